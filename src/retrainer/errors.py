@@ -1,0 +1,130 @@
+"""Every error retrainer raises on purpose, in one tree.
+
+::
+
+    RetrainerError
+    ├── UserError                    something outside the code has to change; never shown with a stack trace
+    │   ├── PipelineError            the pipeline file is wrong
+    │   ├── DataError                the data is not what the pipeline file says
+    │   ├── ModelError               the base model cannot be read, or not be used for the task
+    │   ├── ResourceError            disk full, no permission, no GPU free
+    │   └── StorageError             a folder or a bucket cannot be read or written
+    │       ├── NotFoundError        nothing lies under that key, or in that version, channel, run
+    │       └── PreconditionFailed   a conditional write lost: somebody else wrote first
+    ├── ArtifactError                an artifact is incomplete, or does not match its digest
+    ├── StepError                    a step's process failed, without saying more than its exit
+    │   └── StepKilled               it was ended from outside
+    ├── ExportError                  the exported graph does not compute what the checkpoint computes
+    ├── GateError                    the decision could not be taken (not: the challenger was refused)
+    ├── ChampionChanged              the channel moved since the decision was taken; take it again
+    └── IntegrityError               bytes read are not the bytes that were published
+        └── SignatureError           unsigned, or signed by somebody else
+
+What is not here: refusals. A challenger that is refused is a result, not an error.
+
+Each message says what went wrong, where, and what to do. ``where`` and ``hint`` are kept apart so that
+the command line, a task log and an HTTP answer can each lay them out in their own way.
+"""
+
+from __future__ import annotations
+
+
+class RetrainerError(Exception):
+    """Base of every error in this package.
+
+    :param message: what went wrong, one sentence.
+    :param where: the place: ``pipeline.yaml:12``, ``data.csv, row 7``, ``s3://bucket/key``.
+    :param hint: what to do about it.
+    """
+
+    def __init__(self, message: str, *, where: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message, where, hint)
+        self.message = message
+        self.where = where
+        self.hint = hint
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.message}" if self.where else self.message
+        return f"{text} ({self.hint})" if self.hint else text
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (type(self), self.message, self.where, self.hint))
+
+
+def _rebuild(
+    kind: type[RetrainerError], message: str, where: str | None, hint: str | None
+) -> RetrainerError:
+    return kind(message, where=where, hint=hint)
+
+
+class UserError(RetrainerError):
+    """Something outside the code has to change: a file, a permission, a setting."""
+
+
+class PipelineError(UserError):
+    """The pipeline file is wrong."""
+
+
+class DataError(UserError):
+    """The data is not what the pipeline file says it is."""
+
+
+class ModelError(UserError):
+    """The base model cannot be read, or cannot be used for the task."""
+
+
+class ResourceError(UserError):
+    """The machine lacks something: disk space, a permission, a free GPU."""
+
+
+class StorageError(UserError):
+    """A folder or a bucket cannot be read or written."""
+
+
+class NotFoundError(StorageError):
+    """Nothing lies under that key, or no such version, channel or run exists."""
+
+
+class PreconditionFailed(StorageError):
+    """A conditional write lost: the object is not in the state the writer saw."""
+
+
+class ArtifactError(RetrainerError):
+    """An artifact is incomplete, or its files do not match its manifest."""
+
+
+class StepError(RetrainerError):
+    """A step's process failed."""
+
+
+class StepKilled(StepError):
+    """A step's process was ended from outside."""
+
+
+class ExportError(RetrainerError):
+    """The exported graph does not compute what the checkpoint computes."""
+
+
+class GateError(RetrainerError):
+    """The decision could not be taken. A refused challenger is a decision, and no error."""
+
+
+class ChampionChanged(RetrainerError):
+    """The channel moved since the decision was taken: the decision must be taken again."""
+
+
+class IntegrityError(RetrainerError):
+    """Bytes that were read are not the bytes that were published."""
+
+
+class SignatureError(IntegrityError):
+    """A version is unsigned where a signature is required, or signed by another key."""
+
+
+def by_name(name: str) -> type[RetrainerError]:
+    """The class of that name in this tree; ``RetrainerError`` when there is none.
+
+    Errors cross from a step's process to its parent as a name and three strings.
+    """
+    kind = globals().get(name)
+    return kind if isinstance(kind, type) and issubclass(kind, RetrainerError) else RetrainerError

@@ -1,0 +1,11 @@
+"""The pipeline file: what a user writes, as typed records, and how it is read.
+
+``model.py`` holds the records, ``load.py`` reads YAML into them and turns every mistake into one error
+with its line, ``training_arguments.py`` knows the names that transformers accepts. Nothing here reads
+data or imports transformers.
+"""
+
+from retrainer.spec.load import json_schema, load_pipeline, load_pipelines, parse_pipeline
+from retrainer.spec.model import Pipeline
+
+__all__ = ["Pipeline", "json_schema", "load_pipeline", "load_pipelines", "parse_pipeline"]
