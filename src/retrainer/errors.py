@@ -51,9 +51,7 @@ class RetrainerError(Exception):
         return (_rebuild, (type(self), self.message, self.where, self.hint))
 
 
-def _rebuild(
-    kind: type[RetrainerError], message: str, where: str | None, hint: str | None
-) -> RetrainerError:
+def _rebuild(kind: type[RetrainerError], message: str, where: str | None, hint: str | None) -> RetrainerError:
     return kind(message, where=where, hint=hint)
 
 

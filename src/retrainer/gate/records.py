@@ -1,0 +1,322 @@
+"""The records of a decision: what was measured, why a challenger was refused, and the receipt.
+
+Light: pydantic only. Per-row predictions are not here (``evidence.py``), nor the judging (``decide.py``).
+A number that could not be measured, or came out as NaN or infinite, is ``None``: JSON has no other word for it.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import Field
+
+from retrainer.records import Record
+from retrainer.spec.model import Gate
+
+Verdict = Literal["promote", "refuse"]
+ChampionState = Literal["none", "present", "unreadable"]
+
+
+class ReasonCode(StrEnum):
+    """Why a challenger was refused. ``help`` is one line for people."""
+
+    help: str
+
+    def __new__(cls, value: str, help_line: str = "") -> ReasonCode:
+        """A code with its line of help."""
+        code = str.__new__(cls, value)
+        code._value_ = value
+        code.help = help_line
+        return code
+
+    # The policy
+    POLICY_EMPTY = (
+        "policy_empty",
+        "The gate has neither a floor nor a champion comparison, so it checks nothing.",
+    )
+    METRIC_UNKNOWN = "metric_unknown", "The gate names a metric that does not exist."
+    # The evidence
+    EVIDENCE_INCONSISTENT = "evidence_inconsistent", "Parts of the evaluation contradict each other."
+    PREDICTIONS_MISSING = "predictions_missing", "A file of per-row predictions is not there."
+    PREDICTIONS_CHANGED = "predictions_changed", "A file of predictions is not the one that was evaluated."
+    PREDICTIONS_UNREADABLE = (
+        "predictions_unreadable",
+        "A file of predictions cannot be read, or lacks a column.",
+    )
+    NO_ROWS = "no_rows", "There is no test row to judge by."
+    ROWS_DUPLICATED = "rows_duplicated", "A test row stands more than once."
+    ROWS_MISALIGNED = "rows_misaligned", "The models were not scored on the same rows with the same labels."
+    SINGLE_LABEL = "single_label", "All test rows have the same label, so nothing can be told from them."
+    LABELS_INVALID = "labels_invalid", "A label or prediction is not one of the model's labels."
+    SCORES_INVALID = "scores_invalid", "A score is NaN, infinite, or not a probability."
+    PREDICTIONS_INCONSISTENT = (
+        "predictions_inconsistent",
+        "A predicted label is not the one with the highest score.",
+    )
+    METRIC_MISSING = "metric_missing", "A metric that the gate needs was not measured."
+    METRIC_UNDEFINED = "metric_undefined", "A metric has no value on these rows (NaN or infinite)."
+    METRIC_MISMATCH = "metric_mismatch", "A reported metric is not what the predictions give."
+    # The model
+    CHALLENGER_WITHDRAWN = "challenger_withdrawn", "This very model was live before and was rolled back."
+    FLOOR_MISSED = "floor_missed", "A metric is below its floor (or above it, where lower is better)."
+    FLOOR_NOT_CONFIDENT = (
+        "floor_not_confident",
+        "A metric meets its floor, but its confidence bound does not.",
+    )
+    PARITY_MISSING = "parity_missing", "The exported graph was not compared with the checkpoint."
+    PARITY_EXCEEDED = "parity_exceeded", "The exported graph does not compute what the checkpoint computes."
+    BUDGET_EXCEEDED = "budget_exceeded", "Serving the model would cost more than its budget."
+    BUDGET_NOT_MEASURED = "budget_not_measured", "A budget is set, but what it limits was not measured."
+    # Against the champion
+    CHAMPION_UNREADABLE = "champion_unreadable", "There is a champion, but it could not be read or scored."
+    WORSE_THAN_CHAMPION = "worse_than_champion", "The challenger is worse than the champion, beyond chance."
+    NOT_BETTER = (
+        "not_better",
+        "The challenger shows no gain over the champion, and superiority was asked for.",
+    )
+    INSUFFICIENT_ROWS = (
+        "insufficient_rows",
+        "There are too few test rows to tell the challenger from the champion.",
+    )
+    SLICE_MISSING = "slice_missing", "A slice is named that the test rows do not have."
+    SLICE_EMPTY = "slice_empty", "A slice has no row."
+    SLICE_UNUSABLE = "slice_unusable", "A column has too many different values to be a slice."
+    SLICE_WORSE = (
+        "slice_worse",
+        "On one slice of the rows the challenger is worse, beyond chance and tolerance.",
+    )
+
+
+class Reason(Record):
+    """One cause of a refusal.
+
+    :param detail: one sentence with the numbers.
+    """
+
+    code: ReasonCode
+    detail: str
+
+
+# --- what evaluate wrote ---------------------------------------------------------------------------------------
+
+
+class Latency(Record):
+    """Time per request of one text, milliseconds, in a fresh process with fixed threads."""
+
+    p50: float | None
+    p95: float | None
+
+
+class PredictionsFile(Record):
+    """A parquet file of per-row predictions.
+
+    :param file: path within the evaluate artifact.
+    """
+
+    file: str
+    sha256: str
+
+
+class ModelEvidence(Record):
+    """What was measured of one model in one precision.
+
+    :param metrics: name to value on all test rows; ``None`` where undefined.
+    :param size_mb: size of the files a client downloads for this precision, in 10^6 bytes.
+    """
+
+    metrics: dict[str, float | None]
+    latency_ms: Latency | None = None
+    rows_per_second: float | None = None
+    size_mb: float | None = None
+    predictions: PredictionsFile
+
+
+class ChampionEvidence(ModelEvidence):
+    """The same of the champion, in the precision it was scored in.
+
+    :param labels: the champion's own labels. Its predictions are stored as indices into the challenger's labels;
+        a predicted label that the challenger does not have is -1, its scores are left out.
+    """
+
+    version: str
+    labels: tuple[str, ...]
+    precision: str = "fp32"
+
+
+class ParityEvidence(Record):
+    """The exported graph against the checkpoint, on real rows.
+
+    :param max_difference: largest absolute difference of a logit.
+    :param tolerance: what is accepted; ``None`` where the difference is reported but judged by the statistics
+        instead (int8).
+    """
+
+    max_difference: float | None
+    tolerance: float | None
+    rows: int
+
+
+class EvaluationRecord(Record):
+    """``evaluation.json``: everything measured but the rows.
+
+    :param digests: step name to digest: ingest, train, export, evaluate.
+    :param rows: test rows scored.
+    :param excluded_rows: test rows left out because the champion was trained on them.
+    :param challenger: precision to what was measured.
+    :param parity: precision to parity.
+    :param challenger_withdrawn: this very bundle was live on the channel and was rolled back from.
+    """
+
+    format_version: Literal[1] = 1
+    model: str
+    task: str
+    labels: tuple[str, ...]
+    digests: dict[str, str]
+    rows: int
+    excluded_rows: int = 0
+    challenger: dict[str, ModelEvidence]
+    champion_state: ChampionState
+    champion: ChampionEvidence | None = None
+    champion_error: str | None = None
+    challenger_withdrawn: bool = False
+    parity: dict[str, ParityEvidence]
+
+
+# --- what the gate says ----------------------------------------------------------------------------------------
+
+
+class Interval(Record):
+    """A difference with its interval. Positive means that the first model is better.
+
+    :param low: one-sided ``1 - alpha`` bound; so is ``high``. Together they hold the difference with ``confidence``.
+    :param n: rows compared.
+    :param disagreements: rows on which the two models predict different labels.
+    """
+
+    metric: str
+    estimate: float
+    low: float
+    high: float
+    confidence: float
+    method: str
+    n: int
+    disagreements: int
+
+
+class Score(Record):
+    """A metric of one model with its interval; ``None`` where undefined or not computed.
+
+    :param low: one-sided ``1 - alpha`` bound; so is ``high``.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    method: str | None = None
+
+
+class FloorResult(Record):
+    """A floor that was checked.
+
+    :param judged: what was compared: the value, or its confidence bound on the bad side.
+    :param bound: the policy's floor; a ceiling for a metric of which less is better.
+    """
+
+    metric: str
+    value: float | None
+    judged: float | None
+    bound: float
+    met: bool
+
+
+class SliceResult(Record):
+    """Challenger and champion on one group of rows.
+
+    :param status: ``insufficient`` below the policy's minimum, ``worse`` when it refuses.
+    :param p_value: one-sided, of "not worse", before correction; ``holm`` is it corrected for all slices tested.
+    """
+
+    by: str
+    value: str
+    rows: int
+    status: Literal["ok", "worse", "insufficient"]
+    challenger_accuracy: float | None = None
+    champion_accuracy: float | None = None
+    difference: float | None = None
+    p_value: float | None = None
+    holm: float | None = None
+
+
+class BudgetResult(Record):
+    """A budget that was checked. Units are in the name."""
+
+    budget: str
+    precision: str
+    measured: float | None
+    limit: float
+    met: bool
+
+
+class PrecisionDecision(Record):
+    """Whether the graph of one precision goes live together with the model, and why.
+
+    :param comparison: it against fp32 on the same rows; ``None`` for fp32 itself, or when it could not be compared.
+    """
+
+    publish: bool
+    why: str
+    comparison: Interval | None = None
+
+
+class Receipt(Record):
+    """The whole decision: whoever has the predictions and this can take it again.
+
+    Holds no time and no host: same evidence, same policy, same bytes.
+
+    :param champion_version: the champion it was judged against; ``None`` when the channel had none. Publishing
+        must find the channel still there.
+    :param predictions: name of the predictions (precision, or ``champion``) to the file's sha256.
+    :param metrics: the same names to metric to score.
+    :param notes: what was skipped, and why.
+    :param comparison: challenger fp32 against champion; ``None`` when skipped.
+    :param threshold: the end of the interval that had to lie above it.
+    :param rows_needed: about how many rows would be needed to tell; ``None`` when told, or when no number would do.
+    :param baseline: a simple model on the same rows; ``None`` when none was fitted.
+    """
+
+    format_version: Literal[1] = 1
+    model: str
+    task: str
+    verdict: Verdict
+    reasons: tuple[Reason, ...]
+    notes: tuple[str, ...]
+    policy: Gate
+    digests: dict[str, str]
+    predictions: dict[str, str]
+    labels: tuple[str, ...]
+    rows: int
+    excluded_rows: int
+    label_counts: dict[str, int]
+    champion_state: ChampionState
+    champion_version: str | None
+    metrics: dict[str, dict[str, Score]]
+    comparison: Interval | None
+    threshold: float | None
+    rows_needed: int | None
+    floors: tuple[FloorResult, ...]
+    slices: tuple[SliceResult, ...]
+    budgets: tuple[BudgetResult, ...]
+    parity: dict[str, ParityEvidence]
+    precisions: dict[str, PrecisionDecision]
+    baseline: dict[str, Score] | None = Field(None)
+
+    @property
+    def promoted(self) -> bool:
+        """Whether the challenger may replace the champion."""
+        return self.verdict == "promote"
+
+    @property
+    def publishable(self) -> tuple[str, ...]:
+        """The precisions that go live; none of a refused challenger."""
+        return tuple(name for name, decision in self.precisions.items() if decision.publish and self.promoted)

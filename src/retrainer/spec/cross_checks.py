@@ -1,0 +1,187 @@
+"""What must hold between the keys of a pipeline, beyond each key's own type.
+
+Pure functions that return every problem they find. Not here: anything that needs the data or the model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from retrainer.spec.metric_names import ALSO_CALLED, LOWER_IS_BETTER, METRIC_NAMES
+from retrainer.spec.problems import Place, Problem, listed, suggestion
+
+if TYPE_CHECKING:
+    from retrainer.spec.model import Dataset, Pipeline
+
+_CLASSIFICATION = frozenset({"text-classification", "text-pair-classification"})
+
+
+def dataset(spec: Dataset) -> list[Problem]:
+    """Columns and labels of a dataset."""
+    problems: list[Problem] = []
+    columns = spec.text_columns
+    if len(set(columns)) < len(columns):
+        problems.append(Problem(("text",), f"the two texts of a pair are both column '{columns[0]}'"))
+    if spec.label in columns:
+        problems.append(Problem(("label",), f"column '{spec.label}' is already the text"))
+    if spec.labels is not None:
+        twice = [name for name, count in Counter(spec.labels).items() if count > 1]
+        if twice:
+            problems.append(
+                Problem(("labels",), f"each label may stand only once, found {listed(twice)} again")
+            )
+        elif len(spec.labels) < 2:
+            problems.append(Problem(("labels",), "a classifier needs at least two labels"))
+    if spec.test is None and spec.split.test == 0.0:
+        problems.append(
+            Problem(
+                ("split", "test"),
+                "no row would be left to judge the model; name a test file or raise the share",
+            )
+        )
+    return problems
+
+
+def pipeline(spec: Pipeline) -> list[Problem]:
+    """Everything that one section says about another."""
+    problems = _task_and_columns(spec)
+    if spec.task in _CLASSIFICATION:
+        problems += _metrics(spec)
+    problems += _training(spec)
+    if spec.resources.gpus and spec.resources.processes > spec.resources.gpus:
+        problems.append(
+            Problem(
+                ("resources", "processes"),
+                f"{spec.resources.processes} processes cannot train on {spec.resources.gpus} GPU; one each at least",
+            )
+        )
+    return problems
+
+
+def _task_and_columns(spec: Pipeline) -> list[Problem]:
+    columns = spec.dataset.text_columns
+    place: Place = ("dataset", "text")
+    if spec.task == "text-pair-classification" and len(columns) == 1:
+        return [
+            Problem(place, f"task {spec.task} reads two columns, found '{columns[0]}'; write [first, second]")
+        ]
+    if spec.task == "text-classification" and len(columns) == 2:
+        return [Problem(place, "two columns are a pair; write task: text-pair-classification")]
+    if spec.task not in _CLASSIFICATION and len(columns) == 2:
+        return [Problem(place, f"task {spec.task} reads one column, found two")]
+    return []
+
+
+def _metrics(spec: Pipeline) -> list[Problem]:
+    places: list[tuple[Place, str]] = [(("metrics", at), name) for at, name in enumerate(spec.metrics)]
+    places += [(("gate", "floors", name), name) for name in spec.gate.floors]
+    if spec.gate.against_champion is not None:
+        places.append((("gate", "against_champion", "metric"), spec.gate.against_champion.metric))
+    problems = [Problem(place, complaint) for place, name in places if (complaint := _unknown_metric(name))]
+    twice = [name for name, count in Counter(spec.metrics).items() if count > 1]
+    if twice:
+        problems.append(
+            Problem(("metrics",), f"each metric may stand only once, found {listed(twice)} again")
+        )
+    labels = spec.dataset.labels
+    if labels is not None and len(labels) != 2:
+        problems += [
+            Problem(place, f"f1_binary is for two labels, this dataset has {len(labels)}; use f1")
+            for place, name in places
+            if name == "f1_binary"
+        ]
+    for name, floor in spec.gate.floors.items():
+        lowest = -1.0 if name == "mcc" else 0.0
+        if name in METRIC_NAMES and (floor < lowest or (floor > 1.0 and name not in LOWER_IS_BETTER)):
+            problems.append(
+                Problem(
+                    ("gate", "floors", name),
+                    f"{floor:g} is out of reach: {name} lies between {lowest:g} and 1 (85 % is 0.85)",
+                )
+            )
+    return problems
+
+
+def _unknown_metric(name: str) -> str | None:
+    if name in METRIC_NAMES:
+        return None
+    meant = ALSO_CALLED.get(name)
+    hint = f"; did you mean '{meant}'?" if meant else suggestion(name, METRIC_NAMES)
+    return f"unknown metric '{name}'{hint} (metrics: {listed(METRIC_NAMES)})"
+
+
+def _training(spec: Pipeline) -> list[Problem]:
+    problems: list[Problem] = []
+    arguments = spec.training.arguments
+    best = arguments.get("metric_for_best_model")
+    if best is not None:
+        known = ("loss", *spec.metrics)
+        name = str(best).removeprefix("eval_")
+        if name not in known:
+            meant = ALSO_CALLED.get(name)
+            hint = f"; did you mean '{meant}'?" if meant in known else suggestion(name, known)
+            more = " (add it to metrics)" if name in METRIC_NAMES or meant in METRIC_NAMES else ""
+            problems.append(
+                Problem(
+                    ("training", "metric_for_best_model"),
+                    f"'{best}' is neither loss nor one of metrics ({listed(spec.metrics)}){hint}{more}",
+                )
+            )
+    problems += _stopping(spec)
+    return problems
+
+
+def _stopping(spec: Pipeline) -> list[Problem]:
+    arguments = spec.training.arguments
+    if spec.training.early_stopping_patience is None:
+        return []
+    place: Place = ("training", "early_stopping_patience")
+    if arguments.get("eval_strategy") == "no":
+        return [Problem(place, "stopping early needs evaluations, and eval_strategy is no")]
+    if arguments.get("load_best_model_at_end") is False:
+        return [
+            Problem(place, "stopping early keeps the best checkpoint; drop load_best_model_at_end: false")
+        ]
+    if spec.dataset.validation is None and spec.dataset.split.validation == 0.0:
+        return [Problem(place, "stopping early needs validation rows, and dataset.split.validation is 0")]
+    return []
+
+
+_PRESETS = ("@once", "@continuous", "@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly")
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+_CRON: tuple[tuple[str, int, int, tuple[str, ...]], ...] = (
+    ("minute", 0, 59, ()),
+    ("hour", 0, 23, ()),
+    ("day of month", 1, 31, ()),
+    ("month", 1, 12, _MONTHS),
+    ("day of week", 0, 7, _DAYS),
+)
+_CRON_PART = re.compile(r"(\*|\?|l|[0-9a-z]+(?:-[0-9a-z]+)?)(?:#[1-5]|l)?(?:/([0-9]+))?")
+
+
+def cron(expression: str) -> str | None:
+    """What is wrong with a cron expression, or ``None``.
+
+    A light check, so that a slip is found where the file is read; Airflow reads the expression by itself.
+    """
+    if expression.startswith("@"):
+        if expression in _PRESETS:
+            return None
+        return f"unknown '{expression}'{suggestion(expression, _PRESETS)} (known: {listed(_PRESETS)})"
+    fields = expression.split()
+    if len(fields) != len(_CRON):
+        return f"a cron expression has five fields (minute hour day month weekday), found {len(fields)}: '{expression}'"
+    for field, (what, low, high, names) in zip(fields, _CRON, strict=True):
+        for part in field.lower().split(","):
+            match = _CRON_PART.fullmatch(part)
+            if match is None or match[2] == "0":
+                return f"'{field}' is no {what}"
+            for bound in match[1].split("-"):
+                if bound in {"*", "?", "l"} or bound[:3] in names:
+                    continue
+                if not bound.isdigit() or not low <= int(bound) <= high:
+                    return f"'{bound}' is no {what}: it goes from {low} to {high}"
+    return None

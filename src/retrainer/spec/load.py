@@ -1,0 +1,156 @@
+"""Read pipeline files. Every mistake in one becomes one error that names the line, the key and what was meant.
+
+Not here: whether the data, the model or the store exist; ``retrainer check`` and the steps find that out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from retrainer.errors import PipelineError
+from retrainer.spec.explain import explain, line_of
+from retrainer.spec.model import Pipeline
+from retrainer.spec.paths import with_absolute_paths
+from retrainer.spec.problems import Place, Problem, found, listed, nearest
+from retrainer.spec.yaml_reader import read_yaml
+
+SUFFIXES = (".yaml", ".yml")
+
+
+def load_pipeline(path: str | Path) -> Pipeline:
+    """The pipeline of a file.
+
+    :raises PipelineError: the file cannot be read, or is wrong; ``where`` is ``file.yaml:LINE``. Several mistakes
+        are one error with a line each, the first of the file first.
+    """
+    file = Path(path)
+    document = read_yaml(_text(file), where=str(file))
+    if not isinstance(document.value, dict):
+        raise PipelineError(
+            f"expected keys such as 'name: ...', found {found(document.value)}",
+            where=f"{file}:{document.lines[()]}",
+            hint="retrainer schema prints every key",
+        )
+    return _parse(document.value, document.lines, str(file), file.absolute().parent)
+
+
+def pipeline_files(folder: str | Path) -> tuple[Path, ...]:
+    """The pipeline files of a folder, sorted by name; without those in folders below it.
+
+    :raises PipelineError: no such folder.
+    """
+    place = Path(folder)
+    if not place.is_dir():
+        raise PipelineError(
+            "no such folder", where=str(place), hint="it should hold the pipelines' .yaml files"
+        )
+    return tuple(sorted(file for file in place.iterdir() if file.suffix in SUFFIXES and file.is_file()))
+
+
+def load_pipelines(folder: str | Path) -> tuple[Pipeline, ...]:
+    """Every pipeline of a folder, sorted by file name.
+
+    :raises PipelineError: one of them is wrong, or two have the same name.
+    """
+    pipelines: dict[str, Pipeline] = {}
+    files: dict[str, Path] = {}
+    for file in pipeline_files(folder):
+        pipeline = load_pipeline(file)
+        if pipeline.name in pipelines:
+            raise PipelineError(
+                f"name '{pipeline.name}' is already taken by {files[pipeline.name].name}",
+                where=str(file),
+                hint="the name is that of the model in the store and of the DAG",
+            )
+        pipelines[pipeline.name] = pipeline
+        files[pipeline.name] = file
+    return tuple(pipelines.values())
+
+
+def parse_pipeline(
+    mapping: Mapping[str, Any], *, where: str = "pipeline", base_folder: str | Path | None = None
+) -> Pipeline:
+    """The pipeline of a mapping that did not come from a file, such as the fields of a form.
+
+    :param where: what to call it in errors.
+    :param base_folder: what relative paths are relative to; the current folder unless given.
+    :raises PipelineError: it is wrong.
+    """
+    if not isinstance(mapping, Mapping):
+        raise PipelineError(f"expected a mapping, found {found(mapping)}", where=where)
+    return _parse(dict(mapping), None, where, Path(base_folder or ".").absolute())
+
+
+def _parse(value: dict[str, Any], lines: Mapping[Place, int] | None, where: str, base: Path) -> Pipeline:
+    try:
+        return Pipeline.model_validate(with_absolute_paths(value, base))
+    except ValidationError as error:
+        problems = [_as_written(problem, value) for problem in explain(error, Pipeline)]
+        raise _error(problems, lines, where) from None
+
+
+def _as_written(problem: Problem, value: Mapping[str, Any]) -> Problem:
+    """``dataset: {hub: ...}`` is read as ``dataset: {train: {hub: ...}}``; the person wrote the former."""
+    dataset = value.get("dataset")
+    if problem.place[:3] == ("dataset", "train", "hub") and isinstance(dataset, dict) and "hub" in dataset:
+        return Problem(
+            ("dataset", *problem.place[2:]), problem.message.replace("dataset.train.hub", "dataset.hub")
+        )
+    return problem
+
+
+def _error(problems: list[Problem], lines: Mapping[Place, int] | None, where: str) -> PipelineError:
+    placed: list[tuple[str, str]]
+    if lines is None:
+        placed = [(where, problem.message) for problem in problems]
+    else:
+        numbered = sorted(
+            ((line_of(problem.place, lines), problem.message) for problem in problems),
+            key=lambda item: item[0],
+        )
+        placed = [(f"{where}:{line}", message) for line, message in numbered]
+    (first_place, first), *rest = placed
+    return PipelineError(
+        "\n".join([first, *(f"{place}: {message}" for place, message in rest)]), where=first_place
+    )
+
+
+def _text(file: Path) -> str:
+    try:
+        data = file.read_bytes()
+    except FileNotFoundError:
+        raise PipelineError("no such file", where=str(file), hint=_neighbours(file)) from None
+    except IsADirectoryError:
+        raise PipelineError("is a folder, not a pipeline file", where=str(file), hint=_inside(file)) from None
+    except NotADirectoryError:
+        raise PipelineError("no such file", where=str(file)) from None
+    except PermissionError:
+        raise PipelineError(
+            "no permission to read it", where=str(file), hint="check its owner and mode"
+        ) from None
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise PipelineError(
+            f"not UTF-8: byte 0x{data[error.start]:02x} cannot be read",
+            where=f"{file}:{line}",
+            hint="save the file as UTF-8",
+        ) from None
+
+
+def _neighbours(file: Path) -> str | None:
+    if not file.parent.is_dir():
+        return f"there is no folder {file.parent}"
+    names = [other.name for other in file.parent.iterdir() if other.suffix in SUFFIXES]
+    near = nearest(file.name, names)
+    return f"did you mean {near}?" if near else None
+
+
+def _inside(folder: Path) -> str | None:
+    names = sorted(other.name for other in folder.iterdir() if other.suffix in SUFFIXES)
+    return f"it holds {listed(names[:5])}" if names else None

@@ -1,0 +1,78 @@
+"""Paths in a pipeline file mean: relative to that file. Here they become absolute, so that a record means the same
+in every process, whatever folder it was started in.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+_RELATIVE = ("./", "../", "~", "/")
+_DOTS = frozenset({".", ".."})
+
+
+def with_absolute_paths(pipeline: dict[str, Any], base: Path) -> dict[str, Any]:
+    """A copy of what a file says, its paths made absolute. What is not of the right shape is left as it is.
+
+    :param base: the folder of the file.
+    """
+    result = dict(pipeline)
+    dataset = result.get("dataset")
+    if isinstance(dataset, dict):
+        dataset = dict(dataset)
+        for split in ("train", "validation", "test"):
+            if split in dataset:
+                dataset[split] = _source(dataset[split], base)
+        if "hub" in dataset:
+            dataset["hub"] = _hub(dataset["hub"], base)
+        result["dataset"] = dataset
+    model = result.get("model")
+    if isinstance(model, dict) and isinstance(model.get("base"), str):
+        result["model"] = {**model, "base": _id_or_folder(model["base"], base)}
+    publish = result.get("publish")
+    if isinstance(publish, dict) and isinstance(publish.get("store"), str) and publish["store"]:
+        result["publish"] = {**publish, "store": absolute(publish["store"], base)}
+    return result
+
+
+def absolute(path: str, base: Path) -> str:
+    """A path or a URL, absolute. ``file://`` of a relative path is taken for that path."""
+    if path.startswith("file://"):
+        return f"file://{absolute(path.removeprefix('file://'), base)}"
+    if "://" in path:
+        return path
+    # Links stay as they are: a folder that is replaced as a whole is often reached over one.
+    return os.path.normpath(base / Path(path).expanduser())
+
+
+def _source(source: Any, base: Path) -> Any:
+    if isinstance(source, str):
+        return _file(source, base)
+    if isinstance(source, (list, tuple)):
+        return [_file(item, base) for item in source]
+    if isinstance(source, dict) and "hub" in source:
+        return {**source, "hub": _hub(source["hub"], base)}
+    return source
+
+
+def _file(path: Any, base: Path) -> Any:
+    if not isinstance(path, str) or not path:
+        return path
+    return absolute(path.removeprefix("file://"), base)
+
+
+def _hub(hub: Any, base: Path) -> Any:
+    if isinstance(hub, dict) and isinstance(hub.get("path"), str):
+        return {**hub, "path": _id_or_folder(hub["path"], base)}
+    return hub
+
+
+def _id_or_folder(name: str, base: Path) -> str:
+    """A name on the hub, unless it is written like a path or is a folder beside the file."""
+    if name.startswith("file://"):
+        return absolute(name.removeprefix("file://"), base)
+    if not name or ":" in name:
+        return name
+    is_folder = name.startswith(_RELATIVE) or name in _DOTS or (base / name).is_dir()
+    return absolute(name, base) if is_folder else name

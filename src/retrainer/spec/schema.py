@@ -1,0 +1,91 @@
+"""The pipeline file's JSON Schema, for editors and for Airflow's trigger form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from retrainer.spec.model import HubDataset, Pipeline
+from retrainer.spec.renamed_arguments import OWNED
+from retrainer.spec.training_arguments import known_arguments
+
+_TYPES = {
+    "bool": "boolean",
+    "int": "integer",
+    "float": "number",
+    "str": "string",
+    "list": "array",
+    "mapping": "object",
+}
+_ANY_OF = "anyOf"
+
+
+def json_schema() -> dict[str, Any]:
+    """The schema, without references, so that each property of it stands by itself.
+
+    Airflow checks every parameter of a DAG against its own schema, in which a reference leads nowhere.
+    """
+    schema = Pipeline.model_json_schema()
+    definitions = schema.pop("$defs", {})
+    resolved: dict[str, Any] = _resolved(schema, definitions)
+    # 'dataset: {hub: ...}' is short for 'dataset: {train: {hub: ...}}'.
+    dataset = resolved["properties"]["dataset"]
+    hub = _resolved(HubDataset.model_json_schema(), {})
+    dataset["properties"]["hub"] = {
+        **hub,
+        "description": "In the place of train: a dataset that `datasets` reads.",
+    }
+    dataset["required"] = [name for name in dataset.get("required", []) if name != "train"]
+    dataset[_ANY_OF] = [{"required": ["train"]}, {"required": ["hub"]}]
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **resolved,
+        "title": "retrainer pipeline",
+    }
+
+
+def flat_training(packed: dict[str, Any]) -> dict[str, Any]:
+    """The schema of ``training`` as it stands in the file.
+
+    :param packed: the schema of the record, in which the arguments are packed.
+    """
+    properties: dict[str, Any] = {}
+    for name, argument in known_arguments().items():
+        if name not in OWNED and argument["kinds"]:
+            properties[name] = _argument(name, argument)
+    ours = {name: value for name, value in packed.get("properties", {}).items() if name != "arguments"}
+    return {
+        "type": "object",
+        "title": "Training",
+        "description": "Any argument of transformers.TrainingArguments under its own name, and ours.",
+        "properties": {**dict(sorted(properties.items())), **ours},
+        "additionalProperties": False,
+    }
+
+
+def _argument(name: str, argument: Any) -> dict[str, Any]:
+    kinds = [kind for kind in argument["kinds"] if not (kind == "str" and "mapping" in argument["kinds"])]
+    types = [_TYPES[kind] for kind in kinds] + (["null"] if argument["null"] else [])
+    schema: dict[str, Any] = {
+        "title": name,
+        "description": f"TrainingArguments.{name}, there {argument['default']!r} unless given.",
+        "type": types[0] if len(types) == 1 else types,
+    }
+    if argument["choices"]:
+        extra: list[Any] = [True, False] if "bool" in kinds else []
+        schema["enum"] = [*argument["choices"], *extra, *([None] if argument["null"] else [])]
+    if "list" in kinds:
+        schema["items"] = {"type": "string"}
+    return schema
+
+
+def _resolved(node: Any, definitions: dict[str, Any]) -> Any:
+    """A copy with every reference replaced by what it names; what stands beside a reference wins."""
+    if isinstance(node, list):
+        return [_resolved(item, definitions) for item in node]
+    if not isinstance(node, dict):
+        return node
+    rest = {key: _resolved(value, definitions) for key, value in node.items() if key != "$ref"}
+    if "$ref" not in node:
+        return rest
+    target = _resolved(definitions[str(node["$ref"]).rsplit("/", 1)[-1]], definitions)
+    return {**target, **rest}

@@ -1,0 +1,107 @@
+"""``python -m retrainer.work STEP REQUEST.json``: run one step and commit its artifact.
+
+Exit codes: 0 committed, 1 failed with an error that was reported as a message, anything else is a crash.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import shutil
+import sys
+import traceback
+from contextlib import AbstractContextManager, nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+
+from retrainer.artifacts import Artifacts
+from retrainer.errors import ResourceError, RetrainerError
+from retrainer.steps import STEP_INPUTS, StepRequest
+from retrainer.work import distributed, guard
+from retrainer.work.reporter import Reporter
+
+MODULES = {
+    "ingest": "retrainer.work.ingest",
+    "train": "retrainer.work.train",
+    "export": "retrainer.work.export",
+    "evaluate": "retrainer.work.evaluate",
+    "decide": "retrainer.work.decide",
+    "publish": "retrainer.work.publish",
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Run the step of a request file."""
+    parent = os.environ.get("RETRAINER_PARENT")
+    if parent:
+        guard.start(int(parent))
+    reporter = Reporter.from_environment()
+    path = Path(arguments[1])
+    request = StepRequest.from_json(path.read_bytes(), where=str(path))
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    try:
+        with _alone(request):
+            if distributed.wanted(request):
+                distributed.launch(request, path)
+            else:
+                run(request, reporter)
+    except RetrainerError as error:
+        traceback.print_exc()
+        reporter.failed(error)
+        return 1
+    except OSError as error:
+        translated = _resource_error(error)
+        if translated is None:
+            raise
+        traceback.print_exc()
+        reporter.failed(translated)
+        return 1
+    return 0
+
+
+def run(request: StepRequest, reporter: Reporter) -> None:
+    """Make the artifact of a request, unless somebody else just did."""
+    artifacts = Artifacts(request.root)
+    step = importlib.import_module(MODULES[request.step])
+    existing = artifacts.find(request.step, request.digest)
+    if existing is not None:
+        reporter.done(existing.summary)
+        return
+    inputs = {name: artifacts.fetch(name, request.inputs[name]) for name in STEP_INPUTS[request.step]}
+    with artifacts.staging(request.step, request.digest) as staging:
+        summary = step.run(request, inputs, staging, reporter)
+        if not distributed.is_first_rank():
+            return
+        manifest = artifacts.commit(
+            staging,
+            step=request.step,
+            digest=request.digest,
+            identity=request.identity,
+            inputs=dict(request.inputs),
+            summary=summary,
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+    artifacts.drop_work_folder(request.step, request.digest)
+    reporter.done(manifest.summary)
+
+
+def _alone(request: StepRequest) -> AbstractContextManager[None]:
+    """The lock of a request; the ranks of a distributed training run under their launcher's."""
+    if distributed.is_rank():
+        return nullcontext()
+    return Artifacts(request.root).lock(request.step, request.digest)
+
+
+def _resource_error(error: OSError) -> RetrainerError | None:
+    where = str(error.filename) if error.filename else None
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        free = shutil.disk_usage(Path.cwd()).free // 2**20
+        return ResourceError("the disk is full", where=where, hint=f"free some space ({free} MiB left here)")
+    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        return ResourceError("no permission", where=where, hint="check the owner and mode of that path")
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,156 @@
+"""The publish step: put the promoted bundle, its receipt, model card and plots into the store, and move the channel."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from retrainer.errors import GateError
+from retrainer.gate.records import Receipt
+from retrainer.records import sha256_file
+from retrainer.steps import StepRequest
+from retrainer.store import FileEntry, Manifest, Store
+from retrainer.store.bundle import BundleInfo
+from retrainer.work.reporter import Reporter
+from retrainer.work.train.record import TrainingRecord
+
+LIBRARIES = (
+    "airflow-retrainer",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "onnx",
+    "onnxruntime",
+    "numpy",
+    "scikit-learn",
+)
+# Where a deployment says which commit of its own repository the pipeline came from.
+COMMIT_VARIABLES = ("RETRAINER_GIT_COMMIT", "GITHUB_SHA", "CI_COMMIT_SHA")
+
+
+def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: Reporter) -> dict[str, Any]:
+    """Publish, and fill ``folder`` with ``published.json``.
+
+    :raises GateError: the receipt does not promote. The operators never get here then; somebody else might.
+    :raises ChampionChanged: the channel moved since the decision.
+    """
+    pipeline = request.pipeline
+    receipt = Receipt.from_json(
+        (inputs["decide"] / "receipt.json").read_bytes(), where=str(inputs["decide"] / "receipt.json")
+    )
+    if not receipt.promoted:
+        codes = ", ".join(reason.code for reason in receipt.reasons)
+        raise GateError(
+            f"the challenger was refused: {codes}", where=pipeline.name, hint="nothing was published"
+        )
+    version_folder = folder.parent / f"{folder.name}-version"
+    try:
+        _assemble(version_folder, inputs, receipt, include_checkpoint=pipeline.publish.include_checkpoint)
+        manifest = _manifest(request, inputs, receipt, version_folder)
+        reporter.log(f"publishing version {manifest.version} to {pipeline.publish.store}")
+        published = (
+            Store.open(pipeline.publish.store)
+            .model(pipeline.name)
+            .publish(
+                version_folder,
+                manifest,
+                channel=pipeline.publish.channel,
+                actor=request.context.actor,
+                reason=f"promoted by the gate in run {request.context.run_id}",
+                decision=request.inputs["decide"],
+                expected=receipt.champion_version,
+            )
+        )
+    finally:
+        shutil.rmtree(version_folder, ignore_errors=True)
+    summary = {
+        "version": published.version,
+        "channel": published.channel,
+        "moved": published.moved,
+        "previous": published.previous,
+        "sequence": published.sequence,
+        "store": pipeline.publish.store,
+        "model": pipeline.name,
+        "precisions": list(receipt.publishable),
+        "metrics": manifest.metrics,
+        "decision": request.inputs["decide"],
+        "history": published.history,
+    }
+    (folder / "published.json").write_bytes(manifest.to_json())
+    return summary
+
+
+def _assemble(target: Path, inputs: dict[str, Path], receipt: Receipt, *, include_checkpoint: bool) -> None:
+    """The folder of the version: the bundle without the graphs that the gate held back, and its papers."""
+    bundle = inputs["export"] / "bundle"
+    shutil.copytree(bundle, target)
+    info = BundleInfo.from_json((bundle / "bundle.json").read_bytes(), where=str(bundle / "bundle.json"))
+    withheld = [name for name in info.precisions if name not in receipt.publishable]
+    for name in withheld:
+        graph = target / info.precisions[name].file
+        for path in graph.parent.glob(f"{graph.name}*"):
+            path.unlink()
+    if withheld:
+        kept = {name: entry for name, entry in info.precisions.items() if name not in withheld}
+        (target / "bundle.json").write_text(info.model_copy(update={"precisions": kept}).to_pretty_json())
+    shutil.copy(inputs["decide"] / "receipt.json", target / "receipt.json")
+    shutil.copy(inputs["decide"] / "model_card.md", target / "README.md")
+    for plot in sorted(inputs["evaluate"].glob("*.png")):
+        shutil.copy(plot, target / plot.name)
+    if include_checkpoint:
+        shutil.copytree(inputs["train"] / "checkpoint", target / "checkpoint")
+
+
+def _manifest(request: StepRequest, inputs: dict[str, Path], receipt: Receipt, target: Path) -> Manifest:
+    info = BundleInfo.from_json((target / "bundle.json").read_bytes(), where=str(target / "bundle.json"))
+    training = TrainingRecord.from_json(
+        (inputs["train"] / "training.json").read_bytes(), where=str(inputs["train"] / "training.json")
+    )
+    scores = receipt.metrics.get("fp32", {})
+    return Manifest(
+        model=request.pipeline.name,
+        task=info.task,
+        labels=info.labels,
+        max_length=info.max_length,
+        precisions=info.precisions,
+        files={
+            path.relative_to(target).as_posix(): FileEntry(size=path.stat().st_size, sha256=sha256_file(path))
+            for path in sorted(target.rglob("*"))
+            if path.is_file()
+        },
+        metrics={name: score.value for name, score in scores.items() if score.value is not None},
+        base_model=request.pipeline.model.base,
+        base_revision=training.base_fingerprint,
+        artifacts=dict(request.inputs),
+        libraries=_libraries(),
+        git_commit=_git_commit(),
+    )
+
+
+def _libraries() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _git_commit() -> str | None:
+    """The commit that the pipeline came from: told by the deployment, else that of the working directory."""
+    for variable in COMMIT_VARIABLES:
+        if os.environ.get(variable):
+            return os.environ[variable]
+    try:
+        answer = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (FileNotFoundError, subprocess.CalledProcessError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip()

@@ -1,0 +1,81 @@
+"""How a step talks to its parent: progress, scores, lines for people."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Literal
+
+from retrainer.errors import RetrainerError
+from retrainer.messages import Done, Failed, Log, Message, Metrics, Progress, describe
+
+# Between two progress messages of one stage; the last of a stage is always sent.
+INTERVAL_SECONDS = 1.0
+
+
+class Reporter:
+    """Appends messages to the file the parent follows; without one, prints them.
+
+    :param path: the message file.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
+        self._stage = ""
+        self._stage_started = 0.0
+        self._last = 0.0
+
+    @classmethod
+    def from_environment(cls) -> Reporter:
+        """The reporter of a process that ``launch.py`` started."""
+        path = os.environ.get("RETRAINER_MESSAGES")
+        return cls(Path(path) if path else None)
+
+    def send(self, message: Message) -> None:
+        """Send one message."""
+        if self._path is None:
+            sys.stderr.write(describe(message) + "\n")
+            return
+        # One write of one line in append mode: lines of several processes do not mix.
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            os.write(descriptor, message.to_json() + b"\n")
+        finally:
+            os.close(descriptor)
+
+    def log(self, text: str, level: Literal["info", "warning"] = "info") -> None:
+        """Say a line."""
+        self.send(Log(level=level, text=text))
+
+    def progress(
+        self, stage: str, *, done: float, total: float | None = None, unit: str = "", **figures: float
+    ) -> None:
+        """Say how far a stage is; at most one message a second, and the last."""
+        now = time.monotonic()
+        if stage != self._stage:
+            self._stage, self._stage_started, self._last = stage, now, 0.0
+        if now - self._last < INTERVAL_SECONDS and (total is None or done < total):
+            return
+        self._last = now
+        left = None
+        if total is not None and 0 < done < total:
+            left = (now - self._stage_started) / done * (total - done)
+        self.send(
+            Progress(stage=stage, done=done, total=total, unit=unit, seconds_left=left, figures=figures)
+        )
+
+    def metrics(self, epoch: float, values: dict[str, float]) -> None:
+        """Say the scores of an epoch."""
+        self.send(Metrics(epoch=epoch, values=values))
+
+    def done(self, summary: dict[str, object]) -> None:
+        """Say that the artifact is committed."""
+        self.send(Done(summary=summary))
+
+    def failed(self, error: RetrainerError) -> None:
+        """Say what went wrong, so that the parent raises the same error."""
+        self.send(
+            Failed(error=type(error).__name__, message=error.message, where=error.where, hint=error.hint)
+        )

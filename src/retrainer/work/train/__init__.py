@@ -1,0 +1,92 @@
+"""The train step: fine-tune the base model on a snapshot, keep the best checkpoint, resume after a kill."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from retrainer.artifacts import Artifacts
+from retrainer.messages import duration
+from retrainer.snapshot import SnapshotStatistics
+from retrainer.steps import StepRequest
+from retrainer.work.distributed import is_first_rank
+from retrainer.work.reporter import Reporter
+from retrainer.work.train.arguments import training_arguments
+from retrainer.work.train.checkpoints import Checkpoints
+from retrainer.work.train.encoding import encode
+from retrainer.work.train.loading import load_base
+from retrainer.work.train.record import TrainingRecord, learning_curve
+from retrainer.work.train.trainer import build_trainer, device_name
+
+
+def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: Reporter) -> dict[str, Any]:
+    """Fill ``folder`` with ``checkpoint/`` and ``training.json``."""
+    pipeline = request.pipeline
+    snapshot = inputs["ingest"]
+    labels = SnapshotStatistics.from_json(
+        (snapshot / "statistics.json").read_bytes(), where=str(snapshot / "statistics.json")
+    ).labels
+    artifacts = Artifacts(request.root)
+    checkpoints = Checkpoints(artifacts, request.digest)
+    base = load_base(pipeline, labels, reporter)
+    train = encode(snapshot / "train.parquet", base.tokenizer, pipeline.model.max_length)
+    validation = encode(snapshot / "validation.parquet", base.tokenizer, pipeline.model.max_length)
+    arguments = training_arguments(pipeline, checkpoints.folder, has_validation=len(validation) > 0)
+
+    resume = checkpoints.newest() if is_first_rank() else checkpoints.newest_local()
+    trainer = build_trainer(pipeline, base, train, validation, arguments, checkpoints, reporter)
+    device = device_name(arguments)
+    reporter.log(
+        f"fine-tuning {pipeline.model.base} on {device}: {len(train):,} rows, {len(validation):,} for validation"
+    )
+    if resume is not None:
+        reporter.log(f"resuming from {resume.name}")
+
+    started = time.monotonic()
+    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    seconds = time.monotonic() - started
+    scores = {
+        name.removeprefix("eval_"): value
+        for name, value in (trainer.evaluate() if len(validation) else {}).items()
+        if name.removeprefix("eval_") in {*pipeline.metrics, "loss"}
+    }
+    if not is_first_rank():
+        return {}
+
+    record = TrainingRecord(
+        base_model=pipeline.model.base,
+        base_fingerprint=request.identity["base"],
+        device=device,
+        processes=pipeline.resources.processes,
+        epochs=float(trainer.state.epoch or 0.0),
+        steps=trainer.state.global_step,
+        best_step=trainer.state.best_global_step or trainer.state.global_step,
+        seconds=seconds,
+        rows_per_second=trainer.rows_seen / seconds,
+        padding_fraction=trainer.padding_fraction,
+        resumed_from=resume.name if resume else None,
+        validation=scores,
+        curve=learning_curve(trainer.state.log_history),
+        parameters=sum(parameter.numel() for parameter in base.model.parameters()),
+    )
+    trainer.save_model(str(folder / "checkpoint"))
+    base.tokenizer.save_pretrained(folder / "checkpoint")
+    # Written by the Trainer beside the weights; it pickles this host's paths and nothing reads it.
+    (folder / "checkpoint" / "training_args.bin").unlink(missing_ok=True)
+    (folder / "training.json").write_text(record.to_pretty_json())
+    reporter.log(
+        f"trained {record.epochs:g} epochs in {duration(seconds)}, {record.rows_per_second:.1f} rows/s; "
+        f"the checkpoint of step {record.best_step} is kept"
+    )
+    return {
+        "epochs": record.epochs,
+        "steps": record.steps,
+        "best_step": record.best_step,
+        "metrics": scores,
+        "rows_per_second": record.rows_per_second,
+        "seconds": seconds,
+        "device": device,
+        "resumed_from": record.resumed_from,
+        "parameters": record.parameters,
+    }

@@ -1,0 +1,65 @@
+"""Token ids of a split, packed in two arrays instead of a Python list a row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+import torch
+from transformers import PreTrainedTokenizerFast
+
+BATCH_ROWS = 2_000
+
+
+class EncodedRows(torch.utils.data.Dataset[dict[str, Any]]):
+    """Rows of token ids without padding.
+
+    :param columns: model input name to the concatenated values of all rows, int32.
+    :param offsets: row ``i`` is ``[offsets[i], offsets[i + 1])`` of each column, int64, length rows + 1.
+    :param labels: label index of each row, int64.
+    """
+
+    def __init__(
+        self,
+        columns: dict[str, npt.NDArray[np.int32]],
+        offsets: npt.NDArray[np.int64],
+        labels: npt.NDArray[np.int64],
+    ) -> None:
+        self.columns = columns
+        self.offsets = offsets
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        start, end = self.offsets[index], self.offsets[index + 1]
+        row: dict[str, Any] = {name: values[start:end].tolist() for name, values in self.columns.items()}
+        row["labels"] = int(self.labels[index])
+        return row
+
+
+def encode(split: Path, tokenizer: PreTrainedTokenizerFast, max_length: int) -> EncodedRows:
+    """Tokenise a split of a snapshot; pairs where it has a second text."""
+    table = pq.read_table(split)
+    labels = table.column("label").to_numpy()
+    parts: dict[str, list[npt.NDArray[np.int32]]] = {}
+    lengths: list[int] = []
+    for texts, pairs in _batches(table):
+        encoded = tokenizer(texts, pairs, truncation=True, max_length=max_length)
+        lengths += [len(row) for row in encoded["input_ids"]]
+        for name, rows in encoded.items():
+            parts.setdefault(name, []).append(np.fromiter((v for row in rows for v in row), dtype=np.int32))
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
+    return EncodedRows({name: np.concatenate(blocks) for name, blocks in parts.items()}, offsets, labels)
+
+
+def _batches(table: Any) -> Iterator[tuple[list[str], list[str] | None]]:
+    for batch in table.to_batches(max_chunksize=BATCH_ROWS):
+        if batch.num_rows:
+            pairs = batch.column("text_pair").to_pylist() if "text_pair" in batch.schema.names else None
+            yield batch.column("text").to_pylist(), pairs

@@ -1,0 +1,137 @@
+"""The base model and its tokenizer, ready for the task, or one clear error."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    set_seed,
+)
+from transformers.utils import logging as transformers_logging
+
+from retrainer.base_model import local_folder
+from retrainer.errors import ModelError, PipelineError
+from retrainer.spec.model import Pipeline
+from retrainer.storage import is_s3, open_storage
+from retrainer.work.reporter import Reporter
+
+# Families that number positions from pad_token_id + 1, so that two of them carry no token.
+_OFFSET_POSITIONS = frozenset(
+    {"roberta", "xlm-roberta", "camembert", "longformer", "mpnet", "roberta-prelayernorm"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A pretrained model with a fresh classification head."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+
+
+def load_base(pipeline: Pipeline, labels: tuple[str, ...], reporter: Reporter) -> Base:
+    """Load the base model with a head for these labels. The head's start depends on ``training.seed`` alone.
+
+    :raises ModelError: it cannot be read, or not be used for classification.
+    :raises PipelineError: ``model.max_length`` is more than it can take.
+    """
+    with ExitStack() as stack:
+        source, revision = _resolve(pipeline, stack, reporter)
+        set_seed(int(pipeline.training.arguments.get("seed", 42)))
+        transformers_logging.set_verbosity_error()  # its table of new head weights alarms people for nothing
+        try:
+            config = AutoConfig.from_pretrained(
+                source,
+                revision=revision,
+                num_labels=len(labels),
+                id2label=dict(enumerate(labels)),
+                label2id={label: index for index, label in enumerate(labels)},
+                problem_type="single_label_classification",
+            )
+            tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+            model = AutoModelForSequenceClassification.from_pretrained(
+                source,
+                revision=revision,
+                config=config,
+                dtype=torch.float32,
+                # A base that is a classifier already has a head of another width.
+                ignore_mismatched_sizes=True,
+            )
+        except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+            raise _unreadable(pipeline.model.base, error) from error
+        finally:
+            transformers_logging.set_verbosity_warning()
+    _check_tokenizer(tokenizer, pipeline.model.base)
+    _add_padding(tokenizer, model)
+    _check_max_length(pipeline, config, tokenizer)
+    return Base(model, tokenizer)
+
+
+def _resolve(pipeline: Pipeline, stack: ExitStack, reporter: Reporter) -> tuple[str, str | None]:
+    base = pipeline.model.base
+    if is_s3(base):
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="retrainer-base-")))
+        storage = open_storage(base)
+        reporter.log(f"downloading {base}")
+        for entry in storage.list():
+            target = folder / entry.key
+            target.parent.mkdir(parents=True, exist_ok=True)
+            storage.download(entry.key, target)
+        return str(folder), None
+    local = local_folder(base)
+    return (str(local), None) if local is not None else (base, pipeline.model.revision)
+
+
+def _unreadable(base: str, error: Exception) -> ModelError:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return ModelError(
+        f"cannot be loaded for classification: {lines[0].strip() if lines else type(error).__name__}",
+        where=f"model.base: {base}",
+        hint="check that it is complete, and a model that AutoModelForSequenceClassification knows",
+    )
+
+
+def _check_tokenizer(tokenizer: Any, base: str) -> None:
+    if not isinstance(tokenizer, PreTrainedTokenizerFast) and not getattr(tokenizer, "is_fast", False):
+        raise ModelError(
+            "has no fast tokenizer, and the published model needs a tokenizer.json",
+            where=f"model.base: {base}",
+            hint="save the tokenizer with its tokenizer.json",
+        )
+
+
+def _add_padding(tokenizer: PreTrainedTokenizerFast, model: PreTrainedModel) -> None:
+    """Decoder-only models come without a padding token, and classify the last token that is not one."""
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = tokenizer.pad_token_id
+
+
+def _check_max_length(pipeline: Pipeline, config: Any, tokenizer: PreTrainedTokenizerFast) -> None:
+    positions = getattr(config, "max_position_embeddings", None)
+    if (
+        not isinstance(positions, int)
+        or positions <= 0
+        or getattr(config, "position_biased_input", True) is False
+    ):
+        return
+    if config.model_type in _OFFSET_POSITIONS:
+        positions -= int(config.pad_token_id or 0) + 1
+    if pipeline.model.max_length > positions:
+        raise PipelineError(
+            f"{pipeline.model.max_length} tokens, but {pipeline.model.base} takes at most {positions}",
+            where=f"{pipeline.name}: model.max_length",
+            hint=f"set it to {positions} or less",
+        )

@@ -1,0 +1,56 @@
+"""The gate's metrics as `evaluate` modules, for the Trainer. Nothing is fetched from the hub.
+
+``evaluate.load(name)`` downloads a script; a subclass of ``evaluate.Metric`` does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import datasets
+import evaluate
+import numpy as np
+from scipy.special import softmax
+
+from retrainer.gate.metrics import METRICS
+
+
+class GateMetric(evaluate.Metric):  # type: ignore[misc]
+    """One metric of ``retrainer.gate.metrics`` over logits.
+
+    :param config_name: its name.
+    """
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description=f"{self.config_name} as the gate computes it",
+            citation="",
+            inputs_description="predictions: logits of each row; references: label index of each row",
+            features=datasets.Features(
+                {
+                    "predictions": datasets.Sequence(datasets.Value("float32")),
+                    "references": datasets.Value("int64"),
+                }
+            ),
+        )
+
+    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
+        logits = np.asarray(predictions, dtype=np.float64)
+        labels = np.asarray(references, dtype=np.int64)
+        value = METRICS[self.config_name].compute(labels, softmax(logits, axis=1), logits.argmax(axis=1))
+        return {self.config_name: float(value)}
+
+
+def compute_metrics(names: tuple[str, ...]) -> Callable[[Any], dict[str, float]]:
+    """A ``compute_metrics`` for the Trainer."""
+    combined = evaluate.combine([GateMetric(config_name=name, keep_in_memory=True) for name in names])
+
+    def compute(prediction: Any) -> dict[str, float]:
+        logits = prediction.predictions
+        # Some models return hidden states after the logits.
+        logits = logits[0] if isinstance(logits, tuple) else logits
+        scores: dict[str, float] = combined.compute(predictions=logits, references=prediction.label_ids)
+        return scores
+
+    return compute

@@ -1,0 +1,56 @@
+"""What a training leaves behind besides weights: ``training.json``."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from retrainer.records import Record
+
+
+class CurvePoint(Record):
+    """One entry of the learning curve: a training loss, or scores on validation."""
+
+    step: int
+    epoch: float
+    loss: float | None = None
+    validation: dict[str, float] = {}
+
+
+class TrainingRecord(Record):
+    """How a checkpoint came to be.
+
+    :param rows_per_second: training rows over the wall time of the loop, validation included.
+    :param padding_fraction: share of the tokens in training batches that were padding.
+    :param resumed_from: checkpoint that this try went on from; ``None`` when it started at the base model.
+    """
+
+    format_version: Literal[1] = 1
+    base_model: str
+    base_fingerprint: str
+    device: str
+    processes: int
+    epochs: float
+    steps: int
+    best_step: int
+    seconds: float
+    rows_per_second: float
+    padding_fraction: float
+    resumed_from: str | None
+    validation: dict[str, float]
+    curve: tuple[CurvePoint, ...]
+    parameters: int
+
+
+def learning_curve(history: list[dict[str, Any]]) -> tuple[CurvePoint, ...]:
+    """The Trainer's log history, reduced to losses and scores."""
+    points = []
+    for entry in history:
+        scores = {
+            name.removeprefix("eval_"): float(value)
+            for name, value in entry.items()
+            if name.startswith("eval_") and not name.endswith(("_runtime", "_per_second"))
+        }
+        if "loss" in entry or scores:
+            loss = float(entry["loss"]) if "loss" in entry else None
+            points.append(CurvePoint(step=entry["step"], epoch=entry["epoch"], loss=loss, validation=scores))
+    return tuple(points)

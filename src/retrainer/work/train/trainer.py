@@ -1,0 +1,158 @@
+"""The Trainer as retrainer runs it: dynamic padding, complete checkpoints, progress that a person can read."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    DataCollatorWithPadding,
+    EarlyStoppingCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from retrainer.errors import PipelineError
+from retrainer.spec.model import Pipeline
+from retrainer.work.distributed import is_first_rank
+from retrainer.work.reporter import Reporter
+from retrainer.work.train.checkpoints import Checkpoints
+from retrainer.work.train.encoding import EncodedRows
+from retrainer.work.train.loading import Base
+from retrainer.work.train.metrics import compute_metrics
+
+
+class FineTuner(Trainer):  # type: ignore[misc]
+    """A Trainer whose checkpoints are complete or absent, and which counts what it reads.
+
+    :param checkpoints: where they go.
+    """
+
+    def __init__(self, *, checkpoints: Checkpoints, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._checkpoints = checkpoints
+        # The Trainer would delete old checkpoints before the new one is marked as complete.
+        self._save_total_limit, self.args.save_total_limit = self.args.save_total_limit, None
+        self.rows_seen = 0
+        self._tokens = 0
+        # A tensor on the device: reading it in each step would make a GPU wait.
+        self._attended: Any = 0
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        if not self.args.should_save:
+            return
+        checkpoint = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+        self._checkpoints.complete(checkpoint, step=self.state.global_step)
+        self._checkpoints.rotate(self._save_total_limit, self.state.best_model_checkpoint)
+
+    def training_step(self, model: Any, inputs: dict[str, Any], *arguments: Any, **named: Any) -> Any:
+        mask = inputs.get("attention_mask")
+        if mask is not None:
+            self._tokens += mask.numel()
+            self._attended = self._attended + mask.sum()
+        self.rows_seen += len(inputs["labels"]) * self.args.world_size
+        return super().training_step(model, inputs, *arguments, **named)
+
+    @property
+    def padding_fraction(self) -> float:
+        """Share of padding among the tokens that this process trained on."""
+        return 1.0 - int(self._attended) / self._tokens if self._tokens else 0.0
+
+
+class ProgressCallback(TrainerCallback):  # type: ignore[misc]
+    """Relays step, epoch, loss, rows per second and scores to the parent process."""
+
+    def __init__(self, reporter: Reporter, names: tuple[str, ...]) -> None:
+        self._reporter = reporter
+        self._names = names
+        self._loss: float | None = None
+        self._started = 0.0
+        self._first_step = 0
+        self._trainer: FineTuner | None = None
+
+    def attach(self, trainer: FineTuner) -> None:
+        """Set whose rows are counted."""
+        self._trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Start the clock."""
+        self._started = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Say how far it is."""
+        assert self._trainer is not None
+        figures = {"epoch": float(state.epoch or 0.0)}
+        if self._loss is not None:
+            figures["loss"] = self._loss
+        figures["rows_per_second"] = self._trainer.rows_seen / max(time.monotonic() - self._started, 1e-6)
+        self._reporter.progress(
+            "training", done=state.global_step, total=state.max_steps, unit="step", **figures
+        )
+
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any
+    ) -> None:
+        """Remember the loss that the Trainer averaged."""
+        if logs and "loss" in logs:
+            self._loss = float(logs["loss"])
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **_: Any) -> None:
+        """Say the scores after an epoch."""
+        values = {
+            name: metrics[f"eval_{name}"] for name in ("loss", *self._names) if f"eval_{name}" in metrics
+        }
+        self._reporter.metrics(float(state.epoch or 0.0), values)
+
+
+def build_trainer(
+    pipeline: Pipeline,
+    base: Base,
+    train: EncodedRows,
+    validation: EncodedRows,
+    arguments: TrainingArguments,
+    checkpoints: Checkpoints,
+    reporter: Reporter,
+) -> FineTuner:
+    """Put a training together.
+
+    :raises PipelineError: transformers refuses a combination of arguments.
+    """
+    half = arguments.fp16 or arguments.bf16
+    callbacks: list[TrainerCallback] = []
+    if pipeline.training.early_stopping_patience is not None:
+        callbacks.append(EarlyStoppingCallback(pipeline.training.early_stopping_patience))
+    try:
+        trainer = FineTuner(
+            checkpoints=checkpoints,
+            model=base.model,
+            args=arguments,
+            train_dataset=train,
+            eval_dataset=validation if len(validation) else None,
+            processing_class=base.tokenizer,
+            data_collator=DataCollatorWithPadding(base.tokenizer, pad_to_multiple_of=8 if half else None),
+            compute_metrics=compute_metrics(pipeline.metrics),
+            callbacks=callbacks,
+        )
+    except ValueError as error:
+        raise PipelineError(str(error).splitlines()[0], where=f"{pipeline.name}: training") from error
+    from transformers import PrinterCallback
+
+    trainer.remove_callback(PrinterCallback)
+    if is_first_rank():
+        progress = ProgressCallback(reporter, pipeline.metrics)
+        progress.attach(trainer)
+        trainer.add_callback(progress)
+    return trainer
+
+
+def device_name(arguments: TrainingArguments) -> str:
+    """The device for people: ``cpu (2 threads)``, ``2 x NVIDIA H200``."""
+    if arguments.device.type == "cuda":
+        count = max(arguments.n_gpu, arguments.world_size)
+        name = torch.cuda.get_device_name(arguments.device)
+        return f"{count} x {name}" if count > 1 else name
+    return f"{arguments.device.type} ({torch.get_num_threads()} threads)"

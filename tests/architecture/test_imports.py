@@ -1,0 +1,171 @@
+"""Layers import downwards only, and the light ones load nothing heavy. Proved in fresh interpreters."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SOURCE = REPOSITORY / "src" / "retrainer"
+
+HEAVY = {
+    "torch",
+    "transformers",
+    "datasets",
+    "evaluate",
+    "onnxruntime",
+    "sklearn",
+    "scipy",
+    "pandas",
+    "boto3",
+    "botocore",
+}
+
+# Who may import whom. A package not listed in a row is out of its reach.
+BASE = {"errors", "records"}
+DATA = BASE | {"storage", "spec"}
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "records": {"errors"},
+    "messages": {"records"},
+    "spec": BASE,
+    "storage": BASE,
+    "artifacts": BASE | {"storage"},
+    "snapshot": BASE,
+    "store": BASE | {"storage"},
+    "gate": BASE | {"spec"},
+    "sources": DATA,
+    "base_model": DATA,
+    "serve": BASE | {"storage", "store"},
+    "steps": DATA | {"artifacts", "base_model", "sources", "store"},
+    "runs": DATA | {"artifacts", "steps"},
+    "devices": BASE,
+    "launch": DATA | {"artifacts", "devices", "messages", "runs", "steps"},
+    "run": DATA | {"artifacts", "launch", "messages", "runs", "steps"},
+    "report": DATA | {"artifacts", "gate", "messages", "run", "runs", "steps", "store"},
+    "work": DATA
+    | {"artifacts", "base_model", "gate", "messages", "serve", "snapshot", "sources", "steps", "store"},
+    "airflow": DATA
+    | {
+        "artifacts",
+        "base_model",
+        "gate",
+        "launch",
+        "messages",
+        "report",
+        "runs",
+        "sources",
+        "steps",
+        "store",
+    },
+    "cli": DATA
+    | {
+        "artifacts",
+        "base_model",
+        "gate",
+        "launch",
+        "messages",
+        "report",
+        "run",
+        "runs",
+        "serve",
+        "sources",
+        "steps",
+    }
+    | {"store"},
+}
+
+# Modules that are imported where nothing heavy may be loaded, and what else must not be there.
+LIGHT = {
+    "retrainer": {"pydantic"},
+    "retrainer.spec": {"numpy", "airflow"},
+    "retrainer.storage": {"numpy", "airflow"},
+    "retrainer.store": {"numpy", "airflow"},
+    "retrainer.artifacts": {"numpy", "airflow"},
+    "retrainer.gate": {"numpy", "airflow"},
+    "retrainer.gate.records": {"numpy", "airflow"},
+    "retrainer.steps": {"numpy", "airflow"},
+    "retrainer.launch": {"numpy", "airflow"},
+    "retrainer.cli": {"numpy", "airflow"},
+    "retrainer.airflow": {"numpy"},
+    "retrainer.airflow.operators": {"numpy"},
+    "retrainer.airflow.dag_builder": {"numpy"},
+    "retrainer.airflow.plugin": {"numpy"},
+    "retrainer.airflow.provider_info": {"numpy"},
+}
+
+
+def loaded_by(statement: str, **environment: str) -> set[str]:
+    """Top-level names in ``sys.modules`` of a fresh interpreter after a statement."""
+    program = f"import json, sys\n{statement}\nprint('\\n' + json.dumps(sorted(sys.modules)))"
+    answer = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+        cwd=REPOSITORY,
+    )
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    return {name.partition(".")[0] for name in json.loads(answer.stdout.splitlines()[-1])}
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_light_modules_load_nothing_heavy(module: str, tmp_path: Path) -> None:
+    loaded = loaded_by(f"import {module}", AIRFLOW_HOME=str(tmp_path))
+    assert loaded & (HEAVY | LIGHT[module]) == set()
+
+
+def test_the_client_needs_neither_torch_nor_transformers_nor_airflow() -> None:
+    loaded = loaded_by("from retrainer.serve import Classifier")
+    assert loaded & (HEAVY - {"onnxruntime"} | {"airflow", "pyarrow"}) == set()
+
+
+@pytest.mark.parametrize("step", ["decide", "publish", "ingest"])
+def test_steps_without_a_model_start_without_torch(step: str) -> None:
+    assert loaded_by(f"import retrainer.work.{step}") & {"torch", "transformers", "airflow"} == set()
+
+
+def packages() -> list[str]:
+    return sorted(
+        {path.relative_to(SOURCE).parts[0].removesuffix(".py") for path in SOURCE.rglob("*.py")}
+        - {"__init__"}
+    )
+
+
+@pytest.mark.parametrize("package", packages())
+def test_imports_point_downwards(package: str) -> None:
+    """Every import of this package anywhere in the file, also inside functions and for types only."""
+    files = (
+        [SOURCE / f"{package}.py"]
+        if (SOURCE / f"{package}.py").is_file()
+        else (SOURCE / package).rglob("*.py")
+    )
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+                names = (
+                    [node.module]
+                    if node.module != "retrainer"
+                    else [f"retrainer.{a.name}" for a in node.names]
+                )
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            else:
+                continue
+            for name in names:
+                parts = name.split(".")
+                if parts[0] == "retrainer" and len(parts) > 1 and not parts[1].startswith("__"):
+                    assert parts[1] in ALLOWED[package] | {package}, (
+                        f"{file.relative_to(SOURCE)}:{node.lineno}: {name}"
+                    )
+                if parts[0] in {"torch", "transformers"}:
+                    assert package == "work", f"{file.relative_to(SOURCE)}:{node.lineno}: {name}"
+                if parts[0] == "airflow":
+                    assert package == "airflow", f"{file.relative_to(SOURCE)}:{node.lineno}: {name}"
