@@ -25,7 +25,6 @@ from retrainer.artifacts import Artifacts
 from retrainer.devices import lease
 from retrainer.errors import ResourceError, StepError, StepKilled
 from retrainer.messages import Done, Failed, Log, Message, parse_message
-from retrainer.records import sha256_file
 from retrainer.runs import RunFolder
 from retrainer.steps import StepRef, StepRequest, ref_of
 

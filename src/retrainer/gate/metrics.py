@@ -4,7 +4,8 @@ Averages are macro over the labels that occur among the true ones: each counts t
 averaged over the same labels. A metric that cannot be told from these rows is NaN; the gate refuses it.
 
 Metrics that depend on the confusion matrix alone also have a form that takes many matrices at once, which is what
-makes resampling them cheap (``bootstrap.py``). Light code asks ``metric_names.py`` instead.
+makes resampling them cheap (``bootstrap.py``). Light code asks ``retrainer.spec.metric_names``
+for the names instead; a test holds the two together.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrainer.gate.metric_names import HIGHER_IS_BETTER
+from retrainer.spec.metric_names import LOWER_IS_BETTER
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -52,7 +53,7 @@ def confusion_matrix(labels: Ints, predictions: Ints, n_labels: int) -> Ints:
     return np.bincount(cells, minlength=n_labels * columns).reshape(n_labels, columns).astype(np.int64)
 
 
-# --- with scikit-learn, on rows --------------------------------------------------------------------------------
+# --- with scikit-learn, on rows --------------------------------------------------------------------------
 
 
 def _accuracy(labels: Ints, probabilities: Floats, predictions: Ints) -> float:
@@ -68,9 +69,7 @@ def _macro(score: str) -> Compute:
         if labels.size == 0:
             return float("nan")
         function = getattr(sklearn.metrics, score)
-        return float(
-            function(labels, predictions, labels=np.unique(labels), average="macro", zero_division=0.0)
-        )
+        return float(function(labels, predictions, labels=np.unique(labels), average="macro", zero_division=0.0))
 
     return compute
 
@@ -124,14 +123,12 @@ def _ece(labels: Ints, probabilities: Floats, predictions: Ints) -> float:
     return float(np.abs(np.bincount(bins, weights=gaps, minlength=ECE_BINS)).sum() / labels.size)
 
 
-# --- on confusion matrices, many at once -----------------------------------------------------------------------
+# --- on confusion matrices, many at once -----------------------------------------------------------------
 
 
 def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> Floats:
     """``part / whole``, and 0 where the whole is 0."""
-    ratio: Floats = np.divide(
-        part, whole, out=np.zeros(np.broadcast_shapes(part.shape, whole.shape)), where=whole != 0
-    )
+    ratio: Floats = np.divide(part, whole, out=np.zeros(np.broadcast_shapes(part.shape, whole.shape)), where=whole != 0)
     return ratio
 
 
@@ -191,7 +188,7 @@ def _mcc_of(confusion: NDArray[Any]) -> Floats:
 
 
 def _metric(name: str, compute: Compute, from_confusion: FromConfusion | None = None) -> Metric:
-    return Metric(name, HIGHER_IS_BETTER[name], compute, from_confusion)
+    return Metric(name, name not in LOWER_IS_BETTER, compute, from_confusion)
 
 
 METRICS: Mapping[str, Metric] = MappingProxyType(

@@ -1,15 +1,14 @@
 """The records of a decision: what was measured, why a challenger was refused, and the receipt.
 
 Light: pydantic only. Per-row predictions are not here (``evidence.py``), nor the judging (``decide.py``).
-A number that could not be measured, or came out as NaN or infinite, is ``None``: JSON has no other word for it.
+A number that could not be measured, or came out as NaN or infinite, is ``None``, for
+which JSON has a word.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
 from typing import Literal
-
-from pydantic import Field
 
 from retrainer.records import Record
 from retrainer.spec.model import Gate
@@ -33,7 +32,7 @@ class ReasonCode(StrEnum):
     # The policy
     POLICY_EMPTY = (
         "policy_empty",
-        "The gate has neither a floor nor a champion comparison, so it checks nothing.",
+        "The gate has no floor and no champion comparison: it checks nothing.",
     )
     METRIC_UNKNOWN = "metric_unknown", "The gate names a metric that does not exist."
     # The evidence
@@ -42,7 +41,7 @@ class ReasonCode(StrEnum):
     PREDICTIONS_CHANGED = "predictions_changed", "A file of predictions is not the one that was evaluated."
     PREDICTIONS_UNREADABLE = (
         "predictions_unreadable",
-        "A file of predictions cannot be read, or lacks a column.",
+        "A file of predictions cannot be read, or lacks columns.",
     )
     NO_ROWS = "no_rows", "There is no test row to judge by."
     ROWS_DUPLICATED = "rows_duplicated", "A test row stands more than once."
@@ -52,7 +51,7 @@ class ReasonCode(StrEnum):
     SCORES_INVALID = "scores_invalid", "A score is NaN, infinite, or not a probability."
     PREDICTIONS_INCONSISTENT = (
         "predictions_inconsistent",
-        "A predicted label is not the one with the highest score.",
+        "A predicted label does not have the highest score.",
     )
     METRIC_MISSING = "metric_missing", "A metric that the gate needs was not measured."
     METRIC_UNDEFINED = "metric_undefined", "A metric has no value on these rows (NaN or infinite)."
@@ -62,7 +61,7 @@ class ReasonCode(StrEnum):
     FLOOR_MISSED = "floor_missed", "A metric is below its floor (or above it, where lower is better)."
     FLOOR_NOT_CONFIDENT = (
         "floor_not_confident",
-        "A metric meets its floor, but its confidence bound does not.",
+        "A metric meets its floor, its confidence bound does not.",
     )
     PARITY_MISSING = "parity_missing", "The exported graph was not compared with the checkpoint."
     PARITY_EXCEEDED = "parity_exceeded", "The exported graph does not compute what the checkpoint computes."
@@ -73,18 +72,18 @@ class ReasonCode(StrEnum):
     WORSE_THAN_CHAMPION = "worse_than_champion", "The challenger is worse than the champion, beyond chance."
     NOT_BETTER = (
         "not_better",
-        "The challenger shows no gain over the champion, and superiority was asked for.",
+        "Superiority was asked for, and the challenger shows no gain.",
     )
     INSUFFICIENT_ROWS = (
         "insufficient_rows",
-        "There are too few test rows to tell the challenger from the champion.",
+        "There are too few test rows to tell the two models apart.",
     )
     SLICE_MISSING = "slice_missing", "A slice is named that the test rows do not have."
     SLICE_EMPTY = "slice_empty", "A slice has no row."
     SLICE_UNUSABLE = "slice_unusable", "A column has too many different values to be a slice."
     SLICE_WORSE = (
         "slice_worse",
-        "On one slice of the rows the challenger is worse, beyond chance and tolerance.",
+        "On some slice the challenger is worse, beyond chance and tolerance.",
     )
 
 
@@ -98,7 +97,7 @@ class Reason(Record):
     detail: str
 
 
-# --- what evaluate wrote ---------------------------------------------------------------------------------------
+# --- what evaluate wrote ---------------------------------------------------------------------------------
 
 
 class Latency(Record):
@@ -135,8 +134,8 @@ class ModelEvidence(Record):
 class ChampionEvidence(ModelEvidence):
     """The same of the champion, in the precision it was scored in.
 
-    :param labels: the champion's own labels. Its predictions are stored as indices into the challenger's labels;
-        a predicted label that the challenger does not have is -1, its scores are left out.
+    :param labels: the champion's own labels. Its predictions are stored as indices into the challenger's; a
+        predicted label that the challenger does not have is -1, and its scores are left out.
     """
 
     version: str
@@ -183,13 +182,14 @@ class EvaluationRecord(Record):
     parity: dict[str, ParityEvidence]
 
 
-# --- what the gate says ----------------------------------------------------------------------------------------
+# --- what the gate says ----------------------------------------------------------------------------------
 
 
 class Interval(Record):
     """A difference with its interval. Positive means that the first model is better.
 
-    :param low: one-sided ``1 - alpha`` bound; so is ``high``. Together they hold the difference with ``confidence``.
+    :param low: one-sided ``1 - alpha`` bound; so is ``high``.
+    :param confidence: of both bounds together, ``1 - 2 alpha``.
     :param n: rows compared.
     :param disagreements: rows on which the two models predict different labels.
     """
@@ -234,7 +234,8 @@ class SliceResult(Record):
     """Challenger and champion on one group of rows.
 
     :param status: ``insufficient`` below the policy's minimum, ``worse`` when it refuses.
-    :param p_value: one-sided, of "not worse", before correction; ``holm`` is it corrected for all slices tested.
+    :param p_value: one-sided, of "not worse", before correction.
+    :param holm: the same, corrected for all slices tested.
     """
 
     by: str
@@ -261,7 +262,8 @@ class BudgetResult(Record):
 class PrecisionDecision(Record):
     """Whether the graph of one precision goes live together with the model, and why.
 
-    :param comparison: it against fp32 on the same rows; ``None`` for fp32 itself, or when it could not be compared.
+    :param publish: on its own merits; nothing of a refused challenger goes live.
+    :param comparison: it against fp32 on the same rows; ``None`` for fp32 itself, or where that was not possible.
     """
 
     publish: bool
@@ -274,14 +276,14 @@ class Receipt(Record):
 
     Holds no time and no host: same evidence, same policy, same bytes.
 
-    :param champion_version: the champion it was judged against; ``None`` when the channel had none. Publishing
-        must find the channel still there.
+    :param champion_version: the champion it was judged against; ``None`` when the channel had none.
+        Publishing must find the channel still there.
     :param predictions: name of the predictions (precision, or ``champion``) to the file's sha256.
     :param metrics: the same names to metric to score.
     :param notes: what was skipped, and why.
     :param comparison: challenger fp32 against champion; ``None`` when skipped.
     :param threshold: the end of the interval that had to lie above it.
-    :param rows_needed: about how many rows would be needed to tell; ``None`` when told, or when no number would do.
+    :param rows_needed: about how many test rows it would take to tell; ``None`` when told, or when none would do.
     :param baseline: a simple model on the same rows; ``None`` when none was fitted.
     """
 
@@ -309,7 +311,7 @@ class Receipt(Record):
     budgets: tuple[BudgetResult, ...]
     parity: dict[str, ParityEvidence]
     precisions: dict[str, PrecisionDecision]
-    baseline: dict[str, Score] | None = Field(None)
+    baseline: dict[str, Score] | None = None
 
     @property
     def promoted(self) -> bool:

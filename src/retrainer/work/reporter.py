@@ -25,6 +25,7 @@ class Reporter:
         self._path = path
         self._stage = ""
         self._stage_started = 0.0
+        self._first_done = 0.0
         self._last = 0.0
 
     @classmethod
@@ -55,13 +56,13 @@ class Reporter:
         """Say how far a stage is; at most one message a second, and the last."""
         now = time.monotonic()
         if stage != self._stage:
-            self._stage, self._stage_started, self._last = stage, now, 0.0
+            self._stage, self._stage_started, self._first_done, self._last = stage, now, done, 0.0
         if now - self._last < INTERVAL_SECONDS and (total is None or done < total):
             return
         self._last = now
         left = None
-        if total is not None and 0 < done < total:
-            left = (now - self._stage_started) / done * (total - done)
+        if total is not None and self._first_done < done < total:
+            left = (now - self._stage_started) / (done - self._first_done) * (total - done)
         self.send(
             Progress(stage=stage, done=done, total=total, unit=unit, seconds_left=left, figures=figures)
         )

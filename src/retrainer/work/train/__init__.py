@@ -16,7 +16,7 @@ from retrainer.work.train.arguments import training_arguments
 from retrainer.work.train.checkpoints import Checkpoints
 from retrainer.work.train.encoding import encode
 from retrainer.work.train.loading import load_base
-from retrainer.work.train.record import TrainingRecord, learning_curve
+from retrainer.work.train.record import TrainingRecord, learning_curve, scores_at
 from retrainer.work.train.trainer import build_trainer, device_name
 
 
@@ -46,14 +46,12 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     started = time.monotonic()
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     seconds = time.monotonic() - started
-    scores = {
-        name.removeprefix("eval_"): value
-        for name, value in (trainer.evaluate() if len(validation) else {}).items()
-        if name.removeprefix("eval_") in {*pipeline.metrics, "loss"}
-    }
     if not is_first_rank():
         return {}
 
+    curve = learning_curve(trainer.state.log_history)
+    best_step = trainer.state.best_global_step or trainer.state.global_step
+    scores = scores_at(curve, best_step)
     record = TrainingRecord(
         base_model=pipeline.model.base,
         base_fingerprint=request.identity["base"],
@@ -61,13 +59,13 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         processes=pipeline.resources.processes,
         epochs=float(trainer.state.epoch or 0.0),
         steps=trainer.state.global_step,
-        best_step=trainer.state.best_global_step or trainer.state.global_step,
+        best_step=best_step,
         seconds=seconds,
         rows_per_second=trainer.rows_seen / seconds,
         padding_fraction=trainer.padding_fraction,
         resumed_from=resume.name if resume else None,
         validation=scores,
-        curve=learning_curve(trainer.state.log_history),
+        curve=curve,
         parameters=sum(parameter.numel() for parameter in base.model.parameters()),
     )
     trainer.save_model(str(folder / "checkpoint"))

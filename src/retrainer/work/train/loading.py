@@ -49,6 +49,7 @@ def load_base(pipeline: Pipeline, labels: tuple[str, ...], reporter: Reporter) -
     with ExitStack() as stack:
         source, revision = _resolve(pipeline, stack, reporter)
         set_seed(int(pipeline.training.arguments.get("seed", 42)))
+        transformers_logging.disable_progress_bar()
         transformers_logging.set_verbosity_error()  # its table of new head weights alarms people for nothing
         try:
             config = AutoConfig.from_pretrained(

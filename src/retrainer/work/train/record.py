@@ -54,3 +54,8 @@ def learning_curve(history: list[dict[str, Any]]) -> tuple[CurvePoint, ...]:
             loss = float(entry["loss"]) if "loss" in entry else None
             points.append(CurvePoint(step=entry["step"], epoch=entry["epoch"], loss=loss, validation=scores))
     return tuple(points)
+
+
+def scores_at(curve: tuple[CurvePoint, ...], step: int) -> dict[str, float]:
+    """The validation scores of one step; empty when it was not evaluated."""
+    return next((point.validation for point in curve if point.step == step and point.validation), {})

@@ -1,0 +1,58 @@
+"""Airflow: operators for the six steps, the DAG that chains them, the plugin, the provider's description.
+
+Light: the operators plan a step and start its process. Nothing here trains, and nothing that does is imported.
+Names are loaded when they are first used, because Airflow reads ``provider_info`` long before it can import
+operators.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from retrainer.airflow.assets import data_assets, model_asset
+    from retrainer.airflow.dag_builder import retrain_dag
+    from retrainer.airflow.dag_folder import build_dags
+    from retrainer.airflow.operators import (
+        EvaluateModelOperator,
+        EvaluationGateOperator,
+        ExportOnnxOperator,
+        FineTuneOperator,
+        IngestDatasetOperator,
+        PublishModelOperator,
+    )
+
+_MODULES = {
+    "EvaluateModelOperator": "operators",
+    "EvaluationGateOperator": "operators",
+    "ExportOnnxOperator": "operators",
+    "FineTuneOperator": "operators",
+    "IngestDatasetOperator": "operators",
+    "PublishModelOperator": "operators",
+    "build_dags": "dag_folder",
+    "data_assets": "assets",
+    "model_asset": "assets",
+    "retrain_dag": "dag_builder",
+}
+
+__all__ = [
+    "EvaluateModelOperator",
+    "EvaluationGateOperator",
+    "ExportOnnxOperator",
+    "FineTuneOperator",
+    "IngestDatasetOperator",
+    "PublishModelOperator",
+    "build_dags",
+    "data_assets",
+    "model_asset",
+    "retrain_dag",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value

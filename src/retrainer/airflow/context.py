@@ -1,0 +1,32 @@
+"""Who runs a DAG run, as what, since when: Airflow's context as a ``RunContext``.
+
+Nothing here reads a logical date: runs started by hand or by an asset have none.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC
+from typing import Any
+
+from retrainer.steps import RunContext
+
+
+def run_context(context: Any, *, actor: str | None = None) -> RunContext:
+    """The run that a task belongs to.
+
+    :param context: the context that Airflow gives ``execute``.
+    :param actor: who answers for the run, where somebody else than its starter does.
+    """
+    dag_run = context["dag_run"]
+    started = dag_run.start_date or dag_run.run_after
+    return RunContext(
+        run_id=dag_run.run_id,
+        actor=actor or actor_of(dag_run),
+        started_at=started.astimezone(UTC).isoformat(timespec="seconds"),
+        origin="airflow",
+    )
+
+
+def actor_of(dag_run: Any) -> str:
+    """The user who started the run, or ``airflow:<dag id>`` when nobody did."""
+    return getattr(dag_run, "triggering_user_name", None) or f"airflow:{dag_run.dag_id}"

@@ -1,0 +1,104 @@
+"""Links beside a task in Airflow's UI: the run's folder, the decision's receipt, the published version.
+
+The worker knows where they lead and leaves them in XCom; the API server reads them there. On a bucket they lead to
+the AWS console. On a folder they are ``file://`` addresses: browsers copy them but do not open them from a web page.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import quote
+
+import attrs
+from airflow.sdk import BaseOperatorLink
+
+from retrainer.artifacts import Artifacts
+from retrainer.runs import RunFolder
+from retrainer.steps import StepRef, StepRequest
+from retrainer.storage import is_s3, join_url
+
+if TYPE_CHECKING:
+    from airflow.sdk import BaseOperator
+    from airflow.sdk.types import TaskInstanceKey
+
+
+@attrs.define()
+class StepLink(BaseOperatorLink):  # type: ignore[misc]
+    """A link whose target the operator found out while it ran. Use its subclasses."""
+
+    label: ClassVar[str]
+    xcom_key_of_link: ClassVar[str]
+
+    @property
+    def name(self) -> str:
+        """The text of the link."""
+        return self.label
+
+    @property
+    def xcom_key(self) -> str:
+        """Where the worker leaves the address for the API server."""
+        return self.xcom_key_of_link
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        """The address; empty when the task did not get that far."""
+        found = getattr(operator, "link", None)
+        if callable(found):
+            return str(found(self.xcom_key))
+        # In the API server the operator is a description, and the plugin's link is asked instead of Airflow's own.
+        from airflow.serialization.definitions.operatorlink import XComOperatorLink
+
+        return str(XComOperatorLink(name=self.name, xcom_key=self.xcom_key).get_link(operator, ti_key=ti_key))
+
+
+class RunFolderLink(StepLink):
+    """The dated folder of the run: what ran, logs, links to artifacts."""
+
+    label = "Run folder"
+    xcom_key_of_link = "retrainer_run_folder"
+
+    @staticmethod
+    def target(request: StepRequest) -> str:
+        """The address of the request's run folder."""
+        name = RunFolder(Artifacts(request.root), request).name
+        return address(request.root, "runs", name)
+
+
+class ReceiptLink(StepLink):
+    """The receipt of the decision."""
+
+    label = "Decision receipt"
+    xcom_key_of_link = "retrainer_receipt"
+
+    @staticmethod
+    def target(decision: StepRef) -> str:
+        """The address of ``receipt.json``; empty where nothing was decided."""
+        return address(decision.root, "decide", decision.digest, "receipt.json") if decision.digest else ""
+
+
+class PublishedVersionLink(StepLink):
+    """The version in the store."""
+
+    label = "Published version"
+    xcom_key_of_link = "retrainer_published_version"
+
+    @staticmethod
+    def target(publication: StepRef) -> str:
+        """The address of the version's folder."""
+        summary: dict[str, Any] = publication.summary
+        return address(summary["store"], summary["model"], "versions", summary["version"])
+
+
+def address(root: str, *parts: str) -> str:
+    """A URL for people: of the AWS console for a bucket of AWS, else of the object or the file itself."""
+    url = join_url(root, *parts)
+    if not is_s3(url):
+        path = os.path.abspath(url.removeprefix("file://"))  # noqa: PTH100 - no link may be resolved
+        return f"file://{quote(path)}"
+    bucket, _, key = url.removeprefix("s3://").partition("/")
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if endpoint:
+        return f"{endpoint.rstrip('/')}/{bucket}/{quote(key)}"
+    if "." in parts[-1]:
+        return f"https://s3.console.aws.amazon.com/s3/object/{bucket}?prefix={quote(key)}"
+    return f"https://s3.console.aws.amazon.com/s3/buckets/{bucket}?prefix={quote(key)}/"

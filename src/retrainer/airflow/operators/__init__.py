@@ -1,0 +1,17 @@
+"""The six operators, one module each. ``base.py`` holds what they share."""
+
+from retrainer.airflow.operators.evaluate import EvaluateModelOperator
+from retrainer.airflow.operators.export import ExportOnnxOperator
+from retrainer.airflow.operators.fine_tune import FineTuneOperator
+from retrainer.airflow.operators.gate import EvaluationGateOperator
+from retrainer.airflow.operators.ingest import IngestDatasetOperator
+from retrainer.airflow.operators.publish import PublishModelOperator
+
+__all__ = [
+    "EvaluateModelOperator",
+    "EvaluationGateOperator",
+    "ExportOnnxOperator",
+    "FineTuneOperator",
+    "IngestDatasetOperator",
+    "PublishModelOperator",
+]

@@ -1,0 +1,44 @@
+"""The operator that turns a checkpoint into the files that are served."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from retrainer.airflow.operators.base import PipelineLike, StepOperator, reference
+from retrainer.spec import Pipeline
+from retrainer.steps import RunContext, StepRef, StepRequest, plan_export
+
+if TYPE_CHECKING:
+    from airflow.sdk import XComArg
+
+
+class ExportOnnxOperator(StepOperator):
+    """Export a checkpoint to ONNX, and check the graphs against it on real rows.
+
+    Returns the reference of the bundle; its summary has ``precisions``, ``max_difference`` of each, ``size_mb``.
+
+    Retries: nothing is kept of a try that was cut short, and a finished bundle is found by its digest. A graph that
+    does not compute what the checkpoint computes fails the task without a retry.
+
+    :param checkpoint: what ``FineTuneOperator`` returned. (templated)
+    :param pipeline: see ``StepOperator``.
+    :param artifact_root: see ``StepOperator``.
+    :param trainer_python: see ``StepOperator``.
+    """
+
+    template_fields: Sequence[str] = (*StepOperator.template_fields, "checkpoint")
+
+    def __init__(
+        self,
+        *,
+        pipeline: PipelineLike,
+        checkpoint: StepRef | Mapping[str, Any] | XComArg,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(pipeline=pipeline, **kwargs)
+        self.checkpoint = checkpoint
+
+    def plan(self, pipeline: Pipeline, *, root: str, context: RunContext) -> StepRequest:
+        """Export the checkpoint."""
+        return plan_export(pipeline, reference(self.checkpoint), context=context)

@@ -1,0 +1,66 @@
+"""The operator that fine-tunes the base model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from retrainer.airflow.operators.base import PipelineLike, StepOperator, reference
+from retrainer.spec import Pipeline
+from retrainer.steps import RunContext, StepRef, StepRequest, plan_train
+
+if TYPE_CHECKING:
+    from airflow.sdk import XComArg
+
+DEFAULT_POOL = "gpu_pool"
+
+
+class FineTuneOperator(StepOperator):
+    """Fine-tune the pipeline's base model on a snapshot, in a process that holds the GPUs it needs.
+
+    Returns the reference of the checkpoint; its summary has ``epochs``, ``steps``, ``metrics``,
+    ``rows_per_second``, ``device`` and ``resumed_from``.
+
+    Retries: training saves checkpoints that are complete or absent. A retry after a kill, here or on another host
+    with the same artifact root, resumes from the newest complete one; it never starts a second training beside the
+    first, because the process ends with its task. Changed data, base model or arguments never resume. A finished
+    training is found by its digest and not repeated.
+
+    Pool: the task takes as many slots of the pool as it leases GPUs, at least one. Given a ``Pipeline``, pool and
+    slots are those of its ``resources``. A path or a mapping is read only when the task runs, after Airflow has
+    handed out the slots, so give ``pool`` and ``pool_slots`` with it (``retrain_dag`` does).
+
+    :param snapshot: what ``IngestDatasetOperator`` returned. (templated)
+    :param pipeline: see ``StepOperator``.
+    :param artifact_root: see ``StepOperator``.
+    :param trainer_python: see ``StepOperator``.
+    """
+
+    template_fields: Sequence[str] = (*StepOperator.template_fields, "snapshot")
+
+    def __init__(
+        self,
+        *,
+        pipeline: PipelineLike,
+        snapshot: StepRef | Mapping[str, Any] | XComArg,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(pipeline=pipeline, **{**_pool(pipeline), **kwargs})
+        self.snapshot = snapshot
+
+    def plan(self, pipeline: Pipeline, *, root: str, context: RunContext) -> StepRequest:
+        """Train on the snapshot."""
+        if pipeline.resources.gpus > self.pool_slots:
+            self.log.warning(
+                "the pipeline leases %d GPUs, but the task takes %d slots of %s; set pool_slots to match",
+                pipeline.resources.gpus,
+                self.pool_slots,
+                self.pool,
+            )
+        return plan_train(pipeline, reference(self.snapshot), context=context)
+
+
+def _pool(pipeline: PipelineLike) -> dict[str, Any]:
+    if not isinstance(pipeline, Pipeline):
+        return {"pool": DEFAULT_POOL}
+    return {"pool": pipeline.resources.pool, "pool_slots": max(1, pipeline.resources.gpus)}

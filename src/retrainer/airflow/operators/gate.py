@@ -1,0 +1,76 @@
+"""The operator that decides whether the challenger may replace the champion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import SkipMixin
+from airflow.sdk.bases.xcom import BaseXCom
+
+from retrainer.airflow.links import ReceiptLink
+from retrainer.airflow.operators.base import PipelineLike, StepOperator, reference
+from retrainer.airflow.report import decision_report, decision_text
+from retrainer.spec import Pipeline
+from retrainer.steps import RunContext, StepRef, StepRequest, plan_decide
+
+if TYPE_CHECKING:
+    from airflow.sdk import BaseOperatorLink, Context, XComArg
+
+REPORT_KEY = "report"
+"""XCom key of the decision as Markdown."""
+
+
+class EvaluationGateOperator(StepOperator, SkipMixin):  # type: ignore[misc]
+    """Judge an evaluation by the pipeline's gate, and let only a promoted challenger through.
+
+    Returns the reference of the decision; its summary has ``verdict``, ``reasons``, ``comparison`` and ``metrics``.
+    It is in XCom in every case, and the same for people, as Markdown, under the key ``report``.
+
+    A refused challenger, and one that is live already, skip the tasks directly downstream; this task is green and
+    its log says why. Tasks further down follow their own trigger rules. A decision that could not be taken fails.
+
+    Retries: the decision is a pure function of the evaluation and the gate; a retry gives the same.
+
+    :param evaluation: what ``EvaluateModelOperator`` returned. (templated)
+    :param pipeline: see ``StepOperator``.
+    :param artifact_root: see ``StepOperator``.
+    :param trainer_python: see ``StepOperator``.
+    """
+
+    # Airflow's scheduler then also skips downstream tasks that are cleared later, or added to the DAG.
+    inherits_from_skipmixin = True
+
+    template_fields: Sequence[str] = (*StepOperator.template_fields, "evaluation")
+    operator_extra_links: Sequence[BaseOperatorLink] = (*StepOperator.operator_extra_links, ReceiptLink())
+    ui_color = "#fdf3d0"
+
+    def __init__(
+        self,
+        *,
+        pipeline: PipelineLike,
+        evaluation: StepRef | Mapping[str, Any] | XComArg,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(pipeline=pipeline, **kwargs)
+        self.evaluation = evaluation
+
+    def plan(self, pipeline: Pipeline, *, root: str, context: RunContext) -> StepRequest | StepRef:
+        """Judge the evaluation."""
+        return plan_decide(pipeline, reference(self.evaluation), context=context)
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Decide; skip what is downstream unless the challenger is promoted."""
+        ref = self.run(context)
+        result = ref.model_dump(mode="json")
+        self._links = {**self._links, ReceiptLink.xcom_key_of_link: ReceiptLink.target(ref)}
+        for line in decision_text(ref).splitlines():
+            self.log.info("%s", line)
+        context["ti"].xcom_push(REPORT_KEY, decision_report(ref))
+        if ref.summary.get("verdict") == "promote":
+            return result
+        # Skipping leaves this method by an exception, which drops its result.
+        context["ti"].xcom_push(BaseXCom.XCOM_RETURN_KEY, result)
+        downstream = context["task"].get_direct_relatives(upstream=False)
+        self.skip(ti=context["ti"], tasks=[task for task in downstream if not task.is_teardown])
+        return result

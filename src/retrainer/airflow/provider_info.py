@@ -1,0 +1,66 @@
+"""What Airflow reads about this package: its operators, and its section of ``airflow.cfg``.
+
+Read while Airflow itself is starting, so nothing is imported here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def get_provider_info() -> dict[str, Any]:
+    """The provider's description, in the form of Airflow's ``provider_info.schema.json``."""
+    return {
+        "package-name": "airflow-retrainer",
+        "name": "retrainer",
+        "description": "Keeps text classifiers fresh: ingest, fine-tune, export to ONNX, judge, publish.",
+        "integrations": [{"integration-name": "retrainer", "tags": ["software"]}],
+        "operators": [
+            {
+                "integration-name": "retrainer",
+                "python-modules": [
+                    "retrainer.airflow.operators.ingest",
+                    "retrainer.airflow.operators.fine_tune",
+                    "retrainer.airflow.operators.export",
+                    "retrainer.airflow.operators.evaluate",
+                    "retrainer.airflow.operators.gate",
+                    "retrainer.airflow.operators.publish",
+                ],
+            }
+        ],
+        "extra-links": [
+            "retrainer.airflow.links.RunFolderLink",
+            "retrainer.airflow.links.ReceiptLink",
+            "retrainer.airflow.links.PublishedVersionLink",
+        ],
+        "config": {
+            "retrainer": {
+                "description": "Where retrainer keeps its artifacts, and what it trains with.",
+                "options": {
+                    "artifact_root": _option(
+                        "Where the steps keep their outputs: a path, file:// or s3://. Every worker must reach it. "
+                        "Empty: $AIRFLOW_HOME/retrainer/artifacts.",
+                        "s3://bucket/retrainer",
+                    ),
+                    "trainer_python": _option(
+                        "Interpreter that has airflow-retrainer[train]. Empty: the one that runs Airflow.",
+                        "/opt/train/bin/python",
+                    ),
+                    "pipelines": _option(
+                        "Folder of the pipeline files. Empty: the folder 'pipelines' beside dags/retrain.py.",
+                        "/opt/airflow/pipelines",
+                    ),
+                },
+            }
+        },
+    }
+
+
+def _option(description: str, example: str) -> dict[str, str]:
+    return {
+        "description": description,
+        "version_added": "0.1.0",
+        "type": "string",
+        "example": example,
+        "default": "",
+    }

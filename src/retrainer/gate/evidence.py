@@ -1,0 +1,171 @@
+"""What the gate judges: the record of an evaluation together with what each model said on each row.
+
+``load_evidence`` reads the folder of an evaluate artifact. A file of predictions that is missing, changed or
+unreadable is no error here but a problem in the evidence: the gate refuses because of it, and says so.
+
+The predictions of a model are a parquet file, one row for each test row::
+
+    row_id      string        names the row
+    label       int64         true label, index into the labels
+    prediction  int64         predicted label; -1 for a champion's label that the challenger does not have
+    scores      list<double>  probability of each of the challenger's labels
+    characters  int64         length of the text or texts (optional; needed for slices by length)
+    slice_NAME  string        value of that column of the data (one for each extra column the gate slices by)
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from retrainer.errors import ArtifactError
+from retrainer.gate.records import EvaluationRecord, ModelEvidence, Reason, ReasonCode
+
+EVALUATION_FILE = "evaluation.json"
+CHAMPION = "champion"
+SLICE_PREFIX = "slice_"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Table:
+    """One model's answers, as they were written: nothing is checked yet.
+
+    :param row_ids: ``[n]`` of str.
+    :param labels: ``[n]`` int64; ``predictions`` too.
+    :param scores: ``[n, labels]`` float64.
+    :param characters: ``[n]`` int64, or ``None``.
+    :param slices: column name without its prefix to ``[n]`` of str; missing values are empty strings.
+    :param sha256: of the file.
+    """
+
+    row_ids: NDArray[Any]
+    labels: NDArray[np.int64]
+    predictions: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    characters: NDArray[np.int64] | None = None
+    slices: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evidence:
+    """All that a decision is taken from.
+
+    :param tables: precision of the challenger, or ``champion``, to its answers. One that could not be read is
+        absent.
+    :param problems: why a table is absent, under its name.
+    """
+
+    record: EvaluationRecord
+    tables: Mapping[str, Table]
+    problems: Mapping[str, Reason] = field(default_factory=dict)
+
+
+def load_evidence(folder: Path) -> Evidence:
+    """Read an evaluate artifact.
+
+    :raises ArtifactError: it has no ``evaluation.json``.
+    :raises IntegrityError: that is not a valid record.
+    """
+    path = folder / EVALUATION_FILE
+    if not path.is_file():
+        raise ArtifactError(f"no {EVALUATION_FILE}", where=str(folder), hint="run the evaluate step again")
+    record = EvaluationRecord.from_json(path.read_bytes(), where=str(path))
+    models: dict[str, ModelEvidence] = dict(record.challenger)
+    if record.champion is not None:
+        models[CHAMPION] = record.champion
+    tables: dict[str, Table] = {}
+    problems: dict[str, Reason] = {}
+    for name, model in models.items():
+        table = _read(folder, name, model)
+        if isinstance(table, Reason):
+            problems[name] = table
+        else:
+            tables[name] = table
+    return Evidence(record, tables, problems)
+
+
+def _read(folder: Path, name: str, model: ModelEvidence) -> Table | Reason:
+    file = model.predictions.file
+    path = folder / file
+    if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
+        return Reason(code=ReasonCode.PREDICTIONS_MISSING, detail=f"{name}: there is no file {file}")
+    # Hashed and parsed from the same bytes: nobody can change the file in between.
+    data = path.read_bytes()
+    sha256 = hashlib.sha256(data).hexdigest()
+    if sha256 != model.predictions.sha256:
+        return Reason(
+            code=ReasonCode.PREDICTIONS_CHANGED,
+            detail=f"{name}: {file} has sha256 {sha256[:12]}..., the evaluation wrote "
+            f"{model.predictions.sha256[:12]}...",
+        )
+    try:
+        return _parse(pq.read_table(BytesIO(data)), sha256)
+    except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
+        return Reason(code=ReasonCode.PREDICTIONS_UNREADABLE, detail=f"{name}: {file}: {_first_line(error)}")
+
+
+def _parse(parquet: pa.Table, sha256: str) -> Table:
+    n = parquet.num_rows
+    characters = "characters" in parquet.column_names
+    return Table(
+        row_ids=_texts(parquet, "row_id"),
+        labels=_integers(parquet, "label"),
+        predictions=_integers(parquet, "prediction"),
+        scores=_scores(parquet, n),
+        characters=_integers(parquet, "characters") if characters else None,
+        slices={
+            column.removeprefix(SLICE_PREFIX): _texts(parquet, column, missing="")
+            for column in parquet.column_names
+            if column.startswith(SLICE_PREFIX)
+        },
+        sha256=sha256,
+    )
+
+
+def _column(parquet: pa.Table, name: str) -> Any:
+    if name not in parquet.column_names:
+        raise KeyError(f"there is no column {name}")
+    return parquet.column(name).combine_chunks()
+
+
+def _integers(parquet: pa.Table, name: str) -> NDArray[np.int64]:
+    column = _column(parquet, name)
+    if not pa.types.is_integer(column.type):
+        raise TypeError(f"{name} is {column.type}, not int64")
+    if column.null_count:
+        raise ValueError(f"{name} lacks {column.null_count} values")
+    return np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.int64)
+
+
+def _texts(parquet: pa.Table, name: str, missing: str | None = None) -> NDArray[Any]:
+    column = _column(parquet, name).cast(pa.string())
+    if column.null_count and missing is None:
+        raise ValueError(f"{name} lacks {column.null_count} values")
+    return np.array([missing if value is None else value for value in column.to_pylist()], dtype=np.str_)
+
+
+def _scores(parquet: pa.Table, n: int) -> NDArray[np.float64]:
+    column = _column(parquet, "scores")
+    if column.null_count:
+        raise ValueError(f"scores lack {column.null_count} rows")
+    lengths = set(pa.compute.list_value_length(column).to_pylist())
+    if len(lengths) > 1:
+        raise ValueError(f"scores have rows of {sorted(lengths)} values")
+    # A missing score becomes NaN here, which the gate refuses.
+    flat = np.asarray(column.flatten().to_numpy(zero_copy_only=False), dtype=np.float64)
+    return flat.reshape(n, lengths.pop() if lengths else 0)
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error.args[0]) if isinstance(error, KeyError) else str(error)
+    return (text.strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,120 @@
+"""Statistics on counts of right and wrong rows, vectorised: one number or an array of them.
+
+For the accuracy of two models on the same rows only the rows on which exactly one of them is right carry
+information: ``better`` (only the first is right) and ``worse`` (only the second is). All tests are one-sided.
+
+- ``tango_interval``: T. Tango, Equivalence test and confidence interval for the difference in proportions for the
+  paired-sample design, Statistics in Medicine 17 (1998) 891-908. It inverts the score test. Its one-sided error,
+  computed exactly by enumeration, is at most 5.6 % for a nominal 5 % from 50 rows on (see the tests).
+- ``probability_not_worse``: McNemar's mid-P test: M. Fagerland, S. Lydersen, P. Laake, The McNemar test for binary
+  matched-pairs data: mid-p and asymptotic are better than exact conditional, BMC Medical Research Methodology 13
+  (2013) 91.
+- ``holm``: S. Holm, A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6
+  (1979) 65-70.
+- ``proportion_bounds``: C. Clopper, E. Pearson, The use of confidence or fiducial limits, Biometrika 26 (1934)
+  404-413. Never below its nominal coverage; Wilson's interval is, one-sided, near a proportion of 1.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+Floats = NDArray[np.float64]
+
+# Halvings of [-1, 1]: enough to reach the last bit of a double.
+BISECTIONS = 60
+# The chance to tell, when the number of rows needed is estimated.
+POWER = 0.8
+MOST_ROWS = 10**9
+
+
+def normal_quantile(alpha: float) -> float:
+    """The standard normal's upper ``alpha`` quantile."""
+    return float(stats.norm.isf(alpha))
+
+
+def _score_statistic(better: Floats, worse: Floats, n: Floats, difference: Floats) -> Floats:
+    """Tango's statistic of "the true difference is this"; falls as the difference grows."""
+    linear = (2 * n - better + worse) * difference - better - worse
+    constant = -worse * difference * (1 - difference)
+    only_second = (np.sqrt(np.maximum(linear**2 - 8 * n * constant, 0.0)) - linear) / (4 * n)
+    variance = np.maximum(n * (2 * only_second + difference * (1 - difference)), 0.0)
+    distance = better - worse - n * difference
+    with np.errstate(divide="ignore", invalid="ignore"):
+        statistic: Floats = np.where(distance == 0, 0.0, distance / np.sqrt(variance))
+    return statistic
+
+
+def tango_interval(better: ArrayLike, worse: ArrayLike, n: ArrayLike, alpha: float) -> tuple[Floats, Floats]:
+    """Score interval for ``P(only first right) - P(only second right)``.
+
+    :param n: all rows compared, those on which the models agree too. Positive.
+    :param alpha: of each side, below one half; both bounds together hold with ``1 - 2 alpha``.
+    :return: lower and upper bound, of the broadcast shape.
+    """
+    better_, worse_, n_ = np.broadcast_arrays(*(np.asarray(value, dtype=np.float64) for value in (better, worse, n)))
+    estimate = (better_ - worse_) / n_
+    z = normal_quantile(alpha)
+
+    def bound(sign: float) -> Floats:
+        inner, outer = estimate.copy(), np.full(estimate.shape, sign)
+        for _ in range(BISECTIONS):
+            middle = (inner + outer) / 2
+            accepted = np.abs(_score_statistic(better_, worse_, n_, middle)) <= z
+            inner = np.where(accepted, middle, inner)
+            outer = np.where(accepted, outer, middle)
+        # All rows disagree in one direction: the estimate lies on the border and so does the bound.
+        at_border: Floats = np.where(estimate == sign, sign, inner)
+        return at_border
+
+    return bound(-1.0), bound(1.0)
+
+
+def probability_not_worse(better: ArrayLike, worse: ArrayLike) -> Floats:
+    """Mid-P value of "the first is not worse than the second": small when it is. 1 when they never disagree."""
+    better_, worse_ = np.broadcast_arrays(np.asarray(better), np.asarray(worse))
+    both = better_ + worse_
+    tail = stats.binom.sf(worse_ - 1, both, 0.5) - 0.5 * stats.binom.pmf(worse_, both, 0.5)
+    p_value: Floats = np.where(both == 0, 1.0, tail)
+    return p_value
+
+
+def holm(p_values: ArrayLike) -> Floats:
+    """Adjusted p values, in the given order: those at most ``alpha`` are rejected with family-wise error ``alpha``."""
+    values = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(values, kind="stable")
+    stepped = np.maximum.accumulate(values[order] * np.arange(values.size, 0, -1))
+    adjusted: Floats = np.empty_like(values)
+    adjusted[order] = np.minimum(stepped, 1.0)
+    return adjusted
+
+
+def proportion_bounds(right: int, n: int, alpha: float) -> tuple[float, float]:
+    """Clopper and Pearson's bounds of a proportion, ``alpha`` on each side."""
+    low = float(stats.beta.ppf(alpha, right, n - right + 1)) if right > 0 else 0.0
+    high = float(stats.beta.isf(alpha, right + 1, n - right)) if right < n else 1.0
+    return low, high
+
+
+def rows_needed(*, n: int, half_width: float, distance: float, alpha: float) -> int | None:
+    """About how many rows would show a difference with a chance of 80 %, at the spread seen on ``n`` rows.
+
+    :param half_width: of the interval seen.
+    :param distance: of the difference that is assumed to be true from the one to be excluded.
+    :return: ``None`` when no number of rows would do: the distance is not positive.
+    """
+    z = normal_quantile(alpha)
+    if distance <= 0 or half_width <= 0:
+        return None
+    wanted = n * ((z + normal_quantile(1 - POWER)) * half_width / z / distance) ** 2
+    return min(max(math.ceil(wanted), n + 1), MOST_ROWS)
+
+
+def tidy(value: Any) -> float:
+    """Ten significant digits: what is left is the same on every processor, so receipts are too."""
+    return float(f"{float(value):.10g}")

@@ -1,0 +1,69 @@
+"""Which precisions go live with a challenger: each is judged against fp32 on the same rows.
+
+fp32 is what the verdict is about, and is served wherever another precision is not, so it is always published.
+Another precision is left out, without refusing the challenger, unless it is non-inferior to fp32 and meets floors
+and absolute budgets itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from retrainer.gate.against_champion import FEWEST_ROWS
+from retrainer.gate.checks import judge_budgets, judge_floors, judge_parity
+from retrainer.gate.compare import compare
+from retrainer.gate.findings import Findings
+from retrainer.gate.metrics import METRICS
+from retrainer.gate.records import BudgetResult, EvaluationRecord, PrecisionDecision, Score
+from retrainer.gate.validity import FP32, Rows
+from retrainer.spec.model import Gate
+
+# Where the policy states no margin, or none that could ever be met.
+DEFAULT_MARGIN = 0.01
+
+
+def judge_precisions(
+    policy: Gate,
+    record: EvaluationRecord,
+    rows: Rows | None,
+    scores: Mapping[str, Mapping[str, Score]],
+    alpha: float,
+    findings: Findings,
+) -> tuple[dict[str, PrecisionDecision], tuple[BudgetResult, ...]]:
+    """fp32 goes with the verdict; every other precision must be as good as fp32, and is left out otherwise."""
+    decisions: dict[str, PrecisionDecision] = {}
+    budgets: list[BudgetResult] = []
+    if FP32 in record.challenger:
+        decisions[FP32] = PrecisionDecision(publish=True, why="the precision that was judged")
+    against = policy.against_champion
+    metric = against.metric if against and against.metric in METRICS else "accuracy"
+    margin = (against.margin if against else 0.0) or DEFAULT_MARGIN
+    for name, model in sorted(record.challenger.items()):
+        if name == FP32:
+            continue
+        if rows is None or name not in rows.answers:
+            decisions[name] = PrecisionDecision(publish=False, why=f"it could not be compared with {FP32}")
+            continue
+        try:
+            interval = compare(metric, rows.labels, rows.answers[name], rows.answers[FP32], alpha)
+        except ValueError as error:
+            decisions[name] = PrecisionDecision(publish=False, why=str(error))
+            continue
+        against_fp32 = (
+            f"{metric} differs from {FP32} by {interval.estimate:+.4f}, "
+            f"interval [{interval.low:+.4f}, {interval.high:+.4f}] on {interval.n} rows"
+        )
+        obstacles = []
+        if not (interval.low > -margin and interval.n >= FEWEST_ROWS):
+            said = "it is worse" if interval.high < 0 else "too few rows to tell"
+            obstacles.append(f"{said}: {against_fp32}, all of it must lie above {-margin:g}")
+        _, missed = judge_floors(policy.model_copy(update={"confident": False}), scores.get(name, {}))
+        results, exceeded = judge_budgets(policy.budgets, name, model, None)
+        budgets += results
+        parity = judge_parity(name, record.parity.get(name), needs_tolerance=False)
+        obstacles += [reason.detail for reason in (*missed, *exceeded, *([parity] if parity else []))]
+        why = "; ".join(obstacles) or f"as good as {FP32}: {against_fp32}"
+        decisions[name] = PrecisionDecision(publish=not obstacles, why=why, comparison=interval)
+        if obstacles:
+            findings.note(f"{name} is not published: {why}")
+    return decisions, tuple(budgets)

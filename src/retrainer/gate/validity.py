@@ -1,0 +1,170 @@
+"""Whether the evidence can be judged at all: same rows, same labels, real probabilities.
+
+Every table is brought into the order of its row ids, so nothing after this depends on the order in which rows
+were written. A table that fails is left out, with a reason for each failure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrainer.gate.compare import Answers
+from retrainer.gate.evidence import CHAMPION, Evidence, Table
+from retrainer.gate.records import EvaluationRecord, Reason, ReasonCode
+
+FP32 = "fp32"
+# Rounding of probabilities that were stored as 32-bit floats somewhere on their way.
+PROBABILITY_SLACK = 1e-3
+TIE_SLACK = 1e-6
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """The test rows in the order of their ids, with what each model said.
+
+    :param labels: true labels, ``[n]``.
+    :param answers: precision, or ``champion``, to answers; those that can be trusted.
+    :param characters: ``[n]`` or ``None``.
+    :param slices: column to ``[n]`` of str.
+    """
+
+    labels: NDArray[np.int64]
+    answers: Mapping[str, Answers]
+    characters: NDArray[np.int64] | None
+    slices: Mapping[str, NDArray[Any]]
+
+
+def check(evidence: Evidence) -> tuple[Rows | None, list[Reason]]:
+    """The rows that can be judged, and everything that is wrong with the evidence.
+
+    ``None`` when the challenger itself cannot be judged.
+    """
+    record = evidence.record
+    reasons = [*evidence.problems.values(), *_contradictions(record)]
+    wanted = [*record.challenger, *([CHAMPION] if record.champion is not None else [])]
+    ordered: dict[str, Table] = {}
+    for name in wanted:
+        table = evidence.tables.get(name)
+        if table is None:
+            if name not in evidence.problems:
+                reasons.append(_reason(ReasonCode.PREDICTIONS_MISSING, f"{name}: there are no predictions"))
+            continue
+        problems = list(_table_problems(name, table, record))
+        reasons += problems
+        if not problems:
+            ordered[name] = _sorted(table)
+    reference = ordered.get(FP32)
+    if reference is None:
+        return None, reasons
+    answers = {}
+    for name, table in ordered.items():
+        if not np.array_equal(table.row_ids, reference.row_ids):
+            differing = np.setxor1d(table.row_ids, reference.row_ids).size
+            detail = f"{name}: {differing} row ids are not those of {FP32}"
+            reasons.append(_reason(ReasonCode.ROWS_MISALIGNED, detail))
+        elif not np.array_equal(table.labels, reference.labels):
+            differing = int((table.labels != reference.labels).sum())
+            detail = f"{name}: {differing} rows have another true label than in {FP32}"
+            reasons.append(_reason(ReasonCode.ROWS_MISALIGNED, detail))
+        else:
+            answers[name] = Answers(table.predictions, table.scores)
+    if np.unique(reference.labels).size < 2:
+        only = record.labels[int(reference.labels[0])]
+        detail = f"all {reference.labels.size} test rows have the label {only!r}"
+        reasons.append(_reason(ReasonCode.SINGLE_LABEL, detail))
+        return None, reasons
+    return Rows(reference.labels, answers, reference.characters, reference.slices), reasons
+
+
+def _reason(code: ReasonCode, detail: str) -> Reason:
+    return Reason(code=code, detail=detail)
+
+
+def _contradictions(record: EvaluationRecord) -> list[Reason]:
+    """What the record says against itself."""
+    found = []
+    if FP32 not in record.challenger:
+        found.append(f"the challenger was not evaluated in {FP32}")
+    if len(record.labels) < 2 or len(set(record.labels)) != len(record.labels):
+        found.append(f"the labels {list(record.labels)} are not at least two different ones")
+    if record.champion_state == "present" and record.champion is None:
+        found.append("there is a champion, but nothing was measured of it")
+    if record.champion_state == "none" and record.champion is not None:
+        found.append("there is no champion, but something was measured of it")
+    if record.excluded_rows < 0:
+        found.append(f"{record.excluded_rows} rows were left out")
+    return [_reason(ReasonCode.EVIDENCE_INCONSISTENT, detail) for detail in found]
+
+
+def _table_problems(name: str, table: Table, record: EvaluationRecord) -> list[Reason]:
+    n = table.row_ids.size
+    if n == 0:
+        return [_reason(ReasonCode.NO_ROWS, f"{name}: no test row was scored")]
+    columns = [table.labels, table.predictions, *table.slices.values()]
+    columns += [table.characters] if table.characters is not None else []
+    if any(column.shape != (n,) for column in columns):
+        return [_reason(ReasonCode.ROWS_MISALIGNED, f"{name}: the columns differ in length")]
+    n_labels = len(record.labels)
+    if table.scores.shape != (n, n_labels):
+        shape = f"{n} rows of {n_labels} labels need scores of shape {(n, n_labels)}, not {table.scores.shape}"
+        return [_reason(ReasonCode.SCORES_INVALID, f"{name}: {shape}")]
+    problems = []
+    if n != record.rows:
+        detail = f"{name}: {n} rows, while the evaluation counted {record.rows}"
+        problems.append(_reason(ReasonCode.EVIDENCE_INCONSISTENT, detail))
+    repeated = n - np.unique(table.row_ids).size
+    if repeated:
+        problems.append(_reason(ReasonCode.ROWS_DUPLICATED, f"{name}: {repeated} rows stand more than once"))
+    # Only a champion may know labels that the challenger does not.
+    lowest = -1 if name == CHAMPION else 0
+    bad = _outside(table.labels, 0, n_labels) + _outside(table.predictions, lowest, n_labels)
+    if bad:
+        detail = f"{name}: {bad} labels or predictions are not among the {n_labels} labels"
+        problems.append(_reason(ReasonCode.LABELS_INVALID, detail))
+    problems += _score_problems(name, table, usable=not bad)
+    return problems
+
+
+def _score_problems(name: str, table: Table, *, usable: bool) -> list[Reason]:
+    scores = table.scores
+    unfit = int((~np.isfinite(scores)).any(axis=1).sum())
+    if unfit:
+        return [_reason(ReasonCode.SCORES_INVALID, f"{name}: {unfit} rows have a score that is NaN or infinite")]
+    totals = scores.sum(axis=1)
+    # A champion may have labels whose scores are left out, so its rows may sum to less.
+    short = np.zeros(totals.shape, dtype=bool) if name == CHAMPION else totals < 1 - PROBABILITY_SLACK
+    outside = (scores < -PROBABILITY_SLACK).any(axis=1) | (totals > 1 + PROBABILITY_SLACK) | short
+    if outside.any():
+        detail = f"{name}: {int(outside.sum())} rows have scores that are no probabilities"
+        return [_reason(ReasonCode.SCORES_INVALID, detail)]
+    if not usable:
+        return []
+    known = table.predictions >= 0
+    chosen = scores[np.arange(known.size), np.maximum(table.predictions, 0)]
+    lower = int((known & (chosen < scores.max(axis=1) - TIE_SLACK)).sum())
+    if lower:
+        detail = f"{name}: {lower} rows have a prediction that does not score highest"
+        return [_reason(ReasonCode.PREDICTIONS_INCONSISTENT, detail)]
+    return []
+
+
+def _outside(values: NDArray[np.int64], low: int, high: int) -> int:
+    return int(((values < low) | (values >= high)).sum())
+
+
+def _sorted(table: Table) -> Table:
+    order = np.argsort(table.row_ids, kind="stable")
+    return Table(
+        row_ids=table.row_ids[order],
+        labels=table.labels[order],
+        predictions=table.predictions[order],
+        scores=np.clip(table.scores[order], 0.0, 1.0),
+        characters=table.characters[order] if table.characters is not None else None,
+        slices={name: column[order] for name, column in table.slices.items()},
+        sha256=table.sha256,
+    )

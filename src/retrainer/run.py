@@ -1,0 +1,164 @@
+"""A pipeline from its first step to its last without Airflow: the same steps, in the same child processes.
+
+Not here: showing it to anybody (``cli``), saying what came out (``report.py``), what a step does (``work``).
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from retrainer.artifacts import Artifacts
+from retrainer.launch import StepProcess, run_step
+from retrainer.messages import Message
+from retrainer.runs import RunFolder
+from retrainer.spec.model import Pipeline
+from retrainer.steps import (
+    RunContext,
+    StepName,
+    StepRef,
+    StepRequest,
+    plan_decide,
+    plan_evaluate,
+    plan_export,
+    plan_ingest,
+    plan_publish,
+    plan_train,
+)
+from retrainer.storage import join_url
+
+STEPS: tuple[StepName, ...] = ("ingest", "train", "export", "evaluate", "decide", "publish")
+
+# promoted: the channel serves the challenger now. unchanged: it served this very model before. refused: the gate
+# said no. unapproved: the gate said yes, and the person that the pipeline asks for did not.
+Outcome = Literal["promoted", "unchanged", "refused", "unapproved"]
+
+
+class Observer:
+    """Is told what happens while a pipeline runs. Every method does nothing unless overridden."""
+
+    def planning(self, step: StepName) -> None:
+        """A step's inputs are being looked at: is there anything to do?"""
+
+    def started(self, step: StepName, process: StepProcess) -> None:
+        """A step's process was started."""
+
+    def message(self, step: StepName, message: Message) -> None:
+        """A step's process said something."""
+
+    def finished(self, ref: StepRef) -> None:
+        """A step's artifact is there, made now or before."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What became of a run.
+
+    :param root: the artifact root.
+    :param folder: the run's dated folder, a path or an ``s3://`` address.
+    :param steps: the references of the steps that were taken, in order.
+    """
+
+    context: RunContext
+    root: str
+    folder: str
+    steps: Mapping[StepName, StepRef]
+    outcome: Outcome
+
+
+def default_actor() -> str:
+    """``$RETRAINER_ACTOR``, else the user of the operating system, else their number."""
+    configured = os.environ.get("RETRAINER_ACTOR")
+    if configured:
+        return configured
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return f"uid {os.getuid()}"
+
+
+def new_context(*, actor: str | None = None) -> RunContext:
+    """The context of a run that starts now, from the command line."""
+    now = datetime.now(UTC)
+    return RunContext(
+        run_id=f"cli__{now.isoformat(timespec='seconds')}_{secrets.token_hex(2)}",
+        actor=actor or default_actor(),
+        started_at=now.isoformat(timespec="seconds"),
+        origin="cli",
+    )
+
+
+def run_pipeline(
+    pipeline: Pipeline,
+    *,
+    root: str,
+    context: RunContext,
+    observer: Observer | None = None,
+    python: str | None = None,
+    approve: Callable[[StepRef], bool] | None = None,
+) -> RunResult:
+    """Take the steps in order; stop after the decision when there is nothing to publish.
+
+    :param root: artifact root: ``file://``, ``s3://`` or a path.
+    :param python: interpreter that has the training libraries; this one by default.
+    :param approve: asked with the decision where the pipeline wants a person's approval; nobody approves when absent.
+    :raises RetrainerError: a step failed. A refused challenger is no error.
+    """
+    watching = observer or Observer()
+    steps: dict[StepName, StepRef] = {}
+    folder = ""
+
+    def take(step: StepName, plan: Callable[[], StepRequest | StepRef]) -> StepRef:
+        nonlocal folder
+        watching.planning(step)
+        request = plan()
+        if isinstance(request, StepRequest):
+            folder = folder or _folder(request)
+        ref = run_step(
+            request,
+            on_message=lambda message: watching.message(step, message),
+            python=python,
+            started=lambda process: watching.started(step, process),
+        )
+        steps[step] = ref
+        watching.finished(ref)
+        return ref
+
+    snapshot = take("ingest", lambda: plan_ingest(pipeline, root=root, context=context))
+    checkpoint = take("train", lambda: plan_train(pipeline, snapshot, context=context))
+    bundle = take("export", lambda: plan_export(pipeline, checkpoint, context=context))
+    evaluation = take("evaluate", lambda: plan_evaluate(pipeline, bundle, context=context))
+    decision = take("decide", lambda: plan_decide(pipeline, evaluation, context=context))
+    outcome = outcome_of(steps)
+    if outcome == "promoted" and not _approved(pipeline, decision, approve):
+        outcome = "unapproved"
+    if outcome == "promoted":
+        take("publish", lambda: plan_publish(pipeline, decision, context=context))
+    return RunResult(context=context, root=root, folder=folder, steps=dict(steps), outcome=outcome)
+
+
+def outcome_of(steps: Mapping[StepName, StepRef]) -> Outcome:
+    """What the decision says. A decision that cannot be read as a promotion is none."""
+    if any(ref.unchanged for ref in steps.values()):
+        return "unchanged"
+    decision = steps.get("decide")
+    return (
+        "promoted" if decision is not None and decision.summary.get("verdict") == "promote" else "refused"
+    )
+
+
+def _approved(pipeline: Pipeline, decision: StepRef, approve: Callable[[StepRef], bool] | None) -> bool:
+    if pipeline.publish.approval == "none":
+        return True
+    return approve is not None and approve(decision)
+
+
+def _folder(request: StepRequest) -> str:
+    artifacts = Artifacts(request.root)
+    name = RunFolder(artifacts, request).name
+    return join_url(request.root, "runs", name) if artifacts.remote else str(artifacts.local / "runs" / name)

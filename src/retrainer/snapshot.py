@@ -1,0 +1,112 @@
+"""The snapshot: what the ingest step leaves behind, its file names, columns and statistics.
+
+A snapshot is a folder::
+
+    train.parquet validation.parquet test.parquet
+        row_id      str    16 hex digits that stand for the normalised text, or pair of texts
+        text        str    as it was in the data
+        text_pair   str    only where the task reads pairs
+        label       int64  index into the labels
+        slice_NAME  str    one for each column that gate.slices.by names; '' where a row has no value
+    quarantine.parquet
+        source      str    split and file, 'train/news.csv'
+        row         int64  data row in that file, from 1; the header does not count
+        reason      str    see ``QuarantineReason``
+        text, text_pair, label  str or null, as they were in the data
+    statistics.json         ``SnapshotStatistics``
+
+Every row that was read is in exactly one of these places, except exact duplicates, which are only counted.
+Light: nothing here reads parquet. Making a snapshot is ``retrainer.work.ingest``'s business.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field
+
+from retrainer.errors import ArtifactError
+from retrainer.records import Record
+
+SplitName = Literal["train", "validation", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+QUARANTINE = "quarantine.parquet"
+STATISTICS = "statistics.json"
+
+QuarantineReason = Literal[
+    "missing_text",  # null or blank
+    "missing_label",  # null, NaN or blank
+    "conflicting_labels",  # the same text stands there with another label: all copies
+    "also_in_test",  # a train or validation row that stands in the test file
+    "also_in_validation",  # a train row that stands in the validation file
+]
+
+
+def split_file(folder: Path, split: SplitName) -> Path:
+    """The parquet file of a split."""
+    return folder / f"{split}.parquet"
+
+
+def slice_column(name: str) -> str:
+    """The column of a split's file that holds the values of a column of the data, for the gate's slices."""
+    return f"slice_{name}"
+
+
+class Characters(Record):
+    """How long the texts of a split are, in characters; both texts of a pair together."""
+
+    p50: int
+    p95: int
+    max: int
+
+
+class SplitStatistics(Record):
+    """One split, counted."""
+
+    rows: int
+    label_counts: dict[str, int] = Field(description="Label to rows; every label, also those without rows.")
+    characters: Characters
+
+
+class SourceStatistics(Record):
+    """One file that was read, or one split of a dataset on the hub."""
+
+    split: SplitName = Field(description="What the pipeline file calls it; carved rows come from train.")
+    name: str
+    format: str
+    rows: int
+    size: int | None = Field(description="Bytes; unknown for a dataset on the hub.")
+
+
+class SnapshotStatistics(Record):
+    """A snapshot, counted.
+
+    ``source_rows`` is the sum of the splits' rows, of ``duplicates`` and of all that is ``quarantined``.
+    """
+
+    format_version: Literal[1] = 1
+    labels: tuple[str, ...] = Field(description="Names in the order that the label column indexes.")
+    splits: dict[SplitName, SplitStatistics]
+    source_rows: int
+    duplicates: int = Field(description="Rows dropped because the same text with the same label came before.")
+    conflicts: int = Field(description="Distinct texts that stand there with several labels.")
+    leakage: dict[str, int] = Field(
+        description="'train_in_test', 'train_in_validation', 'validation_in_test' to rows taken out of the former. "
+        "They are in quarantine too."
+    )
+    quarantined: dict[QuarantineReason, int] = Field(description="Reason to rows; only reasons that occurred.")
+    sources: tuple[SourceStatistics, ...]
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """The statistics of a snapshot's folder.
+
+        :raises ArtifactError: the folder is no snapshot.
+        """
+        path = folder / STATISTICS
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise ArtifactError(f"no snapshot: {error.strerror}", where=str(path)) from None
+        return cls.from_json(data, where=str(path))

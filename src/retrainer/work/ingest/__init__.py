@@ -1,0 +1,144 @@
+"""The ingest step: labelled text of any source becomes a snapshot of deduplicated, fixed splits.
+
+``pools.py`` reads the files, ``labels.py`` makes labels indices, ``checks.py`` sets aside what cannot be used,
+``carve.py`` chooses validation and test rows, ``output.py`` writes. What a snapshot holds stands in
+``retrainer.snapshot``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from retrainer.errors import DataError
+from retrainer.snapshot import SPLITS, SnapshotStatistics, SplitName
+from retrainer.sources import fingerprint
+from retrainer.spec.model import Pipeline
+from retrainer.work.ingest import checks
+from retrainer.work.ingest.carve import TEST, TRAIN, VALIDATION, carve
+from retrainer.work.ingest.labels import index_labels
+from retrainer.work.ingest.output import (
+    Selection,
+    describe_sources,
+    write_quarantine,
+    write_splits,
+    write_statistics,
+)
+from retrainer.work.ingest.pools import Pool, read_pool
+from retrainer.work.ingest.rows import RawRows, Wanted
+from retrainer.work.ingest.summary import report, summary
+from retrainer.work.reporter import Reporter
+
+if TYPE_CHECKING:
+    from retrainer.steps import StepRequest
+
+__all__ = ["ingest", "run"]
+
+
+def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: Reporter) -> dict[str, Any]:
+    """Fill ``folder`` with the snapshot of the request's pipeline.
+
+    :raises DataError: the data is not what the pipeline says, or is no longer what the step was planned for.
+    """
+    statistics = ingest(request.pipeline, folder, reporter)
+    _refuse_changed(request)
+    return summary(statistics)
+
+
+def _refuse_changed(request: StepRequest) -> None:
+    """The artifact is named by what the data was when it was planned; other data must not go by that name."""
+    dataset = request.pipeline.dataset
+    planned = request.identity.get("sources", {})
+    for split in SPLITS:
+        source = getattr(dataset, split)
+        if source is not None and split in planned and fingerprint(source) != planned[split]:
+            raise DataError(
+                f"the {split} data changed since this run was planned",
+                where=str(source) if isinstance(source, tuple) else source.hub.path,
+                hint="run again; a run reads data that stands still",
+            )
+
+
+def ingest(pipeline: Pipeline, folder: Path, reporter: Reporter) -> SnapshotStatistics:
+    """Fill a folder with the snapshot of a pipeline. The same data gives the same bytes.
+
+    :param folder: exists and is empty.
+    :raises DataError: the data is not what the pipeline says it is; file, row and column are named.
+    """
+    dataset = pipeline.dataset
+    slices = _slice_columns(pipeline)
+    files = _read(pipeline, slices, folder, reporter)
+    labels, indices = index_labels(files, dataset.labels)
+    pools = {split: Pool.of(split, files[split], indices[split]) for split in SPLITS if split in files}
+
+    conflicts = 0
+    for pool in pools.values():
+        checks.set_missing_aside(pool, dataset.checks.max_null_fraction)
+        conflicts += checks.set_duplicates_aside(pool)
+    leakage = checks.set_leakage_aside(pools, dataset.checks)
+
+    selection = _select(pipeline, pools)
+    counts = {
+        split: np.bincount(pool.label[rows], minlength=len(labels))
+        for split, (pool, rows) in selection.items()
+    }
+    checks.check_enough(counts, labels, pools["train"], dataset.checks)
+
+    everything = list(pools.values())
+    statistics = SnapshotStatistics(
+        labels=labels,
+        splits=write_splits(selection, folder, labels, slices),
+        source_rows=sum(len(pool) for pool in everything),
+        duplicates=sum(pool.repeated for pool in everything),
+        conflicts=conflicts,
+        leakage=leakage,
+        quarantined=write_quarantine(everything, folder),
+        sources=describe_sources(everything),
+    )
+    write_statistics(statistics, folder)
+    report(statistics, reporter)
+    return statistics
+
+
+def _slice_columns(pipeline: Pipeline) -> tuple[str, ...]:
+    by = pipeline.gate.slices.by if pipeline.gate.slices else ()
+    return tuple(name for name in by if name not in {"label", "length"})
+
+
+def _read(
+    pipeline: Pipeline, slices: tuple[str, ...], folder: Path, reporter: Reporter
+) -> dict[SplitName, list[RawRows]]:
+    dataset = pipeline.dataset
+    # Only test rows are judged by slices, so only their source must have the columns.
+    judged: SplitName = "train" if dataset.test is None else "test"
+    files: dict[SplitName, list[RawRows]] = {}
+    for split in SPLITS:
+        source = getattr(dataset, split)
+        if source is not None:
+            wanted = Wanted(dataset.text_columns, dataset.label, slices, slices_required=split == judged)
+            files[split] = read_pool(source, wanted, split, folder, reporter)
+    return files
+
+
+def _select(pipeline: Pipeline, pools: dict[SplitName, Pool]) -> Selection:
+    """Each split's rows: those of its own source, or carved from train's."""
+    dataset = pipeline.dataset
+    train = pools["train"]
+    rows = train.remaining
+    split = carve(
+        train.key[rows],
+        train.label[rows],
+        validation=dataset.split.validation if dataset.validation is None else 0.0,
+        test=dataset.split.test if dataset.test is None else 0.0,
+        seed=dataset.split.seed,
+        stratify=dataset.split.stratify,
+    )
+    carved = {"train": rows[split == TRAIN], "validation": rows[split == VALIDATION], "test": rows[split == TEST]}
+    return {
+        name: (pools[name], pools[name].remaining)
+        if name != "train" and name in pools
+        else (train, carved[name])
+        for name in SPLITS
+    }

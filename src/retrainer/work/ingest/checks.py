@@ -1,0 +1,148 @@
+"""Take out what cannot be used, and stop where too much of it is wrong or too little is left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from retrainer.errors import DataError
+from retrainer.snapshot import QuarantineReason, SplitName
+from retrainer.spec.model import Checks
+from retrainer.spec.problems import listed
+from retrainer.work.ingest.duplicates import find_duplicates, stands_in
+from retrainer.work.ingest.labels import NO_LABEL
+from retrainer.work.ingest.pools import Pool
+
+_REASON: Mapping[SplitName, QuarantineReason] = {"test": "also_in_test", "validation": "also_in_validation"}
+_SHOWN = 3
+
+
+def set_missing_aside(pool: Pool, most: float) -> None:
+    """Rows without a text or a label go to quarantine.
+
+    :param most: share of rows from which on that is an error.
+    :raises DataError: there are more.
+    """
+    unlabelled = (pool.label == NO_LABEL) & ~pool.blank
+    missing = np.flatnonzero(pool.blank | unlabelled)
+    if len(missing) > most * len(pool):
+        counts = []
+        if pool.blank.any():
+            counts.append(f"{int(pool.blank.sum()):,} no text")
+        if unlabelled.any():
+            counts.append(f"{int(unlabelled.sum()):,} no label")
+        raise DataError(
+            f"of {len(pool):,} {pool.split} rows {' and '.join(counts)} ({len(missing) / len(pool):.2%}; "
+            f"{most:.2%} allowed); this is the first",
+            where=pool.place(int(missing[0])),
+            hint="fill or remove them, or raise dataset.checks.max_null_fraction: they then go to quarantine",
+        )
+    pool.quarantine(np.flatnonzero(pool.blank), "missing_text")
+    pool.quarantine(np.flatnonzero(unlabelled), "missing_label")
+
+
+def set_duplicates_aside(pool: Pool) -> int:
+    """Of rows with the same text and label the first stays. With several labels none does: which is right?
+
+    :return: distinct texts with several labels.
+    """
+    rows = pool.remaining
+    found = find_duplicates(pool.key[rows], pool.label[rows])
+    pool.drop_repeated(rows[found.repeated])
+    pool.quarantine(rows[found.conflicting], "conflicting_labels")
+    return found.conflicts
+
+
+def set_leakage_aside(pools: Mapping[SplitName, Pool], checks: Checks) -> dict[str, int]:
+    """Rows that also stand in a split that judges them leave the other split, never that one.
+
+    What is held out stays as it is: test before validation before train. Only files can leak into each other;
+    carved splits have no text in common.
+
+    :return: ``train_in_test`` and the like to rows taken out.
+    :raises DataError: there are some, and ``on_leakage`` is ``fail``.
+    """
+    leakage: dict[str, int] = {}
+    order: tuple[tuple[SplitName, SplitName], ...] = (
+        ("validation", "test"),
+        ("train", "test"),
+        ("train", "validation"),
+    )
+    for split, held_out in order:
+        if split not in pools or held_out not in pools:
+            continue
+        pool, other = pools[split], pools[held_out]
+        rows = pool.remaining
+        leaked = rows[stands_in(pool.key[rows], other.key[other.remaining])]
+        leakage[f"{split}_in_{held_out}"] = len(leaked)
+        if len(leaked) and checks.on_leakage == "fail":
+            raise _leakage_error(pool, other, leaked)
+        pool.quarantine(leaked, _REASON[held_out])
+    return leakage
+
+
+def _leakage_error(pool: Pool, other: Pool, leaked: npt.NDArray[np.int64]) -> DataError:
+    theirs = other.remaining
+    positions = {int(key): int(row) for key, row in zip(other.key[theirs], theirs, strict=True)}
+    pairs = [
+        f"{pool.place(int(row))} is {other.place(positions[int(pool.key[row])])}" for row in leaked[:_SHOWN]
+    ]
+    more = f" and {len(leaked) - _SHOWN:,} more" if len(leaked) > _SHOWN else ""
+    return DataError(
+        f"{len(leaked):,} {pool.split} rows also stand in {other.split}: {'; '.join(pairs)}{more}",
+        where=f"{pool.split} and {other.split}",
+        hint="remove them, or set dataset.checks.on_leakage: remove",
+    )
+
+
+def check_enough(
+    counts: Mapping[SplitName, npt.NDArray[np.int64]], labels: Sequence[str], pool: Pool, checks: Checks
+) -> None:
+    """Stop where training, or judging, would have too little to go by.
+
+    :param counts: rows of each label, for each split.
+    :param pool: what train rows came from.
+    :raises DataError: too few rows, too few of a label, none to judge by.
+    """
+    train = counts["train"]
+    where = pool.files[0].where + (f" and {len(pool.files) - 1} more" if len(pool.files) > 1 else "")
+    rows = int(train.sum())
+    if rows < checks.min_rows:
+        raise DataError(
+            f"only {rows:,} training rows, dataset.checks.min_rows asks for {checks.min_rows:,} "
+            f"({_account(pool, counts)})",
+            where=where,
+            hint="add rows, or lower dataset.checks.min_rows",
+        )
+    few = [
+        f"'{label}' {count:,}"
+        for label, count in zip(labels, train, strict=True)
+        if count < checks.min_rows_per_label
+    ]
+    if few:
+        raise DataError(
+            f"too few training rows of {listed(few[:10])}{' and more' if len(few) > 10 else ''}; "
+            f"dataset.checks.min_rows_per_label asks for {checks.min_rows_per_label:,}",
+            where=where,
+            hint="add rows of it, or lower dataset.checks.min_rows_per_label",
+        )
+    if not counts["test"].sum():
+        raise DataError(
+            f"no row is left to judge the model ({_account(pool, counts)})",
+            where=where,
+            hint="add rows, raise dataset.split.test, or name a test file",
+        )
+
+
+def _account(pool: Pool, counts: Mapping[SplitName, npt.NDArray[np.int64]]) -> str:
+    """Where the rows of train's source went."""
+    parts = [f"{len(pool):,} read"]
+    if pool.repeated:
+        parts.append(f"{pool.repeated:,} repeated")
+    parts += [f"{len(rows):,} {reason.replace('_', ' ')}" for reason, rows in pool.quarantined.items()]
+    carved = len(pool.remaining) - int(counts["train"].sum())
+    if carved:
+        parts.append(f"{carved:,} carved for validation and test")
+    return ", ".join(parts)

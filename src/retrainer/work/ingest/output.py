@@ -1,0 +1,123 @@
+"""Write a snapshot: splits, quarantine, statistics. The same rows give the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from retrainer.snapshot import (
+    QUARANTINE,
+    SPLITS,
+    STATISTICS,
+    Characters,
+    QuarantineReason,
+    SnapshotStatistics,
+    SourceStatistics,
+    SplitName,
+    SplitStatistics,
+    slice_column,
+    split_file,
+)
+from retrainer.work.ingest.pools import Pool
+
+Selection = Mapping[SplitName, tuple[Pool, npt.NDArray[np.int64]]]
+
+
+def write_splits(
+    selection: Selection, folder: Path, labels: Sequence[str], slices: Sequence[str]
+) -> dict[SplitName, SplitStatistics]:
+    """Write the three splits in source order.
+
+    :param selection: for each split the pool its rows come from, and their positions in it.
+    """
+    statistics: dict[SplitName, SplitStatistics] = {}
+    for split in SPLITS:
+        pool, rows = selection[split]
+        columns: dict[str, pa.Array | pa.ChunkedArray] = {
+            "row_id": pa.array([f"{key:016x}" for key in pool.key[rows].tolist()], pa.string()),
+            "text": pool.text().take(rows),
+        }
+        lengths = pc.utf8_length(columns["text"]).to_numpy()
+        if len(pool.files[0].texts) == 2:
+            columns["text_pair"] = pool.text(1).take(rows)
+            lengths = lengths + pc.utf8_length(columns["text_pair"]).to_numpy()
+        columns["label"] = pa.array(pool.label[rows], pa.int64())
+        for name in slices:
+            columns[slice_column(name)] = pool.slices(name).take(rows)
+        _write(columns, split_file(folder, split))
+        counts = np.bincount(pool.label[rows], minlength=len(labels))
+        statistics[split] = SplitStatistics(
+            rows=len(rows),
+            label_counts={label: int(count) for label, count in zip(labels, counts, strict=True)},
+            characters=_characters(lengths),
+        )
+    return statistics
+
+
+def _characters(lengths: npt.NDArray[np.int64]) -> Characters:
+    if len(lengths) == 0:
+        return Characters(p50=0, p95=0, max=0)
+    half, most = (int(value) for value in np.percentile(lengths, [50, 95], method="nearest"))
+    return Characters(p50=half, p95=most, max=int(lengths.max()))
+
+
+def write_quarantine(pools: Sequence[Pool], folder: Path) -> dict[QuarantineReason, int]:
+    """Write every row that was set aside, with where it stood and why.
+
+    :return: reason to rows.
+    """
+    counts: dict[QuarantineReason, int] = {}
+    tables = []
+    for pool in pools:
+        reasons = np.full(len(pool), "", dtype=object)
+        for reason, rows in pool.quarantined.items():
+            reasons[rows] = reason
+            counts[reason] = counts.get(reason, 0) + len(rows)
+        rows = np.flatnonzero(reasons != "")
+        tables.append(
+            pa.table(
+                {
+                    "source": pool.file_names().take(rows),
+                    "row": pa.array(pool.file_rows()[rows], pa.int64()),
+                    "reason": pa.array(reasons[rows].tolist(), pa.large_string()),
+                    "text": pool.text().take(rows),
+                    "text_pair": pool.text(1).take(rows)
+                    if len(pool.files[0].texts) == 2
+                    else pa.nulls(len(rows), pa.large_string()),
+                    "label": pool.raw_labels().take(rows),
+                }
+            )
+        )
+    _write_table(pa.concat_tables(tables), folder / QUARANTINE)
+    return counts
+
+
+def write_statistics(statistics: SnapshotStatistics, folder: Path) -> None:
+    """Write ``statistics.json``."""
+    (folder / STATISTICS).write_text(statistics.to_pretty_json(), encoding="utf-8")
+
+
+def describe_sources(pools: Sequence[Pool]) -> tuple[SourceStatistics, ...]:
+    """What was read."""
+    return tuple(
+        SourceStatistics(
+            split=pool.split, name=rows.name, format=rows.format, rows=len(rows), size=rows.size
+        )
+        for pool in pools
+        for rows in pool.files
+    )
+
+
+def _write(columns: dict[str, pa.Array | pa.ChunkedArray], path: Path) -> None:
+    _write_table(pa.table(columns), path)
+
+
+def _write_table(table: pa.Table, path: Path) -> None:
+    # Without Arrow's own schema beside parquet's: readers then see plain strings, not our 64-bit offsets.
+    pq.write_table(table, path, compression="zstd", store_schema=False)

@@ -1,0 +1,141 @@
+"""All rows of a split before they are judged: the files of its source, one after the other."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from retrainer.snapshot import QuarantineReason, SplitName
+from retrainer.sources.columns import damaged_gzip, not_utf8
+from retrainer.sources.files import SourceFile, expand, fetched, unreadable
+from retrainer.spec.model import HubSource
+from retrainer.work.ingest.delimited import read_delimited
+from retrainer.work.ingest.json_lines import read_json_lines
+from retrainer.work.ingest.normalise import row_keys
+from retrainer.work.ingest.rows import RawRows, Wanted
+from retrainer.work.ingest.tables import read_hub, read_parquet
+from retrainer.work.reporter import Reporter
+
+
+def read_pool(
+    source: HubSource | tuple[str, ...], wanted: Wanted, split: SplitName, folder: Path, reporter: Reporter
+) -> list[RawRows]:
+    """Every file of a source.
+
+    :param folder: where files from S3 are kept for the moment in which they are read.
+    :raises DataError: a file is not what the pipeline says it is.
+    """
+    if isinstance(source, HubSource):
+        name = f"{source.hub.path}/{source.hub.name}" if source.hub.name else source.hub.path
+        return [read_hub(source.hub, f"{split}/{Path(name).name}", wanted)]
+    files = expand(source)
+    total = sum(file.size for file in files)
+    done = 0
+    pool: list[RawRows] = []
+    for file in files:
+        pool.append(_read(file, wanted, f"{split}/{file.name}", folder))
+        done += file.size
+        reporter.progress(f"reading {split}", done=done / 2**20, total=total / 2**20, unit="MB")
+    return pool
+
+
+def _read(file: SourceFile, wanted: Wanted, name: str, folder: Path) -> RawRows:
+    with fetched(file, folder) as path:
+        try:
+            if file.format == "parquet":
+                return read_parquet(path, file, name, wanted)
+            if file.format == "jsonl":
+                return read_json_lines(path, file, name, wanted)
+            return read_delimited(path, file, name, wanted)
+        except UnicodeDecodeError:
+            raise not_utf8(path, file) from None
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise damaged_gzip(error, file.url) from None
+        except OSError as error:
+            raise unreadable(error, file.url) from None
+
+
+@dataclass
+class Pool:
+    """The rows of a source as columns, and what becomes of each.
+
+    :param label: index of the label, -1 for none, int64 [rows].
+    :param key: what stands for the normalised text, uint64 [rows].
+    :param kept: still in; rows leave through :meth:`quarantine` and :meth:`drop_repeated`.
+    """
+
+    split: SplitName
+    files: Sequence[RawRows]
+    label: npt.NDArray[np.int64]
+    key: npt.NDArray[np.uint64]
+    blank: npt.NDArray[np.bool_]
+    kept: npt.NDArray[np.bool_]
+    quarantined: dict[QuarantineReason, npt.NDArray[np.int64]] = field(default_factory=dict)
+    repeated: int = 0
+
+    @classmethod
+    def of(cls, split: SplitName, files: Sequence[RawRows], label: npt.NDArray[np.int64]) -> Pool:
+        """A pool in which every row is still in."""
+        keys = [row_keys(rows.texts) for rows in files]
+        return cls(
+            split=split,
+            files=files,
+            label=label,
+            key=np.concatenate([key for key, _ in keys]),
+            blank=np.concatenate([blank for _, blank in keys]),
+            kept=np.ones(len(label), dtype=np.bool_),
+        )
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    @property
+    def remaining(self) -> npt.NDArray[np.int64]:
+        """Positions of the rows that are still in, in source order."""
+        return np.flatnonzero(self.kept)
+
+    def quarantine(self, rows: npt.NDArray[np.int64], reason: QuarantineReason) -> None:
+        """Take rows out for a reason."""
+        if len(rows):
+            self.kept[rows] = False
+            self.quarantined[reason] = rows
+
+    def drop_repeated(self, rows: npt.NDArray[np.int64]) -> None:
+        """Take rows out that only repeat another."""
+        self.kept[rows] = False
+        self.repeated += len(rows)
+
+    def place(self, row: int) -> str:
+        """``FILE, row N`` of a position; N is the data row in that file, from 1."""
+        for rows in self.files:
+            if row < len(rows):
+                return f"{rows.where}, row {row + 1}"
+            row -= len(rows)
+        raise IndexError(row)
+
+    def text(self, at: int = 0) -> pa.ChunkedArray:
+        """The column of the first or second text."""
+        return pa.chunked_array([rows.texts[at] for rows in self.files], pa.large_string())
+
+    def raw_labels(self) -> pa.ChunkedArray:
+        """The label column as it was read."""
+        return pa.chunked_array([rows.labels for rows in self.files], pa.large_string())
+
+    def slices(self, column: str) -> pa.ChunkedArray:
+        """A column of the data that the gate groups by."""
+        return pa.chunked_array([rows.slices[column] for rows in self.files], pa.large_string())
+
+    def file_names(self) -> pa.Array:
+        """For each row the file it stands in."""
+        return pa.concat_arrays([pa.array([rows.name] * len(rows), pa.large_string()) for rows in self.files])
+
+    def file_rows(self) -> npt.NDArray[np.int64]:
+        """For each row its number in that file, from 1."""
+        return np.concatenate([np.arange(1, len(rows) + 1, dtype=np.int64) for rows in self.files])

@@ -1,0 +1,150 @@
+"""Rows as they were read: columns of text, before anything is judged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from retrainer.errors import DataError
+from retrainer.spec.problems import found, listed, nearest
+
+
+class Wanted(NamedTuple):
+    """The columns to read.
+
+    :param texts: one or two.
+    :param slices: for the gate's groups.
+    :param slices_required: a file without a slice column is an error; otherwise the column is empty there.
+    """
+
+    texts: tuple[str, ...]
+    label: str
+    slices: tuple[str, ...] = ()
+    slices_required: bool = True
+
+
+@dataclass(frozen=True)
+class RawRows:
+    """The rows of one file, as columns of equal length.
+
+    :param name: the file, for messages and the quarantine.
+    :param where: its full address, for errors.
+    :param texts: one column for each text, large_string, null where there is none.
+    :param labels: large_string, stripped, null where there is none.
+    :param slices: column of the data to its values, large_string without nulls.
+    :param label_names: what the numbers 0..n-1 in ``labels`` mean, where the file itself says so.
+    """
+
+    name: str
+    where: str
+    format: str
+    size: int | None
+    texts: tuple[pa.Array, ...]
+    labels: pa.Array
+    slices: dict[str, pa.Array]
+    label_names: tuple[str, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+# Written for "no value" by tools that do not leave the cell empty. Not "none" or "NA": these are used as labels.
+_NO_LABEL = frozenset({"", "nan", "NaN", "NAN", "null", "NULL", "<NA>", "#N/A"})
+
+
+def positions(columns: Sequence[str], wanted: Wanted, where: str) -> dict[str, int]:
+    """Where each wanted column stands among a file's columns; slices that are missing and may be are left out.
+
+    :raises DataError: a column is missing, or stands there twice.
+    """
+    found_at: dict[str, int] = {}
+    for name in (*wanted.texts, wanted.label, *wanted.slices):
+        count = columns.count(name)
+        if count == 1:
+            found_at[name] = columns.index(name)
+        elif count > 1:
+            raise DataError(f"column '{name}' stands in the header {count} times", where=where)
+        elif name not in wanted.slices or wanted.slices_required:
+            raise missing_column(name, columns, where)
+    return found_at
+
+
+def missing_column(name: str, columns: Sequence[str], where: str) -> DataError:
+    """The error about a column that a file does not have."""
+    near = nearest(name, columns)
+    hint = f"did you mean '{near}'? " if near else ""
+    if len(columns) == 1 and any(mark in columns[0] for mark in ";\t|"):
+        hint = "the columns seem to be separated by something else than commas; "
+    return DataError(f"no column '{name}'", where=where, hint=f"{hint}columns: {listed(columns)}")
+
+
+def no_rows(where: str) -> DataError:
+    """The error about a file with nothing below its header."""
+    return DataError("no data row, only a header", where=where)
+
+
+def text_column(values: Iterable[Any], where: str, column: str) -> pa.Array:
+    """Values of any plain type as text.
+
+    :raises DataError: one is a list or an object, or is no text that can be written.
+    """
+    texts = [_as_text(value, where, row, column) for row, value in enumerate(values, start=1)]
+    return _array(texts, where, column)
+
+
+def label_column(values: Iterable[Any], where: str, column: str) -> pa.Array:
+    """Labels as text: ``1.0`` is ``1``, true is ``true``, NaN is none. White space around them is dropped."""
+    return _array([_as_label(value, where, row, column) for row, value in enumerate(values, 1)], where, column)
+
+
+def empty_column(rows: int) -> pa.Array:
+    """A slice column for a file that does not have it."""
+    return pa.array([""] * rows, pa.large_string())
+
+
+def _as_text(value: Any, where: str, row: int, column: str) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    if isinstance(value, (list, dict, tuple)):
+        raise DataError(f"column '{column}' holds {found(value)} where text is expected", where=f"{where}, row {row}")
+    if isinstance(value, bytes):
+        try:
+            return value.decode("utf-8")
+        except UnicodeDecodeError:
+            raise DataError(f"column '{column}' holds bytes that are not UTF-8", where=f"{where}, row {row}") from None
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _as_label(value: Any, where: str, row: int, column: str) -> str | None:
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    text = _as_text(value, where, row, column)
+    if text is None:
+        return None
+    text = text.strip()
+    return None if text in _NO_LABEL else text
+
+
+def _array(values: list[str | None], where: str, column: str) -> pa.Array:
+    try:
+        return pa.array(values, pa.large_string())
+    except UnicodeEncodeError:
+        # JSON can spell half of a character's surrogate pair; no encoding can.
+        row = next(at for at, value in enumerate(values, 1) if value is not None and not _encodable(value))
+        raise DataError(
+            f"column '{column}' holds half of a surrogate pair, which is no character", where=f"{where}, row {row}"
+        ) from None
+
+
+def _encodable(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,50 @@
+"""What ingest found, for people and for the next steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from retrainer.snapshot import SPLITS, SnapshotStatistics
+from retrainer.work.reporter import Reporter
+
+_LABELS_SHOWN = 8
+_REASONS = {
+    "missing_text": "without text",
+    "missing_label": "without label",
+    "conflicting_labels": "whose text stands there with another label",
+    "also_in_test": "that also stand in the test file",
+    "also_in_validation": "that also stand in the validation file",
+}
+
+
+def summary(statistics: SnapshotStatistics) -> dict[str, Any]:
+    """The small part of the statistics that travels with the reference to the snapshot."""
+    return {
+        "rows": {split: statistics.splits[split].rows for split in SPLITS},
+        "labels": list(statistics.labels),
+        "source_rows": statistics.source_rows,
+        "duplicates": statistics.duplicates,
+        "conflicts": statistics.conflicts,
+        "leakage": dict(statistics.leakage),
+        "quarantined": dict(statistics.quarantined),
+    }
+
+
+def report(statistics: SnapshotStatistics, reporter: Reporter) -> None:
+    """Say it in a few lines."""
+    files = len(statistics.sources)
+    reporter.log(f"read {statistics.source_rows:,} rows from {files} file{'s' * (files != 1)}")
+    for split in SPLITS:
+        part = statistics.splits[split]
+        if not part.rows:
+            reporter.log(f"{split:<10} no rows")
+            continue
+        counts = [f"{label} {count:,}" for label, count in part.label_counts.items()]
+        shown = ", ".join(counts[:_LABELS_SHOWN])
+        more = f" and {len(counts) - _LABELS_SHOWN} more labels" if len(counts) > _LABELS_SHOWN else ""
+        length = f"{part.characters.p50:,} characters, 95 % at most {part.characters.p95:,}"
+        reporter.log(f"{split:<10} {part.rows:>9,} rows: {shown}{more}; median {length}")
+    if statistics.duplicates:
+        reporter.log(f"{statistics.duplicates:,} repeated rows dropped")
+    for reason, count in statistics.quarantined.items():
+        reporter.log(f"{count:,} rows {_REASONS[reason]}: in quarantine", level="warning")

@@ -1,0 +1,149 @@
+"""Rows of Arrow tables: parquet files, and datasets that the `datasets` library reads."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from retrainer.errors import DataError
+from retrainer.sources.columns import empty_file
+from retrainer.sources.files import SourceFile
+from retrainer.sources.hub import is_folder, pinned
+from retrainer.spec.model import HubDataset
+from retrainer.spec.problems import listed
+from retrainer.work.ingest.rows import (
+    RawRows,
+    Wanted,
+    empty_column,
+    label_column,
+    no_rows,
+    positions,
+    text_column,
+)
+
+
+def read_parquet(path: Path, file: SourceFile, name: str, wanted: Wanted) -> RawRows:
+    """The wanted columns of a parquet file.
+
+    :raises DataError: no parquet, no rows, a column is missing or holds no plain values.
+    """
+    if path.stat().st_size == 0:
+        raise empty_file(file.url)
+    try:
+        schema = pq.read_schema(path)
+        at = positions(schema.names, wanted, file.url)
+        table = pq.read_table(path, columns=list(at))
+    except pa.ArrowException as error:
+        raise DataError(f"not parquet: {str(error).splitlines()[0]}", where=file.url) from None
+    names = _class_names(schema, wanted.label)
+    return _rows(table, wanted, name, file.url, file.format, file.size, names)
+
+
+def read_hub(hub: HubDataset, name: str, wanted: Wanted) -> RawRows:
+    """The wanted columns of a dataset, through ``datasets``, at its commit.
+
+    :raises DataError: the dataset, its configuration or its split does not exist or cannot be read.
+    """
+    import datasets
+
+    where = f"dataset {hub.path}" + (f"/{hub.name}" if hub.name else "") + f", split {hub.split}"
+    datasets.utils.logging.set_verbosity_error()
+    datasets.disable_progress_bars()
+    # What `datasets` prepared from a folder stays valid in its cache after the folder changed; so none is kept.
+    with tempfile.TemporaryDirectory(prefix="retrainer-datasets-") as cache:
+        try:
+            dataset = _from_folder(hub, cache) if is_folder(hub) else _from_hub(hub)
+        except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise DataError(f"cannot be read: {first}", where=where, hint="check path, name and split") from None
+        at = positions(dataset.column_names, wanted, where)
+        feature = dataset.features[wanted.label]
+        names = tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else None
+        table = dataset.select_columns(list(at)).with_format("arrow")[:]
+        return _rows(table, wanted, name, where, "hub", None, names)
+
+
+def _from_hub(hub: HubDataset) -> Any:
+    import datasets
+
+    commit = pinned(hub).revision
+    return datasets.load_dataset(hub.path, hub.name, revision=commit, split=hub.split)
+
+
+def _from_folder(hub: HubDataset, cache: str) -> Any:
+    import datasets
+
+    folder = Path(hub.path)
+    saved = (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()
+    if not saved:
+        return datasets.load_dataset(hub.path, hub.name, split=hub.split, cache_dir=cache)
+    loaded = datasets.load_from_disk(hub.path)
+    splits = loaded if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}
+    lengths = {split: len(rows) for split, rows in splits.items()}
+    wanted = datasets.ReadInstruction.from_spec(hub.split).to_absolute(lengths)
+    parts = [splits[part.splitname].select(range(part.from_, part.to)) for part in wanted]
+    return datasets.concatenate_datasets(parts)
+
+
+def _class_names(schema: pa.Schema, column: str) -> tuple[str, ...] | None:
+    """Label names that `datasets` wrote into a parquet file."""
+    metadata = (schema.metadata or {}).get(b"huggingface")
+    if metadata is None:
+        return None
+    try:
+        feature = json.loads(metadata)["info"]["features"][column]
+        return tuple(feature["names"]) if feature["_type"] == "ClassLabel" else None
+    except (ValueError, KeyError, TypeError):
+        return None  # somebody else's metadata
+
+
+def _rows(
+    table: pa.Table,
+    wanted: Wanted,
+    name: str,
+    where: str,
+    form: str,
+    size: int | None,
+    label_names: tuple[str, ...] | None,
+) -> RawRows:
+    if table.num_rows == 0:
+        raise no_rows(where)
+    for column in table.column_names:
+        _refuse_nested(table.schema.field(column), where)
+
+    def texts(column: str) -> pa.Array:
+        return text_column(table.column(column).to_pylist(), where, column)
+
+    labels = table.column(wanted.label).to_pylist()
+    if label_names is not None:
+        # -1 is what `datasets` writes where the label is not given, as in test splits of benchmarks.
+        labels = [None if label == -1 else label for label in labels]
+    return RawRows(
+        name=name,
+        where=where,
+        format=form,
+        size=size,
+        texts=tuple(texts(column) for column in wanted.texts),
+        labels=label_column(labels, where, wanted.label),
+        slices={
+            column: texts(column).fill_null("") if column in table.column_names else empty_column(table.num_rows)
+            for column in wanted.slices
+        },
+        label_names=label_names,
+    )
+
+
+def _refuse_nested(field: pa.Field, where: str) -> None:
+    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    if pa.types.is_nested(kind):
+        raise DataError(
+            f"column '{field.name}' holds {field.type}", where=where, hint=f"expected one of {listed(_PLAIN)}"
+        )
+
+
+_PLAIN = ("text", "numbers", "true and false")
