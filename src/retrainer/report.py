@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from retrainer.gate.explain import describe_interval
+from retrainer.gate.records import Interval
 from retrainer.messages import duration
 from retrainer.run import Outcome, outcome_of
 from retrainer.spec.model import Pipeline
@@ -48,9 +50,7 @@ class Report:
         return "\n\n".join([*blocks, self.headline]) + "\n"
 
 
-def make_report(
-    pipeline: Pipeline, steps: Mapping[StepName, StepRef], *, folder: str | None = None
-) -> Report:
+def make_report(pipeline: Pipeline, steps: Mapping[StepName, StepRef], *, folder: str | None = None) -> Report:
     """The report of a run.
 
     :param steps: the steps that were taken; those not reached are left out of the report.
@@ -67,9 +67,7 @@ def make_report(
         "decide": _decision,
         "publish": _published,
     }
-    sections = [
-        makers[step](ref) for step, ref in steps.items() if not (ref.unchanged and step == "decide")
-    ]
+    sections = [makers[step](ref) for step, ref in steps.items() if not (ref.unchanged and step == "decide")]
     places = [("run folder", folder)] if folder else []
     places += [("artifacts", next(iter(steps.values())).root)] if steps else []
     sections.append(Section("Where", tuple(places)))
@@ -84,9 +82,7 @@ def make_report(
 
 def loading_code(pipeline: Pipeline) -> str:
     """Three lines of Python that load the model that the pipeline publishes, and ask it something."""
-    example = (
-        '("first text", "second text")' if pipeline.task == "text-pair-classification" else '"some text"'
-    )
+    example = '("first text", "second text")' if pipeline.task == "text-pair-classification" else '"some text"'
     channel = pipeline.publish.channel
     named = f", channel={channel!r}" if channel != "production" else ""
     return (
@@ -94,6 +90,28 @@ def loading_code(pipeline: Pipeline) -> str:
         f'classifier = Classifier.from_store("{pipeline.publish.store}", "{pipeline.name}"{named})\n'
         f"print(classifier({example}))"
     )
+
+
+def brief(ref: StepRef) -> str:
+    """What came out of a step, in a few words."""
+    summary = ref.summary
+    if ref.unchanged:
+        return f"unchanged: version {summary['champion_version']} is this model"
+    match ref.step:
+        case "ingest":
+            return ", ".join(f"{split} {number(rows)}" for split, rows in (summary.get("rows") or {}).items())
+        case "train":
+            return scores(summary.get("metrics"))
+        case "export":
+            return ", ".join(summary.get("precisions") or ())
+        case "evaluate":
+            version = summary.get("champion_version")
+            return scores(summary.get("metrics")) + (f", champion {version}" if version else "")
+        case "decide":
+            codes = ", ".join(str(reason.get("code")) for reason in summary.get("reasons") or ())
+            return f"{summary.get('verdict')}" + (f": {codes}" if codes else "")
+        case "publish":
+            return f"version {summary.get('version')} on {summary.get('channel')}"
 
 
 def number(value: Any) -> str:
@@ -112,35 +130,19 @@ def scores(values: Mapping[str, Any] | None) -> str:
     return ", ".join(f"{name} {number(value)}" for name, value in (values or {}).items())
 
 
-def interval(comparison: Mapping[str, Any]) -> str:
-    """``+0.0120, between -0.0040 and +0.0281 (90 % confidence, mcnemar, 1,520 rows)``"""
-    estimate = comparison.get("estimate", comparison.get("difference"))
-    about = [f"{comparison['confidence']:.0%} confidence"] if comparison.get("confidence") is not None else []
-    about += [str(comparison["method"])] if comparison.get("method") else []
-    about += [f"{comparison['n']:,} rows"] if comparison.get("n") is not None else []
-    if comparison.get("disagreements") is not None:
-        about.append(f"{comparison['disagreements']:,} answered differently")
-    return (
-        f"{_signed(estimate)}, between {_signed(comparison.get('low'))} and {_signed(comparison.get('high'))}"
-        + (f" ({', '.join(about)})" if about else "")
-    )
-
-
 def _signed(value: Any) -> str:
     return f"{value:+.4f}" if isinstance(value, (int, float)) else "-"
 
 
-def _headline(
-    outcome: Outcome, pipeline: Pipeline, steps: Mapping[StepName, StepRef], champion: str | None
-) -> str:
+def _headline(outcome: Outcome, pipeline: Pipeline, steps: Mapping[StepName, StepRef], champion: str | None) -> str:
     channel, name = pipeline.publish.channel, pipeline.name
     if outcome == "unchanged":
         return f"unchanged: {channel} already serves this model, version {champion} of {name}"
     if outcome == "promoted":
         return f"promoted: version {champion} of {name} is live on {channel}"
-    stays = f"{channel} stays at version {champion}" if champion else f"{channel} still serves nothing"
+    stays = f"{channel} stays at version {champion}" if champion else f"{channel} has not moved"
     if outcome == "unapproved":
-        return f"not published: the gate promotes {name}, nobody approved it; {stays}"
+        return f"not approved: the gate promotes the new {name}, a person has to approve it; {stays}"
     reasons = steps["decide"].summary.get("reasons") or [] if "decide" in steps else []
     codes = ", ".join(str(reason.get("code")) for reason in reasons)
     return f"refused: {codes or 'no decision'}; {stays}"
@@ -236,11 +238,9 @@ def _evaluation(ref: StepRef) -> Section:
         facts.append((name, line))
     latency = summary.get("latency_ms")
     if isinstance(latency, Mapping):
-        facts.append(
-            ("latency", f"{number(latency.get('p50'))} ms median, {number(latency.get('p95'))} ms p95")
-        )
+        facts.append(("latency", f"{number(latency.get('p50'))} ms median, {number(latency.get('p95'))} ms p95"))
     version = summary.get("champion_version")
-    facts.append(("champion", f"version {version}" if version else "none yet: this is the channel's first model"))
+    facts.append(("champion", f"version {version}" if version else "none to compare with"))
     return Section(_title("Evaluation", ref), tuple(facts))
 
 
@@ -252,7 +252,11 @@ def _decision(ref: StepRef) -> Section:
     summary = ref.summary
     facts = [("verdict", str(summary.get("verdict")))]
     comparison = summary.get("comparison")
-    facts.append(("difference", interval(comparison) if comparison else "not compared with a champion"))
+    facts.append(("difference", _interval(comparison) if comparison else "not compared with a champion"))
+    if summary.get("threshold") is not None:
+        facts.append(("wanted", f"the whole interval above {summary['threshold']:+g}"))
+    if summary.get("rows_needed") is not None:
+        facts.append(("rows needed", f"about {number(summary['rows_needed'])} test rows would tell"))
     reasons = summary.get("reasons") or []
     if reasons:
         facts.append(("reasons", "\n".join(f"{reason['code']}: {reason['detail']}" for reason in reasons)))
@@ -260,6 +264,12 @@ def _decision(ref: StepRef) -> Section:
     if notes:
         facts.append(("notes", "\n".join(str(note) for note in notes)))
     return Section(_title("Decision", ref), tuple(facts))
+
+
+def _interval(comparison: Mapping[str, Any]) -> str:
+    """The gate's own words for it."""
+    values = dict(comparison)
+    return describe_interval(Interval.model_validate({"estimate": values.pop("difference"), **values}))
 
 
 def _published(ref: StepRef) -> Section:

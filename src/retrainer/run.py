@@ -100,13 +100,13 @@ def run_pipeline(
     context: RunContext,
     observer: Observer | None = None,
     python: str | None = None,
-    approve: Callable[[StepRef], bool] | None = None,
+    approved: bool = False,
 ) -> RunResult:
     """Take the steps in order; stop after the decision when there is nothing to publish.
 
     :param root: artifact root: ``file://``, ``s3://`` or a path.
     :param python: interpreter that has the training libraries; this one by default.
-    :param approve: asked with the decision where the pipeline wants a person's approval; nobody approves when absent.
+    :param approved: a person wants a promoted model published; matters where the pipeline asks for approval.
     :raises RetrainerError: a step failed. A refused challenger is no error.
     """
     watching = observer or Observer()
@@ -135,7 +135,7 @@ def run_pipeline(
     evaluation = take("evaluate", lambda: plan_evaluate(pipeline, bundle, context=context))
     decision = take("decide", lambda: plan_decide(pipeline, evaluation, context=context))
     outcome = outcome_of(steps)
-    if outcome == "promoted" and not _approved(pipeline, decision, approve):
+    if outcome == "promoted" and pipeline.publish.approval == "required" and not approved:
         outcome = "unapproved"
     if outcome == "promoted":
         take("publish", lambda: plan_publish(pipeline, decision, context=context))
@@ -147,15 +147,7 @@ def outcome_of(steps: Mapping[StepName, StepRef]) -> Outcome:
     if any(ref.unchanged for ref in steps.values()):
         return "unchanged"
     decision = steps.get("decide")
-    return (
-        "promoted" if decision is not None and decision.summary.get("verdict") == "promote" else "refused"
-    )
-
-
-def _approved(pipeline: Pipeline, decision: StepRef, approve: Callable[[StepRef], bool] | None) -> bool:
-    if pipeline.publish.approval == "none":
-        return True
-    return approve is not None and approve(decision)
+    return "promoted" if decision is not None and decision.summary.get("verdict") == "promote" else "refused"
 
 
 def _folder(request: StepRequest) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from retrainer.errors import PipelineError
 from retrainer.spec import Pipeline
@@ -61,4 +62,5 @@ def _without_glob(path: str) -> str:
 def _as_uri(place: str) -> str:
     if "://" in place and not place.startswith("file://"):
         return place.rstrip("/")
-    return Path(place.removeprefix("file://")).absolute().as_uri()
+    path = unquote(place.removeprefix("file://")) if place.startswith("file://") else place
+    return Path(path).absolute().as_uri()

@@ -16,7 +16,7 @@ from airflow.sdk import BaseOperatorLink
 from retrainer.artifacts import Artifacts
 from retrainer.runs import RunFolder
 from retrainer.steps import StepRef, StepRequest
-from retrainer.storage import is_s3, join_url
+from retrainer.storage import is_s3, join_url, open_storage
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
@@ -39,6 +39,14 @@ class StepLink(BaseOperatorLink):  # type: ignore[misc]
     def xcom_key(self) -> str:
         """Where the worker leaves the address for the API server."""
         return self.xcom_key_of_link
+
+    @property
+    def operators(self) -> list[type[BaseOperator]]:
+        """The operators that show this link, for the plugin."""
+        from retrainer.airflow import operators
+
+        kinds: list[type[BaseOperator]] = [getattr(operators, name) for name in operators.__all__]
+        return [kind for kind in kinds if self in kind.operator_extra_links]
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         """The address; empty when the task did not get that far."""
@@ -91,11 +99,11 @@ class PublishedVersionLink(StepLink):
 
 def address(root: str, *parts: str) -> str:
     """A URL for people: of the AWS console for a bucket of AWS, else of the object or the file itself."""
-    url = join_url(root, *parts)
-    if not is_s3(url):
-        path = os.path.abspath(url.removeprefix("file://"))  # noqa: PTH100 - no link may be resolved
-        return f"file://{quote(path)}"
-    bucket, _, key = url.removeprefix("s3://").partition("/")
+    if not is_s3(root):
+        path = open_storage(root).local_path("/".join(parts))
+        assert path is not None, "a storage that is no bucket is a folder"
+        return path.absolute().as_uri()
+    bucket, _, key = join_url(root, *parts).removeprefix("s3://").partition("/")
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     if endpoint:
         return f"{endpoint.rstrip('/')}/{bucket}/{quote(key)}"

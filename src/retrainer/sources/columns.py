@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
-import io
 import json
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -35,10 +36,15 @@ def read_columns(file: SourceFile) -> tuple[str, ...]:
             raise unreadable(error, file.url) from None
 
 
-def open_text(path: Path, *, compressed: bool) -> IO[str]:
+@contextlib.contextmanager
+def open_text(path: Path, *, compressed: bool) -> Iterator[IO[str]]:
     """A file as text: UTF-8, with or without a byte order mark, line ends as they are."""
-    raw = gzip.open(path, "rb") if compressed else path.open("rb")
-    return io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")  # type: ignore[arg-type]
+    with (
+        gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+        if compressed
+        else path.open(encoding="utf-8-sig", newline="")
+    ) as stream:
+        yield stream
 
 
 def empty_file(where: str) -> DataError:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import glob
-import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -124,9 +122,10 @@ def near_hint(place: Path) -> str | None:
 
 
 def _names(folder: Path) -> list[str]:
-    if not os.access(folder, os.R_OK | os.X_OK):
-        return []
-    return sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+    try:
+        return sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+    except OSError:
+        return []  # only a hint is lost
 
 
 def _holds(place: object, names: list[str]) -> str:
@@ -170,8 +169,7 @@ def _expand_local(path: str) -> list[SourceFile]:
 
 
 def _files_of_folder(folder: Path) -> list[SourceFile]:
-    if not os.access(folder, os.R_OK | os.X_OK):
-        raise DataError("no permission to read the folder", where=str(folder), hint="check its owner and mode")
+    next(folder.iterdir(), None)  # rglob leaves out what it may not read, without a word
     everything = list(visible_files(folder))
     known = [file for file in everything if _format_of(file.name) is not None]
     if not known:
@@ -184,12 +182,13 @@ def _files_of_folder(folder: Path) -> list[SourceFile]:
 
 
 def _matches(pattern: str) -> list[SourceFile]:
-    root = Path(_fixed_part(pattern))
-    files = [Path(match) for match in sorted(glob.glob(pattern, recursive=True)) if Path(match).is_file()]
+    fixed = _fixed_part(pattern)
+    root = Path(fixed or "/")
+    found = sorted(root.glob(pattern[len(fixed) + 1 :])) if root.is_dir() else []
+    files = [file for file in found if file.is_file() and not _hidden(file.relative_to(root).as_posix())]
     if not files:
-        raise DataError(
-            "no file matches", where=pattern, hint=_holds(root, _names(root)) if root.is_dir() else near_hint(root)
-        )
+        hint = _holds(root, _names(root)) if root.is_dir() else near_hint(root)
+        raise DataError("no file matches", where=pattern, hint=hint)
     return [_local_file(file, file.relative_to(root).as_posix()) for file in files]
 
 

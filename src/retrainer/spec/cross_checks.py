@@ -29,9 +29,7 @@ def dataset(spec: Dataset) -> list[Problem]:
     if spec.labels is not None:
         twice = [name for name, count in Counter(spec.labels).items() if count > 1]
         if twice:
-            problems.append(
-                Problem(("labels",), f"each label may stand only once, found {listed(twice)} again")
-            )
+            problems.append(Problem(("labels",), f"each label may stand only once, found {listed(twice)} again"))
         elif len(spec.labels) < 2:
             problems.append(Problem(("labels",), "a classifier needs at least two labels"))
     if spec.test is None and spec.split.test == 0.0:
@@ -64,9 +62,7 @@ def _task_and_columns(spec: Pipeline) -> list[Problem]:
     columns = spec.dataset.text_columns
     place: Place = ("dataset", "text")
     if spec.task == "text-pair-classification" and len(columns) == 1:
-        return [
-            Problem(place, f"task {spec.task} reads two columns, found '{columns[0]}'; write [first, second]")
-        ]
+        return [Problem(place, f"task {spec.task} reads two columns, found '{columns[0]}'; write [first, second]")]
     if spec.task == "text-classification" and len(columns) == 2:
         return [Problem(place, "two columns are a pair; write task: text-pair-classification")]
     if spec.task not in _CLASSIFICATION and len(columns) == 2:
@@ -82,9 +78,7 @@ def _metrics(spec: Pipeline) -> list[Problem]:
     problems = [Problem(place, complaint) for place, name in places if (complaint := _unknown_metric(name))]
     twice = [name for name, count in Counter(spec.metrics).items() if count > 1]
     if twice:
-        problems.append(
-            Problem(("metrics",), f"each metric may stand only once, found {listed(twice)} again")
-        )
+        problems.append(Problem(("metrics",), f"each metric may stand only once, found {listed(twice)} again"))
     labels = spec.dataset.labels
     if labels is not None and len(labels) != 2:
         problems += [
@@ -141,9 +135,7 @@ def _stopping(spec: Pipeline) -> list[Problem]:
     if arguments.get("eval_strategy") == "no":
         return [Problem(place, "stopping early needs evaluations, and eval_strategy is no")]
     if arguments.get("load_best_model_at_end") is False:
-        return [
-            Problem(place, "stopping early keeps the best checkpoint; drop load_best_model_at_end: false")
-        ]
+        return [Problem(place, "stopping early keeps the best checkpoint; drop load_best_model_at_end: false")]
     if spec.dataset.validation is None and spec.dataset.split.validation == 0.0:
         return [Problem(place, "stopping early needs validation rows, and dataset.split.validation is 0")]
     return []

@@ -55,11 +55,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
 
 def _with_path(place: Place, message: str) -> str:
     """The key path goes first, unless the sentence names the key by itself."""
-    return (
-        message
-        if not place or message.startswith(("unknown key", "key "))
-        else f"{key_path(place)}: {message}"
-    )
+    return message if not place or message.startswith(("unknown key", "key ")) else f"{key_path(place)}: {message}"
 
 
 def _sentence(detail: ErrorDetails, place: Place, model: type[BaseModel]) -> str:

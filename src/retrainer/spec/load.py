@@ -45,9 +45,7 @@ def pipeline_files(folder: str | Path) -> tuple[Path, ...]:
     """
     place = Path(folder)
     if not place.is_dir():
-        raise PipelineError(
-            "no such folder", where=str(place), hint="it should hold the pipelines' .yaml files"
-        )
+        raise PipelineError("no such folder", where=str(place), hint="it should hold the pipelines' .yaml files")
     return tuple(sorted(file for file in place.iterdir() if file.suffix in SUFFIXES and file.is_file()))
 
 
@@ -97,9 +95,7 @@ def _as_written(problem: Problem, value: Mapping[str, Any]) -> Problem:
     """``dataset: {hub: ...}`` is read as ``dataset: {train: {hub: ...}}``; the person wrote the former."""
     dataset = value.get("dataset")
     if problem.place[:3] == ("dataset", "train", "hub") and isinstance(dataset, dict) and "hub" in dataset:
-        return Problem(
-            ("dataset", *problem.place[2:]), problem.message.replace("dataset.train.hub", "dataset.hub")
-        )
+        return Problem(("dataset", *problem.place[2:]), problem.message.replace("dataset.train.hub", "dataset.hub"))
     return problem
 
 
@@ -114,9 +110,7 @@ def _error(problems: list[Problem], lines: Mapping[Place, int] | None, where: st
         )
         placed = [(f"{where}:{line}", message) for line, message in numbered]
     (first_place, first), *rest = placed
-    return PipelineError(
-        "\n".join([first, *(f"{place}: {message}" for place, message in rest)]), where=first_place
-    )
+    return PipelineError("\n".join([first, *(f"{place}: {message}" for place, message in rest)]), where=first_place)
 
 
 def _text(file: Path) -> str:
@@ -129,9 +123,7 @@ def _text(file: Path) -> str:
     except NotADirectoryError:
         raise PipelineError("no such file", where=str(file)) from None
     except PermissionError:
-        raise PipelineError(
-            "no permission to read it", where=str(file), hint="check its owner and mode"
-        ) from None
+        raise PipelineError("no permission to read it", where=str(file), hint="check its owner and mode") from None
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

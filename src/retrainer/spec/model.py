@@ -59,7 +59,11 @@ def _kind_of_source(value: Any) -> str:
     return "<hub>" if isinstance(value, (dict, HubSource)) else "<paths>"
 
 
-Paths = Annotated[tuple[Text, ...], BeforeValidator(_as_list), Field(min_length=1)]
+Paths = Annotated[
+    tuple[Text, ...],
+    Field(min_length=1),
+    BeforeValidator(_as_list, json_schema_input_type=Text | Annotated[tuple[Text, ...], Field(min_length=1)]),
+]
 # A tag rather than a plain union: a mistake is then explained for the form that was written, not for both.
 Source = Annotated[
     Annotated[HubSource, Tag("<hub>")] | Annotated[Paths, Tag("<paths>")], Discriminator(_kind_of_source)
@@ -77,8 +81,7 @@ def _two_columns(value: Any) -> Any:
 
 
 TextColumns = Annotated[
-    Annotated[Text, Tag("<one>")]
-    | Annotated[tuple[Text, Text], BeforeValidator(_two_columns), Tag("<pair>")],
+    Annotated[Text, Tag("<one>")] | Annotated[tuple[Text, Text], BeforeValidator(_two_columns), Tag("<pair>")],
     Discriminator(_kind_of_columns),
 ]
 
@@ -90,7 +93,7 @@ def _label_name(value: Any) -> Any:
     return str(value) if isinstance(value, int) else value
 
 
-LabelName = Annotated[Text, BeforeValidator(_label_name)]
+LabelName = Annotated[Text, BeforeValidator(_label_name, json_schema_input_type=Text | int | bool)]
 
 
 class Split(Record):
@@ -203,9 +206,7 @@ class Training(Record):
         return {"arguments": arguments, **ours}
 
     @classmethod
-    def __get_pydantic_json_schema__(
-        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         from retrainer.spec.schema import flat_training  # that module needs this one
 
         return flat_training(handler(schema))
@@ -244,9 +245,7 @@ class Budgets(Record):
         None, description="95th percentile of the time of one text, batch 1, in milliseconds."
     )
     size_mb: Positive | None = Field(None, description="Size of the graph that is served, in megabytes.")
-    max_latency_ratio: Positive | None = Field(
-        None, description="Challenger's median latency over the champion's."
-    )
+    max_latency_ratio: Positive | None = Field(None, description="Challenger's median latency over the champion's.")
 
 
 class Gate(Record):
@@ -255,9 +254,7 @@ class Gate(Record):
     floors: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = Field(
         default_factory=dict, description="Metric to the least value accepted."
     )
-    confident: bool = Field(
-        False, description="Compare floors with the lower confidence bound, not the point."
-    )
+    confident: bool = Field(False, description="Compare floors with the lower confidence bound, not the point.")
     against_champion: AgainstChampion | None = Field(
         AgainstChampion(), description="Null: a champion is replaced without a comparison."
     )
@@ -289,9 +286,7 @@ class Publish(Record):
 
     store: Text = Field(description="s3://bucket/prefix, file:///folder, or a folder relative to this file.")
     channel: Name = Field("production", description="The pointer that a promoted model moves.")
-    approval: Literal["none", "required"] = Field(
-        "none", description="'required' asks a person in Airflow's UI."
-    )
+    approval: Literal["none", "required"] = Field("none", description="'required' asks a person in Airflow's UI.")
     sign_with: str | None = Field(None, description="Ed25519 private key. Not available in this version.")
     include_checkpoint: bool = Field(False, description="Also publish the torch checkpoint.")
 
@@ -328,15 +323,11 @@ class Resources(Record):
 class Pipeline(Record):
     """One pipeline file. Paths in it are absolute once it has been loaded."""
 
-    name: Name = Field(
-        description="Lower case letters, digits, '.', '_' and '-'; names the model and the DAG."
-    )
+    name: Name = Field(description="Lower case letters, digits, '.', '_' and '-'; names the model and the DAG.")
     task: Task = Field("text-classification", description="What the model is to do.")
     dataset: Dataset = Field(description="Where labelled text comes from.")
     model: Model = Field(description="What is fine-tuned.")
-    training: Training = Field(
-        Training(), description="Any argument of transformers.TrainingArguments, and ours."
-    )
+    training: Training = Field(Training(), description="Any argument of transformers.TrainingArguments, and ours.")
     metrics: tuple[str, ...] = Field(
         ("accuracy", "f1"), min_length=1, description="What is measured; f1, precision and recall are macro."
     )

@@ -99,9 +99,7 @@ def _complaint_about_name(name: str) -> str | None:
         near = nearest(name, settable_arguments())
         if near is None:
             near = RENAMED.get(str(nearest(name, RENAMED)))
-            return f"'{name}' is no argument of TrainingArguments" + (
-                f"; did you mean {near}?" if near else ""
-            )
+            return f"'{name}' is no argument of TrainingArguments" + (f"; did you mean {near}?" if near else "")
         return f"'{name}' is no argument of TrainingArguments; did you mean '{near}'?"
     if not argument["kinds"]:
         return f"'{name}' cannot be written in a file"

@@ -68,9 +68,7 @@ def read_yaml(text: str, *, where: str) -> Document:
         try:
             node = loader.get_single_node()
             if node is None:
-                raise PipelineError(
-                    "the file is empty", where=f"{where}:1", hint="a pipeline starts with 'name: ...'"
-                )
+                raise PipelineError("the file is empty", where=f"{where}:1", hint="a pipeline starts with 'name: ...'")
             lines: dict[Place, int] = {(): node.start_mark.line + 1}
             return Document(_value(loader, node, (), lines, where, frozenset()), lines)
         finally:
@@ -131,9 +129,7 @@ def _explained(error: yaml.YAMLError, text: str, where: str) -> PipelineError:
     if isinstance(error, yaml.reader.ReaderError):
         position = error.position if isinstance(error.position, int) else 0
         line = text.count("\n", 0, position) + 1
-        return PipelineError(
-            "a character that YAML does not allow (a control character)", where=f"{where}:{line}"
-        )
+        return PipelineError("a character that YAML does not allow (a control character)", where=f"{where}:{line}")
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     number = mark.line + 1 if mark is not None else 1
     rows = text.splitlines()
@@ -142,12 +138,9 @@ def _explained(error: yaml.YAMLError, text: str, where: str) -> PipelineError:
     place = f"{where}:{number}"
     if "\t" in row[: len(row) - len(row.lstrip())] or "'\\t'" in problem:
         return PipelineError("a tab is used for indentation", where=place, hint="YAML wants spaces")
-    if "'@'" in problem or "'`'" in problem or "'%'" in problem:
-        return PipelineError(
-            f"a text that starts like '{row.split(':', 1)[-1].strip()}' must stand in quotes", where=place
-        )
+    start = row[mark.column :] if mark is not None else ""
+    if "cannot start any token" in problem and start[:1] in {"@", "`", "%"}:
+        return PipelineError(f"'{start.strip()}' must stand in quotes, because of its '{start[0]}'", where=place)
     if "expected a single document" in str(getattr(error, "context", "")) + problem:
         return PipelineError("more than one document ('---'); write one pipeline a file", where=place)
-    return PipelineError(
-        f"not valid YAML: {problem}", where=place, hint="check indentation, colons and quotes"
-    )
+    return PipelineError(f"not valid YAML: {problem}", where=place, hint="check indentation, colons and quotes")

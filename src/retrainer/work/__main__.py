@@ -5,10 +5,8 @@ Exit codes: 0 committed, 1 failed with an error that was reported as a message, 
 
 from __future__ import annotations
 
-import errno
 import importlib
 import os
-import shutil
 import sys
 import traceback
 from contextlib import AbstractContextManager, nullcontext
@@ -16,10 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from retrainer.artifacts import Artifacts
-from retrainer.errors import ResourceError, RetrainerError
+from retrainer.errors import RetrainerError
 from retrainer.steps import STEP_INPUTS, StepRequest
 from retrainer.work import distributed, guard
 from retrainer.work.reporter import Reporter
+from retrainer.work.resources import resource_error
 
 MODULES = {
     "ingest": "retrainer.work.ingest",
@@ -50,12 +49,12 @@ def main(arguments: list[str]) -> int:
         traceback.print_exc()
         reporter.failed(error)
         return 1
-    except OSError as error:
-        translated = _resource_error(error)
-        if translated is None:
+    except Exception as error:
+        known = resource_error(error, request.root)
+        if known is None:
             raise
         traceback.print_exc()
-        reporter.failed(translated)
+        reporter.failed(known)
         return 1
     return 0
 
@@ -91,16 +90,6 @@ def _alone(request: StepRequest) -> AbstractContextManager[None]:
     if distributed.is_rank():
         return nullcontext()
     return Artifacts(request.root).lock(request.step, request.digest)
-
-
-def _resource_error(error: OSError) -> RetrainerError | None:
-    where = str(error.filename) if error.filename else None
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        free = shutil.disk_usage(Path.cwd()).free // 2**20
-        return ResourceError("the disk is full", where=where, hint=f"free some space ({free} MiB left here)")
-    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
-        return ResourceError("no permission", where=where, hint="check the owner and mode of that path")
-    return None
 
 
 if __name__ == "__main__":

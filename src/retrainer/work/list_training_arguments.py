@@ -78,9 +78,7 @@ def _kinds(hint: Any) -> tuple[list[str], list[str], bool]:
 def render() -> str:
     """The listing as it is checked in: one line an argument, so that a new version reads well as a diff."""
     content = listing()
-    lines = [
-        f"    {json.dumps(name)}: {json.dumps(value)}" for name, value in sorted(content["arguments"].items())
-    ]
+    lines = [f"    {json.dumps(name)}: {json.dumps(value)}" for name, value in sorted(content["arguments"].items())]
     head = f'{{\n  "transformers": {json.dumps(content["transformers"])},\n  "arguments": {{\n'
     return head + ",\n".join(lines) + "\n  }\n}\n"
 
@@ -88,9 +86,7 @@ def render() -> str:
 def main() -> None:
     """Write the listing."""
     LISTING.write_text(render(), encoding="utf-8")
-    sys.stderr.write(
-        f"{LISTING}: {len(listing()['arguments'])} arguments of transformers {transformers.__version__}\n"
-    )
+    sys.stderr.write(f"{LISTING}: {len(listing()['arguments'])} arguments of transformers {transformers.__version__}\n")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from airflow.sdk.bases.xcom import BaseXCom
 
 from retrainer.airflow.links import ReceiptLink
 from retrainer.airflow.operators.base import PipelineLike, StepOperator, reference
-from retrainer.airflow.report import decision_report, decision_text
+from retrainer.airflow.report import decision_lines, decision_markdown, read_receipt
 from retrainer.spec import Pipeline
 from retrainer.steps import RunContext, StepRef, StepRequest, plan_decide
 
@@ -64,9 +64,10 @@ class EvaluationGateOperator(StepOperator, SkipMixin):  # type: ignore[misc]
         ref = self.run(context)
         result = ref.model_dump(mode="json")
         self._links = {**self._links, ReceiptLink.xcom_key_of_link: ReceiptLink.target(ref)}
-        for line in decision_text(ref).splitlines():
+        receipt = read_receipt(ref)
+        for line in decision_lines(ref, receipt):
             self.log.info("%s", line)
-        context["ti"].xcom_push(REPORT_KEY, decision_report(ref))
+        context["ti"].xcom_push(REPORT_KEY, decision_markdown(ref, receipt))
         if ref.summary.get("verdict") == "promote":
             return result
         # Skipping leaves this method by an exception, which drops its result.

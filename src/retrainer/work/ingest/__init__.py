@@ -80,10 +80,7 @@ def ingest(pipeline: Pipeline, folder: Path, reporter: Reporter) -> SnapshotStat
     leakage = checks.set_leakage_aside(pools, dataset.checks)
 
     selection = _select(pipeline, pools)
-    counts = {
-        split: np.bincount(pool.label[rows], minlength=len(labels))
-        for split, (pool, rows) in selection.items()
-    }
+    counts = {split: np.bincount(pool.label[rows], minlength=len(labels)) for split, (pool, rows) in selection.items()}
     checks.check_enough(counts, labels, pools["train"], dataset.checks)
 
     everything = list(pools.values())
@@ -137,8 +134,6 @@ def _select(pipeline: Pipeline, pools: dict[SplitName, Pool]) -> Selection:
     )
     carved = {"train": rows[split == TRAIN], "validation": rows[split == VALIDATION], "test": rows[split == TEST]}
     return {
-        name: (pools[name], pools[name].remaining)
-        if name != "train" and name in pools
-        else (train, carved[name])
+        name: (pools[name], pools[name].remaining) if name != "train" and name in pools else (train, carved[name])
         for name in SPLITS
     }

@@ -86,9 +86,7 @@ def set_leakage_aside(pools: Mapping[SplitName, Pool], checks: Checks) -> dict[s
 def _leakage_error(pool: Pool, other: Pool, leaked: npt.NDArray[np.int64]) -> DataError:
     theirs = other.remaining
     positions = {int(key): int(row) for key, row in zip(other.key[theirs], theirs, strict=True)}
-    pairs = [
-        f"{pool.place(int(row))} is {other.place(positions[int(pool.key[row])])}" for row in leaked[:_SHOWN]
-    ]
+    pairs = [f"{pool.place(int(row))} is {other.place(positions[int(pool.key[row])])}" for row in leaked[:_SHOWN]]
     more = f" and {len(leaked) - _SHOWN:,} more" if len(leaked) > _SHOWN else ""
     return DataError(
         f"{len(leaked):,} {pool.split} rows also stand in {other.split}: {'; '.join(pairs)}{more}",
@@ -117,9 +115,7 @@ def check_enough(
             hint="add rows, or lower dataset.checks.min_rows",
         )
     few = [
-        f"'{label}' {count:,}"
-        for label, count in zip(labels, train, strict=True)
-        if count < checks.min_rows_per_label
+        f"'{label}' {count:,}" for label, count in zip(labels, train, strict=True) if count < checks.min_rows_per_label
     ]
     if few:
         raise DataError(

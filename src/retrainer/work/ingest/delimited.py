@@ -116,4 +116,3 @@ def _wrong_width(row: list[str], width: int, line: int, file: SourceFile) -> _Ma
         where=f"{file.url}, line {line}",
         hint=f"a text that holds a {mark} must stand in quotes" if len(row) > width else "fields are missing",
     )
-

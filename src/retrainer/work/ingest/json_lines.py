@@ -37,7 +37,5 @@ def read_json_lines(path: Path, file: SourceFile, name: str, wanted: Wanted) -> 
         size=file.size,
         texts=tuple(text_column(values[column], file.url, column) for column in wanted.texts),
         labels=label_column(values[wanted.label], file.url, wanted.label),
-        slices={
-            column: text_column(values[column], file.url, column).fill_null("") for column in wanted.slices
-        },
+        slices={column: text_column(values[column], file.url, column).fill_null("") for column in wanted.slices},
     )

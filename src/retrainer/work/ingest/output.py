@@ -106,9 +106,7 @@ def write_statistics(statistics: SnapshotStatistics, folder: Path) -> None:
 def describe_sources(pools: Sequence[Pool]) -> tuple[SourceStatistics, ...]:
     """What was read."""
     return tuple(
-        SourceStatistics(
-            split=pool.split, name=rows.name, format=rows.format, rows=len(rows), size=rows.size
-        )
+        SourceStatistics(split=pool.split, name=rows.name, format=rows.format, rows=len(rows), size=rows.size)
         for pool in pools
         for rows in pool.files
     )

@@ -1,0 +1,134 @@
+"""The DAG of a pipeline: ``ingest >> train >> export >> evaluate >> gate >> [approval] >> publish``.
+
+The gate comes after the export because what is judged is the very file that will be served. Not here: which files
+of a folder become DAGs (``dag_folder.py``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.sdk import DAG, AssetAny, AssetOrTimeSchedule, CronTriggerTimetable
+
+from retrainer.airflow.assets import data_assets, model_asset
+from retrainer.airflow.description import describe_pipeline
+from retrainer.airflow.operators import (
+    EvaluateModelOperator,
+    EvaluationGateOperator,
+    ExportOnnxOperator,
+    FineTuneOperator,
+    IngestDatasetOperator,
+    PublishModelOperator,
+)
+from retrainer.airflow.operators.base import PipelineLike, load
+from retrainer.airflow.operators.gate import REPORT_KEY
+from retrainer.errors import PipelineError
+from retrainer.spec import Pipeline
+
+if TYPE_CHECKING:
+    from airflow.sdk import BaseOperator
+
+DEFAULT_ARGS: Mapping[str, Any] = {"retries": 2, "retry_delay": timedelta(minutes=1)}
+# A schedule needs a first day; no run is made for the past (``catchup`` is off).
+START_DATE = datetime(2025, 1, 1, tzinfo=UTC)
+
+
+def retrain_dag(
+    pipeline: PipelineLike,
+    *,
+    artifact_root: str | Path | None = None,
+    trainer_python: str | Path | None = None,
+    **dag_kwargs: Any,
+) -> DAG:
+    """The DAG that retrains, judges and publishes one pipeline.
+
+    Retries: two, a minute apart, unless ``default_args`` says otherwise. One run at a time, and none for the past.
+
+    :param pipeline: path of the pipeline file, its content as a mapping, or a ``Pipeline``.
+    :param artifact_root: see ``StepOperator``.
+    :param trainer_python: see ``StepOperator``.
+    :param dag_kwargs: arguments of ``airflow.sdk.DAG`` that replace what is derived from the pipeline.
+    :raises PipelineError: the pipeline is wrong, or asks for a schedule that this version cannot keep.
+    """
+    record = load(pipeline)
+    where = str(pipeline) if isinstance(pipeline, (str, Path)) else record.name
+    arguments: dict[str, Any] = {
+        "dag_id": dag_id_of(record.name),
+        "dag_display_name": f"retrain {record.name}",
+        "schedule": _schedule(record, where),
+        "start_date": START_DATE,
+        "catchup": False,
+        "max_active_runs": 1,
+        "doc_md": describe_pipeline(record),
+        "tags": ["retrainer", record.task],
+        **dag_kwargs,
+        "default_args": {**DEFAULT_ARGS, **dag_kwargs.get("default_args", {})},
+    }
+    # A path stays a path: it is short in the UI, and each task reads the file as it is then.
+    given = str(pipeline) if isinstance(pipeline, Path) else pipeline
+    common: dict[str, Any] = {
+        "pipeline": given,
+        "artifact_root": artifact_root,
+        "trainer_python": trainer_python,
+    }
+    with DAG(**arguments) as dag:
+        snapshot = IngestDatasetOperator(task_id="ingest", **common)
+        checkpoint = FineTuneOperator(
+            task_id="train",
+            snapshot=snapshot.output,
+            pool=record.resources.pool,
+            pool_slots=max(1, record.resources.gpus),
+            **common,
+        )
+        bundle = ExportOnnxOperator(task_id="export", checkpoint=checkpoint.output, **common)
+        evaluation = EvaluateModelOperator(task_id="evaluate", bundle=bundle.output, **common)
+        gate = EvaluationGateOperator(task_id="gate", evaluation=evaluation.output, **common)
+        approval = _approval(record, gate)
+        publish = PublishModelOperator(
+            task_id="publish",
+            decision=gate.output,
+            approval=approval.output if approval else None,
+            outlets=[model_asset(record)],
+            **common,
+        )
+        if approval:
+            # Not "gate >> publish" alone: a refused gate skips what is directly downstream.
+            gate >> approval >> publish
+    return dag
+
+
+def dag_id_of(name: str) -> str:
+    """``retrain__<name>``, with underscores for what a DAG id reads badly with."""
+    return "retrain__" + re.sub(r"[-.]", "_", name)
+
+
+def _approval(pipeline: Pipeline, gate: BaseOperator) -> BaseOperator | None:
+    if pipeline.publish.approval == "none":
+        return None
+    return ApprovalOperator(
+        task_id="approval",
+        subject=f"Publish {pipeline.name} to {pipeline.publish.channel}?",
+        body=f"{{{{ ti.xcom_pull(task_ids='{gate.task_id}', key='{REPORT_KEY}') }}}}",
+    )
+
+
+def _schedule(pipeline: Pipeline, where: str) -> Any:
+    schedule = pipeline.schedule
+    if not schedule.on_new_data:
+        return schedule.cron
+    if schedule.min_new_rows > 1:
+        # Starting for every new row instead would quietly be something else than what was asked for.
+        raise PipelineError(
+            "counting new rows before a run is not available in this version",
+            where=f"{where}: schedule.min_new_rows",
+            hint="leave min_new_rows at 1; unchanged data costs seconds, nothing is trained twice",
+        )
+    assets = AssetAny(*data_assets(pipeline))
+    if schedule.cron is None:
+        return assets
+    return AssetOrTimeSchedule(timetable=CronTriggerTimetable(schedule.cron, timezone="UTC"), assets=assets)

@@ -1,0 +1,121 @@
+"""A folder of pipeline files as DAGs, one for each file.
+
+Airflow drops all DAGs of a Python file that raises. So one wrong pipeline file must not raise: in its place stands
+a DAG of the same name, tagged ``broken``, whose only task fails with what is wrong and where. It keeps the file's
+cron schedule, so that a pipeline which should have run is red, not silent.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import DAG, BaseOperator, get_parsing_context
+from airflow.sdk.exceptions import AirflowFailException
+from pydantic import ValidationError
+
+from retrainer.airflow.dag_builder import START_DATE, dag_id_of, retrain_dag
+from retrainer.errors import PipelineError
+from retrainer.spec import load_pipeline, pipeline_files
+from retrainer.spec.model import Schedule
+from retrainer.spec.yaml_reader import read_yaml
+
+logger = logging.getLogger(__name__)
+
+
+def build_dags(folder: str | Path, **dag_kwargs: Any) -> dict[str, DAG]:
+    """The DAGs of a folder, by id: ``globals().update(build_dags(folder))``.
+
+    When Airflow reads the file to run one task, only that task's DAG is built.
+
+    :param dag_kwargs: arguments for each ``retrain_dag``.
+    :raises PipelineError: no such folder.
+    """
+    wanted: str | None = get_parsing_context().dag_id
+    files = pipeline_files(folder)
+    if wanted is not None:
+        # A file is mostly called as its pipeline, so this one is tried first.
+        files = tuple(sorted(files, key=lambda file: dag_id_of(file.stem) != wanted))
+    dags: dict[str, DAG] = {}
+    origin: dict[str, Path] = {}
+    for file in files:
+        dag = _build(file, wanted, origin, dag_kwargs)
+        if dag is not None:
+            dags[dag.dag_id] = dag
+            origin[dag.dag_id] = file
+            if dag.dag_id == wanted:
+                break
+    return dags
+
+
+def _build(file: Path, wanted: str | None, taken: dict[str, Path], dag_kwargs: dict[str, Any]) -> DAG | None:
+    """The DAG of a file; ``None`` when another one is wanted."""
+    try:
+        pipeline = load_pipeline(file)
+        dag_id = dag_id_of(pipeline.name)
+        if wanted not in (None, dag_id):
+            return None
+        if dag_id in taken:
+            raise PipelineError(
+                f"name '{pipeline.name}' makes the DAG {dag_id}, which {taken[dag_id].name} makes already",
+                where=str(file),
+                hint="give the pipeline another name",
+            )
+        return retrain_dag(file, **dag_kwargs)
+    except PipelineError as error:
+        dag_id, cron = _salvage(file, taken)
+        if wanted not in (None, dag_id):
+            return None
+        logger.warning("%s", error)
+        return _broken_dag(dag_id, file, str(error), cron)
+
+
+def _salvage(file: Path, taken: dict[str, Path]) -> tuple[str, str | None]:
+    """DAG id and cron schedule of a wrong file, as far as they can be read."""
+    content: Any = None
+    try:
+        content = read_yaml(file.read_text(), where=str(file)).value
+    except (PipelineError, OSError, UnicodeDecodeError):
+        pass  # what is wrong is in the error already
+    content = content if isinstance(content, dict) else {}
+    name, schedule = content.get("name"), content.get("schedule")
+    dag_id = dag_id_of(name if isinstance(name, str) and name.replace("-", "a").isidentifier() else file.stem)
+    while dag_id in taken:
+        dag_id += "__broken"
+    try:
+        return dag_id, Schedule.model_validate(schedule or {}).cron
+    except ValidationError:
+        return dag_id, None
+
+
+class BrokenPipelineOperator(BaseOperator):  # type: ignore[misc]
+    """Fails with what is wrong with a pipeline file.
+
+    :param error: what is wrong.
+    """
+
+    ui_color = "#f5cccc"
+
+    def __init__(self, *, error: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.error = error
+
+    def execute(self, context: Any) -> None:
+        """Fail."""
+        raise AirflowFailException(self.error)
+
+
+def _broken_dag(dag_id: str, file: Path, error: str, cron: str | None) -> DAG:
+    with DAG(
+        dag_id=dag_id,
+        dag_display_name=f"{dag_id} (broken: {file.name})",
+        schedule=cron,
+        start_date=START_DATE,
+        catchup=False,
+        max_active_runs=1,
+        doc_md=f"The pipeline file is wrong, so there is nothing to run:\n\n```\n{error}\n```\n",
+        tags=["retrainer", "broken"],
+    ) as dag:
+        BrokenPipelineOperator(task_id="read_pipeline", error=error)
+    return dag

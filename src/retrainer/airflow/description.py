@@ -1,0 +1,63 @@
+"""A pipeline described in Markdown, for its DAG's page. It holds the whole pipeline, so that a change of the file
+shows as a new version of the DAG.
+"""
+
+from __future__ import annotations
+
+import yaml
+
+from retrainer.spec import Pipeline
+from retrainer.spec.model import HubSource, Source
+
+
+def describe_pipeline(pipeline: Pipeline) -> str:
+    """A table of what matters, and below it the pipeline as YAML, defaults left out."""
+    rows = {
+        "Task": pipeline.task,
+        "Training data": _source(pipeline.dataset.train),
+        "Base model": f"`{pipeline.model.base}`",
+        "Gate": _gate(pipeline),
+        "Publishes to": f"`{pipeline.publish.store}`, model `{pipeline.name}`, channel `{pipeline.publish.channel}`"
+        + (", after a person approved" if pipeline.publish.approval == "required" else ""),
+        "Starts": _starts(pipeline),
+    }
+    table = "\n".join(["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in rows.items())])
+    content = yaml.dump(
+        pipeline.model_dump(mode="json", exclude_defaults=True),
+        Dumper=_DUMPER,
+        sort_keys=False,
+        allow_unicode=True,
+    )
+    return (
+        "Reads labelled text, fine-tunes the base model, exports it to ONNX, compares it with the model that is "
+        "live, and publishes it when the gate promotes it. A refused challenger skips publishing and the run stays "
+        f"green; the log of `gate` says why.\n\n{table}\n\n```yaml\n{content}```\n"
+    )
+
+
+# The same output, an order of magnitude faster; a folder of pipelines is read each time Airflow parses it.
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+def _source(source: Source) -> str:
+    if isinstance(source, HubSource):
+        return f"`{source.hub.path}` on the hub"
+    return ", ".join(f"`{path}`" for path in source)
+
+
+def _gate(pipeline: Pipeline) -> str:
+    gate = pipeline.gate
+    parts = [f"{metric} at least {floor:g}" for metric, floor in gate.floors.items()]
+    if gate.against_champion is not None:
+        against = gate.against_champion
+        how = "better than" if against.mode == "superiority" else f"at most {against.margin:g} worse than"
+        parts.append(f"{against.metric} {how} the champion")
+    return "; ".join(parts) or "none"
+
+
+def _starts(pipeline: Pipeline) -> str:
+    schedule = pipeline.schedule
+    parts = [f"`{schedule.cron}` (UTC)"] if schedule.cron else []
+    if schedule.on_new_data:
+        parts.append("when an asset of its training data is updated")
+    return ", or ".join(parts) or "by hand"

@@ -1,0 +1,61 @@
+"""A decision for people: lines for the task log, Markdown for the page where somebody approves it."""
+
+from __future__ import annotations
+
+from retrainer.artifacts import Artifacts
+from retrainer.gate.explain import describe_interval, explain
+from retrainer.gate.records import Receipt, Score
+from retrainer.steps import StepRef
+
+
+def read_receipt(decision: StepRef) -> Receipt | None:
+    """The receipt of a decision; ``None`` where there was nothing to decide."""
+    if not decision.digest:
+        return None
+    path = Artifacts(decision.root).fetch("decide", decision.digest) / "receipt.json"
+    return Receipt.from_json(path.read_bytes(), where=str(path))
+
+
+def decision_lines(decision: StepRef, receipt: Receipt | None) -> list[str]:
+    """Verdict, reasons and figures, line by line."""
+    return [_unchanged(decision)] if receipt is None else explain(receipt)
+
+
+def decision_markdown(decision: StepRef, receipt: Receipt | None) -> str:
+    """The same as a short page."""
+    if receipt is None:
+        return _unchanged(decision)
+    verdict = "The gate promotes the challenger." if receipt.promoted else "The gate refuses the challenger."
+    parts = [f"**{receipt.model}**: {verdict}"]
+    if receipt.reasons:
+        parts.append("\n".join(f"- {reason.detail} (`{reason.code.value}`)" for reason in receipt.reasons))
+    parts.append(_table(receipt))
+    if receipt.comparison is not None:
+        parts.append(f"Challenger minus champion: {describe_interval(receipt.comparison)}.")
+    if receipt.notes:
+        parts.append("\n".join(f"- {note}" for note in receipt.notes))
+    return "\n\n".join(parts)
+
+
+def _unchanged(decision: StepRef) -> str:
+    summary = decision.summary
+    return f"unchanged: {summary['channel']} already serves this model, version {summary['champion_version']}"
+
+
+def _table(receipt: Receipt) -> str:
+    names = list(receipt.metrics)
+    metrics = list(dict.fromkeys(metric for scores in receipt.metrics.values() for metric in scores))
+    head = f"| on {receipt.rows:,} test rows | {' | '.join(names)} |"
+    rule = f"|---|{'---|' * len(names)}"
+    rows = [
+        f"| {metric} | {' | '.join(_shown(receipt.metrics[name].get(metric)) for name in names)} |"
+        for metric in metrics
+    ]
+    return "\n".join([head, rule, *rows])
+
+
+def _shown(score: Score | None) -> str:
+    if score is None or score.value is None:
+        return "-"
+    interval = "" if score.low is None or score.high is None else f" [{score.low:.4f}, {score.high:.4f}]"
+    return f"{score.value:.4f}{interval}"

@@ -1,0 +1,73 @@
+"""The ``retrainer`` command: everything by hand that Airflow does by schedule, and a look into a store.
+
+Each command's module loads what it needs when it is called, so that ``retrainer --help`` is quick and works where
+neither the training libraries nor Airflow are installed.
+
+Exit codes: 0 fine, 1 an error, 2 wrong usage, 3 nothing was published because the challenger was refused or not
+approved, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+
+from retrainer import __version__
+from retrainer.cli import pipeline_commands, predict_command, run_command, store_commands
+from retrainer.cli.display import show_error
+from retrainer.errors import RetrainerError
+
+DEBUG_VARIABLE = "RETRAINER_DEBUG"
+OFF = {"", "0", "false", "no", "off"}
+
+app = typer.Typer(
+    name="retrainer",
+    help="Keeps text classifiers fresh: train, judge, publish, serve.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"retrainer {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _every_command(
+    debug: Annotated[
+        bool, typer.Option("--debug", help=f"Show stack traces of all errors. Also ${DEBUG_VARIABLE}=1.")
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True),
+    ] = False,
+) -> None:
+    if debug:
+        os.environ[DEBUG_VARIABLE] = "1"  # so that the steps' processes know, too
+
+
+run_command.register(app)
+pipeline_commands.register(app)
+store_commands.register(app)
+predict_command.register(app)
+
+
+def main() -> None:
+    """The console script. Ends the process with one of the exit codes above."""
+    try:
+        app(prog_name="retrainer")
+    except RetrainerError as error:
+        if os.environ.get(DEBUG_VARIABLE, "").lower() not in OFF:
+            traceback.print_exc()
+        show_error(error)
+        sys.exit(1)
+    except Exception as error:
+        error.add_note("\nThis is a fault in retrainer, not in what you did. Please report it with the lines above.")
+        raise

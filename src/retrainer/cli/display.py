@@ -1,0 +1,110 @@
+"""How the command line prints: errors, tables, key and value, JSON.
+
+For a terminal with colour and lines; otherwise plain text of a stable form, tables with a tab between columns.
+``NO_COLOR`` and ``TERM=dumb`` are honoured by rich.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from retrainer.errors import RetrainerError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# What narrow output would break: digests, URLs and sentences stay on one line.
+PLAIN_WIDTH = 10_000
+
+
+def stdout() -> Console:
+    """The console for results."""
+    return _console(stderr=False)
+
+
+def stderr() -> Console:
+    """The console for progress and complaints."""
+    return _console(stderr=True)
+
+
+def _console(*, stderr: bool) -> Console:
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else PLAIN_WIDTH
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=width)
+
+
+def show_error(error: RetrainerError) -> None:
+    """``error: where: message`` and a line with the hint, to the error stream."""
+    from rich.text import Text
+
+    console = stderr()
+    text = f"{error.where}: {error.message}" if error.where else error.message
+    for number, line in enumerate(text.splitlines()):
+        console.print(Text("error: " if number == 0 else "       ", style="bold red") + Text(line), soft_wrap=True)
+    if error.hint:
+        console.print(Text("hint:  ", style="bold") + Text(error.hint), soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """Indented JSON, as it is: no colour, no wrapping."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def print_json_line(value: Any) -> None:
+    """One JSON document on one line."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table; without a terminal, a line of column names and a line a row, separated by tabs."""
+    console = stdout()
+    if not console.is_terminal:
+        for row in (columns, *rows):
+            sys.stdout.write("\t".join(_one_line(cell) for cell in row) + "\n")
+        return
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console.print(table)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def print_facts(facts: Iterable[tuple[str, str]], *, title: str | None = None) -> None:
+    """Name and value below each other; a value may have several lines."""
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    console = stdout()
+    if title:
+        console.print(Text(title, style="bold cyan"))
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in facts:
+        grid.add_row(Text(name), Text(value))
+    console.print(Padding(grid, (0, 0, 0, 2), expand=False))
+
+
+def print_lines(lines: Iterable[str], *, title: str) -> None:
+    """A heading and lines below it."""
+    from rich.text import Text
+
+    console = stdout()
+    console.print(Text(title, style="bold cyan"))
+    for line in lines:
+        console.print(Text(f"  {line}"), soft_wrap=True)

@@ -1,0 +1,177 @@
+"""``retrainer check`` and ``retrainer schema``: what can be known about a pipeline file without running it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from retrainer.cli import display
+from retrainer.cli.libraries import missing
+from retrainer.errors import DataError, PipelineError, RetrainerError, StorageError
+
+if TYPE_CHECKING:
+    from retrainer.spec import Pipeline
+    from retrainer.spec.model import HubSource
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The outcome of one check.
+
+    :param state: a note is worth knowing here, and may be as it should be elsewhere.
+    """
+
+    state: Literal["ok", "problem", "note"]
+    what: str
+    text: str
+    hint: str | None = None
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("check")(check)
+    app.command("schema")(schema)
+
+
+def schema() -> None:
+    """Print the pipeline file's JSON Schema, for editors and forms."""
+    from retrainer.spec import json_schema
+
+    display.print_json(json_schema())
+
+
+def check(
+    pipeline_files: Annotated[
+        list[Path], typer.Argument(metavar="PIPELINE.yaml...", help="Pipeline files.", show_default=False)
+    ],
+) -> None:
+    """Check pipeline files: keys and values, the data's columns, the base model, the store.
+
+    Reads headers, not rows; trains and writes nothing. Exit code 1 when there is a problem.
+    """
+    problems = 0
+    for number, file in enumerate(pipeline_files):
+        if number:
+            typer.echo()
+        typer.echo(str(file))
+        for finding in check_file(file):
+            _show(finding)
+            problems += finding.state == "problem"
+    if problems:
+        typer.echo(f"\n{problems} problem{'s' if problems > 1 else ''} found", err=True)
+        raise typer.Exit(1)
+
+
+def _show(finding: Finding) -> None:
+    from rich.text import Text
+
+    style = {"ok": "green", "problem": "bold red", "note": "yellow"}[finding.state]
+    lines = [*finding.text.splitlines(), *([f"hint: {finding.hint}"] if finding.hint else [])]
+    console = display.stdout()
+    for number, line in enumerate(lines):
+        head = f"  {finding.state:<8} {finding.what:<15} " if number == 0 else " " * 27
+        console.print(Text(head, style=style if number == 0 else "") + Text(line), soft_wrap=True)
+
+
+def check_file(file: Path) -> Iterator[Finding]:
+    """Every check of a pipeline file, as soon as its outcome is known. Later ones need the file to be readable."""
+    from retrainer.spec import load_pipeline
+
+    try:
+        pipeline = load_pipeline(file)
+    except PipelineError as error:
+        yield Finding("problem", "pipeline", f"{error.where}: {error.message}", error.hint)
+        return
+    yield _task(pipeline)
+    dataset = pipeline.dataset
+    judged = "train" if dataset.test is None else "test"  # only the rows that judge need the columns of slices
+    for name, source in (("train", dataset.train), ("validation", dataset.validation), ("test", dataset.test)):
+        if source is not None:
+            wanted = [*dataset.text_columns, dataset.label, *(_slice_columns(pipeline) if name == judged else ())]
+            yield _finding(f"{name} data", partial(_data, source, wanted))
+    yield _finding("base model", partial(_base_model, pipeline))
+    yield _finding("store", partial(_store, pipeline))
+    if absent := missing("train"):
+        text = f"not installed here: {', '.join(absent)}; needed where it trains"
+        yield Finding("note", "libraries", text, "pip install 'airflow-retrainer[train]'")
+
+
+def _finding(what: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding("ok", what, look())
+    except RetrainerError as error:
+        text = f"{error.where}: {error.message}" if error.where else error.message
+        return Finding("problem", what, text, error.hint)
+
+
+def _task(pipeline: Pipeline) -> Finding:
+    from retrainer.spec.model import GENERATION_TASKS
+
+    if pipeline.task in GENERATION_TASKS:
+        hint = "use text-classification or text-pair-classification"
+        return Finding("problem", "pipeline", f"task '{pipeline.task}' cannot be trained by this version", hint)
+    return Finding("ok", "pipeline", f"{pipeline.name}, {pipeline.task}")
+
+
+def _data(source: HubSource | tuple[str, ...], wanted: Sequence[str]) -> str:
+    """Every file of a source is there, can be read and has the columns that the pipeline names."""
+    from retrainer.sources import expand, fingerprint, read_columns
+    from retrainer.spec.model import HubSource
+
+    if isinstance(source, HubSource):
+        fingerprint(source)
+        return f"{source.hub.path}, split {source.hub.split}"
+    files = expand(source)
+    for file in files:
+        columns = read_columns(file)
+        absent = [name for name in wanted if name not in columns]
+        if absent:
+            raise DataError(_missing(absent, columns), where=file.url, hint=f"its columns: {', '.join(columns)}")
+    size = sum(file.size for file in files) / 1e6
+    names = files[0].url if len(files) == 1 else f"{len(files)} files, first {files[0].url}"
+    return f"{names}, {size:.1f} MB"
+
+
+def _slice_columns(pipeline: Pipeline) -> list[str]:
+    slices = pipeline.gate.slices
+    return [name for name in slices.by if name not in {"label", "length"}] if slices else []
+
+
+def _missing(absent: list[str], columns: tuple[str, ...]) -> str:
+    from retrainer.spec.problems import suggestion
+
+    return "; ".join(f"no column '{name}'{suggestion(name, columns)}" for name in absent)
+
+
+def _base_model(pipeline: Pipeline) -> str:
+    from retrainer import base_model
+
+    identity = base_model.fingerprint(pipeline.model)
+    return pipeline.model.base if "@" not in identity else identity
+
+
+def _store(pipeline: Pipeline) -> str:
+    from retrainer.storage import open_storage
+    from retrainer.store import Store
+
+    url, channel = pipeline.publish.store, pipeline.publish.channel
+    folder = open_storage(url).local_path("")
+    if folder is not None:
+        _require_writable(folder)
+    champion = Store.open(url).model(pipeline.name).champion(channel)
+    return f"{url}, {channel} " + (f"serves version {champion.version}" if champion else "serves nothing yet")
+
+
+def _require_writable(folder: Path) -> None:
+    """The folder, or the nearest that exists above it, where it would be made."""
+    place = next(path for path in (folder, *folder.parents) if path.exists())
+    if not place.is_dir():
+        raise StorageError("is a file, not a folder", where=str(place), hint="name another publish.store")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise StorageError("no permission to write", where=str(place), hint="check its owner and mode")

@@ -1,0 +1,111 @@
+"""``retrainer predict``: ask a published model, through the same client that services use."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+
+from retrainer.cli import display
+from retrainer.cli.libraries import require
+from retrainer.cli.store_commands import (
+    DEFAULT_CHANNEL,
+    ChannelOption,
+    ModelArgument,
+    StoreArgument,
+    VersionOption,
+    open_store,
+)
+
+# Lines of standard input that are answered together: keeps memory flat, and answers appear while input comes.
+BATCH_LINES = 256
+PAIR_TASK = "text-pair-classification"
+
+Text = str | tuple[str, str]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("predict")(predict)
+
+
+def predict(
+    store: StoreArgument,
+    model: ModelArgument,
+    texts: Annotated[
+        list[str], typer.Argument(metavar="TEXT...", help="Texts, or - to read one a line.", show_default=False)
+    ],
+    pair: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXT", help="For pairs: the second text, once for each first.", show_default=False),
+    ] = None,
+    top_k: Annotated[int, typer.Option(min=0, metavar="N", help="Labels for each text, best first; 0 for all.")] = 1,
+    channel: ChannelOption = DEFAULT_CHANNEL,
+    version: VersionOption = None,
+    precision: Annotated[str, typer.Option(metavar="NAME", help="fp32, int8, or auto.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
+) -> None:
+    """Ask a published model for labels with their scores.
+
+    With - the texts come from standard input, one a line; for a model of pairs, both texts with a tab between them.
+    """
+    if top_k < 0:
+        raise typer.BadParameter("cannot be negative", param_hint="--top-k")
+    require("serve")
+    from retrainer.serve import Classifier
+
+    open_store(store)
+    classifier = Classifier.from_store(store, model, channel=channel, version=version, precision=precision)
+    pairs = classifier.manifest is not None and classifier.manifest.task == PAIR_TASK
+    batches = _from_lines(pairs) if texts == ["-"] else iter([_from_arguments(texts, pair or [], pairs)])
+    for batch in batches:
+        answers: list[Any] = classifier(batch, top_k=None)
+        for text, ranked in zip(batch, answers, strict=True):
+            _print(text, ranked[: top_k or None], as_json)
+
+
+def _from_arguments(texts: list[str], seconds: list[str], pairs: bool) -> list[Text]:
+    if not pairs:
+        if seconds:
+            raise typer.BadParameter("this model reads single texts", param_hint="--pair")
+        return list(texts)
+    if len(seconds) != len(texts):
+        raise typer.BadParameter(
+            f"this model reads pairs: give --pair once for each text, {len(texts)} in all", param_hint="--pair"
+        )
+    return list(zip(texts, seconds, strict=True))
+
+
+def _from_lines(pairs: bool) -> Iterator[list[Text]]:
+    batch: list[Text] = []
+    for number, line in enumerate(sys.stdin, start=1):
+        text = line.rstrip("\r\n")
+        if not text.strip():
+            continue
+        batch.append(_pair(text, number) if pairs else text)
+        if len(batch) == BATCH_LINES:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _pair(line: str, number: int) -> tuple[str, str]:
+    first, tab, second = line.partition("\t")
+    if not tab:
+        raise typer.BadParameter(
+            "this model reads pairs: put a tab between both texts", param_hint=f"standard input, line {number}"
+        )
+    return first, second
+
+
+def _print(text: Text, ranked: list[Any], as_json: bool) -> None:
+    if as_json:
+        asked = {"text": text} if isinstance(text, str) else {"text": text[0], "text_pair": text[1]}
+        display.print_json_line({**asked, "labels": ranked})
+        return
+    answer = "  ".join(f"{item['label']} {item['score']:.4f}" for item in ranked)
+    shown = text if isinstance(text, str) else " | ".join(text)
+    sys.stdout.write(f"{answer}\t{shown}\n")

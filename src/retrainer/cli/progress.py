@@ -1,0 +1,194 @@
+"""A run while it happens: a live list of the steps on a terminal, plain lines every few seconds elsewhere.
+
+Both go to the error stream, so that standard output holds the report alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Self
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from retrainer.messages import Log, Message, Metrics, Progress, describe, duration
+from retrainer.report import brief
+from retrainer.run import STEPS, Observer
+from retrainer.steps import StepName, StepRef
+
+# Between two lines of progress where there is no terminal.
+LINE_SECONDS = 3.0
+BAR_WIDTH = 20
+REFRESH_PER_SECOND = 4
+
+
+class Display(Observer):
+    """An observer that is opened before the run, and closed after it."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Leave the terminal as it was."""
+
+
+class Lines(Display):
+    """One line for each thing that happens, of progress at most one every few seconds."""
+
+    def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console = console
+        self._clock = clock
+        self._began = 0.0
+        self._last = 0.0
+
+    def _say(self, step: StepName, text: str) -> None:
+        self._console.print(f"{step:<8} {text}", soft_wrap=True)
+
+    def planning(self, step: StepName) -> None:
+        """Remember when the step began."""
+        self._began = self._clock()
+        self._last = 0.0
+
+    def message(self, step: StepName, message: Message) -> None:
+        """Say what the step said, unless it is progress and the last line is recent."""
+        match message:
+            case Progress():
+                now = self._clock()
+                finished = message.total is not None and message.done >= message.total
+                if self._last and now - self._last < LINE_SECONDS and not finished:
+                    return
+                self._last = now
+                self._say(step, describe(message))
+            case Log():
+                self._say(step, f"warning: {message.text}" if message.level == "warning" else message.text)
+            case Metrics():
+                self._say(step, describe(message))
+
+    def finished(self, ref: StepRef) -> None:
+        """Say what came out, and how long it took."""
+        took = "done before" if ref.reused else f"done in {duration(self._clock() - self._began)}"
+        self._say(ref.step, f"{took}: {brief(ref)}" if not ref.unchanged else brief(ref))
+
+
+@dataclass
+class _Row:
+    """A line of the live list."""
+
+    state: str = "pending"
+    began: float = 0.0
+    took: float | None = None
+    progress: Progress | None = None
+    detail: str = ""
+    spinner: Spinner = field(default_factory=lambda: Spinner("dots"))
+
+
+class LiveList(Display):
+    """The steps below each other, each with its state, how far it is, what it measures and how long is left."""
+
+    def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._rows: dict[StepName, _Row] = {step: _Row() for step in STEPS}
+        self._live = Live(self, console=console, refresh_per_second=REFRESH_PER_SECOND)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Stop redrawing; a step that was under way did not get through."""
+        for row in self._rows.values():
+            if row.state == "running":
+                row.state, row.took = "failed", self._clock() - row.began
+            elif row.state == "pending":
+                row.state = "skipped"
+        self._live.stop()
+
+    def planning(self, step: StepName) -> None:
+        """The step is under way from here on."""
+        row = self._rows[step]
+        row.state, row.began, row.detail = "running", self._clock(), "looking at its inputs"
+
+    def started(self, step: StepName, process: object) -> None:
+        """Starting an interpreter and its libraries takes seconds, and should not look like nothing."""
+        self._rows[step].detail = "starting"
+
+    def message(self, step: StepName, message: Message) -> None:
+        """Progress goes into the step's line, scores and warnings stand above the list."""
+        row = self._rows[step]
+        match message:
+            case Progress():
+                row.progress, row.detail = message, _measured(message)
+            case Metrics():
+                self._live.console.print(Text(describe(message), style="cyan"))
+            case Log(level="warning"):
+                self._live.console.print(Text(f"warning: {message.text}", style="yellow"))
+            case Log():
+                row.progress, row.detail = None, message.text
+
+    def finished(self, ref: StepRef) -> None:
+        """Show what came out in the place of progress."""
+        row = self._rows[ref.step]
+        row.state = "done"
+        row.took = None if ref.reused else self._clock() - row.began
+        row.progress, row.detail = None, brief(ref) + (" (done before)" if ref.reused and not ref.unchanged else "")
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The list as it stands now."""
+        grid = Table.grid(padding=(0, 1))
+        grid.add_column(width=1)
+        grid.add_column(width=max(len(step) for step in STEPS))
+        grid.add_column(width=9, justify="right")
+        grid.add_column(overflow="ellipsis", no_wrap=True)
+        for step, row in self._rows.items():
+            dim = "dim" if row.state in {"pending", "skipped"} else ""
+            grid.add_row(_mark(row), Text(step, style=dim), Text(self._time(row), style="dim"), _doing(row))
+        yield grid
+
+    def _time(self, row: _Row) -> str:
+        if row.state == "running":
+            return duration(self._clock() - row.began)
+        return duration(row.took) if row.took is not None else ""
+
+
+def _mark(row: _Row) -> Text | Spinner:
+    match row.state:
+        case "running":
+            return row.spinner
+        case "done":
+            return Text("✓", style="green")
+        case "failed":
+            return Text("✗", style="red")
+        case _:
+            return Text("·", style="dim")
+
+
+def _doing(row: _Row) -> Text | Table:
+    progress = row.progress
+    if row.state != "running" or progress is None or not progress.total:
+        return Text(row.detail, style="" if row.state == "running" else "dim")
+    line = Table.grid(padding=(0, 1))
+    line.add_column(width=BAR_WIDTH)
+    line.add_column(overflow="ellipsis", no_wrap=True)
+    line.add_row(
+        ProgressBar(total=progress.total, completed=min(progress.done, progress.total), width=BAR_WIDTH),
+        Text(row.detail),
+    )
+    return line
+
+
+def _measured(message: Progress) -> str:
+    """``training, step 12/50, loss 0.41, rows per second 22.3, 42 s left``"""
+    return describe(message).replace(": ", ", ", 1)
+
+
+def open_display(console: Console, *, plain: bool) -> Display:
+    """The live list on a terminal, else lines."""
+    if plain or not console.is_terminal or console.is_dumb_terminal:
+        return Lines(console)
+    return LiveList(console)

@@ -1,0 +1,164 @@
+"""``retrainer run``: a whole pipeline, the same steps in the same child processes as under Airflow."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from retrainer.cli import display
+from retrainer.cli.libraries import require
+
+if TYPE_CHECKING:
+    from retrainer.report import Report
+    from retrainer.run import RunResult
+    from retrainer.spec import Pipeline
+
+ROOT_VARIABLE = "RETRAINER_ARTIFACT_ROOT"
+# Beside the pipeline file, as every relative path in it is: the same wherever the command is called from.
+DEFAULT_ROOT = Path(".retrainer") / "artifacts"
+
+NOT_PUBLISHED = 3
+INTERRUPTED = 130
+STYLES = {"promoted": "bold green", "unchanged": "bold green", "refused": "bold red", "unapproved": "bold yellow"}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("run")(run)
+
+
+def run(
+    pipeline_file: Annotated[
+        Path, typer.Argument(metavar="PIPELINE.yaml", help="The pipeline file.", show_default=False)
+    ],
+    artifacts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Where step outputs, checkpoints and run folders are kept: a folder, file:// or s3://. "
+            f"Unless given, ${ROOT_VARIABLE}, else {DEFAULT_ROOT} beside the pipeline file.",
+            show_default=False,
+        ),
+    ] = None,
+    python: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="Interpreter that has airflow-retrainer[train]; this one unless given.",
+            show_default=False,
+        ),
+    ] = None,
+    approve: Annotated[
+        bool,
+        typer.Option("--approve", help="Approve what the gate promotes, where the pipeline wants a person's approval."),
+    ] = False,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Plain lines also on a terminal. Without one they are plain anyway.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON instead of the report.")] = False,
+) -> None:
+    """Run a pipeline: ingest, train, export, evaluate, decide, publish.
+
+    What was done before is not done again: an interrupted training resumes, and a run in which nothing changed ends
+    after a second and says "unchanged".
+
+    Exit codes: 0 promoted or unchanged, 1 error, 2 wrong usage, 3 refused by the gate or not approved, 130 interrupted.
+    """
+    from retrainer.cli.progress import open_display
+    from retrainer.report import make_report
+    from retrainer.run import new_context, run_pipeline
+    from retrainer.spec import load_pipeline
+
+    pipeline = load_pipeline(pipeline_file)
+    root = artifact_root(pipeline_file, artifacts)
+    if python is None:
+        # Said before the data is read, not with a stack trace of the second step.
+        require("train", otherwise=", or give --python an interpreter that has it")
+    watching = open_display(display.stderr(), plain=plain)
+    try:
+        with _ended_by_sigterm(), watching:
+            result = run_pipeline(
+                pipeline, root=root, context=new_context(), observer=watching, python=python, approved=approve
+            )
+    except KeyboardInterrupt:
+        display.stderr().print("interrupted; run it again to go on from the last complete step or checkpoint")
+        raise typer.Exit(INTERRUPTED) from None
+    report = make_report(pipeline, result.steps, folder=result.folder)
+    if as_json:
+        _print_json(pipeline, result, report)
+    else:
+        _print_report(report)
+    if report.outcome == "unapproved":
+        display.stderr().print("to publish it, run the same command again with --approve; nothing is computed twice")
+    if report.outcome in {"refused", "unapproved"}:
+        raise typer.Exit(NOT_PUBLISHED)
+
+
+def artifact_root(pipeline_file: Path, given: str | None) -> str:
+    """The option, else the environment, else a folder beside the pipeline file that git does not see."""
+    configured = given or os.environ.get(ROOT_VARIABLE)
+    if configured:
+        return configured
+    root = pipeline_file.absolute().parent / DEFAULT_ROOT
+    from retrainer.storage.errors import filesystem_errors
+
+    with filesystem_errors(str(root)):
+        root.mkdir(parents=True, exist_ok=True)
+        ignore = root.parent / ".gitignore"
+        if not ignore.exists():
+            ignore.write_text("*\n")
+    return str(root)
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM ends the run like Ctrl-C does: the step's process goes first."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _print_report(report: Report) -> None:
+    from rich.syntax import Syntax
+    from rich.text import Text
+
+    console = display.stdout()
+    if not console.is_terminal:
+        sys.stdout.write(report.text())
+        return
+    for section in report.sections:
+        display.print_facts(section.facts, title=section.title)
+        console.print()
+    if report.code:
+        console.print(Text("How to load it", style="bold cyan"))
+        console.print(Syntax(report.code, "python", background_color="default", padding=(0, 2)))
+        console.print()
+    console.print(Text(report.headline, style=STYLES[report.outcome]))
+
+
+def _print_json(pipeline: Pipeline, result: RunResult, report: Report) -> None:
+    display.print_json(
+        {
+            "pipeline": pipeline.name,
+            "outcome": report.outcome,
+            "headline": report.headline,
+            "run_id": result.context.run_id,
+            "folder": result.folder,
+            "artifacts": result.root,
+            "steps": {step: ref.model_dump(mode="json") for step, ref in result.steps.items()},
+        }
+    )

@@ -1,0 +1,231 @@
+"""A bundle folder to logits: the one way in which a published model is run.
+
+The client, the check of the export and the evaluation all use it, so what was checked is what is served.
+Not here: labels and scores for people (``classifier.py``), where a bundle comes from (``cache.py``).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as onnxruntime_errors
+from tokenizers import Tokenizer
+
+from retrainer.errors import DataError, IntegrityError
+from retrainer.serve.batching import batches, pad
+from retrainer.serve.texts import Text
+from retrainer.store.bundle import BundleInfo
+
+BUNDLE = "bundle.json"
+TOKENIZER = "tokenizer.json"
+OUTPUT = "logits"
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+# More tokens in a batch gain nothing on a CPU: the matrices are large enough, and caches are not larger.
+MAX_BATCH_TOKENS = 1024
+# Rows that are tokenised and sorted together; bounds the memory that token rows take.
+WINDOW_ROWS = 8192
+
+_LOAD_ERRORS = (
+    onnxruntime_errors.Fail,
+    onnxruntime_errors.InvalidArgument,
+    onnxruntime_errors.InvalidGraph,
+    onnxruntime_errors.InvalidProtobuf,
+    onnxruntime_errors.NoModel,
+    onnxruntime_errors.NoSuchFile,
+    onnxruntime_errors.NotImplemented,
+    onnxruntime_errors.RuntimeException,
+)
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on, which may be fewer than the machine has."""
+    return len(os.sched_getaffinity(0))
+
+
+def session_options(threads: int | None = None) -> onnxruntime.SessionOptions:
+    """The options of every session of this package.
+
+    :param threads: threads of one call; the usable cores when ``None``.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads if threads is not None else usable_cores()
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 3  # errors; its warnings are about optimisations that it left out
+    return options
+
+
+class Predictor:
+    """One graph of a bundle, ready to answer. Calls from several threads are safe.
+
+    :param folder: a bundle.
+    :param precision: which of its graphs.
+    :param threads: threads of one call; the usable cores when ``None``.
+    :raises IntegrityError: a file is missing or damaged, or files do not belong together.
+    """
+
+    def __init__(self, folder: Path, *, precision: str = "fp32", threads: int | None = None) -> None:
+        self.folder = Path(folder)
+        self.info = load_info(self.folder)
+        self.precision = precision
+        entry = self.info.precisions.get(precision)
+        if entry is None:
+            raise IntegrityError(
+                f"has no {precision} graph",
+                where=str(self.folder),
+                hint=f"it has {', '.join(sorted(self.info.precisions))}",
+            )
+        self._tokenizer = load_tokenizer(self.folder, self.info.max_length)
+        self._session = _load_session(self.folder / entry.file, threads)
+        self._check_graph(self.folder / entry.file)
+
+    def logits(
+        self,
+        texts: Sequence[Text],
+        *,
+        max_batch_tokens: int = MAX_BATCH_TOKENS,
+        batch_size: int | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """Logits of each text, float32 ``[texts, labels]``, in the order of the texts.
+
+        :param texts: each a ``str``, or each a pair of them.
+        :param max_batch_tokens: most tokens in a batch, padding included.
+        :param batch_size: rows of a batch, whatever their length; for measuring.
+        :raises DataError: a text is not valid Unicode.
+        """
+        result = np.empty((len(texts), len(self.info.labels)), dtype=np.float32)
+        for start in range(0, len(texts), WINDOW_ROWS):
+            rows = self._encode(texts[start : start + WINDOW_ROWS], start)
+            lengths = [len(row.ids) for row in rows]
+            for positions in batches(lengths, max_tokens=max_batch_tokens, batch_size=batch_size):
+                result[start + positions] = self._run([rows[position] for position in positions])
+        return result
+
+    def probabilities(
+        self,
+        texts: Sequence[Text],
+        *,
+        max_batch_tokens: int = MAX_BATCH_TOKENS,
+        batch_size: int | None = None,
+    ) -> npt.NDArray[np.float64]:
+        """Probability of each label, float64 ``[texts, labels]``; rows sum to 1."""
+        return softmax(self.logits(texts, max_batch_tokens=max_batch_tokens, batch_size=batch_size))
+
+    def token_counts(self, texts: Sequence[Text]) -> list[int]:
+        """Tokens that the graph reads of each text: special tokens included, cut at ``max_length``."""
+        return [len(row.ids) for row in self._encode(texts, 0)]
+
+    def _encode(self, texts: Sequence[Text], first: int) -> list[Any]:
+        try:
+            rows: list[Any] = self._tokenizer.encode_batch_fast(list(texts))
+        except (TypeError, UnicodeEncodeError):
+            raise _not_unicode(texts, first) from None
+        return rows
+
+    def _run(self, rows: Sequence[Any]) -> npt.NDArray[np.float32]:
+        feed = pad(
+            rows,
+            self.info.inputs,
+            pad_token_id=self.info.pad_token_id,
+            pad_token_type_id=self.info.pad_token_type_id,
+            side=self.info.padding_side,
+        )
+        logits: npt.NDArray[np.float32] = self._session.run([OUTPUT], feed)[0]
+        return logits
+
+    def _check_graph(self, path: Path) -> None:
+        inputs = tuple(value.name for value in self._session.get_inputs())
+        if inputs != self.info.inputs:
+            raise IntegrityError(
+                f"the graph reads {', '.join(inputs)}, and {BUNDLE} says {', '.join(self.info.inputs)}",
+                where=str(path),
+            )
+        widths = {value.name: value.shape[-1] for value in self._session.get_outputs()}
+        if widths.get(OUTPUT) != len(self.info.labels):
+            raise IntegrityError(
+                f"the graph gives {widths.get(OUTPUT, 'no')} logits for {len(self.info.labels)} labels",
+                where=str(path),
+            )
+
+
+def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Probabilities from logits, along the last axis."""
+    shifted = logits.astype(np.float64)
+    shifted -= shifted.max(axis=-1, keepdims=True)
+    exponentials = np.exp(shifted)
+    probabilities: npt.NDArray[np.float64] = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    return probabilities
+
+
+def load_info(folder: Path) -> BundleInfo:
+    """The ``bundle.json`` of a folder.
+
+    :raises IntegrityError: the folder is no bundle, or one that this version cannot feed.
+    """
+    path = folder / BUNDLE
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise IntegrityError(f"no bundle: {error.strerror}", where=str(path)) from None
+    info = BundleInfo.from_json(data, where=str(path))
+    unknown = sorted(set(info.inputs) - set(INPUTS))
+    if unknown:
+        raise IntegrityError(
+            f"the graph reads {', '.join(unknown)}, which this version cannot give",
+            where=str(path),
+            hint="update airflow-retrainer",
+        )
+    return info
+
+
+def load_tokenizer(folder: Path, max_length: int | None) -> Tokenizer:
+    """The tokenizer of a bundle, without padding.
+
+    :param max_length: tokens after which a text is cut, of a pair the longer one first; ``None`` never cuts.
+    :raises IntegrityError: it is missing or damaged.
+    """
+    path = folder / TOKENIZER
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # it raises no other class
+        raise IntegrityError(f"not a readable tokenizer: {error}", where=str(path)) from error
+    tokenizer.no_padding()
+    if max_length is None:
+        tokenizer.no_truncation()
+        return tokenizer
+    side = (tokenizer.truncation or {}).get("direction", "right")
+    tokenizer.enable_truncation(max_length, strategy="longest_first", direction=side)
+    return tokenizer
+
+
+def _load_session(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
+    try:
+        return onnxruntime.InferenceSession(
+            str(path), session_options(threads), providers=["CPUExecutionProvider"]
+        )
+    except _LOAD_ERRORS as error:
+        raise IntegrityError(f"not a graph that onnxruntime can run: {error}", where=str(path)) from error
+
+
+def _not_unicode(texts: Sequence[Text], first: int) -> DataError:
+    """The error for the first text that has no UTF-8 form, such as half of a surrogate pair."""
+    for position, text in enumerate(texts):
+        parts = (text,) if isinstance(text, str) else text
+        for part in parts:
+            if not isinstance(part, str):
+                return DataError(
+                    f"expected a str, got {type(part).__name__}", where=f"texts[{first + position}]"
+                )
+            try:
+                part.encode()
+            except UnicodeEncodeError as error:
+                return DataError(f"not valid Unicode: {error.reason}", where=f"texts[{first + position}]")
+    return DataError("the texts cannot be tokenised")

@@ -1,0 +1,66 @@
+"""One protocol for objects on a folder and in a bucket, and how an address names either.
+
+``s3://bucket/prefix`` is taken literally, as the aws command line does; ``file:///a%20b`` is a URL, whose
+escapes are decoded; anything without a scheme is a path. Not here: what is kept in the objects.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+from retrainer.errors import StorageError
+from retrainer.storage.protocol import ObjectInfo, Storage
+
+__all__ = ["ObjectInfo", "Storage", "is_s3", "join_url", "open_storage"]
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_FILE = "file://"
+_S3 = "s3://"
+
+
+def is_s3(url: str | Path) -> bool:
+    """Whether the address names a bucket."""
+    return isinstance(url, str) and url.startswith(_S3)
+
+
+def open_storage(url: str | Path) -> Storage:
+    """The storage at that address. Nothing is read or written yet.
+
+    :raises StorageError: the address cannot be understood.
+    """
+    if isinstance(url, str) and is_s3(url):
+        from retrainer.storage.s3 import S3Storage
+
+        return S3Storage(url)
+    from retrainer.storage.files import FileStorage
+
+    return FileStorage(_folder(url) if isinstance(url, str) else url)
+
+
+def join_url(url: str | Path, *parts: str) -> str:
+    """The address of something below an address.
+
+    :param parts: keys; they are escaped where the address is a ``file://`` URL.
+    """
+    text = str(url)
+    if text.startswith(_FILE):
+        parts = tuple(quote(part) for part in parts)
+    return "/".join([text.rstrip("/"), *(part.strip("/") for part in parts)])
+
+
+def _folder(url: str) -> Path:
+    if url.startswith(_FILE):
+        path = unquote(url.removeprefix(_FILE).removeprefix("localhost"))
+        if not path.startswith("/"):
+            raise StorageError("names another machine", where=url, hint="a folder has three slashes: file:///folder")
+        return Path(path)
+    scheme = _SCHEME.match(url)
+    if scheme or not url:
+        raise StorageError(
+            f"cannot open {scheme[0]} addresses" if scheme else "the address is empty",
+            where=url or None,
+            hint="use s3://bucket/prefix, file:///folder or a path",
+        )
+    return Path(url).expanduser()

@@ -1,0 +1,202 @@
+"""Objects as files below a folder.
+
+A file appears by a rename from a temporary one in the same folder, so that a reader sees it whole or not at all,
+whenever the writer is killed. Conditional writes hold an exclusive ``flock`` while they compare and rename; the
+system releases it when its holder ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import builtins
+import fcntl
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from retrainer.errors import NotFoundError, PreconditionFailed
+from retrainer.storage.errors import filesystem_errors, translate
+from retrainer.storage.keys import RESERVED, check_folder, check_key, check_prefix
+from retrainer.storage.protocol import ObjectInfo
+
+_LOCK = f"{RESERVED}lock"
+_TEMPORARY = f"{RESERVED}temporary-"
+
+
+class FileStorage:
+    """A ``Storage`` on a folder. The folder is made by the first write.
+
+    :param root: the folder; a relative one is taken from the working directory, now.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(os.path.abspath(root))  # noqa: PTH100 - links stay as they are
+
+    @property
+    def url(self) -> str:
+        """The folder as a ``file://`` URL."""
+        return self.root.as_uri()
+
+    def where(self, key: str = "") -> str:
+        """The path, as text."""
+        return str(self.root / key)
+
+    def local_path(self, key: str = "") -> Path:
+        """The path of that key."""
+        return self._path(key) if key else self.root
+
+    def read(self, key: str) -> bytes:
+        """See ``Storage.read``."""
+        with self._open(key) as stream, filesystem_errors(self.where(key)):
+            return stream.read()
+
+    def _open(self, key: str) -> BinaryIO:
+        path = self._path(key)
+        try:
+            return path.open("rb")
+        except (IsADirectoryError, NotADirectoryError) as error:
+            # As in a bucket, a folder is no object and nothing lies below one. But a storage that is itself a
+            # file is a mistake.
+            if self.root.is_dir():
+                raise NotFoundError("nothing is there", where=str(path)) from None
+            raise translate(error, str(path)) from error
+        except OSError as error:
+            raise translate(error, str(path)) from error
+
+    def read_with_etag(self, key: str) -> tuple[bytes, str]:
+        """See ``Storage.read_with_etag``; the token is the SHA-256 of the content."""
+        data = self.read(key)
+        return data, _token(data)
+
+    def write(self, key: str, data: bytes, *, if_match: str | None = None, if_absent: bool = False) -> str:
+        """See ``Storage.write``."""
+        if if_match is not None and if_absent:
+            raise ValueError("if_match and if_absent exclude each other")
+        path = self._path(key)
+        with filesystem_errors(str(path)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if if_match is None and not if_absent:
+                _replace(path, lambda stream: stream.write(data))
+                return _token(data)
+            with _locked(path.parent):
+                self._check(key, if_match)
+                _replace(path, lambda stream: stream.write(data))
+        return _token(data)
+
+    def _check(self, key: str, if_match: str | None) -> None:
+        try:
+            found = self.read_with_etag(key)[1]
+        except NotFoundError:
+            found = None
+        if found != if_match:
+            state = "is not there" if found is None else "is there already" if if_match is None else "changed"
+            raise PreconditionFailed(f"another writer came first: the object {state}", where=self.where(key))
+
+    def exists(self, key: str) -> bool:
+        """See ``Storage.exists``."""
+        path = self._path(key)
+        with filesystem_errors(str(path)):
+            return path.is_file()
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """See ``Storage.list``; the token is made of size, time of change and inode."""
+        folder = self.root / check_prefix(prefix, where=str(self.root)).rpartition("/")[0]
+        found: list[ObjectInfo] = []
+        with filesystem_errors(str(folder)):
+            for parent, _, names in os.walk(folder, onerror=_unless_missing):
+                for name in names:
+                    path = Path(parent, name)
+                    key = path.relative_to(self.root).as_posix()
+                    if key.startswith(prefix) and not name.startswith(RESERVED):
+                        # Deleted since it was listed, or a link to nothing.
+                        with suppress(FileNotFoundError):
+                            found.append(_info(key, path.stat()))
+        return iter(sorted(found, key=lambda info: info.key))
+
+    def list_folders(self, prefix: str = "") -> builtins.list[str]:
+        """See ``Storage.list_folders``."""
+        folder = self.root / check_folder(prefix, where=str(self.root))
+        with filesystem_errors(str(folder)), suppress(FileNotFoundError):
+            return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+        return []
+
+    def upload(self, source: Path, key: str) -> None:
+        """See ``Storage.upload``."""
+        with filesystem_errors(str(source)):
+            stream = source.open("rb")
+        _copy(stream, self._path(key))
+
+    def download(self, key: str, target: Path) -> None:
+        """See ``Storage.download``."""
+        _copy(self._open(key), target)
+
+    def delete(self, key: str) -> None:
+        """See ``Storage.delete``."""
+        path = self._path(key)
+        with filesystem_errors(str(path)), suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            path.unlink()
+
+    def delete_tree(self, prefix: str) -> None:
+        """See ``Storage.delete_tree``."""
+        folder = self._path(prefix.removesuffix("/"))
+        with filesystem_errors(str(folder)), suppress(FileNotFoundError, NotADirectoryError):
+            shutil.rmtree(folder)
+
+    def _path(self, key: str) -> Path:
+        return self.root / check_key(key, where=str(self.root))
+
+
+def _token(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _info(key: str, stat: os.stat_result) -> ObjectInfo:
+    return ObjectInfo(
+        key=key,
+        size=stat.st_size,
+        etag=f"{stat.st_size:x}-{stat.st_mtime_ns:x}-{stat.st_ino:x}",
+        modified=datetime.fromtimestamp(stat.st_mtime, UTC),
+    )
+
+
+def _unless_missing(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
+def _copy(source: BinaryIO, target: Path) -> None:
+    with source, filesystem_errors(str(target)):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _replace(target, lambda copy: shutil.copyfileobj(source, copy, 1 << 20))
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of that folder. The lock file stays: deleting it would let two writers hold two locks."""
+    with (folder / _LOCK).open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _replace(path: Path, fill: Callable[[BinaryIO], object]) -> None:
+    """Make a file appear with the content that ``fill`` writes, on disk before anybody sees it."""
+    temporary = path.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}")
+    try:
+        with temporary.open("xb") as stream:
+            fill(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,87 @@
+"""What the rest of the package asks of a place that holds objects. A folder and a bucket both answer it.
+
+A key is a relative path with ``/`` between its parts. Every error is one of ``retrainer.errors``:
+``NotFoundError`` for a key that holds nothing, ``PreconditionFailed`` for a conditional write that lost,
+``ResourceError`` for a full disk or a missing permission on a folder, ``StorageError`` for the rest.
+"""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """One object of a listing.
+
+    :ivar key: relative to the storage.
+    :ivar size: bytes.
+    :ivar etag: changes when the content does. For telling two states apart only: a conditional write takes
+        the token of ``read_with_etag`` or ``write``, which on a folder is another one.
+    :ivar modified: when it was written, in UTC, by the clock of the storage.
+    """
+
+    key: str
+    size: int
+    etag: str
+    modified: datetime
+
+
+class Storage(Protocol):
+    """Objects below one folder or one prefix of a bucket.
+
+    Readers see an object as a whole or not at all. A key that is written under conditions must never be
+    written without: only then is the write that wins the only one.
+    """
+
+    @property
+    def url(self) -> str:
+        """The place, as ``open_storage`` takes it."""
+
+    def read(self, key: str) -> bytes:
+        """The content. For small objects; ``download`` is for the others."""
+
+    def read_with_etag(self, key: str) -> tuple[bytes, str]:
+        """The content, and the token that ``write(if_match=...)`` takes."""
+
+    def write(self, key: str, data: bytes, *, if_match: str | None = None, if_absent: bool = False) -> str:
+        """Write a small object as a whole.
+
+        :param if_match: only while the object is still the one with that token.
+        :param if_absent: only while there is no such object.
+        :return: the token of what was written.
+        :raises PreconditionFailed: the condition does not hold. In a bucket it may be this very write that took
+            effect, where the first answer was lost and the request repeated: a caller that cares reads and compares.
+        """
+
+    def exists(self, key: str) -> bool:
+        """Whether there is an object of that key; a folder is none."""
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """All objects whose key starts with ``prefix``, at any depth, sorted by key."""
+
+    def list_folders(self, prefix: str = "") -> builtins.list[str]:
+        """Names of the folders directly in the folder ``prefix``, sorted."""
+
+    def upload(self, source: Path, key: str) -> None:
+        """Copy a local file to that key, replacing what is there."""
+
+    def download(self, key: str, target: Path) -> None:
+        """Copy an object to a local file, which appears as a whole. Missing folders are made."""
+
+    def delete(self, key: str) -> None:
+        """Delete an object, if it is there."""
+
+    def delete_tree(self, prefix: str) -> None:
+        """Delete every object in the folder ``prefix``, if it is there."""
+
+    def local_path(self, key: str = "") -> Path | None:
+        """The path of that key on this machine, there or not; ``None`` for a bucket."""
+
+    def where(self, key: str = "") -> str:
+        """That key in the words of an error message."""

@@ -1,0 +1,21 @@
+"""Published models in a folder or a bucket: immutable versions, channels that point at them, a history of each move."""
+
+from retrainer.store.bundle import BundleInfo, GoldenRow, PrecisionEntry
+from retrainer.store.channels import Pointer
+from retrainer.store.history import HistoryEntry
+from retrainer.store.manifest import FileEntry, Manifest
+from retrainer.store.store import ModelStore, Published, Store, VersionInfo
+
+__all__ = [
+    "BundleInfo",
+    "FileEntry",
+    "GoldenRow",
+    "HistoryEntry",
+    "Manifest",
+    "ModelStore",
+    "Pointer",
+    "PrecisionEntry",
+    "Published",
+    "Store",
+    "VersionInfo",
+]

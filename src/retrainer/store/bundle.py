@@ -1,0 +1,58 @@
+"""What a bundle folder says about itself: ``bundle.json`` and ``golden.jsonl``.
+
+Export writes them, the store carries them, the client reads them. Not here: how a graph is run.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, FiniteFloat
+
+from retrainer.records import Record
+from retrainer.store.names import FileName
+
+
+class PrecisionEntry(Record):
+    """One graph of a bundle.
+
+    :ivar file: its path in the bundle: ``onnx/model.onnx``, ``onnx/model_int8.onnx``.
+    :ivar weight_types: ONNX type name -> number of initializers of that type, as counted in the file.
+    """
+
+    file: FileName
+    weight_types: dict[str, int]
+
+
+class BundleInfo(Record):
+    """``bundle.json``: all that a client needs to feed the graphs and to name their outputs.
+
+    :ivar labels: in the order of the logits.
+    :ivar max_length: tokens a text is cut to, special tokens included.
+    :ivar inputs: names of the graph's inputs, in order.
+    :ivar precisions: ``fp32``, ``int8`` -> graph.
+    :ivar tie_margin: difference of the two best probabilities below which the golden rows do not ask which label won.
+    """
+
+    format_version: Literal[1] = 1
+    task: str
+    labels: tuple[str, ...] = Field(min_length=1)
+    max_length: int = Field(ge=1)
+    inputs: tuple[str, ...]
+    pad_token_id: int
+    pad_token_type_id: int = 0
+    padding_side: Literal["right", "left"] = "right"
+    precisions: dict[str, PrecisionEntry]
+    tie_margin: FiniteFloat
+
+
+class GoldenRow(Record):
+    """One line of ``golden.jsonl``: a real text and what each graph answered when the bundle was made.
+
+    :ivar text_pair: the second text, for pairs.
+    :ivar logits: precision -> one value a label.
+    """
+
+    text: str
+    text_pair: str | None = None
+    logits: dict[str, tuple[FiniteFloat, ...]]

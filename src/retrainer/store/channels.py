@@ -1,0 +1,92 @@
+"""The pointer of a channel: the only object of a store that is ever replaced, always by compare-and-swap."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import Field
+
+from retrainer.errors import IntegrityError, NotFoundError, PreconditionFailed
+from retrainer.records import Record
+from retrainer.storage import Storage
+from retrainer.store.names import Sha256, is_name, pointer_key
+
+
+class Pointer(Record):
+    """``channels/<channel>.json``.
+
+    :ivar version: the champion.
+    :ivar manifest_sha256: of the champion's ``manifest.json``, byte for byte.
+    :ivar sequence: number of moves so far, this one included; never goes back.
+    :ivar history: SHA-256 of the newest entry of the channel's history.
+    :ivar moved_at: ISO 8601 in UTC.
+    """
+
+    format_version: Literal[1] = 1
+    model: str
+    channel: str
+    version: str
+    manifest_sha256: Sha256
+    sequence: int = Field(ge=1)
+    history: Sha256
+    moved_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A channel as it was read: what a move of it is compared against.
+
+    :ivar pointer: ``None`` while the channel has no champion.
+    :ivar etag: the storage's token of the pointer.
+    """
+
+    pointer: Pointer | None
+    etag: str | None
+
+    @property
+    def version(self) -> str | None:
+        """The champion."""
+        return self.pointer.version if self.pointer else None
+
+
+def read_pointer(storage: Storage, model: str, channel: str) -> Seen:
+    """The channel as it stands, in one request.
+
+    :raises IntegrityError: what lies there is no pointer of that channel.
+    """
+    key = pointer_key(model, channel)
+    try:
+        data, etag = storage.read_with_etag(key)
+    except NotFoundError:
+        return Seen(None, None)
+    pointer = Pointer.from_json(data, where=storage.where(key))
+    if (pointer.model, pointer.channel) != (model, channel):
+        raise IntegrityError(
+            f"is the pointer of channel '{pointer.channel}' of '{pointer.model}'",
+            where=storage.where(key),
+            hint="the store was altered; restore the pointer from a backup",
+        )
+    return Seen(pointer, etag)
+
+
+def swap_pointer(storage: Storage, seen: Seen, pointer: Pointer) -> bool:
+    """Move the channel, if it still is as it was seen.
+
+    :return: whether it moved; ``False`` means that somebody else moved it first.
+    """
+    key = pointer_key(pointer.model, pointer.channel)
+    data = pointer.to_pretty_json().encode()
+    try:
+        storage.write(key, data, if_match=seen.etag, if_absent=seen.etag is None)
+    except PreconditionFailed:
+        # A request whose answer was lost is repeated, and then loses against itself.
+        return read_pointer(storage, pointer.model, pointer.channel).pointer == pointer
+    return True
+
+
+def list_channels(storage: Storage, model: str) -> list[str]:
+    """The channels that a model has ever been published on, sorted."""
+    start = f"{model}/channels/"
+    names = [info.key.removeprefix(start) for info in storage.list(start)]
+    return [name.removesuffix(".json") for name in names if name.endswith(".json") and is_name(name)]

@@ -1,0 +1,125 @@
+"""The history of a channel: a chain of entries, each named by the hash of its bytes and naming the one before.
+
+The pointer names the newest entry, so nobody can edit, drop or reorder one without breaking the chain. An entry
+that no chain reaches was written by a publisher that was killed, or lost a race, before the pointer moved.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from pydantic import Field
+
+from retrainer.errors import IntegrityError, NotFoundError, PreconditionFailed
+from retrainer.records import Record
+from retrainer.storage import Storage
+from retrainer.store.channels import Pointer
+from retrainer.store.names import Sha256, entry_key
+
+Action = Literal["publish", "rollback", "promote"]
+
+
+class HistoryEntry(Record):
+    """``history/<sha256 of its canonical JSON>.json``: one move of one channel's pointer.
+
+    :ivar previous: SHA-256 of the entry before; ``None`` for the first.
+    :ivar sequence: 1 for the first.
+    :ivar from_version: the champion that was replaced.
+    :ivar to_version: the champion since.
+    :ivar actor: who moved it.
+    :ivar reason: why, in words.
+    :ivar decision: digest of the decide artifact, for what the gate promoted.
+    :ivar at: ISO 8601 in UTC.
+    """
+
+    format_version: Literal[1] = 1
+    previous: Sha256 | None
+    sequence: int = Field(ge=1)
+    model: str
+    channel: str
+    action: Action
+    from_version: str | None
+    to_version: str
+    actor: str
+    reason: str
+    decision: str | None
+    at: str
+
+
+def write_entry(storage: Storage, entry: HistoryEntry) -> str:
+    """Add an entry; it counts from the moment that a pointer names it.
+
+    :return: its name, the SHA-256 of its bytes.
+    """
+    data = entry.to_json()
+    name = hashlib.sha256(data).hexdigest()
+    try:
+        storage.write(entry_key(entry.model, name), data, if_absent=True)
+    except PreconditionFailed:
+        pass  # the name is the content: a repeated request, or a second try
+    return name
+
+
+def walk(storage: Storage, pointer: Pointer) -> Iterator[HistoryEntry]:
+    """The entries of a channel, newest first, each checked before it is given out.
+
+    :raises IntegrityError: an entry is missing, was edited, or does not belong where it stands.
+    """
+    name: str | None = pointer.history
+    sequence = pointer.sequence
+    to_version: str | None = pointer.version
+    while name is not None:
+        entry = _read(storage, pointer.model, name)
+        expected = (pointer.model, pointer.channel, sequence, to_version)
+        is_first = (entry.previous is None, entry.from_version is None, sequence == 1)
+        if (entry.model, entry.channel, entry.sequence, entry.to_version) != expected or len(set(is_first)) != 1:
+            raise IntegrityError(
+                f"entry {sequence} of the history of '{pointer.channel}' does not continue the one after it",
+                where=storage.where(entry_key(pointer.model, name)),
+                hint="the store was altered; restore the history or the pointer from a backup",
+            )
+        yield entry
+        name, sequence, to_version = entry.previous, sequence - 1, entry.from_version
+
+
+def _read(storage: Storage, model: str, name: str) -> HistoryEntry:
+    key = entry_key(model, name)
+    try:
+        data = storage.read(key)
+    except NotFoundError:
+        raise IntegrityError(
+            "an entry of the history is missing",
+            where=storage.where(key),
+            hint="restore it from a backup; moves of the pointer do not need it, except a rollback without a target",
+        ) from None
+    if hashlib.sha256(data).hexdigest() != name:
+        raise IntegrityError(
+            "an entry of the history was altered: its content does not match its name",
+            where=storage.where(key),
+            hint="restore it from a backup",
+        )
+    return HistoryEntry.from_json(data, where=storage.where(key))
+
+
+def line_of_champions(entries: Sequence[HistoryEntry]) -> list[str]:
+    """The versions that rollbacks go back through: oldest first, the present champion last.
+
+    A publish or promotion adds a version. A rollback takes away what was added since its target, so that the
+    next one goes further back, and never returns to what was rolled back from.
+
+    :param entries: newest first, as ``walk`` gives them.
+    """
+    line: list[str] = []
+    for entry in reversed(entries):
+        if entry.action != "rollback":
+            line.append(entry.to_version)
+            continue
+        line = line[:-1]
+        if entry.to_version in line:
+            while line[-1] != entry.to_version:
+                line.pop()
+        else:
+            line.append(entry.to_version)
+    return line

@@ -1,0 +1,79 @@
+"""Names in the store and where things lie: models, channels, versions, the keys of the layout.
+
+::
+
+    <model>/versions/<version>/manifest.json     and the files that it lists
+    <model>/channels/<channel>.json
+    <model>/history/<sha256 of the entry>.json
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, StringConstraints
+
+from retrainer.errors import NotFoundError, StorageError
+
+MANIFEST = "manifest.json"
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
+_VERSION = re.compile(r"[0-9a-f]{16}")
+
+
+def _relative_path(path: str) -> str:
+    parts = PurePosixPath(path).parts
+    if not path or path.startswith("/") or "\\" in path or "\0" in path or "/".join(parts) != path or ".." in parts:
+        raise ValueError("must be a relative path with '/' between its parts")
+    return path
+
+
+# A file of a version. It becomes a path below a folder of the reader, so it must never lead out of it.
+FileName = Annotated[str, AfterValidator(_relative_path)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+def is_name(text: str) -> bool:
+    """Whether that may name a model or a channel."""
+    return _NAME.fullmatch(text) is not None
+
+
+def check_name(kind: Literal["model", "channel"], text: str, *, where: str) -> str:
+    """The name itself.
+
+    :raises StorageError: it cannot name a model or a channel.
+    """
+    if not is_name(text):
+        raise StorageError(
+            f"'{text}' cannot name a {kind}",
+            where=where,
+            hint="lower case letters, digits, '.', '_' and '-', starting with a letter or digit, at most 100",
+        )
+    return text
+
+
+def check_version(text: str, *, where: str) -> str:
+    """The version itself.
+
+    :raises NotFoundError: no version can be called that.
+    """
+    if _VERSION.fullmatch(text) is None:
+        raise NotFoundError(f"no version '{text}'", where=where, hint="a version is named by 16 hexadecimal digits")
+    return text
+
+
+def version_key(model: str, version: str, file: str = MANIFEST) -> str:
+    """Where a file of a version lies."""
+    return f"{model}/versions/{version}/{file}"
+
+
+def pointer_key(model: str, channel: str) -> str:
+    """Where the pointer of a channel lies."""
+    return f"{model}/channels/{channel}.json"
+
+
+def entry_key(model: str, sha256: str) -> str:
+    """Where an entry of the history lies."""
+    return f"{model}/history/{sha256}.json"

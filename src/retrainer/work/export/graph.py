@@ -1,0 +1,184 @@
+"""A checkpoint to one ONNX file: traced, cleaned, the same bytes for the same checkpoint.
+
+transformers' exporter is tried first, torch's older one where that cannot trace an architecture. Neither is
+believed: ``parity.py`` measures what comes out.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any, Literal
+
+import onnx
+import onnx_ir
+import torch
+from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
+
+from retrainer.errors import ExportError
+from retrainer.serve.predictor import OUTPUT
+from retrainer.work.export.checkpoint import Checkpoint
+from retrainer.work.export.quiet import quiet
+
+ExporterName = Literal["transformers", "torch-legacy"]
+
+# protobuf ends at 2 GiB; past this the weights go to a second file.
+SINGLE_FILE_BYTES = 1_900_000_000
+DATA_SUFFIX = ".data"
+
+# Two rows of different length, so that both dimensions are seen to vary and padding occurs. Fixed, so that
+# the traced graph depends on the checkpoint alone.
+SAMPLE_TEXTS = ("one two three four five six seven eight nine ten eleven twelve", "one two three")
+
+# What tracing raises for an architecture that it cannot trace.
+_TRACE_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    NotImplementedError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
+def export_graph(checkpoint: Checkpoint, path: Path, *, max_length: int) -> ExporterName:
+    """Write the fp32 graph of a checkpoint: inputs by name, one output, ``logits``, every shape dynamic.
+
+    :return: which exporter made it.
+    :raises ExportError: none could.
+    """
+    sample = _sample(checkpoint, max_length)
+    with quiet():
+        try:
+            graph = _trace(checkpoint, sample)
+            name: ExporterName = "transformers"
+        except _TRACE_ERRORS as first:
+            try:
+                graph = _trace_legacy(checkpoint, sample)
+            except _TRACE_ERRORS as second:
+                raise _untraceable(checkpoint, first, second) from first
+            name = "torch-legacy"
+        _clean(graph, checkpoint)
+        save(graph, path)
+    return name
+
+
+def save(graph: onnx_ir.Model, path: Path) -> None:
+    """Write a graph in one file, or with its weights in a second where one cannot hold them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    weights = sum(
+        value.const_value.nbytes for value in graph.graph.initializers.values() if value.const_value is not None
+    )
+    external = f"{path.name}{DATA_SUFFIX}" if weights > SINGLE_FILE_BYTES else None
+    onnx_ir.save(graph, str(path), external_data=external)
+
+
+def weight_types(path: Path) -> dict[str, int]:
+    """ONNX type name to the number of initializers of that type in a file."""
+    proto = onnx.load(str(path), load_external_data=False)
+    counts = Counter(onnx.TensorProto.DataType.Name(tensor.data_type) for tensor in proto.graph.initializer)
+    return dict(sorted(counts.items()))
+
+
+def _sample(checkpoint: Checkpoint, max_length: int) -> dict[str, torch.Tensor]:
+    encoded = checkpoint.tokenizer(
+        list(SAMPLE_TEXTS), padding=True, truncation=True, max_length=max_length, return_tensors="pt"
+    )
+    return {name: encoded[name] for name in checkpoint.inputs}
+
+
+def _trace(checkpoint: Checkpoint, sample: dict[str, torch.Tensor]) -> onnx_ir.Model:
+    dynamic = torch.export.Dim.DYNAMIC
+    config = OnnxConfig(dynamic=True, dynamic_shapes={name: {0: dynamic, 1: dynamic} for name in sample})
+    return OnnxExporter().export(checkpoint.model, dict(sample), config=config).program
+
+
+class _Positional(torch.nn.Module):
+    """The model with its inputs by position and its logits alone, as torch's older exporter wants it."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        super().__init__()
+        self.model = checkpoint.model
+        self.names = checkpoint.inputs
+
+    def forward(self, *values: torch.Tensor) -> Any:
+        """The logits."""
+        return self.model(**dict(zip(self.names, values, strict=True))).logits
+
+
+def _trace_legacy(checkpoint: Checkpoint, sample: dict[str, torch.Tensor]) -> onnx_ir.Model:
+    with tempfile.TemporaryDirectory(prefix="retrainer-export-") as folder:
+        path = Path(folder) / "model.onnx"
+        torch.onnx.export(
+            _Positional(checkpoint).eval(),
+            tuple(sample[name] for name in checkpoint.inputs),
+            str(path),
+            dynamo=False,
+            input_names=list(checkpoint.inputs),
+            output_names=[OUTPUT],
+            dynamic_axes={
+                **{name: {0: "batch", 1: "sequence"} for name in checkpoint.inputs},
+                OUTPUT: {0: "batch"},
+            },
+            opset_version=17,
+        )
+        return onnx_ir.from_proto(onnx.load(str(path)))
+
+
+def _clean(model: onnx_ir.Model, checkpoint: Checkpoint) -> None:
+    """Name the interface, and drop what depends on where and when the graph was made.
+
+    Exporters write stack traces into the nodes, with the paths of this installation. The shapes that they
+    infer carry dimension names which no longer fit the inputs; onnxruntime infers its own.
+    """
+    graph = model.graph
+    by_name = {value.name: value for value in graph.inputs}
+    missing = [name for name in checkpoint.inputs if name not in by_name]
+    if missing or len(by_name) != len(checkpoint.inputs):
+        raise ExportError(
+            f"the traced graph reads {', '.join(map(str, by_name))} instead of {', '.join(checkpoint.inputs)}",
+            where=str(checkpoint.folder),
+        )
+    for name in checkpoint.inputs:
+        by_name[name].shape = onnx_ir.Shape(["batch", "sequence"])
+    outputs = [value for value in graph.outputs if value.name == OUTPUT]
+    if len(outputs) != 1:
+        raise ExportError("the traced graph gives no logits", where=str(checkpoint.folder))
+    # Others are states for generation, such as XLNet's memories; nobody reads them here.
+    graph.outputs[:] = outputs
+    outputs[0].shape = onnx_ir.Shape(["batch", len(checkpoint.labels)])
+    for node in graph.all_nodes():
+        node.doc_string = None
+        node.metadata_props.clear()
+        for value in node.outputs:
+            value.doc_string = None
+            value.metadata_props.clear()
+            if value is not outputs[0]:
+                value.shape, value.type = None, None
+    for value in (*graph.inputs, *graph.initializers.values()):
+        value.doc_string = None
+        value.metadata_props.clear()
+    model.doc_string = graph.doc_string = None
+    model.metadata_props.clear()
+    graph.metadata_props.clear()
+    graph.name = "retrainer"
+    for function in model.functions.values():
+        function.doc_string = None
+        function.metadata_props.clear()
+
+
+def _untraceable(checkpoint: Checkpoint, first: Exception, second: Exception) -> ExportError:
+    def line(error: Exception) -> str:
+        text = str(error).strip()
+        return text.splitlines()[0] if text else type(error).__name__
+
+    return ExportError(
+        f"a model of type '{checkpoint.model.config.model_type}' cannot be traced: {line(first)}; "
+        f"torch's older exporter: {line(second)}",
+        where=str(checkpoint.folder),
+        hint="choose a base model of another type, such as bert, roberta, distilbert, electra or deberta-v2",
+    )

@@ -1,0 +1,119 @@
+"""Evidence made to order: the tests of the gate say which rows each model gets right."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from retrainer.gate.evidence import CHAMPION, Evidence, Table
+from retrainer.gate.metrics import METRICS
+from retrainer.gate.records import (
+    ChampionEvidence,
+    EvaluationRecord,
+    Latency,
+    ModelEvidence,
+    ParityEvidence,
+    PredictionsFile,
+)
+
+Ints = NDArray[np.int64]
+
+
+class EvidenceMaker:
+    """Builds consistent evidence from true labels and each model's predictions."""
+
+    def scores(self, predictions: Ints, n_labels: int, confidence: float = 0.9) -> NDArray[np.float64]:
+        scores = np.full((predictions.size, n_labels), (1 - confidence) / (n_labels - 1))
+        known = predictions >= 0
+        scores[known, predictions[known]] = confidence
+        scores[~known] = 1 / (n_labels + 1)
+        return scores
+
+    def metrics(self, labels: Ints, scores: NDArray[np.float64], predictions: Ints) -> dict[str, float | None]:
+        values = {name: metric.compute(labels, scores, predictions) for name, metric in METRICS.items()}
+        return {name: float(value) if np.isfinite(value) else None for name, value in values.items()}
+
+    def __call__(
+        self,
+        labels: Ints,
+        predictions: Mapping[str, Ints],
+        *,
+        names: tuple[str, ...] | None = None,
+        characters: Ints | None = None,
+        slices: Mapping[str, NDArray[Any]] | None = None,
+        latency: Mapping[str, float] | None = None,
+        **changes: Any,
+    ) -> Evidence:
+        """:param predictions: ``fp32``, and perhaps ``int8`` and ``champion``, to label indices."""
+        n = labels.size
+        names = names or tuple(f"label {index}" for index in range(int(labels.max(initial=1)) + 1))
+        row_ids = np.array([f"{index:016x}" for index in range(n)])
+        tables, models = {}, {}
+        for model, predicted in predictions.items():
+            scores = self.scores(predicted, len(names))
+            tables[model] = Table(
+                row_ids, labels, predicted, scores, characters, dict(slices or {}), sha256=f"{model:0>64}"
+            )
+            models[model] = ModelEvidence(
+                metrics=self.metrics(labels, scores, predicted),
+                latency_ms=Latency(p50=(latency or {}).get(model, 10.0), p95=20.0),
+                rows_per_second=100.0,
+                size_mb=90.0 if model != "int8" else 25.0,
+                predictions=PredictionsFile(file=f"predictions/{model}.parquet", sha256=f"{model:0>64}"),
+            )
+        champion = models.pop(CHAMPION, None)
+        values: dict[str, Any] = {
+            "model": "news",
+            "task": "text-classification",
+            "labels": names,
+            "digests": {step: step[0] * 64 for step in ("ingest", "train", "export", "evaluate")},
+            "rows": n,
+            "challenger": models,
+            "champion_state": "none" if champion is None else "present",
+            "champion": None
+            if champion is None
+            else ChampionEvidence(**champion.model_dump(), version="0123456789abcdef", labels=names),
+            "parity": {
+                "fp32": ParityEvidence(max_difference=1e-5, tolerance=1e-4, rows=256),
+                **({"int8": ParityEvidence(max_difference=0.3, tolerance=None, rows=256)} if "int8" in models else {}),
+            },
+        }
+        return Evidence(EvaluationRecord(**{**values, **changes}), tables)
+
+    def pair(
+        self,
+        n: int = 1000,
+        *,
+        better: int = 0,
+        worse: int = 0,
+        both_wrong: int = 50,
+        n_labels: int = 3,
+        int8: bool = False,
+        seed: int = 0,
+        **more: Any,
+    ) -> Evidence:
+        """Challenger and champion with exactly so many rows that only one of them gets right."""
+        random = np.random.default_rng(seed)
+        labels = random.permutation(np.arange(n) % n_labels)
+        order = random.permutation(n)
+        challenger, champion = labels.copy(), labels.copy()
+        wrong = (labels + 1) % n_labels
+        only_challenger = order[:better]
+        only_champion = order[better : better + worse]
+        neither = order[better + worse : better + worse + both_wrong]
+        champion[only_challenger] = wrong[only_challenger]
+        challenger[only_champion] = wrong[only_champion]
+        champion[neither] = challenger[neither] = wrong[neither]
+        predictions = {"fp32": challenger, "champion": champion}
+        if int8:
+            predictions["int8"] = challenger.copy()
+        return self(labels, predictions, **more)
+
+
+@pytest.fixture(scope="session")
+def make() -> EvidenceMaker:
+    return EvidenceMaker()

@@ -1,0 +1,104 @@
+"""Metrics: the names, what they compute, and that the form for many matrices computes the same."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+import sklearn.metrics
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import softmax
+
+from retrainer.gate.metrics import METRICS, confusion_matrix
+from retrainer.spec.metric_names import LOWER_IS_BETTER, METRIC_NAMES
+
+
+def draw(seed: int, n: int, n_labels: int, *, foreign: bool = False):
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, n_labels, n)
+    logits = random.normal(size=(n, n_labels))
+    logits[np.arange(n), labels] += 1.0
+    probabilities = softmax(logits, axis=1)
+    predictions = probabilities.argmax(axis=1)
+    if foreign:
+        predictions[random.random(n) < 0.1] = -1
+    return labels, probabilities, predictions
+
+
+def test_the_pipeline_file_knows_the_same_metrics():
+    assert set(METRICS) == set(METRIC_NAMES)
+    assert {name for name, metric in METRICS.items() if not metric.greater_is_better} == LOWER_IS_BETTER
+
+
+def test_against_scikit_learn():
+    labels, probabilities, predictions = draw(1, 400, 4)
+    expected = {
+        "accuracy": sklearn.metrics.accuracy_score(labels, predictions),
+        "f1": sklearn.metrics.f1_score(labels, predictions, average="macro"),
+        "precision": sklearn.metrics.precision_score(labels, predictions, average="macro"),
+        "recall": sklearn.metrics.recall_score(labels, predictions, average="macro"),
+        "mcc": sklearn.metrics.matthews_corrcoef(labels, predictions),
+        "auroc": sklearn.metrics.roc_auc_score(labels, probabilities, multi_class="ovr", average="macro"),
+        "log_loss": sklearn.metrics.log_loss(labels, probabilities),
+    }
+    for name, value in expected.items():
+        assert METRICS[name].compute(labels, probabilities, predictions) == pytest.approx(value, abs=1e-12), name
+
+
+def test_binary_f1_is_that_of_the_last_label():
+    labels, probabilities, predictions = draw(2, 300, 2)
+    value = METRICS["f1_binary"].compute(labels, probabilities, predictions)
+    assert value == pytest.approx(sklearn.metrics.f1_score(labels, predictions))
+    assert math.isnan(METRICS["f1_binary"].compute(*draw(2, 300, 3)))
+
+
+def test_calibration_error_by_hand():
+    labels = np.array([0, 0, 0, 1])
+    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.3, 0.7], [0.4, 0.6]])
+    predictions = probabilities.argmax(axis=1)
+    # One bin for 0.9 (both right), one each for 0.7 (wrong) and 0.6 (right).
+    assert METRICS["ece"].compute(labels, probabilities, predictions) == pytest.approx((0.2 + 0.7 + 0.4) / 4)
+
+
+def test_labels_that_no_row_has_do_not_count():
+    labels = np.array([0, 0, 1, 1])
+    probabilities = np.full((4, 3), 1 / 3)
+    predictions = np.array([0, 0, 1, 2])
+    f1 = METRICS["f1"].compute(labels, probabilities, predictions)
+    assert f1 == pytest.approx((1.0 + 2 / 3) / 2)
+    assert math.isfinite(METRICS["auroc"].compute(labels, probabilities, predictions))
+
+
+@pytest.mark.parametrize("name", METRIC_NAMES)
+def test_no_rows_have_no_value(name):
+    empty = np.empty(0, dtype=np.int64)
+    assert math.isnan(METRICS[name].compute(empty, np.empty((0, 2)), empty))
+
+
+@pytest.mark.parametrize("name", ["mcc", "auroc"])
+def test_a_single_label_leaves_some_metrics_undefined(name):
+    labels = np.zeros(5, dtype=np.int64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert math.isnan(METRICS[name].compute(labels, np.full((5, 2), 0.5), labels))
+
+
+@pytest.mark.parametrize("name", [name for name, metric in METRICS.items() if metric.from_confusion])
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10_000), n=st.integers(1, 60), n_labels=st.integers(2, 5), foreign=st.booleans()
+)
+def test_many_matrices_give_what_rows_give(name, seed, n, n_labels, foreign):
+    labels, probabilities, predictions = draw(seed, n, n_labels, foreign=foreign)
+    metric = METRICS[name]
+    assert metric.from_confusion is not None
+    matrix = confusion_matrix(labels, predictions, n_labels)
+    with warnings.catch_warnings():
+        # scikit-learn remarks on a prediction of -1, which no row has as its label.
+        warnings.simplefilter("ignore", UserWarning)
+        by_rows = metric.compute(labels, probabilities, predictions)
+    by_matrix = metric.from_confusion(np.stack([matrix, 3 * matrix]))
+    np.testing.assert_allclose(by_matrix, [by_rows, by_rows], atol=1e-12)

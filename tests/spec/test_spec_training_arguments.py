@@ -1,0 +1,220 @@
+"""The names and values under ``training``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from retrainer.errors import PipelineError
+from retrainer.spec import Pipeline, json_schema, parse_pipeline
+from retrainer.spec.metric_names import LOWER_IS_BETTER, METRIC_NAMES
+from retrainer.spec.renamed_arguments import ELSEWHERE, OWNED, REMOVED, RENAMED
+from retrainer.spec.training_arguments import LISTING, known_arguments, settable_arguments
+
+# What TrainingArguments accepted in 4.20, 4.40 and 4.57 and no longer does.
+OF_OLDER_VERSIONS = """
+_n_gpu adafactor dispatch_batches evaluation_strategy fp16_backend fp16_opt_level fsdp_min_num_params
+fsdp_transformer_layer_cls_to_wrap group_by_length half_precision_backend include_inputs_for_metrics
+include_tokens_per_second jit_mode_eval logging_dir mp_parameters no_cuda overwrite_output_dir past_index
+per_gpu_eval_batch_size per_gpu_train_batch_size push_to_hub_model_id push_to_hub_organization push_to_hub_token
+ray_scope save_safetensors sharded_ddp split_batches torchdynamo tpu_metrics_debug tpu_num_cores use_ipex
+use_legacy_prediction_loop use_mps_device warmup_ratio xpu_backend
+""".split()  # noqa: SIM905
+
+
+def pipeline(training: Any) -> Pipeline:
+    return parse_pipeline(
+        {
+            "name": "x",
+            "dataset": {"train": "d.csv"},
+            "model": {"base": "m"},
+            "publish": {"store": "s"},
+            "training": training,
+        }
+    )
+
+
+def complaint(**training: Any) -> str:
+    with pytest.raises(PipelineError) as caught:
+        pipeline(training)
+    return caught.value.message
+
+
+def test_the_listing_is_what_transformers_has():
+    from retrainer.work.list_training_arguments import listing, render
+
+    assert json.loads(LISTING.read_text()) == listing(), "run python -m retrainer.work.list_training_arguments"
+    assert LISTING.read_text() == render()
+
+
+def test_transformers_takes_what_the_listing_describes(tmp_path):
+    from transformers import TrainingArguments
+
+    values = {
+        name: argument["choices"][0] if argument["choices"] else argument["default"]
+        for name, argument in known_arguments().items()
+        if name in settable_arguments() and not name.startswith(("fsdp", "deepspeed", "lr_scheduler"))
+    }
+    checked = pipeline({name: value for name, value in values.items() if value is not None}).training.arguments
+    plain = {name: value for name, value in checked.items() if not name.startswith(("ddp", "dataloader"))}
+    TrainingArguments(output_dir=str(tmp_path), use_cpu=True, **{k: v for k, v in plain.items() if k != "use_cpu"})
+
+
+def test_every_name_belongs_to_one_place():
+    known = set(known_arguments())
+    assert set(OF_OLDER_VERSIONS).isdisjoint(known)
+    assert set(OF_OLDER_VERSIONS) <= set(RENAMED) | set(REMOVED) | set(OWNED)
+    for mapping in (RENAMED, REMOVED, ELSEWHERE):
+        assert known.isdisjoint(mapping)
+    assert set(settable_arguments()).isdisjoint(OWNED)
+
+
+def test_what_an_old_name_became_exists():
+    for name, new in RENAMED.items():
+        assert new.split("'")[1].split(":")[0] in known_arguments(), name
+
+
+@pytest.mark.parametrize("name", OF_OLDER_VERSIONS)
+def test_old_names_are_explained(name: str):
+    message = complaint(**{name: 1})
+    assert any(words in message for words in ("today it is", "no longer has", "sets"))
+
+
+def test_old_names_name_the_new():
+    assert "today it is 'eval_strategy'" in complaint(evaluation_strategy="epoch")
+    assert "'per_device_train_batch_size'" in complaint(per_gpu_train_batch_size=8)
+    assert "'use_cpu'" in complaint(no_cuda=True)
+    assert "train_sampling_strategy: group_by_length" in complaint(group_by_length=True)
+    assert "processing_class" in complaint(tokenizer="x")
+    assert "'warmup_steps'" in complaint(warmup_ratio=0.1)
+
+
+def test_unknown_names_are_corrected():
+    assert "did you mean 'learning_rate'?" in complaint(learning_rte=1e-4)
+    assert "write 'per_device_train_batch_size'" in complaint(batch_size=4)
+    assert "'max_length' under 'model'" in complaint(max_length=4)
+    assert "did you mean 'eval_strategy'?" in complaint(evaluation_stratgy="epoch")
+
+
+@pytest.mark.parametrize("name", sorted(OWNED))
+def test_what_retrainer_sets_is_refused(name: str):
+    assert complaint(**{name: True}).startswith(f"training.{name}: retrainer sets '{name}' itself: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("learning_rate", "fast", "expected a number, found 'fast' (text)"),
+        ("learning_rate", 0, "must be above 0, found 0"),
+        ("learning_rate", float("nan"), "expected a number, found nan"),
+        ("learning_rate", True, "expected a number, found true"),
+        ("learning_rate", None, "expected a number, found nothing (null)"),
+        ("per_device_train_batch_size", 0, "must be at least 1"),
+        ("per_device_train_batch_size", 2.5, "expected a whole number, found 2.5 (a number)"),
+        ("bf16", 1, "expected true or false, found 1"),
+        ("eval_strategy", "epochs", "'epochs' is not one of no, steps, epoch; did you mean 'epoch'?"),
+        ("train_sampling_strategy", "grouped", "is not one of random, sequential, group_by_length"),
+        ("lr_scheduler_type", "cosin", "did you mean 'cosine'?"),
+        ("lr_scheduler_kwargs", "a.json", "expected a mapping, found 'a.json' (text)"),
+        ("label_smoothing_factor", 1.0, "must be below 1"),
+        ("report_to", [1], "expected a list of texts or text, found a list"),
+        ("early_stopping_patience", 0, "must be at least 1"),
+        ("early_stopping_patience", "x", "expected a whole number, found 'x' (text)"),
+        ("parallelism_config", {}, "cannot be written in a file"),
+        (
+            "metric_for_best_model",
+            "eval_acc",
+            "neither loss nor one of metrics (accuracy, f1); did you mean 'accuracy'?",
+        ),
+    ],
+)
+def test_wrong_values(name: str, value: Any, message: str):
+    text = complaint(**{name: value})
+    assert text.startswith(f"training.{name}: ")
+    assert message in text
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("learning_rate", "5e-5", 5e-5),
+        ("num_train_epochs", 3.0, 3),
+        ("num_train_epochs", "0.5", 0.5),
+        ("logging_steps", "10", 10),
+        ("bf16", "yes", True),
+        ("save_total_limit", None, None),
+        ("report_to", ["tensorboard"], ["tensorboard"]),
+        ("report_to", "none", "none"),
+        ("metric_for_best_model", "eval_f1", "eval_f1"),
+        ("metric_for_best_model", "loss", "loss"),
+        ("lr_scheduler_kwargs", {"num_cycles": 2}, {"num_cycles": 2}),
+        ("eval_strategy", "no", "no"),
+        ("include_num_input_tokens_seen", True, True),
+    ],
+)
+def test_right_values(name: str, value: Any, expected: Any):
+    arguments = pipeline({name: value}).training.arguments
+    assert arguments == {name: expected}
+    assert type(arguments[name]) is type(expected)
+
+
+def test_flat_and_packed_are_the_same():
+    flat = pipeline({"seed": 1, "early_stopping_patience": 2})
+    assert pipeline(flat.training.model_dump()) == flat
+    assert pipeline(None).training.arguments == {}
+    assert "expected a mapping" in complaint(arguments=3)
+
+
+def test_metrics_are_those_of_the_gate():
+    from retrainer.gate.metrics import METRICS
+
+    assert set(METRIC_NAMES) == set(METRICS)
+    assert {name for name, metric in METRICS.items() if not metric.greater_is_better} == LOWER_IS_BETTER
+
+
+def test_schema_has_no_references_and_flat_training():
+    schema = json_schema()
+    text = json.dumps(schema)
+    assert "$ref" not in text
+    assert "$defs" not in text
+    training = schema["properties"]["training"]["properties"]
+    assert set(training) == set(settable_arguments())
+    assert training["eval_strategy"]["enum"] == ["no", "steps", "epoch"]
+    assert training["learning_rate"]["type"] == "number"
+    assert "hub" in schema["properties"]["dataset"]["properties"]
+
+
+def described(schema: dict[str, Any], path: str = "") -> list[str]:
+    missing = []
+    for name, inner in schema.get("properties", {}).items():
+        if not inner.get("description"):
+            missing.append(f"{path}{name}")
+        missing += described(inner, f"{path}{name}.")
+    return missing
+
+
+def test_every_key_is_described():
+    assert described(json_schema()) == []
+
+
+def test_the_schema_agrees_with_the_records():
+    jsonschema = pytest.importorskip("jsonschema")
+    valid = {
+        "name": "x",
+        "dataset": {"train": "d.csv", "text": ["a", "b"]},
+        "task": "text-pair-classification",
+        "model": {"base": "m"},
+        "publish": {"store": "s"},
+        "training": {"seed": 1, "early_stopping_patience": 2},
+    }
+    jsonschema.validate(valid, json_schema())
+    hub = {**valid, "dataset": {"hub": {"path": "glue"}, "text": ["a", "b"]}}
+    jsonschema.validate(hub, json_schema())
+    parse_pipeline(hub)
+    for wrong in ({"training": {"sede": 1}}, {"dataset": {"text": "a"}}, {"export": {"precisions": ["fp64"]}}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({**valid, **wrong}, json_schema())
+        with pytest.raises(PipelineError):
+            parse_pipeline({**valid, **wrong})
