@@ -77,9 +77,7 @@ class AirflowServer:
         self._sessions: set[int] = set()
         self._open = ExitStack()
 
-    def _variables(
-        self, dags: Path, plugins: Path | None, more: Mapping[str, str]
-    ) -> dict[str, str]:
+    def _variables(self, dags: Path, plugins: Path | None, more: Mapping[str, str]) -> dict[str, str]:
         bin_folder = Path(sys.executable).parent
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW__")}
         return {
@@ -135,9 +133,7 @@ class AirflowServer:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ServerError(
-                f"another program runs the Airflow in {self.home}; stop it first"
-            ) from None
+            raise ServerError(f"another program runs the Airflow in {self.home}; stop it first") from None
         self._end_all()  # what a program that was killed has left
         self._passwords.write_text(json.dumps({USER: secrets.token_urlsafe(9)}))
         self._passwords.chmod(0o600)

@@ -63,9 +63,7 @@ class RestClient:
 
         :raises ApiError: wrong user or password.
         """
-        answer = httpx.post(
-            f"{url}/auth/token", json={"username": user, "password": password}, timeout=TIMEOUT
-        )
+        answer = httpx.post(f"{url}/auth/token", json={"username": user, "password": password}, timeout=TIMEOUT)
         return cls(url, str(_checked(answer)["access_token"]))
 
     def get(self, path: str, **query: Any) -> Any:

@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
 
 from rich.console import Console
 from rich.markup import escape
@@ -155,9 +154,7 @@ def _nothing_changed(client: RestClient, workspace: Workspace, console: Console)
     console.print(f"\n{escape(report.headline)} [dim]({outcome.seconds:.1f} s)[/dim]", highlight=False)
 
 
-def _where_things_are(
-    client: RestClient, workspace: Workspace, first: RunOutcome, console: Console
-) -> None:
+def _where_things_are(client: RestClient, workspace: Workspace, first: RunOutcome, console: Console) -> None:
     _chapter(console, "Where things are")
     links = {
         name: link
@@ -193,7 +190,7 @@ def _report(outcome: RunOutcome, workspace: Workspace) -> Report:
 def _live_version(workspace: Workspace) -> str | None:
     pipeline = load_pipeline(workspace.pipeline_file)
     pointer = Store.open(str(workspace.store)).model(pipeline.name).pointer(pipeline.publish.channel)
-    return cast("str", pointer.version) if pointer else None
+    return pointer.version if pointer else None
 
 
 def _expect(holds: bool, otherwise: str, report: Report) -> None:

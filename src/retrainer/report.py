@@ -126,8 +126,9 @@ def number(value: Any) -> str:
 
 
 def scores(values: Mapping[str, Any] | None) -> str:
-    """``accuracy 0.9123, f1 0.9077``"""
-    return ", ".join(f"{name} {number(value)}" for name, value in (values or {}).items())
+    """``accuracy 0.9123, f1 0.9077, loss 0.31``: what people look for first comes first."""
+    ordered = sorted((values or {}).items(), key=lambda item: item[0] == "loss")
+    return ", ".join(f"{name} {number(value)}" for name, value in ordered)
 
 
 def _signed(value: Any) -> str:
@@ -179,8 +180,12 @@ def _rows_of(value: Any, *, none: str) -> str:
     """A count, or counts by reason."""
     if isinstance(value, Mapping):
         counts = {name.replace("_", " "): count for name, count in value.items() if count}
-        return f"{sum(counts.values()):,} rows: {_counted(counts)}" if counts else none
-    return f"{number(value)} rows" if value else none
+        return f"{_rows(sum(counts.values()))}: {_counted(counts)}" if counts else none
+    return _rows(value) if value else none
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count:,} rows"
 
 
 def _counted(counts: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from retrainer.records import sha256_file
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
+MODEL = "tiny-status"
 OPEN = ("open", "clear", "dry", "ready")
 CLOSED = ("closed", "flooded", "muddy", "shut")
 PLACES = ("north", "south", "east", "west", "creek", "mill", "ridge", "loop")
@@ -46,6 +47,32 @@ def cli() -> Cli:
     return retrainer
 
 
+class Workbench:
+    """What tests make: rows, pipeline files, further versions."""
+
+    @staticmethod
+    def rows(path: Path, count: int, *, seed: int, flipped: bool = False) -> None:
+        write_rows(path, count, seed=seed, flipped=flipped)
+
+    @staticmethod
+    def pipeline(folder: Path, base: Path | str, **changes: Any) -> Path:
+        return write_pipeline(folder, base, **changes)
+
+    @staticmethod
+    def variant(store: Path, change: Callable[[Path], None], **fields: Any) -> str:
+        return publish_variant(store, change, **fields)
+
+
+@pytest.fixture(scope="session")
+def bench() -> Workbench:
+    return Workbench()
+
+
+@pytest.fixture(scope="session")
+def one_clear_error() -> Callable[..., None]:
+    return assert_one_clear_error
+
+
 def write_rows(path: Path, count: int, *, seed: int, flipped: bool = False) -> None:
     """Status lines that one word tells apart, every one different."""
     rng = random.Random(seed)
@@ -62,10 +89,10 @@ def write_rows(path: Path, count: int, *, seed: int, flipped: bool = False) -> N
     path.write_text("\n".join(lines) + "\n")
 
 
-def write_pipeline(folder: Path, base: Path, **changes: Any) -> Path:
+def write_pipeline(folder: Path, base: Path | str, **changes: Any) -> Path:
     """A pipeline that trains in seconds; keys of ``changes`` replace whole sections."""
     document: dict[str, Any] = {
-        "name": "tiny-status",
+        "name": MODEL,
         "dataset": {"train": "train.csv", "test": "test.csv", "checks": {"min_rows": 10}},
         "model": {"base": str(base), "max_length": 32},
         "training": {
@@ -86,19 +113,18 @@ def write_pipeline(folder: Path, base: Path, **changes: Any) -> Path:
 
 @dataclass(frozen=True)
 class Published:
-    """A folder in which ``retrainer run`` published once."""
+    """A folder in which ``retrainer run`` published once.
+
+    :param run: its dated folder.
+    :param output: what the command printed.
+    """
 
     folder: Path
     pipeline: Path
     store: Path
-    model: str
-    result: dict[str, Any]
+    run: Path
+    version: str
     output: subprocess.CompletedProcess[str]
-
-    @property
-    def version(self) -> str:
-        version: str = self.result["steps"]["publish"]["summary"]["version"]
-        return version
 
 
 @pytest.fixture(scope="session")
@@ -108,9 +134,12 @@ def published(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Publ
     write_rows(folder / "train.csv", 400, seed=1)
     write_rows(folder / "test.csv", 120, seed=2)
     pipeline = write_pipeline(folder, tiny_bert)
-    output = retrainer("run", pipeline, "--json")
+    output = retrainer("run", pipeline)
     assert output.returncode == 0, output.stderr + output.stdout
-    return Published(folder, pipeline, folder / "store", "tiny-status", json.loads(output.stdout), output)
+    (run,) = (folder / ".retrainer" / "artifacts" / "runs").iterdir()
+    record = json.loads((run / "run.json").read_text())
+    version = record["steps"]["publish"]["summary"]["version"]
+    return Published(folder, pipeline, folder / "store", run, version, output)
 
 
 @pytest.fixture
@@ -121,11 +150,11 @@ def store(published: Published, tmp_path: Path) -> Path:
     return copy
 
 
-def publish_variant(store: Path, model: str, change: Callable[[Path], None], **fields: Any) -> str:
+def publish_variant(store: Path, change: Callable[[Path], None], **fields: Any) -> str:
     """Publish the champion again with changed files, as another version; ``fields`` replace those of its manifest."""
     from retrainer.store import FileEntry, Store
 
-    found = Store.open(str(store)).model(model)
+    found = Store.open(str(store)).model(MODEL)
     champion = found.champion("production")
     assert champion is not None
     folder = store.parent / "variant"
@@ -154,12 +183,7 @@ def publish_variant(store: Path, model: str, change: Callable[[Path], None], **f
     return moved.version
 
 
-def lines_of(output: subprocess.CompletedProcess[str]) -> list[list[str]]:
-    """The cells of a table without a terminal, without its head."""
-    return [line.split("\t") for line in output.stdout.splitlines()[1:]]
-
-
-def assert_one_clear_error(output: subprocess.CompletedProcess[str], *words: Sequence[str] | str) -> None:
+def assert_one_clear_error(output: subprocess.CompletedProcess[str], *words: str) -> None:
     """Exit code 1, an error with these words, and no stack trace."""
     assert output.returncode == 1, output.stdout + output.stderr
     assert "Traceback" not in output.stderr

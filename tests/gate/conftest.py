@@ -33,8 +33,14 @@ class EvidenceMaker:
         scores[~known] = 1 / (n_labels + 1)
         return scores
 
-    def metrics(self, labels: Ints, scores: NDArray[np.float64], predictions: Ints) -> dict[str, float | None]:
-        values = {name: metric.compute(labels, scores, predictions) for name, metric in METRICS.items()}
+    def metrics(
+        self,
+        labels: Ints,
+        scores: NDArray[np.float64],
+        predictions: Ints,
+        measured: tuple[str, ...] = ("accuracy", "f1"),
+    ) -> dict[str, float | None]:
+        values = {name: METRICS[name].compute(labels, scores, predictions) for name in measured}
         return {name: float(value) if np.isfinite(value) else None for name, value in values.items()}
 
     def __call__(
@@ -46,6 +52,7 @@ class EvidenceMaker:
         characters: Ints | None = None,
         slices: Mapping[str, NDArray[Any]] | None = None,
         latency: Mapping[str, float] | None = None,
+        measured: tuple[str, ...] = ("accuracy", "f1"),
         **changes: Any,
     ) -> Evidence:
         """:param predictions: ``fp32``, and perhaps ``int8`` and ``champion``, to label indices."""
@@ -59,7 +66,7 @@ class EvidenceMaker:
                 row_ids, labels, predicted, scores, characters, dict(slices or {}), sha256=f"{model:0>64}"
             )
             models[model] = ModelEvidence(
-                metrics=self.metrics(labels, scores, predicted),
+                metrics=self.metrics(labels, scores, predicted, measured),
                 latency_ms=Latency(p50=(latency or {}).get(model, 10.0), p95=20.0),
                 rows_per_second=100.0,
                 size_mb=90.0 if model != "int8" else 25.0,

@@ -69,9 +69,7 @@ def test_log_loss_difference_has_a_closed_form():
     random = np.random.default_rng(3)
     labels = random.integers(0, 3, 1500)
     first, second = (softmax(random.normal(size=(1500, 3)), axis=1) for _ in range(2))
-    found = standard_error(
-        METRICS["log_loss"], labels, (first, first.argmax(axis=1)), (second, second.argmax(axis=1))
-    )
+    found = standard_error(METRICS["log_loss"], labels, (first, first.argmax(axis=1)), (second, second.argmax(axis=1)))
     losses = log_loss_of_rows(labels, first) - log_loss_of_rows(labels, second)
     variance = sum(losses[labels == label].var() * (labels == label).sum() for label in range(3)) / 1500**2
     assert found == pytest.approx(np.sqrt(variance), rel=0.06)

@@ -82,14 +82,17 @@ def test_too_few_rows_are_said_to_be_too_few(make, policy):
 
 def test_models_that_agree_on_a_handful_of_rows_are_not_proven_equal(make):
     policy = Gate(against_champion=AgainstChampion(margin=0.5))
-    assert codes(decide(policy, make.pair(18, both_wrong=2))) == [ReasonCode.INSUFFICIENT_ROWS]
+    refused = decide(policy, make.pair(18, both_wrong=2))
+    assert codes(refused) == [ReasonCode.INSUFFICIENT_ROWS]
+    assert refused.rows_needed == 20
     assert decide(policy, make.pair(30, both_wrong=2)).promoted
 
 
-@pytest.mark.parametrize("metric", ["f1", "mcc", "auroc", "log_loss", "precision", "recall", "ece"])
+@pytest.mark.parametrize("metric", ["f1", "mcc", "auroc", "log_loss", "precision", "recall"])
 def test_other_metrics_are_compared_by_the_bootstrap(make, metric):
     policy = Gate(against_champion=AgainstChampion(metric=metric, mode="superiority"))
-    better, worse = make.pair(1500, better=150, worse=20), make.pair(1500, better=20, worse=150)
+    better = make.pair(1500, better=150, worse=20, measured=(metric,))
+    worse = make.pair(1500, better=20, worse=150, measured=(metric,))
     assert decide(policy, better).promoted
     refused = decide(policy, worse)
     assert codes(refused) == [ReasonCode.WORSE_THAN_CHAMPION]
@@ -99,13 +102,21 @@ def test_other_metrics_are_compared_by_the_bootstrap(make, metric):
 
 def test_the_first_model_needs_its_floors_only(make):
     labels = np.arange(600) % 3
-    evidence = make(labels, {"fp32": np.where(np.arange(600) < 60, (labels + 1) % 3, labels)})
+    predictions = np.where(np.arange(600) < 60, (labels + 1) % 3, labels)
+    evidence = make(labels, {"fp32": predictions}, measured=("accuracy", "log_loss"))
     receipt = decide(Gate(floors={"accuracy": 0.9, "log_loss": 1.0}), evidence)
     assert receipt.promoted
     assert receipt.champion_version is None
     assert receipt.comparison is None
     assert any("comparison skipped" in note for note in receipt.notes)
     assert codes(decide(Gate(floors={"accuracy": 0.91}), evidence)) == [ReasonCode.FLOOR_MISSED]
+
+
+def test_a_first_model_without_floors_says_how_little_was_checked(make):
+    labels = np.arange(300) % 3
+    receipt = decide(Gate(), make(labels, {"fp32": labels}))
+    assert receipt.promoted
+    assert any("sets no floor" in note for note in receipt.notes)
 
 
 def test_a_champion_with_another_label_set_is_compared_on_all_rows(make):
@@ -135,7 +146,10 @@ def test_all_reasons_are_collected(make):
         against_champion=AgainstChampion(),
         budgets=Budgets(p95_latency_ms=1, size_mb=1, max_latency_ratio=0.5),
     )
-    receipt = decide(policy, make.pair(2000, better=0, worse=200, challenger_withdrawn=True))
+    receipt = decide(
+        policy,
+        make.pair(2000, worse=200, challenger_withdrawn=True, measured=("accuracy", "f1", "ece")),
+    )
     assert codes(receipt) == [
         ReasonCode.CHALLENGER_WITHDRAWN,
         *[ReasonCode.FLOOR_MISSED] * 3,
@@ -157,7 +171,7 @@ def test_a_confident_floor_judges_the_bound(make, metric):
 
 
 def test_a_confident_ceiling_judges_the_upper_bound(make):
-    evidence = make.pair(300, both_wrong=30)
+    evidence = make.pair(300, both_wrong=30, measured=("log_loss",))
     value = evidence.record.challenger["fp32"].metrics["log_loss"]
     policy = Gate(floors={"log_loss": value + 0.001}, against_champion=None, confident=True)
     receipt = decide(policy, evidence)
@@ -281,7 +295,7 @@ def shuffled(evidence: Evidence, seed: int) -> Evidence:
 @pytest.mark.parametrize("metric", ["accuracy", "f1", "auroc", "ece"])
 def test_neither_a_second_time_nor_another_order_of_rows_changes_a_byte(make, metric):
     policy = Gate(floors={"accuracy": 0.5}, against_champion=AgainstChampion(metric=metric), confident=True)
-    evidence = make.pair(400, better=20, worse=15, int8=True)
+    evidence = make.pair(400, better=20, worse=15, int8=True, measured=("accuracy", metric))
     receipt = decide(policy, evidence).to_json()
     assert decide(policy, evidence).to_json() == receipt
     for seed in range(3):

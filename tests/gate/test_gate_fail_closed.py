@@ -29,7 +29,13 @@ def sound(make: Any) -> Evidence:
     n = 1200
     regions = np.array([("north", "south")[index % 2] for index in range(n)])
     evidence: Evidence = make.pair(
-        n, better=30, worse=10, int8=True, characters=np.arange(n) % 97 + 5, slices={"region": regions}
+        n,
+        better=30,
+        worse=10,
+        int8=True,
+        characters=np.arange(n) % 97 + 5,
+        slices={"region": regions},
+        measured=("accuracy", "f1", "mcc"),
     )
     return evidence
 
@@ -256,7 +262,7 @@ def test_no_combination_of_faults_is_promoted(make, faults):
         (Gate(against_champion=None, budgets=Budgets(size_mb=1000)), R.POLICY_EMPTY),
         (Gate(floors={"accurracy": 0.1}), R.METRIC_UNKNOWN),
         (Gate(against_champion=AgainstChampion(metric="bleu")), R.METRIC_UNKNOWN),
-        (Gate(floors={"f1_binary": 0.1}), R.METRIC_UNDEFINED),
+        (Gate(floors={"recall": 0.1}), R.METRIC_MISSING),
         (Gate(slices=Slices(by=("author",))), R.SLICE_MISSING),
     ],
 )
@@ -264,6 +270,13 @@ def test_each_faulty_policy_is_refused_for_its_own_reason(make, policy, code):
     receipt = decide(policy, sound(make))
     assert receipt.verdict == "refuse"
     assert code in {reason.code for reason in receipt.reasons}
+
+
+def test_a_metric_that_has_no_value_on_these_rows(make):
+    labels = np.arange(300) % 3
+    evidence = make(labels, {"fp32": labels}, measured=("f1_binary",))
+    receipt = decide(Gate(floors={"f1_binary": 0.1}), evidence)
+    assert [reason.code for reason in receipt.reasons] == [R.METRIC_UNDEFINED]
 
 
 @pytest.mark.parametrize("state", ["none", "unreadable"])

@@ -88,9 +88,7 @@ def test_a_single_label_leaves_some_metrics_undefined(name):
 
 @pytest.mark.parametrize("name", [name for name, metric in METRICS.items() if metric.from_confusion])
 @settings(max_examples=40, deadline=None)
-@given(
-    seed=st.integers(0, 10_000), n=st.integers(1, 60), n_labels=st.integers(2, 5), foreign=st.booleans()
-)
+@given(seed=st.integers(0, 10_000), n=st.integers(1, 60), n_labels=st.integers(2, 5), foreign=st.booleans())
 def test_many_matrices_give_what_rows_give(name, seed, n, n_labels, foreign):
     labels, probabilities, predictions = draw(seed, n, n_labels, foreign=foreign)
     metric = METRICS[name]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,7 +20,7 @@ keys_and_labels = st.lists(
 shares = st.tuples(st.floats(0, 0.45), st.floats(0.01, 0.45))
 
 
-def arrays(rows):
+def arrays(rows: list[tuple[int, int]]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
     return (
         np.array([key for key, _ in rows], dtype=np.uint64),
         np.array([label for _, label in rows], dtype=np.int64),
@@ -67,9 +68,8 @@ def test_stratified_labels_are_in_every_split(rows, share, seed):
 def test_stratify_changes_nothing_where_every_label_has_plenty():
     keys = np.arange(20_000, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     labels = np.arange(20_000) % 4
-    options = {"validation": 0.1, "test": 0.2, "seed": 42}
-    split = carve(keys, labels, stratify=True, **options)
-    assert (split == carve(keys, labels, stratify=False, **options)).all()
+    split = carve(keys, labels, validation=0.1, test=0.2, seed=42, stratify=True)
+    assert (split == carve(keys, labels, validation=0.1, test=0.2, seed=42, stratify=False)).all()
     assert abs((split == TEST).mean() - 0.2) < 0.01
     assert abs((split == VALIDATION).mean() - 0.1) < 0.01
 

@@ -134,7 +134,7 @@ def test_very_long_texts(tmp_path: Path):
 
 
 def test_quotes_in_a_tsv_either_way(tmp_path: Path):
-    bare = "text\tlabel\n\"To be\" or not\tx\nshe said \"yes\tx\n\"a\ty\nb\"\tx\n"
+    bare = 'text\tlabel\n"To be" or not\tx\nshe said "yes\tx\n"a\ty\nb"\tx\n'
     assert read(write(tmp_path, "a.tsv", bare)).texts[0].to_pylist() == [
         '"To be" or not',
         'she said "yes',
@@ -223,6 +223,7 @@ class TestFoldersOfDatasets:
             assert found.labels.to_pylist() == ["1", "0", None]
             assert found.label_names == ("neg", "pos")
         assert len(read(tmp_path / "two", split="test")) == 1
+        assert "cannot be read: " in refused(tmp_path / "two", split="nope").message
         rows.to_parquet(tmp_path / "rows.parquet")
         assert read(tmp_path / "rows.parquet").label_names == ("neg", "pos")
 

@@ -88,7 +88,7 @@ def test_what_is_not_there_names_what_is(tmp_path: Path):
 def test_unknown_formats(tmp_path: Path):
     with pytest.raises(DataError, match=r"'.xlsx' is no known format; known are csv, tsv, jsonl"):
         names(write(tmp_path / "a.xlsx"))
-    with pytest.raises(DataError, match="write one JSON object a line and call it .jsonl"):
+    with pytest.raises(DataError, match=r"write one JSON object a line and call it .jsonl"):
         names(write(tmp_path / "a.json"))
     with pytest.raises(DataError, match="no known format"):
         names(write(tmp_path / "data"))
@@ -97,22 +97,22 @@ def test_unknown_formats(tmp_path: Path):
 def test_no_permission(tmp_path: Path):
     folder = tmp_path / "closed"
     path = write(folder / "a.csv")
-    os.chmod(path, 0)
+    path.chmod(0)
     for parent in (tmp_path, *tmp_path.parents[:3]):
         if parent != Path("/tmp") and parent.name.startswith(("pytest", "test")):
-            os.chmod(parent, 0o755)
+            parent.chmod(0o755)
     with without_rights():
         file = expand([str(path)])[0]
         with pytest.raises(DataError, match="no permission to read it"):
             file.fingerprint()
         with pytest.raises(DataError, match="no permission to read it"):
             read_columns(file)
-    os.chmod(folder, 0)
+    folder.chmod(0)
     with without_rights():
         for place in (path, folder):
             with pytest.raises(DataError, match="no permission to read"):
                 names(place)
-    os.chmod(folder, 0o755)
+    folder.chmod(0o755)
 
 
 def test_the_fingerprint_is_of_content_not_of_place(tmp_path: Path):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from retrainer.airflow.assets import data_assets, model_asset
     from retrainer.airflow.dag_builder import retrain_dag
     from retrainer.airflow.dag_folder import build_dags
+    from retrainer.airflow.operate import operate_dag
     from retrainer.airflow.operators import (
         EvaluateModelOperator,
         EvaluationGateOperator,
@@ -33,6 +34,7 @@ _MODULES = {
     "build_dags": "dag_folder",
     "data_assets": "assets",
     "model_asset": "assets",
+    "operate_dag": "operate",
     "retrain_dag": "dag_builder",
 }
 
@@ -46,6 +48,7 @@ __all__ = [
     "build_dags",
     "data_assets",
     "model_asset",
+    "operate_dag",
     "retrain_dag",
 ]
 

@@ -55,12 +55,27 @@ def retrain_dag(
     :param dag_kwargs: arguments of ``airflow.sdk.DAG`` that replace what is derived from the pipeline.
     :raises PipelineError: the pipeline is wrong, or asks for a schedule that this version cannot keep.
     """
-    record = load(pipeline)
-    where = str(pipeline) if isinstance(pipeline, (str, Path)) else record.name
+    given = str(pipeline) if isinstance(pipeline, Path) else pipeline
+    return dag_of(load(pipeline), given, artifact_root=artifact_root, trainer_python=trainer_python, **dag_kwargs)
+
+
+def dag_of(
+    record: Pipeline,
+    given: PipelineLike,
+    *,
+    artifact_root: str | Path | None = None,
+    trainer_python: str | Path | None = None,
+    **dag_kwargs: Any,
+) -> DAG:
+    """The DAG of a pipeline that is loaded already.
+
+    :param given: what the operators get. A path stays a path: it is short in the UI, and each task reads the file as
+        it is then.
+    """
     arguments: dict[str, Any] = {
         "dag_id": dag_id_of(record.name),
         "dag_display_name": f"retrain {record.name}",
-        "schedule": _schedule(record, where),
+        "schedule": _schedule(record, given if isinstance(given, str) else record.name),
         "start_date": START_DATE,
         "catchup": False,
         "max_active_runs": 1,
@@ -69,8 +84,6 @@ def retrain_dag(
         **dag_kwargs,
         "default_args": {**DEFAULT_ARGS, **dag_kwargs.get("default_args", {})},
     }
-    # A path stays a path: it is short in the UI, and each task reads the file as it is then.
-    given = str(pipeline) if isinstance(pipeline, Path) else pipeline
     common: dict[str, Any] = {
         "pipeline": given,
         "artifact_root": artifact_root,

@@ -8,6 +8,7 @@ cron schedule, so that a pipeline which should have run is red, not silent.
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from airflow.sdk import DAG, BaseOperator, get_parsing_context
 from airflow.sdk.exceptions import AirflowFailException
 from pydantic import ValidationError
 
-from retrainer.airflow.dag_builder import START_DATE, dag_id_of, retrain_dag
+from retrainer.airflow.dag_builder import START_DATE, dag_id_of, dag_of
 from retrainer.errors import PipelineError
-from retrainer.spec import load_pipeline, pipeline_files
+from retrainer.spec import Pipeline, load_pipeline, pipeline_files
 from retrainer.spec.model import Schedule
 from retrainer.spec.yaml_reader import read_yaml
 
@@ -56,13 +57,8 @@ def _build(file: Path, wanted: str | None, taken: dict[str, Path], dag_kwargs: d
         dag_id = dag_id_of(pipeline.name)
         if wanted not in (None, dag_id):
             return None
-        if dag_id in taken:
-            raise PipelineError(
-                f"name '{pipeline.name}' makes the DAG {dag_id}, which {taken[dag_id].name} makes already",
-                where=str(file),
-                hint="give the pipeline another name",
-            )
-        return retrain_dag(file, **dag_kwargs)
+        _must_be_new(pipeline, dag_id, file, taken)
+        return dag_of(pipeline, str(file), **dag_kwargs)
     except PipelineError as error:
         dag_id, cron = _salvage(file, taken)
         if wanted not in (None, dag_id):
@@ -71,13 +67,20 @@ def _build(file: Path, wanted: str | None, taken: dict[str, Path], dag_kwargs: d
         return _broken_dag(dag_id, file, str(error), cron)
 
 
+def _must_be_new(pipeline: Pipeline, dag_id: str, file: Path, taken: dict[str, Path]) -> None:
+    if dag_id in taken:
+        raise PipelineError(
+            f"name '{pipeline.name}' makes the DAG {dag_id}, which {taken[dag_id].name} makes already",
+            where=str(file),
+            hint="give the pipeline another name",
+        )
+
+
 def _salvage(file: Path, taken: dict[str, Path]) -> tuple[str, str | None]:
     """DAG id and cron schedule of a wrong file, as far as they can be read."""
     content: Any = None
-    try:
+    with suppress(PipelineError, OSError, UnicodeDecodeError):  # what is wrong is in the error already
         content = read_yaml(file.read_text(), where=str(file)).value
-    except (PipelineError, OSError, UnicodeDecodeError):
-        pass  # what is wrong is in the error already
     content = content if isinstance(content, dict) else {}
     name, schedule = content.get("name"), content.get("schedule")
     dag_id = dag_id_of(name if isinstance(name, str) and name.replace("-", "a").isidentifier() else file.stem)

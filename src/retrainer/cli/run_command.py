@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +15,7 @@ import typer
 
 from retrainer.cli import display
 from retrainer.cli.libraries import require
+from retrainer.errors import IntegrityError
 
 if TYPE_CHECKING:
     from retrainer.report import Report
@@ -26,7 +27,6 @@ ROOT_VARIABLE = "RETRAINER_ARTIFACT_ROOT"
 DEFAULT_ROOT = Path(".retrainer") / "artifacts"
 
 NOT_PUBLISHED = 3
-INTERRUPTED = 130
 STYLES = {"promoted": "bold green", "unchanged": "bold green", "refused": "bold red", "unapproved": "bold yellow"}
 
 
@@ -78,19 +78,20 @@ def run(
     from retrainer.spec import load_pipeline
 
     pipeline = load_pipeline(pipeline_file)
+    _look_ahead(pipeline)
     root = artifact_root(pipeline_file, artifacts)
     if python is None:
         # Said before the data is read, not with a stack trace of the second step.
         require("train", otherwise=", or give --python an interpreter that has it")
     watching = open_display(display.stderr(), plain=plain)
     try:
-        with _ended_by_sigterm(), watching:
+        with _sigterm_interrupts() as signals, watching:
             result = run_pipeline(
                 pipeline, root=root, context=new_context(), observer=watching, python=python, approved=approve
             )
     except KeyboardInterrupt:
         display.stderr().print("interrupted; run it again to go on from the last complete step or checkpoint")
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(128 + (signals or [signal.SIGINT])[0]) from None
     report = make_report(pipeline, result.steps, folder=result.folder)
     if as_json:
         _print_json(pipeline, result, report)
@@ -118,16 +119,29 @@ def artifact_root(pipeline_file: Path, given: str | None) -> str:
     return str(root)
 
 
+def _look_ahead(pipeline: Pipeline) -> None:
+    """Find out now, not after an hour of training, that the base model or the store is not there."""
+    from retrainer import base_model
+    from retrainer.store import Store
+
+    base_model.local_folder(pipeline.model.base)
+    # What cannot be trusted in a store is evidence for the gate, not an error of this run.
+    with suppress(IntegrityError):
+        Store.open(pipeline.publish.store).model(pipeline.name).pointer(pipeline.publish.channel)
+
+
 @contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM ends the run like Ctrl-C does: the step's process goes first."""
+def _sigterm_interrupts() -> Iterator[list[int]]:
+    """SIGTERM ends the run like Ctrl-C does: the step's process goes first. Yields the signals that came."""
+    signals: list[int] = []
 
     def end(number: int, frame: FrameType | None) -> None:
-        sys.exit(128 + number)
+        signals.append(number)
+        raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, end)
     try:
-        yield
+        yield signals
     finally:
         signal.signal(signal.SIGTERM, before)
 

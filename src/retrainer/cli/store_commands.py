@@ -28,7 +28,6 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RECEIPT = "receipt.json"
 DEFAULT_CHANNEL = "production"
 NO_VERSION: dict[str, Any] = {
-    "channel": None,
     "version": None,
     "moves": 0,
     "moved_at": None,
@@ -47,7 +46,7 @@ def register(app: typer.Typer) -> None:
 def models(store: StoreArgument, as_json: JsonOption = False) -> None:
     """List the models of a store and what their channels serve."""
     opened = open_store(store)
-    rows = [row for name in opened.models() for row in _channels(opened.model(name))]
+    rows = [row for name in opened.models() for row in _rows(opened.model(name))]
     if as_json:
         display.print_json(rows)
         return
@@ -55,18 +54,17 @@ def models(store: StoreArgument, as_json: JsonOption = False) -> None:
     display.print_table(columns, [[_cell(row, name.replace(" ", "_")) for name in columns] for row in rows])
 
 
-def _channels(model: ModelStore) -> list[dict[str, Any]]:
-    """A row for each channel; a model that was put there and never published has one without a version."""
-    return [_row(model, channel) for channel in model.channels()] or [{"model": model.name, **NO_VERSION}]
+def _rows(model: ModelStore) -> list[dict[str, Any]]:
+    return [row for channel in model.channels() if (row := _row(model, channel))]
 
 
 def _row(model: ModelStore, channel: str) -> dict[str, Any]:
     """A channel in a list. One that is damaged says so in its line, and does not hide the others."""
-    row = {"model": model.name, **NO_VERSION, "channel": channel}
+    row = {"model": model.name, "channel": channel, **NO_VERSION}
     try:
         pointer = model.pointer(channel)
         if pointer is None:
-            return row
+            return {}
         row |= {"version": pointer.version, "moves": pointer.sequence, "moved_at": pointer.moved_at}
         manifest = model.manifest(pointer.version)
     except (IntegrityError, NotFoundError) as error:
@@ -117,7 +115,7 @@ def _about(manifest: Manifest, serving: list[str]) -> list[tuple[str, str]]:
         ("metrics", scores(manifest.metrics)),
         ("graphs", graphs),
         ("max length", f"{manifest.max_length} tokens"),
-        ("size", f"{sum(entry.size for entry in manifest.files.values()) / 1e6:.1f} MB"),
+        ("size", f"{manifest.size / 1e6:.1f} MB"),
     ]
 
 

@@ -44,6 +44,8 @@ def judge_against_champion(
         return Comparison()
     if record.champion_state == "none":
         findings.note("comparison skipped: the channel has no champion yet")
+        if not policy.floors:
+            findings.note("the gate sets no floor either, so only the export and the budgets were checked")
         return Comparison()
     if rows is None or CHAMPION not in rows.answers or against.metric not in METRICS:
         # Each of these is a reason already, but never rely on that.
@@ -84,6 +86,7 @@ def _read(against: AgainstChampion, interval: Interval, findings: Findings) -> C
         alpha=against.alpha,
     )
     if needed is not None:
+        needed = max(needed, FEWEST_ROWS)
         premise = "if this difference is real" if assumed > 0 else "if the models are equally good"
         seen += f". About {needed:,} rows would be needed to tell, {premise}"
     findings.refuse(ReasonCode.INSUFFICIENT_ROWS, seen)

@@ -165,7 +165,7 @@ def _judge_metrics(
     findings: Findings,
 ) -> None:
     against = policy.against_champion
-    compared = [against.metric] if against else []
+    compared = [against.metric] if against and record.champion_state != "none" else []
     for name, model in record.challenger.items():
         needed = dict.fromkeys([*policy.floors, *compared]) if name == FP32 else {}
         findings.extend(judge_metrics(name, model, scores.get(name, {}), needed))

@@ -127,9 +127,8 @@ def _value_groups(by: str, column: NDArray[Any]) -> list[_Group] | Reason:
 
 def _length_groups(characters: NDArray[np.int64]) -> Iterator[_Group]:
     """Quarters of the rows by length; fewer where many rows are equally long."""
-    edges = np.unique(np.quantile(characters, np.linspace(0, 1, LENGTH_BUCKETS + 1), method="lower"))
-    low = int(edges[0])
-    for edge in edges[1:] if edges.size > 1 else edges:
-        high = int(edge)
+    inner = np.quantile(characters, np.arange(1, LENGTH_BUCKETS) / LENGTH_BUCKETS, method="lower")
+    low = int(characters.min())
+    for high in np.unique([*inner, characters.max()]).tolist():
         yield _Group("length", f"{low}-{high} characters", (characters >= low) & (characters <= high))
         low = high + 1

@@ -61,6 +61,9 @@ def check(evidence: Evidence) -> tuple[Rows | None, list[Reason]]:
     reference = ordered.get(FP32)
     if reference is None:
         return None, reasons
+    if reference.labels.size != record.rows:
+        detail = f"{reference.labels.size} rows were written, while the evaluation counted {record.rows}"
+        reasons.append(_reason(ReasonCode.EVIDENCE_INCONSISTENT, detail))
     answers = {}
     for name, table in ordered.items():
         if not np.array_equal(table.row_ids, reference.row_ids):
@@ -114,9 +117,6 @@ def _table_problems(name: str, table: Table, record: EvaluationRecord) -> list[R
         shape = f"{n} rows of {n_labels} labels need scores of shape {(n, n_labels)}, not {table.scores.shape}"
         return [_reason(ReasonCode.SCORES_INVALID, f"{name}: {shape}")]
     problems = []
-    if n != record.rows:
-        detail = f"{name}: {n} rows, while the evaluation counted {record.rows}"
-        problems.append(_reason(ReasonCode.EVIDENCE_INCONSISTENT, detail))
     repeated = n - np.unique(table.row_ids).size
     if repeated:
         problems.append(_reason(ReasonCode.ROWS_DUPLICATED, f"{name}: {repeated} rows stand more than once"))

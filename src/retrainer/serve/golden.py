@@ -63,9 +63,7 @@ def read_golden(folder: Path) -> tuple[GoldenRow, ...]:
         lines = path.read_bytes().splitlines()
     except OSError as error:
         raise IntegrityError(f"no golden rows: {error.strerror}", where=str(path)) from None
-    return tuple(
-        GoldenRow.from_json(line, where=f"{path}:{number}") for number, line in enumerate(lines, start=1)
-    )
+    return tuple(GoldenRow.from_json(line, where=f"{path}:{number}") for number, line in enumerate(lines, start=1))
 
 
 def text_of(row: GoldenRow) -> Text:

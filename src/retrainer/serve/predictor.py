@@ -208,22 +208,18 @@ def load_tokenizer(folder: Path, max_length: int | None) -> Tokenizer:
 
 def _load_session(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
     try:
-        return onnxruntime.InferenceSession(
-            str(path), session_options(threads), providers=["CPUExecutionProvider"]
-        )
+        return onnxruntime.InferenceSession(str(path), session_options(threads), providers=["CPUExecutionProvider"])
     except _LOAD_ERRORS as error:
         raise IntegrityError(f"not a graph that onnxruntime can run: {error}", where=str(path)) from error
 
 
-def _not_unicode(texts: Sequence[Text], first: int) -> DataError:
+def _not_unicode(texts: Sequence[Any], first: int) -> DataError:
     """The error for the first text that has no UTF-8 form, such as half of a surrogate pair."""
     for position, text in enumerate(texts):
         parts = (text,) if isinstance(text, str) else text
         for part in parts:
             if not isinstance(part, str):
-                return DataError(
-                    f"expected a str, got {type(part).__name__}", where=f"texts[{first + position}]"
-                )
+                return DataError(f"expected a str, got {type(part).__name__}", where=f"texts[{first + position}]")
             try:
                 part.encode()
             except UnicodeEncodeError as error:

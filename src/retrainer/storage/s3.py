@@ -179,10 +179,11 @@ class S3Storage:
     def download(self, key: str, target: Path) -> None:
         """See ``Storage.download``."""
         name = self._key(key)
+        with filesystem_errors(str(target)):
+            target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f"{RESERVED}temporary-{uuid.uuid4().hex}")
         try:
             with s3_errors(self.where(key)), filesystem_errors(str(target)):
-                target.parent.mkdir(parents=True, exist_ok=True)
                 self._client.download_file(self.bucket, name, str(temporary))
                 temporary.replace(target)
         except NotFoundError:

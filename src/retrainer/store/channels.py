@@ -88,5 +88,6 @@ def swap_pointer(storage: Storage, seen: Seen, pointer: Pointer) -> bool:
 def list_channels(storage: Storage, model: str) -> list[str]:
     """The channels that a model has ever been published on, sorted."""
     start = f"{model}/channels/"
-    names = [info.key.removeprefix(start) for info in storage.list(start)]
-    return [name.removesuffix(".json") for name in names if name.endswith(".json") and is_name(name)]
+    files = [info.key.removeprefix(start) for info in storage.list(start)]
+    names = [file.removesuffix(".json") for file in files if file.endswith(".json")]
+    return sorted(name for name in names if is_name(name))

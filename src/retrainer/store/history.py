@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Literal
 
 from pydantic import Field
@@ -55,10 +56,8 @@ def write_entry(storage: Storage, entry: HistoryEntry) -> str:
     """
     data = entry.to_json()
     name = hashlib.sha256(data).hexdigest()
-    try:
+    with suppress(PreconditionFailed):  # the name is the content, so what is there is the same
         storage.write(entry_key(entry.model, name), data, if_absent=True)
-    except PreconditionFailed:
-        pass  # the name is the content: a repeated request, or a second try
     return name
 
 
@@ -72,9 +71,10 @@ def walk(storage: Storage, pointer: Pointer) -> Iterator[HistoryEntry]:
     to_version: str | None = pointer.version
     while name is not None:
         entry = _read(storage, pointer.model, name)
-        expected = (pointer.model, pointer.channel, sequence, to_version)
-        is_first = (entry.previous is None, entry.from_version is None, sequence == 1)
-        if (entry.model, entry.channel, entry.sequence, entry.to_version) != expected or len(set(is_first)) != 1:
+        belongs = (entry.model, entry.channel) == (pointer.model, pointer.channel)
+        continues = (entry.sequence, entry.to_version) == (sequence, to_version)
+        is_first = {sequence == 1, entry.previous is None, entry.from_version is None}
+        if not belongs or not continues or len(is_first) != 1:
             raise IntegrityError(
                 f"entry {sequence} of the history of '{pointer.channel}' does not continue the one after it",
                 where=storage.where(entry_key(pointer.model, name)),

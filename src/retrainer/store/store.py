@@ -7,7 +7,6 @@ deserves to be published (``gate``), and what is done with it (``serve``).
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from retrainer.store.history import Action, HistoryEntry, line_of_champions, wal
 from retrainer.store.manifest import Manifest
 from retrainer.store.names import check_name, is_name, pointer_key
 from retrainer.store.probe import require_conditional_writes
-from retrainer.store.versions import Versions, manifest_bytes
+from retrainer.store.versions import Versions
 
 Check = Callable[[Path], None]
 
@@ -224,11 +223,11 @@ class ModelStore:
         :raises StorageError: the storage cannot be written, or ignores conditional writes.
         """
         seen = self._seen(channel)
-        if seen.version != manifest.version and seen.version != expected:
+        if seen.version not in {manifest.version, expected}:
             raise self._changed(channel, expected, seen.version)
         require_conditional_writes(self._storage, self.name)
         self.put_version(folder, manifest)
-        return self._move(seen, channel, manifest, "publish", actor, reason, decision)
+        return self._move(seen, channel, manifest.version, "publish", actor, reason, decision)
 
     def promote(
         self,
@@ -255,6 +254,7 @@ class ModelStore:
         if version is None:
             raise NotFoundError(f"the channel '{from_channel}' has no champion", where=self._storage.where(self.name))
         seen = self._seen(channel)
+        require_conditional_writes(self._storage, self.name)
         return self._move(seen, channel, self._verified(version, check), "promote", actor, reason, None)
 
     def rollback(
@@ -276,6 +276,7 @@ class ModelStore:
                 where=self._storage.where(self.name),
                 hint=f"channels: {', '.join(self.channels()) or 'none'}",
             )
+        require_conditional_writes(self._storage, self.name)
         target = to if to is not None else self._before(seen.pointer)
         return self._move(seen, channel, self._verified(target, check), "rollback", actor, reason, None)
 
@@ -289,32 +290,31 @@ class ModelStore:
             )
         return line[-2]
 
-    def _verified(self, version: str, check: Check | None) -> Manifest:
-        """The manifest of a version of which every file was read and matched."""
+    def _verified(self, version: str, check: Check | None) -> str:
+        """The version itself, once every file of it was read and matched."""
         with filesystem_errors(tempfile.gettempdir()):
             temporary = tempfile.TemporaryDirectory(prefix="retrainer-verify-")
         with temporary as folder:
-            manifest = self.fetch(version, Path(folder))
+            self.fetch(version, Path(folder))
             if check is not None:
                 check(Path(folder))
-        return manifest
+        return version
 
     def _move(
         self,
         seen: Seen,
         channel: str,
-        manifest: Manifest,
+        version: str,
         action: Action,
         actor: str,
         reason: str,
         decision: str | None,
     ) -> Published:
-        """History entry, then pointer. The manifest's version must be complete."""
-        version = manifest.version
+        """History entry, then pointer. The version must be complete."""
         before = seen.pointer
         if before is not None and before.version == version:
             return self._unmoved(before)
-        require_conditional_writes(self._storage, self.name)
+        manifest_sha256 = self._versions.manifest_sha256(version)
         now = datetime.now(UTC).isoformat(timespec="microseconds")
         sequence = before.sequence + 1 if before else 1
         entry = HistoryEntry(
@@ -335,7 +335,7 @@ class ModelStore:
             model=self.name,
             channel=channel,
             version=version,
-            manifest_sha256=hashlib.sha256(manifest_bytes(manifest)).hexdigest(),
+            manifest_sha256=manifest_sha256,
             sequence=sequence,
             history=name,
             moved_at=now,

@@ -29,24 +29,36 @@ class Versions:
         :raises NotFoundError: there is no such version; an upload that was never completed is none.
         :raises IntegrityError: it was altered.
         """
-        where = self._where(version)
+        manifest, found = self._read(version)
+        if sha256 is not None and found != sha256:
+            raise self._altered(version)
+        return manifest
+
+    def manifest_sha256(self, version: str) -> str:
+        """The hash of the manifest's bytes as they are stored, for a pointer. Errors as of ``manifest``."""
+        return self._read(version)[1]
+
+    def _read(self, version: str) -> tuple[Manifest, str]:
+        where = self._where(check_version(version, where=self._storage.where(self._model)))
         try:
-            data = self._storage.read(self._key(check_version(version, where=self._storage.where(self._model))))
-        except NotFoundError as error:
+            data = self._storage.read(self._key(version))
+        except NotFoundError:
             raise NotFoundError(
                 f"the model '{self._model}' has no version '{version}'",
-                where=error.where,
-                hint=f"retrainer history {self._model} lists what was published",
+                where=where,
+                hint="it was never published here, or its upload was not completed",
             ) from None
         manifest = Manifest.from_json(data, where=where)
-        altered = manifest.version != version or manifest.model != self._model
-        if altered or (sha256 is not None and hashlib.sha256(data).hexdigest() != sha256):
-            raise IntegrityError(
-                "the manifest is not the one that was published",
-                where=where,
-                hint="roll the channel back, or publish the version again after removing its manifest",
-            )
-        return manifest
+        if manifest.version != version or manifest.model != self._model:
+            raise self._altered(version)
+        return manifest, hashlib.sha256(data).hexdigest()
+
+    def _altered(self, version: str) -> IntegrityError:
+        return IntegrityError(
+            "the manifest is not the one that was published",
+            where=self._where(version),
+            hint="roll the channel back; to repair the version, remove its manifest and publish it again",
+        )
 
     def put(self, folder: Path, manifest: Manifest) -> None:
         """Make the version complete: files that are missing, then the manifest. A complete one stays as it is.
@@ -64,7 +76,7 @@ class Versions:
         if stored:
             return
         try:
-            self._storage.write(self._key(version), manifest_bytes(manifest), if_absent=True)
+            self._storage.write(self._key(version), manifest.to_pretty_json().encode(), if_absent=True)
         except PreconditionFailed:
             self.manifest(version)  # somebody else completed the same content, or a request was repeated
 
@@ -127,11 +139,6 @@ class Versions:
 
     def _where(self, version: str, name: str = MANIFEST) -> str:
         return self._storage.where(self._key(version, name))
-
-
-def manifest_bytes(manifest: Manifest) -> bytes:
-    """``manifest.json`` as it is stored: for people, and the same bytes for the same content."""
-    return manifest.to_pretty_json().encode()
 
 
 def matches(path: Path, entry: FileEntry) -> bool:

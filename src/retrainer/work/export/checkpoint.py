@@ -50,8 +50,9 @@ def load_checkpoint(folder: Path, labels: tuple[str, ...]) -> Checkpoint:
     :raises ModelError: it cannot be read, or has no fast tokenizer.
     :raises ExportError: its labels are others, or in another order.
     """
-    verbosity = transformers_logging.get_verbosity()
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
@@ -60,6 +61,8 @@ def load_checkpoint(folder: Path, labels: tuple[str, ...]) -> Checkpoint:
         raise ModelError(f"the checkpoint cannot be loaded: {lines[0]}", where=str(folder)) from error
     finally:
         transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
     if not getattr(tokenizer, "is_fast", False):
         raise ModelError(
             f"{type(tokenizer).__name__} has no fast form, and the published model needs a tokenizer.json",
@@ -106,9 +109,7 @@ def reference_logits(checkpoint: Checkpoint, texts: Sequence[Text], max_length: 
 
     Tokenised by transformers and without any padding: only rows of the same length share a batch.
     """
-    rows = [
-        checkpoint.tokenizer(*_parts(text), truncation=True, max_length=max_length) for text in texts
-    ]
+    rows = [checkpoint.tokenizer(*_parts(text), truncation=True, max_length=max_length) for text in texts]
     by_length: dict[int, list[int]] = defaultdict(list)
     for position, row in enumerate(rows):
         by_length[len(row["input_ids"])].append(position)
@@ -117,10 +118,7 @@ def reference_logits(checkpoint: Checkpoint, texts: Sequence[Text], max_length: 
         for positions in by_length.values():
             for start in range(0, len(positions), REFERENCE_ROWS):
                 chosen = positions[start : start + REFERENCE_ROWS]
-                feed = {
-                    name: torch.tensor([rows[position][name] for position in chosen])
-                    for name in checkpoint.inputs
-                }
+                feed = {name: torch.tensor([rows[position][name] for position in chosen]) for name in checkpoint.inputs}
                 result[chosen] = checkpoint.model(**feed).logits.numpy()
     return result
 

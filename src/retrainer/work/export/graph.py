@@ -14,6 +14,7 @@ from typing import Any, Literal
 import onnx
 import onnx_ir
 import torch
+from onnx_ir.passes import common as common_passes
 from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 
 from retrainer.errors import ExportError
@@ -84,6 +85,11 @@ def weight_types(path: Path) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
+def input_names(path: Path) -> tuple[str, ...]:
+    """What a graph reads, in order."""
+    return tuple(value.name for value in onnx.load(str(path), load_external_data=False).graph.input)
+
+
 def _sample(checkpoint: Checkpoint, max_length: int) -> dict[str, torch.Tensor]:
     encoded = checkpoint.tokenizer(
         list(SAMPLE_TEXTS), padding=True, truncation=True, max_length=max_length, return_tensors="pt"
@@ -97,7 +103,7 @@ def _trace(checkpoint: Checkpoint, sample: dict[str, torch.Tensor]) -> onnx_ir.M
     return OnnxExporter().export(checkpoint.model, dict(sample), config=config).program
 
 
-class _Positional(torch.nn.Module):
+class _Positional(torch.nn.Module):  # type: ignore[misc]  # torch's types are not followed
     """The model with its inputs by position and its logits alone, as torch's older exporter wants it."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
@@ -137,19 +143,21 @@ def _clean(model: onnx_ir.Model, checkpoint: Checkpoint) -> None:
     """
     graph = model.graph
     by_name = {value.name: value for value in graph.inputs}
-    missing = [name for name in checkpoint.inputs if name not in by_name]
-    if missing or len(by_name) != len(checkpoint.inputs):
+    # An exporter may leave out an input that the model ignores, such as type ids where there is one type.
+    if "input_ids" not in by_name or not set(by_name) <= set(checkpoint.inputs):
         raise ExportError(
             f"the traced graph reads {', '.join(map(str, by_name))} instead of {', '.join(checkpoint.inputs)}",
             where=str(checkpoint.folder),
         )
-    for name in checkpoint.inputs:
-        by_name[name].shape = onnx_ir.Shape(["batch", "sequence"])
+    for value in graph.inputs:
+        value.shape = onnx_ir.Shape(["batch", "sequence"])
     outputs = [value for value in graph.outputs if value.name == OUTPUT]
     if len(outputs) != 1:
         raise ExportError("the traced graph gives no logits", where=str(checkpoint.folder))
     # Others are states for generation, such as XLNet's memories; nobody reads them here.
-    graph.outputs[:] = outputs
+    if len(graph.outputs) > 1:
+        graph.outputs[:] = outputs
+        common_passes.RemoveUnusedNodesPass()(model)
     outputs[0].shape = onnx_ir.Shape(["batch", len(checkpoint.labels)])
     for node in graph.all_nodes():
         node.doc_string = None

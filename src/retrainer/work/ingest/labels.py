@@ -37,7 +37,7 @@ def index_labels(
     labels = given or _found(pools["train"], values["train"], names["train"])
     if given is None and len(labels) < 2:
         raise DataError(
-            f"only one label, '{labels[0]}', in {len(pools['train'])} file(s)" if labels else "no row has a label",
+            f"only one label, '{labels[0]}'" if labels else "no row has a label",
             where=_where(pools["train"]),
             hint="a classifier needs rows of at least two; a slice of a sorted dataset may hold only one",
         )
@@ -80,7 +80,9 @@ def _names(columns: Sequence[pa.Array], given: tuple[str, ...] | None) -> dict[s
     # All are whole numbers, and 1.0 is what 1 becomes in a column that also has gaps.
     if given is not None and not set(wholes.values()) <= set(given):
         numbered = {str(at): name for at, name in enumerate(given)}
-        return {value: numbered.get(whole, whole) for value, whole in wholes.items()}
+        # Only all together: were some numbers indices and others names, labels would be swapped in silence.
+        if set(wholes.values()) <= set(numbered):
+            return {value: numbered[whole] for value, whole in wholes.items()}
     return wholes
 
 
@@ -129,10 +131,12 @@ def _unknown(
     counts = Counter(column.filter(pa.array(bad)).to_pylist())
     near = nearest(value, labels)
     what = "dataset.labels" if given else "the labels of train"
+    counted = f"numbers from 0 to {len(labels) - 1} count into dataset.labels" if given else None
+    hint = f"did you mean '{near}'?" if near else counted if _WHOLE.fullmatch(value) else None
     others = f"; {len(counts) - 1} other unknown label(s) too" if len(counts) > 1 else ""
     return DataError(
         f"unknown label '{value}' in {split} ({counts[value]:,} row{'s' * (counts[value] != 1)}){others}; "
         f"{what}: {listed(labels[:20])}",
         where=f"{rows.where}, row {first + 1}",
-        hint=f"did you mean '{near}'?" if near else None,
+        hint=hint,
     )

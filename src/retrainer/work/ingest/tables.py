@@ -58,7 +58,7 @@ def read_hub(hub: HubDataset, name: str, wanted: Wanted) -> RawRows:
     with tempfile.TemporaryDirectory(prefix="retrainer-datasets-") as cache:
         try:
             dataset = _from_folder(hub, cache) if is_folder(hub) else _from_hub(hub)
-        except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        except (OSError, LookupError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise DataError(f"cannot be read: {first}", where=where, hint="check path, name and split") from None
         at = positions(dataset.column_names, wanted, where)

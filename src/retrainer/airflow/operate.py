@@ -1,0 +1,158 @@
+"""The DAG ``operate_models``: roll a channel back, or promote a version, from Airflow's UI or API.
+
+A move of a published model goes through a DAG run so that Airflow's permissions and audit log apply; the store's own
+history names the user. Not here: training or judging anything.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import DAG, BaseOperator, Param
+
+from retrainer.airflow import settings
+from retrainer.airflow.context import actor_of
+from retrainer.airflow.failures import as_airflow
+from retrainer.errors import IntegrityError, NotFoundError, PipelineError, RetrainerError
+from retrainer.spec import load_pipeline, pipeline_files
+from retrainer.store import ModelStore, Store
+
+DOC = """
+Moves a channel of a published model to another version: back to an earlier champion (`rollback`), or to a version,
+or to what another channel serves (`promote`). Every file of the version is verified, and the version is loaded and
+asked its golden rows in a process of its own, before the channel moves. The store's history keeps who and why.
+"""
+# Loads each graph as a client does, golden rows included. In a process of its own: it needs onnxruntime.
+LOAD = """
+import sys
+from pathlib import Path
+from retrainer.serve import Classifier
+from retrainer.store.bundle import BundleInfo
+folder = Path(sys.argv[1])
+info = BundleInfo.from_json((folder / "bundle.json").read_bytes(), where="bundle.json")
+for precision in info.precisions:
+    Classifier.from_folder(folder, precision=precision)
+"""
+
+
+class MoveChannelOperator(BaseOperator):  # type: ignore[misc]
+    """Point a channel at another version, as the run's ``params`` say.
+
+    Returns the version that the channel serves now, the one before, and whether anything moved.
+
+    Retries: moving is idempotent for a named version. A rollback to "the one before" is not retried by the DAG,
+    because a second one would go one version further.
+
+    :param stores: pipeline name to the store that it publishes to. The run's params can name no other.
+    :param trainer_python: interpreter that has ``airflow-retrainer[serve]``; see ``StepOperator``.
+    """
+
+    ui_color = "#f3e3f2"
+
+    def __init__(self, *, stores: Mapping[str, str], trainer_python: str | Path | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.stores = stores
+        self.trainer_python = trainer_python
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        """Move the channel."""
+        try:
+            return self._move(context["params"], actor_of(context["dag_run"]))
+        except RetrainerError as error:
+            raise as_airflow(error) from None
+
+    def _move(self, params: Mapping[str, Any], actor: str) -> dict[str, Any]:
+        name, channel = params["pipeline"], params["channel"]
+        if name not in self.stores:
+            raise NotFoundError(f"no pipeline '{name}'", hint=f"there are {', '.join(sorted(self.stores))}")
+        model: ModelStore = Store.open(self.stores[name]).model(name)
+        common: dict[str, Any] = {"actor": actor, "reason": params["reason"], "check": self._loads}
+        if params["action"] == "rollback":
+            moved = model.rollback(channel, to=params["version"], **common)
+        else:
+            source = self._source_of_promotion(params)
+            moved = model.promote(channel, **source, **common)
+        verb = "now serves" if moved.moved else "already serves"
+        self.log.info("%s of %s %s version %s; before: %s", channel, name, verb, moved.version, moved.previous)
+        return {
+            "model": name,
+            "channel": channel,
+            "version": moved.version,
+            "previous": moved.previous,
+            "moved": moved.moved,
+        }
+
+    def _source_of_promotion(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        source = {key: params[key] for key in ("version", "from_channel") if params[key]}
+        if len(source) != 1:
+            raise PipelineError("to promote, give either 'version' or 'from_channel'", where="params of the run")
+        return source
+
+    def _loads(self, folder: Path) -> None:
+        python = settings.trainer_python(self.trainer_python) or sys.executable
+        answer = subprocess.run(
+            [python, "-c", LOAD, str(folder)], capture_output=True, text=True, timeout=600, check=False
+        )
+        if answer.returncode != 0:
+            said = (answer.stderr.strip() or "no output").splitlines()[-1]
+            raise IntegrityError(f"the version cannot be loaded: {said}", hint="the channel was not moved")
+
+
+def operate_dag(folder: str | Path, **dag_kwargs: Any) -> DAG:
+    """The DAG that moves channels of the models of a folder of pipelines.
+
+    :param folder: the pipeline files; those that are wrong are left out.
+    :param dag_kwargs: arguments of ``airflow.sdk.DAG`` that replace the defaults.
+    """
+    stores: dict[str, str] = {}
+    for file in pipeline_files(folder):
+        try:
+            pipeline = load_pipeline(file)
+        except PipelineError:
+            continue  # ``build_dags`` says what is wrong with it
+        stores[pipeline.name] = pipeline.publish.store
+    arguments: dict[str, Any] = {
+        "dag_id": "operate_models",
+        "schedule": None,
+        "catchup": False,
+        "max_active_runs": 1,
+        "doc_md": DOC,
+        "tags": ["retrainer"],
+        "params": _params(sorted(stores)),
+        **dag_kwargs,
+    }
+    with DAG(**arguments) as dag:
+        MoveChannelOperator(task_id="move_channel", stores=stores, retries=0)
+    return dag
+
+
+def _params(names: list[str]) -> dict[str, Any]:
+    choice: dict[str, Any] = {"enum": names} if names else {"minLength": 1}
+    return {
+        "pipeline": Param(names[0] if names else None, type="string", title="Model", **choice),
+        "action": Param("rollback", type="string", enum=["rollback", "promote"], title="What to do"),
+        "channel": Param("production", type="string", minLength=1, title="Channel to move"),
+        "version": Param(
+            None,
+            type=["null", "string"],
+            title="Version",
+            description="To go to. Empty, for a rollback: the champion before the present one.",
+        ),
+        "from_channel": Param(
+            None,
+            type=["null", "string"],
+            title="From channel",
+            description="To promote what another channel serves, instead of naming a version.",
+        ),
+        "reason": Param(
+            None,
+            type="string",
+            minLength=1,
+            title="Why",
+            description="Stays in the store's history, with your name.",
+        ),
+    }

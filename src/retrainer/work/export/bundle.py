@@ -1,0 +1,162 @@
+"""A checkpoint to a bundle folder: graphs, tokenizer, labels, golden rows, all checked against the checkpoint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retrainer.errors import ExportError
+from retrainer.serve.golden import GOLDEN, agreement, read_golden
+from retrainer.serve.predictor import BUNDLE, TOKENIZER, Predictor, load_tokenizer
+from retrainer.serve.texts import Text
+from retrainer.store.bundle import BundleInfo, GoldenRow, PrecisionEntry
+from retrainer.work.export import parity
+from retrainer.work.export.checkpoint import Checkpoint, load_checkpoint, reference_logits
+from retrainer.work.export.graph import export_graph, input_names, weight_types
+from retrainer.work.export.quantize import quantize
+from retrainer.work.export.sample import Row, Sample, choose, thin
+
+GRAPHS = {"fp32": "onnx/model.onnx", "int8": "onnx/model_int8.onnx"}
+TRAIN_ROWS = "train_rows.bin"
+GOLDEN_ROWS = 16
+# Where the two best labels are closer than this, another CPU may well choose the other one.
+TIE_MARGIN = 0.02
+
+
+def export_bundle(
+    checkpoint_folder: Path,
+    rows: Sequence[Row],
+    folder: Path,
+    *,
+    task: str,
+    labels: tuple[str, ...],
+    max_length: int,
+    precisions: Sequence[str] = ("fp32",),
+    train_row_ids: Iterable[str] = (),
+    on_stage: Callable[[str], None] = lambda stage: None,
+) -> parity.ParityReport:
+    """Fill an empty folder with the bundle of a checkpoint. The same input gives the same bytes.
+
+    :param rows: real rows to compare graph and checkpoint on, of the validation split.
+    :param labels: what the logits should mean, in order.
+    :param max_length: tokens after which a text is cut.
+    :param train_row_ids: of the rows the model was trained on, 16 hex digits each.
+    :param on_stage: is told what is being done.
+    :return: how well the graphs agree with the checkpoint.
+    :raises ModelError: the checkpoint cannot be read, or not be published.
+    :raises ExportError: it cannot be traced, or the graph computes something else.
+    """
+    on_stage("loading the checkpoint")
+    checkpoint = load_checkpoint(checkpoint_folder, labels)
+    folder.mkdir(parents=True, exist_ok=True)
+    on_stage("tracing the fp32 graph")
+    exporter = export_graph(checkpoint, folder / GRAPHS["fp32"], max_length=max_length)
+    if "int8" in precisions:
+        on_stage("quantising to int8")
+        quantize(folder / GRAPHS["fp32"], folder / GRAPHS["int8"])
+    _write_tokenizer(checkpoint, folder, max_length)
+    _write_config(checkpoint, folder)
+    info = BundleInfo(
+        task=task,
+        labels=labels,
+        max_length=max_length,
+        inputs=input_names(folder / GRAPHS["fp32"]),
+        pad_token_id=checkpoint.tokenizer.pad_token_id,
+        pad_token_type_id=checkpoint.tokenizer.pad_token_type_id,
+        padding_side=checkpoint.tokenizer.padding_side,
+        precisions={
+            name: PrecisionEntry(file=GRAPHS[name], weight_types=weight_types(folder / GRAPHS[name]))
+            for name in sorted(precisions)
+        },
+        tie_margin=TIE_MARGIN,
+    )
+    (folder / BUNDLE).write_text(info.to_pretty_json())
+    (folder / TRAIN_ROWS).write_bytes(pack_row_ids(train_row_ids))
+
+    on_stage("scoring the checkpoint")
+    sample = choose(rows, load_tokenizer(folder, None), max_length=max_length, count=parity.ROWS)
+    reference = reference_logits(checkpoint, sample.texts, max_length)
+    on_stage("comparing the graphs with it")
+    report = parity.check_bundle(folder, sample, reference, labels=labels, exporter=exporter)
+    _write_golden(folder, sample, info)
+    return report
+
+
+def pack_row_ids(row_ids: Iterable[str]) -> bytes:
+    """Row ids as big-endian uint64, sorted, each once."""
+    values = np.array([int(row_id, 16) for row_id in row_ids], dtype=np.uint64)
+    return np.unique(values).astype(">u8").tobytes()
+
+
+def _write_tokenizer(checkpoint: Checkpoint, folder: Path, max_length: int) -> None:
+    """``tokenizer.json`` that cuts where the model was trained to be cut, and does not pad."""
+    tokenizer = checkpoint.tokenizer
+    # Kept in tokenizer_config.json: other runtimes cut there.
+    tokenizer.model_max_length = max_length
+    backend = tokenizer.backend_tokenizer
+    backend.no_padding()
+    backend.enable_truncation(
+        max_length, strategy="longest_first", direction=getattr(tokenizer, "truncation_side", "right")
+    )
+    tokenizer.save_pretrained(folder)
+    backend.save(str(folder / TOKENIZER))
+    path = folder / "tokenizer_config.json"
+    _rewrite(path, {key: value for key, value in _read(path).items() if key not in _LOCAL_KEYS})
+    keep = {TOKENIZER, path.name}
+    for written in folder.iterdir():
+        # Vocabulary files of older forms, chat templates: all that is needed is in tokenizer.json.
+        if written.is_file() and written.name not in keep:
+            written.unlink()
+
+
+# Say where and with what a file was written; the same checkpoint must give the same bytes.
+_LOCAL_KEYS = frozenset({"name_or_path", "_name_or_path", "transformers_version", "local_files_only", "is_local"})
+
+
+def _write_config(checkpoint: Checkpoint, folder: Path) -> None:
+    config = checkpoint.model.config.to_dict()
+    config |= {
+        "id2label": {str(index): label for index, label in enumerate(checkpoint.labels)},
+        "label2id": {label: index for index, label in enumerate(checkpoint.labels)},
+        "architectures": [type(checkpoint.model).__name__],
+    }
+    _rewrite(folder / parity.CONFIG, {key: value for key, value in config.items() if key not in _LOCAL_KEYS})
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_bytes())
+    return content
+
+
+def _rewrite(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def _write_golden(folder: Path, sample: Sample, info: BundleInfo) -> None:
+    """Rows from shortest to longest with each graph's answer, asked one at a time."""
+    positions = thin(sample, GOLDEN_ROWS)
+    texts = [sample.rows[position].text for position in positions]
+    predictors = {name: Predictor(folder, precision=name) for name in info.precisions}
+    logits = {name: predictor.logits(texts, batch_size=1) for name, predictor in predictors.items()}
+    lines = [
+        _golden_row(text, {name: values[index] for name, values in logits.items()}) for index, text in enumerate(texts)
+    ]
+    (folder / GOLDEN).write_bytes(b"".join(line.to_json() + b"\n" for line in lines))
+    golden = read_golden(folder)
+    for name, predictor in predictors.items():
+        found = agreement(predictor, golden)
+        if not found.holds:
+            raise ExportError(f"{name} does not repeat its own answers: {found}", where=str(folder))
+
+
+def _golden_row(text: Text, logits: dict[str, Any]) -> GoldenRow:
+    first, second = (text, None) if isinstance(text, str) else text
+    return GoldenRow(
+        text=first,
+        text_pair=second,
+        logits={name: tuple(float(value) for value in values) for name, values in logits.items()},
+    )

@@ -1,0 +1,130 @@
+"""Whether a bundle answers as its checkpoint does, measured on real rows in the client's own sessions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from retrainer.errors import ExportError
+from retrainer.records import Record
+from retrainer.serve.predictor import BUNDLE, Predictor, load_info
+from retrainer.work.export.checkpoint import check_labels
+from retrainer.work.export.sample import Row, Sample
+
+TOLERANCE = 1e-4
+ROWS = 256
+BATCH_SIZES = (1, 32)
+CONFIG = "config.json"
+
+
+class ParityReport(Record):
+    """``parity.json``: the graphs of a bundle against the checkpoint.
+
+    :param exporter: which one traced the graph.
+    :param rows: that were compared, each at every batch size.
+    :param longest_tokens: of the rows compared, before they were cut.
+    :param truncated_rows: of the rows compared.
+    :param tolerance: largest difference of a logit that is accepted of fp32. int8 is only measured here; the gate
+        judges it by its predictions.
+    :param max_difference: precision to the largest absolute difference of a logit.
+    :param label_agreement: precision to the share of rows that get the checkpoint's label.
+    """
+
+    format_version: Literal[1] = 1
+    exporter: str
+    rows: int
+    longest_tokens: int
+    truncated_rows: int
+    batch_sizes: tuple[int, ...]
+    tolerance: float = Field(gt=0)
+    max_difference: dict[str, float]
+    label_agreement: dict[str, float]
+
+
+def check_bundle(
+    bundle: Path,
+    sample: Sample,
+    reference: npt.NDArray[np.float32],
+    *,
+    labels: tuple[str, ...],
+    exporter: str,
+    tolerance: float = TOLERANCE,
+) -> ParityReport:
+    """Score every graph of a bundle on the sample and compare with the checkpoint's logits.
+
+    :param reference: of the checkpoint, ``[rows, labels]``.
+    :param labels: what the logits should mean, in order.
+    :raises ExportError: fp32 differs by more than the tolerance, or the labels are not those; names the row.
+    :raises IntegrityError: a graph cannot be run.
+    """
+    if not sample.rows:
+        raise ExportError("there is no row to compare the graph with the checkpoint on", where=str(bundle))
+    if not np.isfinite(reference).all():
+        row = sample.rows[int(np.flatnonzero(~np.isfinite(reference).all(axis=1))[0])]
+        raise ExportError(
+            f"the checkpoint itself gives no number for row {name_of(row)}",
+            where=str(bundle),
+            hint="training diverged; lower training.learning_rate",
+        )
+    info = load_info(bundle)
+    check_labels(info.labels, labels, where=str(bundle / BUNDLE))
+    check_labels(configured_labels(bundle / CONFIG), labels, where=str(bundle / CONFIG))
+    differences: dict[str, float] = {}
+    agreement: dict[str, float] = {}
+    for precision in sorted(info.precisions):
+        predictor = Predictor(bundle, precision=precision)
+        worst, agreeing = 0.0, 1.0
+        for batch_size in BATCH_SIZES:
+            logits = predictor.logits(sample.texts, batch_size=batch_size)
+            difference = np.abs(logits - reference).max(axis=1)
+            # int8 is measured and judged by its predictions; but a number it must be.
+            allowed = tolerance if precision == "fp32" else np.inf
+            _refuse_worst(difference, allowed, sample, f"{precision}, batch {batch_size}", bundle)
+            worst = max(worst, float(difference.max()))
+            agreeing = min(agreeing, float((logits.argmax(axis=1) == reference.argmax(axis=1)).mean()))
+        differences[precision], agreement[precision] = worst, agreeing
+    return ParityReport(
+        exporter=exporter,
+        rows=len(sample.rows),
+        longest_tokens=max(sample.tokens),
+        truncated_rows=sum(tokens > info.max_length for tokens in sample.tokens),
+        batch_sizes=BATCH_SIZES,
+        tolerance=tolerance,
+        max_difference=differences,
+        label_agreement=agreement,
+    )
+
+
+def _refuse_worst(
+    difference: npt.NDArray[np.float32], allowed: float, sample: Sample, setting: str, bundle: Path
+) -> None:
+    bad = ~np.isfinite(difference) | (difference > allowed)
+    if not bad.any():
+        return
+    # Not-a-number counts as the largest.
+    index = int(np.where(np.isnan(difference), np.inf, difference).argmax())
+    raise ExportError(
+        f"the exported graph does not compute what the checkpoint computes: at row {name_of(sample.rows[index])}, "
+        f"{sample.tokens[index]} tokens, logits differ by {difference[index]:.3g} ({setting}; allowed {allowed:g}); "
+        f"{int(bad.sum())} of {len(sample.rows)} rows are off",
+        where=str(bundle),
+        hint="this exporter does not fit the model; nothing was published, the champion still serves",
+    )
+
+
+def name_of(row: Row) -> str:
+    """A row in the words of an error message: its id and how it begins."""
+    text = row.text if isinstance(row.text, str) else " / ".join(row.text)
+    return f"{row.row_id} ('{text[:40]}{'…' if len(text) > 40 else ''}')"
+
+
+def configured_labels(config: Path) -> tuple[str, ...]:
+    """The labels of a transformers ``config.json``, in the order of the logits."""
+    names: Mapping[str, str] = json.loads(config.read_bytes())["id2label"]
+    return tuple(names[key] for key in sorted(names, key=int))

@@ -1,0 +1,114 @@
+"""The rows on which a graph is compared with its checkpoint, and those that travel as golden rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+
+from retrainer.serve.texts import Text
+
+# Rows whose tokens are counted to choose from; a larger split is thinned evenly by length first.
+CANDIDATES = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of a snapshot's split.
+
+    :param row_id: 16 hex digits; names the row in errors.
+    """
+
+    row_id: str
+    text: Text
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Rows from shortest to longest.
+
+    :param tokens: tokens of each row, special ones included, before it is cut.
+    """
+
+    rows: tuple[Row, ...]
+    tokens: tuple[int, ...]
+
+    @property
+    def texts(self) -> list[Text]:
+        """The text or pair of each row."""
+        return [row.text for row in self.rows]
+
+
+def read_rows(split: Path) -> list[Row]:
+    """All rows of a split."""
+    table = pq.read_table(split)
+    ids, first = table.column("row_id").to_pylist(), table.column("text").to_pylist()
+    if "text_pair" not in table.column_names:
+        return [Row(row_id, text) for row_id, text in zip(ids, first, strict=True)]
+    second = table.column("text_pair").to_pylist()
+    return [Row(row_id, (one, two)) for row_id, one, two in zip(ids, first, second, strict=True)]
+
+
+def choose(rows: Sequence[Row], tokenizer: Any, *, max_length: int, count: int) -> Sample:
+    """Rows spread evenly from the shortest to the longest, and at least one that is cut.
+
+    Where no row is longer than ``max_length``, one made of real rows in a row is added.
+
+    :param tokenizer: a ``tokenizers.Tokenizer`` that does not cut.
+    :param count: rows to choose; all where there are fewer.
+    """
+    if not rows:
+        return Sample((), ())
+    candidates = _spread(sorted(rows, key=_characters), CANDIDATES)
+    tokens = _count(tokenizer, candidates)
+    order = [int(position) for position in np.argsort(tokens, kind="stable")]
+    chosen = _spread(order, count)
+    picked = [candidates[position] for position in chosen]
+    lengths = [int(tokens[position]) for position in chosen]
+    if lengths[-1] <= max_length:
+        long_row = _concatenated(picked, tokenizer, max_length)
+        picked.append(long_row)
+        lengths.append(int(_count(tokenizer, [long_row])[0]))
+    return Sample(tuple(picked), tuple(lengths))
+
+
+def thin(sample: Sample, count: int) -> list[int]:
+    """Positions of ``count`` rows, evenly from the shortest to the longest."""
+    return _spread(range(len(sample.rows)), count)
+
+
+def _spread(items: Any, count: int) -> list[Any]:
+    if len(items) <= count:
+        return list(items)
+    positions = np.linspace(0, len(items) - 1, count).round().astype(int)
+    return [items[int(position)] for position in positions]
+
+
+def _characters(row: Row) -> int:
+    return len(row.text) if isinstance(row.text, str) else len(row.text[0]) + len(row.text[1])
+
+
+def _count(tokenizer: Any, rows: Sequence[Row]) -> npt.NDArray[np.int64]:
+    encoded = tokenizer.encode_batch_fast([row.text for row in rows])
+    return np.array([len(row.ids) for row in encoded], dtype=np.int64)
+
+
+def _concatenated(rows: Sequence[Row], tokenizer: Any, max_length: int) -> Row:
+    """Real rows, longest first, joined until they have to be cut."""
+    firsts: list[str] = []
+    seconds: list[str] = []
+    # A row of only white space adds no token; the bound ends the search where all are like that.
+    for turn in range(8 * max_length):
+        text = rows[-1 - turn % len(rows)].text
+        firsts.append(text if isinstance(text, str) else text[0])
+        seconds.append("" if isinstance(text, str) else text[1])
+        joined: Text = " ".join(firsts) if isinstance(text, str) else (" ".join(firsts), " ".join(seconds))
+        row = Row("several rows joined", joined)
+        if _count(tokenizer, [row])[0] > max_length:
+            break
+    return row

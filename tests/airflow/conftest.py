@@ -1,0 +1,89 @@
+"""Fixtures for the Airflow layer: a home with a database, small pipelines, DAG runs in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.airflow.harness import HERE, DagRunResult, Project, airflow_environment, write_rows
+
+DAG_FILE = """
+import os
+from retrainer.airflow import build_dags
+globals().update(build_dags(os.environ["RETRAINER_PIPELINES"], default_args={"retries": 1, "retry_delay": 0.1}))
+"""
+
+
+@pytest.fixture(scope="session")
+def airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with a migrated database, which no scheduler runs on."""
+    home = tmp_path_factory.mktemp("airflow_home")
+    (home / "dags").mkdir()
+    (home / "dags" / "retrain_test.py").write_text(DAG_FILE)
+    (home / "pipelines").mkdir()
+    subprocess.run(
+        [sys.executable, "-m", "airflow", "db", "migrate"],
+        env=airflow_environment(home, RETRAINER_PIPELINES=str(home / "pipelines")),
+        cwd=home,
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    return home
+
+
+@pytest.fixture
+def project(tmp_path: Path, tiny_bert: Path) -> Project:
+    """A pipeline over a hundred short lines and a tiny random model."""
+    write_rows(tmp_path / "data" / "train.csv", 120)
+    write_rows(tmp_path / "data" / "test.csv", 40, start=1000)
+    content = {
+        "name": f"tiny-{abs(hash(str(tmp_path))) % 10**8}",
+        "task": "text-classification",
+        "dataset": {
+            "train": str(tmp_path / "data" / "train.csv"),
+            "test": str(tmp_path / "data" / "test.csv"),
+            "text": "status",
+            "label": "label",
+            "labels": ["closed", "open"],
+            "split": {"validation": 0.2},
+            "checks": {"min_rows": 10},
+        },
+        "model": {"base": str(tiny_bert), "max_length": 16},
+        "training": {"num_train_epochs": 1, "per_device_train_batch_size": 16, "learning_rate": 0.01},
+        "gate": {"floors": {"accuracy": 0.0}},
+        "export": {"precisions": ["fp32"]},
+        "publish": {"store": str(tmp_path / "store")},
+    }
+    project = Project(tmp_path, content)
+    project.write()
+    return project
+
+
+@pytest.fixture
+def run_dag(airflow_home: Path) -> Callable[..., DagRunResult]:
+    """Run a project's DAG with ``dag.test()``, in a process of its own."""
+
+    def run(project: Project, *, environment: Mapping[str, str] | None = None) -> DagRunResult:
+        answer = project.folder / "answer.json"
+        finished = subprocess.run(
+            [sys.executable, str(HERE / "dag_program.py"), project.dag_id, str(answer)],
+            env=airflow_environment(airflow_home, **project.environment, **(environment or {})),
+            cwd=project.folder,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        output = finished.stdout + finished.stderr
+        assert answer.exists(), output
+        result = DagRunResult(output=output, **json.loads(answer.read_text()))
+        answer.unlink()
+        return result
+
+    return run

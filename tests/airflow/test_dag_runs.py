@@ -1,0 +1,89 @@
+"""The operators, run by Airflow itself with ``dag.test()``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from retrainer.steps import StepRef
+from retrainer.store import Store
+from tests.airflow.harness import DagRunResult, Project
+
+RunDag = Callable[..., DagRunResult]
+DONE = {"ingest": "success", "train": "success", "export": "success", "evaluate": "success", "gate": "success"}
+
+
+def test_a_first_model_is_published_and_a_second_run_changes_nothing(project: Project, run_dag: RunDag) -> None:
+    first = run_dag(project)
+
+    assert first.states() == {**DONE, "publish": "success"}, first.output
+    published = StepRef.model_validate(first.xcoms["publish"]["return_value"])
+    model = Store.open(str(project.store)).model(project.content["name"])
+    pointer = model.pointer("production")
+    assert pointer is not None
+    assert pointer.version == published.summary["version"]
+    assert model.history("production")[0].actor == "dag_test"
+
+    (event,) = first.events
+    assert event["name"] == f"retrainer/{project.content['name']}"
+    assert event["uri"].startswith("file:///")
+    assert event["extra"]["version"] == pointer.version
+    assert event["extra"]["moved"] is True
+    assert event["extra"]["previous"] is None
+    assert "accuracy" in event["extra"]["metrics"]
+    assert event["extra"]["decision"]["verdict"] == "promote"
+    assert event["extra"]["decision"]["digest"] == first.xcoms["gate"]["return_value"]["digest"]
+
+    links = {task: {key for key in keys if key.startswith("retrainer_")} for task, keys in first.xcoms.items()}
+    assert links["train"] == {"retrainer_run_folder"}
+    assert links["gate"] == {"retrainer_run_folder", "retrainer_receipt"}
+    assert links["publish"] == {"retrainer_run_folder", "retrainer_published_version"}
+    assert first.xcoms["gate"]["retrainer_receipt"].endswith("/receipt.json")
+
+    second = run_dag(project)
+
+    assert second.states() == {**DONE, "publish": "skipped"}, second.output
+    assert f"unchanged: production already serves this model, version {pointer.version}" in second.output
+    assert second.xcoms["gate"]["return_value"]["summary"]["unchanged"] is True
+    assert second.xcoms["train"]["return_value"]["reused"] is True
+    assert second.events == []
+    assert model.pointer("production") == pointer
+
+
+def test_a_refused_challenger_skips_publish_and_the_run_is_green(project: Project, run_dag: RunDag) -> None:
+    project.write(gate={"floors": {"accuracy": 1.01}})
+
+    result = run_dag(project)
+
+    assert result.state == "success", result.output
+    assert result.states() == {**DONE, "publish": "skipped"}
+    decision = StepRef.model_validate(result.xcoms["gate"]["return_value"])
+    assert decision.summary["verdict"] == "refuse"
+    assert [reason["code"] for reason in decision.summary["reasons"]] == ["floor_missed"]
+    assert "[floor_missed]" in result.output
+    assert "The gate refuses the challenger" in result.xcoms["gate"]["report"]
+    assert result.events == []
+    assert Store.open(str(project.store)).models() == []
+
+
+def test_a_missing_column_fails_at_once_and_says_what_and_where(project: Project, run_dag: RunDag) -> None:
+    project.write(dataset__text="statuss")
+
+    result = run_dag(project)
+
+    assert result.state == "failed"
+    assert result.tasks["ingest"] == {"state": "failed", "tries": 1}, result.output
+    assert result.states()["publish"] == "upstream_failed"
+    said = [line for line in result.output.splitlines() if "statuss" in line]
+    assert any("train.csv" in line for line in said), result.output
+    # Airflow prints the frames above the raise; ours must not add the process's own to them.
+    assert "retrainer/launch.py" not in result.output
+
+
+def test_progress_is_in_the_task_log(project: Project, run_dag: RunDag) -> None:
+    project.write(training__num_train_epochs=3)
+
+    result = run_dag(project)
+
+    lines = [line for line in result.output.splitlines() if "train" in line and "left" in line]
+    assert lines, result.output
+    assert any("on validation: accuracy" in line for line in result.output.splitlines())

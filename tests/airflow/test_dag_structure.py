@@ -1,0 +1,193 @@
+"""DAGs as they are built: order, pools, schedules, descriptions, and what becomes of a wrong pipeline file."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.sdk import Asset, AssetAny, AssetOrTimeSchedule
+from airflow.serialization.serialized_objects import DagSerialization
+
+from retrainer.airflow import (
+    FineTuneOperator,
+    PublishModelOperator,
+    build_dags,
+    data_assets,
+    model_asset,
+    operate_dag,
+    retrain_dag,
+)
+from retrainer.errors import PipelineError
+from retrainer.spec import Pipeline, load_pipeline, parse_pipeline
+
+CONTENT: dict[str, Any] = {
+    "name": "ag-news.v2",
+    "dataset": {"train": "/data/news/*.parquet"},
+    "model": {"base": "distilbert-base-uncased"},
+    "gate": {"floors": {"accuracy": 0.85}},
+    "publish": {"store": "s3://models"},
+    "resources": {"gpus": 2, "pool": "big_gpus"},
+}
+ORDER = ["ingest", "train", "export", "evaluate", "gate", "publish"]
+
+
+def with_(**changes: Any) -> dict[str, Any]:
+    return {**CONTENT, **changes}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("first", "second"):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(with_(name=name)))
+    return tmp_path
+
+
+def test_the_steps_follow_each_other() -> None:
+    dag = retrain_dag(CONTENT)
+
+    assert dag.dag_id == "retrain__ag_news_v2"
+    assert [task.task_id for task in dag.topological_sort()] == ORDER
+    # Every dependency is the upstream task's reference; nobody had to draw it.
+    assert dag.get_task("gate").upstream_task_ids == {"evaluate"}
+    assert dag.max_active_runs == 1
+    assert dag.catchup is False
+    assert dag.schedule is None
+    assert dag.tags == {"retrainer", "text-classification"}
+    assert "distilbert-base-uncased" in (dag.doc_md or "")
+    assert {task.retries for task in dag.tasks} == {2}
+
+
+def test_dag_arguments_can_be_replaced() -> None:
+    dag = retrain_dag(CONTENT, dag_id="mine", default_args={"retries": 5}, tags=["x"])
+
+    assert (dag.dag_id, dag.tags) == ("mine", {"x"})
+    assert {(task.retries, task.retry_delay) for task in dag.tasks} == {(5, timedelta(minutes=1))}
+
+
+def test_training_takes_a_slot_of_the_pool_for_each_gpu() -> None:
+    train = retrain_dag(CONTENT).get_task("train")
+    assert (train.pool, train.pool_slots) == ("big_gpus", 2)
+
+    on_cpu = retrain_dag(with_(resources={"gpus": 0})).get_task("train")
+    assert (on_cpu.pool, on_cpu.pool_slots) == ("gpu_pool", 1)
+
+    by_hand = FineTuneOperator(task_id="train", pipeline=parse_pipeline(CONTENT), snapshot={})
+    assert (by_hand.pool, by_hand.pool_slots) == ("big_gpus", 2)
+
+    others = {task.pool for task in retrain_dag(CONTENT).tasks if task.task_id != "train"}
+    assert others == {"default_pool"}
+
+
+def test_only_publish_has_an_outlet() -> None:
+    dag = retrain_dag(CONTENT)
+
+    outlets = {task.task_id: list(task.outlets) for task in dag.tasks if task.outlets}
+    asset = Asset(name="retrainer/ag-news.v2", uri="s3://models/ag-news.v2/channels/production.json", group="model")
+    assert outlets == {"publish": [asset]}
+    by_hand = PublishModelOperator(task_id="publish", pipeline=parse_pipeline(CONTENT), decision={})
+    assert by_hand.outlets == [asset]
+
+
+@pytest.mark.parametrize("store", ["/var/models", "file:///var/models", "file:///var/my models"])
+def test_the_asset_of_a_folder_store_has_a_valid_uri(store: str) -> None:
+    asset = model_asset(parse_pipeline(with_(publish={"store": store})))
+    assert asset.uri.startswith("file:///var/m")
+    assert " " not in asset.uri
+
+
+def test_approval_stands_between_gate_and_publish() -> None:
+    dag = retrain_dag(with_(publish={"store": "s3://models", "approval": "required"}))
+
+    assert [task.task_id for task in dag.topological_sort()] == [*ORDER[:5], "approval", "publish"]
+    approval = dag.get_task("approval")
+    assert isinstance(approval, ApprovalOperator)
+    assert approval.upstream_task_ids == {"gate"}
+    assert "key='report'" in (approval.body or "")
+
+
+def test_cron_and_new_data_schedule() -> None:
+    assert retrain_dag(with_(schedule={"cron": "@daily"})).schedule == "@daily"
+
+    on_data = retrain_dag(with_(schedule={"on_new_data": True})).schedule
+    assert isinstance(on_data, AssetAny)
+    assert [asset.uri for _, asset in on_data.iter_assets()] == ["file:///data/news"]
+
+    both = retrain_dag(with_(schedule={"on_new_data": True, "cron": "0 3 * * *"})).schedule
+    assert isinstance(both, AssetOrTimeSchedule)
+
+
+def test_schedules_that_cannot_be_kept_are_refused() -> None:
+    with pytest.raises(PipelineError, match="min_new_rows: counting new rows before a run is not available"):
+        retrain_dag(with_(schedule={"on_new_data": True, "min_new_rows": 500}))
+    hub = {"train": {"hub": {"path": "imdb"}}}
+    with pytest.raises(PipelineError, match="on_new_data needs files"):
+        retrain_dag(with_(dataset=hub, schedule={"on_new_data": True}))
+
+
+def test_data_assets_name_the_folder_above_a_glob() -> None:
+    dataset = {"train": ["s3://corp/a/*.csv", "s3://corp/a/more-*.csv", "/data/b.csv", "s3://corp/c/"]}
+    assets = data_assets(parse_pipeline(with_(dataset=dataset)))
+    assert [asset.uri for asset in assets] == ["s3://corp/a", "file:///data/b.csv", "s3://corp/c"]
+
+
+@pytest.mark.parametrize("kind", ["path", "mapping", "record"])
+def test_every_form_of_a_pipeline_survives_serialisation(kind: str, folder: Path) -> None:
+    given: dict[str, str | dict[str, Any] | Pipeline] = {
+        "path": str(folder / "first.yaml"),
+        "mapping": CONTENT,
+        "record": load_pipeline(folder / "first.yaml"),
+    }
+    one, two = (DagSerialization.serialize_dag(retrain_dag(given[kind])) for _ in range(2))
+    assert one == two
+    assert DagSerialization.deserialize_dag(one).task_ids == retrain_dag(given[kind]).task_ids
+
+
+def test_a_folder_becomes_a_dag_for_each_file(folder: Path) -> None:
+    assert set(build_dags(folder)) == {"retrain__first", "retrain__second"}
+
+
+def test_a_wrong_file_becomes_a_broken_dag_and_the_others_stay(folder: Path) -> None:
+    (folder / "bad.yaml").write_text("name: renamed-well\ntaskk: x\nschedule: {cron: '@daily'}\n")
+
+    dags = build_dags(folder)
+
+    assert set(dags) == {"retrain__first", "retrain__second", "retrain__renamed_well"}
+    broken = dags["retrain__renamed_well"]
+    assert broken.tags == {"retrainer", "broken"}
+    assert broken.schedule == "@daily"
+    assert "taskk" in (broken.doc_md or "")
+    assert "bad.yaml:2" in (broken.doc_md or "")
+    assert broken.task_ids == ["read_pipeline"]
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"name: [", b"- a\n", b"name: 7\n"])
+def test_a_file_that_cannot_be_read_at_all_is_named_by_its_file(folder: Path, content: bytes) -> None:
+    (folder / "odd.yaml").write_bytes(content)
+    assert set(build_dags(folder)) == {"retrain__first", "retrain__second", "retrain__odd"}
+
+
+def test_two_pipelines_of_one_name(folder: Path) -> None:
+    shutil.copy(folder / "first.yaml", folder / "zzz.yaml")
+    dags = build_dags(folder)
+    assert set(dags) == {"retrain__first", "retrain__second", "retrain__first__broken"}
+    assert "first.yaml makes already" in (dags["retrain__first__broken"].doc_md or "")
+
+
+def test_a_task_builds_only_its_own_dag(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "renamed.yaml").write_text(yaml.safe_dump(with_(name="third")))
+    (folder / "bad.yaml").write_text("name: bad\n")
+    for wanted in ("retrain__second", "retrain__third", "retrain__bad"):
+        monkeypatch.setenv("_AIRFLOW_PARSING_CONTEXT_DAG_ID", wanted)
+        assert set(build_dags(folder)) == {wanted}
+
+
+def test_operate_models_offers_the_models_of_the_folder(folder: Path) -> None:
+    (folder / "bad.yaml").write_text("name: bad\n")
+    dag = operate_dag(folder)
+    assert dag.params.get_param("pipeline").schema["enum"] == ["first", "second"]
+    DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag))

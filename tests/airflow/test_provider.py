@@ -1,0 +1,92 @@
+"""What Airflow reads about the package, and what importing it costs."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from retrainer.airflow.provider_info import get_provider_info
+from tests.airflow.harness import REPOSITORY, airflow_environment
+
+HEAVY = (
+    "torch",
+    "transformers",
+    "datasets",
+    "evaluate",
+    "onnxruntime",
+    "sklearn",
+    "pandas",
+    "boto3",
+    "scipy",
+    "numpy",
+)
+
+
+def test_the_provider_info_is_what_airflow_expects() -> None:
+    schema = json.loads(files("airflow").joinpath("provider_info.schema.json").read_text())
+    info = get_provider_info()
+    jsonschema.validate(info, schema)
+    for entry in info["operators"]:
+        for module in entry["python-modules"]:
+            importlib.import_module(module)
+    for path in info["extra-links"]:
+        module, _, name = path.rpartition(".")
+        assert hasattr(importlib.import_module(module), name)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import retrainer.airflow.provider_info",
+        "import retrainer.airflow.operators",
+        "import retrainer.airflow.dag_folder",
+        "from retrainer.airflow import *",
+        "import runpy; runpy.run_path('dags/retrain.py')",
+        "import runpy; runpy.run_path('dags/operate_models.py')",
+        "import runpy; runpy.run_path('plugins/retrainer_plugin.py')",
+    ],
+)
+def test_nothing_heavy_is_imported(statement: str, tmp_path: Path) -> None:
+    program = f"{statement}\nimport sys\nprint([name for name in {HEAVY!r} if name in sys.modules])"
+    answer = subprocess.run(
+        [sys.executable, "-c", program],
+        env=airflow_environment(tmp_path),
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.stdout.splitlines()[-1:] == ["[]"], answer.stdout + answer.stderr
+
+
+def test_the_plugin_imports_no_operator_before_it_is_asked(tmp_path: Path) -> None:
+    program = (
+        "import sys\nimport airflow.sdk\nfrom retrainer.airflow.plugin import RetrainerPlugin\n"
+        "assert 'retrainer.airflow.links' not in sys.modules and 'pydantic_core' in sys.modules\n"
+        "links = RetrainerPlugin().operator_extra_links\n"
+        "print({link.name: [kind.__name__ for kind in link.operators] for link in links})"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", program],
+        env=airflow_environment(tmp_path),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    shown = answer.stdout.splitlines()[-1]
+    assert "'Decision receipt': ['EvaluationGateOperator']" in shown
+    assert "'Published version': ['PublishModelOperator']" in shown
+    assert shown.count("Operator'") == 8
+
+
+def test_the_plugin_folder_holds_one_module_that_shadows_nothing() -> None:
+    names = [path.stem for path in (REPOSITORY / "plugins").rglob("*.py")]
+    assert names == ["retrainer_plugin"]
+    assert names[0] not in sys.stdlib_module_names

@@ -1,0 +1,95 @@
+"""``retrainer predict``: texts as arguments or lines, pairs, ranked scores, JSON lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Cli, Published, Workbench
+
+MODEL = "tiny-status"
+OPEN = "the north trail 5 is dry today"
+CLOSED = "the creek trail 7 is flooded again"
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETRAINER_CACHE", str(tmp_path / "cache"))
+
+
+def answers(text: str) -> list[tuple[str, float, str]]:
+    """Label, score and text of each line."""
+    rows = []
+    for line in text.splitlines():
+        answer, _, asked = line.partition("\t")
+        label, score = answer.split("  ")[0].rsplit(" ", 1)
+        rows.append((label, float(score), asked))
+    return rows
+
+
+def test_texts_as_arguments_keep_their_order(cli: Cli, published: Published) -> None:
+    answer = cli("predict", published.store, MODEL, CLOSED, OPEN)
+    assert answer.returncode == 0, answer.stderr
+    rows = answers(answer.stdout)
+    assert [(label, asked) for label, _, asked in rows] == [("closed", CLOSED), ("open", OPEN)]
+    assert all(0.5 < score <= 1.0 for _, score, _ in rows)
+
+
+def test_lines_of_standard_input(cli: Cli, published: Published) -> None:
+    texts = [OPEN, CLOSED] * 200
+    answer = cli("predict", published.store, MODEL, "-", "--json", stdin="\n\n".join(texts) + "\n")
+    assert answer.returncode == 0, answer.stderr
+    rows = [json.loads(line) for line in answer.stdout.splitlines()]
+    assert [row["text"] for row in rows] == texts
+    assert [row["labels"][0]["label"] for row in rows] == ["open", "closed"] * 200
+
+
+def test_ranked_scores(cli: Cli, published: Published) -> None:
+    row = json.loads(cli("predict", published.store, MODEL, OPEN, "--top-k", "0", "--json").stdout)
+    assert [item["label"] for item in row["labels"]] == ["open", "closed"]
+    assert sum(item["score"] for item in row["labels"]) == pytest.approx(1.0)
+    assert len(json.loads(cli("predict", published.store, MODEL, OPEN, "--json").stdout)["labels"]) == 1
+
+
+def test_a_version_instead_of_a_channel(
+    cli: Cli, bench: Workbench, published: Published, store: Path, one_clear_error: Callable[..., None]
+) -> None:
+    bench.variant(store, lambda folder: (folder / "README.md").unlink())
+    answer = cli("predict", store, MODEL, OPEN, "--version", published.version)
+    assert answers(answer.stdout)[0][0] == "open"
+    one_clear_error(cli("predict", store, MODEL, OPEN, "--version", "0123456789abcdef"), "0123456789abcdef")
+    one_clear_error(cli("predict", store, "nothing", OPEN), "nothing")
+
+
+def as_pairs(folder: Path) -> None:
+    """The same graph as a model of pairs, with golden rows that say so."""
+    from retrainer.serve.predictor import Predictor
+
+    info = json.loads((folder / "bundle.json").read_text()) | {"task": "text-pair-classification"}
+    (folder / "bundle.json").write_text(json.dumps(info))
+    logits = Predictor(folder).logits([(OPEN, CLOSED)])[0].tolist()
+    golden = {"text": OPEN, "text_pair": CLOSED, "logits": {"fp32": logits}}
+    (folder / "golden.jsonl").write_text(json.dumps(golden) + "\n")
+
+
+def test_pairs(cli: Cli, bench: Workbench, store: Path) -> None:
+    bench.variant(store, as_pairs, task="text-pair-classification", model="tiny-pairs")
+    single = cli("predict", store, "tiny-pairs", OPEN, "--pair", OPEN, "--json")
+    assert single.returncode == 0, single.stderr
+    row = json.loads(single.stdout)
+    assert (row["text"], row["text_pair"], row["labels"][0]["label"]) == (OPEN, OPEN, "open")
+    lines = cli("predict", store, "tiny-pairs", "-", stdin=f"{CLOSED}\t{CLOSED}\n{OPEN}\t{OPEN}\n")
+    assert [label for label, _, _ in answers(lines.stdout)] == ["closed", "open"]
+    for wrong in (
+        cli("predict", store, "tiny-pairs", OPEN),
+        cli("predict", store, "tiny-pairs", OPEN, OPEN, "--pair", OPEN),
+        cli("predict", store, "tiny-pairs", "-", stdin="no tab\n"),
+        cli("predict", store, MODEL, OPEN, "--pair", OPEN),
+    ):
+        assert wrong.returncode == 2
+        assert "pair" in wrong.stderr or "single" in wrong.stderr

@@ -1,0 +1,171 @@
+"""Reading an evaluate artifact: what was written comes back, and damage becomes a reason."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from retrainer.errors import ArtifactError, IntegrityError
+from retrainer.gate.decide import decide
+from retrainer.gate.evidence import CHAMPION, Evidence, load_evidence
+from retrainer.gate.records import PredictionsFile, ReasonCode
+from retrainer.spec.model import Gate, Slices
+
+
+def columns_of(evidence: Evidence, name: str) -> dict[str, Any]:
+    table = evidence.tables[name]
+    columns: dict[str, Any] = {
+        "row_id": table.row_ids.tolist(),
+        "label": table.labels,
+        "prediction": table.predictions,
+        "scores": pa.array(table.scores.tolist(), type=pa.list_(pa.float64())),
+    }
+    if table.characters is not None:
+        columns["characters"] = table.characters
+    return {**columns, **{f"slice_{key}": column.tolist() for key, column in table.slices.items()}}
+
+
+def write(folder: Path, evidence: Evidence, **replaced: dict[str, Any]) -> None:
+    """An artifact's folder with that evidence; ``replaced`` gives other columns for a model."""
+    (folder / "predictions").mkdir(parents=True)
+    record = evidence.record
+    files = {}
+    for name in evidence.tables:
+        path = folder / "predictions" / f"{name}.parquet"
+        pq.write_table(pa.table(replaced.get(name) or columns_of(evidence, name)), path)
+        files[name] = PredictionsFile(
+            file=f"predictions/{name}.parquet", sha256=hashlib.sha256(path.read_bytes()).hexdigest()
+        )
+    champion = record.champion
+    if champion is not None:
+        champion = champion.model_copy(update={"predictions": files[CHAMPION]})
+    challenger = {
+        name: model.model_copy(update={"predictions": files[name]}) for name, model in record.challenger.items()
+    }
+    record = record.model_copy(update={"champion": champion, "challenger": challenger})
+    (folder / "evaluation.json").write_text(record.to_pretty_json())
+
+
+@pytest.fixture
+def evidence(make) -> Evidence:
+    n = 900
+    made: Evidence = make.pair(
+        n,
+        better=20,
+        worse=5,
+        int8=True,
+        characters=np.arange(n) % 50,
+        slices={"region": np.where(np.arange(n) % 3 == 0, "", "north")},
+    )
+    return made
+
+
+def test_what_was_written_is_what_is_judged(tmp_path, evidence):
+    write(tmp_path / "artifact", evidence)
+    loaded = load_evidence(tmp_path / "artifact")
+    assert loaded.problems == {}
+    assert set(loaded.tables) == {"fp32", "int8", "champion"}
+    for name, table in evidence.tables.items():
+        read = loaded.tables[name]
+        for field in ("row_ids", "labels", "predictions", "scores", "characters"):
+            np.testing.assert_array_equal(getattr(read, field), getattr(table, field))
+        np.testing.assert_array_equal(read.slices["region"], table.slices["region"])
+    policy = Gate(slices=Slices(by=("label", "length", "region")))
+    receipt = decide(policy, loaded)
+    assert receipt.promoted
+    assert receipt.predictions["champion"] == loaded.tables["champion"].sha256
+    said = receipt.model_dump(exclude={"predictions"})
+    assert decide(policy, evidence).model_dump(exclude={"predictions"}) == said
+
+
+def reasons(folder: Path) -> list[ReasonCode]:
+    receipt = decide(Gate(), load_evidence(folder))
+    assert receipt.verdict == "refuse"
+    return [reason.code for reason in receipt.reasons]
+
+
+def test_a_changed_file_is_noticed(tmp_path, evidence):
+    write(tmp_path / "artifact", evidence)
+    better = columns_of(evidence, "fp32")
+    better["prediction"] = better["label"]
+    pq.write_table(pa.table(better), tmp_path / "artifact" / "predictions" / "fp32.parquet")
+    assert reasons(tmp_path / "artifact") == [ReasonCode.PREDICTIONS_CHANGED]
+
+
+def test_a_missing_file_is_noticed(tmp_path, evidence):
+    write(tmp_path / "artifact", evidence)
+    (tmp_path / "artifact" / "predictions" / "champion.parquet").unlink()
+    assert reasons(tmp_path / "artifact") == [ReasonCode.PREDICTIONS_MISSING]
+
+
+def test_a_file_outside_the_artifact_is_not_read(tmp_path, evidence):
+    write(tmp_path / "artifact", evidence)
+    record = tmp_path / "artifact" / "evaluation.json"
+    record.write_text(record.read_text().replace("predictions/champion.parquet", "../champion.parquet"))
+    (tmp_path / "artifact" / "predictions" / "champion.parquet").rename(tmp_path / "champion.parquet")
+    assert reasons(tmp_path / "artifact") == [ReasonCode.PREDICTIONS_MISSING]
+
+
+def dropped(name: str) -> Any:
+    return lambda columns: {key: value for key, value in columns.items() if key != name}
+
+
+def replaced(name: str, make_value: Any) -> Any:
+    return lambda columns: {**columns, name: make_value(columns[name])}
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (dropped("scores"), ReasonCode.PREDICTIONS_UNREADABLE),
+        (dropped("row_id"), ReasonCode.PREDICTIONS_UNREADABLE),
+        (replaced("label", lambda column: column.astype(float)), ReasonCode.PREDICTIONS_UNREADABLE),
+        (replaced("label", lambda column: [None, *column.tolist()[1:]]), ReasonCode.PREDICTIONS_UNREADABLE),
+        (replaced("row_id", lambda column: [None, *column[1:]]), ReasonCode.PREDICTIONS_UNREADABLE),
+        (replaced("scores", lambda column: [[0.5], *column.to_pylist()[1:]]), ReasonCode.PREDICTIONS_UNREADABLE),
+        (replaced("scores", lambda column: [None, *column.to_pylist()[1:]]), ReasonCode.PREDICTIONS_UNREADABLE),
+        (replaced("scores", lambda column: ["x"] * len(column)), ReasonCode.PREDICTIONS_UNREADABLE),
+        (
+            replaced("scores", lambda column: [[None, 0.5, 0.5], *column.to_pylist()[1:]]),
+            ReasonCode.SCORES_INVALID,
+        ),
+    ],
+)
+def test_damaged_columns_are_reasons(tmp_path, evidence, change, code):
+    write(tmp_path / "artifact", evidence, fp32=change(columns_of(evidence, "fp32")))
+    assert reasons(tmp_path / "artifact") == [code]
+
+
+def test_what_is_no_parquet_is_a_reason(tmp_path, evidence):
+    write(tmp_path / "artifact", evidence)
+    path = tmp_path / "artifact" / "predictions" / "champion.parquet"
+    record = tmp_path / "artifact" / "evaluation.json"
+    before = hashlib.sha256(path.read_bytes()).hexdigest()
+    path.write_bytes(b"not parquet")
+    record.write_text(record.read_text().replace(before, hashlib.sha256(b"not parquet").hexdigest()))
+    assert reasons(tmp_path / "artifact") == [ReasonCode.PREDICTIONS_UNREADABLE]
+
+
+def test_empty_files_are_a_reason(tmp_path, evidence):
+    empty = {
+        "row_id": pa.array([], type=pa.string()),
+        "label": pa.array([], type=pa.int64()),
+        "prediction": pa.array([], type=pa.int64()),
+        "scores": pa.array([], type=pa.list_(pa.float64())),
+    }
+    write(tmp_path / "artifact", evidence, fp32=empty, int8=empty, champion=empty)
+    assert set(reasons(tmp_path / "artifact")) == {ReasonCode.NO_ROWS}
+
+
+def test_no_record_is_an_error(tmp_path, evidence):
+    with pytest.raises(ArtifactError, match=r"evaluation\.json"):
+        load_evidence(tmp_path)
+    (tmp_path / "evaluation.json").write_text("{}")
+    with pytest.raises(IntegrityError, match="EvaluationRecord"):
+        load_evidence(tmp_path)

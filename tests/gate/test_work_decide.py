@@ -1,0 +1,153 @@
+"""The decide step on the folders of real artifacts: receipt, model card, summary."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from retrainer.errors import IntegrityError
+from retrainer.gate.decide import decide
+from retrainer.gate.evidence import load_evidence
+from retrainer.gate.records import PredictionsFile, Receipt
+from retrainer.messages import Log
+from retrainer.snapshot import Characters, SnapshotStatistics, SplitStatistics
+from retrainer.spec.model import Pipeline
+from retrainer.steps import RunContext, StepRequest
+from retrainer.work.decide import run
+from retrainer.work.reporter import Reporter
+
+DIGESTS = {"ingest": "1" * 64, "train": "2" * 64, "export": "3" * 64, "evaluate": "4" * 64}
+
+
+def artifacts(folder: Path, evidence) -> dict[str, Path]:
+    """The upstream artifacts of a decision, as the steps before it leave them."""
+    inputs = {step: folder / step for step in DIGESTS}
+    for path in inputs.values():
+        path.mkdir(parents=True)
+    split = SplitStatistics(rows=3000, label_counts={"label 0": 3000}, characters=Characters(p50=40, p95=90, max=120))
+    statistics = SnapshotStatistics(
+        labels=evidence.record.labels,
+        splits={"train": split, "validation": split, "test": split},
+        source_rows=9000,
+        duplicates=0,
+        conflicts=0,
+        leakage={},
+        quarantined={},
+        sources=(),
+    )
+    (inputs["ingest"] / "statistics.json").write_text(statistics.to_pretty_json())
+    (inputs["train"] / "training.json").write_text(json.dumps({"epochs": 3.0, "steps": 1200, "device": "cpu"}))
+    (inputs["evaluate"] / "predictions").mkdir()
+    files = {}
+    for name, table in evidence.tables.items():
+        path = inputs["evaluate"] / "predictions" / f"{name}.parquet"
+        columns = {
+            "row_id": table.row_ids.tolist(),
+            "label": table.labels,
+            "prediction": table.predictions,
+            "scores": pa.array(table.scores.tolist(), type=pa.list_(pa.float64())),
+        }
+        pq.write_table(pa.table(columns), path)
+        files[name] = PredictionsFile(
+            file=f"predictions/{name}.parquet", sha256=hashlib.sha256(path.read_bytes()).hexdigest()
+        )
+    record = evidence.record.model_copy(
+        update={
+            "digests": DIGESTS,
+            "challenger": {
+                name: model.model_copy(update={"predictions": files[name]})
+                for name, model in evidence.record.challenger.items()
+            },
+            "champion": evidence.record.champion.model_copy(update={"predictions": files["champion"]}),
+        }
+    )
+    (inputs["evaluate"] / "evaluation.json").write_text(record.to_pretty_json())
+    return inputs
+
+
+def request(folder: Path, **inputs: str) -> StepRequest:
+    pipeline = Pipeline.model_validate(
+        {
+            "name": "news",
+            "dataset": {"train": "news.csv"},
+            "model": {"base": "distilbert-base-uncased"},
+            "gate": {"floors": {"accuracy": 0.9}},
+            "publish": {"store": "s3://models"},
+        }
+    )
+    return StepRequest(
+        step="decide",
+        digest="5" * 64,
+        identity={},
+        pipeline=pipeline,
+        inputs={**DIGESTS, **inputs},
+        root=str(folder),
+        context=RunContext(run_id="test", actor="somebody", started_at="2026-01-01T00:00:00+00:00"),
+    )
+
+
+class Lines(Reporter):
+    """A reporter that keeps what was said."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def send(self, message) -> None:
+        assert isinstance(message, Log)
+        self.lines.append(message.text)
+
+
+def test_a_promotion(tmp_path, make):
+    inputs = artifacts(tmp_path / "in", make.pair(3000, better=60, worse=40, int8=True))
+    reporter = Lines()
+    (tmp_path / "out").mkdir()
+    summary = run(request(tmp_path), inputs, tmp_path / "out", reporter)
+    assert summary["verdict"] == "promote"
+    assert summary["reasons"] == []
+    assert summary["precisions"] == ["fp32", "int8"]
+    assert summary["champion_version"] == "0123456789abcdef"
+    assert summary["comparison"]["difference"] == pytest.approx(20 / 3000)
+    assert set(summary["metrics"]) == {"accuracy", "f1"}
+    json.dumps(summary, allow_nan=False)
+    assert reporter.lines[0] == "PROMOTE news: fp32, int8 may go live"
+    written = Receipt.from_json((tmp_path / "out" / "receipt.json").read_bytes(), where="receipt")
+    assert written == decide(request(tmp_path).pipeline.gate, load_evidence(inputs["evaluate"]))
+    assert written.digests == DIGESTS
+    card = (tmp_path / "out" / "model_card.md").read_text()
+    assert "- epochs: 3" in card
+    assert "- steps: 1,200" in card
+
+
+def test_a_refusal_is_a_result(tmp_path, make):
+    inputs = artifacts(tmp_path / "in", make.pair(3000, worse=300))
+    (tmp_path / "out").mkdir()
+    reporter = Lines()
+    summary = run(request(tmp_path), inputs, tmp_path / "out", reporter)
+    assert summary["verdict"] == "refuse"
+    assert [reason["code"] for reason in summary["reasons"]] == ["floor_missed", "worse_than_champion"]
+    assert summary["precisions"] == []
+    assert reporter.lines[0].startswith("REFUSE news")
+
+
+def test_twice_gives_the_same_bytes(tmp_path, make):
+    inputs = artifacts(tmp_path / "in", make.pair(3000, better=60, worse=40))
+    written = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        run(request(tmp_path), inputs, tmp_path / name, Lines())
+        written.append([(tmp_path / name / file).read_bytes() for file in ("receipt.json", "model_card.md")])
+    assert written[0] == written[1]
+
+
+def test_an_evaluation_of_another_bundle_is_an_error(tmp_path, make):
+    inputs = artifacts(tmp_path / "in", make.pair(3000))
+    (tmp_path / "out").mkdir()
+    with pytest.raises(IntegrityError, match="export artifact"):
+        run(request(tmp_path, export="9" * 64), inputs, tmp_path / "out", Lines())
+    assert list((tmp_path / "out").iterdir()) == []

@@ -1,0 +1,171 @@
+"""A store that somebody altered: what reads it says what was altered, and the way back stays open."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from retrainer.errors import IntegrityError
+from retrainer.storage import Storage, open_storage
+from retrainer.store import Manifest, ModelStore, Store
+
+MakeBundle = Callable[[str], tuple[Path, Manifest]]
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return str(tmp_path / "store")
+
+
+@pytest.fixture
+def storage(url: str) -> Storage:
+    return open_storage(url)
+
+
+@pytest.fixture
+def model(url: str, bundle: MakeBundle) -> ModelStore:
+    """Three versions, the last of them live."""
+    model = Store.open(url).model("news")
+    expected = None
+    for content in ("one", "two", "three"):
+        folder, manifest = bundle(content)
+        model.publish(
+            folder,
+            manifest,
+            channel="production",
+            actor="ada",
+            reason=content,
+            decision=None,
+            expected=expected,
+        )
+        expected = manifest.version
+    return model
+
+
+def edit(storage: Storage, key: str, **changes: Any) -> None:
+    storage.write(key, json.dumps(json.loads(storage.read(key)) | changes).encode())
+
+
+def test_one_flipped_bit_in_any_file(storage: Storage, model: ModelStore, bundle: MakeBundle, tmp_path: Path) -> None:
+    _, manifest = bundle("three")
+    for name in manifest.files:
+        key = f"news/versions/{manifest.version}/{name}"
+        sound = storage.read(key)
+        storage.write(key, bytes([sound[0] ^ 1]) + sound[1:])
+        with pytest.raises(IntegrityError, match="not the one that was published") as caught:
+            model.fetch(manifest.version, tmp_path / "copy")
+        assert caught.value.where == storage.where(key)
+        assert not (tmp_path / "copy" / name).exists()
+        storage.write(key, sound)
+    model.fetch(manifest.version, tmp_path / "copy")
+
+
+def test_an_altered_manifest(storage: Storage, model: ModelStore, bundle: MakeBundle) -> None:
+    version = bundle("three")[1].version
+    key = f"news/versions/{version}/manifest.json"
+    sound = storage.read(key)
+    edit(storage, key, labels=["Sports", "World"])
+    for attempt in (lambda: model.champion("production"), lambda: model.manifest(version)):
+        with pytest.raises(IntegrityError, match="manifest is not the one") as caught:
+            attempt()
+        assert caught.value.where == storage.where(key)
+    storage.write(key, sound + b"\n")  # the same content in other bytes
+    with pytest.raises(IntegrityError, match="manifest is not the one"):
+        model.champion("production")
+    storage.write(key, sound[:-20])
+    with pytest.raises(IntegrityError, match="not a valid Manifest"):
+        model.champion("production")
+
+
+def test_swapped_manifests(storage: Storage, model: ModelStore, bundle: MakeBundle) -> None:
+    two, three = (f"news/versions/{bundle(name)[1].version}/manifest.json" for name in ("two", "three"))
+    first, second = storage.read(two), storage.read(three)
+    storage.write(two, second)
+    storage.write(three, first)
+    with pytest.raises(IntegrityError, match="manifest is not the one"):
+        model.champion("production")
+
+
+def test_a_pointer_to_nothing(storage: Storage, model: ModelStore, bundle: MakeBundle) -> None:
+    storage.delete_tree(f"news/versions/{bundle('three')[1].version}")
+    with pytest.raises(IntegrityError, match="points at a version that is not there"):
+        model.champion("production")
+    assert model.rollback("production", actor="bob", reason="lost").version == bundle("two")[1].version
+    assert model.champion("production") == bundle("two")[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"channel": "staging"}, "is the pointer of channel 'staging'"),
+        ({"sequence": 0}, "not a valid Pointer: sequence"),
+        ({"format_version": 2}, "not a valid Pointer: format_version"),
+        ({"owner": "eve"}, "not a valid Pointer: owner"),
+    ],
+)
+def test_an_altered_pointer(
+    storage: Storage, model: ModelStore, bundle: MakeBundle, changes: dict[str, Any], message: str
+) -> None:
+    key = "news/channels/production.json"
+    edit(storage, key, **changes)
+    folder, manifest = bundle("four")
+    for attempt in (
+        lambda: model.pointer("production"),
+        lambda: model.champion("production"),
+        lambda: model.history("production"),
+        lambda: model.rollback("production", actor="bob", reason=""),
+        lambda: model.publish(
+            folder, manifest, channel="production", actor="", reason="", decision=None, expected=None
+        ),
+    ):
+        with pytest.raises(IntegrityError, match=message) as caught:
+            attempt()
+        assert caught.value.where == storage.where(key)
+
+
+def test_a_pointer_that_disagrees_with_its_history(storage: Storage, model: ModelStore, bundle: MakeBundle) -> None:
+    for changes in ({"version": bundle("one")[1].version}, {"sequence": 7}):
+        key = "news/channels/production.json"
+        sound = storage.read(key)
+        edit(storage, key, **changes)
+        with pytest.raises(IntegrityError, match="does not continue"):
+            model.history("production")
+        storage.write(key, sound)
+
+
+@pytest.mark.parametrize("position", [0, 1, 2])
+def test_an_edited_or_missing_entry(storage: Storage, model: ModelStore, position: int) -> None:
+    pointer = model.pointer("production")
+    assert pointer is not None
+    entries = model.history("production")
+    names = [pointer.history, *(entry.previous for entry in entries if entry.previous)]
+    key = f"news/history/{names[position]}.json"
+    sound = storage.read(key)
+    edit(storage, key, actor="somebody else")
+    with pytest.raises(IntegrityError, match="was altered") as caught:
+        model.history("production")
+    assert caught.value.where == storage.where(key)
+    storage.delete(key)
+    with pytest.raises(IntegrityError, match="is missing") as caught:
+        model.history("production")
+    assert caught.value.where == storage.where(key)
+    with pytest.raises(IntegrityError, match="is missing"):
+        model.rollback("production", actor="bob", reason="")
+    # A rollback to a named version needs no history, and the model is still served.
+    assert model.champion("production") is not None
+    assert model.rollback("production", to=entries[-1].to_version, actor="bob", reason="").moved
+    storage.write(key, sound)
+    assert len(model.history("production")) == 4
+
+
+def test_a_damaged_version_is_not_rolled_back_to(storage: Storage, model: ModelStore, bundle: MakeBundle) -> None:
+    storage.write(f"news/versions/{bundle('two')[1].version}/onnx/model.onnx", b"damaged")
+    with pytest.raises(IntegrityError, match="not the one that was published"):
+        model.rollback("production", actor="bob", reason="")
+    champion = model.champion("production")
+    assert champion == bundle("three")[1]
+    assert len(model.history("production")) == 3

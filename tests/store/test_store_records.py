@@ -1,0 +1,128 @@
+"""The records of a store: what they refuse, what their digests depend on, what a history says about going back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from retrainer.store import BundleInfo, FileEntry, GoldenRow, HistoryEntry, Manifest, PrecisionEntry
+from retrainer.store.history import line_of_champions
+
+MakeBundle = Callable[[str], tuple[Path, Manifest]]
+
+
+def test_the_version_is_the_content(bundle: MakeBundle) -> None:
+    _, manifest = bundle("one")
+    assert len(manifest.version) == 16
+    assert Manifest.from_json(manifest.to_pretty_json(), where="x") == manifest
+    assert Manifest.from_json(manifest.to_json(), where="x").version == manifest.version
+    assert manifest.size == sum(entry.size for entry in manifest.files.values())
+    changes: list[dict[str, Any]] = [
+        {"labels": ("Sports", "World")},
+        {"metrics": {"accuracy": 0.91}},
+        {"git_commit": "abc"},
+        {"files": manifest.files | {"x": FileEntry(size=0, sha256="0" * 64)}},
+    ]
+    versions = {manifest.model_copy(update=change).version for change in changes}
+    assert len(versions | {manifest.version}) == len(changes) + 1
+    reordered = manifest.model_copy(update={"files": dict(reversed(manifest.files.items()))})
+    assert reordered.version == manifest.version
+
+
+@pytest.mark.parametrize("name", ["../x", "/x", "a/../x", "", "a//b", "./a", "a\\b", "manifest.json", "a/", ".."])
+def test_a_file_of_a_version_stays_within_it(bundle: MakeBundle, name: str) -> None:
+    document = bundle("one")[1].model_dump()
+    document["files"][name] = {"size": 0, "sha256": "0" * 64}
+    with pytest.raises(ValidationError):
+        Manifest.model_validate(document)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"metrics": {"accuracy": float("nan")}},
+        {"precisions": {"fp32": PrecisionEntry(file="onnx/other.onnx", weight_types={})}},
+        {"surplus": 1},
+    ],
+)
+def test_a_manifest_that_cannot_be(bundle: MakeBundle, change: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Manifest.model_validate(bundle("one")[1].model_dump() | change)
+
+
+def test_bundle_records_survive_their_json() -> None:
+    info = BundleInfo(
+        task="text-classification",
+        labels=("no", "yes"),
+        max_length=64,
+        inputs=("input_ids", "attention_mask"),
+        pad_token_id=0,
+        precisions={"fp32": PrecisionEntry(file="onnx/model.onnx", weight_types={"FLOAT": 2})},
+        tie_margin=1e-4,
+    )
+    assert BundleInfo.from_json(info.to_json(), where="x") == info
+    row = GoldenRow(text="trail ümlaut\n", text_pair=None, logits={"fp32": (0.1, -1.5)})
+    assert GoldenRow.from_json(row.to_json(), where="x") == row
+    assert b"\n" not in row.to_json()
+
+
+def entries(moves: list[tuple[str, str]]) -> list[HistoryEntry]:
+    """A history, newest first, of actions and the versions that they went to."""
+    chain: list[HistoryEntry] = []
+    for number, (action, version) in enumerate(moves):
+        chain.append(
+            HistoryEntry(
+                previous="0" * 64 if number else None,
+                sequence=number + 1,
+                model="news",
+                channel="production",
+                action=action,
+                from_version=chain[-1].to_version if chain else None,
+                to_version=version,
+                actor="ada",
+                reason="",
+                decision=None,
+                at="2030-01-01T00:00:00.000000+00:00",
+            )
+        )
+    return chain[::-1]
+
+
+@pytest.mark.parametrize(
+    ("moves", "line"),
+    [
+        ("", ""),
+        ("+a", "a"),
+        ("+a +b +c", "abc"),
+        ("+a +b +c -b", "ab"),
+        ("+a +b +c -b -a", "a"),
+        ("+a +b +c -a", "a"),
+        ("+a +b -a +c", "ac"),
+        ("+a +b +a", "aba"),
+        ("+a +b +a -b", "ab"),
+        ("+a +b -x", "ax"),
+        ("+a +b -x -a", "a"),
+    ],
+)
+def test_where_rollbacks_lead(moves: str, line: str) -> None:
+    actions = {"+": "publish", "-": "rollback"}
+    assert line_of_champions(entries([(actions[move[0]], move[1]) for move in moves.split()])) == list(line)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["publish", "promote", "rollback"]), st.sampled_from("abcd"))))
+def test_any_line_ends_at_the_champion_and_rollbacks_come_to_an_end(moves: list[tuple[str, str]]) -> None:
+    sound = [("publish", "a"), *moves]
+    line = line_of_champions(entries(sound))
+    assert line[-1] == sound[-1][1]
+    assert len(line) <= len(sound)
+    while len(line) > 1:
+        sound.append(("rollback", line[-2]))
+        shorter = line_of_champions(entries(sound))
+        assert shorter == line[:-1] or (len(shorter) < len(line) and shorter[-1] == line[-2])
+        line = shorter
