@@ -73,6 +73,13 @@ class RestClient:
         """
         return _checked(self._http.get(path, params=query))
 
+    def patch(self, path: str, content: dict[str, Any]) -> Any:
+        """The JSON that a PATCH answers.
+
+        :raises ApiError: Airflow refused.
+        """
+        return _checked(self._http.patch(path, json=content))
+
     def has_dag(self, dag_id: str) -> bool:
         """Whether the DAG was parsed already."""
         return self._http.get(f"/dags/{dag_id}").status_code == httpx.codes.OK
@@ -91,7 +98,7 @@ class RestClient:
 
     def unpause(self, dag_id: str) -> None:
         """Let the scheduler run the DAG."""
-        _checked(self._http.patch(f"/dags/{dag_id}", json={"is_paused": False}))
+        self.patch(f"/dags/{dag_id}", {"is_paused": False})
 
     def trigger(self, dag_id: str, conf: dict[str, Any] | None = None) -> str:
         """Start a run; its id."""

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import tempfile
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
-from tests.airflow.harness import HERE, DagRunResult, Project, airflow_environment, write_rows
+from tests.airflow.harness import HERE, DagRunResult, Project, airflow_environment, small_project
+
+# Importing Airflow, which the tests do below this line, makes its home; never that of whoever runs them.
+_HOME = tempfile.TemporaryDirectory(prefix="retrainer-airflow-")
+os.environ.setdefault("AIRFLOW_HOME", _HOME.name)
+os.environ.setdefault("AIRFLOW__CORE__LOAD_EXAMPLES", "false")
 
 DAG_FILE = """
 import os
@@ -40,29 +48,7 @@ def airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def project(tmp_path: Path, tiny_bert: Path) -> Project:
     """A pipeline over a hundred short lines and a tiny random model."""
-    write_rows(tmp_path / "data" / "train.csv", 120)
-    write_rows(tmp_path / "data" / "test.csv", 40, start=1000)
-    content = {
-        "name": f"tiny-{abs(hash(str(tmp_path))) % 10**8}",
-        "task": "text-classification",
-        "dataset": {
-            "train": str(tmp_path / "data" / "train.csv"),
-            "test": str(tmp_path / "data" / "test.csv"),
-            "text": "status",
-            "label": "label",
-            "labels": ["closed", "open"],
-            "split": {"validation": 0.2},
-            "checks": {"min_rows": 10},
-        },
-        "model": {"base": str(tiny_bert), "max_length": 16},
-        "training": {"num_train_epochs": 1, "per_device_train_batch_size": 16, "learning_rate": 0.01},
-        "gate": {"floors": {"accuracy": 0.0}},
-        "export": {"precisions": ["fp32"]},
-        "publish": {"store": str(tmp_path / "store")},
-    }
-    project = Project(tmp_path, content)
-    project.write()
-    return project
+    return small_project(tmp_path, tiny_bert, f"tiny-{uuid.uuid4().hex[:8]}")
 
 
 @pytest.fixture

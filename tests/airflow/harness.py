@@ -104,3 +104,32 @@ class Project:
             place[last] = value
         self.pipeline_file.parent.mkdir(parents=True, exist_ok=True)
         self.pipeline_file.write_text(yaml.safe_dump(self.content, sort_keys=False))
+
+
+def small_project(folder: Path, base: Path, name: str) -> Project:
+    """A pipeline over a hundred short lines, written and ready to run."""
+    write_rows(folder / "data" / "train.csv", 120)
+    write_rows(folder / "data" / "test.csv", 40, start=1000)
+    project = Project(
+        folder,
+        {
+            "name": name,
+            "task": "text-classification",
+            "dataset": {
+                "train": str(folder / "data" / "train.csv"),
+                "test": str(folder / "data" / "test.csv"),
+                "text": "status",
+                "label": "label",
+                "labels": ["closed", "open"],
+                "split": {"validation": 0.2},
+                "checks": {"min_rows": 10},
+            },
+            "model": {"base": str(base), "max_length": 16},
+            "training": {"num_train_epochs": 1, "per_device_train_batch_size": 16, "learning_rate": 0.01},
+            "gate": {"floors": {"accuracy": 0.0}, "against_champion": None},
+            "export": {"precisions": ["fp32"]},
+            "publish": {"store": str(folder / "store")},
+        },
+    )
+    project.write()
+    return project

@@ -115,7 +115,7 @@ def test_cron_and_new_data_schedule() -> None:
 
     on_data = retrain_dag(with_(schedule={"on_new_data": True})).schedule
     assert isinstance(on_data, AssetAny)
-    assert [asset.uri for _, asset in on_data.iter_assets()] == ["file:///data/news"]
+    assert [asset.uri for asset in on_data.objects] == ["file:///data/news"]
 
     both = retrain_dag(with_(schedule={"on_new_data": True, "cron": "0 3 * * *"})).schedule
     assert isinstance(both, AssetOrTimeSchedule)

@@ -38,6 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "storage": BASE,
     "artifacts": BASE | {"storage"},
     "snapshot": BASE,
+    "training": BASE,
     "store": BASE | {"storage"},
     "gate": BASE | {"spec"},
     "sources": DATA,
@@ -50,7 +51,7 @@ ALLOWED: dict[str, set[str]] = {
     "run": DATA | {"artifacts", "launch", "messages", "runs", "steps"},
     "report": DATA | {"artifacts", "gate", "messages", "run", "runs", "steps", "store"},
     "work": DATA
-    | {"artifacts", "base_model", "gate", "messages", "serve", "snapshot", "sources", "steps", "store"},
+    | {"artifacts", "base_model", "gate", "messages", "serve", "snapshot", "sources", "steps", "store", "training"},
     "airflow": DATA
     | {
         "artifacts",

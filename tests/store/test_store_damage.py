@@ -69,7 +69,11 @@ def test_an_altered_manifest(storage: Storage, model: ModelStore, bundle: MakeBu
     key = f"news/versions/{version}/manifest.json"
     sound = storage.read(key)
     edit(storage, key, labels=["Sports", "World"])
-    for attempt in (lambda: model.champion("production"), lambda: model.manifest(version)):
+    attempts: list[Callable[[], object]] = [
+        lambda: model.champion("production"),
+        lambda: model.manifest(version),
+    ]
+    for attempt in attempts:
         with pytest.raises(IntegrityError, match="manifest is not the one") as caught:
             attempt()
         assert caught.value.where == storage.where(key)

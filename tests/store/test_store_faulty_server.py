@@ -55,11 +55,12 @@ def test_a_server_that_ignores_conditions_is_refused(
     model = Store.open(url).model("news")
     folder, manifest = bundle("two")
     model.put_version(folder, manifest)
-    for move in (
+    moves: list[Callable[[], object]] = [
         lambda: publish(url, bundle("two"), first.version),
         lambda: model.rollback("production", to=manifest.version, actor="bob", reason=""),
         lambda: model.promote("production", version=manifest.version, actor="bob", reason=""),
-    ):
+    ]
+    for move in moves:
         with pytest.raises(StorageError, match="ignores conditional writes"):
             move()
     pointer = model.pointer("production")

@@ -47,6 +47,10 @@ def check(evidence: Evidence) -> tuple[Rows | None, list[Reason]]:
     record = evidence.record
     reasons = [*evidence.problems.values(), *_contradictions(record)]
     wanted = [*record.challenger, *([CHAMPION] if record.champion is not None else [])]
+    reasons += [
+        _reason(ReasonCode.EVIDENCE_INCONSISTENT, f"{name}: there are predictions of a model that was not measured")
+        for name in sorted(set(evidence.tables) - set(wanted))
+    ]
     ordered: dict[str, Table] = {}
     for name in wanted:
         table = evidence.tables.get(name)

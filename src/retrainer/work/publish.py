@@ -17,7 +17,7 @@ from retrainer.steps import StepRequest
 from retrainer.store import FileEntry, Manifest, Store
 from retrainer.store.bundle import BundleInfo
 from retrainer.work.reporter import Reporter
-from retrainer.work.train.record import TrainingRecord
+from retrainer.training import TrainingRecord
 
 LIBRARIES = (
     "airflow-retrainer",

@@ -30,7 +30,7 @@ from retrainer.work.evaluate.rows import TestRows, read_test_rows, without_train
 from retrainer.work.evaluate.scoring import Answers, latencies, score
 from retrainer.work.export.parity import ParityReport
 from retrainer.work.reporter import Reporter
-from retrainer.work.train.record import TrainingRecord
+from retrainer.training import TrainingRecord
 
 CHAMPION = "champion"
 

@@ -16,7 +16,7 @@ from retrainer.work.train.arguments import training_arguments
 from retrainer.work.train.checkpoints import Checkpoints
 from retrainer.work.train.encoding import encode
 from retrainer.work.train.loading import load_base
-from retrainer.work.train.record import TrainingRecord, learning_curve, scores_at
+from retrainer.training import TrainingRecord, learning_curve, scores_at
 from retrainer.work.train.trainer import build_trainer, device_name
 
 

@@ -34,6 +34,9 @@ class FineTuner(Trainer):  # type: ignore[misc]
     def __init__(self, *, checkpoints: Checkpoints, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._checkpoints = checkpoints
+        # Classifiers return the mean over their batch and ignore the number of items; told that they heed it, the
+        # Trainer multiplies the loss by the number of processes and leaves out accumulation steps.
+        self.model_accepts_loss_kwargs = False
         # The Trainer would delete old checkpoints before the new one is marked as complete.
         self._save_total_limit, self.args.save_total_limit = self.args.save_total_limit, None
         self.rows_seen = 0

@@ -1,4 +1,4 @@
-"""What a training leaves behind besides weights: ``training.json``."""
+"""The record of a training, ``training.json``: how a checkpoint came to be. Not here: how to train (``work/train``)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,213 @@
+"""Whole runs in a real Airflow with its scheduler, triggered and watched over its REST API."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from demo.airflow_server import USER, AirflowServer
+from demo.rest_client import RestClient
+from retrainer.store import Store
+from tests.airflow.harness import REPOSITORY, Project, small_project, write_rows
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+DAG_FILE = """
+import os
+from retrainer.airflow import build_dags, operate_dag
+folder = os.environ["RETRAINER_PIPELINES"]
+globals().update(build_dags(folder, default_args={"retries": 2, "retry_delay": 0.1}))
+operate = operate_dag(folder)
+"""
+# Nothing of a killed task may be left after that time.
+GONE_SECONDS = 10.0
+
+
+class Running:
+    """A server with two pipelines: ``asks``, which wants an approval, and ``long``, which trains for a while."""
+
+    def __init__(self, server: AirflowServer, client: RestClient, asks: Project, long: Project) -> None:
+        self.server = server
+        self.client = client
+        self.asks = asks
+        self.long = long
+
+    def until(self, condition: Callable[[], Any], what: str, seconds: float = 180.0) -> Any:
+        """Wait for something true, and return it."""
+        found: list[Any] = []
+
+        def holds() -> bool:
+            found[:] = [condition()]
+            return bool(found[0])
+
+        self.server.wait_for(holds, what, seconds=seconds)
+        return found[0]
+
+    def state(self, dag_id: str, run_id: str, task_id: str) -> str | None:
+        return {task.task_id: task.state for task in self.client.tasks(dag_id, run_id)}.get(task_id)
+
+    def until_ended(self, dag_id: str, run_id: str, seconds: float = 300.0) -> dict[str, str | None]:
+        ended = {"success", "failed"}
+        self.until(lambda: self.client.run_state(dag_id, run_id) in ended, f"the run of {dag_id}", seconds)
+        return {task.task_id: task.state for task in self.client.tasks(dag_id, run_id)}
+
+    def log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1) -> str:
+        return "\n".join(line.text for line in self.client.log(dag_id, run_id, task_id, try_number))
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Iterator[Running]:
+    root = tmp_path_factory.mktemp("scheduler")
+    asks = small_project(root, tiny_bert, "asks")
+    asks.write(publish__approval="required")
+    long = small_project(root, tiny_bert, "long")
+    long.write(
+        training={
+            "max_steps": 4000,
+            "per_device_train_batch_size": 4,
+            "save_strategy": "steps",
+            "save_steps": 50,
+            "eval_strategy": "steps",
+            "eval_steps": 50,
+            "save_total_limit": 2,
+        }
+    )
+    dags = root / "dags"
+    dags.mkdir()
+    (dags / "retrain_test.py").write_text(DAG_FILE)
+    environment = {**asks.environment, "PYTHONPATH": os.pathsep.join([str(REPOSITORY / "src"), str(REPOSITORY)])}
+    server = AirflowServer(root / "home", dags, plugins=REPOSITORY / "plugins", environment=environment)
+    with server:
+        client = server.client()
+        client.ensure_pool("gpu_pool", 1)
+        for dag_id in (asks.dag_id, long.dag_id, "operate_models"):
+            server.wait_for(lambda dag_id=dag_id: client.has_dag(dag_id), dag_id, seconds=60)  # type: ignore[misc]
+            client.unpause(dag_id)
+        assert client.import_errors() == []
+        yield Running(server, client, asks, long)
+    assert server.processes() == []
+
+
+def approve(running: Running, dag_id: str, run_id: str) -> str:
+    """Answer the question of the run as the user would; what was shown to them."""
+    path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/approval/-1/hitlDetails"
+    running.until(lambda: running.state(dag_id, run_id, "approval") == "awaiting_input", "the approval to ask")
+    shown = running.client.get(path)
+    running.client.patch(path, {"chosen_options": ["Approve"], "params_input": {}})
+    return str(shown["body"])
+
+
+def test_from_trigger_over_approval_to_rollback(running: Running) -> None:
+    client, project = running.client, running.asks
+    run_id = client.trigger(project.dag_id)
+    shown = approve(running, project.dag_id, run_id)
+    states = running.until_ended(project.dag_id, run_id)
+
+    assert set(states.values()) == {"success"}, states
+    assert "The gate promotes the challenger" in shown
+    assert "| accuracy |" in shown
+    model = Store.open(str(project.store)).model("asks")
+    first = model.pointer("production")
+    assert first is not None
+    assert model.history("production")[0].actor == USER
+
+    links = {task: client.links(project.dag_id, run_id, task) for task in ("train", "gate", "publish")}
+    assert links["train"].keys() == {"Run folder"}
+    assert links["gate"].keys() == {"Run folder", "Decision receipt"}
+    version = links["publish"]["Published version"]
+    assert version is not None
+    assert Path(version.removeprefix("file://"), "manifest.json").is_file()
+    receipt = links["gate"]["Decision receipt"]
+    assert receipt is not None
+    assert Path(receipt.removeprefix("file://")).is_file()
+
+    log = running.log(project.dag_id, run_id, "train")
+    assert re.search(r"^training: .*loss .*left$", log, re.MULTILINE), log
+    assert "on validation: accuracy" in log
+
+    write_rows(project.folder / "data" / "train.csv", 160)
+    second_run = client.trigger(project.dag_id)
+    approve(running, project.dag_id, second_run)
+    assert running.until_ended(project.dag_id, second_run)["publish"] == "success"
+    second = model.pointer("production")
+    assert second is not None
+    assert second.version != first.version
+
+    move = client.trigger(
+        "operate_models",
+        {"pipeline": "asks", "action": "rollback", "reason": "too eager"},
+    )
+    moved = running.until_ended("operate_models", move)
+    assert moved == {"move_channel": "success"}, running.log("operate_models", move, "move_channel")
+    back = model.pointer("production")
+    assert back is not None
+    assert back.version == first.version
+    newest = model.history("production")[0]
+    assert (newest.action, newest.actor, newest.reason) == ("rollback", USER, "too eager")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_training_leaves_nothing_and_resumes(running: Running, number: signal.Signals) -> None:
+    client, project = running.client, running.long
+    project.write(training__learning_rate=0.001 * number)  # another training for each signal
+    run_id = client.trigger(project.dag_id)
+    step = running.until(lambda: training_process(running.server), "training to start")
+    running.until(lambda: checkpoints(project), "the first checkpoint")
+
+    os.kill(parent_of(step), number)
+    killed_at = time.monotonic()
+    saved = checkpoints(project)
+    running.until(lambda: not group(step), "the step's processes to end", GONE_SECONDS)
+    assert time.monotonic() - killed_at < GONE_SECONDS
+
+    states = running.until_ended(project.dag_id, run_id, 600.0)
+    assert states["train"] == "success", running.log(project.dag_id, run_id, "train", 2)
+    tries = {task.task_id: task.try_number for task in client.tasks(project.dag_id, run_id)}
+    assert tries["train"] == 2
+    summary = client.xcom(project.dag_id, run_id, "train")["summary"]
+    resumed = re.fullmatch(r"checkpoint-(\d+)", summary["resumed_from"])
+    assert resumed is not None
+    assert int(resumed[1]) >= max(saved)
+    assert summary["steps"] == 4000
+    assert f"resuming from {summary['resumed_from']}" in running.log(project.dag_id, run_id, "train", 2)
+
+
+def checkpoints(project: Project) -> list[int]:
+    """The steps of which a complete checkpoint lies in the work folder."""
+    markers = (project.artifacts / ".work" / "train").glob("*/checkpoint-*/retrainer_complete.json")
+    return sorted(int(marker.parent.name.rpartition("-")[2]) for marker in markers)
+
+
+def training_process(server: AirflowServer) -> int | None:
+    """The process of the train step that runs now."""
+    for process in server.processes():
+        with suppress(OSError):
+            command = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
+            # The guard is a fork of the step with the same command line; the step leads the group.
+            if b"retrainer.work" in command and b"train" in command and os.getpgid(process) == process:
+                return process
+    return None
+
+
+def parent_of(process: int) -> int:
+    stat = Path(f"/proc/{process}/stat").read_text()
+    return int(stat.rpartition(")")[2].split()[1])
+
+
+def group(leader: int) -> list[int]:
+    """The processes of a step's group that still run."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError, ValueError):
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[2]) == leader and fields[0] != "Z":
+                found.append(int(entry.name))
+    return found

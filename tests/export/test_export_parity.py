@@ -1,0 +1,145 @@
+"""The parity check: it measures real rows at several batch sizes, and it notices what is wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from retrainer.errors import ExportError
+from retrainer.serve.predictor import load_tokenizer
+from retrainer.work.export.checkpoint import load_checkpoint, reference_logits
+from retrainer.work.export.parity import check_bundle
+from retrainer.work.export.sample import Sample, choose
+from tests.export import tiny
+from tests.export.conftest import Exported
+
+
+@pytest.fixture(scope="session")
+def sample(exported: Exported) -> Sample:
+    return choose(exported.rows, load_tokenizer(exported.bundle, None), max_length=tiny.MAX_LENGTH, count=256)
+
+
+@pytest.fixture(scope="session")
+def reference(exported: Exported, sample: Sample) -> npt.NDArray[np.float32]:
+    checkpoint = load_checkpoint(exported.checkpoint, tiny.LABELS)
+    return reference_logits(checkpoint, sample.texts, tiny.MAX_LENGTH)
+
+
+@pytest.fixture
+def tampered(exported: Exported, tmp_path: Path) -> Path:
+    return shutil.copytree(exported.bundle, tmp_path / "bundle")
+
+
+def check(bundle: Path, sample: Sample, reference: npt.NDArray[np.float32]) -> None:
+    check_bundle(bundle, sample, reference, labels=tiny.LABELS, exporter="transformers")
+
+
+def test_report_of_a_sound_export(exported: Exported) -> None:
+    report = exported.report
+    assert report.exporter == "transformers"
+    assert report.rows == 60
+    assert report.batch_sizes == (1, 32)
+    assert report.max_difference["fp32"] <= report.tolerance == 1e-4
+    assert report.max_difference["int8"] > report.max_difference["fp32"]
+    assert report.label_agreement["fp32"] == 1.0
+    assert report.truncated_rows > 0
+    assert report.longest_tokens > tiny.MAX_LENGTH
+
+
+def test_answers_depend_on_the_text(reference: npt.NDArray[np.float32]) -> None:
+    """Else the checks below would prove nothing."""
+    assert reference.std(axis=0).max() > 0.1
+
+
+def test_perturbed_weight_is_caught_and_the_row_named(
+    tampered: Path, sample: Sample, reference: npt.NDArray[np.float32]
+) -> None:
+    path = tampered / "onnx" / "model.onnx"
+    model = onnx.load(str(path))
+    weight = max(
+        (tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT),
+        key=lambda tensor: int(np.prod(tensor.dims)),
+    )
+    values = numpy_helper.to_array(weight).copy()
+    values += 1e-2
+    weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+    onnx.save(model, str(path))
+    with pytest.raises(ExportError, match=r"at row [0-9a-f]{16} \('.+'\), \d+ tokens, logits differ by"):
+        check(tampered, sample, reference)
+
+
+def test_swapped_inputs_are_caught(tampered: Path, sample: Sample, reference: npt.NDArray[np.float32]) -> None:
+    path = tampered / "onnx" / "model.onnx"
+    model = onnx.load(str(path))
+    swap = {"attention_mask": "token_type_ids", "token_type_ids": "attention_mask"}
+    for node in model.graph.node:
+        node.input[:] = [swap.get(name, name) for name in node.input]
+    onnx.save(model, str(path))
+    with pytest.raises(ExportError, match="does not compute what the checkpoint computes"):
+        check(tampered, sample, reference)
+
+
+@pytest.mark.parametrize("name", ["config.json", "bundle.json"])
+def test_permuted_labels_are_caught(
+    tampered: Path, sample: Sample, reference: npt.NDArray[np.float32], name: str
+) -> None:
+    path = tampered / name
+    content = json.loads(path.read_text())
+    if name == "config.json":
+        content["id2label"] = {"0": "closed", "1": "open", "2": "partly"}
+    else:
+        content["labels"] = ["closed", "open", "partly"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(ExportError, match="label 0 is 'closed', and 'open' in the data") as caught:
+        check(tampered, sample, reference)
+    assert caught.value.where == str(path)
+
+
+def test_padding_on_the_other_side_is_caught(
+    tampered: Path, sample: Sample, reference: npt.NDArray[np.float32]
+) -> None:
+    """Only batches show it: a single row is not padded."""
+    path = tampered / "bundle.json"
+    path.write_text(path.read_text().replace('"right"', '"left"'))
+    with pytest.raises(ExportError, match="batch 32"):
+        check(tampered, sample, reference)
+
+
+def test_another_cut_is_caught(tampered: Path, sample: Sample, reference: npt.NDArray[np.float32]) -> None:
+    """Only rows that are cut show it."""
+    path = tampered / "bundle.json"
+    content = json.loads(path.read_text())
+    content["max_length"] -= 1
+    path.write_text(json.dumps(content))
+    with pytest.raises(ExportError, match="logits differ"):
+        check(tampered, sample, reference)
+
+
+def test_not_a_number_is_caught(
+    exported: Exported, sample: Sample, reference: npt.NDArray[np.float32], tampered: Path
+) -> None:
+    broken = reference.copy()
+    broken[3, 1] = np.nan
+    with pytest.raises(ExportError, match="the checkpoint itself gives no number"):
+        check(exported.bundle, sample, broken)
+    path = tampered / "onnx" / "model_int8.onnx"
+    model = onnx.load(str(path))
+    for tensor in model.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT and tensor.dims == [len(tiny.LABELS)]:
+            values = np.full(len(tiny.LABELS), np.nan, dtype=np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    onnx.save(model, str(path))
+    with pytest.raises(ExportError, match="int8"):
+        check(tampered, sample, reference)
+
+
+def test_no_rows_is_an_error(exported: Exported, reference: npt.NDArray[np.float32]) -> None:
+    with pytest.raises(ExportError, match="no row to compare"):
+        check(exported.bundle, Sample((), ()), reference[:0])
