@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from pydantic import Field
+
 from retrainer.records import Record
 
 
@@ -13,7 +15,7 @@ class CurvePoint(Record):
     step: int
     epoch: float
     loss: float | None = None
-    validation: dict[str, float] = {}
+    validation: dict[str, float] = Field(default_factory=dict)
 
 
 class TrainingRecord(Record):

@@ -17,9 +17,7 @@ PAIRS = ["yes", "no", "maybe " * 200, "?"]
 
 @pytest.mark.parametrize("paired", [False, True])
 def test_same_as_the_tokenizer(tiny_bert: Path, tmp_path: Path, paired: bool) -> None:
-    columns = {"text": TEXTS, "label": pa.array([0, 1, 0, 1], pa.int64())} | (
-        {"text_pair": PAIRS} if paired else {}
-    )
+    columns = {"text": TEXTS, "label": pa.array([0, 1, 0, 1], pa.int64())} | ({"text_pair": PAIRS} if paired else {})
     pq.write_table(pa.table(columns), tmp_path / "train.parquet")
     tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
     rows = encode(tmp_path / "train.parquet", tokenizer, 32)

@@ -103,6 +103,8 @@ def _contradictions(record: EvaluationRecord) -> list[Reason]:
         found.append("there is a champion, but nothing was measured of it")
     if record.champion_state == "none" and record.champion is not None:
         found.append("there is no champion, but something was measured of it")
+    if record.champion_state == "none" and record.champion_error:
+        found.append(f"there is no champion, but it had an error: {record.champion_error}")
     if record.excluded_rows < 0:
         found.append(f"{record.excluded_rows} rows were left out")
     return [_reason(ReasonCode.EVIDENCE_INCONSISTENT, detail) for detail in found]

@@ -16,8 +16,8 @@ from retrainer.records import sha256_file
 from retrainer.steps import StepRequest
 from retrainer.store import FileEntry, Manifest, Store
 from retrainer.store.bundle import BundleInfo
-from retrainer.work.reporter import Reporter
 from retrainer.training import TrainingRecord
+from retrainer.work.reporter import Reporter
 
 LIBRARIES = (
     "airflow-retrainer",
@@ -45,9 +45,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     )
     if not receipt.promoted:
         codes = ", ".join(reason.code for reason in receipt.reasons)
-        raise GateError(
-            f"the challenger was refused: {codes}", where=pipeline.name, hint="nothing was published"
-        )
+        raise GateError(f"the challenger was refused: {codes}", where=pipeline.name, hint="nothing was published")
     version_folder = folder.parent / f"{folder.name}-version"
     try:
         _assemble(version_folder, inputs, receipt, include_checkpoint=pipeline.publish.include_checkpoint)
@@ -148,9 +146,7 @@ def _git_commit() -> str | None:
         if os.environ.get(variable):
             return os.environ[variable]
     try:
-        answer = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True
-        )
+        answer = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
     except (FileNotFoundError, subprocess.CalledProcessError, subprocess.TimeoutExpired):
         return None
     return answer.stdout.strip()

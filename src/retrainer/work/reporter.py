@@ -63,9 +63,7 @@ class Reporter:
         left = None
         if total is not None and self._first_done < done < total:
             left = (now - self._stage_started) / (done - self._first_done) * (total - done)
-        self.send(
-            Progress(stage=stage, done=done, total=total, unit=unit, seconds_left=left, figures=figures)
-        )
+        self.send(Progress(stage=stage, done=done, total=total, unit=unit, seconds_left=left, figures=figures))
 
     def metrics(self, epoch: float, values: dict[str, float]) -> None:
         """Say the scores of an epoch."""
@@ -77,6 +75,4 @@ class Reporter:
 
     def failed(self, error: RetrainerError) -> None:
         """Say what went wrong, so that the parent raises the same error."""
-        self.send(
-            Failed(error=type(error).__name__, message=error.message, where=error.where, hint=error.hint)
-        )
+        self.send(Failed(error=type(error).__name__, message=error.message, where=error.where, hint=error.hint))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from retrainer.errors import DataError, NotFoundError, RetrainerError
+from retrainer.errors import DataError, NotFoundError, ResourceError, RetrainerError, StorageError
 from retrainer.gate.metrics import METRICS
 from retrainer.gate.records import (
     ChampionEvidence,
@@ -25,12 +25,12 @@ from retrainer.serve.predictor import Predictor
 from retrainer.steps import StepRequest
 from retrainer.store import Store
 from retrainer.store.bundle import BundleInfo
+from retrainer.training import TrainingRecord
 from retrainer.work.evaluate import plots
 from retrainer.work.evaluate.rows import TestRows, read_test_rows, without_trained_on, write_predictions
 from retrainer.work.evaluate.scoring import Answers, latencies, score
 from retrainer.work.export.parity import ParityReport
 from retrainer.work.reporter import Reporter
-from retrainer.training import TrainingRecord
 
 CHAMPION = "champion"
 
@@ -57,9 +57,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         if champion.folder is not None:
             rows, excluded = without_trained_on(rows, champion.folder)
             if excluded:
-                reporter.log(
-                    f"{excluded:,} test rows left out: the champion was trained on them", level="warning"
-                )
+                reporter.log(f"{excluded:,} test rows left out: the champion was trained on them", level="warning")
         if not len(rows):
             raise DataError(
                 "no test row is left that neither model was trained on",
@@ -85,8 +83,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         times = latencies(models, rows.texts)
         names = _metric_names(request)
         evidence = {
-            name: _evidence(name, answers[name], rows, names, times[name], models[name], folder)
-            for name in models
+            name: _evidence(name, answers[name], rows, names, times[name], models[name], folder) for name in models
         }
     record = EvaluationRecord(
         model=request.pipeline.name,
@@ -103,9 +100,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         parity=_parity(inputs["export"] / "parity.json"),
     )
     (folder / "evaluation.json").write_text(record.to_pretty_json())
-    _draw(
-        answers["fp32"], rows, info.labels, _read(TrainingRecord, inputs["train"] / "training.json"), folder
-    )
+    _draw(answers["fp32"], rows, info.labels, _read(TrainingRecord, inputs["train"] / "training.json"), folder)
     return {
         "unchanged": False,
         "rows": len(rows),
@@ -143,14 +138,12 @@ def _fetch_champion(request: StepRequest, folder: Path, info: BundleInfo, report
         model.fetch(version, folder, wanted)
         champion = Predictor(folder)
         if champion.info.task != info.task:
-            return Champion(
-                state="unreadable", error=f"it answers another task: {champion.info.task}", version=version
-            )
+            return Champion(state="unreadable", error=f"it answers another task: {champion.info.task}", version=version)
     except NotFoundError as error:
         return Champion(state="unreadable", error=str(error), version=version)
+    except (StorageError, ResourceError):
+        raise
     except RetrainerError as error:
-        if type(error).__name__ == "StorageError":
-            raise
         reporter.log(f"the champion cannot be read: {error}", level="warning")
         return Champion(state="unreadable", error=str(error), version=version)
     return Champion(state="present", version=version, folder=folder, info=champion.info)
@@ -186,15 +179,11 @@ def _size_mb(bundle: Path, precision: str) -> float:
     """What a client of that precision downloads: its graph and everything that is not a graph."""
     graph = _read(BundleInfo, bundle / "bundle.json").precisions[precision].file
     files = [path for path in bundle.rglob("*") if path.is_file()]
-    needed = [
-        p for p in files if p.parent.name != "onnx" or p.relative_to(bundle).as_posix().startswith(graph)
-    ]
+    needed = [p for p in files if p.parent.name != "onnx" or p.relative_to(bundle).as_posix().startswith(graph)]
     return sum(path.stat().st_size for path in needed) / 1e6
 
 
-def _champion_evidence(
-    evidence: ModelEvidence | None, champion: Champion, precision: str
-) -> ChampionEvidence | None:
+def _champion_evidence(evidence: ModelEvidence | None, champion: Champion, precision: str) -> ChampionEvidence | None:
     if evidence is None or champion.info is None:
         return None
     return ChampionEvidence(
@@ -214,13 +203,9 @@ def _parity(path: Path) -> dict[str, ParityEvidence]:
     }
 
 
-def _draw(
-    answers: Answers, rows: TestRows, labels: tuple[str, ...], training: TrainingRecord, folder: Path
-) -> None:
+def _draw(answers: Answers, rows: TestRows, labels: tuple[str, ...], training: TrainingRecord, folder: Path) -> None:
     size = len(labels)
     counts = np.bincount(rows.labels * size + answers.predictions, minlength=size * size).reshape(size, size)
     plots.confusion_matrix(counts, labels, folder / "confusion_matrix.png")
     plots.training_curve(training.curve, training.best_step, folder / "training_curve.png")
-    plots.reliability(
-        answers.scores.max(axis=1), answers.predictions == rows.labels, folder / "reliability.png"
-    )
+    plots.reliability(answers.scores.max(axis=1), answers.predictions == rows.labels, folder / "reliability.png")

@@ -48,9 +48,7 @@ def confusion_matrix(counts: npt.NDArray[np.int64], labels: tuple[str, ...], pat
                 axes.text(column, row, f"{count:,}", ha="center", va="center", color=colour, fontsize=8)
         axes.set(xlabel="predicted", ylabel="true", title=f"{counts.sum():,} test rows")
         axes.spines[:].set_visible(False)
-        figure.colorbar(
-            image, ax=axes, format=PercentFormatter(1), shrink=0.8, label="share of the true label"
-        )
+        figure.colorbar(image, ax=axes, format=PercentFormatter(1), shrink=0.8, label="share of the true label")
         _save(figure, path)
 
 
@@ -78,9 +76,7 @@ def training_curve(curve: tuple[CurvePoint, ...], best_step: int, path: Path) ->
         _save(figure, path)
 
 
-def _line(
-    axes: Axes, points: list[tuple[int, float]], label: str, colour: str | None, marker: str = "o"
-) -> None:
+def _line(axes: Axes, points: list[tuple[int, float]], label: str, colour: str | None, marker: str = "o") -> None:
     if points:
         steps, values = zip(*points, strict=True)
         axes.plot(steps, values, marker=marker, markersize=4, linewidth=1.5, color=colour, label=label)

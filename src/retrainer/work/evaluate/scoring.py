@@ -57,17 +57,13 @@ def score(
     return Answers(mapped[own.argmax(axis=1)], scores, len(rows) / seconds)
 
 
-def latencies(
-    bundles: dict[str, tuple[Path, str]], texts: Sequence[str | tuple[str, str]]
-) -> dict[str, list[float]]:
+def latencies(bundles: dict[str, tuple[Path, str]], texts: Sequence[str | tuple[str, str]]) -> dict[str, list[float]]:
     """Milliseconds for each single text and model, the models taking turns so that noise hits all alike.
 
     :param bundles: model name to bundle folder and precision.
     :return: model name to one time for each text: the median over the rounds.
     """
-    predictors = {
-        name: Predictor(folder, precision=precision) for name, (folder, precision) in bundles.items()
-    }
+    predictors = {name: Predictor(folder, precision=precision) for name, (folder, precision) in bundles.items()}
     sample = _spread(texts, LATENCY_ROWS)
     for predictor in predictors.values():
         predictor.logits(sample[:4])
@@ -83,8 +79,6 @@ def latencies(
 
 def _spread(texts: Sequence[str | tuple[str, str]], count: int) -> list[str | tuple[str, str]]:
     """``count`` texts from shortest to longest, so that every length is measured."""
-    ordered = sorted(
-        texts, key=lambda text: len(text) if isinstance(text, str) else len(text[0]) + len(text[1])
-    )
+    ordered = sorted(texts, key=lambda text: len(text) if isinstance(text, str) else len(text[0]) + len(text[1]))
     positions = np.unique(np.linspace(0, len(ordered) - 1, min(count, len(ordered))).astype(int))
     return [ordered[position] for position in positions]

@@ -10,13 +10,13 @@ from retrainer.artifacts import Artifacts
 from retrainer.messages import duration
 from retrainer.snapshot import SnapshotStatistics
 from retrainer.steps import StepRequest
+from retrainer.training import TrainingRecord, learning_curve, scores_at
 from retrainer.work.distributed import is_first_rank
 from retrainer.work.reporter import Reporter
 from retrainer.work.train.arguments import training_arguments
 from retrainer.work.train.checkpoints import Checkpoints
 from retrainer.work.train.encoding import encode
 from retrainer.work.train.loading import load_base
-from retrainer.training import TrainingRecord, learning_curve, scores_at
 from retrainer.work.train.trainer import build_trainer, device_name
 
 

@@ -36,9 +36,7 @@ def training_arguments(pipeline: Pipeline, output: Path, *, has_validation: bool
     if not has_validation:
         values["eval_strategy"] = "no"
     # Following the user's evaluation, or theirs of saving: the best checkpoint needs the two to coincide.
-    values.setdefault(
-        "save_strategy", values["eval_strategy"] if values["eval_strategy"] != "no" else "epoch"
-    )
+    values.setdefault("save_strategy", values["eval_strategy"] if values["eval_strategy"] != "no" else "epoch")
     if "eval_strategy" not in given and has_validation and values["save_strategy"] == "steps":
         values["eval_strategy"] = "steps"
         values.setdefault("eval_steps", values.get("save_steps"))
@@ -46,9 +44,7 @@ def training_arguments(pipeline: Pipeline, output: Path, *, has_validation: bool
     values.setdefault("load_best_model_at_end", keeps_best)
     if values["load_best_model_at_end"]:
         best = str(values.setdefault("metric_for_best_model", pipeline.metrics[0])).removeprefix("eval_")
-        values.setdefault(
-            "greater_is_better", METRICS[best].greater_is_better if best in METRICS else best != "loss"
-        )
+        values.setdefault("greater_is_better", METRICS[best].greater_is_better if best in METRICS else best != "loss")
     on_cpu = values.get("use_cpu", not torch.cuda.is_available())
     if pipeline.training.early_stopping_patience is not None:
         values["restore_callback_states_from_checkpoint"] = True

@@ -81,9 +81,7 @@ class Checkpoints:
 
     def newest_local(self) -> Path | None:
         """The newest complete checkpoint on this host."""
-        found = [
-            (marker.step, path) for path in self.folder.glob("checkpoint-*") if (marker := self._marker(path))
-        ]
+        found = [(marker.step, path) for path in self.folder.glob("checkpoint-*") if (marker := self._marker(path))]
         return max(found)[1] if found else None
 
     def _marker(self, checkpoint: Path) -> Marker | None:

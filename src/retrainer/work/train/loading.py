@@ -27,9 +27,7 @@ from retrainer.storage import is_s3, open_storage
 from retrainer.work.reporter import Reporter
 
 # Families that number positions from pad_token_id + 1, so that two of them carry no token.
-_OFFSET_POSITIONS = frozenset(
-    {"roberta", "xlm-roberta", "camembert", "longformer", "mpnet", "roberta-prelayernorm"}
-)
+_OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert", "longformer", "mpnet", "roberta-prelayernorm"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +120,7 @@ def _add_padding(tokenizer: PreTrainedTokenizerFast, model: PreTrainedModel) -> 
 
 def _check_max_length(pipeline: Pipeline, config: Any, tokenizer: PreTrainedTokenizerFast) -> None:
     positions = getattr(config, "max_position_embeddings", None)
-    if (
-        not isinstance(positions, int)
-        or positions <= 0
-        or getattr(config, "position_biased_input", True) is False
-    ):
+    if not isinstance(positions, int) or positions <= 0 or getattr(config, "position_biased_input", True) is False:
         return
     if config.model_type in _OFFSET_POSITIONS:
         positions -= int(config.pad_token_id or 0) + 1

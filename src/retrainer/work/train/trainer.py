@@ -53,6 +53,7 @@ class FineTuner(Trainer):  # type: ignore[misc]
         self._checkpoints.rotate(self._save_total_limit, self.state.best_model_checkpoint)
 
     def training_step(self, model: Any, inputs: dict[str, Any], *arguments: Any, **named: Any) -> Any:
+        """Count, then train on, one batch."""
         mask = inputs.get("attention_mask")
         if mask is not None:
             self._tokens += mask.numel()
@@ -92,22 +93,16 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
         if self._loss is not None:
             figures["loss"] = self._loss
         figures["rows_per_second"] = self._trainer.rows_seen / max(time.monotonic() - self._started, 1e-6)
-        self._reporter.progress(
-            "training", done=state.global_step, total=state.max_steps, unit="step", **figures
-        )
+        self._reporter.progress("training", done=state.global_step, total=state.max_steps, unit="step", **figures)
 
-    def on_log(
-        self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any
-    ) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         """Remember the loss that the Trainer averaged."""
         if logs and "loss" in logs:
             self._loss = float(logs["loss"])
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **_: Any) -> None:
         """Say the scores after an epoch."""
-        values = {
-            name: metrics[f"eval_{name}"] for name in ("loss", *self._names) if f"eval_{name}" in metrics
-        }
+        values = {name: metrics[f"eval_{name}"] for name in ("loss", *self._names) if f"eval_{name}" in metrics}
         self._reporter.metrics(float(state.epoch or 0.0), values)
 
 

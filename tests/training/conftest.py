@@ -1,0 +1,62 @@
+"""A snapshot of made-up rows that a tiny model can learn, and requests to train on it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from retrainer.launch import run_step
+from retrainer.messages import Message
+from retrainer.spec import Pipeline, parse_pipeline
+from retrainer.steps import RunContext, StepRef, plan_ingest
+
+CONTEXT = RunContext(run_id="test", actor="tester", started_at="2026-01-01T00:00:00+00:00")
+WORDS = {"open": ["open", "clear", "dry", "go"], "closed": ["closed", "mud", "storm", "stay home"]}
+
+
+def ignore(message: Message) -> None:
+    """For steps whose messages do not matter."""
+
+
+@pytest.fixture(scope="session")
+def rows_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    chance = random.Random(0)
+    path = tmp_path_factory.mktemp("rows") / "rows.csv"
+    lines = ["text,label"]
+    for number in range(240):
+        label = chance.choice(sorted(WORDS))
+        filler = " ".join(
+            chance.choice(["the", "trail", "today", "loop", "north"]) for _ in range(chance.randint(1, 9))
+        )
+        lines.append(f"{filler} {chance.choice(WORDS[label])} {number},{label}")
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+MakePipeline = Callable[..., Pipeline]
+
+
+@pytest.fixture
+def make_pipeline(rows_file: Path, tiny_bert: Path, tmp_path: Path) -> MakePipeline:
+    def make(training: dict[str, Any] | None = None, **changes: Any) -> Pipeline:
+        content: dict[str, Any] = {
+            "name": "tiny",
+            "dataset": {"train": str(rows_file)},
+            "model": {"base": str(tiny_bert), "max_length": 32},
+            "training": {"num_train_epochs": 2, "learning_rate": 1e-2, "per_device_train_batch_size": 8}
+            | (training or {}),
+            "publish": {"store": str(tmp_path / "store")},
+        } | changes
+        return parse_pipeline(content, where="test", base_folder=tmp_path)
+
+    return make
+
+
+@pytest.fixture
+def snapshot(make_pipeline: MakePipeline, tmp_path: Path) -> StepRef:
+    request = plan_ingest(make_pipeline(), root=str(tmp_path / "artifacts"), context=CONTEXT)
+    return run_step(request, on_message=ignore)
