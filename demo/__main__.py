@@ -7,6 +7,7 @@ import signal
 import sys
 from types import FrameType
 
+from httpx import HTTPError
 from rich.console import Console
 from rich.markup import escape
 
@@ -14,7 +15,7 @@ from demo.airflow_server import USER, ServerError
 from demo.rest_client import ApiError
 from demo.story import DAG_ID, StoryError, set_up, start_airflow, tell
 from demo.watch import RunFailed
-from demo.workspace import Workspace
+from demo.workspace import Workspace, WorkspaceBusy
 from retrainer.errors import RetrainerError
 
 
@@ -30,15 +31,17 @@ def main(arguments: list[str]) -> int:
     # A supervisor's SIGTERM, and a terminal that is closed, end the demo in the way that Ctrl-C does.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
+    workspace = Workspace()
     try:
-        if chosen.serve:
-            serve(Workspace(), console)
-        else:
-            tell(Workspace(), console)
+        with workspace.alone():
+            if chosen.serve:
+                serve(workspace, console)
+            else:
+                tell(workspace, console)
     except KeyboardInterrupt:
         console.print("\nStopped; Airflow and everything it started has ended.")
         return 130
-    except (ServerError, StoryError, RunFailed, ApiError, RetrainerError) as error:
+    except (WorkspaceBusy, ServerError, StoryError, RunFailed, ApiError, HTTPError, RetrainerError) as error:
         console.print(f"\n[red bold]The demo did not work.[/red bold]\n{escape(str(error))}", highlight=False)
         return 1
     return 0

@@ -7,7 +7,6 @@ was doing. Not here: talking to it (``rest_client.py``).
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import secrets
@@ -15,9 +14,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping, Set
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping, Set
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -43,7 +43,7 @@ COMPONENTS: Mapping[str, tuple[str, ...]] = {
 
 
 class ServerError(Exception):
-    """Airflow did not start, or another one uses its folder. The message is for people."""
+    """Airflow did not start, or not do what was waited for. The message is for people."""
 
 
 class AirflowServer:
@@ -79,7 +79,7 @@ class AirflowServer:
 
     def _variables(self, dags: Path, plugins: Path | None, more: Mapping[str, str]) -> dict[str, str]:
         bin_folder = Path(sys.executable).parent
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW__")}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "RETRAINER"))}
         return {
             **inherited,
             # So that a task which starts "airflow" or "python" gets those of this environment.
@@ -117,7 +117,7 @@ class AirflowServer:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            self._prepare(stack)
+            self._prepare()
             stack.callback(self._stop)
             self._start()
             self._wait_until_healthy()
@@ -127,13 +127,8 @@ class AirflowServer:
     def __exit__(self, *exception: object) -> None:
         self._open.close()
 
-    def _prepare(self, stack: ExitStack) -> None:
+    def _prepare(self) -> None:
         self.home.mkdir(parents=True, exist_ok=True)
-        lock = stack.enter_context((self.home / "lock").open("w"))
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ServerError(f"another program runs the Airflow in {self.home}; stop it first") from None
         self._end_all()  # what a program that was killed has left
         self._passwords.write_text(json.dumps({USER: secrets.token_urlsafe(9)}))
         self._passwords.chmod(0o600)
@@ -204,13 +199,14 @@ class AirflowServer:
 
     def _stop(self) -> None:
         """Ask politely, then end whatever is left of it. A task that is running is not waited for."""
-        for process in self._running.values():
-            process.terminate()
-        deadline = time.monotonic() + STOP_SECONDS
-        for process in self._running.values():
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(max(0.0, deadline - time.monotonic()))
-        self._end_all()
+        with _uninterrupted():
+            for process in self._running.values():
+                process.terminate()
+            deadline = time.monotonic() + STOP_SECONDS
+            for process in self._running.values():
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(max(0.0, deadline - time.monotonic()))
+            self._end_all()
 
     def _end_all(self) -> None:
         deadline = time.monotonic() + KILL_SECONDS
@@ -223,6 +219,21 @@ class AirflowServer:
             if time.monotonic() > deadline:
                 raise ServerError(f"these processes of Airflow do not end: {left}")
             time.sleep(0.05)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Who presses Ctrl-C twice must not be left with half an Airflow."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def processes_of(home: Path, sessions: Set[int] = frozenset()) -> list[int]:

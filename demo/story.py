@@ -87,7 +87,7 @@ def set_up(server: AirflowServer, console: Console) -> RestClient:
 
 
 def tell(workspace: Workspace, console: Console) -> None:
-    """The whole story; Airflow is stopped at its end, however it ends.
+    """The whole story, from empty folders; Airflow is stopped at its end, however it ends.
 
     :raises StoryError: a chapter came out otherwise.
     """

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +14,12 @@ import yaml
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 EXAMPLE = CHECKOUT / "examples" / "trail_status"
+LOCK = "lock"
 PIPELINE = CHECKOUT / "dags" / "pipelines" / "trail_status.yaml"
+
+
+class WorkspaceBusy(Exception):
+    """Another demo runs in this checkout. The message is for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +55,28 @@ class Workspace:
             "HF_HUB_OFFLINE": "1",
         }
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Nobody else uses these folders meanwhile; released however the holder ends.
+
+        :raises WorkspaceBusy: somebody does.
+        """
+        self.airflow_home.mkdir(parents=True, exist_ok=True)
+        with (self.airflow_home / LOCK).open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise WorkspaceBusy(f"another demo uses {self.airflow_home}; stop it first") from None
+            yield
+
     def clear(self) -> None:
         """Forget what an earlier demo made."""
-        for folder in (self.folder, self.airflow_home):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        for entry in self.airflow_home.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            elif entry.name != LOCK:
+                entry.unlink()
 
     def fill(self) -> None:
         """Copy data and pipeline; what is there stays."""

@@ -6,6 +6,7 @@ with the artifacts and with the published version).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -44,7 +45,7 @@ class Report:
 
     def text(self) -> str:
         """Everything as plain text, the headline last, where a person looks first."""
-        blocks = [f"{section.title}\n{_aligned(section.facts)}" for section in self.sections]
+        blocks = [f"{section.title}\n{aligned(section.facts)}" for section in self.sections]
         if self.code:
             blocks.append(f"How to load it\n{_indented(self.code)}")
         return "\n\n".join([*blocks, self.headline]) + "\n"
@@ -80,16 +81,32 @@ def make_report(pipeline: Pipeline, steps: Mapping[StepName, StepRef], *, folder
     )
 
 
+def aligned(facts: tuple[tuple[str, str], ...]) -> str:
+    """Names and values in two columns, two spaces in; further lines of a value stand below its first."""
+    width = max(len(name) for name, _ in facts)
+    lines: list[str] = []
+    for name, value in facts:
+        first, *rest = value.splitlines() or [""]
+        lines.append(f"  {name:<{width}}  {first}")
+        lines += [f"  {'':<{width}}  {line}" for line in rest]
+    return "\n".join(lines)
+
+
 def loading_code(pipeline: Pipeline) -> str:
     """Three lines of Python that load the model that the pipeline publishes, and ask it something."""
     example = '("first text", "second text")' if pipeline.task == "text-pair-classification" else '"some text"'
     channel = pipeline.publish.channel
-    named = f", channel={channel!r}" if channel != "production" else ""
+    named = f", channel={_quoted(channel)}" if channel != "production" else ""
     return (
         "from retrainer.serve import Classifier\n"
-        f'classifier = Classifier.from_store("{pipeline.publish.store}", "{pipeline.name}"{named})\n'
+        f"classifier = Classifier.from_store({_quoted(pipeline.publish.store)}, {_quoted(pipeline.name)}{named})\n"
         f"print(classifier({example}))"
     )
+
+
+def _quoted(text: str) -> str:
+    """A Python literal in double quotes."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def brief(ref: StepRef) -> str:
@@ -289,16 +306,6 @@ def _published(ref: StepRef) -> Section:
     if summary.get("precisions"):
         facts.append(("graphs", ", ".join(summary["precisions"])))
     return Section("Published", tuple(fact for fact in facts if fact[1]))
-
-
-def _aligned(facts: tuple[tuple[str, str], ...]) -> str:
-    width = max(len(name) for name, _ in facts)
-    lines: list[str] = []
-    for name, value in facts:
-        first, *rest = value.splitlines() or [""]
-        lines.append(f"  {name:<{width}}  {first}")
-        lines += [f"  {'':<{width}}  {line}" for line in rest]
-    return "\n".join(lines)
 
 
 def _indented(text: str) -> str:

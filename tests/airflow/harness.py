@@ -35,7 +35,7 @@ class DagRunResult:
 
 
 def airflow_environment(home: Path, **more: str) -> dict[str, str]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "RETRAINER"))}
     return {
         **inherited,
         "PYTHONPATH": os.pathsep.join([str(REPOSITORY / "src"), str(REPOSITORY)]),
@@ -125,7 +125,7 @@ def small_project(folder: Path, base: Path, name: str) -> Project:
                 "checks": {"min_rows": 10},
             },
             "model": {"base": str(base), "max_length": 16},
-            "training": {"num_train_epochs": 1, "per_device_train_batch_size": 16, "learning_rate": 0.01},
+            "training": {"num_train_epochs": 2, "per_device_train_batch_size": 16, "learning_rate": 0.01},
             "gate": {"floors": {"accuracy": 0.0}, "against_champion": None},
             "export": {"precisions": ["fp32"]},
             "publish": {"store": str(folder / "store")},

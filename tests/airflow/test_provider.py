@@ -41,6 +41,27 @@ def test_the_provider_info_is_what_airflow_expects() -> None:
         assert hasattr(importlib.import_module(module), name)
 
 
+def test_airflow_finds_the_provider_and_its_settings(tmp_path: Path) -> None:
+    installed = tmp_path / "airflow_retrainer-0.1.0.dist-info"  # as an installer leaves it
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: airflow-retrainer\nVersion: 0.1.0\n")
+    (installed / "entry_points.txt").write_text(
+        "[apache_airflow_provider]\nprovider_info=retrainer.airflow.provider_info:get_provider_info\n"
+    )
+    program = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from airflow.providers_manager import ProvidersManager\n"
+        "assert 'airflow-retrainer' in ProvidersManager().providers\n"
+        "from retrainer.airflow import settings\n"
+        "print(settings.artifact_root(None), settings.artifact_root('/given'), settings.trainer_python(None))"
+    )
+    environment = airflow_environment(tmp_path, AIRFLOW__RETRAINER__ARTIFACT_ROOT="/from/config")
+    answer = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False
+    )
+    assert answer.stdout.splitlines()[-1:] == ["/from/config /given None"], answer.stdout + answer.stderr
+
+
 @pytest.mark.parametrize(
     "statement",
     [

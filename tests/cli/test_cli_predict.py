@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,6 +49,13 @@ def test_lines_of_standard_input(cli: Cli, published: Published) -> None:
     rows = [json.loads(line) for line in answer.stdout.splitlines()]
     assert [row["text"] for row in rows] == texts
     assert [row["labels"][0]["label"] for row in rows] == ["open", "closed"] * 200
+
+
+def test_lines_that_are_not_utf8(published: Published) -> None:
+    command = [sys.executable, "-m", "retrainer.cli", "predict", str(published.store), MODEL, "-"]
+    answer = subprocess.run(command, input=b"fine\nna\xefve\n", capture_output=True, check=False)
+    assert answer.returncode == 1
+    assert b"error: standard input, line 2: not UTF-8" in answer.stderr
 
 
 def test_ranked_scores(cli: Cli, published: Published) -> None:

@@ -94,7 +94,9 @@ def test_train_rows_are_sorted_big_endian(exported: Exported) -> None:
     )
 
 
-def test_same_checkpoint_gives_the_same_bytes(exported: Exported, tmp_path: Path) -> None:
+def test_same_checkpoint_gives_the_same_bytes_without_a_word(
+    exported: Exported, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     export_bundle(
         exported.checkpoint,
         exported.rows,
@@ -106,21 +108,9 @@ def test_same_checkpoint_gives_the_same_bytes(exported: Exported, tmp_path: Path
         train_row_ids=[row.row_id for row in exported.rows],
     )
     assert files(tmp_path / "again") == files(exported.bundle)
-
-
-def test_nothing_is_printed(tmp_path: Path, exported: Exported, capfd: pytest.CaptureFixture[str]) -> None:
-    export_bundle(
-        exported.checkpoint,
-        exported.rows,
-        tmp_path / "bundle",
-        task="text-classification",
-        labels=tiny.LABELS,
-        max_length=tiny.MAX_LENGTH,
-    )
     printed = capfd.readouterr()
     assert printed.out == ""
     assert printed.err == ""
-    assert not (tmp_path / "bundle" / "onnx" / "model_int8.onnx").exists()
 
 
 def test_labels_in_another_order_are_refused(exported: Exported, tmp_path: Path) -> None:

@@ -41,7 +41,9 @@ def test_short_rows_are_joined_into_one_that_is_cut() -> None:
 
 def test_pairs_are_joined_as_pairs() -> None:
     sample = choose([row(2, pair=True)], BACKEND, max_length=16, count=256)
-    first, second = sample.rows[-1].text
+    text = sample.rows[-1].text
+    assert isinstance(text, tuple)
+    first, second = text
     assert len(first.split()) > len(second.split()) > 1
 
 

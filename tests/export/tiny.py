@@ -26,10 +26,9 @@ from retrainer.work.export.sample import Row
 
 LABELS = ("open", "closed", "partly")
 MAX_LENGTH = 24
-WORDS = (
-    "the trail is open closed muddy dry today until monday rain fell all night stay off please enjoy lower upper loop "
-    "bridge out crews working no yes not never north south ride walk now again".split()
-)
+_TEXT = """the trail is open closed muddy dry today until monday rain fell all night stay off please enjoy lower upper
+loop bridge out crews working no yes not never north south ride walk now again"""
+WORDS = tuple(_TEXT.split())
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 _WIDTH = {
     "hidden_size": 16,

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from retrainer.artifacts import Artifacts
 from retrainer.launch import run_step
 from retrainer.messages import Message
 from retrainer.spec import Pipeline, parse_pipeline
-from retrainer.steps import RunContext, StepRef, plan_ingest
+from retrainer.steps import RunContext, StepRef, plan_ingest, plan_train
 
 CONTEXT = RunContext(run_id="test", actor="tester", started_at="2026-01-01T00:00:00+00:00")
 WORDS = {"open": ["open", "clear", "dry", "go"], "closed": ["closed", "mud", "storm", "stay home"]}
@@ -30,7 +31,7 @@ def rows_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(240):
         label = chance.choice(sorted(WORDS))
         filler = " ".join(
-            chance.choice(["the", "trail", "today", "loop", "north"]) for _ in range(chance.randint(1, 9))
+            chance.choice(["the", "trail", "today", "loop", "north"]) for _ in range(chance.randint(1, 4))
         )
         lines.append(f"{filler} {chance.choice(WORDS[label])} {number},{label}")
     path.write_text("\n".join(lines) + "\n")
@@ -47,7 +48,7 @@ def make_pipeline(rows_file: Path, tiny_bert: Path, tmp_path: Path) -> MakePipel
             "name": "tiny",
             "dataset": {"train": str(rows_file)},
             "model": {"base": str(tiny_bert), "max_length": 32},
-            "training": {"num_train_epochs": 2, "learning_rate": 1e-2, "per_device_train_batch_size": 8}
+            "training": {"num_train_epochs": 2, "learning_rate": 3e-3, "per_device_train_batch_size": 8}
             | (training or {}),
             "publish": {"store": str(tmp_path / "store")},
         } | changes
@@ -56,7 +57,30 @@ def make_pipeline(rows_file: Path, tiny_bert: Path, tmp_path: Path) -> MakePipel
     return make
 
 
-@pytest.fixture
-def snapshot(make_pipeline: MakePipeline, tmp_path: Path) -> StepRef:
-    request = plan_ingest(make_pipeline(), root=str(tmp_path / "artifacts"), context=CONTEXT)
-    return run_step(request, on_message=ignore)
+@pytest.fixture(scope="session")
+def snapshot(rows_file: Path, tmp_path_factory: pytest.TempPathFactory) -> StepRef:
+    """Made once: every test trains on it with arguments of its own, so under a digest of its own."""
+    folder = tmp_path_factory.mktemp("snapshot")
+    content = {
+        "name": "tiny",
+        "dataset": {"train": str(rows_file)},
+        "model": {"base": "not needed"},
+        "publish": {"store": "not needed"},
+    }
+    pipeline = parse_pipeline(content, where="test", base_folder=folder)
+    return run_step(plan_ingest(pipeline, root=str(folder / "artifacts"), context=CONTEXT), on_message=ignore)
+
+
+def train_here(pipeline: Pipeline, snapshot: StepRef, folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The train step in this process: for what does not need one of its own, since starting one takes seconds.
+
+    :return: the folder of the checkpoint, and the summary.
+    """
+    from retrainer.work import train
+    from retrainer.work.reporter import Reporter
+
+    folder.mkdir()
+    request = plan_train(pipeline, snapshot, context=CONTEXT).model_copy(update={"root": str(folder / "root")})
+    inputs = {"ingest": Artifacts(snapshot.root).fetch("ingest", snapshot.digest)}
+    summary = train.run(request, inputs, folder, Reporter(folder / "messages.jsonl"))
+    return folder / "checkpoint", summary

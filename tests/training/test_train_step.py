@@ -18,15 +18,15 @@ from retrainer.messages import Message, Metrics, Progress
 from retrainer.steps import StepRef, plan_train
 from retrainer.training import TrainingRecord
 from retrainer.work.train.checkpoints import MARKER
-from tests.training.conftest import CONTEXT, MakePipeline, ignore
+from tests.training.conftest import CONTEXT, MakePipeline, ignore, train_here
 
 
 def checkpoint_of(ref: StepRef) -> Path:
     return Artifacts(ref.root).fetch("train", ref.digest) / "checkpoint"
 
 
-def weights_of(ref: StepRef) -> dict[str, Any]:
-    weights: dict[str, Any] = load_file(checkpoint_of(ref) / "model.safetensors")
+def weights_of(checkpoint: Path) -> dict[str, Any]:
+    weights: dict[str, Any] = load_file(checkpoint / "model.safetensors")
     return weights
 
 
@@ -36,23 +36,23 @@ def largest_difference(first: dict[str, Any], second: dict[str, Any]) -> float:
 
 def test_what_it_leaves_and_says(make_pipeline: MakePipeline, snapshot: StepRef) -> None:
     messages: list[Message] = []
-    request = plan_train(make_pipeline(), snapshot, context=CONTEXT)
-    ref = run_step(request, on_message=messages.append)
+    pipeline = make_pipeline({"num_train_epochs": 5})
+    ref = run_step(plan_train(pipeline, snapshot, context=CONTEXT), on_message=messages.append)
     folder = Artifacts(ref.root).fetch("train", ref.digest)
     record = TrainingRecord.from_json((folder / "training.json").read_bytes(), where="training.json")
-    assert record.epochs == 2
+    assert record.epochs == 5
     assert record.resumed_from is None
     assert set(record.validation) == {"accuracy", "f1", "loss"}
     assert record.validation["accuracy"] > 0.7
     scores = [message for message in messages if isinstance(message, Metrics)]
-    assert [message.epoch for message in scores] == [1, 2]
+    assert [message.epoch for message in scores] == [1, 2, 3, 4, 5]
     assert all(set(message.values) == {"accuracy", "f1", "loss"} for message in scores)
     progress = [message for message in messages if isinstance(message, Progress)]
     assert {"epoch", "rows_per_second"} <= set(progress[-1].figures)
     assert {"model.safetensors", "config.json", "tokenizer.json"} <= {p.name for p in checkpoint_of(ref).iterdir()}
-    assert not any((Path(ref.root) / ".work" / "train").iterdir())
+    assert not (Path(ref.root) / ".work" / "train" / ref.digest).exists()
 
-    again = run_step(plan_train(make_pipeline(), snapshot, context=CONTEXT), on_message=messages.append)
+    again = run_step(plan_train(pipeline, snapshot, context=CONTEXT), on_message=messages.append)
     assert again.reused
     assert again.digest == ref.digest
 
@@ -70,9 +70,8 @@ def test_changed_arguments_are_another_training(make_pipeline: MakePipeline, sna
     assert len(digests) == 4
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_training_resumes_and_ends_where_it_would_have(
-    make_pipeline: MakePipeline, snapshot: StepRef, tmp_path: Path, number: signal.Signals
+    make_pipeline: MakePipeline, snapshot: StepRef, tmp_path: Path
 ) -> None:
     # Long enough to be killed in the middle; the callback that counts patience must survive as well.
     pipeline = make_pipeline(
@@ -87,9 +86,9 @@ def test_a_killed_training_resumes_and_ends_where_it_would_have(
         while not list(work.glob(f"checkpoint-1*/{MARKER}")):
             assert time.monotonic() < deadline, "no checkpoint was saved"
             time.sleep(0.01)
-        os.kill(process.pid, number)
+        os.kill(process.pid, signal.SIGKILL)
 
-    with pytest.raises(StepKilled, match=number.name):
+    with pytest.raises(StepKilled, match="SIGKILL"):
         run_step(request, on_message=ignore, started=kill_after_a_checkpoint)
     assert Artifacts(request.root).find("train", request.digest) is None
     # What a kill in the middle of a save leaves behind.
@@ -101,51 +100,42 @@ def test_a_killed_training_resumes_and_ends_where_it_would_have(
     assert resumed.summary["resumed_from"].startswith("checkpoint-")
     assert resumed.summary["resumed_from"] != "checkpoint-9999"
 
-    elsewhere = snapshot.model_copy(update={"root": str(tmp_path / "elsewhere")})
-    Path(elsewhere.root).mkdir()
-    (Path(elsewhere.root) / "ingest").symlink_to(Path(snapshot.root) / "ingest")
-    straight = run_step(plan_train(pipeline, elsewhere, context=CONTEXT), on_message=ignore)
-    assert straight.digest == resumed.digest
-    assert straight.summary["resumed_from"] is None
-    assert straight.summary["best_step"] == resumed.summary["best_step"]
-    assert largest_difference(weights_of(straight), weights_of(resumed)) < 1e-5
+    straight, summary = train_here(pipeline, snapshot, tmp_path / "straight")
+    assert summary["resumed_from"] is None
+    assert summary["best_step"] == resumed.summary["best_step"]
+    assert largest_difference(weights_of(straight), weights_of(checkpoint_of(resumed))) < 1e-5
 
 
-def test_accumulation_is_one_large_batch(make_pipeline: MakePipeline, snapshot: StepRef) -> None:
+def test_accumulation_is_one_large_batch(make_pipeline: MakePipeline, snapshot: StepRef, tmp_path: Path) -> None:
     """Also guards against transformers multiplying the loss of classifiers that ignore the number of items."""
     common = {"max_steps": 2, "optim": "sgd", "learning_rate": 0.5, "lr_scheduler_type": "constant"}
     common |= {"train_sampling_strategy": "sequential", "eval_strategy": "no", "max_grad_norm": 0.0}
-    quiet = {"base": make_pipeline().model.base, "max_length": 32}
-    trainings = [
-        run_step(plan_train(make_pipeline(arguments, model=quiet), snapshot, context=CONTEXT), on_message=ignore)
-        for arguments in (
-            {**common, "per_device_train_batch_size": 16},
-            {**common, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 4},
-        )
-    ]
-    first, second = (weights_of(ref) for ref in trainings)
+    one, _ = train_here(make_pipeline({**common, "per_device_train_batch_size": 16}), snapshot, tmp_path / "one")
+    many = {**common, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 4}
+    four, _ = train_here(make_pipeline(many), snapshot, tmp_path / "four")
     # Dropout differs between the two; a loss four times too large would move the head four times as far.
-    moved = abs(first["classifier.bias"]).max()
-    assert 0.5 < abs(second["classifier.bias"]).max() / moved < 2
+    moved = abs(weights_of(one)["classifier.bias"]).max()
+    assert 0.5 < abs(weights_of(four)["classifier.bias"]).max() / moved < 2
 
 
-def test_two_processes_train_the_same_loss(make_pipeline: MakePipeline, snapshot: StepRef) -> None:
-    one, two = (
-        run_step(
-            plan_train(make_pipeline({"num_train_epochs": 1}, resources={"processes": n}), snapshot, context=CONTEXT),
-            on_message=ignore,
-        )
-        for n in (1, 2)
-    )
-    assert two.summary["steps"] < one.summary["steps"]
-    assert abs(two.summary["metrics"]["loss"] - one.summary["metrics"]["loss"]) < 0.3
+def test_two_processes_train_the_same_loss(make_pipeline: MakePipeline, snapshot: StepRef, tmp_path: Path) -> None:
+    # Hardly any learning, so that the loss is that of the start whatever the number of steps.
+    arguments = {"num_train_epochs": 1, "learning_rate": 1e-9}
+    _, one = train_here(make_pipeline(arguments), snapshot, tmp_path / "one")
+    pipeline = make_pipeline(arguments, resources={"processes": 2})
+    two = run_step(plan_train(pipeline, snapshot, context=CONTEXT), on_message=ignore).summary
+    assert two["steps"] == -(-one["steps"] // 2)
+    assert two["metrics"]["loss"] == pytest.approx(one["metrics"]["loss"], rel=1e-2)
 
 
-def test_early_stopping_ends_a_training_that_no_longer_improves(make_pipeline: MakePipeline, snapshot: StepRef) -> None:
-    pipeline = make_pipeline({"num_train_epochs": 12, "learning_rate": 0.0, "early_stopping_patience": 2})
-    ref = run_step(plan_train(pipeline, snapshot, context=CONTEXT), on_message=ignore)
-    assert ref.summary["epochs"] == 3
-    assert ref.summary["best_step"] == ref.summary["steps"] // 3
+def test_early_stopping_ends_a_training_that_no_longer_improves(
+    make_pipeline: MakePipeline, snapshot: StepRef, tmp_path: Path
+) -> None:
+    # Too small a rate to change any prediction: the first epoch stays the best.
+    pipeline = make_pipeline({"num_train_epochs": 12, "learning_rate": 1e-12, "early_stopping_patience": 2})
+    _, summary = train_here(pipeline, snapshot, tmp_path / "here")
+    assert summary["epochs"] == 3
+    assert summary["best_step"] == summary["steps"] // 3
 
 
 def test_a_broken_base_model_is_one_clear_error(
@@ -158,7 +148,7 @@ def test_a_broken_base_model_is_one_clear_error(
     (broken / "model.safetensors").write_bytes(b"not weights at all")
     pipeline = make_pipeline(model={"base": str(broken), "max_length": 32})
     with pytest.raises(ModelError, match="cannot be loaded for classification") as caught:
-        run_step(plan_train(pipeline, snapshot, context=CONTEXT), on_message=ignore)
+        train_here(pipeline, snapshot, tmp_path / "here")
     assert str(broken) in str(caught.value)
 
 
@@ -170,13 +160,15 @@ def test_a_missing_base_model_is_found_before_anything_starts(
         plan_train(make_pipeline(model={"base": base}), snapshot, context=CONTEXT)
 
 
-def test_too_long_for_the_model(make_pipeline: MakePipeline, snapshot: StepRef, tiny_bert: Path) -> None:
+def test_too_long_for_the_model(
+    make_pipeline: MakePipeline, snapshot: StepRef, tiny_bert: Path, tmp_path: Path
+) -> None:
     pipeline = make_pipeline(model={"base": str(tiny_bert), "max_length": 300})
     with pytest.raises(PipelineError, match="at most 128"):
-        run_step(plan_train(pipeline, snapshot, context=CONTEXT), on_message=ignore)
+        train_here(pipeline, snapshot, tmp_path / "here")
 
 
-def test_arguments_that_do_not_fit_together(make_pipeline: MakePipeline, snapshot: StepRef) -> None:
+def test_arguments_that_do_not_fit_together(make_pipeline: MakePipeline, snapshot: StepRef, tmp_path: Path) -> None:
     pipeline = make_pipeline({"eval_strategy": "epoch", "save_strategy": "steps", "load_best_model_at_end": True})
     with pytest.raises(PipelineError, match="tiny: training"):
-        run_step(plan_train(pipeline, snapshot, context=CONTEXT), on_message=ignore)
+        train_here(pipeline, snapshot, tmp_path / "here")

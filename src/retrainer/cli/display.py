@@ -83,15 +83,19 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def print_facts(facts: Iterable[tuple[str, str]], *, title: str | None = None) -> None:
-    """Name and value below each other; a value may have several lines."""
+def print_facts(facts: Sequence[tuple[str, str]], *, title: str) -> None:
+    """A heading, and names and values below it; a value may have several lines."""
+    console = stdout()
+    if not console.is_terminal:
+        from retrainer.report import aligned
+
+        sys.stdout.write(f"{title}\n{aligned(tuple(facts))}\n")
+        return
     from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
-    console = stdout()
-    if title:
-        console.print(Text(title, style="bold cyan"))
+    console.print(Text(title, style="bold cyan"))
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -18,6 +18,7 @@ from retrainer.cli.store_commands import (
     VersionOption,
     open_store,
 )
+from retrainer.errors import DataError
 
 # Lines of standard input that are answered together: keeps memory flat, and answers appear while input comes.
 BATCH_LINES = 256
@@ -58,10 +59,10 @@ def predict(
 
     open_store(store)
     classifier = Classifier.from_store(store, model, channel=channel, version=version, precision=precision)
-    pairs = classifier.manifest is not None and classifier.manifest.task == PAIR_TASK
+    pairs = classifier.task == PAIR_TASK
     batches = _from_lines(pairs) if texts == ["-"] else iter([_from_arguments(texts, pair or [], pairs)])
     for batch in batches:
-        answers: list[Any] = classifier(batch, top_k=None)
+        answers: Any = classifier(cast(Any, batch), top_k=None)
         for text, ranked in zip(batch, answers, strict=True):
             _print(text, ranked[: top_k or None], as_json)
 
@@ -80,8 +81,8 @@ def _from_arguments(texts: list[str], seconds: list[str], pairs: bool) -> list[T
 
 def _from_lines(pairs: bool) -> Iterator[list[Text]]:
     batch: list[Text] = []
-    for number, line in enumerate(sys.stdin, start=1):
-        text = line.rstrip("\r\n")
+    for number, line in enumerate(sys.stdin.buffer, start=1):
+        text = _decoded(line, number).rstrip("\r\n")
         if not text.strip():
             continue
         batch.append(_pair(text, number) if pairs else text)
@@ -90,6 +91,17 @@ def _from_lines(pairs: bool) -> Iterator[list[Text]]:
             batch = []
     if batch:
         yield batch
+
+
+def _decoded(line: bytes, number: int) -> str:
+    try:
+        return line.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"not UTF-8: byte 0x{line[error.start]:02x}",
+            where=f"standard input, line {number}",
+            hint="convert it with iconv",
+        ) from None
 
 
 def _pair(line: str, number: int) -> tuple[str, str]:

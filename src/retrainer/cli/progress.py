@@ -25,6 +25,7 @@ from retrainer.steps import StepName, StepRef
 # Between two lines of progress where there is no terminal.
 LINE_SECONDS = 3.0
 BAR_WIDTH = 20
+TIME_WIDTH = len(duration(59 * 60 + 59))
 REFRESH_PER_SECOND = 4
 
 
@@ -140,11 +141,12 @@ class LiveList(Display):
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The list as it stands now."""
-        grid = Table.grid(padding=(0, 1))
-        grid.add_column(width=1)
-        grid.add_column(width=max(len(step) for step in STEPS))
-        grid.add_column(width=9, justify="right")
-        grid.add_column(overflow="ellipsis", no_wrap=True)
+        grid = Table.grid(padding=(0, 1), expand=True)
+        names = max(len(step) for step in STEPS)
+        grid.add_column(min_width=1, max_width=1)
+        grid.add_column(min_width=names, max_width=names, no_wrap=True)
+        grid.add_column(min_width=TIME_WIDTH, max_width=TIME_WIDTH, justify="right", no_wrap=True)
+        grid.add_column(ratio=1, overflow="ellipsis", no_wrap=True)
         for step, row in self._rows.items():
             dim = "dim" if row.state in {"pending", "skipped"} else ""
             grid.add_row(_mark(row), Text(step, style=dim), Text(self._time(row), style="dim"), _doing(row))
@@ -172,9 +174,9 @@ def _doing(row: _Row) -> Text | Table:
     progress = row.progress
     if row.state != "running" or progress is None or not progress.total:
         return Text(row.detail, style="" if row.state == "running" else "dim")
-    line = Table.grid(padding=(0, 1))
-    line.add_column(width=BAR_WIDTH)
-    line.add_column(overflow="ellipsis", no_wrap=True)
+    line = Table.grid(padding=(0, 1), expand=True)
+    line.add_column(min_width=BAR_WIDTH, max_width=BAR_WIDTH)
+    line.add_column(ratio=1, overflow="ellipsis", no_wrap=True)
     line.add_row(
         ProgressBar(total=progress.total, completed=min(progress.done, progress.total), width=BAR_WIDTH),
         Text(row.detail),
@@ -183,8 +185,15 @@ def _doing(row: _Row) -> Text | Table:
 
 
 def _measured(message: Progress) -> str:
-    """``training, step 12/50, loss 0.41, rows per second 22.3, 42 s left``"""
-    return describe(message).replace(": ", ", ", 1)
+    """``step 12/46, 1 min 23 s left, epoch 0.52, loss 0.412, 22.3 rows/s``: what is cut off last stands first."""
+    total = f"/{message.total:g}" if message.total else ""
+    stage = "" if message.stage == "training" else f"{message.stage}: "
+    parts = [f"{stage}{message.unit} {message.done:g}{total}".strip()]
+    if message.seconds_left is not None:
+        parts.append(f"{duration(message.seconds_left)} left")
+    for name, value in message.figures.items():
+        parts.append(f"{value:.1f} rows/s" if name == "rows_per_second" else f"{name} {value:.3g}")
+    return ", ".join(parts)
 
 
 def open_display(console: Console, *, plain: bool) -> Display:

@@ -147,7 +147,6 @@ def _sigterm_interrupts() -> Iterator[list[int]]:
 
 
 def _print_report(report: Report) -> None:
-    from rich.syntax import Syntax
     from rich.text import Text
 
     console = display.stdout()
@@ -158,8 +157,7 @@ def _print_report(report: Report) -> None:
         display.print_facts(section.facts, title=section.title)
         console.print()
     if report.code:
-        console.print(Text("How to load it", style="bold cyan"))
-        console.print(Syntax(report.code, "python", background_color="default", padding=(0, 2)))
+        display.print_lines(report.code.splitlines(), title="How to load it")
         console.print()
     console.print(Text(report.headline, style=STYLES[report.outcome]))
 

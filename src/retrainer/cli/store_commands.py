@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -159,7 +160,7 @@ def history(
         [
             [
                 str(entry.sequence),
-                entry.at,
+                _time(entry.at),
                 entry.action,
                 entry.from_version or "-",
                 entry.to_version,
@@ -203,14 +204,14 @@ def rollback(
 
 
 def _loads(folder: Path) -> None:
-    """Load every graph of a version as a client does, golden rows included."""
+    """Load the fp32 graph of a version as a client does, golden rows included.
+
+    Whether int8 answers alike depends on the CPU, and a client that finds otherwise uses fp32.
+    """
     require("serve")
     from retrainer.serve import Classifier
-    from retrainer.store.bundle import BundleInfo
 
-    info = BundleInfo.from_json((folder / "bundle.json").read_bytes(), where=str(folder / "bundle.json"))
-    for precision in info.precisions:
-        Classifier.from_folder(folder, precision=precision)
+    Classifier.from_folder(folder, precision="fp32")
 
 
 def open_store(url: str) -> Store:
@@ -262,4 +263,11 @@ def _cell(row: dict[str, Any], name: str) -> str:
         from retrainer.report import scores
 
         return f"damaged: {row['problem']}" if row["problem"] else scores(row["metrics"]) or "-"
-    return "-" if row[name] is None else str(row[name])
+    if row[name] is None:
+        return "-"
+    return _time(row[name]) if name == "moved_at" else str(row[name])
+
+
+def _time(at: str) -> str:
+    """A time of the store as people read it, to the second, in UTC."""
+    return datetime.fromisoformat(at).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")

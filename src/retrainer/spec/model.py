@@ -32,7 +32,7 @@ GENERATION_TASKS: frozenset[str] = frozenset({"text2text-generation", "text-gene
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")]
 Text = Annotated[str, StringConstraints(min_length=1)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0, allow_inf_nan=False)]
-Probability = Annotated[float, Field(gt=0.0, lt=1.0, allow_inf_nan=False)]
+Alpha = Annotated[float, Field(gt=0.0, lt=0.5, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 
@@ -221,7 +221,7 @@ class AgainstChampion(Record):
         description="'superiority': the interval of the difference lies above 0; 'non_inferiority': above -margin.",
     )
     margin: Fraction = Field(0.01, description="How much worse still counts as not worse.")
-    alpha: Probability = Field(0.05, description="1 - alpha is the confidence of the interval.")
+    alpha: Alpha = Field(0.05, description="1 - alpha is the confidence of the interval; below 0.5.")
 
 
 class Slices(Record):
@@ -244,7 +244,7 @@ class Budgets(Record):
     p95_latency_ms: Positive | None = Field(
         None, description="95th percentile of the time of one text, batch 1, in milliseconds."
     )
-    size_mb: Positive | None = Field(None, description="Size of the graph that is served, in megabytes.")
+    size_mb: Positive | None = Field(None, description="Files that a client downloads, in 10^6 bytes.")
     max_latency_ratio: Positive | None = Field(None, description="Challenger's median latency over the champion's.")
 
 

@@ -1,0 +1,144 @@
+"""Classifier: what a service hands in and gets back."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from retrainer.errors import DataError, IntegrityError, UserError
+from retrainer.serve import Classifier
+from tests.export import tiny
+
+
+@pytest.fixture(scope="session")
+def classify(bundle: Path) -> Classifier:
+    return Classifier.from_folder(bundle, precision="fp32")
+
+
+@pytest.fixture(scope="session")
+def classify_pairs(pair_bundle: Path) -> Classifier:
+    return Classifier.from_folder(pair_bundle)
+
+
+def test_one_text_gives_its_best_label(classify: Classifier) -> None:
+    (best,) = classify("the trail is open")
+    assert best["label"] in tiny.LABELS
+    assert 1 / 3 < best["score"] <= 1
+
+
+def test_all_labels_ranked(classify: Classifier) -> None:
+    ranked = classify("the trail is open", top_k=None)
+    assert {item["label"] for item in ranked} == set(tiny.LABELS)
+    scores = [item["score"] for item in ranked]
+    assert scores == sorted(scores, reverse=True)
+    assert sum(scores) == pytest.approx(1.0)
+    assert classify("the trail is open", top_k=2) == ranked[:2]
+    assert classify("the trail is open", top_k=99) == ranked
+
+
+def test_a_list_gives_one_answer_for_each(classify: Classifier) -> None:
+    texts = ["the trail is open", "closed until monday"]
+    assert classify(texts) == [classify(text)[0] for text in texts]
+    assert classify(texts, top_k=None) == [classify(text, top_k=None) for text in texts]
+
+
+def test_nothing_gives_nothing(classify: Classifier) -> None:
+    assert classify([]) == []
+    assert classify([], top_k=None) == []
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n\t", "\0", "Ω≈ç 😀", "open " * 5000])
+def test_any_text_has_an_answer(classify: Classifier, text: str) -> None:
+    assert len(classify(text)) == 1
+
+
+def test_a_generator_is_a_list(classify: Classifier) -> None:
+    texts: Any = (text for text in ["open", "closed"])
+    assert classify(texts) == classify(["open", "closed"])
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    texts=st.lists(st.lists(st.sampled_from(tiny.WORDS), max_size=40).map(" ".join), max_size=25),
+    budget=st.integers(1, 200),
+)
+def test_batches_keep_the_order(classify: Classifier, texts: list[str], budget: int) -> None:
+    """However rows are grouped, each gets the answer it gets alone."""
+    predictor = classify._served.predictor
+    together = predictor.logits(texts, max_batch_tokens=budget)
+    assert together.shape == (len(texts), 3)
+    for row, text in zip(together, texts, strict=True):
+        assert row == pytest.approx(predictor.logits([text])[0], abs=1e-5)
+
+
+def test_pairs(classify_pairs: Classifier) -> None:
+    pairs = [("the trail is open", "yes"), ("rain fell", "the trail is closed")]
+    assert classify_pairs(pairs) == [classify_pairs(pair)[0] for pair in pairs]
+    assert classify_pairs(("", "")) != []
+    assert classify_pairs(pairs[1], top_k=None) != classify_pairs(pairs[1][::-1], top_k=None)
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (3, "got a int"),
+        (None, "got None"),
+        (b"open", "got a bytes"),
+        (["open", 3], r"texts\[1\]: expected a str, got a int"),
+        (["open", None], r"texts\[1\]: expected a str, got None"),
+        (("a", "b"), "this model reads single texts"),
+        ([("a", "b")], "this model reads single texts"),
+        (["open", "\ud800"], r"texts\[1\]: not valid Unicode"),
+    ],
+)
+def test_what_is_no_text_is_refused(classify: Classifier, texts: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        classify(texts)
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ("open", "this model reads pairs"),
+        (["open", "closed"], r"texts\[0\]: expected a pair"),
+        ([("a", "b"), ("a",)], r"texts\[1\]: expected a pair of str"),
+        ([("a", "b"), ("a", 1)], r"texts\[1\]: expected a pair of str, got \(str, int\)"),
+        ([("a", "\ud800")], r"texts\[0\]: not valid Unicode"),
+    ],
+)
+def test_what_is_no_pair_is_refused(classify_pairs: Classifier, texts: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        classify_pairs(texts)
+
+
+@pytest.mark.parametrize("top_k", [0, -1, True, 1.5, "2"])
+def test_top_k_must_make_sense(classify: Classifier, top_k: Any) -> None:
+    with pytest.raises(UserError, match="top_k"):
+        classify("open", top_k=top_k)
+
+
+def test_calls_from_threads_do_not_mix(classify: Classifier) -> None:
+    texts = [str(row.text) for row in tiny.rows(24)]
+    expected = [classify(text, top_k=None) for text in texts]
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda text: classify(text, top_k=None), texts * 4))
+    assert answers == expected * 4
+
+
+def test_what_it_says_of_itself(classify: Classifier, classify_pairs: Classifier) -> None:
+    assert classify.labels == tiny.LABELS
+    assert classify.version == "unpublished"
+    assert classify.manifest is None
+    assert classify.precision == "fp32"
+    assert (classify.task, classify_pairs.task) == ("text-classification", "text-pair-classification")
+
+
+def test_a_folder_without_a_bundle(tmp_path: Path) -> None:
+    with pytest.raises(IntegrityError, match="no golden rows") as caught:
+        Classifier.from_folder(tmp_path)
+    assert str(tmp_path) in str(caught.value)
