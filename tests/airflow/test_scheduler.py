@@ -71,7 +71,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Iterat
     long = small_project(root, tiny_bert, "long")
     long.write(
         training={
-            "max_steps": 4000,
+            "max_steps": 1500,
             "per_device_train_batch_size": 4,
             "save_strategy": "steps",
             "save_steps": 50,
@@ -176,7 +176,7 @@ def test_a_killed_training_leaves_nothing_and_resumes(running: Running, number: 
     resumed = re.fullmatch(r"checkpoint-(\d+)", summary["resumed_from"])
     assert resumed is not None
     assert int(resumed[1]) >= max(saved)
-    assert summary["steps"] == 4000
+    assert summary["steps"] == 1500
     log = running.log(project.dag_id, run_id, "train", 2)
     assert f"resuming from {summary['resumed_from']}" in log
     assert re.search(r"^training: step .*epoch .*loss .*rows per second .* left$", log, re.MULTILINE), log
