@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from retrainer.artifacts import Artifacts
+from retrainer.base_model import PACKAGE
 from retrainer.errors import NotFoundError
 from retrainer.records import Record
 from retrainer.steps import StepRef, StepRequest
@@ -39,9 +40,7 @@ class RunFolder:
         self._artifacts = artifacts
         self._request = request
         started = datetime.fromisoformat(request.context.started_at).strftime("%Y-%m-%d_%H-%M-%S")
-        model = re.sub(
-            r"[^A-Za-z0-9.-]+", "-", request.pipeline.model.base.rstrip("/").split("/", 1)[-1]
-        ).strip("-")
+        model = re.sub(r"[^A-Za-z0-9.-]+", "-", request.pipeline.model.base.rstrip("/").split("/", 1)[-1]).strip("-")
         self.name = f"{started}_{request.pipeline.name}_{model[-60:]}"
         self._local = artifacts.local / "runs" / self.name
 
@@ -81,3 +80,13 @@ class RunFolder:
             actor=context.actor,
             steps={},
         )
+
+
+def short_name(base: str) -> str:
+    """What people call a base model: the package, the folder, or the hub id without its owner."""
+    name = (
+        base.removeprefix(PACKAGE).partition("/")[0]
+        if base.startswith(PACKAGE)
+        else base.rstrip("/").rsplit("/", 1)[-1]
+    )
+    return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-")

@@ -117,8 +117,10 @@ def test_cron_and_new_data_schedule() -> None:
     assert isinstance(on_data, AssetAny)
     assert [asset.uri for asset in on_data.objects] == ["file:///data/news"]
 
-    both = retrain_dag(with_(schedule={"on_new_data": True, "cron": "0 3 * * *"})).schedule
-    assert isinstance(both, AssetOrTimeSchedule)
+    both = retrain_dag(with_(schedule={"on_new_data": True, "cron": "@weekly"}))
+    assert isinstance(both.schedule, AssetOrTimeSchedule)
+    scheduled = DagSerialization.deserialize_dag(DagSerialization.serialize_dag(both)).timetable
+    assert scheduled.timetable.serialize()["expression"] == "0 0 * * 0"
 
 
 def test_schedules_that_cannot_be_kept_are_refused() -> None:

@@ -39,19 +39,32 @@ ALLOWED: dict[str, set[str]] = {
     "artifacts": BASE | {"storage"},
     "snapshot": BASE,
     "training": BASE,
+    "parity": BASE,
     "store": BASE | {"storage"},
     "gate": BASE | {"spec"},
     "sources": DATA,
     "base_model": DATA,
     "serve": BASE | {"storage", "store"},
     "steps": DATA | {"artifacts", "base_model", "sources", "store"},
-    "runs": DATA | {"artifacts", "steps"},
+    "runs": DATA | {"artifacts", "base_model", "steps"},
     "devices": BASE,
     "launch": DATA | {"artifacts", "devices", "messages", "runs", "steps"},
     "run": DATA | {"artifacts", "launch", "messages", "runs", "steps"},
     "report": DATA | {"artifacts", "gate", "messages", "run", "runs", "steps", "store"},
     "work": DATA
-    | {"artifacts", "base_model", "gate", "messages", "serve", "snapshot", "sources", "steps", "store", "training"},
+    | {
+        "artifacts",
+        "base_model",
+        "gate",
+        "messages",
+        "parity",
+        "serve",
+        "snapshot",
+        "sources",
+        "steps",
+        "store",
+        "training",
+    },
     "airflow": DATA
     | {
         "artifacts",
@@ -128,34 +141,25 @@ def test_the_client_needs_neither_torch_nor_transformers_nor_airflow() -> None:
     assert loaded & (HEAVY - {"onnxruntime"} | {"airflow", "pyarrow"}) == set()
 
 
-@pytest.mark.parametrize("step", ["decide", "publish", "ingest"])
+@pytest.mark.parametrize("step", ["decide", "publish", "ingest", "evaluate"])
 def test_steps_without_a_model_start_without_torch(step: str) -> None:
     assert loaded_by(f"import retrainer.work.{step}") & {"torch", "transformers", "airflow"} == set()
 
 
 def packages() -> list[str]:
     return sorted(
-        {path.relative_to(SOURCE).parts[0].removesuffix(".py") for path in SOURCE.rglob("*.py")}
-        - {"__init__"}
+        {path.relative_to(SOURCE).parts[0].removesuffix(".py") for path in SOURCE.rglob("*.py")} - {"__init__"}
     )
 
 
 @pytest.mark.parametrize("package", packages())
 def test_imports_point_downwards(package: str) -> None:
     """Every import of this package anywhere in the file, also inside functions and for types only."""
-    files = (
-        [SOURCE / f"{package}.py"]
-        if (SOURCE / f"{package}.py").is_file()
-        else (SOURCE / package).rglob("*.py")
-    )
+    files = [SOURCE / f"{package}.py"] if (SOURCE / f"{package}.py").is_file() else (SOURCE / package).rglob("*.py")
     for file in files:
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-                names = (
-                    [node.module]
-                    if node.module != "retrainer"
-                    else [f"retrainer.{a.name}" for a in node.names]
-                )
+                names = [node.module] if node.module != "retrainer" else [f"retrainer.{a.name}" for a in node.names]
             elif isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
             else:
@@ -163,9 +167,7 @@ def test_imports_point_downwards(package: str) -> None:
             for name in names:
                 parts = name.split(".")
                 if parts[0] == "retrainer" and len(parts) > 1 and not parts[1].startswith("__"):
-                    assert parts[1] in ALLOWED[package] | {package}, (
-                        f"{file.relative_to(SOURCE)}:{node.lineno}: {name}"
-                    )
+                    assert parts[1] in ALLOWED[package] | {package}, f"{file.relative_to(SOURCE)}:{node.lineno}: {name}"
                 if parts[0] in {"torch", "transformers"}:
                     assert package == "work", f"{file.relative_to(SOURCE)}:{node.lineno}: {name}"
                 if parts[0] == "airflow":

@@ -85,7 +85,7 @@ def test_damage_is_noticed(root: str, tmp_path: Path, monkeypatch: pytest.Monkey
     make(Artifacts(root))
     monkeypatch.setenv("RETRAINER_CACHE", str(tmp_path / "another cache"))
     open_storage(root).write(f"ingest/{DIGEST}/deep/file.txt", b"cont")
-    with pytest.raises(ArtifactError, match="damaged|does not match"):
+    with pytest.raises(ArtifactError, match=r"damaged|does not match"):
         Artifacts(root).fetch("ingest", DIGEST)
 
 

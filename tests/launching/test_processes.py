@@ -106,7 +106,7 @@ def test_messages_and_errors_cross(request_record: StepRequest, tmp_path: Path) 
     )
     seen = []
     with (
-        pytest.raises(DataError, match="rows.csv: no rows") as caught,
+        pytest.raises(DataError, match=r"rows\.csv: no rows") as caught,
         StepProcess(request_record, log_file=tmp_path / "log", python=python) as process,
     ):
         seen.extend(process.follow())

@@ -20,6 +20,7 @@ from retrainer.gate.records import (
     ParityEvidence,
     PredictionsFile,
 )
+from retrainer.parity import ParityReport
 from retrainer.records import sha256_file
 from retrainer.serve.predictor import Predictor
 from retrainer.steps import StepRequest
@@ -29,7 +30,6 @@ from retrainer.training import TrainingRecord
 from retrainer.work.evaluate import plots
 from retrainer.work.evaluate.rows import TestRows, read_test_rows, without_trained_on, write_predictions
 from retrainer.work.evaluate.scoring import Answers, latencies, score
-from retrainer.work.export.parity import ParityReport
 from retrainer.work.reporter import Reporter
 
 CHAMPION = "champion"
@@ -105,6 +105,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         "unchanged": False,
         "rows": len(rows),
         "metrics": evidence["fp32"].metrics,
+        "champion_state": champion.state,
         "champion_version": champion.version or None,
         "champion_metrics": evidence[CHAMPION].metrics if CHAMPION in evidence else None,
         "latency_ms": evidence["fp32"].latency_ms.model_dump() if evidence["fp32"].latency_ms else None,

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
 
 from retrainer.errors import ExportError
-from retrainer.records import Record
+from retrainer.parity import ParityReport
 from retrainer.serve.predictor import BUNDLE, Predictor, load_info
 from retrainer.work.export.checkpoint import check_labels
 from retrainer.work.export.sample import Row, Sample
@@ -21,30 +19,6 @@ TOLERANCE = 1e-4
 ROWS = 256
 BATCH_SIZES = (1, 32)
 CONFIG = "config.json"
-
-
-class ParityReport(Record):
-    """``parity.json``: the graphs of a bundle against the checkpoint.
-
-    :param exporter: which one traced the graph.
-    :param rows: that were compared, each at every batch size.
-    :param longest_tokens: of the rows compared, before they were cut.
-    :param truncated_rows: of the rows compared.
-    :param tolerance: largest difference of a logit that is accepted of fp32. int8 is only measured here; the gate
-        judges it by its predictions.
-    :param max_difference: precision to the largest absolute difference of a logit.
-    :param label_agreement: precision to the share of rows that get the checkpoint's label.
-    """
-
-    format_version: Literal[1] = 1
-    exporter: str
-    rows: int
-    longest_tokens: int
-    truncated_rows: int
-    batch_sizes: tuple[int, ...]
-    tolerance: float = Field(gt=0)
-    max_difference: dict[str, float]
-    label_agreement: dict[str, float]
 
 
 def check_bundle(

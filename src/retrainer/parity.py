@@ -1,0 +1,36 @@
+"""The record of an export check, ``parity.json``: how well the graphs compute what the checkpoint computes.
+
+Not here: the check itself (``work/export/parity.py``).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from retrainer.records import Record
+
+
+class ParityReport(Record):
+    """``parity.json``: the graphs of a bundle against the checkpoint.
+
+    :param exporter: which one traced the graph.
+    :param rows: that were compared, each at every batch size.
+    :param longest_tokens: of the rows compared, before they were cut.
+    :param truncated_rows: of the rows compared.
+    :param tolerance: largest difference of a logit that is accepted of fp32. int8 is only measured here; the gate
+        judges it by its predictions.
+    :param max_difference: precision to the largest absolute difference of a logit.
+    :param label_agreement: precision to the share of rows that get the checkpoint's label.
+    """
+
+    format_version: Literal[1] = 1
+    exporter: str
+    rows: int
+    longest_tokens: int
+    truncated_rows: int
+    batch_sizes: tuple[int, ...]
+    tolerance: float = Field(gt=0)
+    max_difference: dict[str, float]
+    label_agreement: dict[str, float]
