@@ -96,10 +96,10 @@ def main() -> None:
         )
         clients = {precision: Predictor(bundle, precision=precision) for precision in ("fp32", "int8")}
 
-        @torch.inference_mode()
         def eager(texts: list[str]) -> object:
             batch = tokenizer(texts, padding=True, truncation=True, max_length=MAX_LENGTH, return_tensors="pt")
-            return model(**batch).logits
+            with torch.inference_mode():
+                return model(**batch).logits
 
         def in_batches(texts: list[str]) -> object:
             return [eager(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH)]

@@ -61,9 +61,7 @@ class Artifacts:
         self._storage = open_storage(root)
         # Everything local lies on one file system with the artifacts, so that a rename commits.
         local = self._storage.local_path("")
-        self.local = (
-            local if local is not None else cache_home() / "artifacts" / digest_of({"root": self.root})[:16]
-        )
+        self.local = local if local is not None else cache_home() / "artifacts" / digest_of({"root": self.root})[:16]
         self.remote = is_s3(self.root)
 
     def find(self, step: str, digest: str) -> ArtifactManifest | None:
@@ -155,9 +153,7 @@ class Artifacts:
             identity=dict(identity),
             inputs=dict(inputs),
             files={
-                path.relative_to(staging).as_posix(): ArtifactFile(
-                    size=path.stat().st_size, sha256=sha256_file(path)
-                )
+                path.relative_to(staging).as_posix(): ArtifactFile(size=path.stat().st_size, sha256=sha256_file(path))
                 for path in sorted(staging.rglob("*"))
                 if path.is_file()
             },

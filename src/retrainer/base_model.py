@@ -33,9 +33,7 @@ def local_folder(base: str) -> Path | None:
     else:
         return None
     if not folder.is_dir():
-        raise ModelError(
-            "no such folder", where=f"model.base: {base}", hint="give a folder that holds config.json"
-        )
+        raise ModelError("no such folder", where=f"model.base: {base}", hint="give a folder that holds config.json")
     if not (folder / "config.json").is_file():
         raise ModelError(
             "the folder holds no config.json",
@@ -123,8 +121,6 @@ def _hub_commit(model: Model) -> str:
 
 
 def _cached_commit(repository: str, revision: str) -> str | None:
-    home = Path(
-        os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME", "~/.cache/huggingface")) / "hub"
-    )
+    home = Path(os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME", "~/.cache/huggingface")) / "hub")
     reference = home.expanduser() / f"models--{repository.replace('/', '--')}" / "refs" / revision
     return reference.read_text().strip() if reference.is_file() else None

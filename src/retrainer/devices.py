@@ -94,9 +94,7 @@ def lease(count: int, *, wait: float = WAIT_SECONDS, folder: Path | None = None)
         )
 
 
-def _acquire(
-    devices: tuple[str, ...], count: int, locks: Path, wait: float, stack: ExitStack
-) -> dict[str, IO[str]]:
+def _acquire(devices: tuple[str, ...], count: int, locks: Path, wait: float, stack: ExitStack) -> dict[str, IO[str]]:
     """Take all or none in each try: two waiters that each held half would wait for ever."""
     deadline = time.monotonic() + wait
     while True:

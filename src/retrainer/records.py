@@ -54,9 +54,7 @@ class Record(BaseModel):
 
 def canonical_json(value: Any) -> bytes:
     """JSON with sorted keys and no white space, as UTF-8: the form that is hashed."""
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def digest_of(value: Mapping[str, Any]) -> str:

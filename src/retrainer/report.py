@@ -262,8 +262,14 @@ def _evaluation(ref: StepRef) -> Section:
     if isinstance(latency, Mapping):
         facts.append(("latency", f"{number(latency.get('p50'))} ms median, {number(latency.get('p95'))} ms p95"))
     version = summary.get("champion_version")
-    facts.append(("champion", f"version {version}" if version else "none to compare with"))
+    facts.append(("champion", _champion_words(summary.get("champion_state"), version)))
     return Section(_title("Evaluation", ref), tuple(facts))
+
+
+def _champion_words(state: Any, version: Any) -> str:
+    if state == "unreadable":
+        return f"version {version} could not be read" if version else "could not be read"
+    return f"version {version}" if version else "none to compare with"
 
 
 def _each(values: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -83,9 +83,7 @@ class StepRequest(Record):
     inputs: dict[StepName, str]
     root: str
     context: RunContext
-    extra: dict[str, Any] = Field(
-        default_factory=dict, description="What the step needs beyond its identity."
-    )
+    extra: dict[str, Any] = Field(default_factory=dict, description="What the step needs beyond its identity.")
 
 
 def plan_ingest(pipeline: Pipeline, *, root: str, context: RunContext) -> StepRequest:
@@ -176,9 +174,7 @@ def plan_evaluate(pipeline: Pipeline, bundle: StepRef, *, context: RunContext) -
     return _request("evaluate", identity, pipeline, _inputs(bundle), bundle.root, context, extra)
 
 
-def _champion(
-    model: ModelStore, channel: str
-) -> tuple[Manifest | None, Literal["none", "present", "unreadable"], str]:
+def _champion(model: ModelStore, channel: str) -> tuple[Manifest | None, Literal["none", "present", "unreadable"], str]:
     """The champion's manifest, or why there is none. A store that cannot be reached is an error, not "none"."""
     try:
         champion = model.champion(channel)
@@ -210,9 +206,7 @@ def _gate_metrics(pipeline: Pipeline) -> set[str]:
 def plan_decide(pipeline: Pipeline, evaluation: StepRef, *, context: RunContext) -> StepRequest | StepRef:
     """Judge an evaluation by the pipeline's gate."""
     if evaluation.unchanged:
-        return StepRef(
-            step="decide", digest="", root=evaluation.root, reused=True, summary=dict(evaluation.summary)
-        )
+        return StepRef(step="decide", digest="", root=evaluation.root, reused=True, summary=dict(evaluation.summary))
     identity = {
         "evaluation": evaluation.digest,
         "gate": pipeline.gate.model_dump(mode="json"),

@@ -10,11 +10,11 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from retrainer.errors import ExportError
+from retrainer.parity import ParityReport
 from retrainer.serve import Classifier
 from retrainer.serve.predictor import Predictor
 from retrainer.work.export import graph
 from retrainer.work.export.bundle import export_bundle
-from retrainer.work.export.parity import ParityReport
 from tests.export import tiny
 
 

@@ -40,9 +40,7 @@ def test_devices_are_not_shared(two_gpus: Path) -> None:
 
 def test_a_lease_lasts_as_long_as_the_process_that_inherited_it(two_gpus: Path) -> None:
     with lease(2, folder=two_gpus) as held:
-        child = subprocess.Popen(
-            [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=held.descriptors
-        )
+        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=held.descriptors)
     with pytest.raises(ResourceError), lease(1, folder=two_gpus, wait=0):
         pass
     child.communicate(b"\n")

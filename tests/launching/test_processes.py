@@ -14,7 +14,7 @@ import pytest
 
 from retrainer.errors import DataError, StepError, StepKilled
 from retrainer.launch import StepProcess
-from retrainer.messages import Log
+from retrainer.messages import Log, Message
 from retrainer.spec import parse_pipeline
 from retrainer.steps import RunContext, StepRequest
 
@@ -104,7 +104,7 @@ def test_messages_and_errors_cross(request_record: StepRequest, tmp_path: Path) 
         sys.exit(1)
         """,
     )
-    seen = []
+    seen: list[Message] = []
     with (
         pytest.raises(DataError, match=r"rows\.csv: no rows") as caught,
         StepProcess(request_record, log_file=tmp_path / "log", python=python) as process,
@@ -163,9 +163,7 @@ def test_terminate_leaves_nothing(request_record: StepRequest, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_nothing_survives_a_killed_parent(
-    request_record: StepRequest, tmp_path: Path, number: signal.Signals
-) -> None:
+def test_nothing_survives_a_killed_parent(request_record: StepRequest, tmp_path: Path, number: signal.Signals) -> None:
     python = interpreter(tmp_path, BUSY)
     request_file = tmp_path / "request.json"
     request_file.write_bytes(request_record.to_json())

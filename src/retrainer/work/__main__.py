@@ -77,7 +77,7 @@ def run(request: StepRequest, reporter: Reporter) -> None:
             step=request.step,
             digest=request.digest,
             identity=request.identity,
-            inputs=dict(request.inputs),
+            inputs={str(name): digest for name, digest in request.inputs.items()},
             summary=summary,
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )

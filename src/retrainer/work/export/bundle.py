@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from retrainer.errors import ExportError
+from retrainer.parity import ParityReport
 from retrainer.serve.golden import GOLDEN, agreement, read_golden
 from retrainer.serve.predictor import BUNDLE, TOKENIZER, Predictor, load_tokenizer
 from retrainer.serve.texts import Text
@@ -38,7 +39,7 @@ def export_bundle(
     precisions: Sequence[str] = ("fp32",),
     train_row_ids: Iterable[str] = (),
     on_stage: Callable[[str], None] = lambda stage: None,
-) -> parity.ParityReport:
+) -> ParityReport:
     """Fill an empty folder with the bundle of a checkpoint. The same input gives the same bytes.
 
     :param rows: real rows to compare graph and checkpoint on, of the validation split.

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 BATCH_ROWS = 2_000
 
 
-class EncodedRows(torch.utils.data.Dataset[dict[str, Any]]):
+class EncodedRows(torch.utils.data.Dataset):  # type: ignore[misc]
     """Rows of token ids without padding.
 
     :param columns: model input name to the concatenated values of all rows, int32.
