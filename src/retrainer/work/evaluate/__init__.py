@@ -28,7 +28,7 @@ from retrainer.store import Store
 from retrainer.store.bundle import BundleInfo
 from retrainer.training import TrainingRecord
 from retrainer.work.evaluate import plots
-from retrainer.work.evaluate.rows import TestRows, read_test_rows, without_trained_on, write_predictions
+from retrainer.work.evaluate.rows import HeldOutRows, read_test_rows, without_trained_on, write_predictions
 from retrainer.work.evaluate.scoring import Answers, latencies, score
 from retrainer.work.reporter import Reporter
 
@@ -153,7 +153,7 @@ def _fetch_champion(request: StepRequest, folder: Path, info: BundleInfo, report
 def _evidence(
     name: str,
     answers: Answers,
-    rows: TestRows,
+    rows: HeldOutRows,
     metrics: list[str],
     times: list[float],
     model: tuple[Path, str],
@@ -171,7 +171,7 @@ def _evidence(
     )
 
 
-def _metric(name: str, rows: TestRows, answers: Answers) -> float | None:
+def _metric(name: str, rows: HeldOutRows, answers: Answers) -> float | None:
     value = float(METRICS[name].compute(rows.labels, answers.scores, answers.predictions))
     return value if np.isfinite(value) else None
 
@@ -204,7 +204,7 @@ def _parity(path: Path) -> dict[str, ParityEvidence]:
     }
 
 
-def _draw(answers: Answers, rows: TestRows, labels: tuple[str, ...], training: TrainingRecord, folder: Path) -> None:
+def _draw(answers: Answers, rows: HeldOutRows, labels: tuple[str, ...], training: TrainingRecord, folder: Path) -> None:
     size = len(labels)
     counts = np.bincount(rows.labels * size + answers.predictions, minlength=size * size).reshape(size, size)
     plots.confusion_matrix(counts, labels, folder / "confusion_matrix.png")

@@ -14,7 +14,7 @@ TRAIN_ROWS = "train_rows.bin"
 
 
 @dataclass(frozen=True, slots=True)
-class TestRows:
+class HeldOutRows:
     """Test rows of a snapshot.
 
     :param labels: index of the true label of each row.
@@ -30,7 +30,7 @@ class TestRows:
         return len(self.row_ids)
 
 
-def read_test_rows(split: Path) -> TestRows:
+def read_test_rows(split: Path) -> HeldOutRows:
     """Read a split of a snapshot."""
     table = pq.read_table(split)
     first = table.column("text").to_pylist()
@@ -38,7 +38,7 @@ def read_test_rows(split: Path) -> TestRows:
     texts = tuple(zip(first, second, strict=True)) if second is not None else tuple(first)
     characters = [len(text) if isinstance(text, str) else len(text[0]) + len(text[1]) for text in texts]
     slices = [name for name in table.column_names if name.startswith("slice_")]
-    return TestRows(
+    return HeldOutRows(
         row_ids=tuple(table.column("row_id").to_pylist()),
         texts=texts,
         labels=table.column("label").to_numpy().astype(np.int64),
@@ -49,7 +49,7 @@ def read_test_rows(split: Path) -> TestRows:
     )
 
 
-def without_trained_on(rows: TestRows, bundle: Path) -> tuple[TestRows, int]:
+def without_trained_on(rows: HeldOutRows, bundle: Path) -> tuple[HeldOutRows, int]:
     """Drop the rows that the model of a bundle was trained on: it may have learnt them by heart.
 
     :return: the other rows, and how many were dropped.
@@ -58,7 +58,7 @@ def without_trained_on(rows: TestRows, bundle: Path) -> tuple[TestRows, int]:
     ids = np.array([int(row_id, 16) for row_id in rows.row_ids], dtype=np.uint64)
     keep = ~np.isin(ids, trained.astype(np.uint64))
     indices = np.flatnonzero(keep)
-    kept = TestRows(
+    kept = HeldOutRows(
         row_ids=tuple(rows.row_ids[i] for i in indices),
         texts=tuple(rows.texts[i] for i in indices),
         labels=rows.labels[keep],
@@ -68,7 +68,7 @@ def without_trained_on(rows: TestRows, bundle: Path) -> tuple[TestRows, int]:
 
 
 def write_predictions(
-    path: Path, rows: TestRows, predictions: npt.NDArray[np.int64], scores: npt.NDArray[np.float64]
+    path: Path, rows: HeldOutRows, predictions: npt.NDArray[np.int64], scores: npt.NDArray[np.float64]
 ) -> None:
     """Write one model's answer to each row.
 

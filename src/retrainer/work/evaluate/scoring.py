@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retrainer.serve.predictor import Predictor
-from retrainer.work.evaluate.rows import TestRows
+from retrainer.work.evaluate.rows import HeldOutRows
 from retrainer.work.reporter import Reporter
 
 CHUNK_ROWS = 512
@@ -38,7 +38,7 @@ class Answers:
 
 
 def score(
-    bundle: Path, precision: str, rows: TestRows, labels: tuple[str, ...], reporter: Reporter, *, name: str
+    bundle: Path, precision: str, rows: HeldOutRows, labels: tuple[str, ...], reporter: Reporter, *, name: str
 ) -> Answers:
     """Score a bundle on all rows, its labels matched to the snapshot's by name."""
     predictor = Predictor(bundle, precision=precision)

@@ -1,0 +1,59 @@
+"""Which test rows both models are scored on, and what is written of their answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from retrainer.work.evaluate.rows import TRAIN_ROWS, read_test_rows, without_trained_on, write_predictions
+
+IDS = ["ffffffffffffffff", "0000000000000001", "8000000000000000"]
+
+
+@pytest.fixture
+def split(tmp_path: Path) -> Path:
+    table = pa.table(
+        {
+            "row_id": IDS,
+            "text": ["one", "two two", "three"],
+            "label": pa.array([0, 1, 0], pa.int64()),
+            "slice_park": ["north", "", "south"],
+        }
+    )
+    pq.write_table(table, tmp_path / "test.parquet")
+    return tmp_path / "test.parquet"
+
+
+def bundle_trained_on(folder: Path, ids: list[str]) -> Path:
+    np.array(sorted(int(row_id, 16) for row_id in ids), dtype=">u8").tofile(folder / TRAIN_ROWS)
+    return folder
+
+
+def test_rows_the_champion_learnt_by_heart_do_not_count(split: Path, tmp_path: Path) -> None:
+    rows = read_test_rows(split)
+    kept, dropped = without_trained_on(rows, bundle_trained_on(tmp_path, [IDS[0], "1234567890abcdef"]))
+    assert dropped == 1
+    assert kept.row_ids == tuple(IDS[1:])
+    assert kept.texts == ("two two", "three")
+    assert kept.labels.tolist() == [1, 0]
+    assert kept.columns["slice_park"].to_pylist() == ["", "south"]
+    assert kept.columns["characters"].to_pylist() == [7, 5]
+    assert without_trained_on(rows, bundle_trained_on(tmp_path, []))[1] == 0
+    assert len(without_trained_on(rows, bundle_trained_on(tmp_path, IDS))[0]) == 0
+
+
+def test_predictions_are_the_same_bytes_for_the_same_answers(split: Path, tmp_path: Path) -> None:
+    rows = read_test_rows(split)
+    scores = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
+    for name in ("first", "second"):
+        write_predictions(tmp_path / name / "p.parquet", rows, scores.argmax(axis=1), scores)
+    assert (tmp_path / "first" / "p.parquet").read_bytes() == (tmp_path / "second" / "p.parquet").read_bytes()
+    table = pq.read_table(tmp_path / "first" / "p.parquet").to_pydict()
+    assert table["row_id"] == IDS
+    assert table["prediction"] == [0, 1, 0]
+    assert table["scores"] == scores.tolist()
+    assert table["slice_park"] == ["north", "", "south"]

@@ -1,0 +1,65 @@
+"""Answers come in the order of the snapshot's labels, whatever order the model has them in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from retrainer.serve.predictor import Predictor
+from retrainer.work.evaluate.rows import HeldOutRows
+from retrainer.work.evaluate.scoring import latencies, score
+from retrainer.work.export.bundle import export_bundle
+from retrainer.work.reporter import Reporter
+from tests.export import tiny
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scored")
+    export_bundle(
+        tiny.save_checkpoint(folder / "checkpoint"),
+        tiny.rows(20, pairs=False),
+        folder / "bundle",
+        task="text-classification",
+        labels=tiny.LABELS,
+        max_length=tiny.MAX_LENGTH,
+    )
+    return folder / "bundle"
+
+
+@pytest.fixture
+def rows() -> HeldOutRows:
+    texts = tuple(row.text for row in tiny.rows(30, pairs=False))
+    return HeldOutRows(
+        row_ids=tuple(f"{i:016x}" for i in range(30)),
+        texts=texts,
+        labels=np.zeros(30, dtype=np.int64),
+        columns={"characters": pa.array([len(text) for text in texts], pa.int64())},
+    )
+
+
+def test_labels_are_matched_by_name(exported: Path, rows: HeldOutRows, tmp_path: Path) -> None:
+    reporter = Reporter(tmp_path / "messages")
+    own = Predictor(exported).probabilities(rows.texts)
+    order = (2, 0, 1)
+    permuted = score(exported, "fp32", rows, tuple(tiny.LABELS[i] for i in order), reporter, name="x")
+    assert np.array_equal(permuted.scores, own[:, order])
+    assert np.array_equal(permuted.predictions, permuted.scores.argmax(axis=1))
+
+
+def test_a_label_the_snapshot_lacks_is_never_right(exported: Path, rows: HeldOutRows, tmp_path: Path) -> None:
+    own = Predictor(exported).probabilities(rows.texts).argmax(axis=1)
+    known = (tiny.LABELS[0], "brand new")
+    answers = score(exported, "fp32", rows, known, Reporter(tmp_path / "messages"), name="x")
+    assert answers.scores.shape == (30, 2)
+    assert not answers.scores[:, 1].any()
+    assert np.array_equal(answers.predictions, np.where(own == 0, 0, -1))
+
+
+def test_every_model_is_timed_on_the_same_texts(exported: Path, rows: HeldOutRows) -> None:
+    times = latencies({"a": (exported, "fp32"), "b": (exported, "fp32")}, rows.texts)
+    assert len(times["a"]) == len(times["b"]) == 30
+    assert min(times["a"]) > 0
