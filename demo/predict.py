@@ -16,7 +16,7 @@ TEXTS = (
     "Lower loop is rideable, upper loop reopens on Sunday.",
     "Still too wet. We will check again tomorrow.",
     "trails r opne, watch for leaves on the bridges",
-    "Rain ended early, so the gates are up again.",
+    "Back open as of noon, thanks to the trail crew!",
     "The parking lot is open, the trail is not.",
     "Freeze-thaw conditions: everything shut after 10 am.",
 )

@@ -122,10 +122,6 @@ class Predictor:
         """Probability of each label, float64 ``[texts, labels]``; rows sum to 1."""
         return softmax(self.logits(texts, max_batch_tokens=max_batch_tokens, batch_size=batch_size))
 
-    def token_counts(self, texts: Sequence[Text]) -> list[int]:
-        """Tokens that the graph reads of each text: special tokens included, cut at ``max_length``."""
-        return [len(row.ids) for row in self._encode(texts, 0)]
-
     def _encode(self, texts: Sequence[Text], first: int) -> list[Any]:
         try:
             rows: list[Any] = self._tokenizer.encode_batch_fast(list(texts))

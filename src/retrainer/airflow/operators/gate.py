@@ -65,8 +65,9 @@ class EvaluationGateOperator(StepOperator, SkipMixin):  # type: ignore[misc]
         result = ref.model_dump(mode="json")
         self._links = {**self._links, ReceiptLink.xcom_key_of_link: ReceiptLink.target(ref)}
         receipt = read_receipt(ref)
-        for line in decision_lines(ref, receipt):
-            self.log.info("%s", line)
+        if ref.reused:  # else the step's process has said it
+            for line in decision_lines(ref, receipt):
+                self.log.info("%s", line)
         context["ti"].xcom_push(REPORT_KEY, decision_markdown(ref, receipt))
         if ref.summary.get("verdict") == "promote":
             return result

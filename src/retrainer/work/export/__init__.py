@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from retrainer.snapshot import SnapshotStatistics, split_file
 from retrainer.steps import StepRequest
 from retrainer.work.export.bundle import GRAPHS, export_bundle
+from retrainer.work.export.graph import graph_bytes
 from retrainer.work.export.sample import read_rows
 from retrainer.work.reporter import Reporter
 
@@ -53,10 +54,5 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         "rows": report.rows,
         "longest_tokens": report.longest_tokens,
         "exporter": report.exporter,
-        "size_mb": {name: _megabytes(bundle / GRAPHS[name]) for name in sorted(report.max_difference)},
+        "size_mb": {name: round(graph_bytes(bundle / GRAPHS[name]) / 1e6, 2) for name in sorted(report.max_difference)},
     }
-
-
-def _megabytes(graph: Path) -> float:
-    files = [path for path in graph.parent.iterdir() if path.name.startswith(graph.name)]
-    return round(sum(path.stat().st_size for path in files) / 1e6, 2)

@@ -78,6 +78,12 @@ def save(graph: onnx_ir.Model, path: Path) -> None:
     onnx_ir.save(graph, str(path), external_data=external)
 
 
+def graph_bytes(path: Path) -> int:
+    """Size of a graph on disk, its weights included where they lie in a second file."""
+    data = path.with_name(f"{path.name}{DATA_SUFFIX}")
+    return path.stat().st_size + (data.stat().st_size if data.exists() else 0)
+
+
 def weight_types(path: Path) -> dict[str, int]:
     """ONNX type name to the number of initializers of that type in a file."""
     proto = onnx.load(str(path), load_external_data=False)

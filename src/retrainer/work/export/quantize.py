@@ -9,7 +9,8 @@ import onnx
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from retrainer.errors import ExportError
-from retrainer.work.export.graph import SINGLE_FILE_BYTES, weight_types
+from retrainer.work.export import graph
+from retrainer.work.export.graph import graph_bytes, weight_types
 from retrainer.work.export.quiet import quiet
 
 
@@ -26,15 +27,15 @@ def quantize(source: Path, target: Path) -> None:
         proto = onnx.load(str(source))
         # The quantiser transposes weights and infers shapes again; shapes noted before then contradict it.
         del proto.graph.value_info[:]
-        size = proto.ByteSize() if source.stat().st_size < SINGLE_FILE_BYTES else SINGLE_FILE_BYTES + 1
-        onnx.save(proto, str(plain), save_as_external_data=size > SINGLE_FILE_BYTES)
+        size = graph_bytes(source)
+        onnx.save(proto, str(plain), save_as_external_data=size > graph.SINGLE_FILE_BYTES)
         del proto
         quantize_dynamic(
             plain,
             target,
             weight_type=QuantType.QInt8,
             per_channel=True,
-            use_external_data_format=size > 4 * SINGLE_FILE_BYTES,
+            use_external_data_format=size > 4 * graph.SINGLE_FILE_BYTES,
             # For values whose type it cannot infer, behind operators that are onnxruntime's own.
             extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
         )
