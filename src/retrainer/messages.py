@@ -92,12 +92,19 @@ def describe(message: Message) -> str:
 
 
 def _describe_progress(message: Progress) -> str:
-    total = f"/{message.total:g}" if message.total is not None else ""
-    parts = [f"{message.stage}: {message.unit} {message.done:g}{total}".replace("  ", " ")]
+    parts = [f"{message.stage}: {_amount(message)}"]
     parts += [f"{name.replace('_', ' ')} {value:.4g}" for name, value in message.figures.items()]
     if message.seconds_left is not None:
         parts.append(f"{duration(message.seconds_left)} left")
     return ", ".join(parts)
+
+
+def _amount(message: Progress) -> str:
+    """``step 30/120``, ``12.5/40 MB``: what is counted stands before the number, a unit of measure after it."""
+    amount = f"{message.done:.6g}" + (f"/{message.total:.6g}" if message.total is not None else "")
+    if not message.unit:
+        return amount
+    return f"{amount} {message.unit}" if message.unit.isupper() else f"{message.unit} {amount}"
 
 
 def duration(seconds: float) -> str:

@@ -42,7 +42,7 @@ def read_pool(
     for file in files:
         pool.append(_read(file, wanted, f"{split}/{file.name}", folder))
         done += file.size
-        reporter.progress(f"reading {split}", done=done / 2**20, total=total / 2**20, unit="MB")
+        reporter.progress(f"reading {split}", done=round(done / 1e6, 1), total=round(total / 1e6, 1), unit="MB")
     return pool
 
 
