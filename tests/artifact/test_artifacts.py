@@ -54,9 +54,7 @@ def test_round_trip(root: str) -> None:
     assert (artifacts.fetch("ingest", DIGEST) / "deep" / "file.txt").read_text() == "content"
 
 
-def test_another_host_reads_what_was_committed(
-    root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_host_reads_what_was_committed(root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(Artifacts(root))
     monkeypatch.setenv("RETRAINER_CACHE", str(tmp_path / "another cache"))
     folder = Artifacts(root).fetch("ingest", DIGEST)
