@@ -279,6 +279,10 @@ def _each(values: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
 def _decision(ref: StepRef) -> Section:
     summary = ref.summary
     facts = [("verdict", str(summary.get("verdict")))]
+    for name, bounds in (summary.get("intervals") or {}).items():
+        value = (summary.get("metrics") or {}).get(name)
+        interval = f"{summary.get('confidence')} interval [{number(bounds['low'])}, {number(bounds['high'])}]"
+        facts.append((name, f"{number(value)}, {interval}"))
     comparison = summary.get("comparison")
     facts.append(("difference", _interval(comparison) if comparison else "not compared with a champion"))
     if summary.get("threshold") is not None:

@@ -34,9 +34,6 @@ from retrainer.gate.slices import judge_slices
 from retrainer.gate.validity import FP32, Rows, check
 from retrainer.spec.model import Gate
 
-# For bounds, slices and int8 when the policy compares with no champion.
-DEFAULT_ALPHA = 0.05
-
 
 def decide(policy: Gate, evidence: Evidence) -> Receipt:
     """Judge a challenger.
@@ -46,7 +43,7 @@ def decide(policy: Gate, evidence: Evidence) -> Receipt:
     """
     _check_policy(policy)
     record = evidence.record
-    alpha = policy.against_champion.alpha if policy.against_champion else DEFAULT_ALPHA
+    alpha = policy.alpha
     findings = Findings()
     _judge_policy(policy, findings)
     _judge_state(record, findings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from retrainer.gate.records import Interval, Receipt
+from retrainer.spec.model import Gate
 
 
 def explain(receipt: Receipt) -> list[str]:
@@ -16,9 +17,14 @@ def explain(receipt: Receipt) -> list[str]:
     lines += [f"  floor {floor}" for floor in _floors(receipt)]
     scores = _scores(receipt)
     if scores:
-        lines.append(f"  scores on {receipt.rows:,} rows: {scores}")
+        lines.append(f"  scores on {receipt.rows:,} rows, with {confidence(receipt.policy)} intervals: {scores}")
     lines += [f"  note: {note}" for note in receipt.notes]
     return lines
+
+
+def confidence(policy: Gate) -> str:
+    """Of an interval whose ends are one-sided bounds at the policy's alpha: ``90 %``."""
+    return f"{100 * (1 - 2 * policy.alpha):.4g} %"
 
 
 def describe_interval(interval: Interval) -> str:
@@ -56,5 +62,6 @@ def _scores(receipt: Receipt) -> str:
             continue
         before = champion.get(name)
         against = f" (champion {before.value:.4f})" if before is not None and before.value is not None else ""
-        parts.append(f"{name} {score.value:.4f}{against}")
+        bounds = "" if score.low is None or score.high is None else f" [{score.low:.4f}, {score.high:.4f}]"
+        parts.append(f"{name} {score.value:.4f}{bounds}{against}")
     return ", ".join(parts)

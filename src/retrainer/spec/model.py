@@ -261,6 +261,11 @@ class Gate(Record):
     slices: Slices | None = Field(None, description="Groups of rows that must not get worse.")
     budgets: Budgets = Field(Budgets(), description="What serving may cost.")
 
+    @property
+    def alpha(self) -> float:
+        """The error rate of every interval, also where there is no champion to compare with."""
+        return (self.against_champion or AgainstChampion()).alpha
+
 
 Precision = Literal["fp32", "int8"]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from retrainer.errors import IntegrityError
 from retrainer.gate.decide import decide
 from retrainer.gate.evidence import Evidence, load_evidence
-from retrainer.gate.explain import explain
+from retrainer.gate.explain import confidence, explain
 from retrainer.gate.model_card import CardFacts, model_card
 from retrainer.gate.records import Receipt
 from retrainer.snapshot import SnapshotStatistics
@@ -60,6 +60,12 @@ def summary(receipt: Receipt) -> dict[str, Any]:
         "threshold": receipt.threshold,
         "rows_needed": receipt.rows_needed,
         "metrics": {name: score.value for name, score in receipt.metrics.get("fp32", {}).items()},
+        "intervals": {
+            name: {"low": score.low, "high": score.high}
+            for name, score in receipt.metrics.get("fp32", {}).items()
+            if score.low is not None and score.high is not None
+        },
+        "confidence": confidence(receipt.policy),
         "champion_version": receipt.champion_version,
         "precisions": list(receipt.publishable),
     }

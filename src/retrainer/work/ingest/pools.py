@@ -23,6 +23,9 @@ from retrainer.work.ingest.rows import RawRows, Wanted
 from retrainer.work.ingest.tables import read_hub, read_parquet
 from retrainer.work.reporter import Reporter
 
+# Less is read before anybody could read that it is being read.
+WORTH_SAYING_BYTES = 5_000_000
+
 
 def read_pool(
     source: HubSource | tuple[str, ...], wanted: Wanted, split: SplitName, folder: Path, reporter: Reporter
@@ -42,7 +45,8 @@ def read_pool(
     for file in files:
         pool.append(_read(file, wanted, f"{split}/{file.name}", folder))
         done += file.size
-        reporter.progress(f"reading {split}", done=round(done / 1e6, 1), total=round(total / 1e6, 1), unit="MB")
+        if total >= WORTH_SAYING_BYTES:
+            reporter.progress(f"reading {split}", done=round(done / 1e6, 1), total=round(total / 1e6, 1), unit="MB")
     return pool
 
 
