@@ -32,7 +32,11 @@ class ArtifactFile(Record):
 
 
 class ArtifactManifest(Record):
-    """What an artifact is: the identity that its digest was taken over, its inputs, its files."""
+    """What an artifact is: the identity that its digest was taken over, its inputs, its files.
+
+    :param upload: in a bucket, the folder of the try that won. Two hosts that make the same artifact at once must not
+        overwrite each other's files, whose bytes may differ.
+    """
 
     format_version: Literal[1] = 1
     step: str
@@ -42,6 +46,7 @@ class ArtifactManifest(Record):
     files: dict[str, ArtifactFile]
     summary: dict[str, Any]
     created_at: str
+    upload: str | None = None
 
 
 def cache_home() -> Path:
@@ -114,11 +119,11 @@ class Artifacts:
             for name, entry in manifest.files.items():
                 target = staging / name
                 target.parent.mkdir(parents=True, exist_ok=True)
-                self._storage.download(f"{manifest.step}/{manifest.digest}/{name}", target)
+                self._storage.download(_file_key(manifest, name), target)
                 if sha256_file(target) != entry.sha256:
                     raise ArtifactError(
                         f"{name} does not match its hash",
-                        where=self._storage.where(f"{manifest.step}/{manifest.digest}/{name}"),
+                        where=self._storage.where(_file_key(manifest, name)),
                         hint="the object was altered; delete the artifact and run the pipeline again",
                     )
             (staging / MANIFEST).write_text(manifest.to_pretty_json())
@@ -159,31 +164,28 @@ class Artifacts:
             },
             summary=dict(summary),
             created_at=created_at,
+            upload=uuid.uuid4().hex[:12] if self.remote else None,
         )
         folder = self.local / step / digest
         with filesystem_errors(str(folder)):
             (staging / MANIFEST).write_text(manifest.to_pretty_json())
-            if self.remote:
-                self._upload(manifest, staging)
-            _rename_into_place(staging, folder)
+            if not self.remote or self._upload(manifest, staging):
+                _rename_into_place(staging, folder)
         return self.get(step, digest)
 
-    def _upload(self, manifest: ArtifactManifest, staging: Path) -> None:
-        prefix = f"{manifest.step}/{manifest.digest}"
+    def _upload(self, manifest: ArtifactManifest, staging: Path) -> bool:
+        """Copy the files to the bucket and claim the digest; ``False`` when another host had claimed it."""
         for name in manifest.files:
-            self._storage.upload(staging / name, f"{prefix}/{name}")
+            self._storage.upload(staging / name, _file_key(manifest, name))
+        key = f"{manifest.step}/{manifest.digest}/{MANIFEST}"
         try:
-            self._storage.write(f"{prefix}/{MANIFEST}", manifest.to_pretty_json().encode(), if_absent=True)
+            self._storage.write(key, manifest.to_pretty_json().encode(), if_absent=True)
         except PreconditionFailed:
-            # Another host finished the same digest first. Both hold what the digest promises, but file bytes may
-            # differ, so the copy kept here must be the one that the manifest in the bucket describes.
-            for path in staging.iterdir():
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-            raise ArtifactError(
-                f"another host completed this {manifest.step} step while it ran here",
-                where=self._storage.where(prefix),
-                hint="run the step again: it will use what the other host made",
-            ) from None
+            if self.get(manifest.step, manifest.digest) == manifest:
+                return True  # our own write took effect and its answer was lost
+            self._storage.delete_tree(f"{manifest.step}/{manifest.digest}/{manifest.upload}")
+            return False
+        return True
 
     @contextmanager
     def lock(self, step: str, digest: str) -> Iterator[None]:
@@ -231,6 +233,11 @@ class Artifacts:
     def delete_remote_work(self, step: str, digest: str, name: str) -> None:
         """Delete one folder of a step's work from the bucket."""
         self._storage.delete_tree(f".work/{step}/{digest}/{name}")
+
+
+def _file_key(manifest: ArtifactManifest, name: str) -> str:
+    """Where a file of an artifact lies in the bucket."""
+    return "/".join(part for part in (manifest.step, manifest.digest, manifest.upload, name) if part)
 
 
 def _rename_into_place(staging: Path, folder: Path) -> None:

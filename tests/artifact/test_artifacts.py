@@ -80,19 +80,21 @@ def test_files_without_a_manifest_are_not_an_artifact(root: str) -> None:
 
 
 def test_damage_is_noticed(root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make(Artifacts(root))
+    made = make(Artifacts(root))
     monkeypatch.setenv("RETRAINER_CACHE", str(tmp_path / "another cache"))
-    open_storage(root).write(f"ingest/{DIGEST}/deep/file.txt", b"cont")
+    folder = "/".join(part for part in ("ingest", DIGEST, made.upload) if part)
+    open_storage(root).write(f"{folder}/deep/file.txt", b"cont")
     with pytest.raises(ArtifactError, match=r"damaged|does not match"):
         Artifacts(root).fetch("ingest", DIGEST)
 
 
-def test_the_first_commit_stays_on_a_folder(tmp_path: Path) -> None:
-    artifacts = Artifacts(tmp_path)
-    first = make(artifacts, "first")
-    second = make(artifacts, "second")
+def test_the_first_commit_stays(root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also with files of the same name and other bytes, made at the same time on another host."""
+    first = make(Artifacts(root), "first")
+    monkeypatch.setenv("RETRAINER_CACHE", str(tmp_path / "another host"))
+    second = make(Artifacts(root), "second")
     assert first == second
-    assert (artifacts.fetch("ingest", DIGEST) / "deep" / "file.txt").read_text() == "first"
+    assert (Artifacts(root).fetch("ingest", DIGEST) / "deep" / "file.txt").read_text() == "first"
 
 
 def test_a_killed_holder_frees_the_lock(tmp_path: Path) -> None:
