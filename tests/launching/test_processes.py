@@ -167,10 +167,7 @@ def test_nothing_survives_a_killed_parent(request_record: StepRequest, tmp_path:
     python = interpreter(tmp_path, BUSY)
     request_file = tmp_path / "request.json"
     request_file.write_bytes(request_record.to_json())
-    # Shells start background jobs with SIGINT ignored, and that is inherited.
     parent_script = f"""
-import signal
-signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from retrainer.launch import StepProcess
 from retrainer.steps import StepRequest
