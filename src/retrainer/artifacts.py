@@ -16,12 +16,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from retrainer.errors import ArtifactError, NotFoundError, PreconditionFailed
+from retrainer.errors import ArtifactError, IntegrityError, NotFoundError, PreconditionFailed
 from retrainer.records import Record, digest_of, sha256_file
 from retrainer.storage import is_s3, open_storage
 from retrainer.storage.errors import filesystem_errors
 
 MANIFEST = "manifest.json"
+# Staging folders of copies from a bucket are called by it: several processes may copy at once, without a lock.
+DOWNLOAD = "download"
 
 
 class ArtifactFile(Record):
@@ -70,13 +72,23 @@ class Artifacts:
         self.remote = is_s3(self.root)
 
     def find(self, step: str, digest: str) -> ArtifactManifest | None:
-        """The manifest of that artifact, or ``None`` when it was never completed."""
+        """The manifest of that artifact, or ``None`` when it was never completed.
+
+        :raises ArtifactError: it is there and cannot be read.
+        """
         key = f"{step}/{digest}/{MANIFEST}"
         try:
             data = self._storage.read(key)
         except NotFoundError:
             return None
-        return ArtifactManifest.from_json(data, where=self._storage.where(key))
+        try:
+            return ArtifactManifest.from_json(data, where=self._storage.where(key))
+        except IntegrityError as error:
+            raise ArtifactError(
+                f"the manifest of the {step} artifact is damaged: {error.message}",
+                where=self._storage.where(key),
+                hint="delete the folder that holds it and run the pipeline again",
+            ) from None
 
     def get(self, step: str, digest: str) -> ArtifactManifest:
         """The manifest of an artifact that must be there.
@@ -95,8 +107,9 @@ class Artifacts:
     def fetch(self, step: str, digest: str) -> Path:
         """A local folder with that artifact's files, each checked against the manifest.
 
-        On a folder root this is the artifact itself, checked by size: treat it as read-only. From a bucket
-        the files are copied once and checked by hash.
+        On a folder root this is the artifact itself: treat it as read-only. From a bucket the files are copied
+        once. Both are read in full each time, for a disk can alter what it keeps, and a graph altered here would
+        be judged and published as it is.
 
         :raises ArtifactError: it is missing, or a file does not match.
         """
@@ -106,7 +119,7 @@ class Artifacts:
             self._download(manifest, folder)
         for name, entry in manifest.files.items():
             path = folder / name
-            if not path.is_file() or path.stat().st_size != entry.size:
+            if not _matches(path, entry):
                 raise ArtifactError(
                     f"{name} of the {step} artifact is {'damaged' if path.exists() else 'missing'}",
                     where=str(folder),
@@ -115,7 +128,7 @@ class Artifacts:
         return folder
 
     def _download(self, manifest: ArtifactManifest, folder: Path) -> None:
-        with self.staging(manifest.step, manifest.digest) as staging:
+        with self.staging(f"{DOWNLOAD}-{manifest.step}", manifest.digest) as staging:
             for name, entry in manifest.files.items():
                 target = staging / name
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -196,7 +209,24 @@ class Artifacts:
             stream = path.open("w")
         with stream:
             fcntl.flock(stream, fcntl.LOCK_EX)
+            self._sweep()
             yield
+
+    def _sweep(self) -> None:
+        """Delete staging folders of makers that were killed: those of which nobody holds the lock."""
+        for folder in (self.local / ".staging").glob("*"):
+            step, digest, _ = folder.name.split("-", 2)
+            if step != DOWNLOAD and not self._is_locked(step, digest):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _is_locked(self, step: str, digest: str) -> bool:
+        for path in (self.local / ".locks").glob(f"{step}-{digest}*"):
+            try:
+                with path.open("w") as stream:
+                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:  # held, or of another user, who may hold it
+                return True
+        return False
 
     def work_folder(self, step: str, digest: str) -> Path:
         """A local folder that outlives a failed try of that step: where checkpoints are kept."""
@@ -238,6 +268,13 @@ class Artifacts:
 def _file_key(manifest: ArtifactManifest, name: str) -> str:
     """Where a file of an artifact lies in the bucket."""
     return "/".join(part for part in (manifest.step, manifest.digest, manifest.upload, name) if part)
+
+
+def _matches(path: Path, entry: ArtifactFile) -> bool:
+    if not path.is_file():
+        return False
+    with filesystem_errors(str(path)):
+        return path.stat().st_size == entry.size and sha256_file(path) == entry.sha256
 
 
 def _rename_into_place(staging: Path, folder: Path) -> None:

@@ -27,6 +27,7 @@ from retrainer.errors import ResourceError, StepError, StepKilled
 from retrainer.messages import Done, Failed, Log, Message, parse_message
 from retrainer.runs import RunFolder
 from retrainer.steps import StepRef, StepRequest, ref_of
+from retrainer.storage.errors import filesystem_errors
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 2.0
@@ -92,14 +93,16 @@ class StepProcess:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="retrainer-")))
+            with filesystem_errors(tempfile.gettempdir()):
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="retrainer-")))
+                request_file = folder / "request.json"
+                request_file.write_bytes(self.request.to_json())
+                self._messages = folder / "messages.jsonl"
+                self._messages.touch()
             devices = stack.enter_context(lease(self._devices_wanted()))
-            request_file = folder / "request.json"
-            request_file.write_bytes(self.request.to_json())
-            self._messages = folder / "messages.jsonl"
-            self._messages.touch()
-            self.log_file.parent.mkdir(parents=True, exist_ok=True)
-            log = stack.enter_context(self.log_file.open("ab"))
+            with filesystem_errors(str(self.log_file)):
+                self.log_file.parent.mkdir(parents=True, exist_ok=True)
+                log = stack.enter_context(self.log_file.open("ab"))
             environment = {
                 **THREADS,
                 **os.environ,

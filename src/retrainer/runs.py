@@ -18,6 +18,7 @@ from retrainer.errors import NotFoundError
 from retrainer.records import Record
 from retrainer.steps import StepRef, StepRequest
 from retrainer.storage import open_storage
+from retrainer.storage.errors import filesystem_errors
 
 
 class RunRecord(Record):
@@ -65,9 +66,10 @@ class RunFolder:
                 storage.upload(self.log_file, f"runs/{self.name}/logs/{ref.step}.log")
             return
         link = self._local / ref.step
-        if not link.is_symlink():
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(os.path.relpath(self._artifacts.local / ref.step / ref.digest, link.parent))
+        with filesystem_errors(str(link)):
+            if not link.is_symlink():
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(os.path.relpath(self._artifacts.local / ref.step / ref.digest, link.parent))
 
     def _new(self) -> RunRecord:
         context = self._request.context

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 from pydantic import Field
@@ -44,16 +45,16 @@ class TrainingRecord(Record):
 
 
 def learning_curve(history: list[dict[str, Any]]) -> tuple[CurvePoint, ...]:
-    """The Trainer's log history, reduced to losses and scores."""
+    """The Trainer's log history, reduced to losses and scores; what has no value is left out."""
     points = []
     for entry in history:
         scores = {
             name.removeprefix("eval_"): float(value)
             for name, value in entry.items()
-            if name.startswith("eval_") and not name.endswith(("_runtime", "_per_second"))
+            if name.startswith("eval_") and not name.endswith(("_runtime", "_per_second")) and math.isfinite(value)
         }
         if "loss" in entry or scores:
-            loss = float(entry["loss"]) if "loss" in entry else None
+            loss = float(entry["loss"]) if math.isfinite(entry.get("loss", math.nan)) else None
             points.append(CurvePoint(step=entry["step"], epoch=entry["epoch"], loss=loss, validation=scores))
     return tuple(points)
 

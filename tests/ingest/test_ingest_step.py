@@ -256,8 +256,8 @@ def test_slices_come_along(tmp_path: Path):
     [
         (rows_of(20, "x"), {}, "", "only one label, 'x'"),
         ([("a", ""), ("b", "")], {}, "", "no row has a label"),
-        ([*rows_of(20), ("q", "")], {}, ", row 21", "of 21 train rows 1 no label (4.76%; 0.00% allowed)"),
-        ([*rows_of(20), (" ", "x"), ("q", "nan")], {}, ", row 21", "1 no text and 1 no label"),
+        ([*rows_of(20), ("q", "")], {}, ", row 21", "of 21 train rows, 1 without label (4.76%; 0.00% allowed)"),
+        ([*rows_of(20), (" ", "x"), ("q", "nan")], {}, ", row 21", "1 without text and 1 without label"),
         ([*rows_of(20), ("q", "z")], {"labels": ["x", "y"]}, ", row 21", "unknown label 'z' in train (1 row)"),
         ([*rows_of(20), ("q", "2")], {"labels": ["x", "y"]}, ", row 21", "unknown label '2' in train"),
         ([("a", "0"), ("b", "2")], {"labels": ["x", "y"]}, ", row 1", "unknown label '0' in train (1 row); 1 other"),

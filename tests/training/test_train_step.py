@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -171,4 +172,28 @@ def test_too_long_for_the_model(
 def test_arguments_that_do_not_fit_together(make_pipeline: MakePipeline, snapshot: StepRef, tmp_path: Path) -> None:
     pipeline = make_pipeline({"eval_strategy": "epoch", "save_strategy": "steps", "load_best_model_at_end": True})
     with pytest.raises(PipelineError, match="tiny: training"):
+        train_here(pipeline, snapshot, tmp_path / "here")
+
+
+def test_a_training_that_runs_away_is_stopped(make_pipeline: MakePipeline, snapshot: StepRef, tmp_path: Path) -> None:
+    pipeline = make_pipeline({"learning_rate": 1e30, "max_grad_norm": 0.0})
+    with pytest.raises(PipelineError, match="the training diverged"):
+        train_here(pipeline, snapshot, tmp_path / "here")
+
+
+@pytest.mark.parametrize("fault", ["no tokenizer", "do not have the shape"])
+def test_half_a_base_model(
+    make_pipeline: MakePipeline, snapshot: StepRef, tiny_bert: Path, tmp_path: Path, fault: str
+) -> None:
+    """transformers would fill what is missing with random numbers, or make up a tokenizer, and go on."""
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for file in tiny_bert.iterdir():
+        if fault != "no tokenizer" or not file.name.startswith("tokenizer"):
+            (broken / file.name).write_bytes(file.read_bytes())
+    if fault != "no tokenizer":
+        config = json.loads((broken / "config.json").read_text())
+        (broken / "config.json").write_text(json.dumps({**config, "intermediate_size": 48}))
+    pipeline = make_pipeline(model={"base": str(broken), "max_length": 32})
+    with pytest.raises(ModelError, match=fault):
         train_here(pipeline, snapshot, tmp_path / "here")

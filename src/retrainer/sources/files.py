@@ -109,6 +109,10 @@ def visible_files(folder: Path) -> Iterator[Path]:
 
 def near_hint(place: Path) -> str | None:
     """What stands in the folder of a path that does not exist, and might have been meant."""
+    if place.is_symlink() and not place.exists():
+        return f"it is a link to {place.readlink()}, where nothing is"
+    if place.exists():
+        return "what stands there is neither a file nor a folder"
     existing = place.parent
     if not existing.is_dir():
         while not existing.is_dir() and existing != existing.parent:

@@ -124,6 +124,8 @@ def _text(file: Path) -> str:
         raise PipelineError("no such file", where=str(file)) from None
     except PermissionError:
         raise PipelineError("no permission to read it", where=str(file), hint="check its owner and mode") from None
+    except OSError as error:
+        raise PipelineError(f"cannot be read: {error.strerror}", where=str(file)) from None
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

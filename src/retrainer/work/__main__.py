@@ -9,7 +9,7 @@ import importlib
 import os
 import sys
 import traceback
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -46,17 +46,22 @@ def main(arguments: list[str]) -> int:
             else:
                 run(request, reporter)
     except RetrainerError as error:
-        traceback.print_exc()
-        reporter.failed(error)
+        _fail(reporter, error)
         return 1
     except Exception as error:
         known = resource_error(error, request.root)
         if known is None:
             raise
-        traceback.print_exc()
-        reporter.failed(known)
+        _fail(reporter, known)
         return 1
     return 0
+
+
+def _fail(reporter: Reporter, error: RetrainerError) -> None:
+    """Tell the parent first: on a full disk the log cannot take the stack trace."""
+    reporter.failed(error)
+    with suppress(OSError):
+        traceback.print_exc()
 
 
 def run(request: StepRequest, reporter: Reporter) -> None:

@@ -30,11 +30,11 @@ def set_missing_aside(pool: Pool, most: float) -> None:
     if len(missing) > most * len(pool):
         counts = []
         if pool.blank.any():
-            counts.append(f"{int(pool.blank.sum()):,} no text")
+            counts.append(f"{int(pool.blank.sum()):,} without text")
         if unlabelled.any():
-            counts.append(f"{int(unlabelled.sum()):,} no label")
+            counts.append(f"{int(unlabelled.sum()):,} without label")
         raise DataError(
-            f"of {len(pool):,} {pool.split} rows {' and '.join(counts)} ({len(missing) / len(pool):.2%}; "
+            f"of {len(pool):,} {pool.split} rows, {' and '.join(counts)} ({len(missing) / len(pool):.2%}; "
             f"{most:.2%} allowed); this is the first",
             where=pool.place(int(missing[0])),
             hint="fill or remove them, or raise dataset.checks.max_null_fraction: they then go to quarantine",

@@ -15,6 +15,7 @@ from retrainer.work.distributed import is_first_rank
 from retrainer.work.reporter import Reporter
 from retrainer.work.train.arguments import training_arguments
 from retrainer.work.train.checkpoints import Checkpoints
+from retrainer.work.train.divergence import all_finite, diverged
 from retrainer.work.train.encoding import encode
 from retrainer.work.train.loading import load_base
 from retrainer.work.train.trainer import build_trainer, device_name
@@ -46,6 +47,9 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     started = time.monotonic()
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     seconds = time.monotonic() - started
+    trainer.require_finite_loss()
+    if not all_finite(base.model):
+        raise diverged(pipeline.name, "the weights are no numbers any more")
     if not is_first_rank():
         return {}
 

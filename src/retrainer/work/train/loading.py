@@ -59,19 +59,21 @@ def load_base(pipeline: Pipeline, labels: tuple[str, ...], reporter: Reporter) -
                 problem_type="single_label_classification",
             )
             tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-            model = AutoModelForSequenceClassification.from_pretrained(
+            model, loaded = AutoModelForSequenceClassification.from_pretrained(
                 source,
                 revision=revision,
                 config=config,
                 dtype=torch.float32,
                 # A base that is a classifier already has a head of another width.
                 ignore_mismatched_sizes=True,
+                output_loading_info=True,
             )
         except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
             raise _unreadable(pipeline.model.base, error) from error
         finally:
             transformers_logging.set_verbosity_warning()
-    _check_tokenizer(tokenizer, pipeline.model.base)
+    _check_weights(model, loaded, pipeline.model.base)
+    _check_tokenizer(tokenizer, model, pipeline.model.base)
     _add_padding(tokenizer, model)
     _check_max_length(pipeline, config, tokenizer)
     return Base(model, tokenizer)
@@ -101,12 +103,44 @@ def _unreadable(base: str, error: Exception) -> ModelError:
     )
 
 
-def _check_tokenizer(tokenizer: Any, base: str) -> None:
+def _check_weights(model: PreTrainedModel, loaded: dict[str, Any], base: str) -> None:
+    """The head may be new; all else must come from the base. transformers fills what does not with random numbers."""
+    inside = f"{model.base_model_prefix}."
+    altered = sorted(key for key, *_ in loaded["mismatched_keys"] if key.startswith(inside))
+    if altered:
+        raise ModelError(
+            f"{len(altered)} weights do not have the shape that config.json says, first {altered[0]}",
+            where=f"model.base: {base}",
+            hint="its config.json and its weights belong to different models; save both together",
+        )
+    absent = sorted(key for key in loaded["missing_keys"] if key.startswith(inside))
+    expected = sum(1 for key in model.state_dict() if key.startswith(inside))
+    # Some of it is always lawful: a base that was trained on masks has no pooler.
+    if len(absent) > expected / 2:
+        raise ModelError(
+            f"{len(absent)} of {expected} weights of a {model.config.model_type} are not in it, first {absent[0]}",
+            where=f"model.base: {base}",
+            hint="its config.json and its weights belong to different models; save both together",
+        )
+
+
+def _check_tokenizer(tokenizer: Any, model: PreTrainedModel, base: str) -> None:
     if not isinstance(tokenizer, PreTrainedTokenizerFast) and not getattr(tokenizer, "is_fast", False):
         raise ModelError(
             "has no fast tokenizer, and the published model needs a tokenizer.json",
             where=f"model.base: {base}",
             hint="save the tokenizer with its tokenizer.json",
+        )
+    # Where there is no tokenizer file, transformers makes one of special tokens alone, and all text is unknown to it.
+    vocabulary = tokenizer.get_vocab()
+    if len(vocabulary) <= len(tokenizer.all_special_tokens):
+        raise ModelError("has no tokenizer", where=f"model.base: {base}", hint="save it there with its tokenizer.json")
+    rows = model.get_input_embeddings().weight.shape[0]
+    if max(vocabulary.values()) >= rows:
+        raise ModelError(
+            f"the tokenizer has token ids up to {max(vocabulary.values()):,}, the model takes {rows:,} tokens",
+            where=f"model.base: {base}",
+            hint="the tokenizer is that of another model, or the model's embeddings were not resized to it",
         )
 
 

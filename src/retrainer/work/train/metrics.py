@@ -14,6 +14,7 @@ import numpy as np
 from scipy.special import softmax
 
 from retrainer.gate.metrics import METRICS
+from retrainer.work.train.divergence import diverged
 
 
 class GateMetric(evaluate.Metric):  # type: ignore[misc]
@@ -42,14 +43,19 @@ class GateMetric(evaluate.Metric):  # type: ignore[misc]
         return {self.config_name: float(value)}
 
 
-def compute_metrics(names: tuple[str, ...]) -> Callable[[Any], dict[str, float]]:
-    """A ``compute_metrics`` for the Trainer."""
+def compute_metrics(names: tuple[str, ...], *, where: str) -> Callable[[Any], dict[str, float]]:
+    """A ``compute_metrics`` for the Trainer.
+
+    :param where: the pipeline's name, for errors. The function raises ``PipelineError`` when training diverged.
+    """
     combined = evaluate.combine([GateMetric(config_name=name, keep_in_memory=True) for name in names])
 
     def compute(prediction: Any) -> dict[str, float]:
         logits = prediction.predictions
         # Some models return hidden states after the logits.
         logits = logits[0] if isinstance(logits, tuple) else logits
+        if not np.isfinite(logits).all():
+            raise diverged(where, "the model gives no number for validation rows")
         scores: dict[str, float] = combined.compute(predictions=logits, references=prediction.label_ids)
         return scores
 

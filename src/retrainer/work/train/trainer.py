@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from retrainer.spec.model import Pipeline
 from retrainer.work.distributed import is_first_rank
 from retrainer.work.reporter import Reporter
 from retrainer.work.train.checkpoints import Checkpoints
+from retrainer.work.train.divergence import diverged
 from retrainer.work.train.encoding import EncodedRows
 from retrainer.work.train.loading import Base
 from retrainer.work.train.metrics import compute_metrics
@@ -29,9 +31,10 @@ class FineTuner(Trainer):  # type: ignore[misc]
     """A Trainer whose checkpoints are complete or absent, and which counts what it reads.
 
     :param checkpoints: where they go.
+    :param where: the pipeline's name, for errors.
     """
 
-    def __init__(self, *, checkpoints: Checkpoints, **arguments: Any) -> None:
+    def __init__(self, *, checkpoints: Checkpoints, where: str, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._checkpoints = checkpoints
         # Classifiers return the mean over their batch and ignore the number of items; told that they heed it, the
@@ -43,6 +46,21 @@ class FineTuner(Trainer):  # type: ignore[misc]
         self._tokens = 0
         # A tensor on the device: reading it in each step would make a GPU wait.
         self._attended: Any = 0
+        self._newest_loss: Any = None
+        self._where = where
+
+    def _maybe_log_save_evaluate(self, *arguments: Any, **named: Any) -> None:
+        if self.control.should_log or self.control.should_evaluate or self.control.should_save:
+            self.require_finite_loss()
+        super()._maybe_log_save_evaluate(*arguments, **named)
+
+    def require_finite_loss(self) -> None:
+        """Stop a training that ran away, before a checkpoint of it is kept.
+
+        :raises PipelineError: the newest loss is no number.
+        """
+        if self._newest_loss is not None and not bool(torch.isfinite(self._newest_loss).all()):
+            raise diverged(self._where, f"the loss is {float(self._newest_loss):g} at step {self.state.global_step}")
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
@@ -59,7 +77,9 @@ class FineTuner(Trainer):  # type: ignore[misc]
             self._tokens += mask.numel()
             self._attended = self._attended + mask.sum()
         self.rows_seen += len(inputs["labels"]) * self.args.world_size
-        return super().training_step(model, inputs, *arguments, **named)
+        # Looked at when something is logged, evaluated or saved: in each step it would make a GPU wait.
+        self._newest_loss = super().training_step(model, inputs, *arguments, **named)
+        return self._newest_loss
 
     @property
     def padding_fraction(self) -> float:
@@ -97,12 +117,14 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         """Remember the loss that the Trainer averaged."""
-        if logs and "loss" in logs:
+        if logs and math.isfinite(logs.get("loss", math.nan)):
             self._loss = float(logs["loss"])
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **_: Any) -> None:
         """Say the scores after an epoch."""
         values = {name: metrics[f"eval_{name}"] for name in ("loss", *self._names) if f"eval_{name}" in metrics}
+        # Some metrics have no value on few rows, such as those of a label that none of them has.
+        values = {name: value for name, value in values.items() if math.isfinite(value)}
         self._reporter.metrics(float(state.epoch or 0.0), values)
 
 
@@ -126,13 +148,14 @@ def build_trainer(
     try:
         trainer = FineTuner(
             checkpoints=checkpoints,
+            where=pipeline.name,
             model=base.model,
             args=arguments,
             train_dataset=train,
             eval_dataset=validation if len(validation) else None,
             processing_class=base.tokenizer,
             data_collator=DataCollatorWithPadding(base.tokenizer, pad_to_multiple_of=8 if half else None),
-            compute_metrics=compute_metrics(pipeline.metrics),
+            compute_metrics=compute_metrics(pipeline.metrics, where=pipeline.name),
             callbacks=callbacks,
         )
     except ValueError as error:
