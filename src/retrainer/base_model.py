@@ -32,6 +32,13 @@ def local_folder(base: str) -> Path | None:
         folder = Path(base.removeprefix("file://")).expanduser()
     else:
         return None
+    try:
+        return _checked(folder, base)
+    except OSError as error:
+        raise _unreadable(error) from None
+
+
+def _checked(folder: Path, base: str) -> Path:
     if not folder.is_dir():
         raise ModelError("no such folder", where=f"model.base: {base}", hint="give a folder that holds config.json")
     if not (folder / "config.json").is_file():
@@ -78,11 +85,13 @@ def fingerprint(model: Model) -> str:
     try:
         return digest_of({path.relative_to(folder).as_posix(): sha256_file(path) for path in files})
     except OSError as error:
-        raise ModelError(
-            f"cannot be read: {error.strerror}",
-            where=f"model.base: {error.filename}",
-            hint="check its permissions",
-        ) from None
+        raise _unreadable(error) from None
+
+
+def _unreadable(error: OSError) -> ModelError:
+    return ModelError(
+        f"cannot be read: {error.strerror}", where=f"model.base: {error.filename}", hint="check its permissions"
+    )
 
 
 def _hub_commit(model: Model) -> str:

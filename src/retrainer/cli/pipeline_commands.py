@@ -48,7 +48,8 @@ def schema() -> None:
 
 def check(
     pipeline_files: Annotated[
-        list[Path], typer.Argument(metavar="PIPELINE.yaml...", help="Pipeline files.", show_default=False)
+        list[Path],
+        typer.Argument(metavar="PIPELINE.yaml...", help="Pipeline files.", show_default=False, readable=False),
     ],
 ) -> None:
     """Check pipeline files: keys and values, the data's columns, the base model, the store.

@@ -37,7 +37,9 @@ def register(app: typer.Typer) -> None:
 
 def run(
     pipeline_file: Annotated[
-        Path, typer.Argument(metavar="PIPELINE.yaml", help="The pipeline file.", show_default=False)
+        Path,
+        # What cannot be read is said by load_pipeline, as every other fault of the file is.
+        typer.Argument(metavar="PIPELINE.yaml", help="The pipeline file.", show_default=False, readable=False),
     ],
     artifacts: Annotated[
         str | None,

@@ -81,7 +81,12 @@ class S3Storage:
             s3={"addressing_style": "path" if own_endpoint else "auto"},
         )
         with s3_errors(self.where()):
-            return boto3.session.Session().client("s3", config=config)
+            try:
+                return boto3.session.Session().client("s3", config=config)
+            except ValueError as error:  # how botocore says that an endpoint is no URL
+                raise StorageError(
+                    str(error), where=self.where(), hint="check AWS_ENDPOINT_URL, such as https://s3.example.com"
+                ) from error
 
     def read(self, key: str) -> bytes:
         """See ``Storage.read``."""

@@ -67,12 +67,12 @@ def _fail(reporter: Reporter, error: RetrainerError) -> None:
 def run(request: StepRequest, reporter: Reporter) -> None:
     """Make the artifact of a request, unless somebody else just did."""
     artifacts = Artifacts(request.root)
-    step = importlib.import_module(MODULES[request.step])
     existing = artifacts.find(request.step, request.digest)
     if existing is not None:
         reporter.done(existing.summary)
         return
     inputs = {name: artifacts.fetch(name, request.inputs[name]) for name in STEP_INPUTS[request.step]}
+    step = importlib.import_module(MODULES[request.step])  # takes seconds: not before its inputs are known to be sound
     with artifacts.staging(request.step, request.digest) as staging:
         summary = step.run(request, inputs, staging, reporter)
         if not distributed.is_first_rank():
