@@ -24,11 +24,11 @@ StepName = Literal["ingest", "train", "export", "evaluate", "decide", "publish"]
 
 # Raised when a step's output changes for the same input: older artifacts are then made again.
 STEP_VERSIONS: Mapping[StepName, int] = {
-    "ingest": 1,
+    "ingest": 2,
     "train": 1,
-    "export": 1,
-    "evaluate": 1,
-    "decide": 1,
+    "export": 2,
+    "evaluate": 2,
+    "decide": 2,
     "publish": 1,
 }
 
@@ -140,7 +140,8 @@ def plan_train(pipeline: Pipeline, snapshot: StepRef, *, context: RunContext) ->
 
 def plan_export(pipeline: Pipeline, checkpoint: StepRef, *, context: RunContext) -> StepRequest:
     """Turn a checkpoint into the bundle that would be served."""
-    identity = {"checkpoint": checkpoint.digest, "precisions": sorted(pipeline.export.precisions)}
+    identity = {"checkpoint": checkpoint.digest, **pipeline.export.model_dump(mode="json")}
+    identity["precisions"] = sorted(pipeline.export.precisions)
     return _request("export", identity, pipeline, _inputs(checkpoint), checkpoint.root, context)
 
 
@@ -168,7 +169,11 @@ def plan_evaluate(pipeline: Pipeline, bundle: StepRef, *, context: RunContext) -
         "withdrawn": withdrawn,
         "metrics": list(pipeline.metrics),
         "gate_metrics": sorted(_gate_metrics(pipeline)),
-        "slices": list(pipeline.gate.slices.by) if pipeline.gate.slices else [],
+        "slices": pipeline.gate.slices.model_dump(mode="json", include={"by", "patterns"})
+        if pipeline.gate.slices
+        else {},
+        "threads": pipeline.gate.budgets.threads,
+        "near_duplicate_similarity": pipeline.dataset.checks.near_duplicate_similarity,
     }
     extra = {"champion_error": problem}
     return _request("evaluate", identity, pipeline, _inputs(bundle), bundle.root, context, extra)

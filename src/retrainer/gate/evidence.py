@@ -11,6 +11,7 @@ The predictions of a model are a parquet file, one row for each test row::
     scores      list<double>  probability of each of the challenger's labels
     characters  int64         length of the text or texts (optional; needed for slices by length)
     slice_NAME  string        value of that column of the data (one for each extra column the gate slices by)
+    pattern_N   bool          whether the N-th of the record's patterns is found in the text
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ from retrainer.gate.records import EvaluationRecord, ModelEvidence, Reason, Reas
 
 EVALUATION_FILE = "evaluation.json"
 CHAMPION = "champion"
+BASELINE = "baseline"
 SLICE_PREFIX = "slice_"
+PATTERN_PREFIX = "pattern_"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,6 +47,7 @@ class Table:
     :param scores: ``[n, labels]`` float64.
     :param characters: ``[n]`` int64, or ``None``.
     :param slices: column name without its prefix to ``[n]`` of str; missing values are empty strings.
+    :param patterns: ``[n, patterns]`` bool, in the order of the record's patterns.
     :param sha256: of the file.
     """
 
@@ -54,14 +58,15 @@ class Table:
     characters: NDArray[np.int64] | None = None
     slices: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     sha256: str = ""
+    patterns: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evidence:
     """All that a decision is taken from.
 
-    :param tables: precision of the challenger, or ``champion``, to its answers. One that could not be read is
-        absent.
+    :param tables: precision of the challenger, ``champion`` or ``baseline``, to its answers. One that could not be
+        read is absent.
     :param problems: why a table is absent, under its name.
     """
 
@@ -83,6 +88,8 @@ def load_evidence(folder: Path) -> Evidence:
     models: dict[str, ModelEvidence] = dict(record.challenger)
     if record.champion is not None:
         models[CHAMPION] = record.champion
+    if record.baseline is not None:
+        models[BASELINE] = record.baseline
     tables: dict[str, Table] = {}
     problems: dict[str, Reason] = {}
     for name, model in models.items():
@@ -129,7 +136,17 @@ def _parse(parquet: pa.Table, sha256: str) -> Table:
             if column.startswith(SLICE_PREFIX)
         },
         sha256=sha256,
+        patterns=_patterns(parquet, n),
     )
+
+
+def _patterns(parquet: pa.Table, n: int) -> NDArray[np.bool_]:
+    names = [name for name in parquet.column_names if name.startswith(PATTERN_PREFIX)]
+    found = np.zeros((n, len(names)), dtype=np.bool_)
+    for name in names:
+        position = int(name.removeprefix(PATTERN_PREFIX))
+        found[:, position] = _column(parquet, name).to_numpy(zero_copy_only=False)
+    return found
 
 
 def _column(parquet: pa.Table, name: str) -> Any:

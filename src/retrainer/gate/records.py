@@ -10,8 +10,10 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Literal
 
+from pydantic import Field
+
 from retrainer.records import Record
-from retrainer.spec.model import Gate
+from retrainer.spec.model import DriftKind, Gate
 
 Verdict = Literal["promote", "refuse"]
 ChampionState = Literal["none", "present", "unreadable"]
@@ -67,6 +69,14 @@ class ReasonCode(StrEnum):
     PARITY_EXCEEDED = "parity_exceeded", "The exported graph does not compute what the checkpoint computes."
     BUDGET_EXCEEDED = "budget_exceeded", "Serving the model would cost more than its budget."
     BUDGET_NOT_MEASURED = "budget_not_measured", "A budget is set, but what it limits was not measured."
+    BASELINE_MISSING = "baseline_missing", "The simple baseline must be beaten, but could not be fitted or scored."
+    BASELINE_NOT_BEATEN = (
+        "baseline_not_beaten",
+        "The challenger is no better than TF-IDF with logistic regression.",
+    )
+    # The data
+    DRIFT_NOT_MEASURED = "drift_not_measured", "Drift can block, but it was not measured against the champion's data."
+    DRIFT_BLOCKED = "drift_blocked", "The training rows moved further from the champion's than the gate allows."
     # Against the champion
     CHAMPION_UNREADABLE = "champion_unreadable", "There is a champion, but it could not be read or scored."
     WORSE_THAN_CHAMPION = "worse_than_champion", "The challenger is worse than the champion, beyond chance."
@@ -107,84 +117,6 @@ class Latency(Record):
     p95: float | None
 
 
-class PredictionsFile(Record):
-    """A parquet file of per-row predictions.
-
-    :param file: path within the evaluate artifact.
-    """
-
-    file: str
-    sha256: str
-
-
-class ModelEvidence(Record):
-    """What was measured of one model in one precision.
-
-    :param metrics: name to value on all test rows; ``None`` where undefined.
-    :param size_mb: size of the files a client downloads for this precision, in 10^6 bytes.
-    """
-
-    metrics: dict[str, float | None]
-    latency_ms: Latency | None = None
-    rows_per_second: float | None = None
-    size_mb: float | None = None
-    predictions: PredictionsFile
-
-
-class ChampionEvidence(ModelEvidence):
-    """The same of the champion, in the precision it was scored in.
-
-    :param labels: the champion's own labels. Its predictions are stored as indices into the challenger's; a
-        predicted label that the challenger does not have is -1, and its scores are left out.
-    """
-
-    version: str
-    labels: tuple[str, ...]
-    precision: str = "fp32"
-
-
-class ParityEvidence(Record):
-    """The exported graph against the checkpoint, on real rows.
-
-    :param max_difference: largest absolute difference of a logit.
-    :param tolerance: what is accepted; ``None`` where the difference is reported but judged by the statistics
-        instead (int8).
-    """
-
-    max_difference: float | None
-    tolerance: float | None
-    rows: int
-
-
-class EvaluationRecord(Record):
-    """``evaluation.json``: everything measured but the rows.
-
-    :param digests: step name to digest: ingest, train, export, evaluate.
-    :param rows: test rows scored.
-    :param excluded_rows: test rows left out because the champion was trained on them.
-    :param challenger: precision to what was measured.
-    :param parity: precision to parity.
-    :param challenger_withdrawn: this very bundle was live on the channel and was rolled back from.
-    """
-
-    format_version: Literal[1] = 1
-    model: str
-    task: str
-    labels: tuple[str, ...]
-    digests: dict[str, str]
-    rows: int
-    excluded_rows: int = 0
-    challenger: dict[str, ModelEvidence]
-    champion_state: ChampionState
-    champion: ChampionEvidence | None = None
-    champion_error: str | None = None
-    challenger_withdrawn: bool = False
-    parity: dict[str, ParityEvidence]
-
-
-# --- what the gate says ----------------------------------------------------------------------------------
-
-
 class Interval(Record):
     """A difference with its interval. Positive means that the first model is better.
 
@@ -214,6 +146,173 @@ class Score(Record):
     low: float | None = None
     high: float | None = None
     method: str | None = None
+
+
+class PredictionsFile(Record):
+    """A parquet file of per-row predictions.
+
+    :param file: path within the evaluate artifact.
+    """
+
+    file: str
+    sha256: str
+
+
+class ModelEvidence(Record):
+    """What was measured of one model in one precision.
+
+    :param metrics: name to value on all test rows; ``None`` where undefined.
+    :param rows_per_second: texts a second in bulk, in the same fresh process as the latency.
+    :param size_mb: size of the files a client downloads for this precision, in 10^6 bytes.
+    :param peak_memory_mb: largest resident memory of that process, in 10^6 bytes.
+    :param temperature: what the client divides the logits by before it makes probabilities of them.
+    """
+
+    metrics: dict[str, float | None]
+    latency_ms: Latency | None = None
+    rows_per_second: float | None = None
+    size_mb: float | None = None
+    peak_memory_mb: float | None = None
+    temperature: float = 1.0
+    predictions: PredictionsFile
+
+
+class ChampionEvidence(ModelEvidence):
+    """The same of the champion, in the precision it was scored in.
+
+    :param labels: the champion's own labels. Its predictions are stored as indices into the challenger's; a
+        predicted label that the challenger does not have is -1, and its scores are left out.
+    """
+
+    version: str
+    labels: tuple[str, ...]
+    precision: str = "fp32"
+
+
+class ParityEvidence(Record):
+    """The exported graph against the checkpoint, on real rows.
+
+    :param max_difference: largest absolute difference of a logit.
+    :param tolerance: what is accepted; ``None`` where the difference is reported but judged by the statistics
+        instead (int8).
+    """
+
+    max_difference: float | None
+    tolerance: float | None
+    rows: int
+
+
+class Leakage(Record):
+    """Rows that stood in two splits, exactly or nearly, and what became of them.
+
+    :param exact: ``train_in_test`` and the like to rows taken out of the former split.
+    :param near: the same for rows that are nearly a row of the other split, with the same label.
+    :param champion_exact: test rows left out because the champion was trained on them.
+    :param champion_near: test rows left out because the champion was trained on nearly the same text.
+    """
+
+    exact: dict[str, int] = Field(default_factory=dict)
+    near: dict[str, int] = Field(default_factory=dict)
+    champion_exact: int = 0
+    champion_near: int = 0
+
+
+class DriftMeasure(Record):
+    """How far the training rows of the challenger lie from those of the champion, in one respect.
+
+    :param measure: what was compared, in words: ``label shares``, ``characters``, ``words``.
+    :param distance: between 0 (the same) and 1.
+    :param method: of distance and p value.
+    :param p_value: of "both come from the same source"; ``None`` where the method has none.
+    :param detail: the numbers behind it, for people: ``sports 0.25 -> 0.40``.
+    """
+
+    kind: DriftKind
+    measure: str
+    distance: float | None
+    method: str
+    p_value: float | None = None
+    detail: str = ""
+
+
+class Candidate(Record):
+    """One base model of several, fine-tuned and exported, on the validation rows.
+
+    :param export: digest of its export artifact.
+    :param metrics: on the validation rows, with intervals.
+    :param difference: the best candidate minus this one, as pairs; ``None`` for the best itself.
+    :param distinguishable: the best is better beyond chance.
+    """
+
+    base: str
+    export: str
+    parameters: int | None
+    size_mb: float
+    latency_ms: Latency
+    rows_per_second: float
+    peak_memory_mb: float | None = None
+    metrics: dict[str, Score]
+    difference: Interval | None
+    distinguishable: bool
+
+
+class Selection(Record):
+    """Which of several base models became the challenger, and why. It was chosen on validation rows.
+
+    :param agreement: share of rows on which two candidates predict the same label, base to base.
+    :param chosen: base of the candidate.
+    :param why: one sentence.
+    """
+
+    format_version: Literal[1] = 1
+    metric: str
+    rows: int
+    candidates: tuple[Candidate, ...]
+    agreement: dict[str, dict[str, float]]
+    chosen: str
+    why: str
+
+
+class EvaluationRecord(Record):
+    """``evaluation.json``: everything measured but the rows.
+
+    :param digests: step name to digest: ingest, train, export, evaluate.
+    :param rows: test rows scored.
+    :param excluded_rows: test rows left out because the champion was trained on them, exactly or nearly.
+    :param challenger: precision to what was measured.
+    :param parity: precision to parity.
+    :param threads: of each process in which costs were measured.
+    :param patterns: the regular expressions that the rows were searched for, in the order of the columns.
+    :param baseline: TF-IDF with logistic regression on the same rows; ``baseline_error`` says why there is none.
+    :param drift: ``None`` without a champion, or where its bundle holds no profile of its training rows.
+    :param selection: how the challenger was chosen among several base models; ``None`` when there was one.
+    :param challenger_withdrawn: this very bundle was live on the channel and was rolled back from.
+    """
+
+    format_version: Literal[1] = 1
+    model: str
+    task: str
+    labels: tuple[str, ...]
+    digests: dict[str, str]
+    rows: int
+    excluded_rows: int = 0
+    challenger: dict[str, ModelEvidence]
+    champion_state: ChampionState
+    champion: ChampionEvidence | None = None
+    champion_error: str | None = None
+    challenger_withdrawn: bool = False
+    parity: dict[str, ParityEvidence]
+    threads: int | None = None
+    leakage: Leakage = Leakage()
+    patterns: tuple[str, ...] = ()
+    baseline: ModelEvidence | None = None
+    baseline_error: str | None = None
+    drift: tuple[DriftMeasure, ...] | None = None
+    drift_error: str | None = None
+    selection: Selection | None = None
+
+
+# --- what the gate says ----------------------------------------------------------------------------------
 
 
 class FloorResult(Record):
@@ -259,6 +358,12 @@ class BudgetResult(Record):
     met: bool
 
 
+class DriftResult(DriftMeasure):
+    """The same with a verdict: ``none`` where chance explains it, else by the policy's distances."""
+
+    verdict: Literal["none", "note", "warn", "block"]
+
+
 class PrecisionDecision(Record):
     """Whether the graph of one precision goes live together with the model, and why.
 
@@ -284,7 +389,9 @@ class Receipt(Record):
     :param comparison: challenger fp32 against champion; ``None`` when skipped.
     :param threshold: the end of the interval that had to lie above it.
     :param rows_needed: about how many test rows it would take to tell; ``None`` when told, or when none would do.
-    :param baseline: a simple model on the same rows; ``None`` when none was fitted.
+    :param baseline: scores of TF-IDF with logistic regression on the same rows; ``None`` when none was fitted.
+    :param baseline_comparison: challenger fp32 against it.
+    :param temperatures: precision, or ``champion``, to what its logits are divided by.
     """
 
     format_version: Literal[1] = 1
@@ -312,6 +419,11 @@ class Receipt(Record):
     parity: dict[str, ParityEvidence]
     precisions: dict[str, PrecisionDecision]
     baseline: dict[str, Score] | None = None
+    baseline_comparison: Interval | None = None
+    temperatures: dict[str, float] = Field(default_factory=dict)
+    leakage: Leakage = Leakage()
+    drift: tuple[DriftResult, ...] | None = None
+    selection: Selection | None = None
 
     @property
     def promoted(self) -> bool:

@@ -48,6 +48,7 @@ def pipeline(spec: Pipeline) -> list[Problem]:
     if spec.task in _CLASSIFICATION:
         problems += _metrics(spec)
     problems += _training(spec)
+    problems += _validation_rows(spec)
     if spec.resources.gpus and spec.resources.processes > spec.resources.gpus:
         problems.append(
             Problem(
@@ -75,6 +76,8 @@ def _metrics(spec: Pipeline) -> list[Problem]:
     places += [(("gate", "floors", name), name) for name in spec.gate.floors]
     if spec.gate.against_champion is not None:
         places.append((("gate", "against_champion", "metric"), spec.gate.against_champion.metric))
+    if spec.model.choose_by is not None:
+        places.append((("model", "choose_by"), spec.model.choose_by))
     problems = [Problem(place, complaint) for place, name in places if (complaint := _unknown_metric(name))]
     twice = [name for name, count in Counter(spec.metrics).items() if count > 1]
     if twice:
@@ -139,6 +142,28 @@ def _stopping(spec: Pipeline) -> list[Problem]:
     if spec.dataset.validation is None and spec.dataset.split.validation == 0.0:
         return [Problem(place, "stopping early needs validation rows, and dataset.split.validation is 0")]
     return []
+
+
+def _validation_rows(spec: Pipeline) -> list[Problem]:
+    """What cannot do without validation rows: test rows must not choose or tune what they judge."""
+    if spec.dataset.validation is not None or spec.dataset.split.validation > 0.0:
+        return []
+    problems = []
+    if spec.model.candidates:
+        problems.append(
+            Problem(
+                ("model", "base"),
+                "the best of several base models is chosen on validation rows, and dataset.split.validation is 0",
+            )
+        )
+    if spec.export.calibration != "none":
+        problems.append(
+            Problem(
+                ("export", "calibration"),
+                "the temperature is fitted on validation rows, and dataset.split.validation is 0",
+            )
+        )
+    return problems
 
 
 _PRESETS = ("@once", "@continuous", "@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly")

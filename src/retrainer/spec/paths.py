@@ -28,12 +28,19 @@ def with_absolute_paths(pipeline: dict[str, Any], base: Path) -> dict[str, Any]:
             dataset["hub"] = _hub(dataset["hub"], base)
         result["dataset"] = dataset
     model = result.get("model")
-    if isinstance(model, dict) and isinstance(model.get("base"), str):
-        result["model"] = {**model, "base": _id_or_folder(model["base"], base)}
+    if isinstance(model, dict) and "base" in model:
+        result["model"] = {**model, "base": _base(model["base"], base)}
     publish = result.get("publish")
     if isinstance(publish, dict) and isinstance(publish.get("store"), str) and publish["store"]:
         result["publish"] = {**publish, "store": absolute(publish["store"], base)}
     return result
+
+
+def _base(value: Any, base: Path) -> Any:
+    """One base model, or each of several."""
+    if isinstance(value, (list, tuple)):
+        return [_base(item, base) for item in value]
+    return _id_or_folder(value, base) if isinstance(value, str) else value
 
 
 def absolute(path: str, base: Path) -> str:

@@ -36,6 +36,11 @@ def json_schema() -> dict[str, Any]:
     }
     dataset["required"] = [name for name in dataset.get("required", []) if name != "train"]
     dataset[_ANY_OF] = [{"required": ["train"]}, {"required": ["hub"]}]
+    # One base model or a list of them; the record keeps the list under another key.
+    model = resolved["properties"]["model"]["properties"]
+    bases = model.pop("candidates")
+    one = {key: model["base"].pop(key) for key in ("type", "minLength")}
+    model["base"][_ANY_OF] = [one, {"type": "array", "items": bases["items"], "minItems": 1, "uniqueItems": True}]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **resolved,

@@ -5,9 +5,9 @@ Export writes them, the store carries them, the client reads them. Not here: how
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, FiniteFloat
+from pydantic import Field, FiniteFloat, SerializerFunctionWrapHandler, model_serializer
 
 from retrainer.records import Record
 from retrainer.store.names import FileName
@@ -18,10 +18,21 @@ class PrecisionEntry(Record):
 
     :ivar file: its path in the bundle: ``onnx/model.onnx``, ``onnx/model_int8.onnx``.
     :ivar weight_types: ONNX type name -> number of initializers of that type, as counted in the file.
+    :ivar temperature: what logits are divided by before they become probabilities; ``None`` where it was not fitted.
+    :ivar cpu_features: of the processor on which the graph was verified, those that int8 products depend on; ``None``
+        where they do not matter.
     """
 
     file: FileName
     weight_types: dict[str, int]
+    temperature: Annotated[FiniteFloat, Field(gt=0.0)] | None = None
+    cpu_features: tuple[str, ...] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A version is named by the digest of its manifest, so those without these fields keep their names."""
+        written: dict[str, Any] = handler(self)
+        return {key: value for key, value in written.items() if value is not None}
 
 
 class BundleInfo(Record):
