@@ -81,38 +81,58 @@ def _within(value: float | None, bound: float, *, lower_is_better: bool) -> bool
     return value <= bound if lower_is_better else value >= bound
 
 
+# Budgets of which more is better; the others are ceilings.
+AT_LEAST = frozenset({"min_rows_per_second", "min_throughput_ratio"})
+# Budgets that compare with the champion.
+RATIOS = ("max_latency_ratio", "min_throughput_ratio", "max_size_ratio", "max_memory_ratio")
+
+
 def judge_budgets(
     policy: Budgets, precision: str, model: ModelEvidence, champion: ChampionEvidence | None
 ) -> tuple[tuple[BudgetResult, ...], list[Reason]]:
     """Every budget of one precision.
 
-    :param champion: its latency is the base of the ratio, which is skipped without a champion.
+    :param champion: the base of the ratios, which are skipped without a champion.
     """
-    latency = model.latency_ms
-    measured: list[tuple[str, float | None, float | None]] = [
-        ("p95_latency_ms", policy.p95_latency_ms, latency.p95 if latency else None),
-        ("size_mb", policy.size_mb, model.size_mb),
-    ]
+    measured = {
+        "p50_latency_ms": _p50(model),
+        "p95_latency_ms": model.latency_ms.p95 if model.latency_ms else None,
+        "min_rows_per_second": model.rows_per_second,
+        "size_mb": model.size_mb,
+        "peak_memory_mb": model.peak_memory_mb,
+    }
     if champion is not None:
-        before = champion.latency_ms.p50 if champion.latency_ms else None
-        after = latency.p50 if latency else None
-        ratio = after / before if _positive(after) and _positive(before) and after and before else None
-        measured.append(("max_latency_ratio", policy.max_latency_ratio, ratio))
+        measured |= {
+            "max_latency_ratio": _ratio(_p50(model), _p50(champion)),
+            "min_throughput_ratio": _ratio(model.rows_per_second, champion.rows_per_second),
+            "max_size_ratio": _ratio(model.size_mb, champion.size_mb),
+            "max_memory_ratio": _ratio(model.peak_memory_mb, champion.peak_memory_mb),
+        }
     results, reasons = [], []
-    for budget, limit, value in measured:
+    for budget, value in measured.items():
+        limit: float | None = getattr(policy, budget)
         if limit is None:
             continue
         usable = value if _positive(value) else None
-        met = usable is not None and usable <= limit
+        met = usable is not None and (usable >= limit if budget in AT_LEAST else usable <= limit)
         shown = tidy(usable) if usable is not None else None
         results.append(BudgetResult(budget=budget, precision=precision, measured=shown, limit=limit, met=met))
         if usable is None:
             detail = f"{precision}: {budget} is limited to {limit:g}, but was not measured"
             reasons.append(Reason(code=ReasonCode.BUDGET_NOT_MEASURED, detail=detail))
         elif not met:
-            detail = f"{precision}: {budget} is {usable:.4g}, allowed is {limit:g}"
+            wanted = "at least" if budget in AT_LEAST else "at most"
+            detail = f"{precision}: {budget} is {usable:.4g}, wanted is {wanted} {limit:g}"
             reasons.append(Reason(code=ReasonCode.BUDGET_EXCEEDED, detail=detail))
     return tuple(results), reasons
+
+
+def _p50(model: ModelEvidence) -> float | None:
+    return model.latency_ms.p50 if model.latency_ms else None
+
+
+def _ratio(after: float | None, before: float | None) -> float | None:
+    return after / before if after and before and _positive(after) and _positive(before) else None
 
 
 def judge_parity(precision: str, parity: ParityEvidence | None, *, needs_tolerance: bool) -> Reason | None:

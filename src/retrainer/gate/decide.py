@@ -8,28 +8,30 @@ a reason to refuse. All reasons are collected, not only the first.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import numpy as np
 
 from retrainer.errors import GateError
 from retrainer.gate.against_champion import judge_against_champion
-from retrainer.gate.checks import judge_budgets, judge_floors, judge_metrics, judge_parity
-from retrainer.gate.compare import Answers, score, value_of
-from retrainer.gate.evidence import CHAMPION, Evidence
+from retrainer.gate.baseline import judge_baseline
+from retrainer.gate.checks import RATIOS, judge_budgets, judge_floors, judge_parity
+from retrainer.gate.drift import judge_drift
+from retrainer.gate.evidence import BASELINE, CHAMPION, Evidence
 from retrainer.gate.findings import Findings
 from retrainer.gate.metrics import METRICS
 from retrainer.gate.paired import tidy
 from retrainer.gate.precisions import judge_precisions
 from retrainer.gate.records import (
     BudgetResult,
+    DriftResult,
     EvaluationRecord,
+    ModelEvidence,
     ParityEvidence,
     ReasonCode,
     Receipt,
-    Score,
     SliceResult,
 )
+from retrainer.gate.scores import all_scores, check_reported
 from retrainer.gate.slices import judge_slices
 from retrainer.gate.validity import FP32, Rows, check
 from retrainer.spec.model import Gate
@@ -50,12 +52,14 @@ def decide(policy: Gate, evidence: Evidence) -> Receipt:
     rows, problems = check(evidence)
     findings.extend(problems)
 
-    scores = _scores(policy, record, rows, alpha)
-    _judge_metrics(policy, record, rows, scores, findings)
+    scores = all_scores(policy, record, rows, alpha)
+    check_reported(policy, record, scores, findings)
     floors, missed = judge_floors(policy, scores.get(FP32, {}))
     findings.extend(missed)
     comparison = judge_against_champion(policy, record, rows, alpha, findings)
     slices = _slices(policy, record, rows, alpha, findings)
+    baseline = judge_baseline(policy, record, rows, alpha, findings)
+    drift = _judge_drift(policy, record, alpha, findings)
     budgets = _judge_costs(policy, record, findings)
     precisions, more_budgets = judge_precisions(policy, record, rows, scores, alpha, findings)
 
@@ -74,7 +78,7 @@ def decide(policy: Gate, evidence: Evidence) -> Receipt:
         label_counts=_label_counts(record, rows),
         champion_state=record.champion_state,
         champion_version=record.champion.version if record.champion else None,
-        metrics=scores,
+        metrics={name: values for name, values in scores.items() if name != BASELINE},
         comparison=comparison.interval,
         threshold=comparison.threshold,
         rows_needed=comparison.rows_needed,
@@ -83,6 +87,12 @@ def decide(policy: Gate, evidence: Evidence) -> Receipt:
         budgets=(*budgets, *more_budgets),
         parity={name: _finite_parity(parity) for name, parity in sorted(record.parity.items())},
         precisions=precisions,
+        baseline=scores.get(BASELINE),
+        baseline_comparison=baseline,
+        temperatures=_temperatures(record),
+        leakage=record.leakage,
+        drift=drift,
+        selection=record.selection,
     )
 
 
@@ -93,6 +103,8 @@ def _check_policy(policy: Gate) -> None:
         **({"against_champion.margin": against.margin, "against_champion.alpha": against.alpha} if against else {}),
         **{f"budgets.{name}": limit for name, limit in policy.budgets if limit is not None},
         **({"slices.max_drop": policy.slices.max_drop} if policy.slices else {}),
+        "drift.warn": policy.drift.warn,
+        **{f"drift.block.{kind}": distance for kind, distance in policy.drift.block.items()},
     }
     for name, value in numbers.items():
         if not math.isfinite(value):
@@ -122,7 +134,9 @@ def _judge_state(record: EvaluationRecord, findings: Findings) -> None:
         detail = "this bundle was live on the channel before and was rolled back from"
         findings.refuse(ReasonCode.CHALLENGER_WITHDRAWN, detail)
     if record.excluded_rows:
-        findings.note(f"{record.excluded_rows} test rows were left out: the champion had been trained on them")
+        near = record.leakage.champion_near
+        also = f", on {near} of them nearly" if near else ""
+        findings.note(f"{record.excluded_rows} test rows were left out: the champion had been trained on them{also}")
     champion = record.champion
     if champion is not None and set(champion.labels) != set(record.labels):
         findings.note(
@@ -130,50 +144,10 @@ def _judge_state(record: EvaluationRecord, findings: Findings) -> None:
         )
 
 
-def _scores(policy: Gate, record: EvaluationRecord, rows: Rows | None, alpha: float) -> dict[str, dict[str, Score]]:
-    """Every metric that was reported or is needed, of every model, computed from the rows."""
-    if rows is None:
-        return {}
-    against = policy.against_champion
-    wanted = {"accuracy", *policy.floors, *([against.metric] if against else [])}
-    for model in record.challenger.values():
-        wanted |= set(model.metrics)
-    names = [name for name in METRICS if name in wanted]
-    return {
-        model: {
-            # Bounds for what is shown and judged by them; int8 is judged by comparison.
-            name: score(name, rows.labels, answers, alpha) if model in {FP32, CHAMPION} else _point(name, rows, answers)
-            for name in names
-        }
-        for model, answers in rows.answers.items()
-    }
-
-
-def _point(name: str, rows: Rows, answers: Answers) -> Score:
-    value = value_of(METRICS[name], rows.labels, answers)
-    return Score(value=tidy(value) if math.isfinite(value) else None)
-
-
-def _judge_metrics(
-    policy: Gate,
-    record: EvaluationRecord,
-    rows: Rows | None,
-    scores: Mapping[str, Mapping[str, Score]],
-    findings: Findings,
-) -> None:
-    against = policy.against_champion
-    compared = [against.metric] if against and record.champion_state != "none" else []
-    for name, model in record.challenger.items():
-        needed = dict.fromkeys([*policy.floors, *compared]) if name == FP32 else {}
-        findings.extend(judge_metrics(name, model, scores.get(name, {}), needed))
-    if record.champion is not None:
-        findings.extend(judge_metrics(CHAMPION, record.champion, scores.get(CHAMPION, {}), compared))
-
-
 def _slices(
     policy: Gate, record: EvaluationRecord, rows: Rows | None, alpha: float, findings: Findings
 ) -> tuple[SliceResult, ...]:
-    if policy.slices is None or not policy.slices.by:
+    if policy.slices is None or not (policy.slices.by or policy.slices.patterns):
         return ()
     if record.champion_state == "none":
         findings.note("slices skipped: the channel has no champion yet")
@@ -197,13 +171,43 @@ def _judge_costs(policy: Gate, record: EvaluationRecord, findings: Findings) -> 
     if parity is not None:
         findings.extend([parity])
     model = record.challenger.get(FP32)
-    if policy.budgets.max_latency_ratio is not None and record.champion_state == "none":
-        findings.note("latency ratio skipped: the channel has no champion yet")
+    if record.champion_state == "none" and any(getattr(policy.budgets, ratio) is not None for ratio in RATIOS):
+        findings.note("budgets that are ratios skipped: the channel has no champion yet")
     if model is None:
         return ()
+    if record.threads not in (None, policy.budgets.threads):
+        detail = f"costs were measured with {record.threads} threads, the gate says {policy.budgets.threads}"
+        findings.refuse(ReasonCode.BUDGET_NOT_MEASURED, detail)
     budgets, reasons = judge_budgets(policy.budgets, FP32, model, record.champion)
     findings.extend(reasons)
     return budgets
+
+
+def _judge_drift(
+    policy: Gate, record: EvaluationRecord, alpha: float, findings: Findings
+) -> tuple[DriftResult, ...] | None:
+    """How far the data moved. What was not measured blocks where drift may block."""
+    if record.champion_state == "none":
+        return None
+    if record.drift is None:
+        cause = record.drift_error or "the champion's bundle holds no profile of its training rows"
+        if policy.drift.block:
+            findings.refuse(ReasonCode.DRIFT_NOT_MEASURED, f"drift can block, but it was not measured: {cause}")
+        else:
+            findings.note(f"drift was not measured: {cause}")
+        return None
+    results, reasons = judge_drift(policy.drift, record.drift, alpha)
+    findings.extend(reasons)
+    for result in results:
+        if result.verdict == "warn":
+            findings.note(f"drift of {result.measure}: distance {result.distance:.3f}. {result.detail}".rstrip(". "))
+    return results
+
+
+def _temperatures(record: EvaluationRecord) -> dict[str, float]:
+    """What each model's logits are divided by, where that is a number."""
+    models: dict[str, ModelEvidence] = {**record.challenger, **({CHAMPION: record.champion} if record.champion else {})}
+    return {name: tidy(model.temperature) for name, model in models.items() if math.isfinite(model.temperature)}
 
 
 def _label_counts(record: EvaluationRecord, rows: Rows | None) -> dict[str, int]:

@@ -1,11 +1,11 @@
 """Groups of test rows on which the challenger must not have got worse.
 
 The rule. On each group with enough rows challenger and champion are compared by accuracy with McNemar's one-sided
-mid-P test of "not worse". The p values of all groups, over all columns, are corrected together by Holm's
-method. A group refuses when both hold: its corrected p value is at most alpha, so chance is excluded with a
-family-wise error of alpha; and its accuracy fell by more than the tolerated ``max_drop``. Small losses that
-are certain and large ones that may be chance do not refuse. Groups below ``min_rows`` are ``insufficient``, a group
-without any row refuses, and so does a column that the rows do not have.
+mid-P test of "not worse". The p values of all groups, over all columns, are corrected together by Holm's method. A
+pattern makes one group, of the rows in which it is found. A group refuses when both hold: its corrected p value is
+at most alpha, so chance is excluded with a family-wise error of alpha; and its accuracy fell by more than the
+tolerated ``max_drop``. Small losses that are certain and large ones that may be chance do not refuse. Groups below
+``min_rows`` are ``insufficient``, a group without any row refuses, and so does a column that the rows do not have.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class _Group:
 def judge_slices(
     policy: Slices, rows: Rows, label_names: tuple[str, ...], champion: NDArray[np.int64], alpha: float
 ) -> tuple[tuple[SliceResult, ...], list[Reason]]:
-    """Every group of every column that the policy names.
+    """Every group of every column and every pattern that the policy names.
 
     :param champion: the champion's predictions, ``[n]``, in the order of ``rows``.
     """
@@ -51,6 +51,13 @@ def judge_slices(
             reasons.append(found)
         else:
             groups += found
+    for pattern in policy.patterns:
+        mask = rows.patterns.get(pattern)
+        if mask is None:
+            detail = f"pattern {pattern}: the test rows were not searched for it"
+            reasons.append(Reason(code=ReasonCode.SLICE_MISSING, detail=detail))
+        else:
+            groups.append(_Group("pattern", pattern, mask))
     reasons += [
         Reason(code=ReasonCode.SLICE_EMPTY, detail=f"{group.by} = {group.value}: no test row")
         for group in groups

@@ -7,14 +7,14 @@ were written. A table that fails is left out, with a reason for each failure.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retrainer.gate.compare import Answers
-from retrainer.gate.evidence import CHAMPION, Evidence, Table
+from retrainer.gate.evidence import BASELINE, CHAMPION, Evidence, Table
 from retrainer.gate.records import EvaluationRecord, Reason, ReasonCode
 
 FP32 = "fp32"
@@ -28,15 +28,17 @@ class Rows:
     """The test rows in the order of their ids, with what each model said.
 
     :param labels: true labels, ``[n]``.
-    :param answers: precision, or ``champion``, to answers; those that can be trusted.
+    :param answers: precision, ``champion`` or ``baseline``, to answers; those that can be trusted.
     :param characters: ``[n]`` or ``None``.
     :param slices: column to ``[n]`` of str.
+    :param patterns: pattern to ``[n]`` bool.
     """
 
     labels: NDArray[np.int64]
     answers: Mapping[str, Answers]
     characters: NDArray[np.int64] | None
     slices: Mapping[str, NDArray[Any]]
+    patterns: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
 
 
 def check(evidence: Evidence) -> tuple[Rows | None, list[Reason]]:
@@ -46,7 +48,11 @@ def check(evidence: Evidence) -> tuple[Rows | None, list[Reason]]:
     """
     record = evidence.record
     reasons = [*evidence.problems.values(), *_contradictions(record)]
-    wanted = [*record.challenger, *([CHAMPION] if record.champion is not None else [])]
+    wanted = [
+        *record.challenger,
+        *([CHAMPION] if record.champion is not None else []),
+        *([BASELINE] if record.baseline is not None else []),
+    ]
     reasons += [
         _reason(ReasonCode.EVIDENCE_INCONSISTENT, f"{name}: there are predictions of a model that was not measured")
         for name in sorted(set(evidence.tables) - set(wanted))
@@ -85,7 +91,16 @@ def check(evidence: Evidence) -> tuple[Rows | None, list[Reason]]:
         detail = f"all {reference.labels.size} test rows have the label {only!r}"
         reasons.append(_reason(ReasonCode.SINGLE_LABEL, detail))
         return None, reasons
-    return Rows(reference.labels, answers, reference.characters, reference.slices), reasons
+    patterns = _patterns(record, reference)
+    return Rows(reference.labels, answers, reference.characters, reference.slices, patterns), reasons
+
+
+def _patterns(record: EvaluationRecord, table: Table) -> dict[str, NDArray[np.bool_]]:
+    """Which rows each pattern is found in; none of them where the columns are not those of the record."""
+    found = table.patterns
+    if found is None or found.shape[1] != len(record.patterns):
+        return {}
+    return {pattern: found[:, position] for position, pattern in enumerate(record.patterns)}
 
 
 def _reason(code: ReasonCode, detail: str) -> Reason:
@@ -173,4 +188,5 @@ def _sorted(table: Table) -> Table:
         characters=table.characters[order] if table.characters is not None else None,
         slices={name: column[order] for name, column in table.slices.items()},
         sha256=table.sha256,
+        patterns=table.patterns[order] if table.patterns is not None else None,
     )

@@ -1,0 +1,55 @@
+"""The challenger against the sanity baseline: a transformer that does not beat word counts is not worth serving.
+
+Not here: fitting TF-IDF with logistic regression, which the evaluate step does on the same snapshot.
+"""
+
+from __future__ import annotations
+
+from retrainer.gate.compare import compare
+from retrainer.gate.evidence import BASELINE
+from retrainer.gate.findings import Findings
+from retrainer.gate.metrics import METRICS
+from retrainer.gate.records import EvaluationRecord, Interval, ReasonCode
+from retrainer.gate.validity import FP32, Rows
+from retrainer.spec.model import Gate
+
+
+def judge_baseline(
+    policy: Gate, record: EvaluationRecord, rows: Rows | None, alpha: float, findings: Findings
+) -> Interval | None:
+    """Challenger fp32 minus baseline on the same rows, by the metric that the gate compares models with.
+
+    ``report`` notes a challenger that is not better. ``floor`` refuses it: its value must be above the baseline's
+    and, with ``confident``, so must the lower bound of the difference.
+
+    :return: ``None`` where there is nothing to compare.
+    """
+    required = policy.baseline == "floor"
+    against = policy.against_champion
+    metric = against.metric if against else "accuracy"
+    if rows is None or BASELINE not in rows.answers or metric not in METRICS:
+        cause = record.baseline_error or "it was not fitted"
+        if required:
+            findings.refuse(ReasonCode.BASELINE_MISSING, f"there is no baseline to beat: {cause}")
+        elif record.baseline is None:
+            findings.note(f"no baseline: {cause}")
+        return None
+    try:
+        interval = compare(metric, rows.labels, rows.answers[FP32], rows.answers[BASELINE], alpha)
+    except ValueError as error:
+        if required:
+            findings.refuse(ReasonCode.BASELINE_MISSING, str(error))
+        return None
+    judged = interval.low if policy.confident else interval.estimate
+    if judged > 0:
+        return interval
+    shown = (
+        f"{metric} differs from that of TF-IDF with logistic regression by {interval.estimate:+.4f}, "
+        f"interval [{interval.low:+.4f}, {interval.high:+.4f}] on {interval.n} rows"
+    )
+    if required:
+        what = "the lower bound" if policy.confident else "the difference"
+        findings.refuse(ReasonCode.BASELINE_NOT_BEATEN, f"{shown}; {what} must lie above 0")
+    else:
+        findings.note(f"{shown}: no better than a baseline that costs nothing to serve")
+    return interval
