@@ -21,8 +21,11 @@ class ParityReport(Record):
     :param truncated_rows: of the rows compared.
     :param tolerance: largest difference of a logit that is accepted of fp32. int8 is only measured here; the gate
         judges it by its predictions.
+    :param tie_margin: where the checkpoint's two best probabilities are closer than this, fp32 may choose the other of
+        the two labels; every other row must get the same one.
+    :param ties: rows within that margin.
     :param max_difference: precision to the largest absolute difference of a logit.
-    :param label_agreement: precision to the share of rows that get the checkpoint's label.
+    :param label_agreement: precision to the share of rows that get the checkpoint's label, ties included.
     """
 
     format_version: Literal[1] = 1
@@ -32,5 +35,7 @@ class ParityReport(Record):
     truncated_rows: int
     batch_sizes: tuple[int, ...]
     tolerance: float = Field(gt=0)
+    tie_margin: float = Field(ge=0)
+    ties: int
     max_difference: dict[str, float]
     label_agreement: dict[str, float]

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from retrainer.gate.explain import describe_interval
-from retrainer.gate.records import Interval
+from retrainer.gate.records import Interval, Selection
+from retrainer.gate.selection_table import agreement_table, candidates_table, differences
 from retrainer.messages import duration
 from retrainer.run import Outcome, outcome_of
+from retrainer.runs import short_name, short_names
 from retrainer.spec.model import Pipeline
 from retrainer.steps import StepName, StepRef
 
@@ -64,6 +66,7 @@ def make_report(pipeline: Pipeline, steps: Mapping[StepName, StepRef], *, folder
         "ingest": _data,
         "train": _training,
         "export": _export,
+        "select": _selection,
         "evaluate": _evaluation,
         "decide": _decision,
         "publish": _published,
@@ -121,6 +124,8 @@ def brief(ref: StepRef) -> str:
             return scores(summary.get("metrics"))
         case "export":
             return ", ".join(summary.get("precisions") or ())
+        case "select":
+            return f"{short_name(str(summary.get('chosen')))} of {len(summary.get('candidates') or ())}"
         case "evaluate":
             version = summary.get("champion_version")
             return scores(summary.get("metrics")) + (f", champion {version}" if version else "")
@@ -211,7 +216,8 @@ def _counted(counts: Mapping[str, Any]) -> str:
 
 def _training(ref: StepRef) -> Section:
     summary = ref.summary
-    facts = [("epochs", f"{summary.get('epochs', 0):g} ({number(summary.get('steps'))} steps)")]
+    facts = [("base model", ref.base)] if ref.base else []
+    facts += [("epochs", f"{summary.get('epochs', 0):g} ({number(summary.get('steps'))} steps)")]
     if summary.get("metrics"):
         facts.append(("best on validation", scores(summary["metrics"])))
     facts.append(("speed", f"{summary.get('rows_per_second') or 0:.1f} rows/s on {summary.get('device')}"))
@@ -241,6 +247,25 @@ def _export(ref: StepRef) -> Section:
 
 def _tiny(value: float | None) -> str:
     return "-" if value is None else f"{value:.1e}"
+
+
+def _selection(ref: StepRef) -> Section:
+    selection = selection_of(ref)
+    names = short_names([one.base for one in selection.candidates])
+    facts = [
+        ("chosen", f"{names[selection.chosen]}, by {selection.metric} on {_rows(selection.rows)} of validation"),
+        ("why", selection.why),
+        *candidates_table(selection, names).lines(),
+    ]
+    if len(selection.candidates) > 1:
+        facts.append(("difference", "\n".join(differences(selection, names))))
+        facts += agreement_table(selection, names).lines()
+    return Section(_title("Selection", ref), tuple(facts))
+
+
+def selection_of(ref: StepRef) -> Selection:
+    """The whole selection: its reference carries it, for it is small."""
+    return Selection.model_validate({name: ref.summary[name] for name in Selection.model_fields if name in ref.summary})
 
 
 def _evaluation(ref: StepRef) -> Section:

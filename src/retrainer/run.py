@@ -9,14 +9,14 @@ import getpass
 import os
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
 from retrainer.artifacts import Artifacts
 from retrainer.launch import StepProcess, run_step
 from retrainer.messages import Message
-from retrainer.runs import RunFolder
+from retrainer.runs import RunFolder, short_names
 from retrainer.spec.model import Pipeline
 from retrainer.steps import (
     RunContext,
@@ -28,11 +28,39 @@ from retrainer.steps import (
     plan_export,
     plan_ingest,
     plan_publish,
+    plan_select,
     plan_train,
 )
 from retrainer.storage import join_url
 
-STEPS: tuple[StepName, ...] = ("ingest", "train", "export", "evaluate", "decide", "publish")
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A step of a run, as people see it.
+
+    :param candidate: short name of the base model, where the run takes the step once for each of several.
+    """
+
+    step: StepName
+    candidate: str | None = None
+
+    def __str__(self) -> str:
+        return self.step if self.candidate is None else f"{self.step} {self.candidate}"
+
+
+# The steps that a run takes for each base model.
+BUILDING: tuple[StepName, ...] = ("train", "export")
+_AFTER: tuple[StepName, ...] = ("evaluate", "decide", "publish")
+ONE_MODEL = (Stage("ingest"), *map(Stage, BUILDING), *map(Stage, _AFTER))
+
+
+def stages_of(pipeline: Pipeline) -> tuple[Stage, ...]:
+    """What a run of the pipeline goes through, in order."""
+    if not pipeline.model.candidates:
+        return ONE_MODEL
+    built = [Stage(step, name) for name in short_names(pipeline.model.candidates).values() for step in BUILDING]
+    return (Stage("ingest"), *built, Stage("select"), *map(Stage, _AFTER))
+
 
 # promoted: the channel serves the challenger now. unchanged: it served this very model before. refused: the gate
 # said no. unapproved: the gate said yes, and the person that the pipeline asks for did not.
@@ -41,6 +69,9 @@ Outcome = Literal["promoted", "unchanged", "refused", "unapproved"]
 
 class Observer:
     """Is told what happens while a pipeline runs. Every method does nothing unless overridden."""
+
+    def candidate(self, name: str | None) -> None:
+        """What follows is about that one of several base models; with ``None``, about no single one any more."""
 
     def planning(self, step: StepName) -> None:
         """A step's inputs are being looked at: is there anything to do?"""
@@ -61,7 +92,8 @@ class RunResult:
 
     :param root: the artifact root.
     :param folder: the run's dated folder, a path or an ``s3://`` address.
-    :param steps: the references of the steps that were taken, in order.
+    :param steps: the references of the steps that were taken, in order; of several base models, the chosen one's.
+    :param candidates: base model to the references of its own steps; empty where the pipeline names one.
     """
 
     context: RunContext
@@ -69,6 +101,7 @@ class RunResult:
     folder: str
     steps: Mapping[StepName, StepRef]
     outcome: Outcome
+    candidates: Mapping[str, Mapping[StepName, StepRef]] = field(default_factory=dict)
 
 
 def default_actor() -> str:
@@ -104,6 +137,10 @@ def run_pipeline(
 ) -> RunResult:
     """Take the steps in order; stop after the decision when there is nothing to publish.
 
+    Where the pipeline lists several base models, each is trained and exported, one after another, and the best of
+    them is chosen before anything is evaluated. A base model that fails ends the run: the best of the others might not
+    be the best.
+
     :param root: artifact root: ``file://``, ``s3://`` or a path.
     :param python: interpreter that has the training libraries; this one by default.
     :param approved: a person wants a promoted model published; matters where the pipeline asks for approval.
@@ -129,9 +166,23 @@ def run_pipeline(
         watching.finished(ref)
         return ref
 
+    def build(base: str) -> StepRef:
+        checkpoint = take("train", lambda: plan_train(pipeline, snapshot, context=context, base=base))
+        return take("export", lambda: plan_export(pipeline, checkpoint, context=context))
+
     snapshot = take("ingest", lambda: plan_ingest(pipeline, root=root, context=context))
-    checkpoint = take("train", lambda: plan_train(pipeline, snapshot, context=context))
-    bundle = take("export", lambda: plan_export(pipeline, checkpoint, context=context))
+    candidates: dict[str, dict[StepName, StepRef]] = {}
+    if pipeline.model.candidates:
+        for base, name in short_names(pipeline.model.candidates).items():
+            watching.candidate(name)
+            build(base)
+            candidates[base] = {step: steps[step] for step in BUILDING}
+        watching.candidate(None)
+        bundles = [refs["export"] for refs in candidates.values()]
+        bundle = take("select", lambda: plan_select(pipeline, bundles, context=context))
+        steps.update(candidates[str(bundle.summary["chosen"])])
+    else:
+        bundle = build(pipeline.model.base)
     evaluation = take("evaluate", lambda: plan_evaluate(pipeline, bundle, context=context))
     decision = take("decide", lambda: plan_decide(pipeline, evaluation, context=context))
     outcome = outcome_of(steps)
@@ -139,7 +190,9 @@ def run_pipeline(
         outcome = "unapproved"
     if outcome == "promoted":
         take("publish", lambda: plan_publish(pipeline, decision, context=context))
-    return RunResult(context=context, root=root, folder=folder, steps=dict(steps), outcome=outcome)
+    return RunResult(
+        context=context, root=root, folder=folder, steps=dict(steps), outcome=outcome, candidates=candidates
+    )
 
 
 def outcome_of(steps: Mapping[StepName, StepRef]) -> Outcome:

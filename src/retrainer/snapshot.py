@@ -40,6 +40,8 @@ QuarantineReason = Literal[
     "conflicting_labels",  # the same text stands there with another label: all copies
     "also_in_test",  # a train or validation row that stands in the test file
     "also_in_validation",  # a train row that stands in the validation file
+    "nearly_in_test",  # a train or validation row that is almost a test row, with the same label
+    "nearly_in_validation",  # a train row that is almost a validation row, with the same label
 ]
 
 
@@ -94,6 +96,11 @@ class SnapshotStatistics(Record):
     leakage: dict[str, int] = Field(
         description="'train_in_test', 'train_in_validation', 'validation_in_test' to rows taken out of the former. "
         "They are in quarantine too."
+    )
+    near_leakage: dict[str, int] = Field(
+        default_factory=dict,
+        description="The same for rows that are nearly a row of the latter with the same label, carved splits "
+        "included; empty where nobody looked.",
     )
     quarantined: dict[QuarantineReason, int] = Field(description="Reason to rows; only reasons that occurred.")
     sources: tuple[SourceStatistics, ...]

@@ -1,4 +1,4 @@
-"""Which step runs on what: the requests of the six steps, their digests, and when nothing has to be done.
+"""Which step runs on what: the requests of the steps, their digests, and when nothing has to be done.
 
 A step is a pure function from a request to an artifact. This module writes the requests; it reads
 manifests and fingerprints only, and loads nothing heavy. Not here: starting a process (``launch.py``),
@@ -7,7 +7,7 @@ what a step does (``work/``).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field
@@ -20,26 +20,35 @@ from retrainer.sources import fingerprint
 from retrainer.spec.model import GENERATION_TASKS, Pipeline
 from retrainer.store import Manifest, ModelStore, Store
 
-StepName = Literal["ingest", "train", "export", "evaluate", "decide", "publish"]
+StepName = Literal["ingest", "train", "export", "select", "evaluate", "decide", "publish"]
 
 # Raised when a step's output changes for the same input: older artifacts are then made again.
 STEP_VERSIONS: Mapping[StepName, int] = {
     "ingest": 2,
     "train": 1,
     "export": 2,
+    "select": 1,
     "evaluate": 2,
     "decide": 2,
     "publish": 1,
 }
 
-# The artifacts that each step reads.
+# The artifacts that each step reads. The bundles that "select" reads stand in its identity, for they are several.
 STEP_INPUTS: Mapping[StepName, tuple[StepName, ...]] = {
     "ingest": (),
     "train": ("ingest",),
     "export": ("ingest", "train"),
+    "select": ("ingest",),
     "evaluate": ("ingest", "train", "export"),
     "decide": ("ingest", "train", "export", "evaluate"),
     "publish": ("ingest", "train", "export", "evaluate", "decide"),
+}
+
+# Those that they also read where the bundle was chosen among several.
+OPTIONAL_INPUTS: Mapping[StepName, tuple[StepName, ...]] = {
+    "evaluate": ("select",),
+    "decide": ("select",),
+    "publish": ("select",),
 }
 
 
@@ -58,6 +67,8 @@ class StepRef(Record):
     :param digest: names the artifact; empty where there is nothing to do because the champion is what the step
         would have judged (``summary["unchanged"]``).
     :param reused: the artifact was there already, nothing ran.
+    :param base: the base model that the artifact came from; ``None`` before there is one, and where several were
+        compared.
     """
 
     step: StepName
@@ -65,6 +76,7 @@ class StepRef(Record):
     root: str
     reused: bool
     summary: dict[str, Any]
+    base: str | None = None
 
     @property
     def unchanged(self) -> bool:
@@ -73,7 +85,12 @@ class StepRef(Record):
 
 
 class StepRequest(Record):
-    """All that a step's process needs to know."""
+    """All that a step's process needs to know.
+
+    :param pipeline: with one base model from the training on, also where it is one of several.
+    :param compared: the base models that the run compares; empty where there is one. Names folders and logs, and is
+        never part of a digest: a model is trained once, alone or beside others.
+    """
 
     format_version: Literal[1] = 1
     step: StepName
@@ -83,7 +100,13 @@ class StepRequest(Record):
     inputs: dict[StepName, str]
     root: str
     context: RunContext
+    compared: tuple[str, ...] = ()
     extra: dict[str, Any] = Field(default_factory=dict, description="What the step needs beyond its identity.")
+
+    def reads(self) -> dict[StepName, str]:
+        """The artifacts that the step is given: those it always needs, and the optional ones that there are."""
+        optional = [step for step in OPTIONAL_INPUTS.get(self.step, ()) if step in self.inputs]
+        return {step: self.inputs[step] for step in (*STEP_INPUTS[self.step], *optional)}
 
 
 def plan_ingest(pipeline: Pipeline, *, root: str, context: RunContext) -> StepRequest:
@@ -108,7 +131,7 @@ def plan_ingest(pipeline: Pipeline, *, root: str, context: RunContext) -> StepRe
         "slices": sorted(set(pipeline.gate.slices.by) - {"label", "length"}) if pipeline.gate.slices else [],
         "sources": sources,
     }
-    return _request("ingest", identity, pipeline, {}, root, context)
+    return _request("ingest", identity, pipeline, {}, root, context, compared=_compared(pipeline))
 
 
 def _refuse_unsupported(pipeline: Pipeline) -> None:
@@ -120,50 +143,124 @@ def _refuse_unsupported(pipeline: Pipeline) -> None:
         )
 
 
-def plan_train(pipeline: Pipeline, snapshot: StepRef, *, context: RunContext) -> StepRequest:
+def plan_train(pipeline: Pipeline, snapshot: StepRef, *, context: RunContext, base: str | None = None) -> StepRequest:
     """Fine-tune the base model on a snapshot.
 
+    :param base: which of several base models; the pipeline's first unless given.
     :raises ModelError: the base model cannot be found.
+    :raises PipelineError: the pipeline lists several, and not this one.
     """
+    single = _of_base(pipeline, base or pipeline.model.base)
     identity = {
         "snapshot": snapshot.digest,
-        "task": pipeline.task,
-        "base": base_model.fingerprint(pipeline.model),
-        "max_length": pipeline.model.max_length,
-        "training": pipeline.training.model_dump(mode="json"),
-        "metrics": list(pipeline.metrics),
-        "processes": pipeline.resources.processes,
-        "gpus": pipeline.resources.gpus,
+        "task": single.task,
+        "base": base_model.fingerprint(single.model),
+        "max_length": single.model.max_length,
+        "training": single.training.model_dump(mode="json"),
+        "metrics": list(single.metrics),
+        "processes": single.resources.processes,
+        "gpus": single.resources.gpus,
     }
-    return _request("train", identity, pipeline, _inputs(snapshot), snapshot.root, context)
+    return _request("train", identity, single, _inputs(snapshot), snapshot.root, context, compared=_compared(pipeline))
 
 
-def plan_export(pipeline: Pipeline, checkpoint: StepRef, *, context: RunContext) -> StepRequest:
-    """Turn a checkpoint into the bundle that would be served."""
-    identity = {"checkpoint": checkpoint.digest, **pipeline.export.model_dump(mode="json")}
-    identity["precisions"] = sorted(pipeline.export.precisions)
-    return _request("export", identity, pipeline, _inputs(checkpoint), checkpoint.root, context)
+def plan_export(
+    pipeline: Pipeline, checkpoint: StepRef, *, context: RunContext, base: str | None = None
+) -> StepRequest:
+    """Turn a checkpoint into the bundle that would be served.
+
+    :param base: the base model of the checkpoint; known from its reference unless given.
+    :raises PipelineError: the checkpoint came from another base model, or the pipeline does not list it.
+    """
+    if base is not None and checkpoint.base not in {None, base}:
+        raise PipelineError(
+            f"the checkpoint was trained from {checkpoint.base}",
+            where=f"{pipeline.name}: export of {base}",
+            hint="give each export the checkpoint of its own base model",
+        )
+    single = _of_base(pipeline, base or checkpoint.base or pipeline.model.base)
+    identity = {"checkpoint": checkpoint.digest, **single.export.model_dump(mode="json")}
+    identity["precisions"] = sorted(single.export.precisions)
+    inputs = _inputs(checkpoint)
+    return _request("export", identity, single, inputs, checkpoint.root, context, compared=_compared(pipeline))
+
+
+def plan_select(pipeline: Pipeline, bundles: Sequence[StepRef], *, context: RunContext) -> StepRequest:
+    """Choose one of several exported bundles, by their answers on the validation rows of the snapshot.
+
+    Their order does not matter. Never by the test rows: the best of several on the rows that judge it would look
+    better there than it is.
+
+    :param bundles: references of exports, each of another base model, all trained on one snapshot.
+    :raises PipelineError: no bundle, two of one model, or not those of the base models that the pipeline lists.
+    :raises IntegrityError: they come from different snapshots.
+    """
+    by_base = _bundles_by_base(pipeline, bundles)
+    root = bundles[0].root
+    snapshots = {ref.base: Artifacts(ref.root).get("export", ref.digest).inputs["ingest"] for ref in bundles}
+    if len(set(snapshots.values())) != 1 or any(ref.root != root for ref in bundles):
+        raise IntegrityError(
+            "the bundles were not trained on one snapshot, so no rows can compare them",
+            where=pipeline.name,
+            hint="run the pipeline again from its first step",
+        )
+    identity = {
+        "bundles": by_base,
+        "metric": pipeline.choose_by,
+        "metrics": sorted({*pipeline.metrics, pipeline.choose_by}),
+        "alpha": pipeline.gate.alpha,
+        "threads": pipeline.gate.budgets.threads,
+    }
+    inputs: dict[StepName, str] = {"ingest": next(iter(snapshots.values()))}
+    return _request("select", identity, pipeline, inputs, root, context, compared=tuple(by_base))
+
+
+def _bundles_by_base(pipeline: Pipeline, bundles: Sequence[StepRef]) -> dict[str, str]:
+    """Base model to digest, in the pipeline's order."""
+    listed = pipeline.model.candidates
+    by_base = {ref.base or pipeline.model.base: ref.digest for ref in bundles}
+    complaint = ""
+    if not bundles:
+        complaint = "there is no bundle to choose from"
+    elif len(by_base) < len(bundles) or len(set(by_base.values())) < len(bundles):
+        complaint = "two of the bundles are the same model"
+    elif listed and (missing := [base for base in listed if base not in by_base]):
+        complaint = f"there is no bundle of {', '.join(missing)}"
+    elif listed and (foreign := [base for base in by_base if base not in listed]):
+        complaint = f"there is a bundle of {', '.join(foreign)}, which is not listed"
+    if complaint:
+        raise PipelineError(
+            complaint,
+            where=f"{pipeline.name}: model.base",
+            hint="choose among one bundle of each base model that the pipeline lists",
+        )
+    return {base: by_base[base] for base in listed or sorted(by_base)}
 
 
 def plan_evaluate(pipeline: Pipeline, bundle: StepRef, *, context: RunContext) -> StepRequest | StepRef:
     """Score the bundle and the champion on the same rows.
 
+    :param bundle: an export, or the selection that chose one.
     :return: a request; or, when the channel already serves this very bundle, a reference that says so.
     :raises StorageError: the store cannot be reached.
+    :raises IntegrityError: the selection chose what it was not given.
     """
+    inputs, base = (_inputs(bundle), bundle.base) if bundle.step != "select" else _chosen(bundle)
+    single = _of_base(pipeline, base or pipeline.model.base)
+    export = inputs["export"]
     model = Store.open(pipeline.publish.store).model(pipeline.name)
     champion, state, problem = _champion(model, pipeline.publish.channel)
-    if champion is not None and champion.artifacts.get("export") == bundle.digest:
+    if champion is not None and champion.artifacts.get("export") == export:
         summary = {
             "unchanged": True,
             "champion_version": champion.version,
             "channel": pipeline.publish.channel,
             "metrics": champion.metrics,
         }
-        return StepRef(step="evaluate", digest="", root=bundle.root, reused=True, summary=summary)
-    withdrawn = _withdrawn(model, pipeline.publish.channel, bundle.digest) if state == "present" else False
+        return StepRef(step="evaluate", digest="", root=bundle.root, reused=True, summary=summary, base=base)
+    withdrawn = _withdrawn(model, pipeline.publish.channel, export) if state == "present" else False
     identity = {
-        "bundle": bundle.digest,
+        "bundle": export,
         "champion": champion.version if champion else None,
         "champion_state": state,
         "withdrawn": withdrawn,
@@ -175,8 +272,25 @@ def plan_evaluate(pipeline: Pipeline, bundle: StepRef, *, context: RunContext) -
         "threads": pipeline.gate.budgets.threads,
         "near_duplicate_similarity": pipeline.dataset.checks.near_duplicate_similarity,
     }
+    if "select" in inputs:
+        identity["selection"] = inputs["select"]  # the evaluation repeats how the bundle was chosen
     extra = {"champion_error": problem}
-    return _request("evaluate", identity, pipeline, _inputs(bundle), bundle.root, context, extra)
+    return _request("evaluate", identity, single, inputs, bundle.root, context, extra, compared=_compared(pipeline))
+
+
+def _chosen(selection: StepRef) -> tuple[dict[StepName, str], str]:
+    """What is upstream of the bundle that a selection chose, and its base model."""
+    artifacts = Artifacts(selection.root)
+    manifest = artifacts.get("select", selection.digest)
+    base, export = str(manifest.summary.get("chosen")), str(manifest.summary.get("export"))
+    if manifest.identity["bundles"].get(base) != export:
+        raise IntegrityError(
+            f"the selection chose {base}, and its bundle is not one that it was given",
+            where=f"select artifact {selection.digest}",
+            hint="delete that artifact and run the pipeline again",
+        )
+    reference = StepRef(step="export", digest=export, root=selection.root, reused=True, summary={}, base=base)
+    return {**_inputs(reference), "select": selection.digest}, base
 
 
 def _champion(model: ModelStore, channel: str) -> tuple[Manifest | None, Literal["none", "present", "unreadable"], str]:
@@ -211,13 +325,15 @@ def _gate_metrics(pipeline: Pipeline) -> set[str]:
 def plan_decide(pipeline: Pipeline, evaluation: StepRef, *, context: RunContext) -> StepRequest | StepRef:
     """Judge an evaluation by the pipeline's gate."""
     if evaluation.unchanged:
-        return StepRef(step="decide", digest="", root=evaluation.root, reused=True, summary=dict(evaluation.summary))
+        return evaluation.model_copy(update={"step": "decide", "summary": dict(evaluation.summary)})
+    single = _of_base(pipeline, evaluation.base or pipeline.model.base)
     identity = {
         "evaluation": evaluation.digest,
         "gate": pipeline.gate.model_dump(mode="json"),
         "name": pipeline.name,
     }
-    return _request("decide", identity, pipeline, _inputs(evaluation), evaluation.root, context)
+    inputs = _inputs(evaluation)
+    return _request("decide", identity, single, inputs, evaluation.root, context, compared=_compared(pipeline))
 
 
 def plan_publish(pipeline: Pipeline, decision: StepRef, *, context: RunContext) -> StepRequest:
@@ -232,13 +348,39 @@ def plan_publish(pipeline: Pipeline, decision: StepRef, *, context: RunContext) 
         "include_checkpoint": pipeline.publish.include_checkpoint,
         "run": context.run_id,
     }
-    return _request("publish", identity, pipeline, _inputs(decision), decision.root, context)
+    single = _of_base(pipeline, decision.base or pipeline.model.base)
+    inputs = _inputs(decision)
+    return _request("publish", identity, single, inputs, decision.root, context, compared=_compared(pipeline))
+
+
+def _of_base(pipeline: Pipeline, base: str) -> Pipeline:
+    """The pipeline with that base model alone.
+
+    :raises PipelineError: it lists several, and not this one: the file changed while it ran.
+    """
+    model = pipeline.model
+    if model.candidates and base not in model.candidates:
+        raise PipelineError(
+            f"'{base}' is none of the base models that the pipeline lists",
+            where=f"{pipeline.name}: model.base",
+            hint=f"listed: {', '.join(model.candidates)}; after a change of the list, run the pipeline from its start",
+        )
+    if base == model.base and not model.candidates:
+        return pipeline
+    # A revision belongs to the one base model that the file names.
+    alone = pipeline.of_base(base)
+    return alone.model_copy(update={"model": alone.model.model_copy(update={"revision": None})})
+
+
+def _compared(pipeline: Pipeline) -> tuple[str, ...]:
+    return pipeline.model.candidates
 
 
 def _inputs(previous: StepRef) -> dict[StepName, str]:
     """The digests of everything upstream of the next step, read from the previous step's manifest."""
     manifest = Artifacts(previous.root).get(previous.step, previous.digest)
-    upstream: dict[StepName, str] = {step: manifest.inputs[step] for step in STEP_INPUTS[previous.step]}
+    optional = [step for step in OPTIONAL_INPUTS.get(previous.step, ()) if step in manifest.inputs]
+    upstream: dict[StepName, str] = {step: manifest.inputs[step] for step in (*STEP_INPUTS[previous.step], *optional)}
     return {**upstream, previous.step: previous.digest}
 
 
@@ -250,6 +392,8 @@ def _request(
     root: str,
     context: RunContext,
     extra: dict[str, Any] | None = None,
+    *,
+    compared: tuple[str, ...],
 ) -> StepRequest:
     whole = {"step": step, "step_version": STEP_VERSIONS[step], **identity}
     return StepRequest(
@@ -260,6 +404,7 @@ def _request(
         inputs=inputs,
         root=root,
         context=context,
+        compared=compared,
         extra=extra or {},
     )
 
@@ -267,5 +412,10 @@ def _request(
 def ref_of(manifest: ArtifactManifest, request: StepRequest, *, reused: bool) -> StepRef:
     """The reference of a completed artifact."""
     return StepRef(
-        step=request.step, digest=manifest.digest, root=request.root, reused=reused, summary=manifest.summary
+        step=request.step,
+        digest=manifest.digest,
+        root=request.root,
+        reused=reused,
+        summary=manifest.summary,
+        base=None if request.step in {"ingest", "select"} else request.pipeline.model.base,
     )

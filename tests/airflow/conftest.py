@@ -13,17 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.airflow.harness import HERE, DagRunResult, Project, airflow_environment, small_project
+from tests.airflow.harness import HERE, REPOSITORY, DagRunResult, Project, airflow_environment, small_project
 
 # Importing Airflow, which the tests do below this line, makes its home; never that of whoever runs them.
 _HOME = tempfile.TemporaryDirectory(prefix="retrainer-airflow-")
 os.environ.setdefault("AIRFLOW_HOME", _HOME.name)
 os.environ.setdefault("AIRFLOW__CORE__LOAD_EXAMPLES", "false")
 
-DAG_FILE = """
-import os
+DAG_FILE = f"""
+import os, runpy
 from retrainer.airflow import build_dags
-globals().update(build_dags(os.environ["RETRAINER_PIPELINES"], default_args={"retries": 1, "retry_delay": 0.1}))
+globals().update(build_dags(os.environ["RETRAINER_PIPELINES"], default_args={{"retries": 1, "retry_delay": 0.1}}))
+compare = runpy.run_path({str(REPOSITORY / "dags" / "compare_base_models.py")!r})["dag"]
 """
 
 
@@ -53,12 +54,19 @@ def project(tmp_path: Path, tiny_bert: Path) -> Project:
 
 @pytest.fixture
 def run_dag(airflow_home: Path) -> Callable[..., DagRunResult]:
-    """Run a project's DAG with ``dag.test()``, in a process of its own."""
+    """Run a project's DAG, or one of ``dags/``, with ``dag.test()``, in a process of its own."""
 
-    def run(project: Project, *, environment: Mapping[str, str] | None = None) -> DagRunResult:
+    def run(
+        project: Project,
+        *,
+        dag_id: str | None = None,
+        params: Mapping[str, object] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> DagRunResult:
         answer = project.folder / "answer.json"
+        arguments = [dag_id or project.dag_id, str(answer), json.dumps(params or {})]
         finished = subprocess.run(
-            [sys.executable, str(HERE / "dag_program.py"), project.dag_id, str(answer)],
+            [sys.executable, str(HERE / "dag_program.py"), *arguments],
             env=airflow_environment(airflow_home, **project.environment, **(environment or {})),
             cwd=project.folder,
             capture_output=True,

@@ -1,19 +1,32 @@
-"""``python dag_program.py DAG_ID ANSWER.json``: run a DAG with ``dag.test()`` and write down what it left."""
+"""``python dag_program.py DAG_ID ANSWER.json [PARAMS]``: run a DAG with ``dag.test()`` and write down what it left.
+
+The DAG of a pipeline, or that of a file of the same name in ``dags/``.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import runpy
 import sys
 from pathlib import Path
+from typing import Any
 
 from retrainer.airflow import build_dags
 
+DAGS = Path(__file__).resolve().parents[2] / "dags"
 
-def main(dag_id: str, answer: str) -> None:
+
+def find(dag_id: str) -> Any:
+    if (DAGS / f"{dag_id}.py").is_file():
+        return runpy.run_path(str(DAGS / f"{dag_id}.py"))["dag"]
     options = {"retries": 1, "retry_delay": 0.1}
-    dag = build_dags(os.environ["RETRAINER_PIPELINES"], default_args=options)[dag_id]
-    run = dag.test(logical_date=None)
+    return build_dags(os.environ["RETRAINER_PIPELINES"], default_args=options)[dag_id]
+
+
+def main(dag_id: str, answer: str, params: str = "{}") -> None:
+    dag = find(dag_id)
+    run = dag.test(logical_date=None, run_conf=json.loads(params))
     from airflow.models.asset import AssetEvent
     from airflow.models.taskinstance import TaskInstance
     from airflow.models.xcom import XComModel
@@ -21,15 +34,21 @@ def main(dag_id: str, answer: str) -> None:
     from sqlalchemy import select
 
     with create_session() as session:
-        tasks = session.scalars(select(TaskInstance).filter_by(run_id=run.run_id, dag_id=dag_id))
+        tasks = session.scalars(
+            select(TaskInstance).filter_by(run_id=run.run_id, dag_id=dag_id).order_by(TaskInstance.map_index)
+        ).all()
         entries = session.scalars(select(XComModel).filter_by(run_id=run.run_id, dag_id=dag_id))
         events = session.scalars(select(AssetEvent).filter_by(source_run_id=run.run_id, source_dag_id=dag_id))
         xcoms: dict[str, dict[str, object]] = {}
         for entry in entries:
-            xcoms.setdefault(entry.task_id, {})[entry.key] = _decoded(entry.value)
+            name = entry.task_id if entry.map_index < 0 else f"{entry.task_id}[{entry.map_index}]"
+            xcoms.setdefault(name, {})[entry.key] = _decoded(entry.value)
         result = {
             "state": str(run.state),
             "tasks": {task.task_id: {"state": str(task.state), "tries": task.try_number} for task in tasks},
+            "mapped": [
+                [task.task_id, task.rendered_map_index, str(task.state)] for task in tasks if task.map_index >= 0
+            ],
             "xcoms": xcoms,
             "events": [{"name": e.asset.name, "uri": e.asset.uri, "extra": e.extra} for e in events],
         }

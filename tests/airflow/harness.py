@@ -19,13 +19,15 @@ class DagRunResult:
     """What a DAG run left.
 
     :param tasks: task to ``{"state", "tries"}``.
-    :param xcoms: task to key to value.
+    :param mapped: of each mapped task in order: task, name in the UI, state.
+    :param xcoms: task to key to value; of a mapped task ``task[0]``, ``task[1]``.
     :param events: the events of assets, oldest first: ``{"name", "uri", "extra"}``.
     :param output: everything that was logged.
     """
 
     state: str
     tasks: dict[str, dict[str, Any]]
+    mapped: list[list[str]]
     xcoms: dict[str, dict[str, Any]]
     events: list[dict[str, Any]]
     output: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import shutil
 from datetime import timedelta
 from pathlib import Path
@@ -24,6 +25,7 @@ from retrainer.airflow import (
 )
 from retrainer.errors import PipelineError
 from retrainer.spec import Pipeline, load_pipeline, parse_pipeline
+from tests.airflow.harness import REPOSITORY
 
 CONTENT: dict[str, Any] = {
     "name": "ag-news.v2",
@@ -60,6 +62,26 @@ def test_the_steps_follow_each_other() -> None:
     assert dag.tags == {"retrainer", "text-classification"}
     assert "distilbert-base-uncased" in (dag.doc_md or "")
     assert {task.retries for task in dag.tasks} == {2}
+
+
+def test_several_base_models_are_mapped_tasks_with_a_choice_behind_them() -> None:
+    bases = ["distilbert-base-uncased", "roberta-base", "org/other"]
+    dag = retrain_dag(with_(model={"base": bases, "choose_by": "f1"}))
+
+    assert [task.task_id for task in dag.topological_sort()] == [*ORDER[:3], "select", *ORDER[3:]]
+    train, export = dag.get_task("train"), dag.get_task("export")
+    assert (train.is_mapped, export.is_mapped) == (True, True)
+    assert dag.get_task("select").upstream_task_ids == {"export"}
+    assert dag.get_task("evaluate").upstream_task_ids == {"select"}
+    assert (train.pool, train.pool_slots) == ("big_gpus", 2)
+    assert export.pool == "default_pool"
+    assert {task.retries for task in dag.tasks} == {2}
+    for words in (*bases, "f1 on the validation rows"):
+        assert words in (dag.doc_md or "")
+    # Airflow's own copy of the DAG, which the scheduler works on, still knows how many there are.
+    copy = DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag))
+    assert copy.get_task("train").expand_input.value["base"] == bases
+    assert copy.get_task("train").operator_extra_links
 
 
 def test_dag_arguments_can_be_replaced() -> None:
@@ -192,4 +214,15 @@ def test_operate_models_offers_the_models_of_the_folder(folder: Path) -> None:
     (folder / "bad.yaml").write_text("name: bad\n")
     dag = operate_dag(folder)
     assert dag.params.get_param("pipeline").schema["enum"] == ["first", "second"]
+    DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag))
+
+
+def test_compare_base_models_offers_the_pipelines_of_the_folder_and_publishes_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RETRAINER_PIPELINES", str(folder))
+    dag = runpy.run_path(str(REPOSITORY / "dags" / "compare_base_models.py"))["dag"]
+    assert dag.params.get_param("pipeline").schema["enum"] == ["first.yaml", "second.yaml"]
+    assert not any(task.outlets for task in dag.tasks)
+    assert "PublishModelOperator" not in {task.task_type for task in dag.tasks}
     DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag))

@@ -71,6 +71,7 @@ def test_airflow_finds_the_provider_and_its_settings(tmp_path: Path) -> None:
         "from retrainer.airflow import *",
         "import runpy; runpy.run_path('dags/retrain.py')",
         "import runpy; runpy.run_path('dags/operate_models.py')",
+        "import runpy; runpy.run_path('dags/compare_base_models.py')",
         "import runpy; runpy.run_path('plugins/retrainer_plugin.py')",
     ],
 )
@@ -104,7 +105,7 @@ def test_the_plugin_imports_no_operator_before_it_is_asked(tmp_path: Path) -> No
     shown = answer.stdout.splitlines()[-1]
     assert "'Decision receipt': ['EvaluationGateOperator']" in shown
     assert "'Published version': ['PublishModelOperator']" in shown
-    assert shown.count("Operator'") == 8
+    assert shown.count("Operator'") == 9
 
 
 def test_the_plugin_folder_holds_one_module_that_shadows_nothing() -> None:

@@ -40,8 +40,10 @@ ALLOWED: dict[str, set[str]] = {
     "snapshot": BASE,
     "training": BASE,
     "parity": BASE,
+    "calibration": BASE,
+    "profile": BASE,
     "store": BASE | {"storage"},
-    "gate": BASE | {"spec"},
+    "gate": BASE | {"profile", "spec"},
     "sources": DATA,
     "base_model": DATA,
     "serve": BASE | {"storage", "store"},
@@ -51,13 +53,17 @@ ALLOWED: dict[str, set[str]] = {
     "launch": DATA | {"artifacts", "devices", "messages", "runs", "steps"},
     "run": DATA | {"artifacts", "launch", "messages", "runs", "steps"},
     "report": DATA | {"artifacts", "gate", "messages", "run", "runs", "steps", "store"},
+    "verification": DATA | {"artifacts", "gate", "runs", "steps", "store"},
     "work": DATA
     | {
         "artifacts",
         "base_model",
+        "calibration",
         "gate",
         "messages",
         "parity",
+        "profile",
+        "runs",
         "serve",
         "snapshot",
         "sources",
@@ -92,7 +98,7 @@ ALLOWED: dict[str, set[str]] = {
         "sources",
         "steps",
     }
-    | {"store"},
+    | {"store", "verification"},
 }
 
 # Modules that are imported where nothing heavy may be loaded, and what else must not be there.
@@ -104,6 +110,8 @@ LIGHT = {
     "retrainer.artifacts": {"numpy", "airflow"},
     "retrainer.gate": {"numpy", "airflow"},
     "retrainer.gate.records": {"numpy", "airflow"},
+    "retrainer.gate.selection_table": {"numpy", "airflow"},
+    "retrainer.verification": {"numpy", "airflow"},
     "retrainer.steps": {"numpy", "airflow"},
     "retrainer.launch": {"numpy", "airflow"},
     "retrainer.cli": {"numpy", "airflow"},

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from retrainer.work.evaluate.rows import TRAIN_ROWS, read_test_rows, without_trained_on, write_predictions
+from retrainer.work.evaluate.rows import TRAIN_ROWS, read_rows, trained_on, write_predictions
 
 IDS = ["ffffffffffffffff", "0000000000000001", "8000000000000000"]
 
@@ -34,20 +34,28 @@ def bundle_trained_on(folder: Path, ids: list[str]) -> Path:
 
 
 def test_rows_the_champion_learnt_by_heart_do_not_count(split: Path, tmp_path: Path) -> None:
-    rows = read_test_rows(split)
-    kept, dropped = without_trained_on(rows, bundle_trained_on(tmp_path, [IDS[0], "1234567890abcdef"]))
-    assert dropped == 1
+    rows = read_rows(split)
+    kept = rows.where(~trained_on(rows, bundle_trained_on(tmp_path, [IDS[0], "1234567890abcdef"])))
     assert kept.row_ids == tuple(IDS[1:])
     assert kept.texts == ("two two", "three")
     assert kept.labels.tolist() == [1, 0]
     assert kept.columns["slice_park"].to_pylist() == ["", "south"]
     assert kept.columns["characters"].to_pylist() == [7, 5]
-    assert without_trained_on(rows, bundle_trained_on(tmp_path, []))[1] == 0
-    assert len(without_trained_on(rows, bundle_trained_on(tmp_path, IDS))[0]) == 0
+    assert not trained_on(rows, bundle_trained_on(tmp_path, [])).any()
+    assert trained_on(rows, bundle_trained_on(tmp_path, IDS)).all()
+
+
+def test_patterns_are_searched_in_every_text(split: Path, tmp_path: Path) -> None:
+    rows = read_rows(split, patterns=(r"t[wh]", "^one$"))
+    assert rows.columns["pattern_0"].to_pylist() == [False, True, True]
+    assert rows.columns["pattern_1"].to_pylist() == [True, False, False]
+    pairs = pq.read_table(split).append_column("text_pair", pa.array(["", "", "one"]))
+    pq.write_table(pairs, tmp_path / "pairs.parquet")
+    assert read_rows(tmp_path / "pairs.parquet", ("^one$",)).columns["pattern_0"].to_pylist() == [True, False, True]
 
 
 def test_predictions_are_the_same_bytes_for_the_same_answers(split: Path, tmp_path: Path) -> None:
-    rows = read_test_rows(split)
+    rows = read_rows(split)
     scores = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
     for name in ("first", "second"):
         write_predictions(tmp_path / name / "p.parquet", rows, scores.argmax(axis=1), scores)

@@ -10,7 +10,7 @@ import pytest
 
 from retrainer.serve.predictor import Predictor
 from retrainer.work.evaluate.rows import HeldOutRows
-from retrainer.work.evaluate.scoring import latencies, score
+from retrainer.work.evaluate.scoring import score
 from retrainer.work.export.bundle import export_bundle
 from retrainer.work.reporter import Reporter
 from tests.export import tiny
@@ -57,9 +57,3 @@ def test_a_label_the_snapshot_lacks_is_never_right(exported: Path, rows: HeldOut
     assert answers.scores.shape == (30, 2)
     assert not answers.scores[:, 1].any()
     assert np.array_equal(answers.predictions, np.where(own == 0, 0, -1))
-
-
-def test_every_model_is_timed_on_the_same_texts(exported: Path, rows: HeldOutRows) -> None:
-    times = latencies({"a": (exported, "fp32"), "b": (exported, "fp32")}, rows.texts)
-    assert len(times["a"]) == len(times["b"]) == 30
-    assert min(times["a"]) > 0

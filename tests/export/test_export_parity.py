@@ -12,10 +12,11 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from retrainer.errors import ExportError
+from retrainer.errors import ExportError, IntegrityError
+from retrainer.parity import ParityReport
 from retrainer.serve.predictor import load_tokenizer
 from retrainer.work.export.checkpoint import load_checkpoint, reference_logits
-from retrainer.work.export.parity import check_bundle
+from retrainer.work.export.parity import ROWS, check_bundle
 from retrainer.work.export.sample import Sample, choose
 from tests.export import tiny
 from tests.export.conftest import Exported
@@ -49,6 +50,8 @@ def test_report_of_a_sound_export(exported: Exported) -> None:
     assert report.max_difference["fp32"] <= report.tolerance == 1e-4
     assert report.max_difference["int8"] > report.max_difference["fp32"]
     assert report.label_agreement["fp32"] == 1.0
+    assert report.tie_margin == 1e-3
+    assert 0 <= report.ties < 5
     assert report.truncated_rows > 0
     assert report.longest_tokens > tiny.MAX_LENGTH
 
@@ -75,15 +78,103 @@ def test_perturbed_weight_is_caught_and_the_row_named(
         check(tampered, sample, reference)
 
 
-def test_swapped_inputs_are_caught(tampered: Path, sample: Sample, reference: npt.NDArray[np.float32]) -> None:
+def _initializers(path: Path) -> list[str]:
+    """The weights of a graph that are numbers of their own, and not a scale or a shape."""
+    tensors = onnx.load(str(path), load_external_data=False).graph.initializer
+    return [tensor.name for tensor in tensors if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) > 0]
+
+
+def test_any_one_perturbed_weight_is_caught(
+    exported: Exported, tmp_path: Path, sample: Sample, reference: npt.NDArray[np.float32]
+) -> None:
+    """Each in turn, the others as they were, in a bundle of the fp32 graph alone."""
+    bundle = shutil.copytree(exported.bundle, tmp_path / "bundle")
+    info = json.loads((bundle / "bundle.json").read_text())
+    del info["precisions"]["int8"]
+    (bundle / "bundle.json").write_text(json.dumps(info))
+    path = bundle / "onnx" / "model.onnx"
+    names = _initializers(path)
+    assert len(names) >= 20
+    unnoticed = []
+    for name in names:
+        model = onnx.load(str(exported.bundle / "onnx" / "model.onnx"))
+        (weight,) = (tensor for tensor in model.graph.initializer if tensor.name == name)
+        values = numpy_helper.to_array(weight).copy()
+        values += np.random.default_rng(0).normal(scale=2e-2, size=values.shape).astype(np.float32)
+        weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+        onnx.save(model, str(path))
+        try:
+            check(bundle, sample, reference)
+        except ExportError:
+            continue
+        unnoticed.append(name)
+    assert unnoticed == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("attention_mask", "token_type_ids"), ("input_ids", "token_type_ids"), ("input_ids", "attention_mask")],
+)
+def test_swapped_inputs_are_caught(
+    tampered: Path, sample: Sample, reference: npt.NDArray[np.float32], one: str, other: str
+) -> None:
     path = tampered / "onnx" / "model.onnx"
     model = onnx.load(str(path))
-    swap = {"attention_mask": "token_type_ids", "token_type_ids": "attention_mask"}
+    swap = {one: other, other: one}
     for node in model.graph.node:
         node.input[:] = [swap.get(name, name) for name in node.input]
     onnx.save(model, str(path))
+    # Token ids are no types of tokens: the graph then fails on them instead of giving a wrong answer.
+    with pytest.raises((ExportError, IntegrityError), match=r"does not compute what the checkpoint|the graph fails on"):
+        check(tampered, sample, reference)
+
+
+def test_permuted_logits_are_caught(tampered: Path, sample: Sample, reference: npt.NDArray[np.float32]) -> None:
+    """The names in the bundle are right, and the classifier's rows stand in another order."""
+    path = tampered / "onnx" / "model.onnx"
+    model = onnx.load(str(path))
+    rolled = 0
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if tensor.data_type == onnx.TensorProto.FLOAT and len(tiny.LABELS) in values.shape:
+            axis = values.shape.index(len(tiny.LABELS))
+            tensor.CopyFrom(numpy_helper.from_array(np.roll(values, 1, axis=axis), tensor.name))
+            rolled += 1
+    assert rolled >= 1  # a bias of zeros is not kept
+    onnx.save(model, str(path))
     with pytest.raises(ExportError, match="does not compute what the checkpoint computes"):
         check(tampered, sample, reference)
+
+
+def test_another_label_is_caught_where_no_tolerance_would(
+    exported: Exported, sample: Sample, reference: npt.NDArray[np.float32]
+) -> None:
+    """A row that the checkpoint decides must keep its label, one in which two labels stand level need not."""
+    index = 7
+    answer = int(reference[index].argmax())
+    other = (answer + 1) % 3
+
+    def compare(lead_of_the_other: float) -> ParityReport:
+        changed = reference.copy()
+        changed[index, other] = changed[index, answer] + lead_of_the_other
+        return check_bundle(
+            exported.bundle, sample, changed, labels=tiny.LABELS, exporter="transformers", tolerance=100.0
+        )
+
+    row = f"row {sample.rows[index].row_id} .+ becomes '{tiny.LABELS[answer]}', and '{tiny.LABELS[other]}' in the check"
+    with pytest.raises(ExportError, match=rf"gives other labels than the checkpoint: {row}point; 1 of 60 rows"):
+        compare(0.1)
+    report = compare(1e-4)
+    assert report.tie_margin == 1e-3
+    assert report.ties == exported.report.ties + 1
+    assert report.label_agreement["fp32"] == pytest.approx(59 / 60)
+
+
+def test_256_of_more_rows_are_compared_and_all_of_fewer(exported: Exported) -> None:
+    tokenizer = load_tokenizer(exported.bundle, None)
+    for count in (255, 256, 300):
+        rows = tiny.rows(count)
+        assert len(choose(rows, tokenizer, max_length=tiny.MAX_LENGTH, count=ROWS).rows) == min(count, 256)
 
 
 @pytest.mark.parametrize("name", ["config.json", "bundle.json"])

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
     AutoModelForSequenceClassification,
+    AutoTokenizer,
     BertConfig,
     DebertaV2Config,
     DistilBertConfig,
@@ -121,3 +123,21 @@ def rows(count: int, *, pairs: bool = False, longest: int = 40) -> list[Row]:
             text = (sentence(source, words), sentence(source, 1 + source.randrange(words)))
         found.append(Row(hashlib.blake2b(repr(text).encode(), digest_size=8).hexdigest(), text))
     return found
+
+
+def labelled(count: int, checkpoint: Path, *, noise: float, seed: int = 5) -> list[Row]:
+    """Rows whose labels are the checkpoint's own answers, but for some that are drawn at random.
+
+    :param noise: share of rows whose label is drawn.
+    """
+    source = random.Random(seed)
+    texts = [sentence(source, 1 + source.randrange(20)) for _ in range(count)]
+    model = AutoModelForSequenceClassification.from_pretrained(checkpoint).eval()
+    names = AutoTokenizer.from_pretrained(checkpoint)
+    with torch.inference_mode():
+        encoded = names(texts, padding=True, truncation=True, max_length=MAX_LENGTH, return_tensors="pt")
+        answers = model(**encoded).logits.argmax(dim=1).tolist()
+    return [
+        Row(f"{index:016x}", text, source.randrange(len(LABELS)) if source.random() < noise else answer)
+        for index, (text, answer) in enumerate(zip(texts, answers, strict=True))
+    ]

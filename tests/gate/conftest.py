@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from retrainer.gate.evidence import CHAMPION, Evidence, Table
+from retrainer.gate.evidence import BASELINE, CHAMPION, Evidence, Table
 from retrainer.gate.metrics import METRICS
 from retrainer.gate.records import (
     ChampionEvidence,
@@ -51,28 +51,39 @@ class EvidenceMaker:
         names: tuple[str, ...] | None = None,
         characters: Ints | None = None,
         slices: Mapping[str, NDArray[Any]] | None = None,
+        patterns: Mapping[str, NDArray[np.bool_]] | None = None,
         latency: Mapping[str, float] | None = None,
         measured: tuple[str, ...] = ("accuracy", "f1"),
         **changes: Any,
     ) -> Evidence:
-        """:param predictions: ``fp32``, and perhaps ``int8`` and ``champion``, to label indices."""
+        """:param predictions: ``fp32``, and perhaps ``int8``, ``champion`` and ``baseline``, to label indices."""
         n = labels.size
         names = names or tuple(f"label {index}" for index in range(int(labels.max(initial=1)) + 1))
         row_ids = np.array([f"{index:016x}" for index in range(n)])
+        found = np.stack(list(patterns.values()), axis=1) if patterns else None
         tables, models = {}, {}
         for model, predicted in predictions.items():
             scores = self.scores(predicted, len(names))
             tables[model] = Table(
-                row_ids, labels, predicted, scores, characters, dict(slices or {}), sha256=f"{model:0>64}"
+                row_ids,
+                labels,
+                predicted,
+                scores,
+                characters,
+                dict(slices or {}),
+                sha256=f"{model:0>64}",
+                patterns=found,
             )
             models[model] = ModelEvidence(
                 metrics=self.metrics(labels, scores, predicted, measured),
                 latency_ms=Latency(p50=(latency or {}).get(model, 10.0), p95=20.0),
                 rows_per_second=100.0,
                 size_mb=90.0 if model != "int8" else 25.0,
+                peak_memory_mb=200.0,
                 predictions=PredictionsFile(file=f"predictions/{model}.parquet", sha256=f"{model:0>64}"),
             )
         champion = models.pop(CHAMPION, None)
+        baseline = models.pop(BASELINE, None)
         values: dict[str, Any] = {
             "model": "news",
             "task": "text-classification",
@@ -80,6 +91,8 @@ class EvidenceMaker:
             "digests": {step: step[0] * 64 for step in ("ingest", "train", "export", "evaluate")},
             "rows": n,
             "challenger": models,
+            "baseline": baseline,
+            "patterns": tuple(patterns or ()),
             "champion_state": "none" if champion is None else "present",
             "champion": None
             if champion is None
@@ -100,10 +113,14 @@ class EvidenceMaker:
         both_wrong: int = 50,
         n_labels: int = 3,
         int8: bool = False,
+        baseline_wrong: int | None = None,
         seed: int = 0,
         **more: Any,
     ) -> Evidence:
-        """Challenger and champion with exactly so many rows that only one of them gets right."""
+        """Challenger and champion with exactly so many rows that only one of them gets right.
+
+        :param baseline_wrong: rows that a baseline gets wrong; no baseline when ``None``.
+        """
         random = np.random.default_rng(seed)
         labels = random.permutation(np.arange(n) % n_labels)
         order = random.permutation(n)
@@ -118,6 +135,10 @@ class EvidenceMaker:
         predictions = {"fp32": challenger, "champion": champion}
         if int8:
             predictions["int8"] = challenger.copy()
+        if baseline_wrong is not None:
+            baseline = labels.copy()
+            baseline[order[n - baseline_wrong :]] = wrong[order[n - baseline_wrong :]]
+            predictions["baseline"] = baseline
         return self(labels, predictions, **more)
 
 

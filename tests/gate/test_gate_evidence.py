@@ -13,9 +13,10 @@ import pytest
 
 from retrainer.errors import ArtifactError, IntegrityError
 from retrainer.gate.decide import decide
-from retrainer.gate.evidence import CHAMPION, Evidence, load_evidence
+from retrainer.gate.evidence import CHAMPION, Evidence, Table, load_evidence
+from retrainer.gate.metrics import METRICS
 from retrainer.gate.records import PredictionsFile, ReasonCode
-from retrainer.spec.model import Gate, Slices
+from retrainer.spec.model import AgainstChampion, Gate, Slices
 
 
 def columns_of(evidence: Evidence, name: str) -> dict[str, Any]:
@@ -169,3 +170,75 @@ def test_no_record_is_an_error(tmp_path, evidence):
     (tmp_path / "evaluation.json").write_text("{}")
     with pytest.raises(IntegrityError, match="EvaluationRecord"):
         load_evidence(tmp_path)
+
+
+@pytest.mark.parametrize("n", [300, 6000])
+def test_rows_in_any_order_give_the_same_receipt(n, make):
+    """Byte for byte, for every metric, on few rows and on so many that errors are computed instead of drawn."""
+    random = np.random.default_rng(3)
+    labels = random.integers(0, 3, n)
+    models = {
+        name: np.where(random.random(n) < right, labels, (labels + 1) % 3)
+        for name, right in (("fp32", 0.9), ("champion", 0.85), ("baseline", 0.8))
+    }
+    measured = ("accuracy", "f1", "mcc", "auroc", "log_loss", "ece")
+    evidence = make(labels, models, measured=measured, slices={"region": labels.astype(np.str_)})
+    for table in evidence.tables.values():
+        # Real-valued and different in every row; the prediction stays the highest.
+        table.scores[:] = table.scores * (0.5 + random.random((n, 1)) / 2)
+        table.scores[:] += (1 - table.scores.sum(axis=1, keepdims=True)) / 3
+    record = evidence.record
+    fresh = {
+        name: {metric: METRICS[metric].compute(labels, table.scores, table.predictions) for metric in measured}
+        for name, table in evidence.tables.items()
+    }
+    challenger = {"fp32": record.challenger["fp32"].model_copy(update={"metrics": fresh["fp32"]})}
+    assert record.champion is not None
+    assert record.baseline is not None
+    record = record.model_copy(
+        update={
+            "challenger": challenger,
+            "champion": record.champion.model_copy(update={"metrics": fresh["champion"]}),
+            "baseline": record.baseline.model_copy(update={"metrics": fresh["baseline"]}),
+        }
+    )
+    orders = {name: random.permutation(n) for name in evidence.tables}
+    shuffled = {
+        name: Table(
+            row_ids=table.row_ids[orders[name]],
+            labels=table.labels[orders[name]],
+            predictions=table.predictions[orders[name]],
+            scores=table.scores[orders[name]],
+            slices={"region": table.slices["region"][orders[name]]},
+            sha256=table.sha256,
+        )
+        for name, table in evidence.tables.items()
+    }
+    for metric in measured:
+        policy = Gate(against_champion=AgainstChampion(metric=metric), slices=Slices(by=("label", "region")))
+        receipt = decide(policy, Evidence(record, evidence.tables))
+        assert receipt.comparison is not None
+        assert decide(policy, Evidence(record, shuffled)).to_pretty_json() == receipt.to_pretty_json()
+
+
+def test_long_and_many_slice_values_are_read(tmp_path, evidence):
+    """One long value must not make every row's as long: a million rows of it would take gigabytes."""
+    table = evidence.tables["fp32"]
+    region = np.array(["x" * 5000, "", "y"], dtype=object)[np.arange(900) % 3]
+    tables = {
+        name: Table(
+            other.row_ids, other.labels, other.predictions, other.scores, other.characters, {"region": region}, ""
+        )
+        for name, other in evidence.tables.items()
+    }
+    write(tmp_path / "artifact", Evidence(evidence.record, tables))
+    read = load_evidence(tmp_path / "artifact").tables["fp32"].slices["region"]
+    assert read.tolist() == region.tolist()
+    assert read.nbytes < 900 * 100
+    assert table.labels.size == read.size
+
+
+def test_models_on_the_same_rows_share_their_ids(tmp_path, evidence):
+    write(tmp_path / "artifact", evidence)
+    tables = load_evidence(tmp_path / "artifact").tables
+    assert tables["champion"].row_ids is tables["fp32"].row_ids

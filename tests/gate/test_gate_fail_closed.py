@@ -13,16 +13,29 @@ from hypothesis import strategies as st
 
 from retrainer.gate.decide import decide
 from retrainer.gate.evidence import Evidence
-from retrainer.gate.records import Latency, ParityEvidence, Reason, ReasonCode
-from retrainer.spec.model import AgainstChampion, Budgets, Gate, Slices
+from retrainer.gate.records import DriftMeasure, Latency, ParityEvidence, Reason, ReasonCode
+from retrainer.spec.model import AgainstChampion, Budgets, Drift, Gate, Slices
 
 POLICY = Gate(
     floors={"accuracy": 0.5, "f1": 0.5},
     against_champion=AgainstChampion(margin=0.02),
-    slices=Slices(by=("label", "length", "region"), min_rows=20),
-    budgets=Budgets(p95_latency_ms=50, size_mb=100, max_latency_ratio=2.0),
+    slices=Slices(by=("label", "length", "region"), patterns=("refund",), min_rows=20),
+    budgets=Budgets(
+        p95_latency_ms=50,
+        size_mb=100,
+        peak_memory_mb=500,
+        min_rows_per_second=10,
+        max_latency_ratio=2.0,
+        min_throughput_ratio=0.5,
+    ),
+    baseline="floor",
+    drift=Drift(block={"labels": 0.5, "vocabulary": 0.5}),
 )
 NAN, INF = float("nan"), float("inf")
+
+
+def moved(kind: Any, distance: float | None, p_value: float | None = 1e-9) -> DriftMeasure:
+    return DriftMeasure(kind=kind, measure=kind, distance=distance, method="made up", p_value=p_value)
 
 
 def sound(make: Any) -> Evidence:
@@ -35,6 +48,9 @@ def sound(make: Any) -> Evidence:
         int8=True,
         characters=np.arange(n) % 97 + 5,
         slices={"region": regions},
+        patterns={"refund": np.arange(n) % 5 == 0},
+        baseline_wrong=200,
+        drift=(moved("labels", 0.01), moved("vocabulary", 0.02)),
         measured=("accuracy", "f1", "mcc"),
     )
     return evidence
@@ -99,6 +115,7 @@ def cut(fields: dict[str, Any]) -> dict[str, Any]:
     return {
         **{name: fields[name][:-1] for name in ("row_ids", "labels", "predictions", "scores", "characters")},
         "slices": {name: column[:-1] for name, column in fields["slices"].items()},
+        "patterns": fields["patterns"][:-1],
     }
 
 
@@ -106,6 +123,7 @@ def emptied(fields: dict[str, Any]) -> dict[str, Any]:
     return {
         **{name: fields[name][:0] for name in ("row_ids", "labels", "predictions", "scores", "characters")},
         "slices": {name: column[:0] for name, column in fields["slices"].items()},
+        "patterns": fields["patterns"][:0],
     }
 
 
@@ -213,6 +231,37 @@ FAULTS: dict[str, tuple[Callable[[Evidence], Evidence], ReasonCode]] = {
     "size None": (model("fp32", size_mb=None), R.BUDGET_NOT_MEASURED),
     "size infinite": (model("fp32", size_mb=INF), R.BUDGET_NOT_MEASURED),
     "latency of the champion not measured": (model("champion", latency_ms=None), R.BUDGET_NOT_MEASURED),
+    "memory not measured": (model("fp32", peak_memory_mb=None), R.BUDGET_NOT_MEASURED),
+    "throughput NaN": (model("fp32", rows_per_second=NAN), R.BUDGET_NOT_MEASURED),
+    "throughput of the champion zero": (model("champion", rows_per_second=0.0), R.BUDGET_NOT_MEASURED),
+    "costs measured with other threads": (record(threads=7), R.BUDGET_NOT_MEASURED),
+    "throughput too low": (model("fp32", rows_per_second=9.0), R.BUDGET_EXCEEDED),
+    "memory exceeded": (model("fp32", peak_memory_mb=501.0), R.BUDGET_EXCEEDED),
+    "baseline not fitted": (
+        lambda e: without("baseline")(record(baseline=None, baseline_error="no words")(e)),
+        R.BASELINE_MISSING,
+    ),
+    "no predictions of the baseline": (without("baseline"), R.PREDICTIONS_MISSING),
+    "score of the baseline NaN": (table("baseline", put("scores", NAN)), R.SCORES_INVALID),
+    "predictions of a baseline that was not measured": (record(baseline=None), R.EVIDENCE_INCONSISTENT),
+    "baseline as good": (
+        lambda e: table(
+            "baseline", lambda f: {n: e.tables["fp32"].__getattribute__(n) for n in ("predictions", "scores")}
+        )(record(baseline=e.record.challenger["fp32"])(e)),
+        R.BASELINE_NOT_BEATEN,
+    ),
+    "drift not measured": (record(drift=None), R.DRIFT_NOT_MEASURED),
+    "drift of a kind that can block not measured": (record(drift=(moved("labels", 0.01),)), R.DRIFT_NOT_MEASURED),
+    "drift NaN": (record(drift=(moved("labels", NAN), moved("vocabulary", 0.01))), R.DRIFT_NOT_MEASURED),
+    "drift None": (record(drift=(moved("labels", None), moved("vocabulary", 0.01))), R.DRIFT_NOT_MEASURED),
+    "drift too large": (record(drift=(moved("labels", 0.6), moved("vocabulary", 0.01))), R.DRIFT_BLOCKED),
+    "drift too large without a p value": (
+        record(drift=(moved("labels", 0.6, None), moved("vocabulary", 0.01))),
+        R.DRIFT_BLOCKED,
+    ),
+    "pattern not searched": (record(patterns=("other",)), R.SLICE_MISSING),
+    "pattern columns not kept": (everywhere(lambda f: {"patterns": None}), R.SLICE_MISSING),
+    "pattern found nowhere": (everywhere(lambda f: {"patterns": np.zeros_like(f["patterns"])}), R.SLICE_EMPTY),
     "size exceeded": (model("fp32", size_mb=101.0), R.BUDGET_EXCEEDED),
     "lengths not kept": (everywhere(lambda f: {"characters": None}), R.SLICE_MISSING),
     "slice column not kept": (everywhere(lambda f: {"slices": {}}), R.SLICE_MISSING),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
 
-from retrainer.gate.metrics import METRICS, confusion_matrix
+from retrainer.gate.metrics import METRICS, confusion_matrix, placements
 from retrainer.spec.metric_names import LOWER_IS_BETTER, METRIC_NAMES
 
 
@@ -100,3 +102,62 @@ def test_many_matrices_give_what_rows_give(name, seed, n, n_labels, foreign):
         by_rows = metric.compute(labels, probabilities, predictions)
     by_matrix = metric.from_confusion(np.stack([matrix, 3 * matrix]))
     np.testing.assert_allclose(by_matrix, [by_rows, by_rows], atol=1e-12)
+
+
+SCIKIT_LEARN: dict[str, Callable[..., float]] = {
+    "accuracy": sklearn.metrics.accuracy_score,
+    "mcc": sklearn.metrics.matthews_corrcoef,
+    **{
+        name: partial(getattr(sklearn.metrics, f"{name}_score"), average="macro", zero_division=0.0)
+        for name in ("f1", "precision", "recall")
+    },
+}
+
+
+@pytest.mark.parametrize("name", SCIKIT_LEARN)
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), n=st.integers(2, 60), n_labels=st.integers(2, 5), foreign=st.booleans())
+def test_metrics_of_the_confusion_matrix_are_scikit_learns(name, seed, n, n_labels, foreign):
+    labels, probabilities, predictions = draw(seed, n, n_labels, foreign=foreign)
+    function = SCIKIT_LEARN[name]
+    if name in ("f1", "precision", "recall"):
+        function = partial(function, labels=np.unique(labels))
+    with warnings.catch_warnings():
+        # scikit-learn remarks on a prediction of -1, which no row has as its label.
+        warnings.simplefilter("ignore", UserWarning)
+        expected = function(labels, predictions)
+    found = METRICS[name].compute(labels, probabilities, predictions)
+    if name == "mcc" and np.unique(labels).size == 1:
+        assert math.isnan(found)
+    else:
+        assert found == pytest.approx(expected, abs=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10_000), n=st.integers(2, 80), steps=st.sampled_from([1, 3, 10, 10_000]))
+def test_placements_are_shares_of_pairs_and_ties_count_half(seed, n, steps):
+    random = np.random.default_rng(seed)
+    scores = np.floor(random.random(n) * steps) / steps
+    positive = random.permutation(np.arange(n) < random.integers(1, n))
+    found = placements(positive, scores)
+    for row in range(n):
+        others = scores[positive != positive[row]]
+        above, tied = (others < scores[row]).mean(), (others == scores[row]).mean()
+        expected = above + tied / 2 if positive[row] else 1 - above - tied / 2
+        assert found[row] == pytest.approx(expected, abs=1e-12)
+    area = sklearn.metrics.roc_auc_score(positive, scores)
+    assert found[positive].mean() == pytest.approx(area, abs=1e-12)
+    assert found[~positive].mean() == pytest.approx(area, abs=1e-12)
+
+
+def test_auroc_of_many_rows_is_scikit_learns():
+    labels, probabilities, predictions = draw(3, 30_000, 3)
+    for scores in (probabilities, np.round(probabilities, 2)):
+        expected = np.mean([sklearn.metrics.roc_auc_score(labels == label, scores[:, label]) for label in range(3)])
+        assert METRICS["auroc"].compute(labels, scores, predictions) == pytest.approx(expected, abs=1e-12)
+
+
+def test_scores_that_are_no_numbers_have_no_area():
+    labels, probabilities, predictions = draw(4, 50, 3)
+    probabilities[7, 1] = math.nan
+    assert math.isnan(METRICS["auroc"].compute(labels, probabilities, predictions))

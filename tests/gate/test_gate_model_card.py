@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ import pytest
 import yaml
 
 from retrainer.gate.decide import decide
+from retrainer.gate.explain import explain
 from retrainer.gate.model_card import CardFacts, model_card
+from retrainer.gate.records import DriftMeasure, Leakage
 from retrainer.spec.model import AgainstChampion, Budgets, Gate, Slices
 
 FACTS = CardFacts(
@@ -52,6 +55,35 @@ def test_a_promoted_model(make):
     assert "- train rows: 8,000" in card
     for heading in ("Intended use", "Loading", "Data", "Training", "Evaluation", "Decision", "Limits"):
         assert f"\n## {heading}\n" in card
+
+
+def test_what_else_was_measured_is_in_it_briefly(make):
+    evidence = make.pair(
+        2000,
+        better=100,
+        worse=40,
+        baseline_wrong=400,
+        drift=(
+            DriftMeasure(kind="labels", measure="label shares", distance=0.3, method="m"),
+            DriftMeasure(kind="length", measure="characters", distance=0.01, method="m"),
+        ),
+        leakage=Leakage(exact={"train_in_test": 12}, near={"train_in_test": 31}, champion_exact=2),
+    )
+    record = evidence.record
+    calibrated = record.challenger["fp32"].model_copy(update={"temperature": 1.25})
+    evidence = replace(evidence, record=record.model_copy(update={"challenger": {"fp32": calibrated}}))
+    receipt = decide(Gate(), evidence)
+    card = model_card(receipt, replace(FACTS, measured=dict(evidence.record.challenger)))
+    assert "| metric | champion | fp32 | baseline |" in card or "| metric | fp32 | champion | baseline |" in card
+    assert "0.8000 [" in card
+    assert "fp32 1.250" in card
+    assert "drift since the champion, label shares: warn, distance 0.3" in card
+    assert "drift since the champion, characters" not in card
+    assert "12 train in test, 31 more nearly; 2 test in the champion's training rows" in card
+    assert "| fp32 | 10 | 20 | 100 | 90 | 200 |" in card
+    said = "\n".join(explain(receipt))
+    assert "against TF-IDF with logistic regression: accuracy +0." in said
+    assert "rows in two places: 12 train in test" in said
 
 
 def test_a_refused_model_says_why(make):

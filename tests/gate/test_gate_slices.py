@@ -104,7 +104,7 @@ def test_small_groups_are_insufficient_and_not_corrected_for(make):
     receipt = decide(Gate(slices=Slices(by=("region",))), evidence)
     tiny = next(result for result in receipt.slices if result.value == "tiny")
     assert (tiny.status, tiny.rows, tiny.p_value) == ("insufficient", 49, None)
-    assert "1 slices have fewer than 50 rows: insufficient" in receipt.notes
+    assert "1 slice has fewer than 50 rows: insufficient" in receipt.notes
 
 
 def test_a_label_without_rows_is_an_empty_slice(make):
@@ -145,3 +145,25 @@ def test_slices_are_skipped_for_the_first_model(make):
     assert receipt.promoted
     assert receipt.slices == ()
     assert any(note.startswith("slices skipped") for note in receipt.notes)
+
+
+def test_rows_in_which_a_pattern_is_found_are_a_slice(make):
+    n = 2000
+    labels = np.arange(n) % 2
+    mentioned = np.arange(n) < 300
+    challenger, champion = labels.copy(), labels.copy()
+    challenger[:40] = 1 - labels[:40]  # all of the loss lies where the pattern is found
+    champion[300:360] = 1 - labels[300:360]
+    policy = Gate(slices=Slices(patterns=("(?i)refund", "rare"), max_drop=0.05))
+    evidence = make(
+        labels,
+        {"fp32": challenger, "champion": champion},
+        patterns={"(?i)refund": mentioned, "rare": np.arange(n) < 3},
+    )
+    receipt = decide(policy, evidence)
+    assert [reason.code for reason in receipt.reasons] == [ReasonCode.SLICE_WORSE]
+    assert receipt.reasons[0].detail.startswith("pattern = (?i)refund: ")
+    assert [(one.by, one.value, one.rows, one.status) for one in receipt.slices] == [
+        ("pattern", "(?i)refund", 300, "worse"),
+        ("pattern", "rare", 3, "insufficient"),
+    ]

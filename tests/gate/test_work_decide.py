@@ -13,7 +13,7 @@ import pytest
 from retrainer.errors import IntegrityError
 from retrainer.gate.decide import decide
 from retrainer.gate.evidence import load_evidence
-from retrainer.gate.records import PredictionsFile, Receipt
+from retrainer.gate.records import DriftMeasure, PredictionsFile, Receipt
 from retrainer.messages import Log
 from retrainer.snapshot import Characters, SnapshotStatistics, SplitStatistics
 from retrainer.spec.model import Pipeline
@@ -21,6 +21,7 @@ from retrainer.steps import RunContext, StepRequest
 from retrainer.work.decide import run
 from retrainer.work.reporter import Reporter
 
+FILES = ("receipt.json", "report.html", "model_card.md")
 DIGESTS = {"ingest": "1" * 64, "train": "2" * 64, "export": "3" * 64, "evaluate": "4" * 64}
 
 
@@ -29,6 +30,7 @@ def artifacts(folder: Path, evidence) -> dict[str, Path]:
     inputs = {step: folder / step for step in DIGESTS}
     for path in inputs.values():
         path.mkdir(parents=True)
+    (inputs["evaluate"] / "reliability.png").write_bytes(b"\x89PNG\r\n\x1a\n and more")
     split = SplitStatistics(rows=3000, label_counts={"label 0": 3000}, characters=Characters(p50=40, p95=90, max=120))
     statistics = SnapshotStatistics(
         labels=evidence.record.labels,
@@ -64,6 +66,8 @@ def artifacts(folder: Path, evidence) -> dict[str, Path]:
                 for name, model in evidence.record.challenger.items()
             },
             "champion": evidence.record.champion.model_copy(update={"predictions": files["champion"]}),
+            "baseline": evidence.record.baseline
+            and evidence.record.baseline.model_copy(update={"predictions": files["baseline"]}),
         }
     )
     (inputs["evaluate"] / "evaluation.json").write_text(record.to_pretty_json())
@@ -110,6 +114,8 @@ def test_a_promotion(tmp_path, make):
     summary = run(request(tmp_path), inputs, tmp_path / "out", reporter)
     assert summary["verdict"] == "promote"
     assert summary["reasons"] == []
+    assert summary["baseline"] is None
+    assert summary["drift"] is None
     assert summary["precisions"] == ["fp32", "int8"]
     assert summary["champion_version"] == "0123456789abcdef"
     assert summary["comparison"]["difference"] == pytest.approx(20 / 3000)
@@ -122,6 +128,11 @@ def test_a_promotion(tmp_path, make):
     card = (tmp_path / "out" / "model_card.md").read_text()
     assert "- epochs: 3" in card
     assert "- steps: 1,200" in card
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert "5" * 64 in report
+    assert 'alt="Reliability diagram' in report
+    assert "data:image/png;base64," in report
+    assert "3,000 rows" in report
 
 
 def test_a_refusal_is_a_result(tmp_path, make):
@@ -135,13 +146,25 @@ def test_a_refusal_is_a_result(tmp_path, make):
     assert reporter.lines[0].startswith("REFUSE news")
 
 
+def test_the_summary_holds_baseline_and_drift_in_brief(tmp_path, make):
+    moved = DriftMeasure(kind="labels", measure="label shares", distance=0.5, method="a method", detail="much")
+    inputs = artifacts(tmp_path / "in", make.pair(3000, better=60, worse=40, baseline_wrong=600, drift=(moved,)))
+    (tmp_path / "out").mkdir()
+    summary = run(request(tmp_path), inputs, tmp_path / "out", Lines())
+    assert summary["baseline"]["metrics"]["accuracy"] == pytest.approx(0.8)
+    assert summary["baseline"]["comparison"]["difference"] > 0.1
+    (drift,) = summary["drift"]
+    assert (drift["measure"], drift["distance"], drift["verdict"]) == ("label shares", 0.5, "warn")
+    json.dumps(summary, allow_nan=False)
+
+
 def test_twice_gives_the_same_bytes(tmp_path, make):
     inputs = artifacts(tmp_path / "in", make.pair(3000, better=60, worse=40))
     written = []
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         run(request(tmp_path), inputs, tmp_path / name, Lines())
-        written.append([(tmp_path / name / file).read_bytes() for file in ("receipt.json", "model_card.md")])
+        written.append([(tmp_path / name / file).read_bytes() for file in FILES])
     assert written[0] == written[1]
 
 

@@ -385,7 +385,8 @@ class TestPublicData:
         assert statistics.duplicates == 11
         assert statistics.labels == ("CLOSED", "OPEN")
         assert all(min(part.label_counts.values()) >= 1 for part in statistics.splits.values())
-        row = next(row for split in SPLITS for row in tables[split] if row["text"] == "all trails are open yippie!!")
+        assert statistics.near_leakage == {"validation_in_test": 0, "train_in_test": 2, "train_in_validation": 9}
+        row = next(row for split in SPLITS for row in tables[split] if row["text"].startswith("all trails are open"))
         assert row["label"] == 1
 
     @pytest.mark.parametrize(("name", "train", "test"), [("ag_news", 14_475, 7_600), ("imdb", 5_000, 1_000)])

@@ -1,4 +1,4 @@
-"""Airflow: operators for the six steps, the DAG that chains them, the plugin, the provider's description.
+"""Airflow: operators for the steps, the DAG that chains them, the plugin, the provider's description.
 
 Light: the operators plan a step and start its process. Nothing here trains, and nothing that does is imported.
 Names are loaded when they are first used, because Airflow reads ``provider_info`` long before it can import
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         FineTuneOperator,
         IngestDatasetOperator,
         PublishModelOperator,
+        SelectModelOperator,
     )
 
 _MODULES = {
@@ -31,6 +32,7 @@ _MODULES = {
     "FineTuneOperator": "operators",
     "IngestDatasetOperator": "operators",
     "PublishModelOperator": "operators",
+    "SelectModelOperator": "operators",
     "build_dags": "dag_folder",
     "data_assets": "assets",
     "model_asset": "assets",
@@ -45,6 +47,7 @@ __all__ = [
     "FineTuneOperator",
     "IngestDatasetOperator",
     "PublishModelOperator",
+    "SelectModelOperator",
     "build_dags",
     "data_assets",
     "model_asset",

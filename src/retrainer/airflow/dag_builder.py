@@ -1,5 +1,8 @@
 """The DAG of a pipeline: ``ingest >> train >> export >> evaluate >> gate >> [approval] >> publish``.
 
+Where the pipeline lists several base models, ``train`` and ``export`` are mapped over them, and ``select`` stands
+before ``evaluate``. How many there are is read when Airflow parses the DAG.
+
 The gate comes after the export because what is judged is the very file that will be served. Not here: which files
 of a folder become DAGs (``dag_folder.py``).
 """
@@ -24,9 +27,10 @@ from retrainer.airflow.operators import (
     FineTuneOperator,
     IngestDatasetOperator,
     PublishModelOperator,
+    SelectModelOperator,
 )
 from retrainer.airflow.operators.base import PipelineLike, load
-from retrainer.airflow.operators.gate import REPORT_KEY
+from retrainer.airflow.report import REPORT_KEY
 from retrainer.errors import PipelineError
 from retrainer.spec import Pipeline
 
@@ -36,6 +40,8 @@ if TYPE_CHECKING:
 DEFAULT_ARGS: Mapping[str, Any] = {"retries": 2, "retry_delay": timedelta(minutes=1)}
 # A schedule needs a first day; no run is made for the past (``catchup`` is off).
 START_DATE = datetime(2025, 1, 1, tzinfo=UTC)
+# How the mapped tasks are called in the UI.
+BASE_NAME = "{{ task.base_name }}"
 
 
 def retrain_dag(
@@ -91,14 +97,7 @@ def dag_of(
     }
     with DAG(**arguments) as dag:
         snapshot = IngestDatasetOperator(task_id="ingest", **common)
-        checkpoint = FineTuneOperator(
-            task_id="train",
-            snapshot=snapshot.output,
-            pool=record.resources.pool,
-            pool_slots=max(1, record.resources.gpus),
-            **common,
-        )
-        bundle = ExportOnnxOperator(task_id="export", checkpoint=checkpoint.output, **common)
+        bundle = _build(record, snapshot, common)
         evaluation = EvaluateModelOperator(task_id="evaluate", bundle=bundle.output, **common)
         gate = EvaluationGateOperator(task_id="gate", evaluation=evaluation.output, **common)
         approval = _approval(record, gate)
@@ -113,6 +112,22 @@ def dag_of(
             # Not "gate >> publish" alone: a refused gate skips what is directly downstream.
             gate >> approval >> publish
     return dag
+
+
+def _build(pipeline: Pipeline, snapshot: BaseOperator, common: Mapping[str, Any]) -> BaseOperator:
+    """The tasks from the snapshot to the bundle that is evaluated; the last of them."""
+    slots: dict[str, Any] = {"pool": pipeline.resources.pool, "pool_slots": max(1, pipeline.resources.gpus)}
+    bases = pipeline.model.candidates
+    if not bases:
+        checkpoint = FineTuneOperator(task_id="train", snapshot=snapshot.output, **slots, **common)
+        return ExportOnnxOperator(task_id="export", checkpoint=checkpoint.output, **common)
+    checkpoints = FineTuneOperator.partial(
+        task_id="train", snapshot=snapshot.output, map_index_template=BASE_NAME, **slots, **common
+    ).expand(base=list(bases))
+    bundles = ExportOnnxOperator.partial(task_id="export", map_index_template=BASE_NAME, **common).expand(
+        checkpoint=checkpoints.output
+    )
+    return SelectModelOperator(task_id="select", bundles=bundles.output, **common)
 
 
 def dag_id_of(name: str) -> str:

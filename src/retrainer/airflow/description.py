@@ -4,6 +4,8 @@ shows as a new version of the DAG.
 
 from __future__ import annotations
 
+from typing import Any
+
 import yaml
 
 from retrainer.spec import Pipeline
@@ -15,7 +17,7 @@ def describe_pipeline(pipeline: Pipeline) -> str:
     rows = {
         "Task": pipeline.task,
         "Training data": _source(pipeline.dataset.train),
-        "Base model": f"`{pipeline.model.base}`",
+        **_base_models(pipeline),
         "Gate": _gate(pipeline),
         "Publishes to": f"`{pipeline.publish.store}`, model `{pipeline.name}`, channel `{pipeline.publish.channel}`"
         + (", after a person approved" if pipeline.publish.approval == "required" else ""),
@@ -23,16 +25,44 @@ def describe_pipeline(pipeline: Pipeline) -> str:
     }
     table = "\n".join(["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in rows.items())])
     content = yaml.dump(
-        pipeline.model_dump(mode="json", exclude_defaults=True),
+        _written(pipeline),
         Dumper=_DUMPER,
         sort_keys=False,
         allow_unicode=True,
     )
     return (
-        "Reads labelled text, fine-tunes the base model, exports it to ONNX, compares it with the model that is "
+        f"Reads labelled text, {_building(pipeline)}, compares it with the model that is "
         "live, and publishes it when the gate promotes it. A refused challenger skips publishing and the run stays "
         f"green; the log of `gate` says why.\n\n{table}\n\n```yaml\n{content}```\n"
     )
+
+
+def _building(pipeline: Pipeline) -> str:
+    if not pipeline.model.candidates:
+        return "fine-tunes the base model, exports it to ONNX"
+    return (
+        "fine-tunes each base model, exports them to ONNX, chooses one on the validation rows (the log of `select` "
+        "shows all of them)"
+    )
+
+
+def _base_models(pipeline: Pipeline) -> dict[str, str]:
+    candidates = pipeline.model.candidates
+    if not candidates:
+        return {"Base model": f"`{pipeline.model.base}`"}
+    return {
+        "Base models": ", ".join(f"`{base}`" for base in candidates),
+        "Chosen by": f"{pipeline.choose_by} on the validation rows; the smaller, then the faster of those that tie",
+    }
+
+
+def _written(pipeline: Pipeline) -> dict[str, Any]:
+    """The record as its file may say it, defaults left out."""
+    content = pipeline.model_dump(mode="json", exclude_defaults=True)
+    candidates = content["model"].pop("candidates", None)
+    if candidates:
+        content["model"]["base"] = candidates
+    return content
 
 
 # The same output, an order of magnitude faster; a folder of pipelines is read each time Airflow parses it.

@@ -22,6 +22,7 @@ def get_provider_info() -> dict[str, Any]:
                     "retrainer.airflow.operators.ingest",
                     "retrainer.airflow.operators.fine_tune",
                     "retrainer.airflow.operators.export",
+                    "retrainer.airflow.operators.select",
                     "retrainer.airflow.operators.evaluate",
                     "retrainer.airflow.operators.gate",
                     "retrainer.airflow.operators.publish",

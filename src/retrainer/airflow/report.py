@@ -1,11 +1,18 @@
-"""A decision for people: lines for the task log, Markdown for the page where somebody approves it."""
+"""A decision, or a selection among base models, for people: lines for the task log, Markdown for the page where
+somebody approves it.
+"""
 
 from __future__ import annotations
 
 from retrainer.artifacts import Artifacts
 from retrainer.gate.explain import describe_interval, explain
-from retrainer.gate.records import Receipt, Score
+from retrainer.gate.records import Receipt, Score, Selection
+from retrainer.gate.selection_table import agreement_table, candidates_table, differences
+from retrainer.runs import short_names
 from retrainer.steps import StepRef
+
+REPORT_KEY = "report"
+"""XCom key of a task's result as Markdown."""
 
 
 def read_receipt(decision: StepRef) -> Receipt | None:
@@ -34,7 +41,32 @@ def decision_markdown(decision: StepRef, receipt: Receipt | None) -> str:
         parts.append(f"Challenger minus champion: {describe_interval(receipt.comparison)}.")
     if receipt.notes:
         parts.append("\n".join(f"- {note}" for note in receipt.notes))
+    if receipt.selection is not None:
+        parts.append(selection_markdown(receipt.selection))
     return "\n\n".join(parts)
+
+
+def selection_lines(selection: Selection) -> list[str]:
+    """The candidates in columns, how they differ, and how often they say the same."""
+    names = short_names([one.base for one in selection.candidates])
+    rows = [*candidates_table(selection, names).lines(), *agreement_table(selection, names).lines()]
+    width = max(len(name) for name, _ in rows)
+    lines = [f"{name:<{width}}  {cells}" for name, cells in rows]
+    at = len(selection.candidates) + 1
+    return [*lines[:at], *differences(selection, names), *lines[at:], selection.why]
+
+
+def selection_markdown(selection: Selection) -> str:
+    """The same as a short page."""
+    names = short_names([one.base for one in selection.candidates])
+    parts = [
+        f"**{names[selection.chosen]}** is chosen by {selection.metric} on {selection.rows:,} validation rows.",
+        candidates_table(selection, names).markdown(),
+        "\n".join(f"- {line}" for line in differences(selection, names)),
+        agreement_table(selection, names).markdown(),
+        f"{selection.why}.",
+    ]
+    return "\n\n".join(part for part in parts if part)
 
 
 def _unchanged(decision: StepRef) -> str:

@@ -4,7 +4,7 @@ Each command's module loads what it needs when it is called, so that ``retrainer
 neither the training libraries nor Airflow are installed.
 
 Exit codes: 0 fine, 1 an error, 2 wrong usage, 3 nothing was published because the challenger was refused or not
-approved, 130 interrupted.
+approved, 4 a receipt does not hold, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from retrainer import __version__
-from retrainer.cli import pipeline_commands, predict_command, run_command, store_commands
+from retrainer.cli import pipeline_commands, predict_command, run_command, store_commands, verify_command
 from retrainer.cli.display import show_error
 from retrainer.errors import RetrainerError
 
@@ -56,6 +56,7 @@ def _every_command(
 run_command.register(app)
 pipeline_commands.register(app)
 store_commands.register(app)
+verify_command.register(app)
 predict_command.register(app)
 
 

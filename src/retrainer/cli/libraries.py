@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Sequence
 from typing import Literal
 
 from retrainer.errors import ResourceError
@@ -21,13 +22,15 @@ def missing(extra: Extra) -> list[str]:
     return [name for name in EXTRAS[extra] if importlib.util.find_spec(name) is None]
 
 
-def require(extra: Extra, *, otherwise: str = "") -> None:
+def require(extra: Extra, *, only: Sequence[str] | None = None, otherwise: str = "") -> None:
     """Go on only where an extra is installed.
 
+    :param only: the libraries that the command needs, where those are not all of the extra.
     :param otherwise: what else would help, for the hint.
     :raises ResourceError: something of it is missing.
     """
-    if absent := missing(extra):
+    absent = missing(extra) if only is None else [name for name in only if importlib.util.find_spec(name) is None]
+    if absent:
         raise ResourceError(
             f"{', '.join(absent)} not installed",
             where=sys.executable,

@@ -13,7 +13,7 @@ import typer
 
 from retrainer.cli import display
 from retrainer.cli.libraries import missing
-from retrainer.errors import DataError, PipelineError, RetrainerError, StorageError
+from retrainer.errors import DataError, ModelError, PipelineError, RetrainerError, StorageError
 
 if TYPE_CHECKING:
     from retrainer.spec import Pipeline
@@ -96,7 +96,9 @@ def check_file(file: Path) -> Iterator[Finding]:
         if source is not None:
             wanted = [*dataset.text_columns, dataset.label, *(_slice_columns(pipeline) if name == judged else ())]
             yield _finding(f"{name} data", partial(_data, source, wanted))
-    yield _finding("base model", partial(_base_model, pipeline))
+    seen: dict[str, str] = {}
+    for base in pipeline.model.candidates or (pipeline.model.base,):
+        yield _finding("base model", partial(_base_model, pipeline, base, seen))
     yield _finding("store", partial(_store, pipeline))
     if absent := missing("train"):
         text = f"not installed here: {', '.join(absent)}; needed where it trains"
@@ -150,11 +152,15 @@ def _missing(absent: list[str], columns: tuple[str, ...]) -> str:
     return "; ".join(f"no column '{name}'{suggestion(name, columns)}" for name in absent)
 
 
-def _base_model(pipeline: Pipeline) -> str:
+def _base_model(pipeline: Pipeline, base: str, seen: dict[str, str]) -> str:
+    """One base model is there, and is none of those seen before it: there would be nothing to choose."""
     from retrainer import base_model
 
-    identity = base_model.fingerprint(pipeline.model)
-    return pipeline.model.base if "@" not in identity else identity
+    identity = base_model.fingerprint(pipeline.of_base(base).model)
+    first = seen.setdefault(identity, base)
+    if first != base:
+        raise ModelError(f"the same model as {first}", where=f"model.base: {base}", hint="list each model once")
+    return base if "@" not in identity else identity
 
 
 def _store(pipeline: Pipeline) -> str:

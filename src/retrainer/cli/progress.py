@@ -6,7 +6,7 @@ Both go to the error stream, so that standard output holds the report alone.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -19,18 +19,26 @@ from rich.text import Text
 
 from retrainer.messages import Log, Message, Metrics, Progress, describe, duration
 from retrainer.report import brief
-from retrainer.run import STEPS, Observer
+from retrainer.run import ONE_MODEL, Observer, Stage
 from retrainer.steps import StepName, StepRef
 
 # Between two lines of progress where there is no terminal.
 LINE_SECONDS = 3.0
 BAR_WIDTH = 20
+# Of "train" and the name of a base model; longer ones are cut.
+MOST_NAME_WIDTH = 28
 TIME_WIDTH = len(duration(59 * 60 + 59))
 REFRESH_PER_SECOND = 4
 
 
 class Display(Observer):
     """An observer that is opened before the run, and closed after it."""
+
+    _candidate: str | None = None
+
+    def candidate(self, name: str | None) -> None:
+        """Remember which of several base models the steps are about."""
+        self._candidate = name
 
     def __enter__(self) -> Self:
         return self
@@ -49,7 +57,8 @@ class Lines(Display):
         self._last = 0.0
 
     def _say(self, step: StepName, text: str) -> None:
-        self._console.print(f"{step:<8} {text}", soft_wrap=True)
+        about = f"{self._candidate}: " if self._candidate else ""
+        self._console.print(f"{step:<8} {about}{text}", soft_wrap=True)
 
     def planning(self, step: StepName) -> None:
         """Remember when the step began."""
@@ -92,9 +101,15 @@ class _Row:
 class LiveList(Display):
     """The steps below each other, each with its state, how far it is, what it measures and how long is left."""
 
-    def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        console: Console,
+        *,
+        stages: Sequence[Stage] = ONE_MODEL,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._clock = clock
-        self._rows: dict[StepName, _Row] = {step: _Row() for step in STEPS}
+        self._rows: dict[Stage, _Row] = {stage: _Row() for stage in stages}
         self._live = Live(self, console=console, refresh_per_second=REFRESH_PER_SECOND)
 
     def __enter__(self) -> Self:
@@ -110,31 +125,35 @@ class LiveList(Display):
                 row.state = "skipped"
         self._live.stop()
 
+    def _row(self, step: StepName) -> _Row:
+        return self._rows[Stage(step, self._candidate)]
+
     def planning(self, step: StepName) -> None:
         """The step is under way from here on."""
-        row = self._rows[step]
+        row = self._row(step)
         row.state, row.began, row.detail = "running", self._clock(), "looking at its inputs"
 
     def started(self, step: StepName, process: object) -> None:
         """Starting an interpreter and its libraries takes seconds, and should not look like nothing."""
-        self._rows[step].detail = "starting"
+        self._row(step).detail = "starting"
 
     def message(self, step: StepName, message: Message) -> None:
         """Progress goes into the step's line, scores and warnings stand above the list."""
-        row = self._rows[step]
+        row = self._row(step)
+        about = f"{self._candidate}: " if self._candidate else ""
         match message:
             case Progress():
                 row.progress, row.detail = message, _measured(message)
             case Metrics():
-                self._live.console.print(Text(describe(message), style="cyan"))
+                self._live.console.print(Text(about + describe(message), style="cyan"))
             case Log(level="warning"):
-                self._live.console.print(Text(f"warning: {message.text}", style="yellow"))
+                self._live.console.print(Text(f"{about}warning: {message.text}", style="yellow"))
             case Log():
                 row.progress, row.detail = None, message.text
 
     def finished(self, ref: StepRef) -> None:
         """Show what came out in the place of progress."""
-        row = self._rows[ref.step]
+        row = self._row(ref.step)
         row.state = "done"
         row.took = None if ref.reused else self._clock() - row.began
         row.progress, row.detail = None, brief(ref) + (" (done before)" if ref.reused and not ref.unchanged else "")
@@ -142,14 +161,14 @@ class LiveList(Display):
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The list as it stands now."""
         grid = Table.grid(padding=(0, 1), expand=True)
-        names = max(len(step) for step in STEPS)
+        names = min(max(len(str(stage)) for stage in self._rows), MOST_NAME_WIDTH)
         grid.add_column(min_width=1, max_width=1)
-        grid.add_column(min_width=names, max_width=names, no_wrap=True)
+        grid.add_column(min_width=names, max_width=names, no_wrap=True, overflow="ellipsis")
         grid.add_column(min_width=TIME_WIDTH, max_width=TIME_WIDTH, justify="right", no_wrap=True)
         grid.add_column(ratio=1, overflow="ellipsis", no_wrap=True)
-        for step, row in self._rows.items():
+        for stage, row in self._rows.items():
             dim = "dim" if row.state in {"pending", "skipped"} else ""
-            grid.add_row(_mark(row), Text(step, style=dim), Text(self._time(row), style="dim"), _doing(row))
+            grid.add_row(_mark(row), Text(str(stage), style=dim), Text(self._time(row), style="dim"), _doing(row))
         yield grid
 
     def _time(self, row: _Row) -> str:
@@ -196,8 +215,8 @@ def _measured(message: Progress) -> str:
     return ", ".join(parts)
 
 
-def open_display(console: Console, *, plain: bool) -> Display:
-    """The live list on a terminal, else lines."""
+def open_display(console: Console, *, plain: bool, stages: Sequence[Stage] = ONE_MODEL) -> Display:
+    """The live list of the run's stages on a terminal, else lines."""
     if plain or not console.is_terminal or console.is_dumb_terminal:
         return Lines(console)
-    return LiveList(console)
+    return LiveList(console, stages=stages)

@@ -69,6 +69,8 @@ def run(
 ) -> None:
     """Run a pipeline: ingest, train, export, evaluate, decide, publish.
 
+    Where it lists several base models, each is trained and exported, and the best on the validation rows is evaluated.
+
     What was done before is not done again: an interrupted training resumes, and a run in which nothing changed ends
     after a second and says "unchanged".
 
@@ -76,7 +78,7 @@ def run(
     """
     from retrainer.cli.progress import open_display
     from retrainer.report import make_report
-    from retrainer.run import new_context, run_pipeline
+    from retrainer.run import new_context, run_pipeline, stages_of
     from retrainer.spec import load_pipeline
 
     pipeline = load_pipeline(pipeline_file)
@@ -85,7 +87,7 @@ def run(
     if python is None:
         # Said before the data is read, not with a stack trace of the second step.
         require("train", otherwise=", or give --python an interpreter that has it")
-    watching = open_display(display.stderr(), plain=plain)
+    watching = open_display(display.stderr(), plain=plain, stages=stages_of(pipeline))
     try:
         with _sigterm_interrupts() as signals, watching:
             result = run_pipeline(
@@ -126,7 +128,8 @@ def _look_ahead(pipeline: Pipeline) -> None:
     from retrainer import base_model
     from retrainer.store import Store
 
-    base_model.local_folder(pipeline.model.base)
+    for base in pipeline.model.candidates or (pipeline.model.base,):
+        base_model.local_folder(base)
     # What cannot be trusted in a store is evidence for the gate, not an error of this run.
     with suppress(IntegrityError):
         Store.open(pipeline.publish.store).model(pipeline.name).pointer(pipeline.publish.channel)
@@ -174,5 +177,9 @@ def _print_json(pipeline: Pipeline, result: RunResult, report: Report) -> None:
             "folder": result.folder,
             "artifacts": result.root,
             "steps": {step: ref.model_dump(mode="json") for step, ref in result.steps.items()},
+            "candidates": {
+                base: {step: ref.model_dump(mode="json") for step, ref in refs.items()}
+                for base, refs in result.candidates.items()
+            },
         }
     )

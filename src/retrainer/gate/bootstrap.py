@@ -1,183 +1,105 @@
-"""Standard errors by the bootstrap, paired, stratified by label, seeded, vectorised.
+"""Standard errors by the bootstrap, stratified by label, seeded, vectorised.
 
-Each resample draws, within each true label, as many rows as there are, together with what both models said on
-them. The interval built on it is "estimate plus or minus normal quantile times bootstrap standard error" (B. Efron,
-R. Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13), which held its error better than percentile and
-bias-corrected intervals in simulations of macro F1 with ten uneven labels.
+Each resample draws, within each true label, as many rows as there are, together with what the models said on them.
+The bounds built on it are "estimate plus or minus normal quantile times standard error" (B. Efron, R. Tibshirani,
+An Introduction to the Bootstrap, 1993, chapter 13).
 
-Metrics of the confusion matrix never look at rows: drawing rows with replacement is a multinomial draw over the
-cells "true label, first's answer, second's answer", so a resample costs as much for a million rows as for a
-thousand. Before drawing, two pseudo rows are spread over the labels: one that only the first gets right, one that only
-the second does. The idea is that of D. Bonett and R. Price, Confidence intervals for a difference of paired binomial
-proportions, Journal of Educational and Behavioral Statistics 37 (2012) 479-488. Without them few rows on which
-the models never disagree would have no spread at all, and non-inferiority would be shown by two rows.
+Here: one model's metrics of the confusion matrix, and metrics that need the probabilities, of one model or of two on
+the same rows. Above ``MOST_ROWS_DRAWN`` rows the latter are computed instead of drawn (``closed_form.py``); the
+difference of two models' metrics of the confusion matrix has its own module (``paired_bootstrap.py``).
 
 ``numpy.random.RandomState`` on purpose: its streams are frozen for good, so receipts stay recomputable.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrainer.gate.metrics import (
-    ECE_BINS,
-    FromConfusion,
-    Metric,
-    ece_parts,
-    log_loss_of_rows,
-)
+from retrainer.gate.metrics import ECE_BINS, FromConfusion, ece_parts
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-# Weights of rows, ``[resamples, n]``, to the metric of each resample.
-Weighted = Callable[[Floats], Floats]
+# How often each row is drawn in each resample, ``[n, resamples]``, and the metric of each from them.
+Draws = NDArray[np.int16]
+Weighted = Callable[[Draws], Floats]
 
 SEED = 20_240_601
 RESAMPLES = 2_000
 # With weights on rows a resample costs as much as there are rows. Fewer will do: the standard error itself has a
-# relative error of 2 % with 1,000 of them and of 5 % with 200.
-MOST_ROW_RESAMPLES = 1_000
-FEWEST_RESAMPLES = 200
-ROW_DRAWS = 100_000_000
+# relative error of 2 % with 1,000 of them.
+ROW_RESAMPLES = 1_000
+MOST_ROWS_DRAWN = 5_000
 CHUNK = 2_000_000
 
 
-def resamples_for(metric: Metric, n: int) -> int:
-    """How many resamples are drawn."""
-    if metric.from_confusion is not None:
-        return RESAMPLES
-    return max(FEWEST_RESAMPLES, min(MOST_ROW_RESAMPLES, ROW_DRAWS // max(n, 1)))
+def confusion_error(function: FromConfusion, confusion: Ints) -> float:
+    """Standard error of a metric of the confusion matrix.
 
+    Drawing rows is a multinomial draw over the cells of each label, so a resample costs as much for a million rows
+    as for a thousand. Two pseudo rows are spread over the labels, a right and a wrong one: without them a model
+    that is right on few rows would have no spread at all. The idea is that of A. Agresti, B. Coull, Approximate is
+    better than "exact" for interval estimation of binomial proportions, The American Statistician 52 (1998) 119-126.
 
-def standard_error(
-    metric: Metric,
-    labels: Ints,
-    first: tuple[Floats, Ints],
-    second: tuple[Floats, Ints] | None = None,
-) -> float:
-    """Bootstrap standard error of a metric, or of the difference of two models' metrics on the same rows.
-
-    :param labels: ``[n]``, at least one.
-    :param first: probabilities ``[n, labels]`` and predictions ``[n]``; a prediction of -1 is a foreign label.
+    :param confusion: ``[true label, predicted label]``; the last column counts foreign labels.
     """
-    if metric.from_confusion is not None:
-        return _by_cells(metric.from_confusion, labels, first, second)
-    return _by_rows(metric, labels, first, second)
-
-
-# --- metrics of the confusion matrix ---------------------------------------------------------------------------
-
-
-def _by_cells(
-    function: FromConfusion, labels: Ints, first: tuple[Floats, Ints], second: tuple[Floats, Ints] | None
-) -> float:
-    n_labels = first[0].shape[1]
-    columns = n_labels + 1
-    answers = first[1] % columns
-    if second is not None:
-        answers = answers * columns + second[1] % columns
-    counts = np.bincount(labels, minlength=n_labels)
-    present = np.flatnonzero(counts)
-    strata = [
-        _Stratum.of(int(label), answers[labels == label], counts, columns, paired=second is not None)
-        for label in present
-    ]
+    rows = confusion.sum(axis=1)
+    shares = confusion + _pseudo(rows, confusion.shape[1])
     random = np.random.RandomState(SEED)
-    cells = n_labels * columns * (1 if second is None else 2)
     values = []
-    for size in _chunks(RESAMPLES, max(cells, *(stratum.cells.size for stratum in strata))):
-        one = np.zeros((size, n_labels, columns))
-        two = np.zeros((size, n_labels, columns)) if second is not None else None
-        for stratum in strata:
-            drawn = random.multinomial(stratum.rows, stratum.shares, size=size)
-            _add(one[:, stratum.label], drawn, stratum.first)
-            if two is not None:
-                _add(two[:, stratum.label], drawn, stratum.second)
-        values.append(function(one) - (function(two) if two is not None else 0.0))
+    for size in chunks(RESAMPLES, confusion.size):
+        drawn = np.zeros((size, *confusion.shape))
+        for label in np.flatnonzero(rows):
+            drawn[:, label] = random.multinomial(rows[label], shares[label] / shares[label].sum(), size=size)
+        values.append(function(drawn))
     return float(np.std(np.concatenate(values), ddof=1))
 
 
-class _Stratum:
-    """The rows of one true label: which answers occurred, and how often each is drawn.
-
-    :param cells: codes of the answers, ``[k]``; ``first`` and ``second`` are their columns.
-    :param shares: probability of each cell, ``[k]``.
-    """
-
-    __slots__ = ("cells", "first", "label", "rows", "second", "shares")
-
-    def __init__(self, label: int, rows: int, cells: Ints, weights: Floats, columns: int, *, paired: bool) -> None:
-        self.label = label
-        self.rows = rows
-        self.cells = cells
-        self.first = cells // columns if paired else cells
-        self.second = cells % columns
-        self.shares = weights / weights.sum()
-
-    @classmethod
-    def of(cls, label: int, answers: Ints, counts: Ints, columns: int, *, paired: bool) -> _Stratum:
-        """Count the answers and add the pseudo rows' share of this label."""
-        cells, seen = np.unique(answers, return_counts=True)
-        # What a wrong answer would be: any other known label, by how common it is.
-        others = counts.astype(np.float64)
+def _pseudo(rows: Ints, columns: int) -> Floats:
+    """A right and a wrong row, spread over the labels by their shares; the wrong answer by how common it is."""
+    pseudo = np.zeros((rows.size, columns))
+    for label in np.flatnonzero(rows):
+        others = rows.astype(np.float64)
         others[label] = 0.0
-        if others.sum() == 0.0:
-            others = np.ones(counts.size)
+        if not others.any():
+            others = np.ones(rows.size)
             others[label] = 0.0
-        wrong = np.flatnonzero(others)
-        pseudo = others[wrong] / others.sum() * (answers.size / counts.sum())
-        if paired:
-            added = np.concatenate([label * columns + wrong, wrong * columns + label])
-            weights = np.concatenate([pseudo, pseudo])
-        else:
-            added = np.concatenate([wrong, [label]])
-            weights = np.concatenate([pseudo, [pseudo.sum()]])
-        all_cells, position = np.unique(np.concatenate([cells, added]), return_inverse=True)
-        summed = np.bincount(position, weights=np.concatenate([seen, weights])).astype(np.float64)
-        return cls(label, answers.size, all_cells, summed, columns, paired=paired)
+        pseudo[label, : rows.size] = others / others.sum()
+        pseudo[label, label] = 1.0
+    spread: Floats = pseudo * (rows / rows.sum())[:, None]
+    return spread
 
 
-def _add(target: Floats, drawn: Ints, columns: Ints) -> None:
-    """Sum the draws of the cells that share a column into ``target`` ``[resamples, columns]``."""
-    order = np.argsort(columns, kind="stable")
-    ordered = columns[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-    target[:, ordered[starts]] = np.add.reduceat(drawn[:, order], starts, axis=1)
+def rows_error(name: str, labels: Ints, models: Sequence[tuple[Floats, Ints]]) -> float:
+    """Standard error of ``auroc`` or ``ece`` of one model, or of the difference of two, by drawing rows.
 
-
-# --- metrics that need the probabilities -----------------------------------------------------------------------
-
-
-def _by_rows(metric: Metric, labels: Ints, first: tuple[Floats, Ints], second: tuple[Floats, Ints] | None) -> float:
-    one = _weighted(metric.name, labels, *first)
-    two = _weighted(metric.name, labels, *second) if second is not None else None
+    :param models: probabilities ``[n, labels]`` and predictions ``[n]`` of each.
+    """
+    functions = [_weighted(name, labels, *model) for model in models]
     random = np.random.RandomState(SEED)
     strata = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     values = []
-    for size in _chunks(resamples_for(metric, labels.size), labels.size):
-        weights = np.zeros((size, labels.size))
-        offsets = np.arange(size)[:, None]
+    for size in chunks(ROW_RESAMPLES, labels.size):
+        weights = np.zeros((labels.size, size), dtype=np.int16)
+        offsets = np.arange(size)
         for rows in strata:
-            drawn = random.randint(0, rows.size, size=(size, rows.size)) + offsets * rows.size
-            weights[:, rows] = np.bincount(drawn.ravel(), minlength=size * rows.size).reshape(size, rows.size)
-        values.append(one(weights) - (two(weights) if two is not None else 0.0))
+            drawn = random.randint(0, rows.size, size=(rows.size, size)) * size + offsets
+            weights[rows] = np.bincount(drawn.ravel(), minlength=rows.size * size).reshape(rows.size, size)
+        drawn_values = functions[0](weights)
+        values.append(drawn_values - functions[1](weights) if len(functions) > 1 else drawn_values)
     return float(np.std(np.concatenate(values), ddof=1))
 
 
 def _weighted(name: str, labels: Ints, probabilities: Floats, predictions: Ints) -> Weighted:
     """A metric as a function of row weights. Stratified weights sum to ``n``, and to each label's rows."""
     n = labels.size
-    if name == "log_loss":
-        losses = log_loss_of_rows(labels, probabilities)
-        return lambda weights: weights @ losses / n
     if name == "ece":
         bins, gaps = ece_parts(labels, probabilities, predictions)
-        spread = np.zeros((n, ECE_BINS))
-        spread[np.arange(n), bins] = gaps
-        return lambda weights: np.abs(weights @ spread).sum(axis=1) / n
+        spread = np.zeros((ECE_BINS, n))
+        spread[bins, np.arange(n)] = gaps
+        return lambda weights: np.abs(spread @ weights).sum(axis=0) / n
     if name == "auroc":
         curves = [_weighted_auroc(labels == label, probabilities[:, label]) for label in np.unique(labels)]
         return lambda weights: np.mean([curve(weights) for curve in curves], axis=0)
@@ -185,25 +107,24 @@ def _weighted(name: str, labels: Ints, probabilities: Floats, predictions: Ints)
 
 
 def _weighted_auroc(positive: NDArray[np.bool_], scores: Floats) -> Weighted:
-    order = np.argsort(scores, kind="stable")
-    ordered = scores[order]
-    # Rows with the same score count half against each other, so they are taken together.
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-    positive_ordered = positive[order]
-    pairs = float(positive.sum()) * float((~positive).sum())
+    rows, others = np.flatnonzero(positive), np.flatnonzero(~positive)
+    others = others[np.argsort(scores[others], kind="stable")]
+    # Rows with the same score count half against each other: once as below, once as not below.
+    lower = np.searchsorted(scores[others], scores[rows], side="left")
+    upper = np.searchsorted(scores[others], scores[rows], side="right")
+    pairs = 2.0 * rows.size * others.size
 
-    def curve(weights: Floats) -> Floats:
-        in_order = weights[:, order]
-        positives = np.add.reduceat(in_order * positive_ordered, starts, axis=1)
-        negatives = np.add.reduceat(in_order * ~positive_ordered, starts, axis=1)
-        below = np.cumsum(negatives, axis=1) - negatives
-        area: Floats = (positives * (below + negatives / 2)).sum(axis=1) / pairs
+    def curve(weights: Draws) -> Floats:
+        below = np.zeros((others.size + 1, weights.shape[1]), dtype=np.int32)
+        np.cumsum(weights[others], axis=0, out=below[1:])
+        counted = weights[rows] * (below[lower] + below[upper]).astype(np.int64)
+        area: Floats = counted.sum(axis=0) / pairs
         return area
 
     return curve
 
 
-def _chunks(total: int, width: int) -> Iterator[int]:
+def chunks(total: int, width: int) -> Iterator[int]:
     """Sizes that add up to ``total``, each with at most ``CHUNK`` numbers of that width."""
     size = max(1, CHUNK // max(width, 1))
     for start in range(0, total, size):

@@ -1,20 +1,26 @@
 """A model's score with its bounds, and the paired comparison of two models on the same rows.
 
-Accuracy goes by exact and score methods (``paired.py``), every other metric by the bootstrap
-(``bootstrap.py``). What follows from an interval is ``decide.py``'s business.
+Accuracy goes by exact and score methods (``paired.py``), every other metric by the bootstrap: two models' metrics of
+the confusion matrix under each bound (``paired_bootstrap.py``), all else by its standard error, drawn
+(``bootstrap.py``) or, on many rows, computed (``closed_form.py``). What follows from an interval is ``decide.py``'s
+business.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrainer.gate.bootstrap import resamples_for, standard_error
-from retrainer.gate.metrics import METRICS, Metric
+from retrainer.gate.bootstrap import MOST_ROWS_DRAWN, RESAMPLES, ROW_RESAMPLES, SEED, confusion_error, rows_error
+from retrainer.gate.closed_form import ece_error, variance_of_sum, variance_of_two_rows
+from retrainer.gate.metrics import METRICS, Metric, auroc_parts, confusion_matrix, ece_parts, log_loss_of_rows
 from retrainer.gate.paired import normal_quantile, proportion_bounds, tango_interval, tidy
+from retrainer.gate.paired_bootstrap import difference_bounds
 from retrainer.gate.records import Interval, Score
 
 Ints = NDArray[np.int64]
@@ -35,6 +41,15 @@ class Answers:
 
     predictions: Ints
     probabilities: Floats
+    # What takes long to compute and is needed several times: each model is scored and compared.
+    _kept: dict[str, tuple[Ints, Any]] = field(default_factory=dict, init=False, repr=False)
+
+    def kept(self, name: str, labels: Ints, compute: Callable[[Ints, Floats], Any]) -> Any:
+        """``compute(labels, probabilities)``, from memory where it was computed for these labels before."""
+        known = self._kept.get(name)
+        if known is None or known[0] is not labels:
+            known = self._kept[name] = labels, compute(labels, self.probabilities)
+        return known[1]
 
     @property
     def pair(self) -> tuple[Floats, Ints]:
@@ -44,6 +59,8 @@ class Answers:
 
 def value_of(metric: Metric, labels: Ints, answers: Answers) -> float:
     """The metric on all rows; NaN where it cannot be told."""
+    if metric.name == "auroc":
+        return float(answers.kept("auroc", labels, auroc_parts)[0])
     return metric.compute(labels, answers.probabilities, answers.predictions)
 
 
@@ -60,13 +77,14 @@ def score(name: str, labels: Ints, answers: Answers, alpha: float) -> Score:
         right = int((labels == answers.predictions).sum())
         low, high = proportion_bounds(right, labels.size, alpha)
         return Score(value=tidy(value), low=tidy(low), high=tidy(high), method="Clopper-Pearson")
-    width = normal_quantile(alpha) * standard_error(metric, labels, answers.pair)
+    error, method = _standard_error(metric, labels, [answers])
+    width = normal_quantile(alpha) * error
     lowest, highest = _RANGES.get(name, _UNIT)
     return Score(
         value=tidy(value),
         low=tidy(max(value - width, lowest)),
         high=tidy(min(value + width, highest)),
-        method=_bootstrap_method(metric, labels.size, paired=False),
+        method=method,
     )
 
 
@@ -91,14 +109,25 @@ def compare(name: str, labels: Ints, first: Answers, second: Answers, alpha: flo
         estimate = sign * (value_of(metric, labels, first) - value_of(metric, labels, second))
         if not math.isfinite(estimate):
             raise ValueError(f"{name} cannot be told on these rows")
-        width = normal_quantile(alpha) * standard_error(metric, labels, first.pair, second.pair)
-        low, high = estimate - width, estimate + width
-        method = _bootstrap_method(metric, labels.size, paired=True)
+        if metric.from_confusion is not None:
+            # Of all of these more is better, so the sign plays no part.
+            n_labels = first.probabilities.shape[1]
+            found = difference_bounds(
+                metric.from_confusion, labels, first.predictions, second.predictions, n_labels, alpha
+            )
+            low, high = found.low, found.high
+            method = f"paired bootstrap under each bound, stratified by label, {found.resamples} resamples"
+        else:
+            error, method = _standard_error(metric, labels, [first, second])
+            width = normal_quantile(alpha) * error
+            low, high = estimate - width, estimate + width
+    lowest, highest = _RANGES.get(name, _UNIT)
+    widest = highest - lowest
     return Interval(
         metric=name,
         estimate=tidy(estimate),
-        low=tidy(low),
-        high=tidy(high),
+        low=tidy(max(low, -widest)),
+        high=tidy(min(high, widest)),
         confidence=tidy(1 - 2 * alpha),
         method=method,
         n=labels.size,
@@ -106,6 +135,33 @@ def compare(name: str, labels: Ints, first: Answers, second: Answers, alpha: flo
     )
 
 
-def _bootstrap_method(metric: Metric, n: int, *, paired: bool) -> str:
-    kind = "paired bootstrap" if paired else "bootstrap"
-    return f"{kind}, stratified by label, {resamples_for(metric, n)} resamples"
+def _standard_error(metric: Metric, labels: Ints, models: Sequence[Answers]) -> tuple[float, str]:
+    """Of one model's metric, or of the difference of two; and how it was found."""
+    kind = f"{'paired ' if len(models) > 1 else ''}bootstrap, stratified by label"
+    n_labels = models[0].probabilities.shape[1]
+    if metric.from_confusion is not None:
+        confusion = confusion_matrix(labels, models[0].predictions, n_labels)
+        return confusion_error(metric.from_confusion, confusion), f"{kind}, {RESAMPLES} resamples"
+    if metric.name == "log_loss":
+        losses = _difference([_losses(labels, model) for model in models])
+        variance, method = variance_of_sum(labels, losses) / labels.size**2, f"{kind}, exact"
+    elif labels.size <= MOST_ROWS_DRAWN:
+        drawn = rows_error(metric.name, labels, [model.pair for model in models])
+        variance, method = drawn**2, f"{kind}, {ROW_RESAMPLES} resamples"
+    elif metric.name == "auroc":
+        influence = _difference([model.kept("auroc", labels, auroc_parts)[1] for model in models])
+        variance, method = variance_of_sum(labels, influence), f"{kind}, its limit by placement values (DeLong)"
+    else:
+        parts = [ece_parts(labels, *model.pair) for model in models]
+        variance, method = ece_error(labels, parts, SEED) ** 2, f"{kind}, its limit by the covariance of the bins"
+    variance += variance_of_two_rows(metric.name, np.bincount(labels, minlength=n_labels))
+    return math.sqrt(variance), method
+
+
+def _losses(labels: Ints, model: Answers) -> Floats:
+    losses: Floats = model.kept("log_loss", labels, log_loss_of_rows)
+    return losses
+
+
+def _difference(values: Sequence[Floats]) -> Floats:
+    return values[0] - values[1] if len(values) > 1 else values[0]

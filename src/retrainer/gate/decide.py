@@ -23,6 +23,7 @@ from retrainer.gate.paired import tidy
 from retrainer.gate.precisions import judge_precisions
 from retrainer.gate.records import (
     BudgetResult,
+    DriftMeasure,
     DriftResult,
     EvaluationRecord,
     ModelEvidence,
@@ -137,6 +138,9 @@ def _judge_state(record: EvaluationRecord, findings: Findings) -> None:
         near = record.leakage.champion_near
         also = f", on {near} of them nearly" if near else ""
         findings.note(f"{record.excluded_rows} test rows were left out: the champion had been trained on them{also}")
+    if record.leakage.champion_near_unknown:
+        why = record.leakage.champion_near_unknown
+        findings.note(f"test rows that are nearly a training row of the champion were not looked for: {why}")
     champion = record.champion
     if champion is not None and set(champion.labels) != set(record.labels):
         findings.note(
@@ -161,7 +165,8 @@ def _slices(
     findings.extend(reasons)
     small = sum(result.status == "insufficient" for result in results)
     if small:
-        findings.note(f"{small} slices have fewer than {policy.slices.min_rows} rows: insufficient")
+        which = "1 slice has" if small == 1 else f"{small} slices have"
+        findings.note(f"{which} fewer than {policy.slices.min_rows} rows: insufficient")
     return results
 
 
@@ -196,12 +201,24 @@ def _judge_drift(
         else:
             findings.note(f"drift was not measured: {cause}")
         return None
-    results, reasons = judge_drift(policy.drift, record.drift, alpha)
+    measures = [_finite_drift(measure) for measure in record.drift]
+    for kind in policy.drift.block:
+        if not any(measure.kind == kind and measure.distance is not None for measure in measures):
+            detail = f"drift of {kind} can block, but it was not measured"
+            findings.refuse(ReasonCode.DRIFT_NOT_MEASURED, detail)
+    results, reasons = judge_drift(policy.drift, measures, alpha)
     findings.extend(reasons)
     for result in results:
         if result.verdict == "warn":
             findings.note(f"drift of {result.measure}: distance {result.distance:.3f}. {result.detail}".rstrip(". "))
     return results
+
+
+def _finite_drift(measure: DriftMeasure) -> DriftMeasure:
+    """The same without NaN and infinity, which a receipt cannot hold."""
+    numbers = {"distance": measure.distance, "p_value": measure.p_value}
+    changed = {name: None for name, value in numbers.items() if value is not None and not math.isfinite(value)}
+    return measure.model_copy(update=changed)
 
 
 def _temperatures(record: EvaluationRecord) -> dict[str, float]:

@@ -19,12 +19,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -36,6 +36,12 @@ CHAMPION = "champion"
 BASELINE = "baseline"
 SLICE_PREFIX = "slice_"
 PATTERN_PREFIX = "pattern_"
+# Four bytes a character for every row, whatever its own length.
+LONGEST_FIXED_WIDTH = 64
+
+
+# Row ids that were read before: as they stand in the file, and as an array.
+_Known = list[tuple[pa.Array, NDArray[Any]]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,8 +98,9 @@ def load_evidence(folder: Path) -> Evidence:
         models[BASELINE] = record.baseline
     tables: dict[str, Table] = {}
     problems: dict[str, Reason] = {}
+    known: _Known = []
     for name, model in models.items():
-        table = _read(folder, name, model)
+        table = _read(folder, name, model, known)
         if isinstance(table, Reason):
             problems[name] = table
         else:
@@ -101,7 +108,7 @@ def load_evidence(folder: Path) -> Evidence:
     return Evidence(record, tables, problems)
 
 
-def _read(folder: Path, name: str, model: ModelEvidence) -> Table | Reason:
+def _read(folder: Path, name: str, model: ModelEvidence, known: _Known) -> Table | Reason:
     file = model.predictions.file
     path = folder / file
     if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
@@ -116,22 +123,22 @@ def _read(folder: Path, name: str, model: ModelEvidence) -> Table | Reason:
             f"{model.predictions.sha256[:12]}...",
         )
     try:
-        return _parse(pq.read_table(BytesIO(data)), sha256)
+        return _parse(pq.read_table(pa.BufferReader(data)), sha256, known)
     except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
         return Reason(code=ReasonCode.PREDICTIONS_UNREADABLE, detail=f"{name}: {file}: {_first_line(error)}")
 
 
-def _parse(parquet: pa.Table, sha256: str) -> Table:
+def _parse(parquet: pa.Table, sha256: str, known: _Known) -> Table:
     n = parquet.num_rows
     characters = "characters" in parquet.column_names
     return Table(
-        row_ids=_texts(parquet, "row_id"),
+        row_ids=_row_ids(parquet, known),
         labels=_integers(parquet, "label"),
         predictions=_integers(parquet, "prediction"),
         scores=_scores(parquet, n),
         characters=_integers(parquet, "characters") if characters else None,
         slices={
-            column.removeprefix(SLICE_PREFIX): _texts(parquet, column, missing="")
+            column.removeprefix(SLICE_PREFIX): _categories(parquet, column)
             for column in parquet.column_names
             if column.startswith(SLICE_PREFIX)
         },
@@ -152,7 +159,9 @@ def _patterns(parquet: pa.Table, n: int) -> NDArray[np.bool_]:
 def _column(parquet: pa.Table, name: str) -> Any:
     if name not in parquet.column_names:
         raise KeyError(f"there is no column {name}")
-    return parquet.column(name).combine_chunks()
+    column = parquet.column(name)
+    # Combining copies even a single chunk.
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def _integers(parquet: pa.Table, name: str) -> NDArray[np.int64]:
@@ -164,23 +173,43 @@ def _integers(parquet: pa.Table, name: str) -> NDArray[np.int64]:
     return np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
-def _texts(parquet: pa.Table, name: str, missing: str | None = None) -> NDArray[Any]:
-    column = _column(parquet, name).cast(pa.string())
-    if column.null_count and missing is None:
-        raise ValueError(f"{name} lacks {column.null_count} values")
-    return np.array([missing if value is None else value for value in column.to_pylist()], dtype=np.str_)
+def _row_ids(parquet: pa.Table, known: _Known) -> NDArray[Any]:
+    """Models that were scored on the same rows in the same order share one array: a million ids take 64 MB."""
+    column = _column(parquet, "row_id").cast(pa.string())
+    if column.null_count:
+        raise ValueError(f"row_id lacks {column.null_count} values")
+    for other, row_ids in known:
+        if column.equals(other):
+            return row_ids
+    known.append((column, _array(column)))
+    return known[-1][1]
+
+
+def _categories(parquet: pa.Table, name: str) -> NDArray[Any]:
+    """Values of a slice, of which there are few: each is made a str once. Missing ones are empty."""
+    column = _column(parquet, name).cast(pa.string()).fill_null("").dictionary_encode()
+    values: NDArray[Any] = _array(column.dictionary)[column.indices.to_numpy(zero_copy_only=False)]
+    return values
+
+
+def _array(column: pa.Array) -> NDArray[Any]:
+    """As fixed-width strings; as references to str where one is so long that all others would take as much room."""
+    values: NDArray[Any] = column.to_numpy(zero_copy_only=False)
+    longest = pc.max(pc.utf8_length(column)).as_py() or 0
+    return values.astype(np.str_) if longest <= LONGEST_FIXED_WIDTH else values
 
 
 def _scores(parquet: pa.Table, n: int) -> NDArray[np.float64]:
     column = _column(parquet, "scores")
     if column.null_count:
         raise ValueError(f"scores lack {column.null_count} rows")
-    lengths = set(pa.compute.list_value_length(column).to_pylist())
-    if len(lengths) > 1:
-        raise ValueError(f"scores have rows of {sorted(lengths)} values")
+    lengths = pc.list_value_length(column)
+    width = pc.min(lengths).as_py() or 0
+    if pc.max(lengths).as_py() not in (None, width):
+        raise ValueError(f"scores have rows of {sorted(pc.unique(lengths).to_pylist())} values")
     # A missing score becomes NaN here, which the gate refuses.
     flat = np.asarray(column.flatten().to_numpy(zero_copy_only=False), dtype=np.float64)
-    return flat.reshape(n, lengths.pop() if lengths else 0)
+    return flat.reshape(n, width)
 
 
 def _first_line(error: Exception) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from retrainer.gate.records import Interval, Receipt
+from retrainer.gate.records import Interval, Leakage, Receipt
 from retrainer.spec.model import Gate
 
 
@@ -14,10 +14,16 @@ def explain(receipt: Receipt) -> list[str]:
         lines.append(f"  against champion {receipt.champion_version}: {describe_interval(receipt.comparison)}")
         if receipt.threshold is not None:
             lines.append(f"    the whole interval must lie above {receipt.threshold:+g}")
+    if receipt.baseline_comparison is not None:
+        lines.append(f"  against TF-IDF with logistic regression: {describe_interval(receipt.baseline_comparison)}")
     lines += [f"  floor {floor}" for floor in _floors(receipt)]
     scores = _scores(receipt)
     if scores:
         lines.append(f"  scores on {receipt.rows:,} rows, with {confidence(receipt.policy)} intervals: {scores}")
+    if receipt.selection is not None:
+        lines.append(f"  base model {receipt.selection.chosen}: {receipt.selection.why}")
+    if twice := describe_leakage(receipt.leakage):
+        lines.append(f"  rows in two places: {twice}")
     lines += [f"  note: {note}" for note in receipt.notes]
     return lines
 
@@ -34,6 +40,19 @@ def describe_interval(interval: Interval) -> str:
         f"[{interval.low:+.4f}, {interval.high:+.4f}] "
         f"({interval.method}, {interval.n:,} rows, {interval.disagreements:,} predicted differently)"
     )
+
+
+def describe_leakage(leakage: Leakage) -> str:
+    """``12 train in test, 31 more nearly; 14 test in the champion's training rows``; empty where there was none."""
+    champion = "test in the champion's training rows"
+    exact = {**leakage.exact, champion: leakage.champion_exact}
+    near = {**leakage.near, champion: leakage.champion_near}
+    parts = []
+    for name in dict.fromkeys([*exact, *near]):
+        same, alike = exact.get(name, 0), near.get(name, 0)
+        if same or alike:
+            parts.append(f"{same:,} {name.replace('_', ' ')}" + (f", {alike:,} more nearly" if alike else ""))
+    return "; ".join(parts)
 
 
 def _headline(receipt: Receipt) -> str:

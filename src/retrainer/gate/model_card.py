@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from retrainer.gate.explain import describe_interval
-from retrainer.gate.records import Receipt, Score
+from retrainer.gate.explain import confidence, describe_interval, describe_leakage
+from retrainer.gate.records import ModelEvidence, Receipt, Score
 
 PAIR_TASK = "text-pair-classification"
 PRECISION = "fp32"
@@ -28,6 +28,7 @@ class CardFacts:
     :param sources: where the data came from.
     :param rows: split to number of rows.
     :param training: name to value, already formatted: epochs, device and so on.
+    :param measured: precision, ``champion`` or ``baseline``, to what was measured of it.
     """
 
     base_model: str
@@ -37,6 +38,7 @@ class CardFacts:
     sources: Sequence[str] = ()
     rows: Mapping[str, int] = field(default_factory=dict)
     training: Mapping[str, str] = field(default_factory=dict)
+    measured: Mapping[str, ModelEvidence] = field(default_factory=dict)
 
 
 def model_card(receipt: Receipt, facts: CardFacts) -> str:
@@ -47,7 +49,7 @@ def model_card(receipt: Receipt, facts: CardFacts) -> str:
         f"## Intended use\n\n{_intended_use(receipt)}",
         f"## Loading\n\n{_loading(receipt, facts)}",
         f"## Data\n\n{_data(receipt, facts)}",
-        f"## Evaluation\n\n{_evaluation(receipt)}",
+        f"## Evaluation\n\n{_evaluation(receipt, facts)}",
         f"## Decision\n\n{_decision(receipt)}",
         f"## Limits\n\n{_limits(receipt, facts)}",
     ]
@@ -121,23 +123,36 @@ def _data(receipt: Receipt, facts: CardFacts) -> str:
     lines.append(f"- test rows judged: {receipt.rows:,}")
     if receipt.excluded_rows:
         lines.append(f"- test rows left out because the champion was trained on them: {receipt.excluded_rows:,}")
+    if twice := describe_leakage(receipt.leakage):
+        lines.append(f"- rows taken out because they stood in two places: {twice}")
+    lines += [
+        f"- drift since the champion, {_plain(one.measure)}: {one.verdict}, distance {_number(one.distance)}"
+        for one in receipt.drift or ()
+        if one.verdict in {"warn", "block"}
+    ]
     if receipt.label_counts:
         table = _table(("label", "test rows"), [(label, f"{count:,}") for label, count in receipt.label_counts.items()])
         lines += ["", table]
     return "\n".join(lines)
 
 
-def _evaluation(receipt: Receipt) -> str:
-    names = list(receipt.metrics)
+def _evaluation(receipt: Receipt, facts: CardFacts) -> str:
+    models: dict[str, Mapping[str, Score]] = dict(receipt.metrics)
+    if receipt.baseline is not None:
+        models["baseline"] = receipt.baseline
     metrics = list(receipt.metrics.get(PRECISION, {}))
     if not metrics:
         return "The predictions could not be judged, so there are no scores."
-    alpha = receipt.policy.against_champion.alpha if receipt.policy.against_champion else 0.05
-    rows = [(metric, *(_score(receipt.metrics[name].get(metric)) for name in names)) for metric in metrics]
+    rows = [(metric, *(_score(scores.get(metric)) for scores in models.values())) for metric in metrics]
     parts = [
-        f"On {receipt.rows:,} test rows. In brackets the bounds, each holding with {100 * (1 - alpha):g} % confidence.",
-        _table(("metric", *names), rows),
+        f"On {receipt.rows:,} test rows, in brackets the {confidence(receipt.policy)} interval."
+        + (" The baseline is TF-IDF with logistic regression." if receipt.baseline is not None else ""),
+        _table(("metric", *models), rows),
     ]
+    fitted = {name: value for name, value in receipt.temperatures.items() if value != 1}
+    if fitted:
+        values = ", ".join(f"{name} {value:.3f}" for name, value in fitted.items())
+        parts.append(f"Confidences are calibrated: the client divides the logits by a temperature ({values}).")
     if receipt.slices:
         shown = [
             (
@@ -150,13 +165,21 @@ def _evaluation(receipt: Receipt) -> str:
             for result in receipt.slices
         ]
         parts += ["Accuracy by slice:", _table(("slice", "rows", "challenger", "champion", "status"), shown)]
+    if costs := [_cost(name, model) for name, model in facts.measured.items() if model.latency_ms is not None]:
+        head = ("model", "median latency, ms", "p95, ms", "texts/s", "download, MB", "peak memory, MB")
+        parts += ["What serving costs:", _table(head, costs)]
     if receipt.budgets:
-        costs = [
+        budgets = [
             (budget.budget, budget.precision, _number(budget.measured), f"{budget.limit:g}", _yes(budget.met))
             for budget in receipt.budgets
         ]
-        parts.append(_table(("budget", "precision", "measured", "allowed", "met"), costs))
+        parts.append(_table(("budget", "precision", "measured", "allowed", "met"), budgets))
     return "\n\n".join(parts)
+
+
+def _cost(name: str, model: ModelEvidence) -> tuple[str, ...]:
+    latency = (model.latency_ms.p50, model.latency_ms.p95) if model.latency_ms else (None, None)
+    return (name, *map(_number, (*latency, model.rows_per_second, model.size_mb, model.peak_memory_mb)))
 
 
 def _decision(receipt: Receipt) -> str:
@@ -164,6 +187,9 @@ def _decision(receipt: Receipt) -> str:
     lines += [f"- `{reason.code.value}`: {_plain(reason.detail)}" for reason in receipt.reasons]
     if receipt.comparison is not None:
         lines.append(f"- against champion `{receipt.champion_version}`: {describe_interval(receipt.comparison)}")
+    if receipt.selection is not None:
+        count = len(receipt.selection.candidates)
+        lines.append(f"- base model, one of {count}: {_plain(receipt.selection.why)}")
     lines += [f"- {precision}: {_plain(made.why)}" for precision, made in receipt.precisions.items()]
     lines += [f"- {_plain(note)}" for note in receipt.notes]
     return lines[0] + "\n\n" + "\n".join(lines[1:]) if len(lines) > 1 else lines[0]

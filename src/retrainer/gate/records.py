@@ -111,7 +111,10 @@ class Reason(Record):
 
 
 class Latency(Record):
-    """Time per request of one text, milliseconds, in a fresh process with fixed threads."""
+    """Time per request of one text, milliseconds, in a fresh process with fixed threads.
+
+    Without the time that its threads waited for a processor: that says what else ran, not what the model costs.
+    """
 
     p50: float | None
     p95: float | None
@@ -209,12 +212,14 @@ class Leakage(Record):
     :param near: the same for rows that are nearly a row of the other split, with the same label.
     :param champion_exact: test rows left out because the champion was trained on them.
     :param champion_near: test rows left out because the champion was trained on nearly the same text.
+    :param champion_near_unknown: why such rows could not be looked for; ``None`` where they were, or nobody asked.
     """
 
     exact: dict[str, int] = Field(default_factory=dict)
     near: dict[str, int] = Field(default_factory=dict)
     champion_exact: int = 0
     champion_near: int = 0
+    champion_near_unknown: str | None = None
 
 
 class DriftMeasure(Record):

@@ -88,7 +88,7 @@ def agreement(predictor: Predictor, golden: Sequence[GoldenRow]) -> Agreement:
         )
     answers = predictor.logits([text_of(row) for row in rows], batch_size=1)
     changed = answers.argmax(axis=1) != expected.argmax(axis=1)
-    decided = _lead(softmax(expected)) > predictor.info.tie_margin
+    decided = lead(softmax(expected)) > predictor.info.tie_margin
     return Agreement(
         rows=len(rows),
         max_difference=float(np.abs(answers - expected).max()),
@@ -97,7 +97,7 @@ def agreement(predictor: Predictor, golden: Sequence[GoldenRow]) -> Agreement:
     )
 
 
-def _lead(probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def lead(probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """By how much the best label leads the second, for each row."""
     if probabilities.shape[1] == 1:
         return np.ones(len(probabilities))

@@ -9,6 +9,7 @@ from pathlib import Path
 from retrainer.errors import IntegrityError
 from retrainer.serve.golden import agreement, read_golden
 from retrainer.serve.predictor import Predictor, load_info
+from retrainer.serve.processor import cpu_features, features_differ
 from retrainer.store.bundle import GoldenRow
 
 log = logging.getLogger(__name__)
@@ -28,11 +29,13 @@ def load_checked(folder: Path, *, precision: str = AUTO, threads: int | None = N
     golden = read_golden(folder)
     if precision != AUTO:
         return _checked(folder, precision, threads, golden)
-    if "int8" in load_info(folder).precisions:
+    info = load_info(folder)
+    if "int8" in info.precisions:
         try:
             return _checked(folder, "int8", threads, golden)
         except IntegrityError as error:
-            log.warning("int8 is not used: %s", error)
+            differs = features_differ(info.precisions["int8"].cpu_features, cpu_features())
+            log.warning("int8 is not used: %s%s", error, f"; {differs}" if differs else "")
     return _checked(folder, "fp32", threads, golden)
 
 

@@ -32,7 +32,7 @@ MAX_BATCH_TOKENS = 1024
 # Rows that are tokenised and sorted together; bounds the memory that token rows take.
 WINDOW_ROWS = 8192
 
-_LOAD_ERRORS = (
+_ENGINE_ERRORS = (
     onnxruntime_errors.Fail,
     onnxruntime_errors.InvalidArgument,
     onnxruntime_errors.InvalidGraph,
@@ -86,6 +86,8 @@ class Predictor:
                 where=str(self.folder),
                 hint=f"it has {', '.join(sorted(self.info.precisions))}",
             )
+        # 1 where none was fitted, or could be.
+        self.temperature = entry.temperature if entry.temperature is not None else 1.0
         self._tokenizer = load_tokenizer(self.folder, self.info.max_length)
         self._session = _load_session(self.folder / entry.file, threads)
         self._check_graph(self.folder / entry.file)
@@ -97,7 +99,7 @@ class Predictor:
         max_batch_tokens: int = MAX_BATCH_TOKENS,
         batch_size: int | None = None,
     ) -> npt.NDArray[np.float32]:
-        """Logits of each text, float32 ``[texts, labels]``, in the order of the texts.
+        """Logits of each text as the graph gives them, float32 ``[texts, labels]``, in the order of the texts.
 
         :param texts: each a ``str``, or each a pair of them.
         :param max_batch_tokens: most tokens in a batch, padding included.
@@ -119,8 +121,9 @@ class Predictor:
         max_batch_tokens: int = MAX_BATCH_TOKENS,
         batch_size: int | None = None,
     ) -> npt.NDArray[np.float64]:
-        """Probability of each label, float64 ``[texts, labels]``; rows sum to 1."""
-        return softmax(self.logits(texts, max_batch_tokens=max_batch_tokens, batch_size=batch_size))
+        """Probability of each label, float64 ``[texts, labels]``; rows sum to 1. The temperature is applied."""
+        logits = self.logits(texts, max_batch_tokens=max_batch_tokens, batch_size=batch_size)
+        return softmax(logits, self.temperature)
 
     def _encode(self, texts: Sequence[Text], first: int) -> list[Any]:
         try:
@@ -137,7 +140,15 @@ class Predictor:
             pad_token_type_id=self.info.pad_token_type_id,
             side=self.info.padding_side,
         )
-        logits: npt.NDArray[np.float32] = self._session.run([OUTPUT], feed)[0]
+        try:
+            logits: npt.NDArray[np.float32] = self._session.run([OUTPUT], feed)[0]
+        except _ENGINE_ERRORS as error:
+            longest = max(len(row.ids) for row in rows)
+            raise IntegrityError(
+                f"the graph fails on {len(rows)} rows of up to {longest} tokens: {error}",
+                where=str(self.folder / self.info.precisions[self.precision].file),
+                hint="it does not fit its inputs, or memory ran out",
+            ) from error
         return logits
 
     def _check_graph(self, path: Path) -> None:
@@ -155,9 +166,9 @@ class Predictor:
             )
 
 
-def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Probabilities from logits, along the last axis."""
-    shifted = logits.astype(np.float64)
+def softmax(logits: npt.NDArray[np.float32], temperature: float = 1.0) -> npt.NDArray[np.float64]:
+    """Probabilities from logits divided by a temperature, along the last axis."""
+    shifted = logits.astype(np.float64) / temperature
     shifted -= shifted.max(axis=-1, keepdims=True)
     exponentials = np.exp(shifted)
     probabilities: npt.NDArray[np.float64] = exponentials / exponentials.sum(axis=-1, keepdims=True)
@@ -208,7 +219,7 @@ def load_tokenizer(folder: Path, max_length: int | None) -> Tokenizer:
 def _load_session(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(str(path), session_options(threads), providers=["CPUExecutionProvider"])
-    except _LOAD_ERRORS as error:
+    except _ENGINE_ERRORS as error:
         raise IntegrityError(f"not a graph that onnxruntime can run: {error}", where=str(path)) from error
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from retrainer.artifacts import Artifacts
 from retrainer.errors import RetrainerError
-from retrainer.steps import STEP_INPUTS, StepRequest
+from retrainer.steps import StepRequest
 from retrainer.work import distributed, guard
 from retrainer.work.reporter import Reporter
 from retrainer.work.resources import resource_error
@@ -24,6 +24,7 @@ MODULES = {
     "ingest": "retrainer.work.ingest",
     "train": "retrainer.work.train",
     "export": "retrainer.work.export",
+    "select": "retrainer.work.select",
     "evaluate": "retrainer.work.evaluate",
     "decide": "retrainer.work.decide",
     "publish": "retrainer.work.publish",
@@ -71,7 +72,7 @@ def run(request: StepRequest, reporter: Reporter) -> None:
     if existing is not None:
         reporter.done(existing.summary)
         return
-    inputs = {name: artifacts.fetch(name, request.inputs[name]) for name in STEP_INPUTS[request.step]}
+    inputs = {name: artifacts.fetch(name, digest) for name, digest in request.reads().items()}
     step = importlib.import_module(MODULES[request.step])  # takes seconds: not before its inputs are known to be sound
     with artifacts.staging(request.step, request.digest) as staging:
         summary = step.run(request, inputs, staging, reporter)

@@ -1,4 +1,4 @@
-"""The decide step: judge an evaluation by the pipeline's gate, and write the receipt and the model card."""
+"""The decide step: judge an evaluation by the pipeline's gate, and write the receipt, the report and the model card."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from retrainer.errors import IntegrityError
 from retrainer.gate.decide import decide
-from retrainer.gate.evidence import Evidence, load_evidence
+from retrainer.gate.evidence import BASELINE, CHAMPION, Evidence, load_evidence
 from retrainer.gate.explain import confidence, explain
 from retrainer.gate.model_card import CardFacts, model_card
-from retrainer.gate.records import Receipt
+from retrainer.gate.records import EvaluationRecord, Interval, Receipt
+from retrainer.gate.report_html import ReportFacts, report_html
+from retrainer.gate.verify import receipt_bytes
 from retrainer.snapshot import SnapshotStatistics
 
 if TYPE_CHECKING:
@@ -19,11 +21,12 @@ if TYPE_CHECKING:
     from retrainer.work.reporter import Reporter
 
 RECEIPT = "receipt.json"
+REPORT = "report.html"
 MODEL_CARD = "model_card.md"
 
 
 def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: Reporter) -> dict[str, Any]:
-    """Fill ``folder`` with ``receipt.json`` and ``model_card.md``. A refusal is a result, not an error.
+    """Fill ``folder`` with the receipt, the report and the model card. A refusal is a result, not an error.
 
     :raises IntegrityError: the evaluation is about other artifacts than those of this run.
     :raises GateError: the policy cannot be applied.
@@ -31,8 +34,13 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     evidence = load_evidence(inputs["evaluate"])
     _check_origin(request, evidence)
     receipt = decide(request.pipeline.gate, evidence)
-    (folder / RECEIPT).write_text(receipt.to_pretty_json(), encoding="utf-8")
-    (folder / MODEL_CARD).write_text(model_card(receipt, _facts(request, inputs)), encoding="utf-8")
+    (folder / RECEIPT).write_bytes(receipt_bytes(receipt))
+    statistics = SnapshotStatistics.load(inputs["ingest"])
+    card = _card_facts(request, inputs, statistics, evidence.record)
+    (folder / MODEL_CARD).write_text(model_card(receipt, card), encoding="utf-8")
+    plots = {path.name: path.read_bytes() for path in sorted(inputs["evaluate"].glob("*.png"))}
+    report = report_html(receipt, _report_facts(request, card, statistics), plots)
+    (folder / REPORT).write_text(report, encoding="utf-8")
     for line in explain(receipt):
         reporter.log(line)
     return summary(receipt)
@@ -40,35 +48,43 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
 
 def summary(receipt: Receipt) -> dict[str, Any]:
     """What of a receipt travels with the reference to it."""
-    comparison = receipt.comparison
+    scores = receipt.metrics.get("fp32", {})
     return {
         "verdict": receipt.verdict,
         "reasons": [{"code": reason.code.value, "detail": reason.detail} for reason in receipt.reasons],
         "notes": list(receipt.notes),
-        "comparison": None
-        if comparison is None
-        else {
-            "metric": comparison.metric,
-            "difference": comparison.estimate,
-            "low": comparison.low,
-            "high": comparison.high,
-            "confidence": comparison.confidence,
-            "method": comparison.method,
-            "n": comparison.n,
-            "disagreements": comparison.disagreements,
-        },
+        "comparison": _difference(receipt.comparison),
         "threshold": receipt.threshold,
         "rows_needed": receipt.rows_needed,
-        "metrics": {name: score.value for name, score in receipt.metrics.get("fp32", {}).items()},
+        "metrics": {name: score.value for name, score in scores.items()},
         "intervals": {
             name: {"low": score.low, "high": score.high}
-            for name, score in receipt.metrics.get("fp32", {}).items()
+            for name, score in scores.items()
             if score.low is not None and score.high is not None
         },
         "confidence": confidence(receipt.policy),
         "champion_version": receipt.champion_version,
         "precisions": list(receipt.publishable),
+        "baseline": None
+        if receipt.baseline is None
+        else {
+            "metrics": {name: score.value for name, score in receipt.baseline.items()},
+            "comparison": _difference(receipt.baseline_comparison),
+        },
+        "drift": None
+        if receipt.drift is None
+        else [
+            {"measure": one.measure, "distance": one.distance, "p_value": one.p_value, "verdict": one.verdict}
+            for one in receipt.drift
+        ],
     }
+
+
+def _difference(interval: Interval | None) -> dict[str, Any] | None:
+    if interval is None:
+        return None
+    fields = interval.model_dump(mode="json")
+    return {"metric": fields.pop("metric"), "difference": fields.pop("estimate"), **fields}
 
 
 def _check_origin(request: StepRequest, evidence: Evidence) -> None:
@@ -85,9 +101,11 @@ def _check_origin(request: StepRequest, evidence: Evidence) -> None:
         raise IntegrityError(f"the evaluation is of model {evidence.record.model!r}", where=request.pipeline.name)
 
 
-def _facts(request: StepRequest, inputs: dict[str, Path]) -> CardFacts:
+def _card_facts(
+    request: StepRequest, inputs: dict[str, Path], statistics: SnapshotStatistics, record: EvaluationRecord
+) -> CardFacts:
     pipeline = request.pipeline
-    statistics = SnapshotStatistics.load(inputs["ingest"])
+    compared = {CHAMPION: record.champion, BASELINE: record.baseline}
     return CardFacts(
         base_model=pipeline.model.base,
         max_length=pipeline.model.max_length,
@@ -96,6 +114,17 @@ def _facts(request: StepRequest, inputs: dict[str, Path]) -> CardFacts:
         sources=[source.name for source in statistics.sources],
         rows={split: counted.rows for split, counted in statistics.splits.items()},
         training=_training(inputs["train"] / "training.json"),
+        measured={**record.challenger, **{name: model for name, model in compared.items() if model is not None}},
+    )
+
+
+def _report_facts(request: StepRequest, card: CardFacts, statistics: SnapshotStatistics) -> ReportFacts:
+    quarantined = {f"quarantined, {reason.replace('_', ' ')}": rows for reason, rows in statistics.quarantined.items()}
+    return ReportFacts(
+        card=card,
+        decision=request.digest,
+        label_counts={split: counted.label_counts for split, counted in statistics.splits.items()},
+        dropped={"duplicates dropped": statistics.duplicates, **quarantined},
     )
 
 

@@ -97,6 +97,7 @@ def _assemble(target: Path, inputs: dict[str, Path], receipt: Receipt, *, includ
         kept = {name: entry for name, entry in info.precisions.items() if name not in withheld}
         (target / "bundle.json").write_text(info.model_copy(update={"precisions": kept}).to_pretty_json())
     shutil.copy(inputs["decide"] / "receipt.json", target / "receipt.json")
+    shutil.copy(inputs["decide"] / "report.html", target / "report.html")
     shutil.copy(inputs["decide"] / "model_card.md", target / "README.md")
     for plot in sorted(inputs["evaluate"].glob("*.png")):
         shutil.copy(plot, target / plot.name)

@@ -1,4 +1,4 @@
-"""The six operators, one module each. ``base.py`` holds what they share."""
+"""The operators, one module each. ``base.py`` holds what they share."""
 
 from retrainer.airflow.operators.evaluate import EvaluateModelOperator
 from retrainer.airflow.operators.export import ExportOnnxOperator
@@ -6,6 +6,7 @@ from retrainer.airflow.operators.fine_tune import FineTuneOperator
 from retrainer.airflow.operators.gate import EvaluationGateOperator
 from retrainer.airflow.operators.ingest import IngestDatasetOperator
 from retrainer.airflow.operators.publish import PublishModelOperator
+from retrainer.airflow.operators.select import SelectModelOperator
 
 __all__ = [
     "EvaluateModelOperator",
@@ -14,4 +15,5 @@ __all__ = [
     "FineTuneOperator",
     "IngestDatasetOperator",
     "PublishModelOperator",
+    "SelectModelOperator",
 ]

@@ -1,4 +1,4 @@
-"""What all six operators share: plan the step, start its process, relay what it says, end it when told to.
+"""What all operators share: plan the step, start its process, relay what it says, end it when told to.
 
 The work happens in a process of its own, never in Airflow's. Not here: what a step does (``retrainer.work``), how
 its process is started and stopped (``retrainer.launch``).

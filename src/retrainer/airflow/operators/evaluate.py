@@ -23,7 +23,8 @@ class EvaluateModelOperator(StepOperator):
     Retries: as with the other steps. The champion is looked up in each try; one that moved in between makes a new
     evaluation.
 
-    :param bundle: what ``ExportOnnxOperator`` returned. (templated)
+    :param bundle: what ``ExportOnnxOperator`` returned, or ``SelectModelOperator``, for the bundle that it chose.
+        (templated)
     :param pipeline: see ``StepOperator``.
     :param artifact_root: see ``StepOperator``.
     :param trainer_python: see ``StepOperator``.

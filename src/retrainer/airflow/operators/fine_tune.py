@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from retrainer.airflow.operators.base import PipelineLike, StepOperator, reference
+from retrainer.runs import short_name
 from retrainer.spec import Pipeline
 from retrainer.steps import RunContext, StepRef, StepRequest, plan_train
 
@@ -16,7 +17,7 @@ DEFAULT_POOL = "gpu_pool"
 
 
 class FineTuneOperator(StepOperator):
-    """Fine-tune the pipeline's base model on a snapshot, in a process that holds the GPUs it needs.
+    """Fine-tune a base model on a snapshot, in a process that holds the GPUs it needs.
 
     Returns the reference of the checkpoint; its summary has ``epochs``, ``steps``, ``metrics``,
     ``rows_per_second``, ``device`` and ``resumed_from``.
@@ -30,23 +31,35 @@ class FineTuneOperator(StepOperator):
     slots are those of its ``resources``. A path or a mapping is read only when the task runs, after Airflow has
     handed out the slots, so give ``pool`` and ``pool_slots`` with it (``retrain_dag`` does).
 
+    Several base models: map the task over them, ``FineTuneOperator.partial(...).expand(base=[...])``, with ``pool`` and
+    ``pool_slots`` given, for a mapped task does not ask the pipeline. One that fails, fails its own mapped task, and
+    what is downstream of all of them does not run: the best of the others might not be the best.
+
     :param snapshot: what ``IngestDatasetOperator`` returned. (templated)
+    :param base: which base model, where the pipeline lists several; its first unless given. (templated)
     :param pipeline: see ``StepOperator``.
     :param artifact_root: see ``StepOperator``.
     :param trainer_python: see ``StepOperator``.
     """
 
-    template_fields: Sequence[str] = (*StepOperator.template_fields, "snapshot")
+    template_fields: Sequence[str] = (*StepOperator.template_fields, "snapshot", "base")
 
     def __init__(
         self,
         *,
         pipeline: PipelineLike,
         snapshot: StepRef | Mapping[str, Any] | XComArg,
+        base: str | XComArg | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(pipeline=pipeline, **{**_pool(pipeline), **kwargs})
         self.snapshot = snapshot
+        self.base = base
+
+    @property
+    def base_name(self) -> str:
+        """What people call the base model; for ``map_index_template``."""
+        return short_name(str(self.base or ""))
 
     def plan(self, pipeline: Pipeline, *, root: str, context: RunContext) -> StepRequest:
         """Train on the snapshot."""
@@ -57,7 +70,8 @@ class FineTuneOperator(StepOperator):
                 self.pool_slots,
                 self.pool,
             )
-        return plan_train(pipeline, reference(self.snapshot), context=context)
+        # An empty string is how a template says "not given".
+        return plan_train(pipeline, reference(self.snapshot), context=context, base=str(self.base or "") or None)
 
 
 def _pool(pipeline: PipelineLike) -> dict[str, Any]:

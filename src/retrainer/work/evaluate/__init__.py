@@ -1,194 +1,156 @@
-"""The evaluate step: challenger and champion bundles on the same frozen rows, through the client's own predictor."""
+"""The evaluate step: challenger, champion and baseline on the same frozen rows, the bundles through the client's own
+predictor.
+
+``champion.py`` fetches the model that is live, ``held_out.py`` chooses the rows, ``scoring.py`` asks, ``costs.py``
+measures time and memory, ``baseline.py`` fits the simple model, ``evidence.py`` writes what was found, ``plots.py``
+draws.
+"""
 
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from retrainer.errors import DataError, NotFoundError, ResourceError, RetrainerError, StorageError
-from retrainer.gate.metrics import METRICS
+from retrainer.errors import RetrainerError
+from retrainer.gate.drift import measure_drift
+from retrainer.gate.evidence import BASELINE, CHAMPION
 from retrainer.gate.records import (
-    ChampionEvidence,
-    ChampionState,
+    DriftMeasure,
     EvaluationRecord,
-    Latency,
     ModelEvidence,
     ParityEvidence,
-    PredictionsFile,
+    Selection,
 )
 from retrainer.parity import ParityReport
-from retrainer.records import sha256_file
-from retrainer.serve.predictor import Predictor
+from retrainer.profile import PROFILE, TrainingProfile
 from retrainer.steps import StepRequest
-from retrainer.store import Store
 from retrainer.store.bundle import BundleInfo
 from retrainer.training import TrainingRecord
 from retrainer.work.evaluate import plots
-from retrainer.work.evaluate.rows import HeldOutRows, read_test_rows, without_trained_on, write_predictions
-from retrainer.work.evaluate.scoring import Answers, latencies, score
+from retrainer.work.evaluate.baseline import fit_baseline
+from retrainer.work.evaluate.champion import Champion, fetch_champion
+from retrainer.work.evaluate.costs import measure_costs
+from retrainer.work.evaluate.evidence import champion_evidence, model_evidence
+from retrainer.work.evaluate.held_out import held_out_rows
+from retrainer.work.evaluate.rows import TRAIN_ROWS, HeldOutRows
+from retrainer.work.evaluate.scoring import Answers, score
+from retrainer.work.profile import profile_of, shared_rows
 from retrainer.work.reporter import Reporter
 
-CHAMPION = "champion"
-
-
-@dataclass(frozen=True, slots=True)
-class Champion:
-    """The model that is live, fetched and verified; or why it cannot be compared."""
-
-    state: ChampionState
-    error: str | None = None
-    version: str = ""
-    folder: Path | None = None
-    info: BundleInfo | None = None
+CHAMPION_PRECISION = "fp32"
+# In every receipt, whether or not the pipeline asks: accuracy says nothing of whether scores can be believed.
+ALWAYS_MEASURED = ("ece",)
 
 
 def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: Reporter) -> dict[str, Any]:
     """Fill ``folder`` with ``evaluation.json``, ``predictions/`` and the plots."""
     bundle = inputs["export"] / "bundle"
     info = _read(BundleInfo, bundle / "bundle.json")
-    rows, _ = without_trained_on(read_test_rows(inputs["ingest"] / "test.parquet"), bundle)
     with tempfile.TemporaryDirectory(prefix="retrainer-champion-") as scratch:
-        champion = _fetch_champion(request, Path(scratch) / "bundle", info, reporter)
-        excluded = 0
-        if champion.folder is not None:
-            rows, excluded = without_trained_on(rows, champion.folder)
-            if excluded:
-                reporter.log(f"{excluded:,} test rows left out: the champion was trained on them", level="warning")
-        if not len(rows):
-            raise DataError(
-                "no test row is left that neither model was trained on",
-                where=f"{request.pipeline.name}: dataset.test",
-                hint="add fresh test rows",
-            )
-        answers = {
-            precision: score(bundle, precision, rows, info.labels, reporter, name=f"challenger {precision}")
-            for precision in info.precisions
-        }
+        champion = fetch_champion(request, Path(scratch) / "bundle", info, reporter)
+        rows, leakage = held_out_rows(request, inputs["ingest"], bundle, champion.folder, reporter)
         models = {precision: (bundle, precision) for precision in info.precisions}
-        champion_precision = "fp32"
         if champion.folder is not None:
-            answers[CHAMPION] = score(
-                champion.folder,
-                champion_precision,
-                rows,
-                info.labels,
-                reporter,
-                name=f"champion {champion.version}",
-            )
-            models[CHAMPION] = (champion.folder, champion_precision)
-        times = latencies(models, rows.texts)
+            models[CHAMPION] = (champion.folder, CHAMPION_PRECISION)
+        answers = {
+            name: score(*model, rows, info.labels, reporter, name=_spoken(name, champion))
+            for name, model in models.items()
+        }
+        threads = request.pipeline.gate.budgets.threads
+        costs = measure_costs(
+            models,
+            rows.texts,
+            threads=threads,
+            on_progress=lambda done, total: reporter.progress("measuring costs", done=done, total=total, unit="text"),
+        )
         names = _metric_names(request)
         evidence = {
-            name: _evidence(name, answers[name], rows, names, times[name], models[name], folder) for name in models
+            name: model_evidence(name, answers[name], rows, names, folder, model=models[name], costs=costs[name])
+            for name in models
         }
+        baseline, baseline_error = _baseline(inputs["ingest"], rows, info.labels, names, folder, reporter)
+        drift, drift_error = _drift(inputs["ingest"] / "train.parquet", bundle, champion, info.labels)
     record = EvaluationRecord(
         model=request.pipeline.name,
         task=request.pipeline.task,
         labels=info.labels,
         digests={**request.inputs, "evaluate": request.digest},
         rows=len(rows),
-        excluded_rows=excluded,
+        excluded_rows=leakage.champion_exact + leakage.champion_near,
         challenger={name: item for name, item in evidence.items() if name != CHAMPION},
         champion_state=champion.state,
-        champion=_champion_evidence(evidence.get(CHAMPION), champion, champion_precision),
+        champion=champion_evidence(evidence.get(CHAMPION), champion, CHAMPION_PRECISION),
         champion_error=champion.error,
         challenger_withdrawn=bool(request.identity["withdrawn"]),
         parity=_parity(inputs["export"] / "parity.json"),
+        threads=threads,
+        leakage=leakage,
+        patterns=request.pipeline.gate.slices.patterns if request.pipeline.gate.slices else (),
+        baseline=baseline,
+        baseline_error=baseline_error,
+        drift=drift,
+        drift_error=drift_error,
+        selection=_read(Selection, inputs["select"] / "selection.json") if "select" in inputs else None,
     )
     (folder / "evaluation.json").write_text(record.to_pretty_json())
-    _draw(answers["fp32"], rows, info.labels, _read(TrainingRecord, inputs["train"] / "training.json"), folder)
-    return {
-        "unchanged": False,
-        "rows": len(rows),
-        "metrics": evidence["fp32"].metrics,
-        "champion_state": champion.state,
-        "champion_version": champion.version or None,
-        "champion_metrics": evidence[CHAMPION].metrics if CHAMPION in evidence else None,
-        "latency_ms": evidence["fp32"].latency_ms.model_dump() if evidence["fp32"].latency_ms else None,
-    }
+    training = _read(TrainingRecord, inputs["train"] / "training.json")
+    _draw(answers["fp32"], evidence["fp32"].temperature, rows, info.labels, training, folder)
+    return _summary(record, evidence)
 
 
 def _read(kind: Any, path: Path) -> Any:
     return kind.from_json(path.read_bytes(), where=str(path))
 
 
+def _spoken(name: str, champion: Champion) -> str:
+    return f"champion {champion.version}" if name == CHAMPION else f"challenger {name}"
+
+
 def _metric_names(request: StepRequest) -> list[str]:
-    """What the pipeline reports and what its gate needs, in that order."""
-    return list(dict.fromkeys([*request.identity["metrics"], *request.identity["gate_metrics"]]))
+    """What the pipeline reports, what its gate needs, and what is always measured, in that order."""
+    return list(dict.fromkeys([*request.identity["metrics"], *request.identity["gate_metrics"], *ALWAYS_MEASURED]))
 
 
-def _fetch_champion(request: StepRequest, folder: Path, info: BundleInfo, reporter: Reporter) -> Champion:
-    """The champion that the request was planned against, verified file by file.
-
-    Any fault in it makes it "unreadable", which the gate refuses to promote over: a fault must never look like
-    "there is no champion". That the store cannot be reached is an error of this step instead.
-    """
-    version = request.identity["champion"]
-    state: ChampionState = request.identity["champion_state"]
-    if version is None:
-        return Champion(state=state, error=request.extra.get("champion_error") or None)
-    model = Store.open(request.pipeline.publish.store).model(request.pipeline.name)
-    try:
-        folder.mkdir()
-        manifest = model.manifest(version)
-        wanted = [name for name in manifest.files if not name.startswith("checkpoint/")]
-        model.fetch(version, folder, wanted)
-        champion = Predictor(folder)
-        if champion.info.task != info.task:
-            return Champion(state="unreadable", error=f"it answers another task: {champion.info.task}", version=version)
-    except NotFoundError as error:
-        return Champion(state="unreadable", error=str(error), version=version)
-    except (StorageError, ResourceError):
-        raise
-    except RetrainerError as error:
-        reporter.log(f"the champion cannot be read: {error}", level="warning")
-        return Champion(state="unreadable", error=str(error), version=version)
-    return Champion(state="present", version=version, folder=folder, info=champion.info)
-
-
-def _evidence(
-    name: str,
-    answers: Answers,
+def _baseline(
+    snapshot: Path,
     rows: HeldOutRows,
+    labels: tuple[str, ...],
     metrics: list[str],
-    times: list[float],
-    model: tuple[Path, str],
     folder: Path,
-) -> ModelEvidence:
-    path = folder / "predictions" / (f"{name}.parquet" if name == CHAMPION else f"challenger_{name}.parquet")
-    write_predictions(path, rows, answers.predictions, answers.scores)
-    p50, p95 = np.percentile(times, [50, 95])
-    return ModelEvidence(
-        metrics={metric: _metric(metric, rows, answers) for metric in metrics},
-        latency_ms=Latency(p50=float(p50), p95=float(p95)),
-        rows_per_second=answers.rows_per_second,
-        size_mb=_size_mb(*model),
-        predictions=PredictionsFile(file=path.relative_to(folder).as_posix(), sha256=sha256_file(path)),
-    )
+    reporter: Reporter,
+) -> tuple[ModelEvidence | None, str | None]:
+    """The simple model on the same rows, or why it could not be fitted: the gate says whether that matters."""
+    try:
+        fitted = fit_baseline(snapshot / "train.parquet", labels)
+        answers = Answers(*fitted.answers(rows.texts))
+    except RetrainerError as error:
+        reporter.log(f"no baseline: {error}", level="warning")
+        return None, str(error)
+    return model_evidence(BASELINE, answers, rows, metrics, folder), None
 
 
-def _metric(name: str, rows: HeldOutRows, answers: Answers) -> float | None:
-    value = float(METRICS[name].compute(rows.labels, answers.scores, answers.predictions))
-    return value if np.isfinite(value) else None
-
-
-def _size_mb(bundle: Path, precision: str) -> float:
-    """What a client of that precision downloads: its graph and everything that is not a graph."""
-    graph = _read(BundleInfo, bundle / "bundle.json").precisions[precision].file
-    files = [path for path in bundle.rglob("*") if path.is_file()]
-    needed = [p for p in files if p.parent.name != "onnx" or p.relative_to(bundle).as_posix().startswith(graph)]
-    return sum(path.stat().st_size for path in needed) / 1e6
-
-
-def _champion_evidence(evidence: ModelEvidence | None, champion: Champion, precision: str) -> ChampionEvidence | None:
-    if evidence is None or champion.info is None:
-        return None
-    return ChampionEvidence(
-        **evidence.model_dump(), version=champion.version, labels=champion.info.labels, precision=precision
+def _drift(
+    train: Path, bundle: Path, champion: Champion, labels: tuple[str, ...]
+) -> tuple[tuple[DriftMeasure, ...] | None, str | None]:
+    """How far the training rows moved from the champion's, by the profiles in both bundles; or why that is unknown."""
+    if champion.folder is None:
+        return None, None
+    path = champion.folder / PROFILE
+    if not path.is_file():
+        return None, "the champion was published without a profile of its training rows"
+    # Rows in both make the two alike, which a test must know.
+    shared = shared_rows(train, champion.folder / TRAIN_ROWS)
+    return (
+        measure_drift(
+            _read(TrainingProfile, path),
+            _read(TrainingProfile, bundle / PROFILE),
+            profile_of(train, labels, shared) if shared else None,
+        ),
+        None,
     )
 
 
@@ -204,9 +166,35 @@ def _parity(path: Path) -> dict[str, ParityEvidence]:
     }
 
 
-def _draw(answers: Answers, rows: HeldOutRows, labels: tuple[str, ...], training: TrainingRecord, folder: Path) -> None:
+def _draw(
+    answers: Answers,
+    temperature: float,
+    rows: HeldOutRows,
+    labels: tuple[str, ...],
+    training: TrainingRecord,
+    folder: Path,
+) -> None:
     size = len(labels)
     counts = np.bincount(rows.labels * size + answers.predictions, minlength=size * size).reshape(size, size)
     plots.confusion_matrix(counts, labels, folder / "confusion_matrix.png")
     plots.training_curve(training.curve, training.best_step, folder / "training_curve.png")
-    plots.reliability(answers.scores.max(axis=1), answers.predictions == rows.labels, folder / "reliability.png")
+    confidence = answers.scores.max(axis=1)
+    before = None if temperature == 1.0 else plots.uncalibrated(answers.scores, temperature).max(axis=1)
+    plots.reliability(confidence, answers.predictions == rows.labels, folder / "reliability.png", before=before)
+
+
+def _summary(record: EvaluationRecord, evidence: Mapping[str, ModelEvidence]) -> dict[str, Any]:
+    """What of an evaluation travels with the reference to it."""
+    challenger, champion = evidence["fp32"], record.champion
+    return {
+        "unchanged": False,
+        "rows": record.rows,
+        "metrics": challenger.metrics,
+        "champion_state": record.champion_state,
+        "champion_version": champion.version if champion else None,
+        "champion_metrics": champion.metrics if champion else None,
+        "baseline_metrics": record.baseline.metrics if record.baseline else None,
+        "latency_ms": challenger.latency_ms.model_dump() if challenger.latency_ms else None,
+        "rows_per_second": challenger.rows_per_second,
+        "peak_memory_mb": challenger.peak_memory_mb,
+    }

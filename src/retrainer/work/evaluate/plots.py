@@ -82,28 +82,57 @@ def _line(axes: Axes, points: list[tuple[int, float]], label: str, colour: str |
         axes.plot(steps, values, marker=marker, markersize=4, linewidth=1.5, color=colour, label=label)
 
 
-def reliability(confidence: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_], path: Path) -> None:
+def uncalibrated(scores: npt.NDArray[np.float64], temperature: float) -> npt.NDArray[np.float64]:
+    """The probabilities that the same logits give without their temperature: powers of those they give with it."""
+    with np.errstate(divide="ignore"):
+        logits = np.log(scores) * temperature
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities: npt.NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
+    return probabilities
+
+
+def reliability(
+    confidence: npt.NDArray[np.float64],
+    correct: npt.NDArray[np.bool_],
+    path: Path,
+    *,
+    before: npt.NDArray[np.float64] | None = None,
+) -> None:
     """Draw how often predictions of each confidence are right.
 
     :param confidence: probability of the predicted label of each row.
     :param correct: whether that label is the true one.
+    :param before: the same probabilities without the temperature, where there is one.
     """
-    bins = np.clip((confidence * RELIABILITY_BINS).astype(int), 0, RELIABILITY_BINS - 1)
-    counts = np.bincount(bins, minlength=RELIABILITY_BINS)
-    filled = counts > 0
-    right = np.bincount(bins, weights=correct, minlength=RELIABILITY_BINS)[filled] / counts[filled]
-    said = np.bincount(bins, weights=confidence, minlength=RELIABILITY_BINS)[filled] / counts[filled]
     with plt.rc_context(_STYLE):
         figure, (curve, histogram) = plt.subplots(
             2, 1, figsize=(4.2, 4.8), sharex=True, height_ratios=(3, 1), layout="constrained"
         )
         curve.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
-        curve.plot(said, right, marker="o", color=BLUE)
+        if before is not None:
+            said, right, _ = _binned(before, correct)
+            curve.plot(said, right, marker="o", color=GREY, markersize=4, label="before calibration")
+        said, right, counts = _binned(confidence, correct)
+        curve.plot(said, right, marker="o", color=BLUE, label="calibrated")
+        if before is not None:
+            curve.legend(frameon=False, fontsize=8)
         curve.set(ylabel="share that is right", title="reliability", xlim=(0, 1), ylim=(0, 1.02))
         centres = (np.arange(RELIABILITY_BINS) + 0.5) / RELIABILITY_BINS
         histogram.bar(centres, counts, width=0.9 / RELIABILITY_BINS, color=BLUE)
         histogram.set(xlabel="confidence", ylabel="rows")
         _save(figure, path)
+
+
+def _binned(
+    confidence: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Mean confidence and share of right ones in each filled bin, and the rows of every bin."""
+    bins = np.clip((confidence * RELIABILITY_BINS).astype(int), 0, RELIABILITY_BINS - 1)
+    counts = np.bincount(bins, minlength=RELIABILITY_BINS)
+    filled = counts > 0
+    right = np.bincount(bins, weights=correct, minlength=RELIABILITY_BINS)[filled] / counts[filled]
+    said = np.bincount(bins, weights=confidence, minlength=RELIABILITY_BINS)[filled] / counts[filled]
+    return said, right, counts
 
 
 def _save(figure: plt.Figure, path: Path) -> None:

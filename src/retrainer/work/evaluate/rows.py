@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +20,7 @@ class HeldOutRows:
     """Test rows of a snapshot.
 
     :param labels: index of the true label of each row.
-    :param columns: what groups rows into slices: ``characters`` and ``slice_<name>``.
+    :param columns: what groups rows into slices: ``characters``, ``slice_<name>`` and ``pattern_<position>``.
     """
 
     row_ids: tuple[str, ...]
@@ -29,9 +31,22 @@ class HeldOutRows:
     def __len__(self) -> int:
         return len(self.row_ids)
 
+    def where(self, keep: npt.NDArray[np.bool_]) -> HeldOutRows:
+        """The rows to keep, in their order."""
+        indices = np.flatnonzero(keep)
+        return HeldOutRows(
+            row_ids=tuple(self.row_ids[i] for i in indices),
+            texts=tuple(self.texts[i] for i in indices),
+            labels=self.labels[keep],
+            columns={name: column.filter(pa.array(keep)) for name, column in self.columns.items()},
+        )
 
-def read_test_rows(split: Path) -> HeldOutRows:
-    """Read a split of a snapshot."""
+
+def read_rows(split: Path, patterns: Sequence[str] = ()) -> HeldOutRows:
+    """Read a split of a snapshot.
+
+    :param patterns: regular expressions that the texts are searched for; either text of a pair.
+    """
     table = pq.read_table(split)
     first = table.column("text").to_pylist()
     second = table.column("text_pair").to_pylist() if "text_pair" in table.column_names else None
@@ -45,26 +60,23 @@ def read_test_rows(split: Path) -> HeldOutRows:
         columns={
             "characters": pa.array(characters, pa.int64()),
             **{name: table.column(name).combine_chunks() for name in slices},
+            **{f"pattern_{position}": _found(pattern, texts) for position, pattern in enumerate(patterns)},
         },
     )
 
 
-def without_trained_on(rows: HeldOutRows, bundle: Path) -> tuple[HeldOutRows, int]:
-    """Drop the rows that the model of a bundle was trained on: it may have learnt them by heart.
+def _found(pattern: str, texts: Sequence[str | tuple[str, str]]) -> pa.Array:
+    search = re.compile(pattern).search
+    found = [any(search(part) for part in ((text,) if isinstance(text, str) else text)) for text in texts]
+    return pa.array(found, pa.bool_())
 
-    :return: the other rows, and how many were dropped.
-    """
+
+def trained_on(rows: HeldOutRows, bundle: Path) -> npt.NDArray[np.bool_]:
+    """Which rows the model of a bundle was trained on, ``[rows]``: it may have learnt them by heart."""
     trained = np.fromfile(bundle / TRAIN_ROWS, dtype=">u8")
     ids = np.array([int(row_id, 16) for row_id in rows.row_ids], dtype=np.uint64)
-    keep = ~np.isin(ids, trained.astype(np.uint64))
-    indices = np.flatnonzero(keep)
-    kept = HeldOutRows(
-        row_ids=tuple(rows.row_ids[i] for i in indices),
-        texts=tuple(rows.texts[i] for i in indices),
-        labels=rows.labels[keep],
-        columns={name: column.filter(pa.array(keep)) for name, column in rows.columns.items()},
-    )
-    return kept, len(rows) - len(kept)
+    known: npt.NDArray[np.bool_] = np.isin(ids, trained.astype(np.uint64))
+    return known
 
 
 def write_predictions(

@@ -1,4 +1,8 @@
-"""The export step: a checkpoint to the bundle that would be served, checked against the checkpoint."""
+"""The export step: a checkpoint to the bundle that would be served, checked against the checkpoint.
+
+Beside graphs, tokenizer and golden rows the bundle tells about the rows the model was trained on, without their texts:
+so that it is never judged by them later, and that drift can be measured when they are gone.
+"""
 
 from __future__ import annotations
 
@@ -7,32 +11,40 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from retrainer.calibration import CalibrationReport
+from retrainer.profile import PROFILE
 from retrainer.snapshot import SnapshotStatistics, split_file
 from retrainer.steps import StepRequest
 from retrainer.work.export.bundle import GRAPHS, export_bundle
+from retrainer.work.export.calibrate import calibrate
 from retrainer.work.export.graph import graph_bytes
-from retrainer.work.export.sample import read_rows
+from retrainer.work.export.sample import Row, read_rows
+from retrainer.work.near import NEAR_ROWS
+from retrainer.work.near.index import write_index
+from retrainer.work.profile import profile_of
 from retrainer.work.reporter import Reporter
 
 BUNDLE_FOLDER = "bundle"
 PARITY = "parity.json"
+CALIBRATION = "calibration.json"
 
 
 def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: Reporter) -> dict[str, Any]:
-    """Fill ``folder`` with ``bundle/`` and ``parity.json``.
+    """Fill ``folder`` with ``bundle/``, ``parity.json`` and, where a temperature is asked for, ``calibration.json``.
 
     :raises ExportError: the graph does not compute what the checkpoint computes.
     """
     snapshot = inputs["ingest"]
     pipeline = request.pipeline
     labels = SnapshotStatistics.load(snapshot).labels
-    # Without a validation split the rows it was trained on serve: it is the graph that is tested, not the model.
-    rows = read_rows(split_file(snapshot, "validation")) or read_rows(split_file(snapshot, "train"))
-    trained_on = pq.read_table(split_file(snapshot, "train"), columns=["row_id"]).column("row_id").to_pylist()
+    validation = read_rows(split_file(snapshot, "validation"))
+    train = split_file(snapshot, "train")
+    trained_on = pq.read_table(train, columns=["row_id"]).column("row_id").to_pylist()
     bundle = folder / BUNDLE_FOLDER
     report = export_bundle(
         inputs["train"] / "checkpoint",
-        rows,
+        # Without a validation split the rows it was trained on serve: it is the graph that is tested, not the model.
+        validation or read_rows(train),
         bundle,
         task=pipeline.task,
         labels=labels,
@@ -47,6 +59,10 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
             f"{precision}: logits within {difference:.1e} of the checkpoint on {report.rows} rows, "
             f"labels agree on {report.label_agreement[precision]:.2%}"
         )
+    calibration = None
+    if pipeline.export.calibration == "temperature":
+        calibration = _calibrate(bundle, validation, folder, reporter)
+    _describe_training_rows(train, labels, bundle, len(trained_on), reporter)
     return {
         "precisions": sorted(report.max_difference),
         "max_difference": report.max_difference,
@@ -55,4 +71,33 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         "longest_tokens": report.longest_tokens,
         "exporter": report.exporter,
         "size_mb": {name: round(graph_bytes(bundle / GRAPHS[name]) / 1e6, 2) for name in sorted(report.max_difference)},
+        "temperatures": {name: graph.temperature for name, graph in calibration.graphs.items()} if calibration else {},
     }
+
+
+def _calibrate(bundle: Path, validation: list[Row], folder: Path, reporter: Reporter) -> CalibrationReport:
+    """Fit the temperatures, say what they changed, and keep the report."""
+    reporter.log("fitting temperatures on the validation rows")
+    calibration = calibrate(bundle, validation)
+    for precision, graph in calibration.graphs.items():
+        if graph.why_not_fitted is not None:
+            reporter.log(f"{precision}: no temperature, {graph.why_not_fitted}", level="warning")
+        else:
+            reporter.log(
+                f"{precision}: temperature {graph.temperature:g}; on {calibration.rows} validation rows the expected "
+                f"calibration error goes from {graph.ece:.4f} to {graph.ece_after:.4f}, "
+                f"log loss from {graph.log_loss:.4f} to {graph.log_loss_after:.4f}"
+            )
+    (folder / CALIBRATION).write_text(calibration.to_pretty_json())
+    return calibration
+
+
+def _describe_training_rows(train: Path, labels: tuple[str, ...], bundle: Path, rows: int, reporter: Reporter) -> None:
+    """What the next challenger is compared with: a profile for drift, and an index for near duplicates."""
+    (bundle / PROFILE).write_bytes(profile_of(train, labels).to_json())
+    write_index(
+        train,
+        labels,
+        bundle / NEAR_ROWS,
+        lambda done: reporter.progress("indexing the training rows", done=done, total=rows, unit="row"),
+    )

@@ -13,6 +13,7 @@ from retrainer.errors import ExportError
 from retrainer.parity import ParityReport
 from retrainer.serve.golden import GOLDEN, agreement, read_golden
 from retrainer.serve.predictor import BUNDLE, TOKENIZER, Predictor, load_tokenizer
+from retrainer.serve.processor import cpu_features
 from retrainer.serve.texts import Text
 from retrainer.store.bundle import BundleInfo, GoldenRow, PrecisionEntry
 from retrainer.work.export import parity
@@ -70,7 +71,11 @@ def export_bundle(
         pad_token_type_id=checkpoint.tokenizer.pad_token_type_id,
         padding_side=checkpoint.tokenizer.padding_side,
         precisions={
-            name: PrecisionEntry(file=GRAPHS[name], weight_types=weight_types(folder / GRAPHS[name]))
+            name: PrecisionEntry(
+                file=GRAPHS[name],
+                weight_types=weight_types(folder / GRAPHS[name]),
+                cpu_features=cpu_features() if name == "int8" else None,
+            )
             for name in sorted(precisions)
         },
         tie_margin=TIE_MARGIN,

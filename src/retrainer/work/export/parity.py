@@ -11,11 +11,15 @@ import numpy.typing as npt
 
 from retrainer.errors import ExportError
 from retrainer.parity import ParityReport
-from retrainer.serve.predictor import BUNDLE, Predictor, load_info
+from retrainer.serve.golden import lead
+from retrainer.serve.predictor import BUNDLE, Predictor, load_info, softmax
 from retrainer.work.export.checkpoint import check_labels
 from retrainer.work.export.sample import Row, Sample
 
 TOLERANCE = 1e-4
+# Logits that are off by up to the tolerance can change the order of two labels only where their probabilities are
+# closer than half of it. This leaves room for the last digits and is still no difference that a user would see.
+TIE_MARGIN = 1e-3
 ROWS = 256
 BATCH_SIZES = (1, 32)
 CONFIG = "config.json"
@@ -29,12 +33,16 @@ def check_bundle(
     labels: tuple[str, ...],
     exporter: str,
     tolerance: float = TOLERANCE,
+    tie_margin: float = TIE_MARGIN,
 ) -> ParityReport:
     """Score every graph of a bundle on the sample and compare with the checkpoint's logits.
 
     :param reference: of the checkpoint, ``[rows, labels]``.
     :param labels: what the logits should mean, in order.
-    :raises ExportError: fp32 differs by more than the tolerance, or the labels are not those; names the row.
+    :param tolerance: largest difference of a logit that is accepted of fp32.
+    :param tie_margin: where the two best probabilities of the reference are closer, fp32 may choose the other label.
+    :raises ExportError: fp32 differs by more than the tolerance, or gives a row another label, or the labels are not
+        those; names the row.
     :raises IntegrityError: a graph cannot be run.
     """
     if not sample.rows:
@@ -49,6 +57,7 @@ def check_bundle(
     info = load_info(bundle)
     check_labels(info.labels, labels, where=str(bundle / BUNDLE))
     check_labels(configured_labels(bundle / CONFIG), labels, where=str(bundle / CONFIG))
+    decided = lead(softmax(reference)) >= tie_margin
     differences: dict[str, float] = {}
     agreement: dict[str, float] = {}
     for precision in sorted(info.precisions):
@@ -60,8 +69,11 @@ def check_bundle(
             # int8 is measured and judged by its predictions; but a number it must be.
             allowed = tolerance if precision == "fp32" else np.inf
             _refuse_worst(difference, allowed, sample, f"{precision}, batch {batch_size}", bundle)
+            changed = logits.argmax(axis=1) != reference.argmax(axis=1)
+            if precision == "fp32":
+                _refuse_other_label(changed & decided, sample, logits, reference, info.labels, bundle)
             worst = max(worst, float(difference.max()))
-            agreeing = min(agreeing, float((logits.argmax(axis=1) == reference.argmax(axis=1)).mean()))
+            agreeing = min(agreeing, float(1 - changed.mean()))
         differences[precision], agreement[precision] = worst, agreeing
     return ParityReport(
         exporter=exporter,
@@ -70,6 +82,8 @@ def check_bundle(
         truncated_rows=sum(tokens > info.max_length for tokens in sample.tokens),
         batch_sizes=BATCH_SIZES,
         tolerance=tolerance,
+        tie_margin=tie_margin,
+        ties=int((~decided).sum()),
         max_difference=differences,
         label_agreement=agreement,
     )
@@ -87,6 +101,26 @@ def _refuse_worst(
         f"the exported graph does not compute what the checkpoint computes: at row {name_of(sample.rows[index])}, "
         f"{sample.tokens[index]} tokens, logits differ by {difference[index]:.3g} ({setting}; allowed {allowed:g}); "
         f"{int(bad.sum())} of {len(sample.rows)} rows are off",
+        where=str(bundle),
+        hint="this exporter does not fit the model; nothing was published, the champion still serves",
+    )
+
+
+def _refuse_other_label(
+    changed: npt.NDArray[np.bool_],
+    sample: Sample,
+    logits: npt.NDArray[np.float32],
+    reference: npt.NDArray[np.float32],
+    labels: tuple[str, ...],
+    bundle: Path,
+) -> None:
+    if not changed.any():
+        return
+    index = int(changed.argmax())
+    raise ExportError(
+        f"the exported graph gives other labels than the checkpoint: row {name_of(sample.rows[index])} becomes "
+        f"'{labels[int(logits[index].argmax())]}', and '{labels[int(reference[index].argmax())]}' in the checkpoint; "
+        f"{int(changed.sum())} of {len(sample.rows)} rows change",
         where=str(bundle),
         hint="this exporter does not fit the model; nothing was published, the champion still serves",
     )

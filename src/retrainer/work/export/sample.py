@@ -22,10 +22,12 @@ class Row:
     """A row of a snapshot's split.
 
     :param row_id: 16 hex digits; names the row in errors.
+    :param label: index of its label; ``None`` for a row that was made up.
     """
 
     row_id: str
     text: Text
+    label: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +50,11 @@ def read_rows(split: Path) -> list[Row]:
     """All rows of a split."""
     table = pq.read_table(split)
     ids, first = table.column("row_id").to_pylist(), table.column("text").to_pylist()
+    labels = table.column("label").to_pylist()
     if "text_pair" not in table.column_names:
-        return [Row(row_id, text) for row_id, text in zip(ids, first, strict=True)]
+        return [Row(*row) for row in zip(ids, first, labels, strict=True)]
     second = table.column("text_pair").to_pylist()
-    return [Row(row_id, (one, two)) for row_id, one, two in zip(ids, first, second, strict=True)]
+    return [Row(row_id, (one, two), label) for row_id, one, two, label in zip(ids, first, second, labels, strict=True)]
 
 
 def choose(rows: Sequence[Row], tokenizer: Any, *, max_length: int, count: int) -> Sample:

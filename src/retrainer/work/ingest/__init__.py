@@ -1,7 +1,8 @@
 """The ingest step: labelled text of any source becomes a snapshot of deduplicated, fixed splits.
 
 ``pools.py`` reads the files, ``labels.py`` makes labels indices, ``checks.py`` sets aside what cannot be used,
-``carve.py`` chooses validation and test rows, ``output.py`` writes. What a snapshot holds stands in
+``carve.py`` chooses validation and test rows, ``leakage.py`` what of one split stands in another,
+``output.py`` writes. What a snapshot holds stands in
 ``retrainer.snapshot``.
 """
 
@@ -16,7 +17,7 @@ from retrainer.errors import DataError
 from retrainer.snapshot import SPLITS, SnapshotStatistics, SplitName
 from retrainer.sources import fingerprint
 from retrainer.spec.model import Pipeline
-from retrainer.work.ingest import checks
+from retrainer.work.ingest import checks, leakage
 from retrainer.work.ingest.carve import TEST, TRAIN, VALIDATION, carve
 from retrainer.work.ingest.labels import index_labels
 from retrainer.work.ingest.output import (
@@ -77,9 +78,9 @@ def ingest(pipeline: Pipeline, folder: Path, reporter: Reporter) -> SnapshotStat
     for pool in pools.values():
         checks.set_missing_aside(pool, dataset.checks.max_null_fraction)
         conflicts += checks.set_duplicates_aside(pool)
-    leakage = checks.set_leakage_aside(pools, dataset.checks)
+    exact = leakage.set_exact_aside(pools, dataset.checks)
 
-    selection = _select(pipeline, pools)
+    selection, near = leakage.set_near_aside(_select(pipeline, pools), dataset.checks, reporter)
     counts = {split: np.bincount(pool.label[rows], minlength=len(labels)) for split, (pool, rows) in selection.items()}
     checks.check_enough(counts, labels, pools["train"], dataset.checks)
 
@@ -90,7 +91,8 @@ def ingest(pipeline: Pipeline, folder: Path, reporter: Reporter) -> SnapshotStat
         source_rows=sum(len(pool) for pool in everything),
         duplicates=sum(pool.repeated for pool in everything),
         conflicts=conflicts,
-        leakage=leakage,
+        leakage=exact,
+        near_leakage=near,
         quarantined=write_quarantine(everything, folder),
         sources=describe_sources(everything),
     )

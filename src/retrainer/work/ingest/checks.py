@@ -8,15 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from retrainer.errors import DataError
-from retrainer.snapshot import QuarantineReason, SplitName
+from retrainer.snapshot import SplitName
 from retrainer.spec.model import Checks
 from retrainer.spec.problems import listed
-from retrainer.work.ingest.duplicates import find_duplicates, stands_in
+from retrainer.work.ingest.duplicates import find_duplicates
 from retrainer.work.ingest.labels import NO_LABEL
 from retrainer.work.ingest.pools import Pool
-
-_REASON: Mapping[SplitName, QuarantineReason] = {"test": "also_in_test", "validation": "also_in_validation"}
-_SHOWN = 3
 
 
 def set_missing_aside(pool: Pool, most: float) -> None:
@@ -55,46 +52,6 @@ def set_duplicates_aside(pool: Pool) -> int:
     return found.conflicts
 
 
-def set_leakage_aside(pools: Mapping[SplitName, Pool], checks: Checks) -> dict[str, int]:
-    """Rows that also stand in a split that judges them leave the other split, never that one.
-
-    What is held out stays as it is: test before validation before train. Only files can leak into each other;
-    carved splits have no text in common.
-
-    :return: ``train_in_test`` and the like to rows taken out.
-    :raises DataError: there are some, and ``on_leakage`` is ``fail``.
-    """
-    leakage: dict[str, int] = {}
-    order: tuple[tuple[SplitName, SplitName], ...] = (
-        ("validation", "test"),
-        ("train", "test"),
-        ("train", "validation"),
-    )
-    for split, held_out in order:
-        if split not in pools or held_out not in pools:
-            continue
-        pool, other = pools[split], pools[held_out]
-        rows = pool.remaining
-        leaked = rows[stands_in(pool.key[rows], other.key[other.remaining])]
-        leakage[f"{split}_in_{held_out}"] = len(leaked)
-        if len(leaked) and checks.on_leakage == "fail":
-            raise _leakage_error(pool, other, leaked)
-        pool.quarantine(leaked, _REASON[held_out])
-    return leakage
-
-
-def _leakage_error(pool: Pool, other: Pool, leaked: npt.NDArray[np.int64]) -> DataError:
-    theirs = other.remaining
-    positions = {int(key): int(row) for key, row in zip(other.key[theirs], theirs, strict=True)}
-    pairs = [f"{pool.place(int(row))} is {other.place(positions[int(pool.key[row])])}" for row in leaked[:_SHOWN]]
-    more = f" and {len(leaked) - _SHOWN:,} more" if len(leaked) > _SHOWN else ""
-    return DataError(
-        f"{len(leaked):,} {pool.split} rows also stand in {other.split}: {'; '.join(pairs)}{more}",
-        where=f"{pool.split} and {other.split}",
-        hint="remove them, or set dataset.checks.on_leakage: remove",
-    )
-
-
 def check_enough(
     counts: Mapping[SplitName, npt.NDArray[np.int64]], labels: Sequence[str], pool: Pool, checks: Checks
 ) -> None:
@@ -112,7 +69,7 @@ def check_enough(
             f"only {rows:,} training rows, dataset.checks.min_rows asks for {checks.min_rows:,} "
             f"({_account(pool, counts)})",
             where=where,
-            hint="add rows, or lower dataset.checks.min_rows",
+            hint=f"add rows, or lower dataset.checks.min_rows{_near_hint(pool)}",
         )
     few = [
         f"'{label}' {count:,}" for label, count in zip(labels, train, strict=True) if count < checks.min_rows_per_label
@@ -122,7 +79,7 @@ def check_enough(
             f"too few training rows of {listed(few[:10])}{' and more' if len(few) > 10 else ''}; "
             f"dataset.checks.min_rows_per_label asks for {checks.min_rows_per_label:,}",
             where=where,
-            hint="add rows of it, or lower dataset.checks.min_rows_per_label",
+            hint=f"add rows of it, or lower dataset.checks.min_rows_per_label{_near_hint(pool)}",
         )
     if not counts["test"].sum():
         raise DataError(
@@ -130,6 +87,13 @@ def check_enough(
             where=where,
             hint="add rows, raise dataset.split.test, or name a test file",
         )
+
+
+def _near_hint(pool: Pool) -> str:
+    """Where the lines are made from templates, near duplicates can be most of them."""
+    near = sum(len(rows) for reason, rows in pool.quarantined.items() if reason.startswith("nearly_in_"))
+    lost = near > len(pool) // 10
+    return "; dataset.checks.near_duplicate_similarity: null keeps rows that are nearly held-out rows" if lost else ""
 
 
 def _account(pool: Pool, counts: Mapping[SplitName, npt.NDArray[np.int64]]) -> str:

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from retrainer.work.near.text import normalise
+
+__all__ = ["normalise", "row_keys"]
+
 BATCH_ROWS = 20_000
 # White space, so that no normalised text holds it: ("a b", "c") and ("a", "b c") stay apart.
 _BETWEEN = "\x1f"
-
-
-def normalise(text: str) -> str:
-    """NFKC, case folded, runs of white space as one space, none at the ends."""
-    if text.isascii():
-        return " ".join(text.lower().split())
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return " ".join(folded.split())
 
 
 def row_keys(texts: Sequence[pa.Array]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.bool_]]:

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +67,30 @@ def _read(file: SourceFile, wanted: Wanted, name: str, folder: Path) -> RawRows:
             raise unreadable(error, file.url) from None
 
 
+class RowTexts(Sequence[str | tuple[str, str]]):
+    """Rows of text columns as Python sees them; only those asked for become Python's.
+
+    :param columns: one or two, without nulls.
+    """
+
+    def __init__(self, columns: Sequence[pa.Array]) -> None:
+        self._columns = columns
+
+    def __len__(self) -> int:
+        return len(self._columns[0])
+
+    @overload
+    def __getitem__(self, at: int) -> str | tuple[str, str]: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[str | tuple[str, str]]: ...
+    def __getitem__(self, at: int | slice) -> str | tuple[str, str] | list[str | tuple[str, str]]:
+        if isinstance(at, slice):
+            values = [column[at].to_pylist() for column in self._columns]
+            return list(zip(*values, strict=True)) if len(values) == 2 else values[0]
+        first, *second = (column[int(at)].as_py() for column in self._columns)
+        return (first, second[0]) if second else first
+
+
 @dataclass
 class Pool:
     """The rows of a source as columns, and what becomes of each.
@@ -109,7 +134,8 @@ class Pool:
         """Take rows out for a reason."""
         if len(rows):
             self.kept[rows] = False
-            self.quarantined[reason] = rows
+            before = self.quarantined.get(reason)
+            self.quarantined[reason] = rows if before is None else np.concatenate([before, rows])
 
     def drop_repeated(self, rows: npt.NDArray[np.int64]) -> None:
         """Take rows out that only repeat another."""
@@ -127,6 +153,10 @@ class Pool:
     def text(self, at: int = 0) -> pa.ChunkedArray:
         """The column of the first or second text."""
         return pa.chunked_array([rows.texts[at] for rows in self.files], pa.large_string())
+
+    def texts(self, rows: npt.NDArray[np.int64]) -> RowTexts:
+        """The text, or the pair of texts, of each of these rows."""
+        return RowTexts([self.text(at).take(rows).combine_chunks() for at in range(len(self.files[0].texts))])
 
     def raw_labels(self) -> pa.ChunkedArray:
         """The label column as it was read."""

@@ -14,6 +14,8 @@ _REASONS = {
     "conflicting_labels": "whose text stands there with another label",
     "also_in_test": "that also stand in the test file",
     "also_in_validation": "that also stand in the validation file",
+    "nearly_in_test": "that are nearly a test row",
+    "nearly_in_validation": "that are nearly a validation row",
 }
 
 
@@ -26,6 +28,7 @@ def summary(statistics: SnapshotStatistics) -> dict[str, Any]:
         "duplicates": statistics.duplicates,
         "conflicts": statistics.conflicts,
         "leakage": dict(statistics.leakage),
+        "near_leakage": dict(statistics.near_leakage),
         "quarantined": dict(statistics.quarantined),
     }
 

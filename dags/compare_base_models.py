@@ -1,0 +1,87 @@
+"""The Airflow DAG ``compare_base_models``: which base model suits the data of a pipeline best? Publishes nothing.
+
+It shows how the operators chain by hand, with dynamic task mapping: how many base models there are is known when the
+run has begun, and each is trained and exported in a mapped task of its own. What was trained here is not trained again
+when the pipeline itself runs with the same base model.
+
+A base model that cannot be trained fails its mapped task and with it the run. Set ``pool_slots`` to the GPUs that a
+training leases: how many a pipeline wants is known too late for Airflow to hand them out.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import DAG, Param, task
+
+from retrainer.airflow import ExportOnnxOperator, FineTuneOperator, IngestDatasetOperator, SelectModelOperator
+from retrainer.airflow.settings import pipelines_folder
+from retrainer.spec import load_pipeline, parse_pipeline, pipeline_files
+
+FOLDER = pipelines_folder(Path(__file__).parent / "pipelines")
+NAMES = [file.name for file in pipeline_files(FOLDER)]
+
+PARAMS = {
+    "pipeline": Param(
+        NAMES[0] if NAMES else None,
+        type=["string", "null"],
+        enum=NAMES or None,
+        title="Pipeline file",
+        description="Whose data, training arguments and metric are used.",
+    ),
+    "base_models": Param(
+        [],
+        type="array",
+        items={"type": "string"},
+        title="Base models",
+        description="Hub ids, folders, s3:// or package:NAME/FOLDER. Those that the pipeline lists, when empty.",
+    ),
+}
+
+with DAG(
+    dag_id="compare_base_models",
+    doc_md=__doc__,
+    schedule=None,
+    params=PARAMS,
+    tags=["retrainer"],
+    default_args={"retries": 1, "retry_delay": timedelta(minutes=1)},
+) as dag:
+
+    @task
+    def read_pipeline(params: dict[str, Any]) -> dict[str, Any]:
+        """The pipeline file with the base models to compare."""
+        pipeline = load_pipeline(FOLDER / params["pipeline"])
+        content = pipeline.model_dump(mode="json")
+        if params["base_models"]:
+            content["model"] |= {"base": params["base_models"], "candidates": [], "revision": None}
+        return parse_pipeline(content, where=pipeline.name).model_dump(mode="json")
+
+    @task
+    def base_models(pipeline: dict[str, Any]) -> list[str]:
+        """What the next tasks are mapped over."""
+        return pipeline["model"]["candidates"] or [pipeline["model"]["base"]]
+
+    @task
+    def show(table: str) -> str:
+        """The comparison, for whoever looks at this task."""
+        logging.getLogger("airflow.task").info("%s", table)
+        return table
+
+    pipeline = read_pipeline()
+    snapshot = IngestDatasetOperator(task_id="ingest", pipeline=pipeline)
+    checkpoints = FineTuneOperator.partial(
+        task_id="train",
+        pipeline=pipeline,
+        snapshot=snapshot.output,
+        pool="gpu_pool",
+        pool_slots=1,
+        map_index_template="{{ task.base_name }}",
+    ).expand(base=base_models(pipeline))
+    bundles = ExportOnnxOperator.partial(
+        task_id="export", pipeline=pipeline, map_index_template="{{ task.base_name }}"
+    ).expand(checkpoint=checkpoints.output)
+    selection = SelectModelOperator(task_id="select", pipeline=pipeline, bundles=bundles.output)
+    show(selection.output["report"])

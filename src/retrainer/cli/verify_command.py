@@ -1,0 +1,192 @@
+"""``retrainer verify``: take a decision again from its evidence, offline, and compare byte for byte."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from retrainer.cli import display
+from retrainer.cli.libraries import require
+from retrainer.cli.store_commands import DEFAULT_CHANNEL, champion, open_model
+
+if TYPE_CHECKING:
+    from retrainer.gate.verify import Difference
+    from retrainer.verification import CheckedReceipt, FoundReceipt
+
+DOES_NOT_HOLD = 4
+# What the gate computes with. No model is loaded, so the rest of the extra is not needed.
+LIBRARIES = ("numpy", "scipy", "sklearn", "pyarrow")
+SHOWN_DIFFERENCES = 12
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("verify")(verify)
+
+
+def verify(
+    receipt: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="RECEIPT",
+            help="receipt.json, or the decide artifact, run folder or version folder that holds it: a path, file:// "
+            "or s3://.",
+            show_default=False,
+        ),
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Instead of RECEIPT: that of a published version.", show_default=False),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With --store: the model.", show_default=False)
+    ] = None,
+    channel: Annotated[str, typer.Option(metavar="NAME", help="With --store: the channel.")] = DEFAULT_CHANNEL,
+    version: Annotated[
+        str | None,
+        typer.Option(
+            metavar="VERSION", help="With --store: a version, instead of what a channel serves.", show_default=False
+        ),
+    ] = None,
+    artifacts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Root of the artifacts that hold the evaluation; that in which the receipt lies unless given.",
+            show_default=False,
+        ),
+    ] = None,
+    evaluation: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER", help="Folder of the evaluate artifact, instead of --artifacts.", show_default=False
+        ),
+    ] = None,
+    decision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIGEST",
+            help="The decision's digest, where you know it from a log or a channel's history.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check a receipt: take its decision again from the per-row predictions, and compare byte for byte.
+
+    Also checked: that the policy is the one that the decision was taken with, and that evaluation and predictions
+    are the files that were recorded. Nothing is trained, no model is loaded, no network is needed but for s3://.
+
+    Exit codes: 0 the receipt holds, 1 it could not be checked, 2 wrong usage, 4 it does not hold.
+    """
+    if (receipt is None) == (store is None):
+        raise typer.BadParameter("give either a receipt, or --store and --model", param_hint="RECEIPT")
+    if (store is None) != (model is None):
+        raise typer.BadParameter("--store and --model belong together", param_hint="--store")
+    if artifacts is not None and evaluation is not None:
+        raise typer.BadParameter("give either --artifacts or --evaluation", param_hint="--artifacts")
+    require("train", only=LIBRARIES)
+    from retrainer.verification import check_receipt, find_receipt
+
+    found = find_receipt(receipt) if receipt is not None else _published(str(store), str(model), channel, version)
+    checked = check_receipt(found, artifacts=artifacts, evaluation=evaluation, decision=decision)
+    if as_json:
+        display.print_json(_as_json(checked))
+    else:
+        _print(checked)
+    if not checked.holds:
+        raise typer.Exit(DOES_NOT_HOLD)
+
+
+def _published(store: str, model: str, channel: str, version: str | None) -> FoundReceipt:
+    from retrainer.verification import published_receipt
+
+    opened = open_model(store, model)
+    return published_receipt(store, model, version=version or champion(opened, channel).version)
+
+
+def _print(checked: CheckedReceipt) -> None:
+    from rich.text import Text
+
+    verification = checked.verification
+    receipt = verification.receipt
+    same = verification.verdict == verification.verdict_recomputed
+    again = "the same again" if same else f"{verification.verdict_recomputed} when taken again"
+    facts = [
+        ("receipt", checked.found.where),
+        ("evidence", checked.evidence),
+        ("decision", _decision(checked)),
+        ("rows", f"{receipt.rows:,}"),
+        *((f"{name} predictions", _predictions(checked, name)) for name in _models(checked)),
+        ("verdict", f"{verification.verdict}, {again}"),
+        *(("not checked", note) for note in checked.notes),
+    ]
+    display.print_facts(facts, title=f"{receipt.model}: the decision taken again")
+    if verification.differences:
+        shown = verification.differences[:SHOWN_DIFFERENCES]
+        rows = [_row(at) for at in shown]
+        display.print_table(("place in the receipt", "in the file", "recomputed"), rows)
+        if len(verification.differences) > len(shown):
+            sys.stdout.write(f"and {len(verification.differences) - len(shown)} more; --json lists all\n")
+    console = display.stdout()
+    for problem in checked.problems:
+        console.print(Text(problem, style="bold red"), soft_wrap=True)
+    if checked.holds:
+        line = f"identical, {verification.size:,} bytes: the receipt holds"
+        console.print(Text(line, style="bold green"), soft_wrap=True)
+    else:
+        console.print(Text("the receipt does not hold", style="bold red"), soft_wrap=True)
+
+
+def _decision(checked: CheckedReceipt) -> str:
+    found = checked.found
+    return f"{found.decision} ({found.said_by})" if found.decision else "in no artifact and no published version"
+
+
+def _models(checked: CheckedReceipt) -> list[str]:
+    return list(dict.fromkeys([*checked.verification.receipt.predictions, *checked.rows]))
+
+
+def _predictions(checked: CheckedReceipt, name: str) -> str:
+    sha256 = checked.verification.recomputed.predictions.get(name)
+    return f"{checked.rows[name]:,} rows, sha256 {sha256}" if sha256 else "not readable"
+
+
+def _row(at: Difference) -> list[str]:
+    return [at.path or "document", _cell(at.in_file), _cell(at.recomputed)]
+
+
+def _cell(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _as_json(checked: CheckedReceipt) -> dict[str, Any]:
+    verification = checked.verification
+    return {
+        "receipt": checked.found.where,
+        "holds": checked.holds,
+        "identical": verification.identical,
+        "bytes": verification.size,
+        "model": verification.receipt.model,
+        "rows": verification.receipt.rows,
+        "verdict": {"receipt": verification.verdict, "recomputed": verification.verdict_recomputed},
+        "decision": checked.found.decision,
+        "evidence": checked.evidence,
+        "predictions": {
+            name: {"rows": checked.rows[name], "sha256": sha256}
+            for name, sha256 in verification.recomputed.predictions.items()
+        },
+        "problems": list(checked.problems),
+        "notes": list(checked.notes),
+        "differences": [_difference(at) for at in verification.differences],
+    }
+
+
+def _difference(at: Difference) -> dict[str, Any]:
+    from retrainer.gate.verify import ABSENT
+
+    said = {"receipt": at.in_file, "recomputed": at.recomputed}
+    return {"path": at.path, **{name: value for name, value in said.items() if value is not ABSENT}}

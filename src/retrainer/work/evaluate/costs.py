@@ -1,0 +1,304 @@
+"""What serving a model costs: time of one text, texts a second in bulk, memory. Each model in a fresh process.
+
+Every process loads one graph through the client with a fixed number of threads (``costs_process.py``), and all of
+them take turns: each text goes to each model before the next text goes to any, and none is always first. So
+whatever else the machine does meanwhile meets all of them alike, and what one leaves in memory or in a cache of its
+process does not count for another. What a process waited for a processor is taken off, and of several rounds the
+fastest counts. Not here: what a cost may be (the gate's budgets).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+
+from retrainer import errors
+from retrainer.errors import DataError, ResourceError, StepError
+from retrainer.gate.records import Latency
+from retrainer.messages import Failed
+from retrainer.serve.texts import Text
+from retrainer.storage.errors import filesystem_errors
+from retrainer.work import costs_process
+from retrainer.work.costs_process import Ask, Reply, Work, parse_reply
+
+# Texts timed one by one, and texts timed in bulk. Fewer where the models are slow, down to the second number.
+SINGLE_TEXTS = (64, 12)
+BULK_TEXTS = (256, 8)
+# Texts of one call in bulk: of like length, so that they fill batches as the client fills them from many more; and
+# few, so that a moment of noise spoils one short call and not the whole round.
+CHUNK_TEXTS = 32
+# Rounds over them. Fewer once the seconds are used up, down to the second number.
+ROUNDS = (5, 3)
+SINGLE_SECONDS = 8.0
+BULK_SECONDS = 4.0
+WARM_UP_TEXTS = 4
+# A process that takes longer hangs. A graph of some gigabytes loads in under a minute from a slow disk; a call in
+# bulk is sized to seconds.
+LOAD_SECONDS = 600.0
+ANSWER_SECONDS = 600.0
+DYING_SECONDS = 5.0
+TAIL_LINES = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What one model costs.
+
+    :param latency: of one text, batch 1: for each text the fastest of the rounds, of these the percentiles over texts
+        from the shortest to the longest. So p95 tells of long texts, and not of what else the machine did.
+    :param rows_per_second: texts a second in calls of many, each call the fastest of the rounds.
+    :param peak_memory_mb: largest resident memory of the process, after the same work for all models; 10^6 bytes.
+    """
+
+    latency: Latency
+    rows_per_second: float
+    peak_memory_mb: float
+
+
+def measure_costs(
+    models: Mapping[str, tuple[Path, str]],
+    texts: Sequence[Text],
+    *,
+    threads: int,
+    on_progress: Callable[[int, int], None],
+) -> dict[str, Costs]:
+    """Measure the models against each other, each in its own process.
+
+    :param models: name to bundle folder and precision.
+    :param texts: what they are asked; of many, some from the shortest to the longest.
+    :param threads: of each model.
+    :param on_progress: is told how many of how many calls are done.
+    :return: the same names.
+    :raises DataError: there is no text.
+    :raises IntegrityError: a bundle cannot be loaded.
+    :raises StepError: a process died, or does not answer.
+    :raises ResourceError: a process cannot be started.
+    """
+    if not len(texts):
+        raise DataError("there is no text to measure the costs of a model with")
+    chosen = spread(texts, BULK_TEXTS[0])
+    with ExitStack() as stack:
+        # All are started before the first is waited for.
+        processes = {
+            name: stack.enter_context(_ModelProcess(name, bundle, precision, chosen, threads))
+            for name, (bundle, precision) in models.items()
+        }
+        for process in processes.values():
+            process.wait_until_loaded()
+        turns = _Turns(processes, on_progress)
+        return turns.measure(len(chosen)) if processes else {}
+
+
+def spread(texts: Sequence[Text], count: int) -> list[Text]:
+    """``count`` texts from the shortest to the longest, so that every length is measured; all where there are fewer."""
+    ordered = sorted(texts, key=lambda text: len(text) if isinstance(text, str) else len(text[0]) + len(text[1]))
+    return [ordered[position] for position in _evenly(len(ordered), count)]
+
+
+def _evenly(size: int, count: int) -> list[int]:
+    """At most ``count`` positions from 0 to the last, evenly."""
+    return [int(position) for position in np.unique(np.linspace(0, size - 1, min(count, size)).round())]
+
+
+class _Turns:
+    """The models by turns, and the clock that bounds how much is asked."""
+
+    def __init__(self, processes: Mapping[str, _ModelProcess], on_progress: Callable[[int, int], None]) -> None:
+        self._processes = processes
+        self._on_progress = on_progress
+        self._done = 0
+        self._total = 0
+
+    def measure(self, size: int) -> dict[str, Costs]:
+        """Ask all there is to ask of ``size`` texts."""
+        seconds = self._warm_up(_evenly(size, WARM_UP_TEXTS))
+        singles = [(position,) for position in _evenly(size, _affordable(SINGLE_TEXTS, SINGLE_SECONDS, seconds))]
+        bulk = _evenly(size, _affordable(BULK_TEXTS, BULK_SECONDS, seconds))
+        chunks = [tuple(bulk[start : start + CHUNK_TEXTS]) for start in range(0, len(bulk), CHUNK_TEXTS)]
+        self._done, self._total = 0, len(self._processes) * (ROUNDS[0] * (len(singles) + len(chunks)))
+        one_by_one = self._rounds(singles, SINGLE_SECONDS)
+        at_once = self._rounds(chunks, BULK_SECONDS)
+        self._on_progress(self._total, self._total)
+        return {
+            name: Costs(
+                latency=_latency(one_by_one[name]),
+                rows_per_second=float(len(bulk) / _fastest(at_once[name]).sum()),
+                peak_memory_mb=process.peak_bytes / 1e6,
+            )
+            for name, process in self._processes.items()
+        }
+
+    def _warm_up(self, positions: Sequence[int]) -> float:
+        """Seconds that pass until all models answered one text, the first answers aside."""
+        # Longest first: what a process keeps for its tensors is sized once.
+        calls = [(position,) for position in reversed(positions)]
+        self._round(calls, 0)
+        started = time.monotonic()
+        self._round(calls, 0)
+        return (time.monotonic() - started) / len(calls)
+
+    def _rounds(self, calls: Sequence[tuple[int, ...]], seconds: float) -> dict[str, npt.NDArray[np.float64]]:
+        """Seconds of each call, ``[rounds, calls]`` for each model."""
+        started = time.monotonic()
+        rounds: list[dict[str, list[float]]] = []
+        while len(rounds) < ROUNDS[0]:
+            spent = time.monotonic() - started
+            # Stop where one more round would not fit.
+            if len(rounds) >= ROUNDS[1] and spent * (len(rounds) + 1) / len(rounds) > seconds:
+                break
+            rounds.append(self._round(calls, len(rounds)))
+        return {name: np.array([times[name] for times in rounds]) for name in self._processes}
+
+    def _round(self, calls: Sequence[tuple[int, ...]], number: int) -> dict[str, list[float]]:
+        names = list(self._processes)
+        times: dict[str, list[float]] = {name: [] for name in names}
+        for index, positions in enumerate(calls):
+            first = (number + index) % len(names)
+            for name in names[first:] + names[:first]:
+                times[name].append(self._processes[name].seconds(positions))
+                self._done += 1
+            if self._total:
+                self._on_progress(self._done, self._total)
+        return times
+
+
+def _affordable(counts: tuple[int, int], budget: float, seconds: float) -> int:
+    """How many texts fit into the budget with the fewest rounds, within the bounds."""
+    most, least = counts
+    return int(np.clip(budget / (ROUNDS[1] * seconds), least, most))
+
+
+def _latency(seconds: npt.NDArray[np.float64]) -> Latency:
+    p50, p95 = np.percentile(_fastest(seconds) * 1000, [50, 95])
+    return Latency(p50=float(p50), p95=float(p95))
+
+
+def _fastest(seconds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Of each call the fastest round: whatever disturbs a call makes it slower, never faster. So does ``timeit``."""
+    fastest: npt.NDArray[np.float64] = seconds.min(axis=0)
+    return fastest
+
+
+class _ModelProcess:
+    """The process of one model. A context manager: leaving it ends the process."""
+
+    def __init__(self, name: str, bundle: Path, precision: str, texts: Sequence[Text], threads: int) -> None:
+        self._name = name
+        self._work = Work(bundle=str(bundle), precision=precision, threads=threads, texts=tuple(texts))
+        self._buffer = b""
+        self.peak_bytes = 0
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            with filesystem_errors(tempfile.gettempdir()):
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="retrainer-costs-")))
+                work_file = folder / "work.json"
+                work_file.write_bytes(self._work.to_json())
+                self._log = folder / "log.txt"
+                log = stack.enter_context(self._log.open("wb"))
+            self._process = self._start(work_file, log.fileno())
+            stack.callback(self._end)
+            self._open = stack.pop_all()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._open.close()
+
+    def _start(self, work_file: Path, log: int) -> subprocess.Popen[bytes]:
+        threads = str(self._work.threads)
+        environment = {
+            **os.environ,
+            # All pools of the client: numpy's, and that of the tokenizer.
+            **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"), threads),
+            "TOKENIZERS_PARALLELISM": "true" if self._work.threads > 1 else "false",
+        }
+        try:
+            return subprocess.Popen(
+                [sys.executable, "-m", costs_process.__name__, str(work_file)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=environment,
+                bufsize=0,
+            )
+        except OSError as error:
+            raise ResourceError(f"cannot start a process to measure in: {error.strerror}", where=self._name) from None
+
+    def wait_until_loaded(self) -> None:
+        """Return once the model can be asked."""
+        self._receive(LOAD_SECONDS)
+
+    def seconds(self, positions: Sequence[int]) -> float:
+        """How long one call with these texts takes."""
+        assert self._process.stdin is not None
+        # A request is far smaller than a pipe holds, so that this never waits.
+        with suppress(BrokenPipeError):  # it died; reading tells how
+            self._process.stdin.write(Ask(positions=tuple(positions)).to_json() + b"\n")
+        return self._receive(ANSWER_SECONDS).seconds
+
+    def _receive(self, limit: float) -> Reply:
+        line = self._line(limit)
+        try:
+            reply = parse_reply(line)
+        except ValidationError:
+            raise StepError(f"the process that measures {self._name} says {line[:200]!r}") from None
+        if isinstance(reply, Failed):
+            raise errors.by_name(reply.error)(reply.message, where=reply.where, hint=reply.hint)
+        self.peak_bytes = reply.peak_bytes
+        return reply
+
+    def _line(self, limit: float) -> bytes:
+        assert self._process.stdout is not None
+        descriptor = self._process.stdout.fileno()
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        deadline = time.monotonic() + limit
+        while b"\n" not in self._buffer:
+            if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                raise StepError(
+                    f"the process that measures the costs of {self._name} did not answer within {limit:g} seconds",
+                    where=self._work.bundle,
+                    hint="the machine is overloaded, or the model too slow to be served",
+                )
+            received = os.read(descriptor, 1 << 16)
+            if not received:
+                raise self._died()
+            self._buffer += received
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return line
+
+    def _died(self) -> StepError:
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(DYING_SECONDS)
+        code = self._process.poll()
+        message = f"the process that measures the costs of {self._name} "
+        if code is not None and code < 0:
+            return StepError(
+                f"{message}was ended by {signal.Signals(-code).name}",
+                where=self._work.bundle,
+                hint="out of memory, if nobody stopped it" if code == -signal.SIGKILL else None,
+            )
+        tail = "\n".join(self._log.read_text(errors="replace").splitlines()[-TAIL_LINES:])
+        return StepError(f"{message}ended with exit code {code}:\n{tail}", where=self._work.bundle)
+
+    def _end(self) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.kill()  # it has nothing to put in order
+        self._process.wait()
+        self._process.stdin.close()
+        self._process.stdout.close()

@@ -1,0 +1,106 @@
+"""The select step: every exported bundle on the same validation rows, what each costs, and which one goes on.
+
+Scored is the fp32 graph, the file that would be served, through the client's own predictor. The test rows are not
+read here. Not here: the rule (``gate/selection.py``).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retrainer.artifacts import Artifacts
+from retrainer.errors import DataError
+from retrainer.gate.evidence import Table
+from retrainer.gate.selection import Contender, select
+from retrainer.runs import short_names
+from retrainer.snapshot import SnapshotStatistics, split_file
+from retrainer.steps import StepRequest
+from retrainer.work.evaluate.costs import Costs, measure_costs
+from retrainer.work.evaluate.evidence import size_mb
+from retrainer.work.evaluate.rows import HeldOutRows, read_rows, write_predictions
+from retrainer.work.evaluate.scoring import score
+from retrainer.work.reporter import Reporter
+
+SELECTION = "selection.json"
+PREDICTIONS = "predictions"
+PRECISION = "fp32"
+
+
+def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: Reporter) -> dict[str, Any]:
+    """Fill ``folder`` with ``selection.json`` and one file of predictions for each candidate.
+
+    :raises DataError: there is no validation row.
+    :raises GateError: the metric has no value on the validation rows.
+    """
+    exports: dict[str, str] = request.identity["bundles"]
+    names = short_names(tuple(exports))
+    artifacts = Artifacts(request.root)
+    bundles = {base: artifacts.fetch("export", digest) / "bundle" for base, digest in exports.items()}
+    labels = SnapshotStatistics.load(inputs["ingest"]).labels
+    rows = read_rows(split_file(inputs["ingest"], "validation"))
+    if not len(rows):
+        raise DataError(
+            "there is no validation row to choose a base model by",
+            where=f"{request.pipeline.name}: dataset.validation",
+            hint="raise dataset.split.validation, name a file, or list one base model",
+        )
+    tables = {
+        base: _answers(bundle, rows, labels, folder / PREDICTIONS / f"{names[base]}.parquet", names[base], reporter)
+        for base, bundle in bundles.items()
+    }
+    costs = _costs(request, bundles, rows, reporter)
+    selection = select(
+        [
+            Contender(
+                base=base,
+                export=digest,
+                table=tables[base],
+                parameters=_parameters(artifacts, digest),
+                size_mb=size_mb(bundles[base], PRECISION),
+                latency=costs[base].latency,
+                rows_per_second=costs[base].rows_per_second,
+                peak_memory_mb=costs[base].peak_memory_mb,
+            )
+            for base, digest in exports.items()
+        ],
+        metric=request.identity["metric"],
+        metrics=request.identity["metrics"],
+        alpha=request.identity["alpha"],
+    )
+    (folder / SELECTION).write_text(selection.to_pretty_json(), encoding="utf-8")
+    reporter.log(selection.why)
+    chosen = next(one for one in selection.candidates if one.base == selection.chosen)
+    return {**selection.model_dump(mode="json"), "export": chosen.export}
+
+
+def _answers(
+    bundle: Path, rows: HeldOutRows, labels: tuple[str, ...], file: Path, name: str, reporter: Reporter
+) -> Table:
+    """What a bundle says on the rows, also written down."""
+    answers = score(bundle, PRECISION, rows, labels, reporter, name=name)
+    write_predictions(file, rows, answers.predictions, answers.scores)
+    return Table(
+        row_ids=np.array(rows.row_ids, dtype=np.str_),
+        labels=rows.labels,
+        predictions=answers.predictions,
+        scores=answers.scores,
+    )
+
+
+def _costs(request: StepRequest, bundles: dict[str, Path], rows: HeldOutRows, reporter: Reporter) -> dict[str, Costs]:
+    return measure_costs(
+        {base: (bundle, PRECISION) for base, bundle in bundles.items()},
+        rows.texts,
+        threads=request.identity["threads"],
+        on_progress=lambda done, total: reporter.progress("measuring speed", done=done, total=total, unit="call"),
+    )
+
+
+def _parameters(artifacts: Artifacts, export: str) -> int | None:
+    """Of the trained model, as its training counted them."""
+    training = artifacts.get("train", artifacts.get("export", export).inputs["train"])
+    parameters = training.summary.get("parameters")
+    return None if parameters is None else int(parameters)

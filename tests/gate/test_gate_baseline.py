@@ -1,0 +1,55 @@
+"""The sanity baseline in the receipt: shown always, a floor where the gate says so."""
+
+from __future__ import annotations
+
+import pytest
+
+from retrainer.gate.decide import decide
+from retrainer.gate.records import ReasonCode
+from retrainer.spec.model import AgainstChampion, Gate
+
+
+def test_the_baseline_stands_in_the_receipt_but_not_among_the_models(make):
+    receipt = decide(Gate(), make.pair(2000, better=30, worse=10, baseline_wrong=400))
+    assert receipt.promoted
+    assert receipt.baseline is not None
+    assert receipt.baseline_comparison is not None
+    assert receipt.baseline["accuracy"].value == 0.8
+    assert receipt.baseline_comparison.estimate > 0
+    assert set(receipt.metrics) == {"fp32", "champion"}
+    assert receipt.predictions["baseline"].endswith("baseline")
+
+
+def test_a_challenger_that_does_not_beat_it_is_noted(make):
+    receipt = decide(Gate(), make.pair(2000, better=30, worse=10, both_wrong=50, baseline_wrong=0))
+    assert receipt.promoted
+    assert any("no better than a baseline" in note for note in receipt.notes)
+
+
+@pytest.mark.parametrize(("wrong", "promoted"), [(400, True), (60, False), (0, False)])
+def test_as_a_floor_it_must_be_beaten(make, wrong, promoted):
+    policy = Gate(baseline="floor")
+    receipt = decide(policy, make.pair(2000, better=30, worse=10, both_wrong=50, baseline_wrong=wrong))
+    assert receipt.promoted is promoted
+    assert promoted or [reason.code for reason in receipt.reasons] == [ReasonCode.BASELINE_NOT_BEATEN]
+
+
+def test_a_confident_floor_wants_more_than_luck(make):
+    evidence = make.pair(2000, better=30, worse=10, both_wrong=50, baseline_wrong=64)
+    assert decide(Gate(baseline="floor"), evidence).promoted
+    refused = decide(Gate(baseline="floor", confident=True), evidence)
+    assert [reason.code for reason in refused.reasons] == [ReasonCode.BASELINE_NOT_BEATEN]
+
+
+def test_it_is_compared_by_the_metric_of_the_gate(make):
+    policy = Gate(against_champion=AgainstChampion(metric="f1"))
+    receipt = decide(policy, make.pair(2000, better=30, worse=10, baseline_wrong=400))
+    assert receipt.baseline_comparison is not None
+    assert receipt.baseline_comparison.metric == "f1"
+
+
+def test_why_there_is_none_is_noted(make):
+    receipt = decide(Gate(), make.pair(2000, better=30, worse=10, baseline_error="the texts hold no words"))
+    assert receipt.promoted
+    assert receipt.baseline is None
+    assert any("the texts hold no words" in note for note in receipt.notes)
