@@ -57,12 +57,12 @@ def ece_error(labels: Ints, models: Sequence[tuple[Ints, Floats]], seed: int) ->
     return float(np.std(values, ddof=1)) / n
 
 
-def variance_of_two_rows(name: str, rows: Ints) -> float:
-    """What two more rows would add to the variance, spread over the labels by their shares, one for each direction.
+def least_variance(name: str, rows: Ints) -> float:
+    """The least variance that is believed: that of two rows that tell the models apart, one in favour of either.
 
-    Few rows on which nothing varies, all of them in perfect order, say, would else prove a difference of zero. On such
-    a row a model is as wrong as can be, for the area and the calibration error; for log loss, without bound, it knows
-    nothing.
+    They are spread over the labels by their shares. Few rows on which nothing varies, all of them in perfect order,
+    say, would else prove a difference of zero. On such a row one of the models knows nothing: the row stands in the
+    middle of the others, or the true label is one of many alike; for the calibration error it is sure and wrong.
 
     :param rows: how many each label has, ``[labels]``.
     """
@@ -73,7 +73,7 @@ def variance_of_two_rows(name: str, rows: Ints) -> float:
         return float(2.0 * np.log(rows.size) ** 2 / n**2)
     present = rows[rows > 0].astype(np.float64)
     as_other = (1 / (n - present)).sum() - 1 / (n - present)
-    moved = (1 / present + as_other) / present.size
+    moved = (1 / present + as_other) / 2 / present.size
     return float((present / n * 2.0 * moved**2).sum())
 
 

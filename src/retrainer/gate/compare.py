@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrainer.gate.bootstrap import MOST_ROWS_DRAWN, RESAMPLES, ROW_RESAMPLES, SEED, confusion_error, rows_error
-from retrainer.gate.closed_form import ece_error, variance_of_sum, variance_of_two_rows
+from retrainer.gate.closed_form import ece_error, least_variance, variance_of_sum
 from retrainer.gate.metrics import METRICS, Metric, auroc_parts, confusion_matrix, ece_parts, log_loss_of_rows
 from retrainer.gate.paired import normal_quantile, proportion_bounds, tango_interval, tidy
 from retrainer.gate.paired_bootstrap import difference_bounds
@@ -154,8 +154,8 @@ def _standard_error(metric: Metric, labels: Ints, models: Sequence[Answers]) -> 
     else:
         parts = [ece_parts(labels, *model.pair) for model in models]
         variance, method = ece_error(labels, parts, SEED) ** 2, f"{kind}, its limit by the covariance of the bins"
-    variance += variance_of_two_rows(metric.name, np.bincount(labels, minlength=n_labels))
-    return math.sqrt(variance), method
+    least = least_variance(metric.name, np.bincount(labels, minlength=n_labels))
+    return math.sqrt(max(variance, least)), method
 
 
 def _losses(labels: Ints, model: Answers) -> Floats:
