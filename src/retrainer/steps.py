@@ -271,6 +271,7 @@ def plan_evaluate(pipeline: Pipeline, bundle: StepRef, *, context: RunContext) -
         else {},
         "threads": pipeline.gate.budgets.threads,
         "near_duplicate_similarity": pipeline.dataset.checks.near_duplicate_similarity,
+        "on_leakage": pipeline.dataset.checks.on_leakage,
     }
     if "select" in inputs:
         identity["selection"] = inputs["select"]  # the evaluation repeats how the bundle was chosen

@@ -16,6 +16,8 @@ from retrainer.work.near import NEAR_ROWS
 from retrainer.work.near.index import near_rows
 from retrainer.work.reporter import Reporter
 
+SHOWN = 3
+
 
 def held_out_rows(
     request: StepRequest, snapshot: Path, bundle: Path, champion: Path | None, reporter: Reporter
@@ -24,7 +26,7 @@ def held_out_rows(
 
     :param bundle: the challenger's; ingest left nothing of its training rows among the test rows.
     :param champion: its bundle; ``None`` where there is none to compare with.
-    :raises DataError: no row is left.
+    :raises DataError: no row is left; or the champion was trained on some, and ``on_leakage`` is ``fail``.
     """
     statistics = SnapshotStatistics.load(snapshot)
     slices = request.pipeline.gate.slices
@@ -42,6 +44,8 @@ def held_out_rows(
                 "champion_near_unknown": unknown,
             }
         )
+        if request.pipeline.dataset.checks.on_leakage == "fail" and exact.any():
+            raise _leakage_error(request, rows, exact)
         rows = rows.where(~(exact | near))
         _say(leakage, reporter)
     if not len(rows):
@@ -51,6 +55,16 @@ def held_out_rows(
             hint="add fresh test rows",
         )
     return rows, leakage
+
+
+def _leakage_error(request: StepRequest, rows: HeldOutRows, exact: npt.NDArray[np.bool_]) -> DataError:
+    """Only of exact copies: near ones are told from sketches, without the champion's texts, and may be mistaken."""
+    first = ", ".join(rows.row_ids[at] for at in np.flatnonzero(exact)[:SHOWN])
+    return DataError(
+        f"the champion was trained on {int(exact.sum()):,} of the {len(rows):,} test rows, row_id {first}",
+        where=f"{request.pipeline.name}: dataset.test",
+        hint="name other test rows, or set dataset.checks.on_leakage: remove to leave them out of the comparison",
+    )
 
 
 def _nearly_trained_on(
