@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -68,6 +69,56 @@ def ratios(one: Costs, other: Costs) -> dict[str, float]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Figures of one and the same bundle.
+
+    :param ratios: figure to one ratio a run.
+    :param absolute: what was measured under the first name, and ``seconds`` what that took, a run.
+    """
+
+    ratios: dict[str, list[float]]
+    absolute: list[Costs]
+    seconds: list[float]
+
+
+def compared(
+    runs: int, *, threads: int = 1, burn: int = 0, characters: int = 0, bundle: Path | None = None
+) -> Compared:
+    """Measure the same bundle twice in each run, with its int8 graph as a third model.
+
+    :param burn: processes that burn CPU meanwhile.
+    :param characters: join rows until a text has that many; 0 leaves them as they are.
+    :param bundle: with fp32 and int8; a MiniLM is exported when ``None``.
+    """
+    texts = read_rows(2000, "test").texts
+    if characters:
+        rows = len(texts) // 400
+        texts = [" ".join(texts[start : start + rows])[:characters] for start in range(0, len(texts), rows)]
+    found = Compared({}, [], [])
+    with tempfile.TemporaryDirectory() as scratch:
+        bundle = bundle or export(Path(scratch), texts)
+        burning = [subprocess.Popen([sys.executable, "-c", BURN]) for _ in range(burn)]
+        try:
+            for _ in range(runs):
+                started = time.perf_counter()
+                costs = measure_costs(
+                    {"one": (bundle, "fp32"), "int8": (bundle, "int8"), "other": (bundle, "fp32")},
+                    texts,
+                    threads=threads,
+                    on_progress=lambda done, total: None,
+                )
+                found.seconds.append(time.perf_counter() - started)
+                for name, value in ratios(costs["one"], costs["other"]).items():
+                    found.ratios.setdefault(name, []).append(value)
+                found.absolute.append(costs["one"])
+        finally:
+            for process in burning:
+                process.kill()
+                process.wait()
+    return found
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -77,43 +128,24 @@ def main() -> None:
     parser.add_argument("--characters", type=int, default=0, help="join rows until a text has that many")
     parser.add_argument("--bundle", type=Path, help="measure this bundle, with fp32 and int8")
     options = parser.parse_args()
-    texts = read_rows(2000, "test").texts
-    if options.characters:
-        rows = len(texts) // 400
-        texts = [" ".join(texts[start : start + rows])[: options.characters] for start in range(0, len(texts), rows)]
-    found: dict[str, list[float]] = {}
-    seconds, absolute = [], []
-    with tempfile.TemporaryDirectory() as scratch:
-        bundle = options.bundle or export(Path(scratch), texts)
-        burning = [subprocess.Popen([sys.executable, "-c", BURN]) for _ in range(options.burn)]
-        try:
-            for _ in range(options.runs):
-                started = time.perf_counter()
-                costs = measure_costs(
-                    {"one": (bundle, "fp32"), "int8": (bundle, "int8"), "other": (bundle, "fp32")},
-                    texts,
-                    threads=options.threads,
-                    on_progress=lambda done, total: None,
-                )
-                seconds.append(time.perf_counter() - started)
-                for name, value in ratios(costs["one"], costs["other"]).items():
-                    found.setdefault(name, []).append(value)
-                absolute.append(costs["one"])
-        finally:
-            for process in burning:
-                process.kill()
-                process.wait()
+    found = compared(
+        options.runs,
+        threads=options.threads,
+        burn=options.burn,
+        characters=options.characters,
+        bundle=options.bundle,
+    )
     middle = statistics.median
-    latencies = [cost.latency for cost in absolute]
+    latencies = [cost.latency for cost in found.absolute]
     show(
         f"The same bundle twice, {options.runs} runs, {options.threads} threads, {options.burn} processes burning CPU",
         ["one over other", "least", "median", "most"],
-        [[name, f"{min(v):.3f}", f"{middle(v):.3f}", f"{max(v):.3f}"] for name, v in found.items()],
+        [[name, f"{min(v):.3f}", f"{middle(v):.3f}", f"{max(v):.3f}"] for name, v in found.ratios.items()],
         f"p50 {middle(latency.p50 or 0.0 for latency in latencies):.2f} ms, "
         f"p95 {middle(latency.p95 or 0.0 for latency in latencies):.2f} ms, "
-        f"{middle(cost.rows_per_second for cost in absolute):.0f} rows/s, "
-        f"{middle(cost.peak_memory_mb for cost in absolute):.0f} MB; "
-        f"{middle(seconds):.1f} s a run, {max(seconds):.1f} at most",
+        f"{middle(cost.rows_per_second for cost in found.absolute):.0f} rows/s, "
+        f"{middle(cost.peak_memory_mb for cost in found.absolute):.0f} MB; "
+        f"{middle(found.seconds):.1f} s a run, {max(found.seconds):.1f} at most",
     )
 
 

@@ -49,6 +49,7 @@ SUPERIORITY = Gate(against_champion=AgainstChampion(mode="superiority", alpha=AL
 NON_INFERIORITY = Gate(against_champion=AgainstChampion(mode="non_inferiority", margin=MARGIN, alpha=ALPHA))
 MOST_SECONDS = 20.0
 MOST_GIGABYTES = 2.0
+MOST_RATIO = 1.5
 CORES = 2
 
 
@@ -307,11 +308,41 @@ def million_lines(options: Options) -> Iterator[Line]:
                     options.details.append(f"{what}: {each}")
 
 
+# --- leakage -----------------------------------------------------------------------------------------------
+
+
+def leakage_lines(options: Options) -> Iterator[Line]:
+    """7.4 % of the test rows are copies of training rows: with changed case, space, Unicode form, one word."""
+    from benchmarks.leakage import data_sets, measure
+
+    for data in data_sets():
+        found = measure(data, 1000 if options.quick else None)
+        planted = sum(finding.planted for finding in found.findings)
+        what = f"{data.name}, {planted} planted copies"
+        yield Line(f"{what}: exact ones found", "100.0%", f"{found.exact_recall:.1%}", found.exact_recall == 1.0)
+        yield Line(f"{what}: near ones found", ">= 95.0%", f"{found.near_recall:.1%}", found.near_recall >= 0.95)
+
+
+# --- costs -------------------------------------------------------------------------------------------------
+
+
+def cost_lines(options: Options) -> Iterator[Line]:
+    """The same bundle measured twice: no ratio budget of 1.5 may refuse it."""
+    from benchmarks.costs import compared
+
+    runs = 5 if options.quick else 20
+    for name, ratios in compared(runs).ratios.items():
+        most = max(max(ratio, 1 / ratio) for ratio in ratios)
+        yield Line(f"A/A, {name}: largest ratio", "< 1.5", f"{most:.2f}", most < MOST_RATIO, runs=f"{runs}")
+
+
 LINES: Sequence[Callable[[Options], Iterator[Line]]] = (
     accuracy_lines,
     macro_f1_lines,
     slice_lines,
     million_lines,
+    leakage_lines,
+    cost_lines,
 )
 
 

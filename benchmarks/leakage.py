@@ -13,6 +13,7 @@ import random
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,8 +84,16 @@ class Result:
     @property
     def near_recall(self) -> float:
         """Share of the near copies that the ingest step found."""
-        near = [finding for finding in self.findings if finding.kind in NEAR]
-        return sum(finding.by_ingest for finding in near) / max(sum(finding.planted for finding in near), 1)
+        return self._recall(NEAR)
+
+    @property
+    def exact_recall(self) -> float:
+        """Share of the exact copies that the ingest step found."""
+        return self._recall(EXACT)
+
+    def _recall(self, kinds: Collection[str]) -> float:
+        of_kind = [finding for finding in self.findings if finding.kind in kinds]
+        return sum(finding.by_ingest for finding in of_kind) / max(sum(finding.planted for finding in of_kind), 1)
 
 
 class _Silent(Reporter):
