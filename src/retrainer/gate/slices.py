@@ -10,7 +10,6 @@ tolerated ``max_drop``. Small losses that are certain and large ones that may be
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,116 +25,133 @@ LENGTH_BUCKETS = 4
 MOST_VALUES = 500
 MISSING = "(missing)"
 
-Mask = NDArray[np.bool_]
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class _Group:
+class _Grouping:
+    """One way to group the rows.
+
+    :param values: what the groups are called.
+    :param codes: group of each row, ``[n]``; -1 for a row in none.
+    """
+
     by: str
-    value: str
-    mask: Mask
+    values: tuple[str, ...]
+    codes: Ints
+
+    def counts(self, mask: NDArray[np.bool_] | None = None) -> Ints:
+        """Rows of each group, or those of them in the mask."""
+        inside = self.codes >= 0 if mask is None else mask & (self.codes >= 0)
+        return np.bincount(self.codes[inside], minlength=len(self.values))
 
 
 def judge_slices(
-    policy: Slices, rows: Rows, label_names: tuple[str, ...], champion: NDArray[np.int64], alpha: float
+    policy: Slices, rows: Rows, label_names: tuple[str, ...], champion: Ints, alpha: float
 ) -> tuple[tuple[SliceResult, ...], list[Reason]]:
     """Every group of every column and every pattern that the policy names.
 
     :param champion: the champion's predictions, ``[n]``, in the order of ``rows``.
     """
-    groups: list[_Group] = []
+    groupings: list[_Grouping] = []
     reasons: list[Reason] = []
-    for by in policy.by:
-        found = _groups(by, rows, label_names)
+    for found in (
+        *(_grouping(by, rows, label_names) for by in policy.by),
+        *(_by_pattern(pattern, rows) for pattern in policy.patterns),
+    ):
         if isinstance(found, Reason):
             reasons.append(found)
         else:
-            groups += found
-    for pattern in policy.patterns:
-        mask = rows.patterns.get(pattern)
-        if mask is None:
-            detail = f"pattern {pattern}: the test rows were not searched for it"
-            reasons.append(Reason(code=ReasonCode.SLICE_MISSING, detail=detail))
-        else:
-            groups.append(_Group("pattern", pattern, mask))
-    reasons += [
-        Reason(code=ReasonCode.SLICE_EMPTY, detail=f"{group.by} = {group.value}: no test row")
-        for group in groups
-        if not group.mask.any()
-    ]
+            groupings.append(found)
     right = rows.labels == rows.answers["fp32"].predictions
     right_champion = rows.labels == champion
-    enough = [group for group in groups if int(group.mask.sum()) >= policy.min_rows]
-    p_values = probability_not_worse(
-        np.array([int((right & ~right_champion & group.mask).sum()) for group in enough], dtype=np.int64),
-        np.array([int((right_champion & ~right & group.mask).sum()) for group in enough], dtype=np.int64),
-    )
-    corrected = holm(p_values)
-    tested = {id(group): position for position, group in enumerate(enough)}
+    names = [(grouping.by, value) for grouping in groupings for value in grouping.values]
+
+    def counted(mask: NDArray[np.bool_] | None = None) -> Ints:
+        return np.concatenate([grouping.counts(mask) for grouping in groupings] or [np.zeros(0, dtype=np.int64)])
+
+    sizes = counted()
+    rights, rights_champion = counted(right), counted(right_champion)
+    better, worse = counted(right & ~right_champion), counted(right_champion & ~right)
+    reasons += [
+        Reason(code=ReasonCode.SLICE_EMPTY, detail=f"{by} = {value}: no test row")
+        for (by, value), n in zip(names, sizes, strict=True)
+        if n == 0
+    ]
+    enough = np.flatnonzero(sizes >= policy.min_rows)
+    p_values = probability_not_worse(better[enough], worse[enough])
+    corrected = dict(zip(enough.tolist(), zip(p_values, holm(p_values), strict=True), strict=True))
     results = []
-    for group in groups:
-        n = int(group.mask.sum())
-        position = tested.get(id(group))
-        if position is None:
-            results.append(SliceResult(by=group.by, value=group.value, rows=n, status="insufficient"))
+    for at, (by, value) in enumerate(names):
+        n = int(sizes[at])
+        if at not in corrected:
+            results.append(SliceResult(by=by, value=value, rows=n, status="insufficient"))
             continue
-        challenger_accuracy = float(right[group.mask].mean())
-        champion_accuracy = float(right_champion[group.mask].mean())
+        p_value, holm_p = corrected[at]
+        challenger_accuracy, champion_accuracy = float(rights[at] / n), float(rights_champion[at] / n)
         drop = champion_accuracy - challenger_accuracy
-        worse = bool(corrected[position] <= alpha) and tidy(drop) > policy.max_drop
-        if worse:
+        got_worse = bool(holm_p <= alpha) and tidy(drop) > policy.max_drop
+        if got_worse:
             reasons.append(
                 Reason(
                     code=ReasonCode.SLICE_WORSE,
-                    detail=f"{group.by} = {group.value}: accuracy {challenger_accuracy:.4f} against "
+                    detail=f"{by} = {value}: accuracy {challenger_accuracy:.4f} against "
                     f"{champion_accuracy:.4f} on {n} rows, {drop:.4f} lower; tolerated are {policy.max_drop:g} "
-                    f"(corrected p {corrected[position]:.2g}, alpha {alpha:g})",
+                    f"(corrected p {holm_p:.2g}, alpha {alpha:g})",
                 )
             )
         results.append(
             SliceResult(
-                by=group.by,
-                value=group.value,
+                by=by,
+                value=value,
                 rows=n,
-                status="worse" if worse else "ok",
+                status="worse" if got_worse else "ok",
                 challenger_accuracy=tidy(challenger_accuracy),
                 champion_accuracy=tidy(champion_accuracy),
                 difference=tidy(-drop),
-                p_value=tidy(p_values[position]),
-                holm=tidy(corrected[position]),
+                p_value=tidy(p_value),
+                holm=tidy(holm_p),
             )
         )
     return tuple(results), reasons
 
 
-def _groups(by: str, rows: Rows, label_names: tuple[str, ...]) -> list[_Group] | Reason:
+def _grouping(by: str, rows: Rows, label_names: tuple[str, ...]) -> _Grouping | Reason:
     if by == "label":
-        return [_Group(by, name, rows.labels == index) for index, name in enumerate(label_names)]
+        return _Grouping(by, label_names, rows.labels)
     if by == "length":
         if rows.characters is None:
             return Reason(code=ReasonCode.SLICE_MISSING, detail="length: the lengths of the texts were not kept")
-        return list(_length_groups(rows.characters))
+        return _by_length(rows.characters)
     column = rows.slices.get(by)
     if column is None:
         known = ", ".join(["label", "length", *sorted(rows.slices)])
         return Reason(code=ReasonCode.SLICE_MISSING, detail=f"{by}: the test rows have only {known}")
     if not (column != "").any():
         return Reason(code=ReasonCode.SLICE_EMPTY, detail=f"{by}: no test row has a value")
-    return _value_groups(by, column)
+    return _by_value(by, column)
 
 
-def _value_groups(by: str, column: NDArray[Any]) -> list[_Group] | Reason:
-    values = np.unique(column)
+def _by_pattern(pattern: str, rows: Rows) -> _Grouping | Reason:
+    found = rows.patterns.get(pattern)
+    if found is None:
+        detail = f"pattern {pattern}: the test rows were not searched for it"
+        return Reason(code=ReasonCode.SLICE_MISSING, detail=detail)
+    return _Grouping("pattern", (pattern,), np.where(found, 0, -1))
+
+
+def _by_value(by: str, column: NDArray[Any]) -> _Grouping | Reason:
+    values, codes = np.unique(column, return_inverse=True)
     if values.size > MOST_VALUES:
         detail = f"{by}: {values.size} different values, at most {MOST_VALUES} can be slices"
         return Reason(code=ReasonCode.SLICE_UNUSABLE, detail=detail)
-    return [_Group(by, str(value) or MISSING, column == value) for value in values]
+    return _Grouping(by, tuple(str(value) or MISSING for value in values), codes.astype(np.int64))
 
 
-def _length_groups(characters: NDArray[np.int64]) -> Iterator[_Group]:
+def _by_length(characters: Ints) -> _Grouping:
     """Quarters of the rows by length; fewer where many rows are equally long."""
     inner = np.quantile(characters, np.arange(1, LENGTH_BUCKETS) / LENGTH_BUCKETS, method="lower")
-    low = int(characters.min())
-    for high in np.unique([*inner, characters.max()]).tolist():
-        yield _Group("length", f"{low}-{high} characters", (characters >= low) & (characters <= high))
-        low = high + 1
+    highest = np.unique([*inner, characters.max()])
+    lowest = [int(characters.min()), *(int(high) + 1 for high in highest[:-1])]
+    names = tuple(f"{low}-{high} characters" for low, high in zip(lowest, highest.tolist(), strict=True))
+    return _Grouping("length", names, np.searchsorted(highest, characters))

@@ -121,8 +121,9 @@ def scale_of(values: Iterable[float | None]) -> Scale | None:
     low, high = min(numbers), max(numbers)
     room = (high - low) * 0.08 or max(abs(low) * 0.05, 1e-3)
     scale = Scale(low - room, high + room)
-    # Numbers so large or so near each other that floats cannot tell the ends apart have no plot.
-    if not math.isfinite(scale.high - scale.low) or scale.high - scale.low <= 1e-9 * max(abs(low), abs(high)):
+    # Numbers so large or so near each other that floats, or people, cannot tell the ends apart have no plot.
+    width = scale.high - scale.low
+    if not math.isfinite(width) or width <= 1e-9 * max(abs(low), abs(high), 1.0):
         return None
     return scale
 
