@@ -194,6 +194,8 @@ def _data(ref: StepRef) -> Section:
         facts.append(("labels", ", ".join(str(label) for label in labels)))
     facts.append(("duplicates", f"{number(summary.get('duplicates', 0))} dropped"))
     facts.append(("leakage", _rows_of(summary.get("leakage"), none="no row stands in two splits")))
+    if any((summary.get("near_leakage") or {}).values()):
+        facts.append(("near leakage", _rows_of(summary["near_leakage"], none="")))
     facts.append(("quarantined", _rows_of(summary.get("quarantined"), none="none")))
     return Section(_title("Data", ref), tuple(facts))
 

@@ -196,3 +196,9 @@ def test_every_step_has_a_few_words() -> None:
         assert brief(ref)
     assert "champion" in brief(refs()["evaluate"])
     assert scores({}) == scores(None) == ""
+
+
+def test_rows_that_are_nearly_a_held_out_row_are_said() -> None:
+    assert "near leakage" not in make_report(pipeline(), refs(ingest={"near_leakage": {"train_in_test": 0}})).text()
+    near = make_report(pipeline(), refs(ingest={"near_leakage": {"train_in_test": 6, "train_in_validation": 1}}))
+    assert "near leakage  7 rows: train in test 6, train in validation 1" in near.text()
