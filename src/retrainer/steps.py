@@ -17,7 +17,7 @@ from retrainer.artifacts import ArtifactManifest, Artifacts
 from retrainer.errors import IntegrityError, PipelineError, StorageError
 from retrainer.records import Record, digest_of
 from retrainer.sources import fingerprint
-from retrainer.spec.model import GENERATION_TASKS, Pipeline
+from retrainer.spec.model import GENERATION_TASKS, Gate, Pipeline
 from retrainer.store import Manifest, ModelStore, Store
 
 StepName = Literal["ingest", "train", "export", "select", "evaluate", "decide", "publish"]
@@ -328,13 +328,18 @@ def plan_decide(pipeline: Pipeline, evaluation: StepRef, *, context: RunContext)
     if evaluation.unchanged:
         return evaluation.model_copy(update={"step": "decide", "summary": dict(evaluation.summary)})
     single = _of_base(pipeline, evaluation.base or pipeline.model.base)
-    identity = {
-        "evaluation": evaluation.digest,
-        "gate": pipeline.gate.model_dump(mode="json"),
-        "name": pipeline.name,
-    }
+    identity = decision_identity(pipeline.name, evaluation.digest, pipeline.gate)
     inputs = _inputs(evaluation)
     return _request("decide", identity, single, inputs, evaluation.root, context, compared=_compared(pipeline))
+
+
+def decision_identity(name: str, evaluation: str, gate: Gate) -> dict[str, Any]:
+    """What a decision is named by; its digest names the artifact. So a receipt can be held against that name.
+
+    :param name: of the pipeline, and so of the model.
+    :param evaluation: digest of the evaluate artifact.
+    """
+    return _whole("decide", {"evaluation": evaluation, "gate": gate.model_dump(mode="json"), "name": name})
 
 
 def plan_publish(pipeline: Pipeline, decision: StepRef, *, context: RunContext) -> StepRequest:
@@ -366,11 +371,7 @@ def _of_base(pipeline: Pipeline, base: str) -> Pipeline:
             where=f"{pipeline.name}: model.base",
             hint=f"listed: {', '.join(model.candidates)}; after a change of the list, run the pipeline from its start",
         )
-    if base == model.base and not model.candidates:
-        return pipeline
-    # A revision belongs to the one base model that the file names.
-    alone = pipeline.of_base(base)
-    return alone.model_copy(update={"model": alone.model.model_copy(update={"revision": None})})
+    return pipeline.of_base(base)
 
 
 def _compared(pipeline: Pipeline) -> tuple[str, ...]:
@@ -385,6 +386,10 @@ def _inputs(previous: StepRef) -> dict[StepName, str]:
     return {**upstream, previous.step: previous.digest}
 
 
+def _whole(step: StepName, identity: dict[str, Any]) -> dict[str, Any]:
+    return {"step": step, "step_version": STEP_VERSIONS[step], **identity}
+
+
 def _request(
     step: StepName,
     identity: dict[str, Any],
@@ -396,7 +401,7 @@ def _request(
     *,
     compared: tuple[str, ...],
 ) -> StepRequest:
-    whole = {"step": step, "step_version": STEP_VERSIONS[step], **identity}
+    whole = _whole(step, identity)
     return StepRequest(
         step=step,
         digest=digest_of(whole),

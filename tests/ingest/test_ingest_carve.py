@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from retrainer.work.ingest.carve import TEST, TRAIN, VALIDATION, carve, draw
 from retrainer.work.ingest.duplicates import find_duplicates, stands_in
-from retrainer.work.ingest.normalise import normalise, row_keys
+from retrainer.work.ingest.row_keys import row_keys
+from retrainer.work.near.text import normalise
 
 keys_and_labels = st.lists(
     st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 3)), min_size=1, max_size=120, unique_by=lambda row: row[0]

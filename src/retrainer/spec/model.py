@@ -442,6 +442,7 @@ class Pipeline(Record):
         return self.model.choose_by or (against.metric if against else "accuracy")
 
     def of_base(self, base: str) -> Self:
-        """The same pipeline with one of its candidates as its only base model."""
-        model = self.model.model_copy(update={"base": base, "candidates": ()})
+        """The same pipeline with that as its only base model. A revision belongs to the one that the file names."""
+        revision = self.model.revision if base == self.model.base else None
+        model = self.model.model_copy(update={"base": base, "candidates": (), "revision": revision})
         return self.model_copy(update={"model": model})

@@ -11,7 +11,7 @@ from retrainer.artifacts import ArtifactManifest
 from retrainer.errors import ArtifactError
 from retrainer.gate.records import Receipt
 from retrainer.records import digest_of
-from retrainer.steps import STEP_VERSIONS
+from retrainer.steps import STEP_VERSIONS, decision_identity
 from retrainer.store import Manifest
 from retrainer.verification.evidence import find_evidence
 from retrainer.verification.receipts import FoundReceipt
@@ -43,19 +43,13 @@ class CheckedReceipt:
         return not self.problems
 
 
-def decision_digest(receipt: Receipt, *, step_version: int = STEP_VERSIONS["decide"]) -> str:
-    """The digest of the decide artifact of this policy, model and evaluation; as ``steps.plan_decide`` names it."""
-    return digest_of(_identity(receipt, step_version))
+def decision_digest(receipt: Receipt) -> str:
+    """The digest of the decide artifact of this policy, model and evaluation."""
+    return digest_of(_identity(receipt))
 
 
-def _identity(receipt: Receipt, step_version: int) -> dict[str, Any]:
-    return {
-        "step": "decide",
-        "step_version": step_version,
-        "evaluation": receipt.digests.get("evaluate"),
-        "gate": receipt.policy.model_dump(mode="json"),
-        "name": receipt.model,
-    }
+def _identity(receipt: Receipt) -> dict[str, Any]:
+    return decision_identity(receipt.model, receipt.digests.get("evaluate", ""), receipt.policy)
 
 
 def check_receipt(
@@ -116,7 +110,7 @@ def _against_identity(found: FoundReceipt, manifest: ArtifactManifest, receipt: 
         yield f"manifest edited: that of the decide artifact does not give the digest {found.decision}"
         return
     _refuse_other_version(manifest.identity.get("step_version"), found.where)
-    edited = list(differences(_identity(receipt, STEP_VERSIONS["decide"]), manifest.identity))
+    edited = list(differences(_identity(receipt), manifest.identity))
     words = {"gate": "policy edited", "evaluation": "evidence exchanged", "name": "model renamed"}
     for at in edited:
         what, _, key = at.path.partition(".")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from retrainer.gate.evidence import CHAMPION
+from retrainer.gate.evidence import BASELINE, CHAMPION
 from retrainer.gate.metrics import METRICS
 from retrainer.gate.records import ChampionEvidence, ModelEvidence, PredictionsFile
 from retrainer.records import sha256_file
@@ -17,7 +17,7 @@ from retrainer.work.evaluate.rows import HeldOutRows, write_predictions
 from retrainer.work.evaluate.scoring import Answers
 
 # Whose predictions are not those of a precision of the challenger.
-_OWN_NAME = frozenset({CHAMPION, "baseline"})
+_OWN_NAME = frozenset({CHAMPION, BASELINE})
 
 
 def model_evidence(

@@ -19,7 +19,7 @@ from retrainer.sources.files import SourceFile, expand, fetched, unreadable
 from retrainer.spec.model import HubSource
 from retrainer.work.ingest.delimited import read_delimited
 from retrainer.work.ingest.json_lines import read_json_lines
-from retrainer.work.ingest.normalise import row_keys
+from retrainer.work.ingest.row_keys import row_keys
 from retrainer.work.ingest.rows import RawRows, Wanted
 from retrainer.work.ingest.tables import read_hub, read_parquet
 from retrainer.work.reporter import Reporter

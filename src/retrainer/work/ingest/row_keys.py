@@ -1,4 +1,4 @@
-"""When two texts count as the same: Unicode form, case and white space do not matter."""
+"""What stands for the text of a row: the same for two rows when their texts are, but for form, case and white space."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from retrainer.work.near.text import normalise
-
-__all__ = ["normalise", "row_keys"]
 
 BATCH_ROWS = 20_000
 # White space, so that no normalised text holds it: ("a b", "c") and ("a", "b c") stay apart.
