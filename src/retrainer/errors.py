@@ -18,7 +18,8 @@
     ├── GateError                    the decision could not be taken (not: the challenger was refused)
     ├── ChampionChanged              the channel moved since the decision was taken; take it again
     └── IntegrityError               bytes read are not the bytes that were published
-        └── SignatureError           unsigned, or signed by somebody else
+        ├── SignatureError           unsigned, or signed by somebody else
+        └── ReplayError              an older state of a channel was put back
 
 What is not here: refusals. A challenger that is refused is a result, not an error.
 
@@ -116,7 +117,11 @@ class IntegrityError(RetrainerError):
 
 
 class SignatureError(IntegrityError):
-    """A version is unsigned where a signature is required, or signed by another key."""
+    """A version or pointer is unsigned where a signature is required, or signed by another key."""
+
+
+class ReplayError(IntegrityError):
+    """A channel points where it pointed before it was moved: an older pointer was put back."""
 
 
 def by_name(name: str) -> type[RetrainerError]:

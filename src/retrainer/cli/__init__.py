@@ -17,7 +17,17 @@ from typing import Annotated
 import typer
 
 from retrainer import __version__
-from retrainer.cli import pipeline_commands, predict_command, run_command, store_commands, verify_command
+from retrainer.cli import (
+    key_commands,
+    move_commands,
+    pipeline_commands,
+    predict_command,
+    run_command,
+    serve_command,
+    store_commands,
+    upkeep_commands,
+    verify_command,
+)
 from retrainer.cli.display import show_error
 from retrainer.errors import RetrainerError
 
@@ -58,6 +68,10 @@ pipeline_commands.register(app)
 store_commands.register(app)
 verify_command.register(app)
 predict_command.register(app)
+move_commands.register(app)
+upkeep_commands.register(app)
+key_commands.register(app)
+serve_command.register(app)
 
 
 def main() -> None:

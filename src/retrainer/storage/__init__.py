@@ -11,9 +11,20 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 from retrainer.errors import StorageError
-from retrainer.storage.protocol import ObjectInfo, Storage
+from retrainer.storage.access import S3Access, current_access, use_access
+from retrainer.storage.protocol import Leftover, ObjectInfo, Storage, Transfer
 
-__all__ = ["ObjectInfo", "Storage", "is_s3", "join_url", "open_storage"]
+__all__ = [
+    "Leftover",
+    "ObjectInfo",
+    "S3Access",
+    "Storage",
+    "Transfer",
+    "is_s3",
+    "join_url",
+    "open_storage",
+    "use_access",
+]
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _FILE = "file://"
@@ -25,15 +36,16 @@ def is_s3(url: str | Path) -> bool:
     return isinstance(url, str) and url.startswith(_S3)
 
 
-def open_storage(url: str | Path) -> Storage:
+def open_storage(url: str | Path, *, access: S3Access | None = None) -> Storage:
     """The storage at that address. Nothing is read or written yet.
 
+    :param access: how a bucket is reached; ``None`` for what ``use_access`` set, else the environment.
     :raises StorageError: the address cannot be understood.
     """
     if isinstance(url, str) and is_s3(url):
         from retrainer.storage.s3 import S3Storage
 
-        return S3Storage(url)
+        return S3Storage(url, access=access or current_access())
     from retrainer.storage.files import FileStorage
 
     return FileStorage(_folder(url) if isinstance(url, str) else url)

@@ -8,7 +8,7 @@ A key is a relative path with ``/`` between its parts. Every error is one of ``r
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -30,6 +30,37 @@ class ObjectInfo:
     size: int
     etag: str
     modified: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """One file to send or to fetch.
+
+    :ivar path: on this machine.
+    :ivar sha256: of its content, 64 hex digits.
+    :ivar size: bytes.
+    """
+
+    path: Path
+    key: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """Something that a writer left behind when it was killed; no reader ever sees it.
+
+    :ivar where: for people.
+    :ivar token: what ``remove_leftover`` needs to find it; only the storage that gave it understands it.
+    :ivar modified: when it was begun or last written, in UTC.
+    :ivar size: bytes, where that is known without asking for each part.
+    """
+
+    where: str
+    token: tuple[str, ...]
+    modified: datetime
+    size: int | None
 
 
 class Storage(Protocol):
@@ -73,6 +104,35 @@ class Storage(Protocol):
 
     def download(self, key: str, target: Path) -> None:
         """Copy an object to a local file, which appears as a whole. Missing folders are made."""
+
+    def upload_all(self, transfers: Sequence[Transfer]) -> None:
+        """Send files, several at a time, each checked on its way: what arrives has the SHA-256 that was named.
+
+        Each file appears as a whole. When one fails, those that are under way are ended and the first error is raised.
+
+        :raises IntegrityError: a file is not what was named, or something else arrived.
+        """
+
+    def download_all(self, transfers: Sequence[Transfer]) -> None:
+        """Fetch files, several at a time, each checked; each appears as a whole once it matches.
+
+        :raises NotFoundError: one is not there; ``where`` names it.
+        :raises IntegrityError: one has another content. It does not appear.
+        """
+
+    def copy(self, source: str, key: str, *, sha256: str, size: int) -> bool:
+        """Copy an object to another key of this storage, without sending its bytes through here where it can.
+
+        :param sha256: of the content that must arrive.
+        :return: ``False`` where the source is missing or another content, or where the storage cannot prove what
+            arrived; ``key`` then holds nothing new.
+        """
+
+    def leftovers(self, prefix: str = "") -> Iterator[Leftover]:
+        """What killed writers left below a folder: temporary files, uploads in parts that were never completed."""
+
+    def remove_leftover(self, leftover: Leftover) -> None:
+        """Delete it, if it is still there."""
 
     def delete(self, key: str) -> None:
         """Delete an object, if it is there."""

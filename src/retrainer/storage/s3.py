@@ -22,6 +22,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from retrainer.errors import NotFoundError, StorageError
+from retrainer.storage.access import S3Access
 from retrainer.storage.errors import filesystem_errors
 from retrainer.storage.keys import RESERVED, check_folder, check_key, check_prefix
 from retrainer.storage.protocol import ObjectInfo
@@ -47,10 +48,12 @@ class S3Storage:
     """A ``Storage`` on a bucket, or on a prefix of one.
 
     :param url: ``s3://bucket/prefix``, taken literally.
+    :param access: how it is reached.
     :raises StorageError: it names no bucket.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, access: S3Access | None = None) -> None:
+        self._access = access or S3Access()
         bucket, _, prefix = url.removeprefix("s3://").partition("/")
         if not _BUCKET.fullmatch(bucket):
             problem = f"'{bucket}' cannot be a bucket's name" if bucket else "no bucket is named"

@@ -4,6 +4,7 @@ from retrainer.store.bundle import BundleInfo, GoldenRow, PrecisionEntry
 from retrainer.store.channels import Pointer
 from retrainer.store.history import HistoryEntry
 from retrainer.store.manifest import FileEntry, Manifest
+from retrainer.store.signing import Keyring, PublicKey, Signature, Signer
 from retrainer.store.store import ModelStore, Published, Store, VersionInfo
 
 __all__ = [
@@ -11,11 +12,15 @@ __all__ = [
     "FileEntry",
     "GoldenRow",
     "HistoryEntry",
+    "Keyring",
     "Manifest",
     "ModelStore",
     "Pointer",
     "PrecisionEntry",
+    "PublicKey",
     "Published",
+    "Signature",
+    "Signer",
     "Store",
     "VersionInfo",
 ]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from retrainer.errors import IntegrityError, NotFoundError, PreconditionFailed
 from retrainer.records import Record
 from retrainer.storage import Storage
 from retrainer.store.names import Sha256, is_name, pointer_key
+from retrainer.store.signing import Signature, pointer_bytes
 
 
 class Pointer(Record):
@@ -21,6 +22,9 @@ class Pointer(Record):
     :ivar sequence: number of moves so far, this one included; never goes back.
     :ivar history: SHA-256 of the newest entry of the channel's history.
     :ivar moved_at: ISO 8601 in UTC.
+    :ivar origin: SHA-256 of the first entry of the channel's history, which tells a channel that was begun anew from
+        one that was put back; ``None`` for channels from before this was kept.
+    :ivar signature: of all the rest, where a key was given.
     """
 
     format_version: Literal[1] = 1
@@ -31,6 +35,18 @@ class Pointer(Record):
     sequence: int = Field(ge=1)
     history: Sha256
     moved_at: str
+    origin: Sha256 | None = None
+    signature: Signature | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Pointers from before these fields keep their bytes."""
+        written: dict[str, Any] = handler(self)
+        return {key: value for key, value in written.items() if value is not None or key not in {"origin", "signature"}}
+
+    def signed_bytes(self) -> bytes:
+        """What its signature covers."""
+        return pointer_bytes(self.model_copy(update={"signature": None}).to_json())
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,17 @@ from retrainer.store.channels import Pointer
 from retrainer.store.names import Sha256, entry_key
 
 Action = Literal["publish", "rollback", "promote"]
+# Why a channel moved, in a word that can be counted. The text beside it says it in full.
+Cause = Literal[
+    "gate",  # the statistics promoted it
+    "approval",  # a person approved what the gate promoted
+    "release",  # it goes on to the next channel
+    "regression",  # the one before answers better
+    "incident",  # a service broke
+    "maintenance",  # a drill, a move of stores, keys rotated
+    "other",
+    "unspecified",
+]
 
 
 class HistoryEntry(Record):
@@ -30,6 +41,7 @@ class HistoryEntry(Record):
     :ivar from_version: the champion that was replaced.
     :ivar to_version: the champion since.
     :ivar actor: who moved it.
+    :ivar cause: why, in one word of a list.
     :ivar reason: why, in words.
     :ivar decision: digest of the decide artifact, for what the gate promoted.
     :ivar at: ISO 8601 in UTC.
@@ -44,6 +56,7 @@ class HistoryEntry(Record):
     from_version: str | None
     to_version: str
     actor: str
+    cause: Cause = "unspecified"
     reason: str
     decision: str | None
     at: str

@@ -2,9 +2,12 @@
 
 ::
 
-    <model>/versions/<version>/manifest.json     and the files that it lists
-    <model>/channels/<channel>.json
-    <model>/history/<sha256 of the entry>.json
+    <model>/versions/<version>/manifest.json              and the files that it lists
+                              /signatures/<key id>.json   who vouches for it
+    <model>/channels/<channel>.json                       the only object that is ever replaced
+    <model>/history/<sha256 of the entry>.json            one move of one channel
+    <model>/journal/<channel>/<sequence>.json             each pointer as it was after that move
+    <model>/files/<sha256>.json                           a place where a file of that content lies
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from pydantic import AfterValidator, StringConstraints
 from retrainer.errors import NotFoundError, StorageError
 
 MANIFEST = "manifest.json"
+SIGNATURES = "signatures"
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 _VERSION = re.compile(r"[0-9a-f]{16}")
@@ -77,3 +81,18 @@ def pointer_key(model: str, channel: str) -> str:
 def entry_key(model: str, sha256: str) -> str:
     """Where an entry of the history lies."""
     return f"{model}/history/{sha256}.json"
+
+
+def signature_key(model: str, version: str, key_id: str) -> str:
+    """Where one key's signature of a version lies."""
+    return version_key(model, version, f"{SIGNATURES}/{key_id}.json")
+
+
+def journal_key(model: str, channel: str, sequence: int) -> str:
+    """Where the pointer of a channel is kept as it was after a move. Sorted by name is sorted by move."""
+    return f"{model}/journal/{channel}/{sequence:010d}.json"
+
+
+def content_key(model: str, sha256: str) -> str:
+    """Where it is noted which version holds a file of that content."""
+    return f"{model}/files/{sha256}.json"

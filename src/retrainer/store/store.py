@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Self
 
 from retrainer.errors import ChampionChanged, IntegrityError, NotFoundError, StorageError
-from retrainer.storage import Storage, open_storage
+from retrainer.storage import S3Access, Storage, open_storage
 from retrainer.storage.errors import filesystem_errors
 from retrainer.store.channels import Pointer, Seen, list_channels, read_pointer, swap_pointer
 from retrainer.store.history import Action, HistoryEntry, line_of_champions, walk, write_entry
 from retrainer.store.manifest import Manifest
 from retrainer.store.names import check_name, is_name, pointer_key
 from retrainer.store.probe import require_conditional_writes
+from retrainer.store.signing import Keyring, Signer
 from retrainer.store.versions import Versions
 
 Check = Callable[[Path], None]
@@ -65,13 +66,27 @@ class VersionInfo:
 class Store:
     """The published models of one folder or bucket."""
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, *, signer: Signer | None = None, trusted: Keyring | None = None) -> None:
         self._storage = storage
+        self._signer = signer
+        self._trusted = trusted
 
     @classmethod
-    def open(cls, url: str | Path) -> Self:
-        """The store at ``s3://bucket/prefix``, ``file:///folder`` or a path. Nothing is read yet."""
-        return cls(open_storage(url))
+    def open(
+        cls,
+        url: str | Path,
+        *,
+        signer: Signer | None = None,
+        trusted: Keyring | None = None,
+        access: S3Access | None = None,
+    ) -> Self:
+        """The store at ``s3://bucket/prefix``, ``file:///folder`` or a path. Nothing is read yet.
+
+        :param signer: signs each version and pointer that is written.
+        :param trusted: public keys; nothing that none of them signed is then read. ``None`` reads all.
+        :param access: how a bucket is reached; ``None`` for ``use_access`` or the environment.
+        """
+        return cls(open_storage(url, access=access), signer=signer, trusted=trusted)
 
     @property
     def url(self) -> str:
@@ -89,14 +104,18 @@ class Store:
         :raises StorageError: no model can have that name.
         """
         check_name("model", name, where=self._storage.where())
-        return ModelStore(self._storage, name)
+        return ModelStore(self._storage, name, signer=self._signer, trusted=self._trusted)
 
 
 class ModelStore:
     """One model of a store: its versions, its channels and their history."""
 
-    def __init__(self, storage: Storage, name: str) -> None:
+    def __init__(
+        self, storage: Storage, name: str, *, signer: Signer | None = None, trusted: Keyring | None = None
+    ) -> None:
         self._storage = storage
+        self._signer = signer
+        self._trusted = trusted
         self._versions = Versions(storage, name)
         self.name = name
 

@@ -1,0 +1,9 @@
+"""``retrainer serve``: published models behind HTTP."""
+
+from __future__ import annotations
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""

@@ -1,0 +1,108 @@
+"""How a bucket is reached: endpoint, credentials, encryption. What is not said is left to boto3's own chain.
+
+Credentials are never part of a pipeline file, a request, an argument list or a log. They come from boto3's chain, or
+from an ``S3Access`` that somebody who holds them (an Airflow connection) puts around the work with ``use_access``, or
+hands to a child process as its environment.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Literal, Self, cast, get_args
+
+from retrainer.errors import StorageError
+
+AddressingStyle = Literal["auto", "path", "virtual"]
+Encryption = Literal["AES256", "aws:kms", "aws:kms:dsse"]
+
+ADDRESSING_STYLE = "RETRAINER_S3_ADDRESSING_STYLE"
+SSE = "RETRAINER_S3_SSE"
+SSE_KMS_KEY_ID = "RETRAINER_S3_SSE_KMS_KEY_ID"
+BUCKET_KEY = "RETRAINER_S3_BUCKET_KEY"
+
+
+@dataclass(frozen=True, slots=True)
+class S3Access:
+    """All that reaching a bucket takes beside its name. ``None`` leaves a choice to boto3's chain.
+
+    :ivar verify: path of a bundle of certificates that the endpoint's is checked against; ``None`` for boto3's.
+    :ivar addressing_style: ``path`` puts the bucket into the path, as MinIO and its kin want it. ``None``: ``path``
+        where an endpoint is given, else as boto3 chooses.
+    :ivar sse: server-side encryption that every write asks for. ``None`` leaves it to the bucket's default.
+    :ivar sse_kms_key_id: with ``aws:kms``; ``None`` for the account's default key.
+    :ivar bucket_key: with ``aws:kms``: whether S3 derives object keys from one key of the bucket, which spares
+        requests to KMS.
+    """
+
+    endpoint_url: str | None = None
+    region: str | None = None
+    profile: str | None = None
+    access_key_id: str | None = field(default=None, repr=False)
+    secret_access_key: str | None = field(default=None, repr=False)
+    session_token: str | None = field(default=None, repr=False)
+    verify: str | None = None
+    addressing_style: AddressingStyle | None = None
+    sse: Encryption | None = None
+    sse_kms_key_id: str | None = None
+    bucket_key: bool | None = None
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
+        """What this package's own variables say; the ``AWS_`` ones are boto3's to read.
+
+        :raises StorageError: a variable has a value that it cannot have.
+        """
+        env = os.environ if environment is None else environment
+        return cls(
+            addressing_style=cast(AddressingStyle | None, _choice(env, ADDRESSING_STYLE, get_args(AddressingStyle))),
+            sse=cast(Encryption | None, _choice(env, SSE, get_args(Encryption))),
+            sse_kms_key_id=env.get(SSE_KMS_KEY_ID) or None,
+            bucket_key={"true": True, "false": False, None: None}[_choice(env, BUCKET_KEY, ("true", "false"))],
+        )
+
+    def to_environment(self) -> dict[str, str]:
+        """Variables under which a child process reaches the bucket in the same way. They hold secrets."""
+        values = {
+            "AWS_ENDPOINT_URL_S3": self.endpoint_url,
+            "AWS_DEFAULT_REGION": self.region,
+            "AWS_REGION": self.region,
+            "AWS_PROFILE": self.profile,
+            "AWS_ACCESS_KEY_ID": self.access_key_id,
+            "AWS_SECRET_ACCESS_KEY": self.secret_access_key,
+            "AWS_SESSION_TOKEN": self.session_token,
+            "AWS_CA_BUNDLE": self.verify,
+            ADDRESSING_STYLE: self.addressing_style,
+            SSE: self.sse,
+            SSE_KMS_KEY_ID: self.sse_kms_key_id,
+            BUCKET_KEY: None if self.bucket_key is None else str(self.bucket_key).lower(),
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+
+_ambient: ContextVar[S3Access | None] = ContextVar("s3_access", default=None)
+
+
+@contextmanager
+def use_access(access: S3Access | None) -> Iterator[None]:
+    """Every storage that is opened in the block, in this thread or task, reaches its bucket like that."""
+    token = _ambient.set(access)
+    try:
+        yield
+    finally:
+        _ambient.reset(token)
+
+
+def current_access() -> S3Access:
+    """What ``use_access`` set, else what the environment says."""
+    return _ambient.get() or S3Access.from_environment()
+
+
+def _choice(environment: Mapping[str, str], name: str, allowed: tuple[str, ...]) -> str | None:
+    value = environment.get(name) or None
+    if value is not None and value not in allowed:
+        raise StorageError(f"'{value}' is no value of {name}", where=name, hint=f"one of {', '.join(allowed)}")
+    return value

@@ -1,0 +1,221 @@
+"""Ed25519 signatures: who may publish, and how a reader who pinned a public key can tell.
+
+Two things are signed: a version, by a statement that names its model, its name and the SHA-256 of its manifest, and
+with the manifest every file; and a channel's pointer, with all that it says. The history needs no signatures of its
+own: a pointer names its newest entry, and each entry the one before. Not here: where private keys come from
+(``signing_keys.py``).
+
+Ed25519 as in RFC 8032, from ``cryptography``.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+from pydantic import StringConstraints
+
+from retrainer.errors import SignatureError, UserError
+from retrainer.records import Record
+from retrainer.store.names import Sha256
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+PREFIX = "ed25519:"
+# A signature over one kind of statement must never pass for one over the other.
+_POINTER = b"retrainer pointer v1\n"
+_VERSION = b"retrainer version v1\n"
+
+KeyId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")]
+
+
+class Signature(Record):
+    """A signature, and which key made it.
+
+    :ivar key_id: the first 16 hex digits of the SHA-256 of the public key's 32 bytes.
+    :ivar value: 64 bytes in base64.
+    """
+
+    algorithm: Literal["ed25519"] = "ed25519"
+    key_id: KeyId
+    value: str
+
+
+class VersionStatement(Record):
+    """What is signed of a version.
+
+    :ivar manifest_sha256: of ``manifest.json``, byte for byte; it lists every file with its SHA-256.
+    """
+
+    model: str
+    version: str
+    manifest_sha256: Sha256
+
+    def signed_bytes(self) -> bytes:
+        """The bytes that a signature of a version covers."""
+        return _VERSION + self.to_json()
+
+
+class VersionSignature(Record):
+    """``versions/<version>/signatures/<key id>.json``: one key's signature of one version. Written once."""
+
+    format_version: Literal[1] = 1
+    statement: VersionStatement
+    signature: Signature
+
+
+def pointer_bytes(canonical: bytes) -> bytes:
+    """The bytes that a signature of a pointer covers.
+
+    :param canonical: the pointer's canonical JSON without its signature.
+    """
+    return _POINTER + canonical
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """A public key that a reader trusts.
+
+    :ivar raw: its 32 bytes.
+    """
+
+    raw: bytes
+
+    @classmethod
+    def parse(cls, text: str | Path) -> Self:
+        """``ed25519:<base64 of 32 bytes>``, the text of a PEM, or the path of a file that holds either.
+
+        :raises UserError: it is no Ed25519 public key.
+        """
+        if isinstance(text, str) and text.strip().startswith(PREFIX):
+            try:
+                raw = base64.b64decode(text.strip().removeprefix(PREFIX), validate=True)
+            except binascii.Error:
+                raw = b""
+            if len(raw) != 32:
+                raise UserError("not an Ed25519 public key", where=text, hint=f"{PREFIX} and 32 bytes in base64")
+            return cls(raw)
+        if isinstance(text, str) and "-----BEGIN" in text:
+            return cls(_raw_of_pem(text.encode(), where="public key"))
+        path = Path(text).expanduser()
+        try:
+            content = path.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(
+                f"the public key cannot be read: {error}",
+                where=str(path),
+                hint=f"give {PREFIX}... or a file made by 'retrainer keygen'",
+            ) from None
+        if content.strip().startswith(PREFIX):
+            return cls.parse(content)
+        return cls(_raw_of_pem(content.encode(), where=str(path)))
+
+    @property
+    def key_id(self) -> str:
+        """The name of this key in signatures."""
+        return hashlib.sha256(self.raw).hexdigest()[:16]
+
+    def __str__(self) -> str:
+        return PREFIX + base64.b64encode(self.raw).decode()
+
+    def holds(self, signature: Signature, data: bytes) -> bool:
+        """Whether this key made that signature of those bytes."""
+        from cryptography.exceptions import InvalidSignature
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+        try:
+            value = base64.b64decode(signature.value, validate=True)
+            Ed25519PublicKey.from_public_bytes(self.raw).verify(value, data)
+        except (InvalidSignature, binascii.Error):
+            return False
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Keyring:
+    """The public keys that a reader pinned; several while keys are rotated."""
+
+    keys: tuple[PublicKey, ...]
+
+    @classmethod
+    def of(cls, keys: str | Path | Iterable[str | Path] | None) -> Self | None:
+        """A keyring of one key or several, each as ``PublicKey.parse`` takes it; ``None`` for none at all.
+
+        :raises UserError: one cannot be read.
+        """
+        if keys is None:
+            return None
+        several = [keys] if isinstance(keys, str | Path) else list(keys)
+        parsed = tuple(PublicKey.parse(key) for key in several)
+        return cls(parsed) if parsed else None
+
+    def key_ids(self) -> tuple[str, ...]:
+        """The names of the keys."""
+        return tuple(key.key_id for key in self.keys)
+
+    def check(self, signature: Signature | None, data: bytes, *, what: str, where: str) -> None:
+        """Insist that one of these keys signed those bytes.
+
+        :param what: what was signed, for the message: ``the pointer``.
+        :raises SignatureError: it is unsigned, signed by another key, or was altered since.
+        """
+        if signature is None:
+            raise SignatureError(
+                f"{what} is not signed",
+                where=where,
+                hint="a public key is pinned here, so nothing unsigned is used; publish with the private key",
+            )
+        key = next((key for key in self.keys if key.key_id == signature.key_id), None)
+        if key is None:
+            raise SignatureError(
+                f"{what} is signed by the key {signature.key_id}, which is not trusted here",
+                where=where,
+                hint=f"trusted: {', '.join(self.key_ids())}; pin the new key too, if keys are being rotated",
+            )
+        if not key.holds(signature, data):
+            raise SignatureError(
+                f"the signature of {what} does not hold: it was altered after it was signed",
+                where=where,
+                hint="the store was altered; find out by whom, and restore it from a backup",
+            )
+
+
+class Signer:
+    """A private key that signs. It has no representation that shows the key."""
+
+    def __init__(self, key: Ed25519PrivateKey) -> None:
+        self._key = key
+        self.public = PublicKey(_raw(key.public_key()))
+
+    def __repr__(self) -> str:
+        return f"Signer({self.public.key_id})"
+
+    def sign(self, data: bytes) -> Signature:
+        """The signature of those bytes."""
+        value = base64.b64encode(self._key.sign(data)).decode()
+        return Signature(key_id=self.public.key_id, value=value)
+
+
+def _raw(key: Ed25519PublicKey) -> bytes:
+    return key.public_bytes_raw()
+
+
+def _raw_of_pem(data: bytes, *, where: str) -> bytes:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    if b"PRIVATE KEY" in data:
+        raise UserError("this is a private key", where=where, hint="pin the public one; keep this one secret")
+    try:
+        key = load_pem_public_key(data)
+    except ValueError:
+        key = None
+    if not isinstance(key, Ed25519PublicKey):
+        raise UserError("not an Ed25519 public key", where=where, hint="make a pair with 'retrainer keygen'")
+    return _raw(key)
