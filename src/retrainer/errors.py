@@ -10,7 +10,8 @@
     │   ├── ResourceError            disk full, no permission, no GPU free
     │   └── StorageError             a folder or a bucket cannot be read or written
     │       ├── NotFoundError        nothing lies under that key, or in that version, channel, run
-    │       └── PreconditionFailed   a conditional write lost: somebody else wrote first
+    │       ├── PreconditionFailed   a conditional write lost: somebody else wrote first
+    │       └── StoragePermissionError  credentials are missing, wrong, or do not allow it
     ├── ArtifactError                an artifact is incomplete, or does not match its digest
     ├── StepError                    a step's process failed, without saying more than its exit
     │   └── StepKilled               it was ended from outside
@@ -86,6 +87,10 @@ class NotFoundError(StorageError):
 
 class PreconditionFailed(StorageError):
     """A conditional write lost: the object is not in the state the writer saw."""
+
+
+class StoragePermissionError(StorageError):
+    """Credentials are missing or wrong, or do not allow it. Trying again gives the same answer."""
 
 
 class ArtifactError(RetrainerError):

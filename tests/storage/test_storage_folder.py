@@ -90,6 +90,45 @@ def test_a_killed_writer_leaves_the_old_or_the_new_and_no_lock(
     assert storage.read("folder/x") == b"next"
 
 
+def _hold_the_lock(root: Path, holding: Any) -> None:
+    fsync = os.fsync
+
+    def stay(descriptor: int) -> None:
+        fsync(descriptor)
+        holding.set()
+        signal.pause()
+
+    os.fsync = stay  # type: ignore[assignment]
+    FileStorage(root).write("x", b"never", if_match=FileStorage(root).read_with_etag("x")[1])
+
+
+def _write_after(root: Path, started: Any) -> None:
+    started.set()
+    FileStorage(root).write("x", b"next", if_match=FileStorage(root).read_with_etag("x")[1])
+
+
+def test_who_waits_for_a_killed_writer_goes_on(tmp_path: Path) -> None:
+    storage = FileStorage(tmp_path)
+    storage.write("x", b"old")
+    holding, started = FORK.Event(), FORK.Event()
+    holder = FORK.Process(target=_hold_the_lock, args=(tmp_path, holding))
+    holder.start()
+    assert holding.wait(30)
+    waiting = FORK.Process(target=_write_after, args=(tmp_path, started))
+    waiting.start()
+    assert started.wait(30)
+    waiting.join(0.2)
+    assert waiting.is_alive()
+    assert storage.read("x") == b"old"
+    holder.kill()
+    waiting.join(30)
+    assert waiting.exitcode == 0
+    assert storage.read("x") == b"next"
+    [leftover] = storage.leftovers()
+    storage.remove_leftover(leftover)
+    assert storage.read("x") == b"next"
+
+
 def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     storage = FileStorage(tmp_path)
     storage.write("x", b"old")

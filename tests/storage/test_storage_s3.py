@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from retrainer.errors import NotFoundError, PreconditionFailed, ResourceError, StorageError
+from retrainer.errors import NotFoundError, PreconditionFailed, ResourceError, StorageError, StoragePermissionError
 from retrainer.storage import open_storage
 from retrainer.storage.s3 import S3Storage
 
@@ -59,7 +60,7 @@ def test_no_credentials(
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
     for attempt in attempts(S3Storage(f"s3://{s3_bucket}")):
-        with pytest.raises(StorageError, match="no credentials for S3") as caught:
+        with pytest.raises(StoragePermissionError, match="no credentials for S3") as caught:
             attempt()
         assert "AWS_ACCESS_KEY_ID" in str(caught.value.hint)
 
@@ -107,18 +108,20 @@ def test_access_denied(
 ) -> None:
     answering.answer = (403, "AccessDenied")  # type: ignore[attr-defined]
     for attempt in attempts(S3Storage("s3://bucket/a")):
-        with pytest.raises(StorageError, match="access denied") as caught:
+        with pytest.raises(StoragePermissionError, match="access denied") as caught:
             attempt()
-        assert type(caught.value) is StorageError
-        assert "s3:PutObject" in str(caught.value.hint)
+        assert re.search("s3:(Get|Put|Delete)Object|s3:ListBucket", str(caught.value.hint))
         assert str(caught.value.where).startswith("s3://bucket/a")
 
 
 @pytest.mark.parametrize(
     ("status", "code", "kind", "message"),
     [
-        (403, "InvalidAccessKeyId", StorageError, "access key is not known"),
-        (403, "SignatureDoesNotMatch", StorageError, "secret key is wrong"),
+        (403, "InvalidAccessKeyId", StoragePermissionError, "access key is not known"),
+        (403, "SignatureDoesNotMatch", StoragePermissionError, "secret key is wrong"),
+        (400, "InvalidToken", StoragePermissionError, "session token is wrong"),
+        (400, "KMS.DisabledException", StoragePermissionError, "disabled"),
+        (403, "RequestTimeTooSkewed", StorageError, "clock"),
         (400, "ExpiredToken", StorageError, "have expired"),
         (501, "NotImplemented", StorageError, "does not implement"),
         (400, "SomethingElse", StorageError, "SomethingElse says the server"),
@@ -166,7 +169,7 @@ def test_a_local_fault_is_not_taken_for_one_of_the_bucket(s3_bucket: str, tmp_pa
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StorageError, match="a file stands where a folder should be") as caught:
         storage.download("x", tmp_path / "file" / "target")
-    assert caught.value.where == str(tmp_path / "file" / "target")
+    assert str(caught.value.where).startswith(str(tmp_path / "file"))
     with pytest.raises(StorageError) as caught:
         storage.upload(tmp_path, "y")
     assert str(tmp_path) in str(caught.value)

@@ -50,6 +50,18 @@ class S3Access:
     sse_kms_key_id: str | None = None
     bucket_key: bool | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant.
+
+        :raises StorageError: half of a key pair, or settings of an encryption that is not asked for.
+        """
+        if (self.access_key_id is None) != (self.secret_access_key is None) or (
+            self.session_token is not None and self.access_key_id is None
+        ):
+            raise StorageError("half of a key pair is given", hint="give both the access key's id and its secret")
+        if (self.sse_kms_key_id or self.bucket_key) and self.sse not in {"aws:kms", "aws:kms:dsse"}:
+            raise StorageError("a KMS key is given without its encryption", hint=f"set {SSE} to aws:kms")
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
         """What this package's own variables say; the ``AWS_`` ones are boto3's to read.
@@ -80,6 +92,10 @@ class S3Access:
             SSE_KMS_KEY_ID: self.sse_kms_key_id,
             BUCKET_KEY: None if self.bucket_key is None else str(self.bucket_key).lower(),
         }
+        if self.access_key_id is not None:
+            # A token that the child would inherit belongs to other keys.
+            values["AWS_SESSION_TOKEN"] = self.session_token or ""
+            values["AWS_SECURITY_TOKEN"] = ""
         return {name: value for name, value in values.items() if value is not None}
 
 

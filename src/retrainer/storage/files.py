@@ -8,24 +8,32 @@ system releases it when its holder ends, however it ends.
 from __future__ import annotations
 
 import builtins
+import errno
 import fcntl
 import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from retrainer.errors import NotFoundError, PreconditionFailed
+from retrainer.errors import IntegrityError, NotFoundError, PreconditionFailed, StorageError
+from retrainer.records import sha256_file
 from retrainer.storage.errors import filesystem_errors, translate
+from retrainer.storage.hashing import HashedFile, wrong_content
 from retrainer.storage.keys import RESERVED, check_folder, check_key, check_prefix
-from retrainer.storage.protocol import ObjectInfo
+from retrainer.storage.protocol import Leftover, ObjectInfo, Transfer
 
 _LOCK = f"{RESERVED}lock"
 _TEMPORARY = f"{RESERVED}temporary-"
+_THREADS = 4
+_BLOCK = 1 << 20
+# Between two file systems, or on one that cannot: the bytes then go through this process.
+_CANNOT_COPY = {errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM}
 
 
 class FileStorage:
@@ -127,13 +135,75 @@ class FileStorage:
 
     def upload(self, source: Path, key: str) -> None:
         """See ``Storage.upload``."""
-        with filesystem_errors(str(source)):
-            stream = source.open("rb")
-        _copy(stream, self._path(key))
+        _copy(HashedFile(source), source, self._path(key))
 
     def download(self, key: str, target: Path) -> None:
         """See ``Storage.download``."""
-        _copy(self._open(key), target)
+        with self._open(key) as stream, filesystem_errors(str(target)):
+            _appear(target, lambda copy: shutil.copyfileobj(stream, copy, _BLOCK))
+
+    def upload_all(self, transfers: Sequence[Transfer]) -> None:
+        """See ``Storage.upload_all``."""
+        _all(self._upload, transfers)
+
+    def _upload(self, transfer: Transfer) -> None:
+        stream = HashedFile(transfer.path, sha256=transfer.sha256, size=transfer.size)
+        _copy(stream, transfer.path, self._path(transfer.key))
+
+    def download_all(self, transfers: Sequence[Transfer]) -> None:
+        """See ``Storage.download_all``."""
+        _all(self._download, transfers)
+
+    def _download(self, transfer: Transfer) -> None:
+        self._open(transfer.key).close()  # what is missing is named in the words of a read
+        source = self._path(transfer.key)
+        try:
+            _copy(HashedFile(source, sha256=transfer.sha256, size=transfer.size), source, transfer.path)
+        except IntegrityError:
+            raise wrong_content(self.where(transfer.key)) from None
+
+    def copy(self, source: str, key: str, *, sha256: str, size: int) -> bool:
+        """See ``Storage.copy``: the kernel copies, sharing blocks where the file system can; what arrived is read.
+
+        Never a hard link: a byte that is damaged would be damaged in both.
+        """
+        target = self._path(key)
+        try:
+            stream = self._open(source)
+        except NotFoundError:
+            return False
+        with stream, filesystem_errors(str(target)):
+            if os.fstat(stream.fileno()).st_size != size:
+                return False
+            try:
+                _appear(target, lambda copy: _copy_in_kernel(stream, copy, size), sha256=sha256)
+            except _Mismatch:
+                return False
+        return True
+
+    def leftovers(self, prefix: str = "") -> Iterator[Leftover]:
+        """See ``Storage.leftovers``: temporary files."""
+        folder = self.root / check_folder(prefix, where=str(self.root))
+        found: list[Leftover] = []
+        with filesystem_errors(str(folder)):
+            for parent, _, names in os.walk(folder, onerror=_unless_missing):
+                for name in names:
+                    path = Path(parent, name)
+                    if name.startswith(_TEMPORARY):
+                        with suppress(FileNotFoundError):
+                            info = path.stat()
+                            token = (path.relative_to(self.root).as_posix(),)
+                            found.append(Leftover(str(path), token, _modified(info), info.st_size))
+        return iter(sorted(found, key=lambda leftover: leftover.where))
+
+    def remove_leftover(self, leftover: Leftover) -> None:
+        """See ``Storage.remove_leftover``."""
+        folder, _, name = leftover.token[0].rpartition("/")
+        if not name.startswith(_TEMPORARY):
+            raise StorageError("is no leftover", where=leftover.where)
+        path = self.root / check_folder(folder, where=str(self.root)) / name
+        with filesystem_errors(str(path)):
+            path.unlink(missing_ok=True)
 
     def delete(self, key: str) -> None:
         """See ``Storage.delete``."""
@@ -160,8 +230,12 @@ def _info(key: str, stat: os.stat_result) -> ObjectInfo:
         key=key,
         size=stat.st_size,
         etag=f"{stat.st_size:x}-{stat.st_mtime_ns:x}-{stat.st_ino:x}",
-        modified=datetime.fromtimestamp(stat.st_mtime, UTC),
+        modified=_modified(stat),
     )
+
+
+def _modified(stat: os.stat_result) -> datetime:
+    return datetime.fromtimestamp(stat.st_mtime, UTC)
 
 
 def _unless_missing(error: OSError) -> None:
@@ -169,10 +243,50 @@ def _unless_missing(error: OSError) -> None:
         raise error
 
 
-def _copy(source: BinaryIO, target: Path) -> None:
-    with source, filesystem_errors(str(target)):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _replace(target, lambda copy: shutil.copyfileobj(source, copy, 1 << 20))
+def _all(transfer: Callable[[Transfer], None], transfers: Sequence[Transfer]) -> None:
+    """Do all, several at a time. After an error nothing new is begun."""
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="retrainer-copy") as pool:
+        copies = [pool.submit(transfer, one) for one in transfers]
+        try:
+            for copy in as_completed(copies):
+                copy.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _copy(stream: HashedFile, source: Path, target: Path) -> None:
+    """Copy a file, in the words of an error about its source while that is opened."""
+    with filesystem_errors(str(source)):
+        stream.open()
+    try:
+        with filesystem_errors(str(target)):
+            _appear(target, lambda copy: shutil.copyfileobj(stream, copy, _BLOCK))
+    finally:
+        stream.close()
+
+
+class _Mismatch(Exception):
+    """What was written is not what it was to be."""
+
+
+def _appear(target: Path, fill: Callable[[BinaryIO], object], *, sha256: str | None = None) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _replace(target, fill, sha256=sha256)
+
+
+def _insist(path: Path, sha256: str) -> None:
+    if sha256_file(path) != sha256:
+        raise _Mismatch
+
+
+def _copy_in_kernel(source: BinaryIO, target: BinaryIO, size: int) -> None:
+    try:
+        while os.copy_file_range(source.fileno(), target.fileno(), size):
+            pass
+    except OSError as error:
+        if error.errno not in _CANNOT_COPY:
+            raise
+        shutil.copyfileobj(source, target, _BLOCK)
 
 
 @contextmanager
@@ -183,14 +297,19 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _replace(path: Path, fill: Callable[[BinaryIO], object]) -> None:
-    """Make a file appear with the content that ``fill`` writes, on disk before anybody sees it."""
+def _replace(path: Path, fill: Callable[[BinaryIO], object], *, sha256: str | None = None) -> None:
+    """Make a file appear with the content that ``fill`` writes, on disk before anybody sees it.
+
+    :param sha256: what must have been written, or it does not appear.
+    """
     temporary = path.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}")
     try:
         with temporary.open("xb") as stream:
             fill(stream)
             stream.flush()
             os.fsync(stream.fileno())
+        if sha256 is not None:
+            _insist(temporary, sha256)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

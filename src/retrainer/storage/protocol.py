@@ -2,7 +2,8 @@
 
 A key is a relative path with ``/`` between its parts. Every error is one of ``retrainer.errors``:
 ``NotFoundError`` for a key that holds nothing, ``PreconditionFailed`` for a conditional write that lost,
-``ResourceError`` for a full disk or a missing permission on a folder, ``StorageError`` for the rest.
+``ResourceError`` for a full disk or a missing permission on a folder, ``StoragePermissionError`` for credentials that a
+bucket refuses, ``StorageError`` for the rest.
 """
 
 from __future__ import annotations
@@ -108,7 +109,8 @@ class Storage(Protocol):
     def upload_all(self, transfers: Sequence[Transfer]) -> None:
         """Send files, several at a time, each checked on its way: what arrives has the SHA-256 that was named.
 
-        Each file appears as a whole. When one fails, those that are under way are ended and the first error is raised.
+        Each file appears as a whole. When one fails, no other is begun, those under way are ended or come to their end,
+        and the first error is raised.
 
         :raises IntegrityError: a file is not what was named, or something else arrived.
         """
@@ -125,7 +127,7 @@ class Storage(Protocol):
 
         :param sha256: of the content that must arrive.
         :return: ``False`` where the source is missing or another content, or where the storage cannot prove what
-            arrived; ``key`` then holds nothing new.
+            arrived; ``key`` then holds nothing new, or in a bucket where nothing may be deleted nothing of worth.
         """
 
     def leftovers(self, prefix: str = "") -> Iterator[Leftover]:

@@ -1,59 +1,60 @@
 """Objects in a bucket of S3, or of a server that speaks its protocol.
 
-Endpoint, region and credentials come from boto3's own chain: environment, profile, role. Small objects are read
-and written in one request; files go through boto3's transfer manager, in parts and with S3's own checksums.
+Small objects are read and written in one request; files go through boto3's transfer manager, in parts. S3 compares
+all that it is sent with the SHA-256 in the request. No request carries an ACL: buckets without them take every one.
 """
 
 from __future__ import annotations
 
 import builtins
-import os
+import hashlib
 import random
 import re
 import time
-import uuid
-from collections.abc import Iterator
-from functools import cached_property
+from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import boto3.session
-from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from retrainer.errors import NotFoundError, StorageError
+from retrainer.errors import IntegrityError, NotFoundError, StorageError
+from retrainer.records import sha256_file
 from retrainer.storage.access import S3Access
 from retrainer.storage.errors import filesystem_errors
-from retrainer.storage.keys import RESERVED, check_folder, check_key, check_prefix
-from retrainer.storage.protocol import ObjectInfo
+from retrainer.storage.hashing import wrong_content
+from retrainer.storage.keys import check_folder, check_key, check_prefix
+from retrainer.storage.protocol import Leftover, ObjectInfo, Transfer
+from retrainer.storage.s3_checksums import Checksums, checksum
+from retrainer.storage.s3_client import make_client
 from retrainer.storage.s3_errors import error_code, s3_errors
+from retrainer.storage.s3_transfers import Download, Upload, fetch, send
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import PutObjectRequestTypeDef
 
-# A dead endpoint fails within some seconds; a slow answer has a minute.
-_CONNECT_SECONDS = 5
-_READ_SECONDS = 60
-_ATTEMPTS = 4
 # S3 answers 409 while another conditional write of the same key is under way. It is over soon.
 _CONFLICTS = {"ConditionalRequestConflict", "OperationAborted", "409"}
 _CONFLICT_PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6)
 _DELETE_AT_ONCE = 1000
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
-_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+# https://docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html
+_LARGEST_COPY = 5 * 1024**3
+_CANNOT_COPY = {"NoSuchKey", "404", "NotImplemented", "501"}
 
 
 class S3Storage:
     """A ``Storage`` on a bucket, or on a prefix of one.
 
     :param url: ``s3://bucket/prefix``, taken literally.
-    :param access: how it is reached.
+    :param access: how it is reached; ``None`` for what the environment says.
     :raises StorageError: it names no bucket.
     """
 
     def __init__(self, url: str, *, access: S3Access | None = None) -> None:
-        self._access = access or S3Access()
+        self._access = access or S3Access.from_environment()
         bucket, _, prefix = url.removeprefix("s3://").partition("/")
         if not _BUCKET.fullmatch(bucket):
             problem = f"'{bucket}' cannot be a bucket's name" if bucket else "no bucket is named"
@@ -74,22 +75,13 @@ class S3Storage:
         """``None``: a bucket has no paths."""
 
     @cached_property
+    def _reached(self) -> tuple[S3Client, Checksums]:
+        client = make_client(self._access, where=self.where())
+        return client, Checksums(client)
+
+    @property
     def _client(self) -> S3Client:
-        # One session a storage: boto3's default session is shared by all threads and is not safe to be.
-        own_endpoint = any(os.environ.get(name) for name in _ENDPOINTS)
-        config = Config(
-            connect_timeout=_CONNECT_SECONDS,
-            read_timeout=_READ_SECONDS,
-            retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
-            s3={"addressing_style": "path" if own_endpoint else "auto"},
-        )
-        with s3_errors(self.where()):
-            try:
-                return boto3.session.Session().client("s3", config=config)
-            except ValueError as error:  # how botocore says that an endpoint is no URL
-                raise StorageError(
-                    str(error), where=self.where(), hint="check AWS_ENDPOINT_URL, such as https://s3.example.com"
-                ) from error
+        return self._reached[0]
 
     def read(self, key: str) -> bytes:
         """See ``Storage.read``."""
@@ -98,8 +90,8 @@ class S3Storage:
     def read_with_etag(self, key: str) -> tuple[bytes, str]:
         """See ``Storage.read_with_etag``; the token is S3's own."""
         with s3_errors(self.where(key)):
-            answer = self._client.get_object(Bucket=self.bucket, Key=self._key(key))
-            with answer["Body"] as body:
+            answer = self._client.get_object(Bucket=self.bucket, Key=self._key(key), ChecksumMode="ENABLED")
+            with closing(answer["Body"]) as body:  # entered itself, it would check neither length nor checksum
                 return body.read(), answer["ETag"]
 
     def write(self, key: str, data: bytes, *, if_match: str | None = None, if_absent: bool = False) -> str:
@@ -111,6 +103,7 @@ class S3Storage:
             "Key": self._key(key),
             "Body": data,
             "ChecksumAlgorithm": "SHA256",
+            "ChecksumSHA256": checksum(hashlib.sha256(data).digest()),
         }
         if if_absent:
             request["IfNoneMatch"] = "*"
@@ -181,24 +174,129 @@ class S3Storage:
     def upload(self, source: Path, key: str) -> None:
         """See ``Storage.upload``; a large file goes in parts, and appears when the last has arrived."""
         name = self._key(key)
-        with s3_errors(self.where(key)), filesystem_errors(str(source)):
-            self._client.upload_file(str(source), self.bucket, name, ExtraArgs={"ChecksumAlgorithm": "SHA256"})
+        with filesystem_errors(str(source)):
+            size = source.stat().st_size
+        self._send([Upload(source, name, size, None, self.where(key))])
+
+    def upload_all(self, transfers: Sequence[Transfer]) -> None:
+        """See ``Storage.upload_all``; a server that names no checksum of what arrived is asked for it once."""
+        self._send(
+            [
+                Upload(transfer.path, self._key(transfer.key), transfer.size, transfer.sha256, self.where(transfer.key))
+                for transfer in transfers
+            ]
+        )
+
+    def _send(self, uploads: Sequence[Upload]) -> None:
+        client, checksums = self._reached
+        with s3_errors(self.where()):
+            send(client, self.bucket, uploads, partial(self._check_arrival, checksums))
+
+    def _check_arrival(self, checksums: Checksums, upload: Upload) -> None:
+        """Insist that the object is what was read from the file."""
+        expected, found = checksums.take(upload.key)
+        with s3_errors(upload.where):
+            if expected is not None and found is None:
+                head = self._client.head_object(Bucket=self.bucket, Key=upload.key, ChecksumMode="ENABLED")
+                found = head.get("ChecksumSHA256", "").partition("-")[0] or None
+            if expected is not None and found is not None:
+                arrived = found == expected
+            elif upload.sha256 is not None:
+                arrived = self._sha256(upload.key) == upload.sha256
+            else:
+                arrived = True
+        if not arrived:
+            self._discard(upload.key)
+            raise IntegrityError("other bytes arrived than were sent", where=upload.where, hint="try again")
+
+    def _discard(self, name: str) -> None:
+        """Delete an object that is not what was meant, where that is allowed.
+
+        A publisher need not be able to delete: nothing names the object then, and the next try replaces it.
+        """
+        with s3_errors(f"s3://{self.bucket}/{name}"), suppress(ClientError):
+            self._client.delete_object(Bucket=self.bucket, Key=name)
+
+    def _sha256(self, name: str) -> str:
+        """Of an object, read as a stream."""
+        digest = hashlib.sha256()
+        answer = self._client.get_object(Bucket=self.bucket, Key=name)
+        with closing(answer["Body"]) as body:
+            for block in body.iter_chunks(1 << 20):
+                digest.update(block)
+        return digest.hexdigest()
 
     def download(self, key: str, target: Path) -> None:
         """See ``Storage.download``."""
-        name = self._key(key)
-        with filesystem_errors(str(target)):
-            target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f"{RESERVED}temporary-{uuid.uuid4().hex}")
-        try:
-            with s3_errors(self.where(key)), filesystem_errors(str(target)):
-                self._client.download_file(self.bucket, name, str(temporary))
-                temporary.replace(target)
-        except NotFoundError:
-            self._check_bucket()
-            raise
-        finally:
-            temporary.unlink(missing_ok=True)
+        self._fetch([Download(self._key(key), target, lambda path: _move(path, target), self.where(key))])
+
+    def download_all(self, transfers: Sequence[Transfer]) -> None:
+        """See ``Storage.download_all``; large files in ranges, hashed when they are complete."""
+        self._fetch(
+            [
+                Download(
+                    self._key(transfer.key),
+                    transfer.path,
+                    partial(_admit, transfer, self.where(transfer.key)),
+                    self.where(transfer.key),
+                )
+                for transfer in transfers
+            ]
+        )
+
+    def _fetch(self, downloads: Sequence[Download]) -> None:
+        with s3_errors(self.where()):
+            fetch(self._client, self.bucket, downloads)
+
+    def copy(self, source: str, key: str, *, sha256: str, size: int) -> bool:
+        """See ``Storage.copy``: S3 copies, and names the SHA-256 of what it wrote, which must match.
+
+        "With a copy command, the checksum of the object is a direct checksum of the full object", also where the source
+        was sent in parts (S3 user guide, "Checking object integrity"). ``False`` where a server names none or, as
+        MinIO does, that of the source's parts; and above 5 GB, which S3 copies in parts only.
+        """
+        if size > _LARGEST_COPY:
+            return False
+        target = self._key(key)
+        with s3_errors(self.where(key)):
+            try:
+                answer = self._client.copy_object(
+                    Bucket=self.bucket,
+                    Key=target,
+                    CopySource={"Bucket": self.bucket, "Key": self._key(source)},
+                    ChecksumAlgorithm="SHA256",
+                )
+            except ClientError as error:
+                if error_code(error) in _CANNOT_COPY:
+                    return False
+                raise
+            if answer["CopyObjectResult"].get("ChecksumSHA256") == checksum(bytes.fromhex(sha256)):
+                return True
+        self._discard(target)
+        return False
+
+    def leftovers(self, prefix: str = "") -> Iterator[Leftover]:
+        """See ``Storage.leftovers``: uploads in parts that were neither completed nor ended. S3 charges for them."""
+        folder = check_folder(prefix, where=self.where())
+        start = f"{self._prefix}{folder}/" if folder else self._prefix
+        with s3_errors(self.where(prefix)):
+            pages = self._client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=start)
+            for page in pages:
+                for upload in page.get("Uploads", []):
+                    key, name = upload["Key"], upload["UploadId"]
+                    yield Leftover(f"s3://{self.bucket}/{key}", (key, name), upload["Initiated"], None)
+
+    def remove_leftover(self, leftover: Leftover) -> None:
+        """See ``Storage.remove_leftover``."""
+        key, name = leftover.token
+        if not key.startswith(self._prefix):
+            raise StorageError("lies outside this storage", where=leftover.where)
+        with s3_errors(leftover.where):
+            try:
+                self._client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=name)
+            except ClientError as error:
+                if error_code(error) != "NoSuchUpload":
+                    raise
 
     def delete(self, key: str) -> None:
         """See ``Storage.delete``."""
@@ -220,11 +318,23 @@ class S3Storage:
                     Delete={"Objects": [{"Key": entry["Key"]} for entry in page["Contents"]], "Quiet": True},
                 )
                 for error in answer.get("Errors", []):
-                    raise StorageError(
-                        f"cannot be deleted: {error.get('Message', error.get('Code'))}",
-                        where=f"s3://{self.bucket}/{error.get('Key', '')}",
-                        hint="the credentials need s3:DeleteObject",
-                    )
+                    code, message = error.get("Code", ""), error.get("Message", "")
+                    with s3_errors(f"s3://{self.bucket}/{error.get('Key', '')}"):
+                        raise ClientError({"Error": {"Code": code, "Message": message}}, "DeleteObjects")
 
     def _key(self, key: str) -> str:
         return self._prefix + check_key(key, where=self.where())
+
+
+def _move(temporary: Path, target: Path) -> None:
+    with filesystem_errors(str(target)):
+        temporary.replace(target)
+
+
+def _admit(transfer: Transfer, where: str, temporary: Path) -> None:
+    """Move what was fetched to its place, once it is what was named."""
+    with filesystem_errors(str(transfer.path)):
+        matches = temporary.stat().st_size == transfer.size and sha256_file(temporary) == transfer.sha256
+    if not matches:
+        raise wrong_content(where)
+    _move(temporary, transfer.path)

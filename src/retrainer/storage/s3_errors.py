@@ -5,74 +5,112 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from retrainer.errors import NotFoundError, PreconditionFailed, StorageError
-from retrainer.storage.errors import filesystem_errors
+from retrainer.errors import (
+    IntegrityError,
+    NotFoundError,
+    PreconditionFailed,
+    RetrainerError,
+    StorageError,
+    StoragePermissionError,
+)
+from retrainer.storage.errors import translate
 
 _ABSENT = {"NoSuchKey", "404", "NotFound"}
 _LOST = {"PreconditionFailed", "412"}
-_HINTS = {
-    "NoSuchBucket": ("there is no such bucket", "create it, or check its name"),
-    "AccessDenied": (
-        "access denied",
-        "the credentials need s3:ListBucket on the bucket and s3:GetObject, s3:PutObject on its objects; "
-        "without ListBucket S3 answers like this for what does not exist, too",
-    ),
+# What S3 compared with the checksum in the request.
+_DAMAGED = {"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch"}
+_CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or run with a role"
+
+# Trying again gives the same answer.
+_PERMANENT = {
+    "AccessDenied": ("access denied", ""),
     "InvalidAccessKeyId": ("the access key is not known there", "check AWS_ACCESS_KEY_ID and the endpoint"),
     "SignatureDoesNotMatch": ("the secret key is wrong", "check AWS_SECRET_ACCESS_KEY"),
+    "InvalidToken": (
+        "the session token is wrong",
+        "check AWS_SESSION_TOKEN; it goes with one pair of keys, and long-lived keys have none",
+    ),
+    "KMS.NotFoundException": ("there is no such key in KMS", "check the key's id, account and region"),
+    "KMS.DisabledException": ("the key in KMS is disabled", "enable it, or choose another"),
+}
+_PERMANENT |= dict.fromkeys(("403", "Forbidden", "AllAccessDisabled"), _PERMANENT["AccessDenied"])
+# Short-lived keys are renewed, a bucket can be made, a server can be repaired.
+_OTHER = {
+    "NoSuchBucket": ("there is no such bucket", "create it, or check its name"),
     "ExpiredToken": ("the credentials have expired", "renew them"),
+    "RequestTimeTooSkewed": ("this machine's clock is wrong", "set it; S3 takes requests within 15 minutes"),
     "PermanentRedirect": ("the bucket lies in another region", "set AWS_DEFAULT_REGION to its region"),
     "NotImplemented": (
         "the server does not implement this request",
         "use a server that supports conditional writes (If-None-Match, If-Match)",
     ),
+    "ConditionalRequestConflict": (
+        "others are writing the same object all the time",
+        "try again",
+    ),
+    "SlowDown": ("the server asks for fewer requests", "try again in a while"),
 }
-_HINTS |= {
-    "403": _HINTS["AccessDenied"],
-    "Forbidden": _HINTS["AccessDenied"],
-    "AllAccessDisabled": _HINTS["AccessDenied"],
-    "InvalidToken": _HINTS["ExpiredToken"],
-    "ExpiredTokenException": _HINTS["ExpiredToken"],
-    "301": _HINTS["PermanentRedirect"],
-    "AuthorizationHeaderMalformed": _HINTS["PermanentRedirect"],
-    "501": _HINTS["NotImplemented"],
+_OTHER |= dict.fromkeys(("ExpiredTokenException", "RequestExpired"), _OTHER["ExpiredToken"])
+_OTHER |= dict.fromkeys(("301", "AuthorizationHeaderMalformed"), _OTHER["PermanentRedirect"])
+_OTHER |= dict.fromkeys(("OperationAborted", "409"), _OTHER["ConditionalRequestConflict"])
+_OTHER |= dict.fromkeys(("501", "XNotImplemented"), _OTHER["NotImplemented"])
+_OTHER |= dict.fromkeys(("503", "ServiceUnavailable", "RequestLimitExceeded"), _OTHER["SlowDown"])
+
+# What a policy must allow for each request.
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-with-s3-policy-actions.html
+_ACTIONS = {
+    "GetObject": "s3:GetObject",
+    "HeadObject": "s3:GetObject",
+    "PutObject": "s3:PutObject",
+    "CopyObject": "s3:GetObject and s3:PutObject",
+    "CreateMultipartUpload": "s3:PutObject",
+    "UploadPart": "s3:PutObject",
+    "CompleteMultipartUpload": "s3:PutObject",
+    "AbortMultipartUpload": "s3:AbortMultipartUpload",
+    "ListMultipartUploads": "s3:ListBucketMultipartUploads",
+    "DeleteObject": "s3:DeleteObject",
+    "DeleteObjects": "s3:DeleteObject",
+    "ListObjectsV2": "s3:ListBucket",
+    "HeadBucket": "s3:ListBucket",
 }
+_UNLISTED = "; without s3:ListBucket S3 answers like this for what does not exist, too"
 
 
 @contextmanager
-def s3_errors(where: str, *, conditional: bool = False) -> Iterator[None]:
+def s3_errors(where: str, *, file: str | None = None, conditional: bool = False) -> Iterator[None]:
     """Turn every error of boto3 and of the file system in the block into one of this package.
 
     :param where: the object that the block is about.
+    :param file: the local file that it is about, if one is.
     :param conditional: the block is a conditional write, for which a missing object is a lost condition.
     """
-    from boto3.exceptions import Boto3Error
-    from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError
-    from botocore.exceptions import ConnectionError as Unreachable
+    from botocore import exceptions as boto
+    from s3transfer import exceptions as transfer
 
     try:
-        with filesystem_errors(where):
-            yield
-    except ClientError as error:
-        raise _translate(error_code(error), str(error), where, conditional=conditional) from error
-    except NoCredentialsError as error:
-        raise StorageError(
-            "no credentials for S3",
-            where=where,
-            hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or run with a role",
-        ) from error
-    except (Unreachable, HTTPClientError) as error:
+        yield
+    except boto.ClientError as error:
+        raise _translate(error, where, conditional=conditional) from error
+    except (boto.NoCredentialsError, boto.PartialCredentialsError, boto.ProfileNotFound) as error:
+        raise StoragePermissionError(f"no credentials for S3: {error}", where=where, hint=_CREDENTIALS) from error
+    except (boto.ConnectionError, boto.HTTPClientError) as error:
         raise StorageError(
             f"cannot reach the server: {error}",
             where=where,
-            hint="check the network, AWS_ENDPOINT_URL and the region",
+            hint="check the network, the endpoint (AWS_ENDPOINT_URL) and the region",
         ) from error
-    except Boto3Error as error:
-        # The transfer manager wraps what went wrong in an error that holds it only as text.
-        cause = error.__cause__ or error.__context__
-        code = error_code(cause) if isinstance(cause, ClientError) else ""
-        raise _translate(code, str(error), where, conditional=conditional) from error
-    except BotoCoreError as error:
+    except boto.FlexibleChecksumError as error:
+        raise IntegrityError(f"other bytes arrived than were stored: {error}", where=where, hint="try again") from error
+    except boto.BotoCoreError as error:
         raise StorageError(f"S3 request failed: {error}", where=where, hint="check the AWS settings") from error
+    except transfer.RetriesExceededError as error:
+        raise StorageError(
+            f"the server ended the connection again and again: {error.last_exception}", where=where, hint="try again"
+        ) from error
+    except (transfer.S3DownloadFailedError, transfer.S3ValidationError) as error:
+        raise StorageError(f"changed while it was read: {error}", where=where, hint="try again") from error
+    except OSError as error:  # last: some errors of botocore are of this kind, too
+        raise translate(error, file or where) from error
 
 
 def error_code(error: object) -> str:
@@ -81,12 +119,26 @@ def error_code(error: object) -> str:
     return str(response.get("Error", {}).get("Code", ""))
 
 
-def _translate(code: str, text: str, where: str, *, conditional: bool) -> StorageError:
+def _translate(error: Exception, where: str, *, conditional: bool) -> RetrainerError:
+    code = error_code(error)
     if code in _LOST or (conditional and code in _ABSENT):
         return PreconditionFailed("another writer came first", where=where)
     if code in _ABSENT:
         return NotFoundError("nothing is there", where=where)
-    if code in _HINTS:
-        message, hint = _HINTS[code]
+    if code in _DAMAGED:
+        return IntegrityError("other bytes arrived than were sent", where=where, hint="try again")
+    if code in _PERMANENT:
+        message, hint = _PERMANENT[code]
+        return StoragePermissionError(message, where=where, hint=hint or _needed(error))
+    if code in _OTHER:
+        message, hint = _OTHER[code]
         return StorageError(message, where=where, hint=hint)
-    return StorageError(f"S3 answered: {text}", where=where, hint="try again; check the server if it persists")
+    return StorageError(f"S3 answered: {error}", where=where, hint="try again; check the server if it persists")
+
+
+def _needed(error: Exception) -> str:
+    operation = getattr(error, "operation_name", "")
+    action = _ACTIONS.get(operation, f"what {operation} needs")
+    return f"the credentials need {action} there, and the use of its KMS key where it has one" + (
+        _UNLISTED if operation in {"GetObject", "HeadObject", "CopyObject"} else ""
+    )
