@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import http.client
+import os
+import re
+import signal
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 import pytest
@@ -15,6 +20,7 @@ from retrainer.records import sha256_file
 from retrainer.store import FileEntry, Manifest, PrecisionEntry
 
 MakeBundle = Callable[[str], tuple[Path, Manifest]]
+_DIGEST = re.compile(r"[0-9a-f]{16,}|[0-9]{10}")
 
 
 @pytest.fixture
@@ -58,13 +64,27 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return f"s3://{request.getfixturevalue('s3_bucket')}/models"
 
 
+Fault = Literal["500", "503", "403", "timeout", "timeout after", "cut", "cut after", "kill", "kill after"]
+ERRORS = {
+    "500": (500, "InternalError"),
+    "503": (503, "SlowDown"),
+    "403": (403, "AccessDenied"),
+}
+
+
 class Proxy(ThreadingHTTPServer):
     """Hands requests on to a real S3 server, except where a test wants a fault.
 
+    Calls are counted from 1, the tries of one call as one. Conditional writes are handed on one after the other: the
+    server behind compares and writes in two steps, which S3 does in one.
+
     :ivar drop: headers that are taken off every request.
     :ivar answers: what to answer instead of handing a PUT on, one a request: a status and S3's code for it.
-    :ivar cut: numbers of the PUTs after which the connection is cut before the answer, counted from 1.
-    :ivar cut_before: numbers of the PUTs that are cut before they take effect.
+    :ivar fault: what befalls the call of the number ``at``; those named "after" once it took effect.
+    :ivar once: only its first try; else all of them.
+    :ivar victim: the process that ``kill`` kills.
+    :ivar calls: method and key of each call, digests as ``*``.
+    :ivar struck: those that a fault befell.
     """
 
     daemon_threads = True
@@ -74,52 +94,104 @@ class Proxy(ThreadingHTTPServer):
         self.upstream = urlsplit(upstream).netloc
         self.drop: set[str] = set()
         self.answers: list[tuple[int, str]] = []
-        self.cut: set[int] = set()
-        self.cut_before: set[int] = set()
         self.puts = 0
+        self.fault: Fault | None = None
+        self.at = 0
+        self.once = False
+        self.victim: int | None = None
+        self.calls: list[str] = []
+        self.struck: set[str] = set()
+        self.writing = threading.Lock()
+        self._counting = threading.Lock()
+        self._numbers: dict[str, int] = {}
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
+    @property
+    def unharmed(self) -> bool:
+        """Whether there were fewer calls than the one that was to be struck."""
+        return len(self.calls) < self.at
+
+    def strike(self, fault: Fault | None, at: int = 0, *, once: bool = False, victim: int | None = None) -> None:
+        """Begin to count anew, with that fault."""
+        with self._counting:
+            self.fault, self.at, self.once, self.victim = fault, at, once, victim
+            self.calls, self._numbers = [], {}
+
+    def fault_of(self, method: str, path: str, call: str) -> Fault | None:
+        """What befalls a request."""
+        with self._counting:
+            known = call in self._numbers
+            if not known:
+                self.calls.append(f"{method} {_DIGEST.sub('*', path.partition('?')[0])}")
+                self._numbers[call] = len(self.calls)
+            if self._numbers[call] != self.at or (known and self.once):
+                return None
+            self.struck.add(self.calls[self.at - 1])
+            return self.fault
+
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1
     server: Proxy
 
     def _forward(self) -> None:
         body = self._body()
-        number = 0
         if self.command == "PUT":
             self.server.puts += 1
-            number = self.server.puts
             if self.server.answers:
-                status, code = self.server.answers.pop(0)
-                self._answer(status, {}, f"<Error><Code>{code}</Code></Error>".encode())
+                self._error(*self.server.answers.pop(0))
                 return
-        if number in self.server.cut_before:
-            self._cut()
+        fault = self.server.fault_of(self.command, self.path, self.headers.get("amz-sdk-invocation-id", ""))
+        if fault in ERRORS:
+            self._error(*ERRORS[fault])
+            return
+        if fault is not None and not fault.endswith("after"):
+            self._break(fault)
             return
         headers = {name: value for name, value in self.headers.items() if name.lower() not in self.server.drop}
         headers.pop("Expect", None)
+        conditional = any(name.lower() in {"if-match", "if-none-match"} for name in headers)
         connection = http.client.HTTPConnection(self.server.upstream, timeout=60)
-        connection.request(self.command, self.path, body, headers)
-        answer = connection.getresponse()
-        content = answer.read()
-        if number in self.server.cut:
-            self._cut()
+        try:
+            with self.server.writing if conditional else nullcontext():
+                connection.request(self.command, self.path, body, headers)
+                answer = connection.getresponse()
+                content = answer.read()
+        except (OSError, http.client.HTTPException):  # the server behind broke off: so does this one
+            self._break("cut")
+            return
+        if fault is not None:
+            self._break(fault)
             return
         self._answer(answer.status, dict(answer.getheaders()), content)
         connection.close()
 
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _forward
 
+    def handle_expect_100(self) -> bool:
+        super().handle_expect_100()
+        self.wfile.flush()
+        return True
+
     def _body(self) -> bytes:
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
-    def _cut(self) -> None:
+    def _break(self, fault: Fault) -> None:
+        if fault.startswith("kill"):
+            assert self.server.victim is not None
+            os.kill(self.server.victim, signal.SIGKILL)
+        elif fault.startswith("timeout"):
+            self.rfile.read(1)  # until the client gives up
         self.close_connection = True
         self.connection.close()
+
+    def _error(self, status: int, code: str) -> None:
+        self._answer(status, {}, f"<Error><Code>{code}</Code></Error>".encode())
 
     def _answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
         self.send_response_only(status)
@@ -131,6 +203,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)
+        self.wfile.flush()
 
     def log_message(self, *_: object) -> None:
         pass

@@ -1,52 +1,42 @@
-"""Publishers that are killed at any point, and publishers that race: readers see the old or the new version."""
+"""Publishers on a folder that are killed at any step: readers see the old or the new version, whole."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable
-from multiprocessing.synchronize import Barrier
 from pathlib import Path
-from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from retrainer.errors import ChampionChanged
 from retrainer.storage import open_storage
-from retrainer.store import Manifest, ModelStore, Published, Store
+from retrainer.store import Keyring, Manifest, ModelStore, Published, Signer, Store
 
 MakeBundle = Callable[[str], tuple[Path, Manifest]]
 FORK = multiprocessing.get_context("fork")
-CHANGING = ("upload", "write")
+# What changes a file system, or tells two processes apart. Python names each before it happens.
+STEPS = {"open", "os.mkdir", "os.rename", "os.remove", "fcntl.flock"}
 
 
-class Deadly:
-    """A storage that kills its process at one of its changes, before or after it took effect."""
+def die_at(fatal: int, folder: Path) -> None:
+    """Kill this process before its step of that number below a folder, or right after it took a lock there.
 
-    def __init__(self, url: str, fatal: int, *, after: bool) -> None:
-        self._storage = open_storage(url)
-        self._fatal = fatal
-        self._after = after
-        self.changes = 0
+    What is after a step is before the next one. The hook stays until the process ends.
+    """
+    steps = 0
 
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self._storage, name)
-        return self._counted(method) if name in CHANGING else method
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        nonlocal steps
+        if event not in STEPS or (event != "fcntl.flock" and not str(arguments[0]).startswith(str(folder))):
+            return
+        steps += 1
+        if steps == fatal:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-    def _counted(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        def change(*args: Any, **options: Any) -> Any:
-            self.changes += 1
-            deadly = self.changes == self._fatal
-            if deadly and not self._after:
-                os.kill(os.getpid(), signal.SIGKILL)
-            try:
-                return method(*args, **options)
-            finally:
-                if deadly:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        return change
+    sys.addaudithook(hook)
 
 
 def _publish(model: ModelStore, bundle: tuple[Path, Manifest], expected: str | None) -> Published:
@@ -62,109 +52,93 @@ def _publish(model: ModelStore, bundle: tuple[Path, Manifest], expected: str | N
     )
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_a_publisher_killed_at_any_change(store_url: str, bundle: MakeBundle, tmp_path: Path, after: bool) -> None:
-    def attempt(fatal: int, new: tuple[Path, Manifest], expected: str) -> None:
-        _publish(ModelStore(Deadly(store_url, fatal, after=after), "news"), new, expected)
+def test_a_publisher_killed_at_any_step(bundle: MakeBundle, tmp_path: Path) -> None:
+    url = tmp_path / "store"
+    signer = Signer(Ed25519PrivateKey.generate())
+    trusted = Keyring((signer.public,))
+    model = Store.open(url, signer=signer, trusted=trusted).model("news")
 
-    model = Store.open(store_url).model("news")
-    before = _publish(model, bundle("0"), None).version
-    for fatal in range(1, 20):
+    def attempt(fatal: int, new: tuple[Path, Manifest], expected: str) -> None:
+        die_at(fatal, url)
+        _publish(model, new, expected)
+
+    live = _publish(model, bundle("0"), None)
+    for fatal in range(1, 999):
         new = bundle(str(fatal))
-        worker = FORK.Process(target=attempt, args=(fatal, new, before))
+        worker = FORK.Process(target=attempt, args=(fatal, new, live.version))
         worker.start()
         worker.join()
         champion = model.champion("production")
         assert champion is not None
-        assert champion.version in {before, new[1].version}
-        model.fetch(champion.version, tmp_path / f"copy-{fatal}")  # whole, whichever it is
+        assert champion.version in {live.version, new[1].version}
+        model.fetch(champion.version, tmp_path / "copy")  # whole, whichever it is
         moved = champion.version == new[1].version
-        assert len(model.history("production")) == fatal + moved
+        # The lock of whoever was killed holds nobody up.
+        again = _publish(model, new, live.version)
+        assert (again.version, again.previous) == (new[1].version, live.version)
+        assert (again.moved, again.sequence) == (not moved, live.sequence + 1)
+        live = again
         if worker.exitcode == 0:
             assert moved
             break
         assert worker.exitcode == -signal.SIGKILL
-        again = _publish(model, new, before)
-        assert (again.version, again.moved, again.previous) == (new[1].version, not moved, before)
-        assert len(model.history("production")) == fatal + 1
-        before = again.version
-    # Two of the probe, three files, the manifest, the entry and the pointer.
-    assert fatal == 9
-    assert {info.version for info in model.versions()} == {
-        bundle(str(number))[1].version for number in range(fatal + 1)
-    }
+    assert fatal > 60
+    assert model.verify_channel("production") is not None
+    assert [sequence for sequence, _ in model.journal("production")] == list(range(live.sequence, 0, -1))
+    infos = model.versions()
+    assert (len(infos), {info.problem for info in infos}) == (live.sequence, {None})
+    for info in infos:
+        model.fetch(info.version, tmp_path / "copies" / info.version)
 
 
-def test_a_first_publisher_killed_before_its_manifest_leaves_no_version(store_url: str, bundle: MakeBundle) -> None:
-    one = bundle("one")
+def test_a_first_publisher_killed_before_its_manifest_leaves_no_version(tmp_path: Path, bundle: MakeBundle) -> None:
+    url, one = tmp_path / "store", bundle("one")
+    manifest = f"{one[1].version}/manifest.json"
 
     def attempt() -> None:
-        model = ModelStore(Deadly(store_url, 5, after=True), "news")
-        _publish(model, one, None)
+        def hook(event: str, arguments: tuple[object, ...]) -> None:
+            if event == "os.rename" and str(arguments[1]).endswith(manifest):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(hook)
+        _publish(Store.open(url).model("news"), one, None)
 
     worker = FORK.Process(target=attempt)
     worker.start()
     worker.join()
     assert worker.exitcode == -signal.SIGKILL
-    model = Store.open(store_url).model("news")
-    assert Store.open(store_url).models() == []
+    model = Store.open(url).model("news")
+    assert Store.open(url).models() == []
     assert model.champion("production") is None
     assert model.versions() == []
-    assert list(open_storage(store_url).list("news/versions/"))  # something was left
+    assert list(open_storage(url).list("news/versions/"))  # something was left
     assert _publish(model, one, None).moved
 
 
-def _race(url: str, bundles: list[tuple[Path, Manifest]], barrier: Barrier, wins: Path) -> None:
+@pytest.mark.parametrize("key", ["channels/production.json", "journal/production/0000000002.json", "manifest.json"])
+def test_a_publisher_killed_while_it_holds_the_lock(tmp_path: Path, bundle: MakeBundle, key: str) -> None:
+    url, one, two = tmp_path / "store", bundle("one"), bundle("two")
     model = Store.open(url).model("news")
-    for number, bundle in enumerate(bundles):
-        pointer = model.pointer("production")
-        barrier.wait(60)  # all have seen the same champion
-        try:
-            published = _publish(model, bundle, pointer.version if pointer else None)
-        except ChampionChanged:
-            continue
-        finally:
-            barrier.wait(60)
-        assert published.moved
-        (wins / f"{number}-{published.version}").touch()
+    before = _publish(model, one, None).version
 
+    def attempt() -> None:
+        locked = False
 
-def test_racing_publishers_have_one_winner_a_round(store_url: str, bundle: MakeBundle, tmp_path: Path) -> None:
-    rounds, publishers = (10, 4) if "://" not in store_url else (4, 3)
-    barrier, wins = FORK.Barrier(publishers), tmp_path / "wins"
-    wins.mkdir()
-    workers = [
-        FORK.Process(
-            target=_race,
-            args=(store_url, [bundle(f"{worker}-{number}") for number in range(rounds)], barrier, wins),
-        )
-        for worker in range(publishers)
-    ]
-    for process in workers:
-        process.start()
-    for process in workers:
-        process.join()
-    assert [process.exitcode for process in workers] == [0] * publishers
-    won = sorted(wins.iterdir(), key=lambda path: int(path.name.partition("-")[0]))
-    assert [int(path.name.partition("-")[0]) for path in won] == list(range(rounds))
-    history = Store.open(store_url).model("news").history("production")
-    assert [entry.to_version for entry in reversed(history)] == [path.name.partition("-")[2] for path in won]
+        def hook(event: str, arguments: tuple[object, ...]) -> None:
+            nonlocal locked
+            locked = locked or event == "fcntl.flock"
+            if event == "os.rename" and str(arguments[1]).endswith(key):
+                os.kill(os.getpid(), signal.SIGKILL if locked else signal.SIGABRT)
 
+        sys.addaudithook(hook)
+        _publish(model, two, before)
 
-def _same(url: str, bundle: tuple[Path, Manifest], barrier: Barrier) -> None:
-    model = Store.open(url).model("news")
-    barrier.wait(60)
-    _publish(model, bundle, None)
-
-
-def test_racing_publishers_of_one_bundle_both_succeed(store_url: str, bundle: MakeBundle) -> None:
-    barrier = FORK.Barrier(3)
-    workers = [FORK.Process(target=_same, args=(store_url, bundle("one"), barrier)) for _ in range(3)]
-    for process in workers:
-        process.start()
-    for process in workers:
-        process.join()
-    assert [process.exitcode for process in workers] == [0] * 3
-    model = Store.open(store_url).model("news")
-    assert len(model.history("production")) == 1
-    assert len(model.versions()) == 1
+    worker = FORK.Process(target=attempt)
+    worker.start()
+    worker.join()
+    assert worker.exitcode == -signal.SIGKILL
+    published = _publish(model, two, before)
+    assert (published.version, published.sequence, published.previous) == (two[1].version, 2, before)
+    assert published.moved is (not key.startswith("journal"))
+    assert [sequence for sequence, _ in model.journal("production")] == [2, 1]
+    assert model.verify_channel("production") is not None

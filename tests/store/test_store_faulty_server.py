@@ -84,29 +84,3 @@ def test_a_conflict_is_tried_again(proxy: Proxy, s3_bucket: str) -> None:
     with pytest.raises(PreconditionFailed):
         storage.write("x", b"two", if_absent=True)
     assert storage.read("x") == b"one"
-
-
-@pytest.mark.parametrize("take_effect", [False, True], ids=["lost request", "lost answer"])
-def test_a_cut_connection_at_any_change(
-    proxy: Proxy, s3_bucket: str, bundle: MakeBundle, tmp_path: Path, take_effect: bool
-) -> None:
-    url = f"s3://{s3_bucket}/models"
-    model = Store.open(url).model("news")
-    before = publish(url, bundle("0"))
-    for number in range(1, 20):
-        proxy.puts, proxy.cut, proxy.cut_before = 0, set(), set()
-        (proxy.cut if take_effect else proxy.cut_before).add(number)
-        # boto3 repeats the request: a write that took effect loses against itself, and must know itself.
-        now = publish(url, bundle(str(number)), before.version)
-        assert (now.moved, now.previous, now.sequence) == (True, before.version, number + 1)
-        champion = model.champion("production")
-        assert champion is not None
-        assert champion.version == now.version
-        before = now
-        if proxy.puts < number:
-            break
-    else:
-        raise AssertionError("not every change was cut")
-    assert number >= 8
-    model.fetch(before.version, tmp_path / "copy")
-    assert len(model.history("production")) == number + 1

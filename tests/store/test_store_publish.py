@@ -71,7 +71,9 @@ def test_the_first_publication(
 ) -> None:
     folder, manifest = bundle("one")
     published = publish("one")
-    assert published == Published(manifest.version, "production", True, None, 1, published.history)
+    assert published == Published(
+        manifest.version, "production", True, None, 1, published.history, sent_bytes=manifest.size
+    )
     assert Store.open(store_url).models() == ["news"]
     assert model.channels() == ["production"]
     assert model.champion("production") == manifest == model.manifest(manifest.version)
@@ -87,12 +89,16 @@ def test_the_first_publication(
 
     (entry,) = model.history("production")
     assert (entry.previous, entry.from_version, entry.to_version) == (None, None, manifest.version)
-    assert (entry.action, entry.actor, entry.reason, entry.decision) == (
+    assert (entry.action, entry.actor, entry.cause, entry.reason, entry.decision) == (
         "publish",
         "ada",
+        "gate",
         "publish one",
         "d" * 64,
     )
+    assert (pointer.origin, pointer.signature) == (published.history, None)
+    assert list(model.journal("production")) == [(1, pointer)]
+    assert model.verify_channel("production") == pointer
     assert model.fetch(manifest.version, tmp_path / "copy") == manifest
     copied = {path.relative_to(tmp_path / "copy").as_posix() for path in (tmp_path / "copy").rglob("*.*")}
     assert copied == set(manifest.files)
@@ -166,15 +172,18 @@ def test_versions_are_listed_newest_first(
     open_storage(store_url).write(f"news/versions/{half}/config.json", b"half an upload")
 
     infos = model.versions()
-    assert model.versions(limit=2) == infos[:2]
+    assert model.versions(limit=0) == []
+    moved = [info for info in infos if info.moved_at]  # a limit is for those that a channel was ever pointed at
+    assert model.versions(limit=1) == moved[:1]
+    assert model.versions(limit=2) == model.versions(limit=9) == moved
     by_version = {info.version: info for info in infos}
     assert set(by_version) == {one.version, two.version, manifest.version}
     assert by_version[manifest.version].channels == ()
-    assert by_version[manifest.version].created_at is None
-    published = [info for info in infos if info.created_at]
+    assert by_version[manifest.version].moved_at is None
+    published = [info for info in infos if info.moved_at]
     assert [(info.version, info.channels) for info in published] == [
-        (two.version, ("production",)),
         (one.version, ("staging",)),
+        (two.version, ("production",)),
     ]
     assert published[0].metrics == {"accuracy": 0.9}
     with pytest.raises(NotFoundError):
@@ -182,6 +191,9 @@ def test_versions_are_listed_newest_first(
 
     open_storage(store_url).write(f"news/versions/{one.version}/manifest.json", b"{}")
     assert [info.version for info in model.versions() if info.problem] == [one.version]
+    assert [info.version for info in model.versions(limit=2) if info.problem] == [one.version]
+    open_storage(store_url).delete(f"news/versions/{one.version}/manifest.json")
+    assert [info.version for info in model.versions(limit=1)] == [two.version]
 
 
 def test_rollbacks_go_further_back_each_time(model: ModelStore, publish: Callable[..., Published]) -> None:
@@ -189,8 +201,14 @@ def test_rollbacks_go_further_back_each_time(model: ModelStore, publish: Callabl
     back = model.rollback("production", actor="bob", reason="wrong labels")
     assert (back.version, back.previous, back.moved, back.sequence) == (two.version, three.version, True, 4)
     entry = model.history("production")[0]
-    assert (entry.action, entry.actor, entry.reason) == ("rollback", "bob", "wrong labels")
-    assert model.rollback("production", actor="bob", reason="").version == one.version
+    assert (entry.action, entry.actor, entry.cause, entry.reason) == (
+        "rollback",
+        "bob",
+        "unspecified",
+        "wrong labels",
+    )
+    assert model.rollback("production", actor="bob", cause="incident", reason="").version == one.version
+    assert model.history("production")[0].cause == "incident"
     with pytest.raises(NotFoundError, match="no champion before"):
         model.rollback("production", actor="bob", reason="")
     champion = model.champion("production")
@@ -236,7 +254,9 @@ def test_promotion_moves_the_pointer_only(store_url: str, model: ModelStore, pub
     staged = publish("one", "staging")
     promoted = model.promote("production", from_channel="staging", actor="eve", reason="tested")
     assert (promoted.version, promoted.moved, promoted.previous) == (staged.version, True, None)
-    assert model.history("production")[0].action == "promote"
+    (entry,) = model.history("production")
+    assert (entry.action, entry.cause) == ("promote", "release")
+    assert (promoted.sent_bytes, promoted.copied_bytes) == (0, 0)
     two = publish("two", "staging")
     assert model.promote("production", version=two.version, actor="eve", reason="").previous == staged.version
     assert model.promote("production", from_channel="staging", actor="eve", reason="").moved is False
@@ -298,3 +318,17 @@ def test_names_that_cannot_be(store_url: str, name: str) -> None:
 def test_long_names_work(model: ModelStore, publish: Callable[..., Published]) -> None:
     publish("one", "c" * 100)
     assert model.channels() == ["c" * 100]
+
+
+def test_a_move_from_a_champion_that_the_caller_did_not_expect(
+    model: ModelStore, publish: Callable[..., Published]
+) -> None:
+    one, two = publish("one"), publish("two")
+    with pytest.raises(ChampionChanged, match=f"is {two.version} now"):
+        model.rollback("production", expected=one.version, actor="bob", reason="")
+    with pytest.raises(ChampionChanged, match=f"is {two.version} now"):
+        model.promote("production", version=one.version, expected=one.version, actor="bob", reason="")
+    with pytest.raises(ChampionChanged, match="is none now"):
+        model.promote("staging", version=one.version, expected=one.version, actor="bob", reason="")
+    assert model.rollback("production", expected=two.version, actor="bob", reason="").moved
+    assert model.channels() == ["production"]

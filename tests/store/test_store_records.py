@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from retrainer.store import BundleInfo, FileEntry, GoldenRow, HistoryEntry, Manifest, PrecisionEntry
-from retrainer.store.history import line_of_champions
+from retrainer.store.history import champion_before, line_of_champions
 
 MakeBundle = Callable[[str], tuple[Path, Manifest]]
 
@@ -126,3 +126,27 @@ def test_any_line_ends_at_the_champion_and_rollbacks_come_to_an_end(moves: list[
         shorter = line_of_champions(entries(sound))
         assert shorter == line[:-1] or (len(shorter) < len(line) and shorter[-1] == line[-2])
         line = shorter
+
+
+@given(st.lists(st.tuples(st.sampled_from(["publish", "promote", "rollback"]), st.sampled_from("abcd"))))
+def test_the_champion_before_is_found_from_the_newest_entries(moves: list[tuple[str, str]]) -> None:
+    chain = entries([("publish", "a"), *moves])
+    line = line_of_champions(chain)
+    assert champion_before(iter(chain)) == (line[-2] if len(line) > 1 else None)
+
+
+def test_no_more_of_the_history_is_read_than_a_rollback_takes() -> None:
+    read: list[int] = []
+
+    def reading(chain: list[HistoryEntry]) -> Iterator[HistoryEntry]:
+        for entry in chain:
+            read.append(entry.sequence)
+            yield entry
+
+    published = [("publish", f"{number}") for number in range(1000)]
+    assert champion_before(reading(entries(published))) == "998"
+    assert len(read) == 2
+    read.clear()
+    back = [("rollback", f"{number}") for number in range(998, 989, -1)]
+    assert champion_before(reading(entries(published + back))) == "989"
+    assert len(read) <= 64

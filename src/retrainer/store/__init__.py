@@ -3,9 +3,11 @@
 from retrainer.store.bundle import BundleInfo, GoldenRow, PrecisionEntry
 from retrainer.store.channels import Pointer
 from retrainer.store.history import HistoryEntry
+from retrainer.store.listing import VersionInfo
 from retrainer.store.manifest import FileEntry, Manifest
+from retrainer.store.moves import Published
 from retrainer.store.signing import Keyring, PublicKey, Signature, Signer
-from retrainer.store.store import ModelStore, Published, Store, VersionInfo
+from retrainer.store.store import ModelStore, Store
 
 __all__ = [
     "BundleInfo",

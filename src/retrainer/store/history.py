@@ -79,6 +79,11 @@ def walk(storage: Storage, pointer: Pointer) -> Iterator[HistoryEntry]:
 
     :raises IntegrityError: an entry is missing, was edited, or does not belong where it stands.
     """
+    return (entry for _, entry in walk_named(storage, pointer))
+
+
+def walk_named(storage: Storage, pointer: Pointer) -> Iterator[tuple[str, HistoryEntry]]:
+    """As ``walk``, each entry with its name."""
     name: str | None = pointer.history
     sequence = pointer.sequence
     to_version: str | None = pointer.version
@@ -87,13 +92,14 @@ def walk(storage: Storage, pointer: Pointer) -> Iterator[HistoryEntry]:
         belongs = (entry.model, entry.channel) == (pointer.model, pointer.channel)
         continues = (entry.sequence, entry.to_version) == (sequence, to_version)
         is_first = {sequence == 1, entry.previous is None, entry.from_version is None}
-        if not belongs or not continues or len(is_first) != 1:
+        begins = entry.previous is not None or pointer.origin in {None, name}
+        if not belongs or not continues or len(is_first) != 1 or not begins:
             raise IntegrityError(
                 f"entry {sequence} of the history of '{pointer.channel}' does not continue the one after it",
                 where=storage.where(entry_key(pointer.model, name)),
                 hint="the store was altered; restore the history or the pointer from a backup",
             )
-        yield entry
+        yield name, entry
         name, sequence, to_version = entry.previous, sequence - 1, entry.from_version
 
 
@@ -124,7 +130,36 @@ def line_of_champions(entries: Sequence[HistoryEntry]) -> list[str]:
 
     :param entries: newest first, as ``walk`` gives them.
     """
-    line: list[str] = []
+    line = _line(entries)
+    assert line is not None  # the oldest entry is among them
+    return line
+
+
+def champion_before(entries: Iterator[HistoryEntry]) -> str | None:
+    """The last but one of the line of champions; ``None`` where there is but one.
+
+    :param entries: newest first. Only as many are read as it takes, however long the history is.
+    """
+    newest: list[HistoryEntry] = []
+    enough = 2
+    for entry in entries:
+        newest.append(entry)
+        if len(newest) >= enough:
+            line = _line(newest)
+            if line is not None and len(line) > 1:
+                return line[-2]
+            enough *= 2
+    line = line_of_champions(newest)
+    return line[-2] if len(line) > 1 else None
+
+
+def _line(entries: Sequence[HistoryEntry]) -> list[str] | None:
+    """The upper end of the line of champions, as far as these entries tell; ``None`` where they do not.
+
+    :param entries: newest first; where the oldest is missing, what lies below its champion is unknown.
+    """
+    base = entries[-1].from_version if entries else None
+    line = [base] if base is not None else []
     for entry in reversed(entries):
         if entry.action != "rollback":
             line.append(entry.to_version)
@@ -133,6 +168,8 @@ def line_of_champions(entries: Sequence[HistoryEntry]) -> list[str]:
         if entry.to_version in line:
             while line[-1] != entry.to_version:
                 line.pop()
-        else:
+        elif base is None:
             line.append(entry.to_version)
+        else:
+            return None
     return line

@@ -11,7 +11,6 @@ Ed25519 as in RFC 8032, from ``cryptography``.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -25,12 +24,14 @@ from retrainer.records import Record
 from retrainer.store.names import Sha256
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 PREFIX = "ed25519:"
 # A signature over one kind of statement must never pass for one over the other.
 _POINTER = b"retrainer pointer v1\n"
 _VERSION = b"retrainer version v1\n"
+# A public key has a hundred bytes. What is longer is another file.
+_MOST_BYTES = 64 * 1024
 
 KeyId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")]
 
@@ -93,28 +94,29 @@ class PublicKey:
 
         :raises UserError: it is no Ed25519 public key.
         """
-        if isinstance(text, str) and text.strip().startswith(PREFIX):
-            try:
-                raw = base64.b64decode(text.strip().removeprefix(PREFIX), validate=True)
-            except binascii.Error:
-                raw = b""
-            if len(raw) != 32:
-                raise UserError("not an Ed25519 public key", where=text, hint=f"{PREFIX} and 32 bytes in base64")
-            return cls(raw)
-        if isinstance(text, str) and "-----BEGIN" in text:
-            return cls(_raw_of_pem(text.encode(), where="public key"))
+        if isinstance(text, str) and ("-----BEGIN" in text or text.strip().startswith(PREFIX)):
+            return cls._of_content(text, where="public key")
         path = Path(text).expanduser()
         try:
-            content = path.read_text()
-        except (OSError, UnicodeDecodeError) as error:
+            with path.open("rb") as stream:
+                content = stream.read(_MOST_BYTES).decode("utf-8", errors="replace")
+        except OSError as error:
             raise UserError(
-                f"the public key cannot be read: {error}",
+                f"the public key cannot be read: {error.strerror}",
                 where=str(path),
                 hint=f"give {PREFIX}... or a file made by 'retrainer keygen'",
             ) from None
-        if content.strip().startswith(PREFIX):
-            return cls.parse(content)
-        return cls(_raw_of_pem(content.encode(), where=str(path)))
+        return cls._of_content(content, where=str(path))
+
+    @classmethod
+    def _of_content(cls, content: str, *, where: str) -> Self:
+        if "PRIVATE KEY" in content:
+            raise UserError("this is a private key", where=where, hint="pin the public one; keep this one secret")
+        line = content.strip()
+        raw = _decoded(line.removeprefix(PREFIX)) if line.startswith(PREFIX) else _raw_of_pem(content)
+        if raw is None or len(raw) != 32:
+            raise UserError("not an Ed25519 public key", where=where, hint=f"{PREFIX} and 32 bytes in base64, or a PEM")
+        return cls(raw)
 
     @property
     def key_id(self) -> str:
@@ -129,10 +131,12 @@ class PublicKey:
         from cryptography.exceptions import InvalidSignature
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+        value = _decoded(signature.value)
+        if value is None:
+            return False
         try:
-            value = base64.b64decode(signature.value, validate=True)
             Ed25519PublicKey.from_public_bytes(self.raw).verify(value, data)
-        except (InvalidSignature, binascii.Error):
+        except InvalidSignature:
             return False
         return True
 
@@ -191,7 +195,7 @@ class Signer:
 
     def __init__(self, key: Ed25519PrivateKey) -> None:
         self._key = key
-        self.public = PublicKey(_raw(key.public_key()))
+        self.public = PublicKey(key.public_key().public_bytes_raw())
 
     def __repr__(self) -> str:
         return f"Signer({self.public.key_id})"
@@ -202,20 +206,27 @@ class Signer:
         return Signature(key_id=self.public.key_id, value=value)
 
 
-def _raw(key: Ed25519PublicKey) -> bytes:
-    return key.public_bytes_raw()
+def _decoded(text: str) -> bytes | None:
+    """The bytes of base64; ``None`` for what is none.
+
+    Only in its one canonical spelling: decoders ignore the last bits of the last character, and then a signature
+    would still hold after it was edited.
+    """
+    try:
+        data = base64.b64decode(text, validate=True)
+    except ValueError:
+        return None
+    return data if base64.b64encode(data).decode() == text else None
 
 
-def _raw_of_pem(data: bytes, *, where: str) -> bytes:
+def _raw_of_pem(content: str) -> bytes | None:
+    """The 32 bytes of a PEM; ``None`` when it holds no Ed25519 public key."""
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-    if b"PRIVATE KEY" in data:
-        raise UserError("this is a private key", where=where, hint="pin the public one; keep this one secret")
     try:
-        key = load_pem_public_key(data)
-    except ValueError:
-        key = None
-    if not isinstance(key, Ed25519PublicKey):
-        raise UserError("not an Ed25519 public key", where=where, hint="make a pair with 'retrainer keygen'")
-    return _raw(key)
+        key = load_pem_public_key(content.encode())
+    except (ValueError, UnsupportedAlgorithm):
+        return None
+    return key.public_bytes_raw() if isinstance(key, Ed25519PublicKey) else None

@@ -4,23 +4,53 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from retrainer.errors import IntegrityError, NotFoundError, PreconditionFailed
+from retrainer.errors import IntegrityError, NotFoundError, PreconditionFailed, StorageError
 from retrainer.records import sha256_file
-from retrainer.storage import Storage
+from retrainer.storage import Storage, Transfer
 from retrainer.storage.errors import filesystem_errors
+from retrainer.store.content import Place, find_content, note_content
 from retrainer.store.manifest import FileEntry, Manifest
 from retrainer.store.names import MANIFEST, check_version, version_key
+from retrainer.store.parallel import in_parallel
+from retrainer.store.removal import read_removal
+from retrainer.store.signing import Keyring, Signer, VersionSignature, VersionStatement
+from retrainer.store.version_signatures import add_signature, list_signatures, require_trusted, trusted_signatures
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """What it took to make a version complete.
+
+    :ivar manifest_sha256: of the manifest as it is stored, byte for byte.
+    :ivar sent_bytes: of the files that went from here to the store.
+    :ivar copied_bytes: of the files that the store held already and copied itself.
+    """
+
+    manifest_sha256: str
+    sent_bytes: int
+    copied_bytes: int
 
 
 class Versions:
-    """The folder ``versions`` of a model."""
+    """The folder ``versions`` of a model.
 
-    def __init__(self, storage: Storage, model: str) -> None:
+    :param signer: signs each version that is put.
+    :param trusted: keys of which one must have signed each version that is read.
+    """
+
+    def __init__(
+        self, storage: Storage, model: str, *, signer: Signer | None = None, trusted: Keyring | None = None
+    ) -> None:
         self._storage = storage
         self._model = model
+        self._signer = signer
+        self._trusted = trusted
+
+    # Reading
 
     def manifest(self, version: str, *, sha256: str | None = None) -> Manifest:
         """The manifest, checked against the version that it names.
@@ -28,15 +58,18 @@ class Versions:
         :param sha256: what a pointer says of its bytes.
         :raises NotFoundError: there is no such version; an upload that was never completed is none.
         :raises IntegrityError: it was altered.
+        :raises SignatureError: keys are trusted here, and none of them signed it.
         """
+        return self.manifest_with_sha256(version, sha256=sha256)[0]
+
+    def manifest_with_sha256(self, version: str, *, sha256: str | None = None) -> tuple[Manifest, str]:
+        """As ``manifest``, with the hash of its bytes as they are stored, for a pointer."""
         manifest, found = self._read(version)
         if sha256 is not None and found != sha256:
             raise self._altered(version)
-        return manifest
-
-    def manifest_sha256(self, version: str) -> str:
-        """The hash of the manifest's bytes as they are stored, for a pointer. Errors as of ``manifest``."""
-        return self._read(version)[1]
+        if self._trusted is not None:
+            require_trusted(self._storage, self._trusted, self._statement(version, found))
+        return manifest, found
 
     def _read(self, version: str) -> tuple[Manifest, str]:
         where = self._where(check_version(version, where=self._storage.where(self._model)))
@@ -46,9 +79,16 @@ class Versions:
             raise NotFoundError(
                 f"the model '{self._model}' has no version '{version}'",
                 where=where,
-                hint="it was never published here, or its upload was not completed",
+                hint="it was never published here, its upload was not completed, or it was removed",
             ) from None
-        manifest = Manifest.from_json(data, where=where)
+        if read_removal(data) is not None:
+            raise NotFoundError(
+                f"the version '{version}' is being removed", where=where, hint="publish it again when it is gone"
+            )
+        return self._parsed(version, data)
+
+    def _parsed(self, version: str, data: bytes) -> tuple[Manifest, str]:
+        manifest = Manifest.from_json(data, where=self._where(version))
         if manifest.version != version or manifest.model != self._model:
             raise self._altered(version)
         return manifest, hashlib.sha256(data).hexdigest()
@@ -60,69 +100,40 @@ class Versions:
             hint="roll the channel back; to repair the version, remove its manifest and publish it again",
         )
 
-    def put(self, folder: Path, manifest: Manifest) -> None:
-        """Make the version complete: files that are missing, then the manifest. A complete one stays as it is.
-
-        :param folder: holds every file of the manifest.
-        :raises IntegrityError: a file of the folder is not what the manifest says.
-        """
-        for name, entry in manifest.files.items():
-            check_file(folder / name, entry)
-        version = manifest.version
-        stored = self._stored(version)
-        for name, entry in manifest.files.items():
-            if stored.get(name) != entry.size:
-                self._storage.upload(folder / name, self._key(version, name))
-        if stored:
-            return
-        try:
-            self._storage.write(self._key(version), manifest.to_pretty_json().encode(), if_absent=True)
-        except PreconditionFailed:
-            self.manifest(version)  # somebody else completed the same content, or a request was repeated
-
-    def _stored(self, version: str) -> dict[str, int]:
-        """Sizes of the files of a complete version; empty while it is not complete.
-
-        Without a manifest nothing tells whether a file came to its end, so everything is sent again.
-        """
-        try:
-            self.manifest(version)
-        except NotFoundError:
-            return {}
-        start = self._key(version, "")
-        return {info.key.removeprefix(start): info.size for info in self._storage.list(start)}
-
-    def fetch(self, version: str, folder: Path, files: Iterable[str] | None = None) -> Manifest:
+    def fetch(
+        self, version: str, folder: Path, files: Iterable[str] | None = None, *, sha256: str | None = None
+    ) -> Manifest:
         """Copy files of a version into a folder, each checked. What is there already and matches is kept.
 
         :param files: names within the version; all of them when ``None``.
+        :param sha256: of the manifest's bytes, where it is known.
         :raises NotFoundError: there is no such version, or it has no such file.
         :raises IntegrityError: a file is missing from the store or was altered.
         """
-        manifest = self.manifest(version)
-        for name in manifest.files if files is None else files:
+        manifest = self.manifest(version, sha256=sha256)
+        names = list(manifest.files if files is None else files)
+        for name in names:
             if name not in manifest.files:
                 raise NotFoundError(f"the version has no file '{name}'", where=self._where(version, ""))
-            self._fetch_file(version, name, manifest.files[name], folder / name)
-        return manifest
-
-    def _fetch_file(self, version: str, name: str, entry: FileEntry, target: Path) -> None:
-        if matches(target, entry):
-            return
-        where = self._where(version, name)
+        here = in_parallel(lambda name: matches(folder / name, manifest.files[name]), names)
+        transfers = [
+            self._transfer(version, name, manifest.files[name], folder)
+            for name, present in zip(names, here, strict=True)
+            if not present
+        ]
         try:
-            self._storage.download(self._key(version, name), target)
-        except NotFoundError:
+            self._storage.download_all(transfers)
+        except NotFoundError as error:
             raise IntegrityError(
-                "a file of the version is missing", where=where, hint="publish the version again"
+                "a file of the version is missing", where=error.where, hint="publish the version again"
             ) from None
-        if not matches(target, entry):
-            target.unlink(missing_ok=True)
+        except IntegrityError as error:
             raise IntegrityError(
                 "the file is not the one that was published",
-                where=where,
+                where=error.where,
                 hint="roll the channel back; to repair the version, remove the file and publish it again",
-            )
+            ) from None
+        return manifest
 
     def completed(self) -> dict[str, datetime]:
         """Every complete version -> when its manifest was written, by the clock of the storage."""
@@ -133,6 +144,132 @@ class Versions:
             if name == MANIFEST:
                 found[version] = info.modified
         return found
+
+    def signatures(self, version: str) -> tuple[VersionSignature, ...]:
+        """Who vouches for a version: with trusted keys those of theirs, else all there are.
+
+        :raises NotFoundError: there is no such version.
+        :raises SignatureError: one of a trusted key does not hold.
+        """
+        _, sha256 = self._read(version)
+        if self._trusted is None:
+            return list_signatures(self._storage, self._model, version)
+        return trusted_signatures(self._storage, self._trusted, self._statement(version, sha256))
+
+    # Writing
+
+    def sign(self, version: str, signer: Signer, *, sha256: str | None = None) -> VersionSignature:
+        """Vouch for a version that is there, unless this key did so already.
+
+        :param sha256: of the manifest's bytes, where it is known.
+        :raises NotFoundError: there is no such version.
+        :raises SignatureError: keys are trusted here, and none of them signed it before.
+        """
+        _, found = self.manifest_with_sha256(version, sha256=sha256)
+        return add_signature(self._storage, signer, self._statement(version, found))
+
+    def put(self, folder: Path, manifest: Manifest) -> Put:
+        """Make the version complete: files that are missing, manifest, signature, content index.
+
+        A file that the store holds already, in any version of this model, is copied there instead of sent. A
+        complete version stays as it is.
+
+        :param folder: holds every file of the manifest.
+        :raises IntegrityError: a file of the folder is not what the manifest says.
+        """
+        in_parallel(lambda name: check_file(folder / name, manifest.files[name]), manifest.files)
+        version = manifest.version
+        sha256 = self._present(version, manifest)
+        stored = self._sizes(version) if sha256 else {}
+        noted = self._noted(manifest)
+        missing = [name for name, entry in manifest.files.items() if stored.get(name) != entry.size]
+        copied = {
+            name
+            for name, done in zip(
+                missing, in_parallel(lambda name: self._copied(version, name, manifest, noted), missing), strict=True
+            )
+            if done
+        }
+        sent = [name for name in missing if name not in copied]
+        self._storage.upload_all([self._transfer(version, name, manifest.files[name], folder) for name in sent])
+        if sha256 is None:
+            sha256 = self._put_manifest(version, manifest)
+        if self._signer is not None:
+            add_signature(self._storage, self._signer, self._statement(version, sha256))
+        self._note(manifest, noted, sent)
+        return Put(
+            sha256,
+            sent_bytes=sum(manifest.files[name].size for name in sent),
+            copied_bytes=sum(manifest.files[name].size for name in copied),
+        )
+
+    def _present(self, version: str, manifest: Manifest) -> str | None:
+        """The hash of the version's manifest; ``None`` while it is not complete.
+
+        Without a manifest nothing tells whether a file came to its end, so everything is sent again.
+
+        :raises IntegrityError: what is stored says something else. A version's name is a part of a digest only.
+        :raises StorageError: it is being removed.
+        """
+        try:
+            data = self._storage.read(self._key(version))
+        except NotFoundError:
+            return None
+        if read_removal(data) is not None:
+            raise StorageError(
+                f"the version '{version}' is being removed",
+                where=self._where(version),
+                hint="try again when 'retrainer gc' has ended; where it was killed, run it again before",
+            )
+        found, sha256 = self._parsed(version, data)
+        if found != manifest:
+            raise self._altered(version)
+        return sha256
+
+    def _sizes(self, version: str) -> dict[str, int]:
+        start = self._key(version, "")
+        return {info.key.removeprefix(start): info.size for info in self._storage.list(start)}
+
+    def _noted(self, manifest: Manifest) -> dict[str, Place]:
+        """SHA-256 -> where the store is said to hold that content, as far as anything is said."""
+        contents = sorted({entry.sha256 for entry in manifest.files.values()})
+        places = in_parallel(lambda sha256: find_content(self._storage, self._model, sha256), contents)
+        return {sha256: place for sha256, place in zip(contents, places, strict=True) if place is not None}
+
+    def _copied(self, version: str, name: str, manifest: Manifest, noted: dict[str, Place]) -> bool:
+        """Whether the store could copy the file from somewhere else, with proof of what arrived."""
+        entry, key = manifest.files[name], self._key(version, name)
+        place = noted.get(entry.sha256)
+        if place is None or place.key(self._model) == key:
+            return False
+        return self._storage.copy(place.key(self._model), key, sha256=entry.sha256, size=entry.size)
+
+    def _put_manifest(self, version: str, manifest: Manifest) -> str:
+        data = manifest.to_pretty_json().encode()
+        try:
+            self._storage.write(self._key(version), data, if_absent=True)
+        except PreconditionFailed:  # somebody else completed the same content, or a request was repeated
+            present = self._present(version, manifest)
+            if present is None:
+                raise
+            return present
+        return hashlib.sha256(data).hexdigest()
+
+    def _note(self, manifest: Manifest, noted: dict[str, Place], sent: list[str]) -> None:
+        """Complete the content index: what was not noted, and what had to be sent in spite of a note."""
+        version = manifest.version
+        places: dict[str, Place] = {}
+        for name, entry in manifest.files.items():
+            place = noted.get(entry.sha256)
+            if place is None or (name in sent and place.key(self._model) != self._key(version, name)):
+                places.setdefault(entry.sha256, Place(version=version, file=name))
+        in_parallel(lambda item: note_content(self._storage, self._model, *item), places.items())
+
+    def _transfer(self, version: str, name: str, entry: FileEntry, folder: Path) -> Transfer:
+        return Transfer(folder / name, self._key(version, name), entry.sha256, entry.size)
+
+    def _statement(self, version: str, sha256: str) -> VersionStatement:
+        return VersionStatement(model=self._model, version=version, manifest_sha256=sha256)
 
     def _key(self, version: str, name: str = MANIFEST) -> str:
         return version_key(self._model, version, name)

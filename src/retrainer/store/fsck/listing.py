@@ -1,0 +1,118 @@
+"""The objects of one model, sorted by what they are, and reading them so that one bad object stops nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from retrainer.errors import IntegrityError, NotFoundError, RetrainerError
+from retrainer.storage import ObjectInfo, Storage
+from retrainer.store.names import is_name
+from retrainer.store.parallel import in_parallel
+
+FOLDERS = ("channels", "files", "history", "journal", "versions")
+# What a probe for conditional writes leaves.
+_PROBE = re.compile(r"\.probe[^/]*")
+_VERSION = re.compile(r"[0-9a-f]{16}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_SEQUENCE = re.compile(r"[0-9]{10}")
+
+
+@dataclass
+class Listing:
+    """Every object of a model.
+
+    :ivar pointers: channel -> its pointer.
+    :ivar journal: channel -> sequence -> the entry.
+    :ivar history: SHA-256 in its name -> the entry.
+    :ivar versions: version -> name within it -> the object, manifest and signatures included.
+    :ivar contents: SHA-256 -> the entry of the content index.
+    :ivar unknown: what has no place in the layout.
+    """
+
+    pointers: dict[str, ObjectInfo] = field(default_factory=dict)
+    journal: dict[str, dict[int, ObjectInfo]] = field(default_factory=dict)
+    history: dict[str, ObjectInfo] = field(default_factory=dict)
+    versions: dict[str, dict[str, ObjectInfo]] = field(default_factory=dict)
+    contents: dict[str, ObjectInfo] = field(default_factory=dict)
+    unknown: list[ObjectInfo] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, storage: Storage, model: str) -> Listing:
+        """List a model."""
+        listing = cls()
+        start = f"{model}/"
+        for info in storage.list(start):
+            if not listing._sort(info, info.key.removeprefix(start).split("/")):
+                listing.unknown.append(info)
+        return listing
+
+    def _sort(self, info: ObjectInfo, parts: list[str]) -> bool:
+        """Whether the object has a place in the layout, and was put there."""
+        stem = parts[-1].removesuffix(".json")
+        is_json = stem != parts[-1]
+        match parts:
+            case [name] if _PROBE.fullmatch(name):
+                pass
+            case ["channels", _] if is_json and is_name(stem):
+                self.pointers[stem] = info
+            case ["journal", channel, _] if is_json and is_name(channel) and _SEQUENCE.fullmatch(stem):
+                self.journal.setdefault(channel, {})[int(stem)] = info
+            case ["history", _] if is_json and _DIGEST.fullmatch(stem):
+                self.history[stem] = info
+            case ["files", _] if is_json and _DIGEST.fullmatch(stem):
+                self.contents[stem] = info
+            case ["versions", version, *inner] if inner and all(inner) and _VERSION.fullmatch(version):
+                self.versions.setdefault(version, {})["/".join(inner)] = info
+            case _:
+                return False
+        return True
+
+    def channels(self) -> list[str]:
+        """Channels that have a pointer or a journal, sorted."""
+        return sorted({*self.pointers, *self.journal})
+
+
+def find_models(storage: Storage) -> list[str]:
+    """The folders of a store that hold a model or part of one, sorted."""
+    names = [name for name in storage.list_folders() if is_name(name)]
+    return [name for name in names if set(FOLDERS) & set(storage.list_folders(name))]
+
+
+def read_object(storage: Storage, key: str) -> bytes:
+    """The content of one object.
+
+    :raises NotFoundError: it is not there.
+    :raises IntegrityError: it is there and cannot be read, though the store can.
+    """
+    try:
+        return storage.read(key)
+    except NotFoundError:
+        raise
+    except RetrainerError as error:
+        raise as_unreadable(storage, key, error) from error
+
+
+def as_unreadable(storage: Storage, key: str, error: RetrainerError) -> IntegrityError:
+    """The error for one object that cannot be read. Raises, where it is the store that cannot be reached."""
+    storage.list_folders(key.partition("/")[0])
+    return IntegrityError(
+        f"cannot be read: {error.message}", where=storage.where(key), hint=error.hint or "look at its permissions"
+    )
+
+
+Content = bytes | NotFoundError | IntegrityError
+
+
+def read_objects(storage: Storage, keys: Iterable[str]) -> dict[str, Content]:
+    """Several objects, each its content or why there is none."""
+    several = list(keys)
+
+    def one(key: str) -> Content:
+        try:
+            return read_object(storage, key)
+        except (NotFoundError, IntegrityError) as error:
+            return error
+
+    return dict(zip(several, in_parallel(one, several), strict=True))

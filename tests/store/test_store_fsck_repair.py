@@ -1,0 +1,287 @@
+"""``fsck --repair``: what the store itself can prove is put right, and nothing else is touched."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from retrainer.errors import IntegrityError
+from retrainer.records import sha256_file
+from retrainer.storage import Storage, open_storage
+from retrainer.store import FileEntry, Keyring, Manifest, ModelStore, Signer, Store
+from retrainer.store.fsck import Repaired, check_store, repair
+
+MakeBundle = Callable[[str], tuple[Path, Manifest]]
+POINTER = "news/channels/production.json"
+
+
+@pytest.fixture
+def sharing(bundle: MakeBundle) -> MakeBundle:
+    """Bundles that all have the same config.json."""
+
+    def make(content: str) -> tuple[Path, Manifest]:
+        folder, manifest = bundle(content)
+        config = folder / "config.json"
+        config.write_text("the same in all")
+        entry = FileEntry(size=config.stat().st_size, sha256=sha256_file(config))
+        return folder, manifest.model_copy(update={"files": {**manifest.files, "config.json": entry}})
+
+    return make
+
+
+@pytest.fixture
+def storage(store_url: str) -> Storage:
+    return open_storage(store_url)
+
+
+@pytest.fixture
+def versions(store_url: str, sharing: MakeBundle) -> list[str]:
+    """Three versions that were live one after the other."""
+    return fill(Store.open(store_url).model("news"), sharing)
+
+
+def fill(model: ModelStore, sharing: MakeBundle) -> list[str]:
+    versions: list[str] = []
+    for content in ("one", "two", "three"):
+        folder, manifest = sharing(content)
+        expected = versions[-1] if versions else None
+        model.publish(folder, manifest, channel="production", actor="a", reason="b", decision=None, expected=expected)
+        versions.append(manifest.version)
+    return versions
+
+
+def journal(sequence: int) -> str:
+    return f"news/journal/production/{sequence:010d}.json"
+
+
+def edit(storage: Storage, key: str, **changes: Any) -> None:
+    text = json.dumps(json.loads(storage.read(key)) | changes, indent=2, ensure_ascii=False) + "\n"
+    storage.write(key, text.encode())
+
+
+def mend(storage: Storage, **options: Any) -> tuple[Repaired, ...]:
+    """Check and repair."""
+    return repair(storage, check_store(storage, **options), **options)
+
+
+def everything(storage: Storage) -> dict[str, bytes]:
+    return {info.key: storage.read(info.key) for info in storage.list()}
+
+
+Damage = Callable[[Storage, list[str]], object]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda storage, _: storage.delete(POINTER),
+        lambda storage, _: storage.write(POINTER, b"{"),
+        lambda storage, _: storage.write(POINTER, storage.read(journal(1))),
+        lambda storage, versions: edit(storage, POINTER, version=versions[0]),
+        lambda storage, _: edit(storage, POINTER, sequence=7),
+        lambda storage, _: storage.delete(journal(3)),
+        lambda storage, _: storage.write(journal(3), b"{"),
+        lambda storage, versions: edit(storage, journal(3), version=versions[0]),
+        lambda storage, versions: storage.delete(f"news/versions/{versions[2]}/config.json"),
+        lambda storage, versions: storage.write(f"news/versions/{versions[0]}/config.json", b"the same at all"),
+        lambda storage, versions: storage.write(
+            f"news/versions/{versions[2]}/manifest.json",
+            json.dumps(json.loads(storage.read(f"news/versions/{versions[2]}/manifest.json"))).encode(),
+        ),
+    ],
+    ids=[
+        "pointer deleted",
+        "pointer no JSON",
+        "pointer replayed",
+        "pointer to another version",
+        "pointer of no move",
+        "journal behind",
+        "journal no JSON",
+        "journal of another version",
+        "file missing",
+        "file altered",
+        "manifest in other bytes",
+    ],
+)
+@pytest.mark.parametrize("store_url", ["folder"], indirect=True)
+def test_what_the_store_can_prove(storage: Storage, versions: list[str], damage: Damage) -> None:
+    sound = everything(storage)
+    damage(storage, versions)
+    done = mend(storage)
+    assert done
+    assert [one.problem for one in done] == [None] * len(done)
+    assert everything(storage) == sound
+    assert check_store(storage).findings == ()
+    assert mend(storage) == ()  # nothing is left to do
+
+
+def test_several_at_once(store_url: str, storage: Storage, versions: list[str]) -> None:
+    sound = everything(storage)
+    storage.delete(POINTER)
+    one, two = (f"news/versions/{version}/manifest.json" for version in versions[:2])
+    storage.write(one, sound[two])
+    storage.write(two, sound[one])
+    storage.write(f"news/versions/{versions[2]}/config.json", b"the same at all")
+    done = mend(storage)
+    assert {one.finding.code for one in done} == {"pointer-deleted", "manifest-altered", "file-altered"}
+    assert [one.problem for one in done] == [None] * 4
+    assert everything(storage) == sound
+    model = Store.open(store_url).model("news")
+    assert model.rollback("production", actor="a", reason="it works again").version == versions[1]
+
+
+@pytest.mark.parametrize("store_url", ["folder"], indirect=True)
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda storage, v: storage.write(f"news/versions/{v[2]}/onnx/model.onnx", b""), "publish the same bundle"),
+        (lambda storage, v: storage.delete(f"news/versions/{v[2]}/manifest.json"), "publish the same bundle"),
+        (lambda storage, v: edit(storage, f"news/versions/{v[2]}/manifest.json", labels=["a"]), "publish the same"),
+        (lambda storage, v: storage.delete(next(iter(storage.list("news/history/"))).key), "backup"),
+        (lambda storage, v: edit(storage, next(iter(storage.list("news/history/"))).key, actor="eve"), "backup"),
+        (lambda storage, v: [storage.write(POINTER, b"{"), storage.write(journal(3), b"{")], "backup"),
+        (
+            lambda storage, v: [storage.delete(POINTER), *map(storage.delete, map(journal, (1, 2, 3)))],
+            "publish to it",
+        ),
+        (
+            lambda storage, v: [
+                storage.write(POINTER, storage.read(journal(1))),
+                storage.delete_tree(f"news/versions/{v[2]}"),
+            ],
+            "roll back to a version",
+        ),
+    ],
+)
+def test_what_nothing_proves_is_left_alone(storage: Storage, versions: list[str], damage: Damage, words: str) -> None:
+    damage(storage, versions)
+    altered = everything(storage)
+    found = check_store(storage)
+    assert not found.sound
+    assert any(words in finding.hint for finding in found.of("damage") if finding.repair is None)
+    repair(storage, found)
+    kept = {key: data for key, data in everything(storage).items() if "/files/" not in key}
+    assert kept == {key: data for key, data in altered.items() if "/files/" not in key}
+
+
+def test_the_index_is_put_right(storage: Storage, versions: list[str], sharing: MakeBundle) -> None:
+    _, manifest = sharing("three")
+    shared, own = (f"news/files/{manifest.files[name].sha256}.json" for name in ("config.json", "README.md"))
+    edit(storage, shared, version="0" * 16)
+    edit(storage, own, file="onnx/model.onnx")
+    assert {(one.finding.code, one.finding.key) for one in mend(storage)} == {
+        ("index-stale", shared),
+        ("index-altered", own),
+    }
+    assert json.loads(storage.read(shared))["version"] in versions
+    assert json.loads(storage.read(own)) == {"format_version": 1, "version": versions[2], "file": "README.md"}
+    storage.delete_tree(f"news/versions/{versions[0]}")
+    gone = {one.finding.key for one in mend(storage)}
+    assert gone
+    assert not [key for key in gone if storage.exists(key) and key != shared]
+    assert check_store(storage).findings == ()
+
+
+def test_a_signed_pointer_needs_its_key(store_url: str, storage: Storage, sharing: MakeBundle) -> None:
+    signer, other = Signer(Ed25519PrivateKey.generate()), Signer(Ed25519PrivateKey.generate())
+    fill(Store.open(store_url, signer=signer).model("news"), sharing)
+    sound = storage.read(POINTER)
+    storage.write(POINTER, storage.read(journal(2)))
+    (finding,) = check_store(storage).findings
+    assert finding.repair is None
+    assert "--public-key" in finding.hint
+    assert not [one for one in mend(storage, trusted=Keyring((other.public,))) if one.finding.key == POINTER]
+    (done,) = mend(storage, trusted=Keyring((signer.public,)))
+    assert (done.finding.code, done.problem) == ("pointer-replayed", None)
+    assert storage.read(POINTER) == sound
+    # An unsigned entry in a signed journal proves nothing.
+    forged = json.loads(sound)
+    del forged["signature"]
+    storage.write(journal(3), (json.dumps(forged, indent=2) + "\n").encode())
+    storage.delete(POINTER)
+    assert mend(storage, trusted=Keyring((signer.public,))) == ()
+    assert mend(storage) == ()
+
+
+@pytest.mark.parametrize("store_url", ["folder"], indirect=True)
+def test_a_publisher_who_comes_in_between_wins(
+    store_url: str, storage: Storage, versions: list[str], sharing: MakeBundle
+) -> None:
+    edit(storage, POINTER, version=versions[0])
+    found = check_store(storage)
+    assert found.findings[0].repair
+    storage.write(POINTER, storage.read(journal(3)))  # repaired by somebody else
+    model = Store.open(store_url).model("news")
+    moved = model.rollback("production", actor="ada", reason="meanwhile")
+    (done,) = repair(storage, found)
+    assert done.problem == "it is not found any more"
+    pointer = model.pointer("production")
+    assert pointer is not None
+    assert pointer.sequence == moved.sequence == 4
+
+
+@pytest.mark.parametrize("store_url", ["folder"], indirect=True)
+def test_the_pointer_is_only_written_over_what_was_seen(storage: Storage, versions: list[str]) -> None:
+    """The swap itself is conditional: here the pointer changes between the look and the write."""
+    edit(storage, POINTER, version=versions[0])
+
+    class Meddled:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(storage, name)
+
+        def write(self, key: str, data: bytes, **options: Any) -> str:
+            if key == POINTER:
+                storage.write(key, b"somebody else's")
+            return storage.write(key, data, **options)
+
+    (done,) = repair(Meddled(), check_store(storage))
+    assert "another writer came first" in str(done.problem)
+    assert storage.read(POINTER) == b"somebody else's"
+
+
+def test_leftovers_go_after_a_day(tmp_path: Path, sharing: MakeBundle) -> None:
+    url = str(tmp_path / "store")
+    (version, *_) = fill(Store.open(url).model("news"), sharing)
+    storage = open_storage(url)
+    path = tmp_path / "store" / "news" / "versions" / version / ".retrainer-temporary-abc"
+    path.write_bytes(b"half a file")
+    (finding,) = check_store(storage).findings
+    assert (finding.code, finding.severity, finding.repair, finding.where) == ("temporary", "leftover", None, str(path))
+    old = datetime.now(UTC).timestamp() - timedelta(days=2).total_seconds()
+    os.utime(path, (old, old))
+    assert [one.problem for one in mend(storage)] == [None]
+    assert not path.exists()
+
+
+def test_an_upload_in_parts_that_was_given_up_goes(s3_bucket: str, sharing: MakeBundle) -> None:
+    url = f"s3://{s3_bucket}/models"
+    fill(Store.open(url).model("news"), sharing)
+    client = boto3.client("s3")
+    client.create_multipart_upload(Bucket=s3_bucket, Key="models/news/versions/0123456789abcdef/model.onnx")
+    storage = open_storage(url)
+    later = datetime.now(UTC) + timedelta(days=2)
+    assert [one.problem for one in mend(storage, now=later)] == [None]
+    assert not client.list_multipart_uploads(Bucket=s3_bucket).get("Uploads")
+
+
+def test_repairing_does_not_trust_the_other_version(storage: Storage, versions: list[str], sharing: MakeBundle) -> None:
+    """Both copies of the shared file are damaged, the second behind the check's back: nothing is written."""
+    keys = [f"news/versions/{version}/config.json" for version in versions]
+    for key in keys[:2]:
+        storage.write(key, b"the same at all")
+    found = check_store(storage)
+    assert sum(finding.repair is not None for finding in found.findings) == 2
+    storage.write(keys[2], b"the same at all")
+    for done in repair(storage, found):
+        assert done.problem is not None
+    for version, content in zip(versions, ("one", "two", "three"), strict=True):
+        with pytest.raises(IntegrityError):
+            Store.open(storage.url).model("news").fetch(version, sharing(content)[0].parent / "copy")
