@@ -15,7 +15,24 @@ if TYPE_CHECKING:
     from tests.cli.conftest import Cli
 
 HEAVY = {"torch", "transformers", "airflow", "onnxruntime", "sklearn", "scipy", "numpy", "pandas", "boto3"}
-COMMANDS = ["run", "check", "schema", "models", "show", "history", "rollback", "predict"]
+COMMANDS = [
+    "run",
+    "check",
+    "schema",
+    "models",
+    "versions",
+    "show",
+    "history",
+    "promote",
+    "rollback",
+    "predict",
+    "serve",
+    "verify",
+    "fsck",
+    "gc",
+    "keygen",
+    "sign",
+]
 
 
 def loaded_after(arguments: list[str], cwd: Path) -> set[str]:

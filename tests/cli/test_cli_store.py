@@ -1,11 +1,12 @@
-"""``models``, ``show``, ``history`` and ``rollback`` against a store that a real run published to."""
+"""``models``, ``versions``, ``show`` and ``history`` against a store that a real run published to."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -62,59 +63,104 @@ def test_show_tells_what_a_version_is_and_why(cli: Cli, published: Published) ->
     assert record["manifest"]["labels"] == ["closed", "open"]
 
 
-def test_history_and_rollback(cli: Cli, bench: Workbench, published: Published, store: Path) -> None:
+def test_versions_lists_the_newest(cli: Cli, bench: Workbench, published: Published, store: Path) -> None:
     second = bench.variant(store, another_readme)
-    assert second != published.version
-    answer = cli("rollback", store, MODEL, "--reason", "customers complained")
+    newest, oldest = table(cli("versions", store, MODEL).stdout)
+    assert (newest["version"], newest["channels"]) == (second, "production")
+    assert (oldest["version"], oldest["channels"]) == (published.version, "-")
+    assert "accuracy" in oldest["metrics"]
+    (only,) = json.loads(cli("versions", store, MODEL, "--limit", "1", "--json").stdout)
+    assert (only["version"], only["channels"], only["problem"]) == (second, ["production"], None)
+    assert cli("versions", store, MODEL, "--limit", "0").returncode == 2
+
+
+@pytest.fixture
+def three_moves(cli: Cli, bench: Workbench, published: Published, store: Path) -> list[dict[str, Any]]:
+    """A store whose production channel went one, two, one; its entries, oldest first."""
+    bench.variant(store, another_readme)
+    answer = cli("rollback", store, MODEL, "--reason", "customers complained", "--cause", "regression")
     assert answer.returncode == 0, answer.stderr
-    assert f"serves {published.version} now, before {second}" in answer.stdout
+    entries: list[dict[str, Any]] = json.loads(cli("history", store, MODEL, "--json").stdout)
+    assert len(entries) == 3
+    return entries[::-1]
+
+
+def test_history(cli: Cli, published: Published, store: Path, three_moves: list[dict[str, Any]]) -> None:
+    second = three_moves[1]["to_version"]
     newest, middle, oldest = table(cli("history", store, MODEL).stdout)
     assert (newest["action"], newest["from"], newest["to"]) == ("rollback", second, published.version)
-    assert (newest["by"], newest["reason"]) == ("tester", "customers complained")
+    assert (newest["by"], newest["cause"], newest["reason"]) == ("tester", "regression", "customers complained")
     assert (middle["to"], oldest["to"], oldest["from"]) == (second, published.version, "-")
     assert [row["move"] for row in (newest, middle, oldest)] == ["3", "2", "1"]
-    forward = cli("rollback", store, MODEL, "--to", second, "--reason", "it was the data")
-    assert f"serves {second} now" in forward.stdout
-    records = json.loads(cli("history", store, MODEL, "--json").stdout)
-    assert [record["to_version"] for record in records] == [second, published.version, second, published.version]
+    assert [row["move"] for row in table(cli("history", store, MODEL, "--limit", "2").stdout)] == ["3", "2"]
 
 
-def test_rollback_does_not_move_to_a_version_that_does_not_load(
-    cli: Cli, bench: Workbench, published: Published, store: Path, one_clear_error: Callable[..., None]
+def test_a_reason_does_not_steer_the_terminal(cli: Cli, bench: Workbench, published: Published, store: Path) -> None:
+    """Who may write to a store must not be able to clear the screen of who looks at it."""
+    from retrainer.store import Store
+
+    bench.variant(store, another_readme)
+    model = Store.open(store).model(MODEL)
+    model.rollback("production", actor="ada", reason="\x1b[2Jfine \x9b31m\ttold\nhere")
+    answer = cli("history", store, MODEL)
+    assert (
+        table(answer.stdout)[0]["reason"] == "\N{REPLACEMENT CHARACTER}[2Jfine \N{REPLACEMENT CHARACTER}31m told here"
+    )
+    assert "\x1b" not in cli("history", store, MODEL, "--at", "9000-01-01").stdout
+
+
+def test_the_champion_of_a_moment(
+    cli: Cli, published: Published, store: Path, three_moves: list[dict[str, Any]]
 ) -> None:
-    """Its files are the ones that were published, but its golden rows say other things than its graph."""
+    times = [datetime.fromisoformat(move["at"]) for move in three_moves]
+    just_before = times[1] - timedelta(microseconds=1)
+    for text, move in (
+        (just_before.isoformat(), 0),
+        (times[1].isoformat().replace("+00:00", "Z"), 1),
+        (times[1].astimezone(timezone(timedelta(hours=-9))).isoformat(), 1),
+        (times[1].replace(tzinfo=None).isoformat(), 1),
+        ("9000-01-01", 2),
+    ):
+        # A time without a zone is UTC, wherever the command is called.
+        answer = json.loads(cli("history", store, MODEL, "--at", text, "--json", TZ="Asia/Tokyo").stdout)
+        assert answer["move"] == three_moves[move], text
+        assert answer["version"] == three_moves[move]["to_version"]
+        assert answer["at"].endswith("+00:00")
+    said = cli("history", store, MODEL, "--at", times[2].isoformat()).stdout
+    for words in (published.version, "tester", "rollback", "regression", "customers complained", "move 3"):
+        assert words in said, said
 
-    def other_answers(folder: Path) -> None:
-        rows = [json.loads(line) for line in (folder / "golden.jsonl").read_text().splitlines()]
-        for row in rows:
-            row["logits"] = {name: [5.0 - value for value in values] for name, values in row["logits"].items()}
-        (folder / "golden.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
-    bad = bench.variant(store, other_answers)
-    good = bench.variant(store, another_readme)
-    answer = cli("rollback", store, MODEL, "--to", bad, "--reason", "back")
-    one_clear_error(answer, "golden")
-    assert table(cli("models", store).stdout)[0]["version"] == good
+def test_no_champion_at_that_moment(cli: Cli, store: Path, three_moves: list[dict[str, Any]]) -> None:
+    before = datetime.fromisoformat(three_moves[0]["at"]) - timedelta(microseconds=1)
+    answer = cli("history", store, MODEL, "--at", before.isoformat())
+    assert answer.returncode == 0, answer.stderr
+    assert "had no champion" in answer.stdout
+    record = json.loads(cli("history", store, MODEL, "--at", "2001-01-01", "--json").stdout)
+    assert (record["version"], record["move"], record["at"]) == (None, None, "2001-01-01T00:00:00+00:00")
 
 
-def test_rollback_does_not_move_to_a_damaged_version(
-    cli: Cli, bench: Workbench, published: Published, store: Path, one_clear_error: Callable[..., None]
+@pytest.mark.parametrize("text", ["yesterday", "2026-13-01", "", "0001-01-01T00:00+23:00"])
+def test_what_is_no_moment(cli: Cli, published: Published, text: str) -> None:
+    answer = cli("history", published.store, MODEL, "--at", text)
+    assert answer.returncode == 2
+    assert "--at" in answer.stderr
+
+
+def test_at_tells_one_move(cli: Cli, published: Published) -> None:
+    answer = cli("history", published.store, MODEL, "--at", "2026-03-31", "--limit", "3")
+    assert answer.returncode == 2
+    assert "--limit" in answer.stderr
+
+
+def test_an_edited_history_is_not_told(
+    cli: Cli, store: Path, three_moves: list[dict[str, Any]], one_clear_error: Callable[..., None]
 ) -> None:
-    second = bench.variant(store, another_readme)
-    graph = store / MODEL / "versions" / published.version / "onnx" / "model.onnx"
-    data = bytearray(graph.read_bytes())
-    data[len(data) // 2] ^= 1
-    graph.chmod(0o644)
-    graph.write_bytes(data)
-    one_clear_error(cli("rollback", store, MODEL, "--reason", "back"), "model.onnx")
-    assert table(cli("models", store).stdout)[0]["version"] == second
-
-
-def test_rollback_without_anything_before(cli: Cli, store: Path, one_clear_error: Callable[..., None]) -> None:
-    one_clear_error(cli("rollback", store, MODEL, "--reason", "back"))
-    empty = cli("rollback", store, MODEL, "--reason", " ")
-    assert empty.returncode == 2
-    assert "--reason" in empty.stderr
+    (entry,) = [path for path in (store / MODEL / "history").iterdir() if "complained" in path.read_text()]
+    entry.chmod(0o644)
+    entry.write_text(entry.read_text().replace("complained", "cheered"))
+    for arguments in ([], ["--at", "2026-03-31"]):
+        one_clear_error(cli("history", store, MODEL, *arguments), "was altered")
 
 
 @pytest.mark.parametrize(
@@ -125,8 +171,8 @@ def test_rollback_without_anything_before(cli: Cli, store: Path, one_clear_error
         (["show", MODEL, "--version", "0123456789abcdef"], ["0123456789abcdef"]),
         (["show", MODEL, "--version", "newest"], ["newest"]),
         (["history", MODEL, "--channel", "staging"], ["no channel 'staging'"]),
-        (["rollback", MODEL, "--to", "0123456789abcdef", "--reason", "r"], ["0123456789abcdef"]),
-        (["rollback", MODEL, "--channel", "staging", "--reason", "r"], ["staging"]),
+        (["versions", "tiny-statu"], ["no model 'tiny-statu'"]),
+        (["versions", "No Name"], ["no model 'No Name'"]),
     ],
 )
 def test_what_is_not_there_is_named(

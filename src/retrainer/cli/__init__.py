@@ -4,7 +4,7 @@ Each command's module loads what it needs when it is called, so that ``retrainer
 neither the training libraries nor Airflow are installed.
 
 Exit codes: 0 fine, 1 an error, 2 wrong usage, 3 nothing was published because the challenger was refused or not
-approved, 4 a receipt does not hold, 130 interrupted.
+approved, 4 a receipt or a store does not hold, 130 interrupted.
 """
 
 from __future__ import annotations

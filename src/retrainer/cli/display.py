@@ -1,4 +1,4 @@
-"""How the command line prints: errors, tables, key and value, JSON.
+"""How the command line prints: errors, tables, key and value, times, JSON.
 
 For a terminal with colour and lines; otherwise plain text of a stable form, tables with a tab between columns.
 ``NO_COLOR`` and ``TERM=dumb`` are honoured by rich.
@@ -7,8 +7,10 @@ For a terminal with colour and lines; otherwise plain text of a stable form, tab
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from retrainer.errors import RetrainerError
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 # What narrow output would break: digests, URLs and sentences stay on one line.
 PLAIN_WIDTH = 10_000
+# Control characters of ASCII and Latin-1 but tab and line feed; an escape sequence begins with one of them.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def stdout() -> Console:
@@ -45,9 +49,11 @@ def show_error(error: RetrainerError) -> None:
     console = stderr()
     text = f"{error.where}: {error.message}" if error.where else error.message
     for number, line in enumerate(text.splitlines()):
-        console.print(Text("error: " if number == 0 else "       ", style="bold red") + Text(line), soft_wrap=True)
+        console.print(
+            Text("error: " if number == 0 else "       ", style="bold red") + Text(printable(line)), soft_wrap=True
+        )
     if error.hint:
-        console.print(Text("hint:  ", style="bold") + Text(error.hint), soft_wrap=True)
+        console.print(Text("hint:  ", style="bold") + Text(printable(error.hint)), soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
@@ -75,17 +81,23 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     console.print(table)
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return printable(" ".join(text.split()))
+
+
+def printable(text: str) -> str:
+    """The text without what would steer a terminal: reasons and names come from whoever could write to the store."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def print_facts(facts: Sequence[tuple[str, str]], *, title: str) -> None:
     """A heading, and names and values below it; a value may have several lines."""
     console = stdout()
+    facts = [(name, printable(value)) for name, value in facts]
     if not console.is_terminal:
         from retrainer.report import aligned
 
@@ -111,4 +123,9 @@ def print_lines(lines: Iterable[str], *, title: str) -> None:
     console = stdout()
     console.print(Text(title, style="bold cyan"))
     for line in lines:
-        console.print(Text(f"  {line}"), soft_wrap=True)
+        console.print(Text(printable(f"  {line}")), soft_wrap=True)
+
+
+def utc(at: str) -> str:
+    """A time of the store as people read it, to the second, in UTC."""
+    return datetime.fromisoformat(at).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")

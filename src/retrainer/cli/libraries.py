@@ -9,11 +9,12 @@ from typing import Literal
 
 from retrainer.errors import ResourceError
 
-Extra = Literal["train", "serve"]
+Extra = Literal["train", "serve", "server"]
 
 EXTRAS: dict[Extra, tuple[str, ...]] = {
     "train": ("torch", "transformers", "accelerate", "datasets", "evaluate", "onnx", "onnxruntime", "sklearn"),
-    "serve": ("numpy", "onnxruntime", "tokenizers"),
+    "serve": ("numpy", "onnxruntime", "tokenizers", "cryptography"),
+    "server": ("fastapi", "uvicorn", "httptools", "uvloop", "prometheus_client"),
 }
 
 

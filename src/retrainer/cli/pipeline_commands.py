@@ -52,7 +52,7 @@ def check(
         typer.Argument(metavar="PIPELINE.yaml...", help="Pipeline files.", show_default=False, readable=False),
     ],
 ) -> None:
-    """Check pipeline files: keys and values, the data's columns, the base model, the store.
+    """Check pipeline files: keys and values, the data's columns, the base model, the signing key, the store.
 
     Reads headers, not rows; trains and writes nothing. Exit code 1 when there is a problem.
     """
@@ -99,6 +99,8 @@ def check_file(file: Path) -> Iterator[Finding]:
     seen: dict[str, str] = {}
     for base in pipeline.model.candidates or (pipeline.model.base,):
         yield _finding("base model", partial(_base_model, pipeline, base, seen))
+    if pipeline.publish.sign_with is not None:
+        yield _signing_key(pipeline)
     yield _finding("store", partial(_store, pipeline))
     if absent := missing("train"):
         text = f"not installed here: {', '.join(absent)}; needed where it trains"
@@ -163,15 +165,35 @@ def _base_model(pipeline: Pipeline, base: str, seen: dict[str, str]) -> str:
     return base if "@" not in identity else identity
 
 
+def _signing_key(pipeline: Pipeline) -> Finding:
+    """The private key can be loaded, and the pipeline trusts what it signs. It is never shown."""
+    from retrainer.steps.model_store import check_keys
+    from retrainer.store.signing_keys import SIGNING_KEY
+
+    source = str(pipeline.publish.sign_with)
+    if source.startswith("airflow:") and not os.environ.get(SIGNING_KEY):
+        hint = f"to run the pipeline without Airflow, set ${SIGNING_KEY} to the key, or name file:PATH or env:NAME"
+        return Finding("note", "signing key", f"{source} is a connection that only Airflow's tasks can read", hint)
+
+    def look() -> str:
+        signer = check_keys(pipeline.publish)
+        assert signer is not None
+        return f"{source}, key {signer.public.key_id}"
+
+    return _finding("signing key", look)
+
+
 def _store(pipeline: Pipeline) -> str:
+    from retrainer.steps.model_store import check_channel, model_of
     from retrainer.storage import open_storage
-    from retrainer.store import Store
 
     url, channel = pipeline.publish.store, pipeline.publish.channel
     folder = open_storage(url).local_path("")
     if folder is not None:
         _require_writable(folder)
-    champion = Store.open(url).model(pipeline.name).champion(channel)
+    model = model_of(pipeline)
+    check_channel(pipeline.publish, model.pointer(channel))
+    champion = model.champion(channel)
     return f"{url}, {channel} " + (f"serves version {champion.version}" if champion else "serves nothing yet")
 
 

@@ -10,10 +10,11 @@ import typer
 
 from retrainer.cli import display
 from retrainer.cli.libraries import require
-from retrainer.cli.store_commands import (
+from retrainer.cli.store_options import (
     DEFAULT_CHANNEL,
     ChannelOption,
     ModelArgument,
+    PublicKeysOption,
     StoreArgument,
     VersionOption,
     open_store,
@@ -46,6 +47,7 @@ def predict(
     channel: ChannelOption = DEFAULT_CHANNEL,
     version: VersionOption = None,
     precision: Annotated[str, typer.Option(metavar="NAME", help="fp32, int8, or auto.")] = "auto",
+    public_key: PublicKeysOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
 ) -> None:
     """Ask a published model for labels with their scores.
@@ -57,8 +59,10 @@ def predict(
     require("serve")
     from retrainer.serve import Classifier
 
-    open_store(store)
-    classifier = Classifier.from_store(store, model, channel=channel, version=version, precision=precision)
+    open_store(store, public_keys=public_key)
+    classifier = Classifier.from_store(
+        store, model, channel=channel, version=version, precision=precision, public_keys=public_key or None
+    )
     pairs = classifier.task == PAIR_TASK
     batches = _from_lines(pairs) if texts == ["-"] else iter([_from_arguments(texts, pair or [], pairs)])
     for batch in batches:

@@ -124,15 +124,16 @@ def artifact_root(pipeline_file: Path, given: str | None) -> str:
 
 
 def _look_ahead(pipeline: Pipeline) -> None:
-    """Find out now, not after an hour of training, that the base model or the store is not there."""
+    """Find out now, not after an hour of training, that the base model, the signing key or the store is not there."""
     from retrainer import base_model
-    from retrainer.store import Store
+    from retrainer.steps.model_store import check_channel, check_keys, model_of
 
     for base in pipeline.model.candidates or (pipeline.model.base,):
         base_model.local_folder(base)
+    check_keys(pipeline.publish)
     # What cannot be trusted in a store is evidence for the gate, not an error of this run.
     with suppress(IntegrityError):
-        Store.open(pipeline.publish.store).model(pipeline.name).pointer(pipeline.publish.channel)
+        check_channel(pipeline.publish, model_of(pipeline).pointer(pipeline.publish.channel))
 
 
 @contextmanager

@@ -1,9 +1,208 @@
-"""``retrainer serve``: published models behind HTTP."""
+"""``retrainer serve``: published models behind HTTP. Not here: the server (``serve.http``)."""
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
 import typer
+
+from retrainer.cli.libraries import require
+from retrainer.cli.store_options import DEFAULT_CHANNEL, ChannelOption, PublicKeysOption, StoreArgument
+from retrainer.errors import ResourceError
+
+if TYPE_CHECKING:
+    from retrainer.serve.http.settings import Settings
+
+LIBRARIES = ("fastapi", "uvicorn", "httptools", "uvloop", "prometheus_client")
+WATCH, BATCHES, LIMITS, STOPPING, ACCESS = "Models", "Batches", "Limits", "Stopping", "Who may ask"
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the command."""
+    app.command("serve")(serve)
+
+
+def serve(
+    store: StoreArgument,
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...",
+            help="The models, each as MODEL or MODEL@CHANNEL; served under that name.",
+            show_default=False,
+        ),
+    ],
+    host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 for all of this machine.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 for any that is free.")] = 8000,
+    channel: ChannelOption = DEFAULT_CHANNEL,
+    precision: Annotated[
+        str, typer.Option(metavar="NAME", help="fp32, int8, or auto.", rich_help_panel=WATCH)
+    ] = "auto",
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Threads of one run.", show_default="the usable cores", rich_help_panel=WATCH),
+    ] = None,
+    watch_interval: Annotated[
+        float,
+        typer.Option(
+            "--watch-interval", min=0.1, metavar="SECONDS", help="Between looks at the store.", rich_help_panel=WATCH
+        ),
+    ] = 60.0,
+    cache_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="For verified copies; they serve when the store cannot be reached.",
+            show_default="$RETRAINER_CACHE/models, else ~/.cache/retrainer/models",
+            rich_help_panel=WATCH,
+        ),
+    ] = None,
+    public_key: PublicKeysOption = None,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            help="End with an error when a model cannot be loaded and waiting will not help, such as one that the "
+            "store does not have. Otherwise it is tried again and again, and readiness tells.",
+            rich_help_panel=WATCH,
+        ),
+    ] = False,
+    token_env: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Ask for one of the bearer tokens in this environment variable (with spaces between them).",
+            show_default=False,
+            rich_help_panel=ACCESS,
+        ),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Ask for one of the bearer tokens in this file, one a line. Read again when it changes.",
+            show_default=False,
+            rich_help_panel=ACCESS,
+        ),
+    ] = None,
+    max_wait_ms: Annotated[
+        float,
+        typer.Option(
+            min=1.0,
+            metavar="MS",
+            help="Refuse (503) a request that would wait longer for its turn.",
+            rich_help_panel=BATCHES,
+        ),
+    ] = 500.0,
+    max_run_tokens: Annotated[
+        int,
+        typer.Option(min=1, metavar="TOKENS", help="Tokens that go through a model together.", rich_help_panel=BATCHES),
+    ] = 1024,
+    max_queue_rows: Annotated[
+        int, typer.Option(min=1, metavar="ROWS", help="Texts that may wait, for each model.", rich_help_panel=BATCHES)
+    ] = 8192,
+    max_rows: Annotated[
+        int, typer.Option(min=1, metavar="ROWS", help="Texts of a request.", rich_help_panel=LIMITS)
+    ] = 256,
+    max_characters: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Characters of a text.", rich_help_panel=LIMITS)
+    ] = 20_000,
+    max_body_bytes: Annotated[
+        int, typer.Option(min=1, metavar="BYTES", help="Of a request's body.", rich_help_panel=LIMITS)
+    ] = 4 * 1024 * 1024,
+    max_requests: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Predictions under way at the same time.", rich_help_panel=LIMITS)
+    ] = 1024,
+    read_timeout: Annotated[
+        float, typer.Option(min=0.1, metavar="SECONDS", help="For a request to arrive.", rich_help_panel=LIMITS)
+    ] = 10.0,
+    keep_alive: Annotated[
+        float,
+        typer.Option(min=1.0, metavar="SECONDS", help="For a connection without a request.", rich_help_panel=LIMITS),
+    ] = 75.0,
+    drain_seconds: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            metavar="SECONDS",
+            help="From a signal to stop until no more connections are accepted; all requests are answered meanwhile.",
+            rich_help_panel=STOPPING,
+        ),
+    ] = 5.0,
+) -> None:
+    """Serve published models over HTTP, and each newer version as soon as its channel points at it.
+
+    The port opens at once. /readyz tells when all models are loaded, /docs what can be asked.
+    """
+    _require_server()
+    from retrainer.serve.http.batcher import Bounds
+    from retrainer.serve.http.settings import Limits, ModelAddress, Settings
+
+    _run(
+        Settings(
+            store=store,
+            models=tuple(ModelAddress.parse(text, channel=channel) for text in models),
+            host=host,
+            port=port,
+            precision=precision,
+            threads=threads,
+            watch_interval=watch_interval,
+            cache_dir=cache_dir,
+            public_keys=tuple(public_key or ()),
+            token_variable=token_env,
+            token_file=token_file,
+            strict=strict,
+            drain_seconds=drain_seconds,
+            limits=Limits(
+                body_bytes=max_body_bytes,
+                rows=max_rows,
+                characters=max_characters,
+                requests=max_requests,
+                read_seconds=read_timeout,
+                keep_alive_seconds=keep_alive,
+            ),
+            bounds=Bounds(max_wait=max_wait_ms / 1000, run_tokens=max_run_tokens, queue_rows=max_queue_rows),
+        )
+    )
+
+
+def _require_server() -> None:
+    require("serve")
+    absent = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
+    if absent:
+        raise ResourceError(
+            f"{', '.join(absent)} not installed",
+            where=sys.executable,
+            hint="pip install 'airflow-retrainer[server]'",
+        )
+
+
+def _run(settings: Settings) -> None:
+    from retrainer.cli.store_options import trusted_keys
+    from retrainer.serve.http.listener import listen, url_of
+    from retrainer.serve.http.log_lines import log_to_stderr
+    from retrainer.serve.http.server import Server
+    from retrainer.serve.http.tokens import Tokens
+    from retrainer.storage import open_storage
+
+    # What is wrong with the command itself is told before anything starts; the store is looked at in the background.
+    open_storage(settings.store)
+    trusted_keys(list(settings.public_keys))
+    tokens = Tokens(variable=settings.token_variable, file=settings.token_file)
+    listener = listen(settings.host, settings.port)
+    log_to_stderr()
+    url = url_of(listener)
+    typer.echo(f"serving {', '.join(address.name for address in settings.models)} at {url}")
+    typer.echo(_example(url, settings.models[0].name, tokens.required))
+    sys.stdout.flush()
+    Server(settings, listener, tokens).serve_until_stopped()
+
+
+def _example(url: str, name: str, token: bool) -> str:
+    header = ' -H "Authorization: Bearer $TOKEN"' if token else ""
+    body = json.dumps({"text": "Oil prices fall as supply grows"})
+    return f"curl {url}/v1/models/{name}:predict{header} -H 'Content-Type: application/json' -d '{body}'"

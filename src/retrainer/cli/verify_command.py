@@ -9,7 +9,7 @@ import typer
 
 from retrainer.cli import display
 from retrainer.cli.libraries import require
-from retrainer.cli.store_commands import DEFAULT_CHANNEL, champion, open_model
+from retrainer.cli.store_options import DEFAULT_CHANNEL, champion, open_model
 
 if TYPE_CHECKING:
     from retrainer.gate.verify import Difference

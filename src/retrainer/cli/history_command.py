@@ -1,0 +1,130 @@
+"""``retrainer history``: the moves of a channel, and its champion at a moment.
+
+Not here: how a channel moves (``move_commands``).
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from retrainer.cli import display
+from retrainer.cli.store_options import (
+    DEFAULT_CHANNEL,
+    ChannelOption,
+    JsonOption,
+    ModelArgument,
+    PublicKeysOption,
+    StoreArgument,
+    no_such_channel,
+    open_model,
+)
+
+if TYPE_CHECKING:
+    from retrainer.store import HistoryEntry, ModelStore
+
+# Moves that are read at once where only a moment is asked for.
+MOVES_AT_ONCE = 64
+
+
+def history(
+    store: StoreArgument,
+    model: ModelArgument,
+    channel: ChannelOption = DEFAULT_CHANNEL,
+    at: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Only the champion of that moment and the move that made it: 2026-03-31, 2026-03-31T14:05 or "
+            "2026-03-31T16:05+02:00. In UTC unless it says otherwise; a date is its first moment.",
+            show_default=False,
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Only the newest moves.", show_default=False)
+    ] = None,
+    public_key: PublicKeysOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List who moved a channel, when, from what to what and why; newest first. The chain is verified."""
+    time = None if at is None else _moment(at)
+    if time and limit:
+        raise typer.BadParameter("with --at there is one move to tell", param_hint="--limit")
+    found = open_model(store, model, public_keys=public_key)
+    if found.pointer(channel) is None:
+        raise no_such_channel(found, channel)
+    if time:
+        _print_moment(model, channel, time, _move_at(found, channel, time), as_json)
+        return
+    entries = found.history(channel, limit=limit)
+    if as_json:
+        display.print_json([entry.model_dump(mode="json") for entry in entries])
+        return
+    display.print_table(
+        ("move", "at", "action", "from", "to", "by", "cause", "reason"),
+        [
+            [
+                str(entry.sequence),
+                display.utc(entry.at),
+                entry.action,
+                entry.from_version or "-",
+                entry.to_version,
+                entry.actor,
+                entry.cause,
+                entry.reason,
+            ]
+            for entry in entries
+        ],
+    )
+
+
+def _moment(text: str) -> datetime:
+    try:
+        time = datetime.fromisoformat(text.strip())
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise typer.BadParameter(
+            f"'{text}' is no time: give 2026-03-31, 2026-03-31T14:05 or 2026-03-31T16:05+02:00", param_hint="--at"
+        ) from None
+
+
+def _move_at(model: ModelStore, channel: str, time: datetime) -> HistoryEntry | None:
+    """The newest move that was made by then. Moves of the last days are found without reading those of years."""
+    limit = MOVES_AT_ONCE
+    while True:
+        entries = model.history(channel, limit=limit)
+        found = next((entry for entry in entries if datetime.fromisoformat(entry.at) <= time), None)
+        if found is not None or len(entries) < limit:
+            return found
+        limit *= 8
+
+
+def _print_moment(model: str, channel: str, time: datetime, move: HistoryEntry | None, as_json: bool) -> None:
+    if as_json:
+        display.print_json(
+            {
+                "model": model,
+                "channel": channel,
+                "at": time.isoformat(),
+                "version": move.to_version if move else None,
+                "move": move.model_dump(mode="json") if move else None,
+            }
+        )
+        return
+    at = display.utc(time.isoformat())
+    if move is None:
+        typer.echo(f"{channel} of {model} had no champion at {at}")
+        return
+    facts = [
+        ("version", move.to_version),
+        ("since", f"{display.utc(move.at)}, move {move.sequence}"),
+        ("by", move.actor),
+        ("action", move.action),
+        ("before", move.from_version or "nothing"),
+        ("cause", move.cause),
+        ("reason", move.reason or "-"),
+        ("decision", move.decision or "-"),
+    ]
+    display.print_facts(facts, title=f"{channel} of {model} at {at}")

@@ -1,0 +1,118 @@
+"""What the commands on a store share: their arguments and options, and how they open it.
+
+Not here: what a command does with the store.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from retrainer.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from retrainer.store import Keyring, Manifest, ModelStore, Signer, Store
+
+DEFAULT_CHANNEL = "production"
+SIGN_WITH = "RETRAINER_SIGN_WITH"
+
+StoreArgument = Annotated[
+    str, typer.Argument(metavar="STORE", help="A folder, file:// or s3://bucket/prefix.", show_default=False)
+]
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="The pipeline's name.", show_default=False)]
+ChannelOption = Annotated[str, typer.Option(metavar="NAME", help="The channel.")]
+VersionOption = Annotated[
+    str | None, typer.Option(metavar="VERSION", help="A version, instead of what a channel serves.", show_default=False)
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+PublicKeysOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--public-key",
+        metavar="KEY",
+        help="Read only what this key signed: ed25519:... or the path of a .pub file. Once for each key. "
+        "Unless given, $RETRAINER_PUBLIC_KEYS.",
+        show_default=False,
+    ),
+]
+KeyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--key",
+        metavar="SOURCE",
+        envvar=SIGN_WITH,
+        help="Where the private key that signs is: file:PATH or env:NAME. Never the key itself.",
+        show_default=False,
+    ),
+]
+
+
+def open_store(url: str, *, public_keys: list[str] | None = None, signer: Signer | None = None) -> Store:
+    """The store.
+
+    :param public_keys: as ``--public-key`` gives them; those of ``$RETRAINER_PUBLIC_KEYS`` when there are none.
+    :param signer: for commands that write.
+    :raises NotFoundError: a folder that does not exist; an empty answer would hide a mistyped path.
+    :raises UserError: a public key cannot be read.
+    """
+    from retrainer.storage import open_storage
+    from retrainer.store import Store
+
+    folder = open_storage(url).local_path("")
+    if folder is not None and not folder.is_dir():
+        raise NotFoundError("no such store", where=url, hint="give what the pipeline file says under publish.store")
+    return Store.open(url, signer=signer, trusted=trusted_keys(public_keys))
+
+
+def open_model(
+    url: str, name: str, *, public_keys: list[str] | None = None, signer: Signer | None = None
+) -> ModelStore:
+    """A model of a store; keys as for ``open_store``.
+
+    :raises NotFoundError: the store does not have it.
+    """
+    from retrainer.store.names import is_name
+
+    store = open_store(url, public_keys=public_keys, signer=signer)
+    if is_name(name) and store.model(name).channels():
+        return store.model(name)
+    names = store.models()
+    holds = f"it holds {', '.join(names)}" if names else "it holds no model"
+    raise NotFoundError(f"no model '{name}'", where=url, hint=holds)
+
+
+def trusted_keys(public_keys: list[str] | None) -> Keyring | None:
+    """The keys that ``--public-key`` names, else those of the environment; ``None`` where nothing is pinned."""
+    from retrainer.store.signing import Keyring
+    from retrainer.store.signing_keys import public_keys_from_environment
+
+    return Keyring.of(public_keys) if public_keys else public_keys_from_environment()
+
+
+def signer_of(key: str | None) -> Signer | None:
+    """The signer that ``--key`` or ``$RETRAINER_SIGN_WITH`` names, if any.
+
+    :raises UserError: there is no such key, or it cannot be used.
+    """
+    from retrainer.store.signing_keys import load_signer
+
+    return load_signer(key) if key else None
+
+
+def champion(model: ModelStore, channel: str) -> Manifest:
+    """What a channel serves.
+
+    :raises NotFoundError: nothing.
+    """
+    manifest = model.champion(channel)
+    if manifest is None:
+        raise no_such_channel(model, channel)
+    return manifest
+
+
+def no_such_channel(model: ModelStore, channel: str) -> NotFoundError:
+    """The error for a channel that a model does not have; names those that it has."""
+    channels = model.channels()
+    hint = f"its channels: {', '.join(channels)}" if channels else "nothing was published yet"
+    return NotFoundError(f"no channel '{channel}'", where=f"model {model.name}", hint=hint)

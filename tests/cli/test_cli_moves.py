@@ -1,0 +1,173 @@
+"""``promote`` and ``rollback``: a channel moves once its target was verified and tried, and the history says why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+import pytest
+
+from retrainer.cli.move_commands import PersonsCause
+from retrainer.store import Store
+from retrainer.store.history import Cause
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Cli, Published, Workbench
+
+MODEL = "tiny-status"
+
+
+def another_readme(folder: Path) -> None:
+    (folder / "README.md").write_text("another version\n")
+
+
+def other_answers(folder: Path) -> None:
+    """Golden rows that say other things than the graph: whole as files, and bad as a model."""
+    rows = [json.loads(line) for line in (folder / "golden.jsonl").read_text().splitlines()]
+    for row in rows:
+        row["logits"] = {name: [5.0 - value for value in values] for name, values in row["logits"].items()}
+    (folder / "golden.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def served(store: Path, channel: str = "production") -> str | None:
+    pointer = Store.open(store).model(MODEL).pointer(channel)
+    return pointer.version if pointer else None
+
+
+def damage(store: Path, version: str) -> None:
+    graph = store / MODEL / "versions" / version / "onnx" / "model.onnx"
+    data = bytearray(graph.read_bytes())
+    data[len(data) // 2] ^= 1
+    graph.chmod(0o644)
+    graph.write_bytes(data)
+
+
+def test_there_is_a_cause_for_each_that_a_person_has() -> None:
+    assert {cause.value for cause in PersonsCause} == set(get_args(Cause)) - {"gate", "unspecified"}
+
+
+def test_rollback(cli: Cli, bench: Workbench, published: Published, store: Path) -> None:
+    second = bench.variant(store, another_readme)
+    assert second != published.version
+    answer = cli("rollback", store, MODEL, "--reason", "customers complained")
+    assert answer.returncode == 0, answer.stderr
+    assert f"production of {MODEL} serves {published.version} now, before {second}" in answer.stdout
+    forward = cli("rollback", store, MODEL, "--to", second, "--reason", " it was the data ", "--cause", "other")
+    assert f"serves {second} now" in forward.stdout
+    newest, middle, *_ = Store.open(store).model(MODEL).history("production")
+    assert (newest.action, newest.cause, newest.reason) == ("rollback", "other", "it was the data")
+    assert (middle.action, middle.cause, middle.reason) == ("rollback", "unspecified", "customers complained")
+    assert (newest.actor, newest.from_version, newest.to_version) == ("tester", published.version, second)
+
+
+def test_promotion_from_channel_to_channel(cli: Cli, bench: Workbench, published: Published, store: Path) -> None:
+    before = {path for path in (store / MODEL / "versions").rglob("*") if path.is_file()}
+    answer = cli("promote", store, MODEL, "--from", "production", "--to", "staging", "--reason", "for the tests")
+    assert answer.returncode == 0, answer.stderr
+    assert f"staging of {MODEL} serves {published.version} now, before nothing" in answer.stdout
+    again = cli("promote", store, MODEL, "--from", "production", "--to", "staging", "--reason", "for the tests")
+    assert f"serves {published.version} already; nothing moved" in again.stdout
+    # The pointer moves, not the bytes.
+    assert {path for path in (store / MODEL / "versions").rglob("*") if path.is_file()} == before
+    second = bench.variant(store, another_readme)
+    assert (served(store), served(store, "staging")) == (second, published.version)
+    named = cli(
+        "promote", store, MODEL, "--version", second, "--to", "staging", "--reason", "ok", "--cause", "approval"
+    )
+    assert named.returncode == 0, named.stderr
+    newest, first = Store.open(store).model(MODEL).history("staging")
+    assert (newest.action, newest.cause, newest.to_version) == ("promote", "approval", second)
+    assert (first.action, first.cause, first.reason) == ("promote", "release", "for the tests")
+
+
+MOVES: dict[str, list[str]] = {
+    "rollback": ["rollback", "--to"],
+    "promote": ["promote", "--to", "production", "--version"],
+}
+
+
+@pytest.mark.parametrize("move", MOVES)
+def test_no_move_to_a_version_that_answers_otherwise(
+    cli: Cli, bench: Workbench, store: Path, one_clear_error: Callable[..., None], move: str
+) -> None:
+    bad = bench.variant(store, other_answers)
+    good = bench.variant(store, another_readme)
+    command, *options = MOVES[move]
+    one_clear_error(cli(command, store, MODEL, *options, bad, "--reason", "back"), "golden")
+    assert served(store) == good
+
+
+@pytest.mark.parametrize("move", MOVES)
+def test_no_move_to_a_damaged_version(
+    cli: Cli, bench: Workbench, published: Published, store: Path, one_clear_error: Callable[..., None], move: str
+) -> None:
+    second = bench.variant(store, another_readme)
+    damage(store, published.version)
+    command, *options = MOVES[move]
+    one_clear_error(cli(command, store, MODEL, *options, published.version, "--reason", "back"), "model.onnx")
+    assert served(store) == second
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["rollback", "--reason", " "], "--reason"),
+        (["rollback"], "--reason"),
+        (["rollback", "--reason", "r", "--cause", "boredom"], "--cause"),
+        (["promote", "--to", "staging", "--reason", "r"], "--from"),
+        (["promote", "--to", "staging", "--reason", "r", "--from", "production", "--version", "0" * 16], "--from"),
+        (["promote", "--from", "production", "--reason", "r"], "--to"),
+        (["promote", "--from", "production", "--to", "staging", "--reason", ""], "--reason"),
+    ],
+)
+def test_wrong_usage(cli: Cli, published: Published, arguments: list[str], option: str) -> None:
+    command, *options = arguments
+    answer = cli(command, published.store, MODEL, *options)
+    assert answer.returncode == 2
+    assert option in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["rollback"], ["no champion before"]),
+        (["rollback", "--to", "0123456789abcdef"], ["0123456789abcdef"]),
+        (["rollback", "--channel", "staging"], ["staging"]),
+        (["promote", "--from", "staging", "--to", "production"], ["the channel 'staging' has no champion"]),
+        (["promote", "--from", "production", "--to", "No Name"], ["'No Name' cannot name a channel"]),
+        (["promote", "--version", "0123456789abcdef", "--to", "staging"], ["no version '0123456789abcdef'"]),
+    ],
+)
+def test_what_is_not_there_is_named(
+    cli: Cli, published: Published, one_clear_error: Callable[..., None], arguments: list[str], words: list[str]
+) -> None:
+    command, *options = arguments
+    one_clear_error(cli(command, published.store, MODEL, *options, "--reason", "r"), *words)
+
+
+def test_a_signed_channel_moves_with_its_key_alone(
+    cli: Cli, bench: Workbench, published: Published, store: Path, tmp_path: Path, one_clear_error: Callable[..., None]
+) -> None:
+    second = bench.variant(store, another_readme)
+    assert cli("keygen", tmp_path / "release").returncode == 0
+    source, public = f"file:{tmp_path / 'release.key'}", str(tmp_path / "release.pub")
+    assert cli("sign", store, MODEL, "--key", source, "--all", "--trust-unsigned").returncode == 0
+    one_clear_error(cli("rollback", store, MODEL, "--reason", "back"), "is signed", "key")
+    promotion = ["promote", store, MODEL, "--version", published.version, "--to", "production", "--reason", "back"]
+    one_clear_error(cli(*promotion), "is signed", "key")
+    one_clear_error(cli(*promotion, "--key", f"file:{tmp_path / 'lost.key'}"), "lost.key", "No such file")
+    assert served(store) == second
+    # The source by option or by environment; the present pointer is checked where a key is pinned.
+    answer = cli("rollback", store, MODEL, "--reason", "back", "--public-key", public, RETRAINER_SIGN_WITH=source)
+    assert answer.returncode == 0, answer.stderr
+    answer = cli("rollback", store, MODEL, "--to", second, "--reason", "forth", "--key", source)
+    assert answer.returncode == 0, answer.stderr
+    assert f" {second} " in cli("show", store, MODEL, "--public-key", public).stdout.replace("\n", " ")
+    cli("keygen", tmp_path / "other")
+    stranger = cli(
+        "rollback", store, MODEL, "--reason", "back", "--key", source, "--public-key", tmp_path / "other.pub"
+    )
+    one_clear_error(stranger, "which is not trusted here")
+    assert served(store) == second
