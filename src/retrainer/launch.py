@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Self
@@ -27,6 +27,7 @@ from retrainer.errors import ResourceError, StepError, StepKilled
 from retrainer.messages import Done, Failed, Log, Message, parse_message
 from retrainer.runs import RunFolder
 from retrainer.steps import StepRef, StepRequest, ref_of
+from retrainer.steps.model_store import variables_with_keys
 from retrainer.storage.errors import filesystem_errors
 
 POLL_SECONDS = 0.1
@@ -47,6 +48,7 @@ def run_step(
     on_message: OnMessage,
     python: str | None = None,
     started: Callable[[StepProcess], None] | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> StepRef:
     """Run a step unless its artifact is there already.
 
@@ -54,6 +56,8 @@ def run_step(
     :param on_message: called in this thread with each message of the process.
     :param python: interpreter that has the training libraries; this one by default.
     :param started: is given the process before it is waited for, so that a signal handler can end it.
+    :param environment: variables of the process beside this one's own, such as credentials. They stand nowhere else:
+        not in its request, its arguments or its log.
     :raises RetrainerError: the error that the step raised, of the same class.
     :raises StepKilled: the process was ended from outside.
     """
@@ -64,7 +68,7 @@ def run_step(
     manifest = artifacts.find(request.step, request.digest)
     reused = manifest is not None
     if not reused:
-        with StepProcess(request, log_file=run_folder.log_file, python=python) as process:
+        with StepProcess(request, log_file=run_folder.log_file, python=python, environment=environment) as process:
             if started is not None:
                 started(process)
             for message in process.follow():
@@ -81,12 +85,21 @@ class StepProcess:
 
     :param log_file: where the process's own output goes.
     :param python: interpreter; this one by default.
+    :param environment: variables beside this process's own.
     """
 
-    def __init__(self, request: StepRequest, *, log_file: Path, python: str | None = None) -> None:
+    def __init__(
+        self,
+        request: StepRequest,
+        *,
+        log_file: Path,
+        python: str | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.request = request
         self.log_file = log_file
         self._python = python or sys.executable
+        self._given = dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._terminated = False
         self._open = ExitStack()
@@ -105,7 +118,8 @@ class StepProcess:
                 log = stack.enter_context(self.log_file.open("ab"))
             environment = {
                 **THREADS,
-                **os.environ,
+                **self._inherited(),
+                **self._given,
                 **devices.environment,
                 "RETRAINER_MESSAGES": str(self._messages),
                 "RETRAINER_PARENT": str(os.getpid()),
@@ -119,6 +133,13 @@ class StepProcess:
 
     def __exit__(self, *exception: object) -> None:
         self._open.close()
+
+    def _inherited(self) -> dict[str, str]:
+        """This process's variables; without a private key, for every step but the one that signs."""
+        if self.request.step == "publish":
+            return dict(os.environ)
+        private = variables_with_keys(self.request.pipeline.publish)
+        return {name: value for name, value in os.environ.items() if name not in private}
 
     def _devices_wanted(self) -> int:
         return self.request.pipeline.resources.gpus if self.request.step == "train" else 0

@@ -99,10 +99,12 @@ def loading_code(pipeline: Pipeline) -> str:
     """Three lines of Python that load the model that the pipeline publishes, and ask it something."""
     example = '("first text", "second text")' if pipeline.task == "text-pair-classification" else '"some text"'
     channel = pipeline.publish.channel
-    named = f", channel={_quoted(channel)}" if channel != "production" else ""
+    more = f", channel={_quoted(channel)}" if channel != "production" else ""
+    if keys := pipeline.publish.trusted_keys:
+        more += f", public_keys=[{', '.join(map(_quoted, keys))}]"
     return (
         "from retrainer.serve import Classifier\n"
-        f"classifier = Classifier.from_store({_quoted(pipeline.publish.store)}, {_quoted(pipeline.name)}{named})\n"
+        f"classifier = Classifier.from_store({_quoted(pipeline.publish.store)}, {_quoted(pipeline.name)}{more})\n"
         f"print(classifier({example}))"
     )
 
@@ -342,6 +344,11 @@ def _published(ref: StepRef) -> Section:
     ]
     if summary.get("precisions"):
         facts.append(("graphs", ", ".join(summary["precisions"])))
+    if summary.get("signed_by"):
+        facts.append(("signed by", f"key {summary['signed_by']}"))
+    if summary.get("sent_bytes") is not None:
+        sent, copied = (f"{summary[name] / 1e6:,.1f} MB" for name in ("sent_bytes", "copied_bytes"))
+        facts.append(("sent", sent if not summary["copied_bytes"] else f"{sent}; {copied} were in the store already"))
     return Section("Published", tuple(fact for fact in facts if fact[1]))
 
 

@@ -186,10 +186,11 @@ def run_pipeline(
     evaluation = take("evaluate", lambda: plan_evaluate(pipeline, bundle, context=context))
     decision = take("decide", lambda: plan_decide(pipeline, evaluation, context=context))
     outcome = outcome_of(steps)
-    if outcome == "promoted" and pipeline.publish.approval == "required" and not approved:
+    asks = pipeline.publish.approval == "required"
+    if outcome == "promoted" and asks and not approved:
         outcome = "unapproved"
     if outcome == "promoted":
-        take("publish", lambda: plan_publish(pipeline, decision, context=context))
+        take("publish", lambda: plan_publish(pipeline, decision, context=context, cause="approval" if asks else "gate"))
     return RunResult(
         context=context, root=root, folder=folder, steps=dict(steps), outcome=outcome, candidates=candidates
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 from retrainer.steps import StepRef
@@ -80,3 +81,18 @@ def test_a_missing_column_fails_at_once_and_says_what_and_where(project: Project
     assert any("train.csv" in line for line in said), result.output
     # Airflow prints the frames above the raise; ours must not add the process's own to them.
     assert "retrainer/launch.py" not in result.output
+
+
+def test_a_signing_key_that_cannot_be_used_fails_the_first_task(project: Project, run_dag: RunDag) -> None:
+    project.write(publish__sign_with="airflow:release_key")
+    password = "not-a-private-key-at-all"
+
+    result = run_dag(
+        project,
+        environment={"AIRFLOW_CONN_RELEASE_KEY": json.dumps({"conn_type": "generic", "password": password})},
+    )
+
+    assert result.tasks["ingest"] == {"state": "failed", "tries": 1}, result.output
+    assert "airflow:release_key: not a private key" in result.output
+    assert password not in result.output
+    assert not project.artifacts.exists()

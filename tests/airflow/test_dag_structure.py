@@ -214,7 +214,29 @@ def test_operate_models_offers_the_models_of_the_folder(folder: Path) -> None:
     (folder / "bad.yaml").write_text("name: bad\n")
     dag = operate_dag(folder)
     assert dag.params.get_param("pipeline").schema["enum"] == ["first", "second"]
+    assert "incident" in dag.params.get_param("cause").schema["enum"]
     DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag))
+
+
+def test_one_connection_for_every_task(folder: Path) -> None:
+    several = with_(model={"base": ["one", "two"]}, publish={"store": "s3://models", "approval": "required"})
+    for dag in (retrain_dag(several, aws_conn_id="models"), operate_dag(folder, aws_conn_id="models")):
+        ours = [task for task in dag.tasks if task.task_id != "approval"]
+        assert {_argument(task, "aws_conn_id") for task in ours} == {"models"}
+        copy = DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag))
+        assert "aws_conn_id" in copy.get_task(ours[0].task_id).template_fields
+    assert {task.aws_conn_id for dag in build_dags(folder, aws_conn_id="m").values() for task in dag.tasks} == {"m"}
+    assert {task.aws_conn_id for task in retrain_dag(CONTENT).tasks} == {None}
+
+
+def _argument(task: Any, name: str) -> Any:
+    return task.partial_kwargs[name] if task.is_mapped else getattr(task, name)
+
+
+def test_a_pipeline_that_signs_shows_where_its_key_is(folder: Path) -> None:
+    publish = {"store": "s3://models", "sign_with": "airflow:release_key"}
+    doc = retrain_dag(with_(publish=publish)).doc_md or ""
+    assert "sign_with: airflow:release_key" in doc
 
 
 def test_compare_base_models_offers_the_pipelines_of_the_folder_and_publishes_nothing(

@@ -24,6 +24,9 @@ HEAVY = (
     "sklearn",
     "pandas",
     "boto3",
+    "botocore",
+    "cryptography.hazmat.primitives.asymmetric.ed25519",
+    "airflow.providers.amazon",
     "scipy",
     "numpy",
 )
@@ -67,6 +70,7 @@ def test_airflow_finds_the_provider_and_its_settings(tmp_path: Path) -> None:
     [
         "import retrainer.airflow.provider_info",
         "import retrainer.airflow.operators",
+        "import retrainer.airflow.connections",
         "import retrainer.airflow.dag_folder",
         "from retrainer.airflow import *",
         "import runpy; runpy.run_path('dags/retrain.py')",

@@ -121,7 +121,8 @@ def test_from_trigger_over_approval_to_rollback(running: Running) -> None:
     model = Store.open(str(project.store)).model("asks")
     first = model.pointer("production")
     assert first is not None
-    assert model.history("production")[0].actor == USER
+    published = model.history("production")[0]
+    assert (published.actor, published.cause) == (USER, "approval")
 
     links = {task: client.links(project.dag_id, run_id, task) for task in ("train", "gate", "publish")}
     assert links["train"].keys() == {"Run folder"}
@@ -143,7 +144,7 @@ def test_from_trigger_over_approval_to_rollback(running: Running) -> None:
 
     move = client.trigger(
         "operate_models",
-        {"pipeline": "asks", "action": "rollback", "reason": "too eager"},
+        {"pipeline": "asks", "action": "rollback", "cause": "regression", "reason": "too eager"},
     )
     moved = running.until_ended("operate_models", move)
     assert moved == {"move_channel": "success"}, running.log("operate_models", move, "move_channel")
@@ -151,7 +152,7 @@ def test_from_trigger_over_approval_to_rollback(running: Running) -> None:
     assert back is not None
     assert back.version == first.version
     newest = model.history("production")[0]
-    assert (newest.action, newest.actor, newest.reason) == ("rollback", USER, "too eager")
+    assert (newest.action, newest.actor, newest.cause, newest.reason) == ("rollback", USER, "regression", "too eager")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

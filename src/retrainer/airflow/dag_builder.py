@@ -49,6 +49,7 @@ def retrain_dag(
     *,
     artifact_root: str | Path | None = None,
     trainer_python: str | Path | None = None,
+    aws_conn_id: str | None = None,
     **dag_kwargs: Any,
 ) -> DAG:
     """The DAG that retrains, judges and publishes one pipeline.
@@ -58,11 +59,19 @@ def retrain_dag(
     :param pipeline: path of the pipeline file, its content as a mapping, or a ``Pipeline``.
     :param artifact_root: see ``StepOperator``.
     :param trainer_python: see ``StepOperator``.
+    :param aws_conn_id: see ``StepOperator``.
     :param dag_kwargs: arguments of ``airflow.sdk.DAG`` that replace what is derived from the pipeline.
     :raises PipelineError: the pipeline is wrong, or asks for a schedule that this version cannot keep.
     """
     given = str(pipeline) if isinstance(pipeline, Path) else pipeline
-    return dag_of(load(pipeline), given, artifact_root=artifact_root, trainer_python=trainer_python, **dag_kwargs)
+    return dag_of(
+        load(pipeline),
+        given,
+        artifact_root=artifact_root,
+        trainer_python=trainer_python,
+        aws_conn_id=aws_conn_id,
+        **dag_kwargs,
+    )
 
 
 def dag_of(
@@ -71,6 +80,7 @@ def dag_of(
     *,
     artifact_root: str | Path | None = None,
     trainer_python: str | Path | None = None,
+    aws_conn_id: str | None = None,
     **dag_kwargs: Any,
 ) -> DAG:
     """The DAG of a pipeline that is loaded already.
@@ -94,6 +104,7 @@ def dag_of(
         "pipeline": given,
         "artifact_root": artifact_root,
         "trainer_python": trainer_python,
+        "aws_conn_id": aws_conn_id,
     }
     with DAG(**arguments) as dag:
         snapshot = IngestDatasetOperator(task_id="ingest", **common)

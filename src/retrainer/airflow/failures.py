@@ -1,7 +1,8 @@
 """Which errors of a step are worth another try, in Airflow's terms.
 
-A wrong pipeline file stays wrong, so such a task fails at once. A process that was killed, a store that did not
-answer or a full disk may be better in a minute, so such a task fails in the way that Airflow retries.
+A wrong pipeline file stays wrong, and so do a key that does not fit and credentials that a bucket refuses: such a task
+fails at once. A process that was killed, a store that did not answer or a full disk may be better in a minute, so such
+a task fails in the way that Airflow retries. Credentials that have expired are renewed by another try, too.
 """
 
 from __future__ import annotations
@@ -10,33 +11,34 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from retrainer.errors import (
     ChampionChanged,
-    DataError,
     ExportError,
     GateError,
     IntegrityError,
-    ModelError,
     NotFoundError,
-    PipelineError,
+    ResourceError,
     RetrainerError,
+    StorageError,
+    StoragePermissionError,
+    UserError,
 )
 
-# Trying again gives the same answer.
-PERMANENT = (
-    PipelineError,
-    DataError,
-    ModelError,
-    NotFoundError,
-    ExportError,
-    GateError,
-    ChampionChanged,
-    IntegrityError,
-)
+# Trying again gives the same answer,
+PERMANENT = (UserError, ExportError, GateError, ChampionChanged, IntegrityError)
+# unless what lies outside changes by itself: a disk, a server, a network.
+PASSING = (ResourceError, StorageError)
 
 
 def as_airflow(error: RetrainerError) -> AirflowException:
     """The exception to raise from a task instead: without a retry where none can help."""
     text = explain(error)
-    return AirflowFailException(text) if isinstance(error, PERMANENT) else AirflowException(text)
+    return AirflowFailException(text) if is_permanent(error) else AirflowException(text)
+
+
+def is_permanent(error: RetrainerError) -> bool:
+    """Whether trying again would give the same answer."""
+    if isinstance(error, NotFoundError | StoragePermissionError):
+        return True
+    return isinstance(error, PERMANENT) and not isinstance(error, PASSING)
 
 
 def explain(error: RetrainerError) -> str:

@@ -17,6 +17,7 @@ from retrainer.artifacts import Artifacts
 from retrainer.runs import RunFolder
 from retrainer.steps import StepRef, StepRequest
 from retrainer.storage import is_s3, join_url, open_storage
+from retrainer.storage.access import current_access
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
@@ -104,7 +105,8 @@ def address(root: str, *parts: str) -> str:
         assert path is not None, "a storage that is no bucket is a folder"
         return path.absolute().as_uri()
     bucket, _, key = join_url(root, *parts).removeprefix("s3://").partition("/")
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    variables = (os.environ.get("AWS_ENDPOINT_URL_S3"), os.environ.get("AWS_ENDPOINT_URL"))
+    endpoint = next(filter(None, (current_access().endpoint_url, *variables)), None)
     if endpoint:
         return f"{endpoint.rstrip('/')}/{bucket}/{quote(key)}"
     if "." in parts[-1]:

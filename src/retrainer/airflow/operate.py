@@ -8,23 +8,29 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from airflow.sdk import DAG, BaseOperator, Param
 
 from retrainer.airflow import settings
+from retrainer.airflow.connections import s3_access, signer
 from retrainer.airflow.context import actor_of
 from retrainer.airflow.failures import as_airflow
 from retrainer.errors import IntegrityError, NotFoundError, PipelineError, RetrainerError
 from retrainer.spec import load_pipeline, pipeline_files
+from retrainer.spec.model import Publish
+from retrainer.steps.model_store import keyring_of
+from retrainer.storage import use_access
 from retrainer.store import ModelStore, Store
+from retrainer.store.history import Cause
 
 DOC = """
 Moves a channel of a published model to another version: back to an earlier champion (`rollback`), or to a version,
 or to what another channel serves (`promote`). Every file of the version is verified, and the version is loaded and
-asked its golden rows in a process of its own, before the channel moves. The store's history keeps who and why.
+asked its golden rows in a process of its own, before the channel moves. The store's history keeps who, why, and the
+cause in a word that can be counted. Where the pipeline names a signing key, the move is signed with it.
 """
 # Loads each graph as a client does, golden rows included. In a process of its own: it needs onnxruntime.
 LOAD = """
@@ -38,6 +44,16 @@ for precision in info.precisions:
     Classifier.from_folder(folder, precision=precision)
 """
 
+# What a person may give as the cause of a move. "gate" and "approval" are those of publications.
+CAUSES: Mapping[Cause, str] = {
+    "release": "release: it goes on to the next channel",
+    "regression": "regression: the one before answers better",
+    "incident": "incident: a service broke",
+    "maintenance": "maintenance: a drill, a move of stores, keys rotated",
+    "other": "other",
+    "unspecified": "not given",
+}
+
 
 class MoveChannelOperator(BaseOperator):  # type: ignore[misc]
     """Point a channel at another version, as the run's ``params`` say.
@@ -47,30 +63,51 @@ class MoveChannelOperator(BaseOperator):  # type: ignore[misc]
     Retries: moving is idempotent for a named version. A rollback to "the one before" is not retried by the DAG,
     because a second one would go one version further.
 
-    :param stores: pipeline name to the store that it publishes to. The run's params can name no other.
+    Signing: with the key that the pipeline's ``publish.sign_with`` names, which is loaded before anything moves; a
+    version that none of its ``trusted_keys`` signed is not moved to.
+
+    :param models: pipeline name to its ``publish`` section: the store, the keys. The run's params can name no other.
     :param trainer_python: interpreter that has ``airflow-retrainer[serve]``; see ``StepOperator``.
+    :param aws_conn_id: see ``StepOperator``. (templated)
     """
 
+    template_fields: Sequence[str] = ("aws_conn_id",)
     ui_color = "#f3e3f2"
 
-    def __init__(self, *, stores: Mapping[str, str], trainer_python: str | Path | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        models: Mapping[str, Publish],
+        trainer_python: str | Path | None = None,
+        aws_conn_id: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
-        self.stores = stores
+        self.models = models
         self.trainer_python = trainer_python
+        self.aws_conn_id = aws_conn_id
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Move the channel."""
         try:
-            return self._move(context["params"], actor_of(context["dag_run"]))
+            with use_access(s3_access(settings.aws_conn_id(self.aws_conn_id))):
+                return self._move(context["params"], actor_of(context["dag_run"]))
         except RetrainerError as error:
             raise as_airflow(error) from None
 
     def _move(self, params: Mapping[str, Any], actor: str) -> dict[str, Any]:
         name, channel = params["pipeline"], params["channel"]
-        if name not in self.stores:
-            raise NotFoundError(f"no pipeline '{name}'", hint=f"there are {', '.join(sorted(self.stores))}")
-        model: ModelStore = Store.open(self.stores[name]).model(name)
-        common: dict[str, Any] = {"actor": actor, "reason": params["reason"], "check": self._loads}
+        if name not in self.models:
+            raise NotFoundError(f"no pipeline '{name}'", hint=f"there are {', '.join(sorted(self.models))}")
+        publish = self.models[name]
+        store = Store.open(publish.store, signer=signer(publish), trusted=keyring_of(publish))
+        model: ModelStore = store.model(name)
+        common: dict[str, Any] = {
+            "actor": actor,
+            "cause": params["cause"],
+            "reason": params["reason"],
+            "check": self._loads,
+        }
         if params["action"] == "rollback":
             moved = model.rollback(channel, to=params["version"], **common)
         else:
@@ -102,19 +139,20 @@ class MoveChannelOperator(BaseOperator):  # type: ignore[misc]
             raise IntegrityError(f"the version cannot be loaded: {said}", hint="the channel was not moved")
 
 
-def operate_dag(folder: str | Path, **dag_kwargs: Any) -> DAG:
+def operate_dag(folder: str | Path, *, aws_conn_id: str | None = None, **dag_kwargs: Any) -> DAG:
     """The DAG that moves channels of the models of a folder of pipelines.
 
     :param folder: the pipeline files; those that are wrong are left out.
+    :param aws_conn_id: see ``StepOperator``.
     :param dag_kwargs: arguments of ``airflow.sdk.DAG`` that replace the defaults.
     """
-    stores: dict[str, str] = {}
+    models: dict[str, Publish] = {}
     for file in pipeline_files(folder):
         try:
             pipeline = load_pipeline(file)
         except PipelineError:
             continue  # ``build_dags`` says what is wrong with it
-        stores[pipeline.name] = pipeline.publish.store
+        models[pipeline.name] = pipeline.publish
     arguments: dict[str, Any] = {
         "dag_id": "operate_models",
         "schedule": None,
@@ -122,11 +160,11 @@ def operate_dag(folder: str | Path, **dag_kwargs: Any) -> DAG:
         "max_active_runs": 1,
         "doc_md": DOC,
         "tags": ["retrainer"],
-        "params": _params(sorted(stores)),
+        "params": _params(sorted(models)),
         **dag_kwargs,
     }
     with DAG(**arguments) as dag:
-        MoveChannelOperator(task_id="move_channel", stores=stores, retries=0)
+        MoveChannelOperator(task_id="move_channel", models=models, aws_conn_id=aws_conn_id, retries=0)
     return dag
 
 
@@ -147,6 +185,14 @@ def _params(names: list[str]) -> dict[str, Any]:
             type=["null", "string"],
             title="From channel",
             description="To promote what another channel serves, instead of naming a version.",
+        ),
+        "cause": Param(
+            "unspecified",
+            type="string",
+            enum=list(CAUSES),
+            values_display=dict(CAUSES),
+            title="Cause",
+            description="In a word that can be counted; the next field says it in full.",
         ),
         "reason": Param(
             None,

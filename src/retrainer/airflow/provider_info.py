@@ -36,7 +36,7 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "config": {
             "retrainer": {
-                "description": "Where retrainer keeps its artifacts, and what it trains with.",
+                "description": "Where retrainer keeps its artifacts, how it reaches them, and what it trains with.",
                 "options": {
                     "artifact_root": _option(
                         "Where the steps keep their outputs: a path, file:// or s3://. Every worker must reach it. "
@@ -46,6 +46,11 @@ def get_provider_info() -> dict[str, Any]:
                     "trainer_python": _option(
                         "Interpreter that has airflow-retrainer[train]. Empty: the one that runs Airflow.",
                         "/opt/train/bin/python",
+                    ),
+                    "aws_conn_id": _option(
+                        "Connection of type aws through which the buckets of artifacts, data and stores are reached. "
+                        "Empty: what boto3 finds on the worker.",
+                        "aws_default",
                     ),
                     "pipelines": _option(
                         "Folder of the pipeline files. Empty: the folder 'pipelines' beside dags/retrain.py.",

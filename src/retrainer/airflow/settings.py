@@ -1,4 +1,5 @@
-"""What an Airflow deployment sets for all pipelines: where artifacts lie, which Python trains, which folder to read.
+"""What an Airflow deployment sets for all pipelines: where artifacts lie, how buckets are reached, which Python trains,
+which folder to read.
 
 Each is taken from the first place that says it: the argument, the environment, ``airflow.cfg``, a default.
 Not here: anything about one pipeline (``retrainer.spec``).
@@ -29,6 +30,14 @@ def trainer_python(given: str | Path | None) -> str | None:
     ``$RETRAINER_TRAINER_PYTHON``, ``[retrainer] trainer_python``.
     """
     return _first(given, "RETRAINER_TRAINER_PYTHON", "trainer_python")
+
+
+def aws_conn_id(given: str | None) -> str | None:
+    """The connection that says how buckets are reached; ``None`` leaves it to boto3's own chain.
+
+    ``$RETRAINER_AWS_CONN_ID``, ``[retrainer] aws_conn_id``.
+    """
+    return _first(given, "RETRAINER_AWS_CONN_ID", "aws_conn_id")
 
 
 def pipelines_folder(default: str | Path) -> Path:

@@ -1,40 +1,52 @@
 """The pipeline file as frozen records: every key, its type, its default and its meaning.
 
-Not here: reading YAML (``load.py``), what holds between keys (``cross_checks.py``), the names inside
-``training`` (``training_arguments.py``), and whether a path, column or model exists, which only the machine
-that runs a step can tell.
+The sections ``gate`` and ``publish`` have modules of their own. Not here: reading YAML (``load.py``), what holds
+between keys (``cross_checks.py``), the names inside ``training`` (``training_arguments.py``), and whether a path,
+column or model exists, which only the machine that runs a step can tell.
 """
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BeforeValidator,
-    Discriminator,
-    Field,
-    GetJsonSchemaHandler,
-    StringConstraints,
-    Tag,
-    model_validator,
-)
+from pydantic import BeforeValidator, Discriminator, Field, GetJsonSchemaHandler, Tag, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from retrainer.records import Record
 from retrainer.spec import cross_checks
+from retrainer.spec.fields import Fraction, Name, Text, as_list
+from retrainer.spec.gate import AgainstChampion, Budgets, Drift, DriftKind, Gate, Slices
 from retrainer.spec.problems import found, refuse, refuse_one
+from retrainer.spec.publish import Publish
 from retrainer.spec.training_arguments import check_training_arguments
+
+__all__ = [
+    "GENERATION_TASKS",
+    "AgainstChampion",
+    "Budgets",
+    "Checks",
+    "Dataset",
+    "Drift",
+    "DriftKind",
+    "Export",
+    "Gate",
+    "HubDataset",
+    "HubSource",
+    "Model",
+    "Pipeline",
+    "Publish",
+    "Resources",
+    "Schedule",
+    "Slices",
+    "Source",
+    "Split",
+    "Task",
+    "Training",
+]
 
 Task = Literal["text-classification", "text-pair-classification", "text2text-generation", "text-generation"]
 GENERATION_TASKS: frozenset[str] = frozenset({"text2text-generation", "text-generation"})
-
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")]
-Text = Annotated[str, StringConstraints(min_length=1)]
-Fraction = Annotated[float, Field(ge=0.0, lt=1.0, allow_inf_nan=False)]
-Alpha = Annotated[float, Field(gt=0.0, lt=0.5, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 
 class HubDataset(Record):
@@ -52,10 +64,6 @@ class HubSource(Record):
     hub: HubDataset = Field(description="A dataset on the hub, or a local folder in its layout.")
 
 
-def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
 def _kind_of_source(value: Any) -> str:
     return "<hub>" if isinstance(value, (dict, HubSource)) else "<paths>"
 
@@ -63,7 +71,7 @@ def _kind_of_source(value: Any) -> str:
 Paths = Annotated[
     tuple[Text, ...],
     Field(min_length=1),
-    BeforeValidator(_as_list, json_schema_input_type=Text | Annotated[tuple[Text, ...], Field(min_length=1)]),
+    BeforeValidator(as_list, json_schema_input_type=Text | Annotated[tuple[Text, ...], Field(min_length=1)]),
 ]
 # A tag rather than a plain union: a mistake is then explained for the form that was written, not for both.
 Source = Annotated[
@@ -247,101 +255,6 @@ class Training(Record):
         return flat_training(handler(schema))
 
 
-class AgainstChampion(Record):
-    """The paired comparison with the model that is live."""
-
-    metric: str = Field("accuracy", description="What is compared on the same rows.")
-    mode: Literal["superiority", "non_inferiority"] = Field(
-        "non_inferiority",
-        description="'superiority': the interval of the difference lies above 0; 'non_inferiority': above -margin.",
-    )
-    margin: Fraction = Field(0.01, description="How much worse still counts as not worse.")
-    alpha: Alpha = Field(0.05, description="1 - alpha is the confidence of the interval; below 0.5.")
-
-
-class Slices(Record):
-    """Groups of rows on which the challenger must not have got worse."""
-
-    by: tuple[Text, ...] = Field((), description="'label', 'length', or any column of the data.")
-    patterns: tuple[Text, ...] = Field(
-        (), description="Regular expressions of Python; the rows in whose text one is found are a group."
-    )
-    min_rows: int = Field(50, ge=1, description="A group with fewer rows is reported as insufficient.")
-    max_drop: Fraction = Field(0.05, description="Largest loss against the champion within a group.")
-
-    @model_validator(mode="after")
-    def _groups_differ(self) -> Self:
-        if len(set(self.by)) != len(self.by):
-            refuse_one("each column may stand only once", "by")
-        if len(set(self.patterns)) != len(self.patterns):
-            refuse_one("each pattern may stand only once", "patterns")
-        for at, pattern in enumerate(self.patterns):
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                refuse_one(f"'{pattern}' is no regular expression: {error}", "patterns", at)
-        return self
-
-
-class Budgets(Record):
-    """What serving the challenger may cost, measured in a fresh process for each model, both taking turns."""
-
-    threads: int = Field(1, ge=1, description="Threads of each measured model.")
-    p50_latency_ms: Positive | None = Field(None, description="Median time of one text, batch 1, in milliseconds.")
-    p95_latency_ms: Positive | None = Field(
-        None, description="95th percentile of the time of one text, batch 1, in milliseconds."
-    )
-    min_rows_per_second: Positive | None = Field(None, description="Fewest texts a second in bulk.")
-    size_mb: Positive | None = Field(None, description="Files that a client downloads, in 10^6 bytes.")
-    peak_memory_mb: Positive | None = Field(
-        None, description="Largest resident memory of a process that loads the model and answers, in 10^6 bytes."
-    )
-    max_latency_ratio: Positive | None = Field(None, description="Challenger's median latency over the champion's.")
-    min_throughput_ratio: Positive | None = Field(
-        None, description="Challenger's texts a second in bulk over the champion's."
-    )
-    max_size_ratio: Positive | None = Field(None, description="Challenger's size over the champion's.")
-    max_memory_ratio: Positive | None = Field(None, description="Challenger's peak memory over the champion's.")
-
-
-DriftKind = Literal["labels", "length", "vocabulary", "style"]
-
-
-class Drift(Record):
-    """How far the training rows may have moved from those of the champion; distances lie between 0 and 1."""
-
-    warn: Fraction = Field(0.1, description="Distance from which on a note becomes a warning.")
-    block: dict[DriftKind, Fraction] = Field(
-        default_factory=dict,
-        description="Distance from which on the challenger is refused; for 'labels', 'length', 'vocabulary', 'style'.",
-    )
-
-
-class Gate(Record):
-    """What a challenger must show before it may replace the champion."""
-
-    floors: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = Field(
-        default_factory=dict, description="Metric to the least value accepted."
-    )
-    confident: bool = Field(False, description="Compare floors with the lower confidence bound, not the point.")
-    against_champion: AgainstChampion | None = Field(
-        AgainstChampion(), description="Null: a champion is replaced without a comparison."
-    )
-    slices: Slices | None = Field(None, description="Groups of rows that must not get worse.")
-    budgets: Budgets = Field(Budgets(), description="What serving may cost.")
-    baseline: Literal["report", "floor"] = Field(
-        "report",
-        description="TF-IDF with logistic regression, fitted on the same rows: 'report' shows it, 'floor' refuses a "
-        "challenger that does not beat it.",
-    )
-    drift: Drift = Field(Drift(), description="How far the data may have moved.")
-
-    @property
-    def alpha(self) -> float:
-        """The error rate of every interval, also where there is no champion to compare with."""
-        return (self.against_champion or AgainstChampion()).alpha
-
-
 Precision = Literal["fp32", "int8"]
 
 
@@ -361,23 +274,6 @@ class Export(Record):
             refuse_one("fp32 must be exported too: int8 is judged against it", "precisions")
         if len(set(self.precisions)) != len(self.precisions):
             refuse_one("each precision may stand only once", "precisions")
-        return self
-
-
-class Publish(Record):
-    """Where a promoted model goes."""
-
-    store: Text = Field(description="s3://bucket/prefix, file:///folder, or a folder relative to this file.")
-    channel: Name = Field("production", description="The pointer that a promoted model moves.")
-    approval: Literal["none", "required"] = Field("none", description="'required' asks a person in Airflow's UI.")
-    sign_with: str | None = Field(None, description="Ed25519 private key. Not available in this version.")
-    include_checkpoint: bool = Field(False, description="Also publish the torch checkpoint.")
-
-    @model_validator(mode="after")
-    def _no_signing_yet(self) -> Self:
-        # Accepting the key and publishing unsigned would be worse than refusing it.
-        if self.sign_with is not None:
-            refuse_one("signing is not available in this version; leave it null", "sign_with")
         return self
 
 

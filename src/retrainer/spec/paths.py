@@ -10,6 +10,7 @@ from typing import Any
 
 _RELATIVE = ("./", "../", "~", "/")
 _DOTS = frozenset({".", ".."})
+_KEY_FILE = "file:"
 
 
 def with_absolute_paths(pipeline: dict[str, Any], base: Path) -> dict[str, Any]:
@@ -30,10 +31,30 @@ def with_absolute_paths(pipeline: dict[str, Any], base: Path) -> dict[str, Any]:
     model = result.get("model")
     if isinstance(model, dict) and "base" in model:
         result["model"] = {**model, "base": _base(model["base"], base)}
-    publish = result.get("publish")
-    if isinstance(publish, dict) and isinstance(publish.get("store"), str) and publish["store"]:
-        result["publish"] = {**publish, "store": absolute(publish["store"], base)}
+    if isinstance(result.get("publish"), dict):
+        result["publish"] = _publish(result["publish"], base)
     return result
+
+
+def _publish(publish: dict[str, Any], base: Path) -> dict[str, Any]:
+    """The store, the file of the private key and those of public ones."""
+    result = dict(publish)
+    if isinstance(result.get("store"), str) and result["store"]:
+        result["store"] = absolute(result["store"], base)
+    key = result.get("sign_with")
+    if isinstance(key, str) and key.startswith(_KEY_FILE) and key != _KEY_FILE:
+        result["sign_with"] = _KEY_FILE + absolute(key.removeprefix(_KEY_FILE), base)
+    trusted = result.get("trusted_keys")
+    if isinstance(trusted, (str, list, tuple)):
+        several = [trusted] if isinstance(trusted, str) else trusted
+        result["trusted_keys"] = [_public_key(item, base) for item in several]
+    return result
+
+
+def _public_key(key: Any, base: Path) -> Any:
+    """A key as it is; a path of one, absolute."""
+    is_path = isinstance(key, str) and not key.startswith("ed25519:") and "-----" not in key
+    return _file(key, base) if is_path else key
 
 
 def _base(value: Any, base: Path) -> Any:

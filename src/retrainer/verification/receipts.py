@@ -11,7 +11,7 @@ from retrainer.artifacts import MANIFEST, ArtifactManifest, Artifacts
 from retrainer.errors import NotFoundError
 from retrainer.storage import is_s3, open_storage
 from retrainer.storage.errors import filesystem_errors
-from retrainer.store import Manifest, Store
+from retrainer.store import Keyring, Manifest, Store
 from retrainer.store.names import version_key
 
 RECEIPT = "receipt.json"
@@ -49,9 +49,10 @@ class FoundReceipt:
         return None
 
 
-def find_receipt(location: str) -> FoundReceipt:
+def find_receipt(location: str, *, trusted: Keyring | None = None) -> FoundReceipt:
     """The receipt at a path, ``file://`` or ``s3://``; also of the folder, artifact or run folder that holds one.
 
+    :param trusted: public keys, of which one must have signed the version, where it lies in a store.
     :raises NotFoundError: there is none.
     :raises RetrainerError: it, or the manifest beside it, cannot be read.
     """
@@ -69,7 +70,7 @@ def find_receipt(location: str) -> FoundReceipt:
             said_by="the name of its decide artifact",
         )
     if match := _IN_STORE.fullmatch(place):
-        return published_receipt(match["store"], match["model"], version=match["version"])
+        return published_receipt(match["store"], match["model"], version=match["version"], trusted=trusted)
     folder, _, name = place.rpartition("/")
     storage = open_storage(folder or "/")
     data = storage.read(name)
@@ -95,15 +96,21 @@ def _resolved(location: str) -> str:
 
 
 def published_receipt(
-    store: str, model: str, *, channel: str = "production", version: str | None = None
+    store: str,
+    model: str,
+    *,
+    channel: str = "production",
+    version: str | None = None,
+    trusted: Keyring | None = None,
 ) -> FoundReceipt:
     """The receipt of a published version.
 
     :param version: the one that the channel serves unless given.
+    :param trusted: public keys, of which one must have signed the version.
     :raises NotFoundError: no such model, channel or version, or one without a receipt.
-    :raises IntegrityError: the version's manifest was altered.
+    :raises IntegrityError: the version's manifest was altered, or is not signed as it must be.
     """
-    opened = Store.open(store).model(model)
+    opened = Store.open(store, trusted=trusted).model(model)
     manifest = opened.manifest(version) if version is not None else opened.champion(channel)
     if manifest is None:
         raise NotFoundError(f"no channel '{channel}'", where=f"model {model} in {store}")

@@ -14,8 +14,10 @@ from retrainer.errors import GateError
 from retrainer.gate.records import Receipt
 from retrainer.records import sha256_file
 from retrainer.steps import StepRequest
-from retrainer.store import FileEntry, Manifest, Store
+from retrainer.steps.model_store import model_of, signer_of
+from retrainer.store import FileEntry, Manifest
 from retrainer.store.bundle import BundleInfo
+from retrainer.store.history import Cause
 from retrainer.training import TrainingRecord
 from retrainer.work.reporter import Reporter
 
@@ -29,6 +31,7 @@ LIBRARIES = (
     "numpy",
     "scikit-learn",
 )
+REASONS = {"gate": "promoted by the gate", "approval": "promoted by the gate and approved"}
 # Where a deployment says which commit of its own repository the pipeline came from.
 COMMIT_VARIABLES = ("RETRAINER_GIT_COMMIT", "GITHUB_SHA", "CI_COMMIT_SHA")
 
@@ -38,6 +41,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
 
     :raises GateError: the receipt does not promote. The operators never get here then; somebody else might.
     :raises ChampionChanged: the channel moved since the decision.
+    :raises UserError: the key that the pipeline signs with cannot be loaded.
     """
     pipeline = request.pipeline
     receipt = Receipt.from_json(
@@ -46,23 +50,23 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     if not receipt.promoted:
         codes = ", ".join(reason.code for reason in receipt.reasons)
         raise GateError(f"the challenger was refused: {codes}", where=pipeline.name, hint="nothing was published")
+    signer = signer_of(pipeline.publish)
+    model = model_of(pipeline, signer=signer)
+    cause: Cause = request.extra["cause"]
     version_folder = folder.parent / f"{folder.name}-version"
     try:
         _assemble(version_folder, inputs, receipt, include_checkpoint=pipeline.publish.include_checkpoint)
         manifest = _manifest(request, inputs, receipt, version_folder)
         reporter.log(f"publishing version {manifest.version} to {pipeline.publish.store}")
-        published = (
-            Store.open(pipeline.publish.store)
-            .model(pipeline.name)
-            .publish(
-                version_folder,
-                manifest,
-                channel=pipeline.publish.channel,
-                actor=request.context.actor,
-                reason=f"promoted by the gate in run {request.context.run_id}",
-                decision=request.inputs["decide"],
-                expected=receipt.champion_version,
-            )
+        published = model.publish(
+            version_folder,
+            manifest,
+            channel=pipeline.publish.channel,
+            actor=request.context.actor,
+            cause=cause,
+            reason=f"{REASONS[cause]} in run {request.context.run_id}",
+            decision=request.inputs["decide"],
+            expected=receipt.champion_version,
         )
     finally:
         shutil.rmtree(version_folder, ignore_errors=True)
@@ -78,6 +82,9 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         "metrics": manifest.metrics,
         "decision": request.inputs["decide"],
         "history": published.history,
+        "sent_bytes": published.sent_bytes,
+        "copied_bytes": published.copied_bytes,
+        "signed_by": signer.public.key_id if signer else None,
     }
     (folder / "published.json").write_bytes(manifest.to_json())
     return summary

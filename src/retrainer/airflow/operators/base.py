@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.sdk import BaseOperator
 
 from retrainer.airflow import settings
+from retrainer.airflow.connections import s3_access, step_environment
 from retrainer.airflow.context import run_context
 from retrainer.airflow.failures import as_airflow
 from retrainer.airflow.links import RunFolderLink
@@ -21,6 +22,7 @@ from retrainer.errors import RetrainerError
 from retrainer.launch import StepProcess, run_step
 from retrainer.spec import Pipeline, load_pipeline, parse_pipeline
 from retrainer.steps import RunContext, StepRef, StepRequest
+from retrainer.storage import use_access
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context, XComArg
@@ -40,9 +42,12 @@ class StepOperator(BaseOperator):  # type: ignore[misc]
     :param trainer_python: interpreter that has ``airflow-retrainer[train]``. Unless given,
         ``$RETRAINER_TRAINER_PYTHON``, then ``[retrainer] trainer_python``, then the interpreter of the task.
         (templated)
+    :param aws_conn_id: connection of type ``aws`` through which the buckets of artifacts, data and store are reached,
+        by this task and by the step's process. Unless given, ``$RETRAINER_AWS_CONN_ID``, then
+        ``[retrainer] aws_conn_id``; else what boto3 finds on the worker. (templated)
     """
 
-    template_fields: Sequence[str] = ("pipeline", "artifact_root", "trainer_python")
+    template_fields: Sequence[str] = ("pipeline", "artifact_root", "trainer_python", "aws_conn_id")
     template_fields_renderers: ClassVar[dict[str, str]] = {"pipeline": "yaml"}
     operator_extra_links: Sequence[BaseOperatorLink] = (RunFolderLink(),)
     ui_color = "#e4ecf7"
@@ -58,38 +63,48 @@ class StepOperator(BaseOperator):  # type: ignore[misc]
         pipeline: PipelineLike,
         artifact_root: str | Path | None = None,
         trainer_python: str | Path | None = None,
+        aws_conn_id: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.pipeline = pipeline
         self.artifact_root = artifact_root
         self.trainer_python = trainer_python
+        self.aws_conn_id = aws_conn_id
 
     def plan(self, pipeline: Pipeline, *, root: str, context: RunContext) -> StepRequest | StepRef:
         """The request of this step; a reference when there is nothing to do."""
         raise NotImplementedError
 
-    def execute(self, context: Context) -> dict[str, Any]:
-        """Run the step.
+    def prepare(self, pipeline: Pipeline) -> dict[str, str]:
+        """Look ahead before anything is planned, in this process; variables for the step's process alone.
 
-        :return: a ``StepRef`` as a mapping: the artifact's digest and a summary. No data, no weights.
+        :raises RetrainerError: the step, or one after it, would fail.
         """
-        return self.run(context).model_dump(mode="json")
+        return {}
 
-    def run(self, context: Context) -> StepRef:
-        """Plan and run the step in its own process.
+    def conclude(self, ref: StepRef, context: Context) -> dict[str, Any]:
+        """What the task returns, once the step is done: a ``StepRef`` as a mapping. No data, no weights."""
+        return ref.model_dump(mode="json")
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Plan the step and run it in its own process.
 
         :raises AirflowFailException: another try would end the same way.
         :raises AirflowException: another try may help.
         """
         try:
-            return self._run(context)
+            # Also the reading of what the step left: it may lie in a bucket.
+            access = s3_access(settings.aws_conn_id(self.aws_conn_id))
+            with use_access(access):
+                return self.conclude(self._run(context, step_environment(access)), context)
         except RetrainerError as error:
             # The message says it all; the frames below it would bury it in the task log.
             raise as_airflow(error) from None
 
-    def _run(self, context: Context) -> StepRef:
+    def _run(self, context: Context, environment: Mapping[str, str]) -> StepRef:
         pipeline = load(self.pipeline)
+        environment = {**environment, **self.prepare(pipeline)}
         root = settings.artifact_root(self.artifact_root)
         request = self.plan(pipeline, root=root, context=self._context(context))
         self._remember_links(request)
@@ -99,6 +114,7 @@ class StepOperator(BaseOperator):  # type: ignore[misc]
             on_message=progress,
             python=settings.trainer_python(self.trainer_python),
             started=self._started,
+            environment=environment,
         )
         if ref.reused and ref.digest:
             self.log.info("%s: done before with the same input, artifact %s is used", ref.step, ref.digest[:12])

@@ -10,7 +10,7 @@ from retrainer.spec import Pipeline
 from retrainer.steps import RunContext, StepRef, StepRequest, plan_evaluate
 
 if TYPE_CHECKING:
-    from airflow.sdk import XComArg
+    from airflow.sdk import Context, XComArg
 
 
 class EvaluateModelOperator(StepOperator):
@@ -28,6 +28,7 @@ class EvaluateModelOperator(StepOperator):
     :param pipeline: see ``StepOperator``.
     :param artifact_root: see ``StepOperator``.
     :param trainer_python: see ``StepOperator``.
+    :param aws_conn_id: see ``StepOperator``.
     """
 
     template_fields: Sequence[str] = (*StepOperator.template_fields, "bundle")
@@ -46,13 +47,12 @@ class EvaluateModelOperator(StepOperator):
         """Score the bundle and the champion."""
         return plan_evaluate(pipeline, reference(self.bundle), context=context)
 
-    def run(self, context: Any) -> StepRef:
-        """Score, or say that there is nothing to score."""
-        ref = super().run(context)
+    def conclude(self, ref: StepRef, context: Context) -> dict[str, Any]:
+        """Say it when there was nothing to score."""
         if ref.unchanged:
             self.log.info(
                 "unchanged: %s already serves this model, version %s; nothing to evaluate",
                 ref.summary["channel"],
                 ref.summary["champion_version"],
             )
-        return ref
+        return super().conclude(ref, context)

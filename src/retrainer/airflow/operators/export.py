@@ -30,6 +30,7 @@ class ExportOnnxOperator(StepOperator):
     :param pipeline: see ``StepOperator``.
     :param artifact_root: see ``StepOperator``.
     :param trainer_python: see ``StepOperator``.
+    :param aws_conn_id: see ``StepOperator``.
     """
 
     template_fields: Sequence[str] = (*StepOperator.template_fields, "checkpoint", "base")

@@ -33,6 +33,7 @@ class EvaluationGateOperator(StepOperator, SkipMixin):  # type: ignore[misc]
     :param pipeline: see ``StepOperator``.
     :param artifact_root: see ``StepOperator``.
     :param trainer_python: see ``StepOperator``.
+    :param aws_conn_id: see ``StepOperator``.
     """
 
     # Airflow's scheduler then also skips downstream tasks that are cleared later, or added to the DAG.
@@ -56,10 +57,9 @@ class EvaluationGateOperator(StepOperator, SkipMixin):  # type: ignore[misc]
         """Judge the evaluation."""
         return plan_decide(pipeline, reference(self.evaluation), context=context)
 
-    def execute(self, context: Context) -> dict[str, Any]:
-        """Decide; skip what is downstream unless the challenger is promoted."""
-        ref = self.run(context)
-        result = ref.model_dump(mode="json")
+    def conclude(self, ref: StepRef, context: Context) -> dict[str, Any]:
+        """Show the decision; skip what is downstream unless the challenger is promoted."""
+        result = super().conclude(ref, context)
         self._links = {**self._links, ReceiptLink.xcom_key_of_link: ReceiptLink.target(ref)}
         receipt = read_receipt(ref)
         if ref.reused:  # else the step's process has said it

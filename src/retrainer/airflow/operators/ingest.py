@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from retrainer.airflow.connections import AIRFLOW_KEY, signer
 from retrainer.airflow.operators.base import StepOperator
+from retrainer.errors import UserError
 from retrainer.spec import Pipeline
 from retrainer.steps import RunContext, StepRequest, plan_ingest
 
@@ -17,10 +19,24 @@ class IngestDatasetOperator(StepOperator):
     the finished one and starts no process. Wrong data (a missing column, an unknown label, a file that is not
     UTF-8) fails the task without a retry. A bucket that does not answer is tried again.
 
+    As the first task it also looks at the key that the pipeline signs with, so that a wrong one is found before
+    anything is trained. A key in a file or a variable may lie on another worker: then it only warns.
+
     :param pipeline: see ``StepOperator``.
     :param artifact_root: see ``StepOperator``.
     :param trainer_python: see ``StepOperator``.
+    :param aws_conn_id: see ``StepOperator``.
     """
+
+    def prepare(self, pipeline: Pipeline) -> dict[str, str]:
+        """Look at the signing key. It is not kept, and not given to this step's process."""
+        try:
+            signer(pipeline.publish)
+        except UserError as error:
+            if str(pipeline.publish.sign_with).startswith(AIRFLOW_KEY):
+                raise
+            self.log.warning("publishing will fail unless its worker has what this one has not: %s", error)
+        return {}
 
     def plan(self, pipeline: Pipeline, *, root: str, context: RunContext) -> StepRequest:
         """Read the data by its content."""

@@ -32,6 +32,7 @@ class SelectModelOperator(StepOperator):
     :param pipeline: see ``StepOperator``.
     :param artifact_root: see ``StepOperator``.
     :param trainer_python: see ``StepOperator``.
+    :param aws_conn_id: see ``StepOperator``.
     """
 
     template_fields: Sequence[str] = (*StepOperator.template_fields, "bundles")
@@ -52,11 +53,10 @@ class SelectModelOperator(StepOperator):
         # The output of a mapped task is a lazy sequence that asks the API server for each item.
         return plan_select(pipeline, [reference(bundle) for bundle in self.bundles], context=context)
 
-    def execute(self, context: Context) -> dict[str, Any]:
-        """Choose, and show the table."""
-        ref = self.run(context)
+    def conclude(self, ref: StepRef, context: Context) -> dict[str, Any]:
+        """Show the table."""
         selection = selection_of(ref)
         for line in selection_lines(selection):
             self.log.info("%s", line)
         context["ti"].xcom_push(REPORT_KEY, selection_markdown(selection))
-        return ref.model_dump(mode="json")
+        return super().conclude(ref, context)

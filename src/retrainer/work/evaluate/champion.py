@@ -9,7 +9,7 @@ from retrainer.errors import NotFoundError, ResourceError, RetrainerError, Stora
 from retrainer.gate.records import ChampionState
 from retrainer.serve.predictor import Predictor
 from retrainer.steps import StepRequest
-from retrainer.store import Store
+from retrainer.steps.model_store import model_of
 from retrainer.store.bundle import BundleInfo
 from retrainer.work.reporter import Reporter
 
@@ -41,7 +41,7 @@ def fetch_champion(request: StepRequest, folder: Path, info: BundleInfo, reporte
     state: ChampionState = request.identity["champion_state"]
     if version is None:
         return Champion(state=state, error=request.extra.get("champion_error") or None)
-    model = Store.open(request.pipeline.publish.store).model(request.pipeline.name)
+    model = model_of(request.pipeline)
     try:
         folder.mkdir()
         manifest = model.manifest(version)

@@ -1,112 +1,28 @@
-"""Which step runs on what: the requests of the steps, their digests, and when nothing has to be done.
-
-A step is a pure function from a request to an artifact. This module writes the requests; it reads
-manifests and fingerprints only, and loads nothing heavy. Not here: starting a process (``launch.py``),
-what a step does (``work/``).
-"""
+"""Which step runs on what: the request of each step, its digest, and when nothing has to be done."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
-
-from pydantic import Field
+from collections.abc import Sequence
+from typing import Any
 
 from retrainer import base_model
-from retrainer.artifacts import ArtifactManifest, Artifacts
-from retrainer.errors import IntegrityError, PipelineError, StorageError
-from retrainer.records import Record, digest_of
+from retrainer.artifacts import Artifacts
+from retrainer.errors import IntegrityError, PipelineError
+from retrainer.records import digest_of
 from retrainer.sources import fingerprint
 from retrainer.spec.model import GENERATION_TASKS, Gate, Pipeline
-from retrainer.store import Manifest, ModelStore, Store
-
-StepName = Literal["ingest", "train", "export", "select", "evaluate", "decide", "publish"]
-
-# Raised when a step's output changes for the same input: older artifacts are then made again.
-STEP_VERSIONS: Mapping[StepName, int] = {
-    "ingest": 2,
-    "train": 1,
-    "export": 2,
-    "select": 1,
-    "evaluate": 2,
-    "decide": 2,
-    "publish": 1,
-}
-
-# The artifacts that each step reads. The bundles that "select" reads stand in its identity, for they are several.
-STEP_INPUTS: Mapping[StepName, tuple[StepName, ...]] = {
-    "ingest": (),
-    "train": ("ingest",),
-    "export": ("ingest", "train"),
-    "select": ("ingest",),
-    "evaluate": ("ingest", "train", "export"),
-    "decide": ("ingest", "train", "export", "evaluate"),
-    "publish": ("ingest", "train", "export", "evaluate", "decide"),
-}
-
-# Those that they also read where the bundle was chosen among several.
-OPTIONAL_INPUTS: Mapping[StepName, tuple[StepName, ...]] = {
-    "evaluate": ("select",),
-    "decide": ("select",),
-    "publish": ("select",),
-}
-
-
-class RunContext(Record):
-    """Who runs this, as what, since when. Never part of a digest."""
-
-    run_id: str
-    actor: str
-    started_at: str = Field(description="UTC, ISO 8601.")
-    origin: Literal["airflow", "cli"] = "cli"
-
-
-class StepRef(Record):
-    """A step's artifact, small enough for XCom.
-
-    :param digest: names the artifact; empty where there is nothing to do because the champion is what the step
-        would have judged (``summary["unchanged"]``).
-    :param reused: the artifact was there already, nothing ran.
-    :param base: the base model that the artifact came from; ``None`` before there is one, and where several were
-        compared.
-    """
-
-    step: StepName
-    digest: str
-    root: str
-    reused: bool
-    summary: dict[str, Any]
-    base: str | None = None
-
-    @property
-    def unchanged(self) -> bool:
-        """The channel already serves exactly this."""
-        return bool(self.summary.get("unchanged"))
-
-
-class StepRequest(Record):
-    """All that a step's process needs to know.
-
-    :param pipeline: with one base model from the training on, also where it is one of several.
-    :param compared: the base models that the run compares; empty where there is one. Names folders and logs, and is
-        never part of a digest: a model is trained once, alone or beside others.
-    """
-
-    format_version: Literal[1] = 1
-    step: StepName
-    digest: str
-    identity: dict[str, Any]
-    pipeline: Pipeline
-    inputs: dict[StepName, str]
-    root: str
-    context: RunContext
-    compared: tuple[str, ...] = ()
-    extra: dict[str, Any] = Field(default_factory=dict, description="What the step needs beyond its identity.")
-
-    def reads(self) -> dict[StepName, str]:
-        """The artifacts that the step is given: those it always needs, and the optional ones that there are."""
-        optional = [step for step in OPTIONAL_INPUTS.get(self.step, ()) if step in self.inputs]
-        return {step: self.inputs[step] for step in (*STEP_INPUTS[self.step], *optional)}
+from retrainer.steps.champion import read_champion, withdrawn
+from retrainer.steps.model_store import model_of
+from retrainer.steps.records import (
+    OPTIONAL_INPUTS,
+    STEP_INPUTS,
+    STEP_VERSIONS,
+    RunContext,
+    StepName,
+    StepRef,
+    StepRequest,
+)
+from retrainer.store.history import Cause
 
 
 def plan_ingest(pipeline: Pipeline, *, root: str, context: RunContext) -> StepRequest:
@@ -248,8 +164,8 @@ def plan_evaluate(pipeline: Pipeline, bundle: StepRef, *, context: RunContext) -
     inputs, base = (_inputs(bundle), bundle.base) if bundle.step != "select" else _chosen(bundle)
     single = _of_base(pipeline, base or pipeline.model.base)
     export = inputs["export"]
-    model = Store.open(pipeline.publish.store).model(pipeline.name)
-    champion, state, problem = _champion(model, pipeline.publish.channel)
+    model = model_of(pipeline)
+    champion, state, problem = read_champion(model, pipeline.publish.channel)
     if champion is not None and champion.artifacts.get("export") == export:
         summary = {
             "unchanged": True,
@@ -258,12 +174,12 @@ def plan_evaluate(pipeline: Pipeline, bundle: StepRef, *, context: RunContext) -
             "metrics": champion.metrics,
         }
         return StepRef(step="evaluate", digest="", root=bundle.root, reused=True, summary=summary, base=base)
-    withdrawn = _withdrawn(model, pipeline.publish.channel, export) if state == "present" else False
+    rolled_back = withdrawn(model, pipeline.publish.channel, export) if state == "present" else False
     identity = {
         "bundle": export,
         "champion": champion.version if champion else None,
         "champion_state": state,
-        "withdrawn": withdrawn,
+        "withdrawn": rolled_back,
         "metrics": list(pipeline.metrics),
         "gate_metrics": sorted(_gate_metrics(pipeline)),
         "slices": pipeline.gate.slices.model_dump(mode="json", include={"by", "patterns"})
@@ -294,30 +210,6 @@ def _chosen(selection: StepRef) -> tuple[dict[StepName, str], str]:
     return {**_inputs(reference), "select": selection.digest}, base
 
 
-def _champion(model: ModelStore, channel: str) -> tuple[Manifest | None, Literal["none", "present", "unreadable"], str]:
-    """The champion's manifest, or why there is none. A store that cannot be reached is an error, not "none"."""
-    try:
-        champion = model.champion(channel)
-    except IntegrityError as error:
-        return None, "unreadable", str(error)
-    return champion, "present" if champion else "none", ""
-
-
-def _withdrawn(model: ModelStore, channel: str, export_digest: str) -> bool:
-    """Whether that bundle was live on the channel and somebody rolled it back; the newest move of it counts."""
-    for entry in model.history(channel):
-        for version, verdict in ((entry.to_version, False), (entry.from_version, True)):
-            if version is None or (verdict and entry.action != "rollback"):
-                continue
-            try:
-                manifest = model.manifest(version)
-            except (IntegrityError, StorageError):
-                continue  # a damaged old version cannot be the bundle at hand
-            if manifest.artifacts.get("export") == export_digest:
-                return verdict
-    return False
-
-
 def _gate_metrics(pipeline: Pipeline) -> set[str]:
     against = pipeline.gate.against_champion
     return set(pipeline.gate.floors) | ({against.metric} if against else set())
@@ -342,10 +234,12 @@ def decision_identity(name: str, evaluation: str, gate: Gate) -> dict[str, Any]:
     return _whole("decide", {"evaluation": evaluation, "gate": gate.model_dump(mode="json"), "name": name})
 
 
-def plan_publish(pipeline: Pipeline, decision: StepRef, *, context: RunContext) -> StepRequest:
+def plan_publish(pipeline: Pipeline, decision: StepRef, *, context: RunContext, cause: Cause = "gate") -> StepRequest:
     """Publish what a decision promoted.
 
     Never answered from an artifact: whether the channel still stands where it did is asked each time.
+
+    :param cause: what the history gives as the cause: ``approval`` where a person approved it.
     """
     identity = {
         "decision": decision.digest,
@@ -354,9 +248,13 @@ def plan_publish(pipeline: Pipeline, decision: StepRef, *, context: RunContext) 
         "include_checkpoint": pipeline.publish.include_checkpoint,
         "run": context.run_id,
     }
+    if pipeline.publish.sign_with is not None:
+        # The same run again with another key publishes again, to sign what is there.
+        identity["signed_with"] = pipeline.publish.sign_with
     single = _of_base(pipeline, decision.base or pipeline.model.base)
     inputs = _inputs(decision)
-    return _request("publish", identity, single, inputs, decision.root, context, compared=_compared(pipeline))
+    extra = {"cause": cause}
+    return _request("publish", identity, single, inputs, decision.root, context, extra, compared=_compared(pipeline))
 
 
 def _of_base(pipeline: Pipeline, base: str) -> Pipeline:
@@ -412,16 +310,4 @@ def _request(
         context=context,
         compared=compared,
         extra=extra or {},
-    )
-
-
-def ref_of(manifest: ArtifactManifest, request: StepRequest, *, reused: bool) -> StepRef:
-    """The reference of a completed artifact."""
-    return StepRef(
-        step=request.step,
-        digest=manifest.digest,
-        root=request.root,
-        reused=reused,
-        summary=manifest.summary,
-        base=None if request.step in {"ingest", "select"} else request.pipeline.model.base,
     )

@@ -1,0 +1,107 @@
+"""``gate`` of a pipeline file: what a challenger must show before it may replace the champion."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from retrainer.records import Record
+from retrainer.spec.fields import Alpha, Fraction, Positive, Text
+from retrainer.spec.problems import refuse_one
+
+
+class AgainstChampion(Record):
+    """The paired comparison with the model that is live."""
+
+    metric: str = Field("accuracy", description="What is compared on the same rows.")
+    mode: Literal["superiority", "non_inferiority"] = Field(
+        "non_inferiority",
+        description="'superiority': the interval of the difference lies above 0; 'non_inferiority': above -margin.",
+    )
+    margin: Fraction = Field(0.01, description="How much worse still counts as not worse.")
+    alpha: Alpha = Field(0.05, description="1 - alpha is the confidence of the interval; below 0.5.")
+
+
+class Slices(Record):
+    """Groups of rows on which the challenger must not have got worse."""
+
+    by: tuple[Text, ...] = Field((), description="'label', 'length', or any column of the data.")
+    patterns: tuple[Text, ...] = Field(
+        (), description="Regular expressions of Python; the rows in whose text one is found are a group."
+    )
+    min_rows: int = Field(50, ge=1, description="A group with fewer rows is reported as insufficient.")
+    max_drop: Fraction = Field(0.05, description="Largest loss against the champion within a group.")
+
+    @model_validator(mode="after")
+    def _groups_differ(self) -> Self:
+        if len(set(self.by)) != len(self.by):
+            refuse_one("each column may stand only once", "by")
+        if len(set(self.patterns)) != len(self.patterns):
+            refuse_one("each pattern may stand only once", "patterns")
+        for at, pattern in enumerate(self.patterns):
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                refuse_one(f"'{pattern}' is no regular expression: {error}", "patterns", at)
+        return self
+
+
+class Budgets(Record):
+    """What serving the challenger may cost, measured in a fresh process for each model, both taking turns."""
+
+    threads: int = Field(1, ge=1, description="Threads of each measured model.")
+    p50_latency_ms: Positive | None = Field(None, description="Median time of one text, batch 1, in milliseconds.")
+    p95_latency_ms: Positive | None = Field(
+        None, description="95th percentile of the time of one text, batch 1, in milliseconds."
+    )
+    min_rows_per_second: Positive | None = Field(None, description="Fewest texts a second in bulk.")
+    size_mb: Positive | None = Field(None, description="Files that a client downloads, in 10^6 bytes.")
+    peak_memory_mb: Positive | None = Field(
+        None, description="Largest resident memory of a process that loads the model and answers, in 10^6 bytes."
+    )
+    max_latency_ratio: Positive | None = Field(None, description="Challenger's median latency over the champion's.")
+    min_throughput_ratio: Positive | None = Field(
+        None, description="Challenger's texts a second in bulk over the champion's."
+    )
+    max_size_ratio: Positive | None = Field(None, description="Challenger's size over the champion's.")
+    max_memory_ratio: Positive | None = Field(None, description="Challenger's peak memory over the champion's.")
+
+
+DriftKind = Literal["labels", "length", "vocabulary", "style"]
+
+
+class Drift(Record):
+    """How far the training rows may have moved from those of the champion; distances lie between 0 and 1."""
+
+    warn: Fraction = Field(0.1, description="Distance from which on a note becomes a warning.")
+    block: dict[DriftKind, Fraction] = Field(
+        default_factory=dict,
+        description="Distance from which on the challenger is refused; for 'labels', 'length', 'vocabulary', 'style'.",
+    )
+
+
+class Gate(Record):
+    """What a challenger must show before it may replace the champion."""
+
+    floors: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = Field(
+        default_factory=dict, description="Metric to the least value accepted."
+    )
+    confident: bool = Field(False, description="Compare floors with the lower confidence bound, not the point.")
+    against_champion: AgainstChampion | None = Field(
+        AgainstChampion(), description="Null: a champion is replaced without a comparison."
+    )
+    slices: Slices | None = Field(None, description="Groups of rows that must not get worse.")
+    budgets: Budgets = Field(Budgets(), description="What serving may cost.")
+    baseline: Literal["report", "floor"] = Field(
+        "report",
+        description="TF-IDF with logistic regression, fitted on the same rows: 'report' shows it, 'floor' refuses a "
+        "challenger that does not beat it.",
+    )
+    drift: Drift = Field(Drift(), description="How far the data may have moved.")
+
+    @property
+    def alpha(self) -> float:
+        """The error rate of every interval, also where there is no champion to compare with."""
+        return (self.against_champion or AgainstChampion()).alpha

@@ -1,0 +1,50 @@
+"""What the channel of a pipeline says before anything is judged: its champion, and what was rolled back from it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from retrainer.errors import IntegrityError, NotFoundError
+from retrainer.store import Manifest, ModelStore
+
+REMEMBERED_MOVES = 200
+
+
+def read_champion(
+    model: ModelStore, channel: str
+) -> tuple[Manifest | None, Literal["none", "present", "unreadable"], str]:
+    """The champion's manifest, or why there is none. A store that cannot be reached is an error, not "none"."""
+    try:
+        champion = model.champion(channel)
+    except IntegrityError as error:
+        return None, "unreadable", str(error)
+    return champion, "present" if champion else "none", ""
+
+
+def withdrawn(model: ModelStore, channel: str, export_digest: str) -> bool:
+    """Whether that bundle was live on the channel and somebody rolled it back; the newest move of it counts.
+
+    Of the last ``REMEMBERED_MOVES`` only: a channel may have moved for years, and each entry is a request.
+    """
+    entries = model.history(channel, limit=REMEMBERED_MOVES)
+    if all(entry.action != "rollback" for entry in entries):
+        return False
+    is_bundle: dict[str, bool] = {}
+    for entry in entries:
+        for version, verdict in ((entry.to_version, False), (entry.from_version, True)):
+            if version is None or (verdict and entry.action != "rollback"):
+                continue
+            if version not in is_bundle:
+                is_bundle[version] = _made_from(model, version) == export_digest
+            if is_bundle[version]:
+                return verdict
+    return False
+
+
+def _made_from(model: ModelStore, version: str) -> str | None:
+    """The digest of the export that a version came from; ``None`` for a damaged one, which cannot be published again
+    as it is, and so is not the bundle at hand."""
+    try:
+        return model.manifest(version).artifacts.get("export")
+    except (IntegrityError, NotFoundError):
+        return None
