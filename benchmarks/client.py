@@ -28,7 +28,8 @@ from transformers.utils import logging as transformers_logging
 
 from benchmarks.data import read_rows
 from benchmarks.table import show
-from retrainer.serve.predictor import Predictor, usable_cores
+from retrainer.serve.cores import usable_cores
+from retrainer.serve.predictor import Predictor
 from retrainer.work.export.bundle import export_bundle
 from retrainer.work.export.sample import Row
 

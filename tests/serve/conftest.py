@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from retrainer.records import sha256_file
+from retrainer.serve import Classifier
 from retrainer.serve.predictor import load_info
-from retrainer.store import FileEntry, Manifest, ModelStore, Store
+from retrainer.store import FileEntry, Manifest, ModelStore, Signer, Store
 from retrainer.work.export.bundle import export_bundle
 from tests.export import tiny
 
@@ -40,11 +46,11 @@ def pair_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _export(tmp_path_factory.mktemp("pairs"), pairs=True)
 
 
-def manifest_of(folder: Path, *, accuracy: float) -> Manifest:
+def manifest_of(folder: Path, *, accuracy: float = 0.9, model: str = "trails") -> Manifest:
     """A manifest of all files of a bundle; another accuracy makes another version."""
     info = load_info(folder)
     return Manifest(
-        model="trails",
+        model=model,
         task=info.task,
         labels=info.labels,
         max_length=info.max_length,
@@ -63,24 +69,59 @@ def manifest_of(folder: Path, *, accuracy: float) -> Manifest:
     )
 
 
+def relabelled(bundle: Path, folder: Path, suffix: str) -> Path:
+    """The same model with other names for its labels: an answer tells which version gave it."""
+    shutil.copytree(bundle, folder)
+    path = folder / "bundle.json"
+    info = json.loads(path.read_text())
+    path.write_text(json.dumps(info | {"labels": [f"{label}-{suffix}" for label in info["labels"]]}))
+    return folder
+
+
+def contradicted(bundle: Path, folder: Path) -> Path:
+    """The same model with golden rows that it does not answer like that."""
+    shutil.copytree(bundle, folder)
+    path = folder / "golden.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        row["logits"] = {name: values[::-1] for name, values in row["logits"].items()}
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
 @dataclass(frozen=True)
 class PublishedStore:
     url: str
     model: ModelStore
     bundle: Path
 
-    def publish(self, accuracy: float = 0.9) -> str:
-        """Publish the bundle as a new version on the production channel."""
+    def publish(self, accuracy: float = 0.9, *, bundle: Path | None = None) -> str:
+        """Publish a bundle as a new version on the production channel."""
         before = self.model.champion("production")
+        folder = bundle or self.bundle
         return self.model.publish(
-            self.bundle,
-            manifest_of(self.bundle, accuracy=accuracy),
+            folder,
+            manifest_of(folder, accuracy=accuracy, model=self.model.name),
             channel="production",
             actor="test",
             reason="a test",
             decision=None,
             expected=before.version if before else None,
         ).version
+
+    @property
+    def folder(self) -> Path:
+        """Of the store."""
+        return Path(urlparse(self.url).path)
+
+    @property
+    def pointer_path(self) -> Path:
+        """Of the production channel."""
+        return self.folder / self.model.name / "channels" / "production.json"
+
+    def file(self, version: str, name: str) -> Path:
+        """A file of a version in the store."""
+        return self.folder / self.model.name / "versions" / version / name
 
 
 @pytest.fixture
@@ -90,3 +131,23 @@ def store(bundle: Path, tmp_path: Path) -> PublishedStore:
     published = PublishedStore(url, Store.open(url).model("trails"), bundle)
     published.publish()
     return published
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    """Where a cache may be made."""
+    return tmp_path / "cache"
+
+
+def load(store: PublishedStore, cache: Path, **options: Any) -> Classifier:
+    return Classifier.from_store(store.url, store.model.name, cache_dir=cache, **options)
+
+
+def cached_file(cache: Path, version: str, name: str) -> Path:
+    return cache / "trails" / "versions" / version / name
+
+
+@pytest.fixture(scope="session")
+def release_key() -> Signer:
+    """A key that publishes."""
+    return Signer(Ed25519PrivateKey.generate())

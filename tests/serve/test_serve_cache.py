@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlparse
 
 import pytest
 
 from retrainer.errors import IntegrityError, NotFoundError, StorageError
 from retrainer.serve import Classifier
-from retrainer.serve.cache import ModelCache, default_cache
+from retrainer.serve.cached_version import default_cache
 from retrainer.store import Store
-from tests.serve.conftest import PublishedStore, manifest_of
+from tests.serve.conftest import PublishedStore, cached_file, contradicted, load, manifest_of
 
 PROGRAM = """
 import sys
@@ -27,23 +27,6 @@ print(classify.version, classify("the trail is open")[0]["label"])
 """
 
 
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
-
-
-def load(store: PublishedStore, cache: Path, **options: Any) -> Classifier:
-    return Classifier.from_store(store.url, "trails", cache_dir=cache, **options)
-
-
-def folder_of(store: PublishedStore) -> Path:
-    return Path(urlparse(store.url).path)
-
-
-def cached_file(cache: Path, version: str, name: str) -> Path:
-    return cache / "trails" / "versions" / version / name
-
-
 def test_the_champion_is_loaded_and_cached(store: PublishedStore, cache: Path) -> None:
     classify = load(store, cache)
     champion = store.model.champion("production")
@@ -51,10 +34,37 @@ def test_the_champion_is_loaded_and_cached(store: PublishedStore, cache: Path) -
     assert classify.version == champion.version
     assert classify.manifest == champion
     assert classify("the trail is open")
-    served = {path.name for path in cached_file(cache, champion.version, "").rglob("*") if path.is_file()}
-    assert "train_rows.bin" not in served
-    assert {"manifest.json", "model.onnx", "model_int8.onnx"} <= served
+    assert files_here(cache, champion.version) == {*champion.files, "manifest.json"}
     assert Classifier.from_folder(cached_file(cache, champion.version, "")).version == champion.version
+
+
+def files_here(cache: Path, version: str) -> set[str]:
+    folder = cached_file(cache, version, "")
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_only_what_is_served_is_fetched_where_that_is_asked(store: PublishedStore, cache: Path) -> None:
+    version = load(store, cache, verify="served").version
+    here = files_here(cache, version)
+    assert {"manifest.json", "onnx/model_int8.onnx"} <= here
+    assert not {"train_rows.bin", "onnx/model.onnx"} & here
+    assert load(store, cache).version == version  # and the rest where all is asked
+    assert {"train_rows.bin", "onnx/model.onnx"} <= files_here(cache, version)
+
+
+def test_a_version_with_any_altered_file_is_refused(store: PublishedStore, tmp_path: Path) -> None:
+    champion = store.model.champion("production")
+    assert champion is not None
+    for number, name in enumerate(champion.files):
+        path = store.file(champion.version, name)
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]) if content else b"x")
+        with pytest.raises(IntegrityError, match="not the one that was published") as caught:
+            load(store, tmp_path / str(number))
+        assert name in str(caught.value)
+        path.write_bytes(content)
+    assert number >= 7
+    assert load(store, tmp_path / "sound").version == champion.version
 
 
 def test_a_new_champion_is_followed_and_a_version_can_be_named(store: PublishedStore, cache: Path) -> None:
@@ -79,7 +89,7 @@ def test_starts_without_the_store(store: PublishedStore, cache: Path, caplog: py
     first = load(store, cache).version
     second = store.publish(accuracy=0.95)
     assert load(store, cache).version == second
-    shutil.rmtree(folder_of(store))
+    shutil.rmtree(store.folder)
     with caplog.at_level(logging.WARNING):
         assert load(store, cache).version == second
     assert f"serving trails {second}" in caplog.text
@@ -117,19 +127,45 @@ def test_a_damaged_copy_is_fetched_again(store: PublishedStore, cache: Path, cap
 
 def test_a_damaged_copy_is_refused_without_the_store(store: PublishedStore, cache: Path) -> None:
     version = load(store, cache).version
-    cached_file(cache, version, "onnx/model.onnx").write_bytes(b"")
-    shutil.rmtree(folder_of(store))
+    shutil.rmtree(store.folder)
+    graph = cached_file(cache, version, "onnx/model_int8.onnx")
+    content = graph.read_bytes()
+    graph.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(StorageError, match=r"the local copy of .* is without a sound int8 graph"):
+        load(store, cache)
+    assert load(store, cache, precision="fp32").precision == "fp32"
+    cached_file(cache, version, "tokenizer.json").write_bytes(b"")
     with pytest.raises(StorageError, match=r"the local copy of .* is damaged"):
         load(store, cache)
 
 
-@pytest.mark.parametrize("name", ["onnx/model.onnx", "manifest.json"])
+def test_a_graph_is_fetched_when_it_is_first_asked_for(store: PublishedStore, cache: Path) -> None:
+    version = load(store, cache, verify="served").version
+    assert not cached_file(cache, version, "onnx/model.onnx").exists()
+    assert load(store, cache, precision="fp32", verify="served").precision == "fp32"
+    assert cached_file(cache, version, "onnx/model.onnx").is_file()
+    shutil.rmtree(store.folder)
+    assert load(store, cache, precision="fp32").precision == "fp32"
+
+
+def test_a_repaired_graph_is_the_published_one_or_none(store: PublishedStore, cache: Path) -> None:
+    """int8 that is damaged here and altered in the store is refused; fp32 does not step in for it."""
+    version = load(store, cache).version
+    cached_file(cache, version, "onnx/model_int8.onnx").write_bytes(b"damaged here")
+    path = store.file(version, "onnx/model_int8.onnx")
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(IntegrityError, match="not the one that was published"):
+        load(store, cache)
+
+
+@pytest.mark.parametrize("name", ["onnx/model_int8.onnx", "manifest.json", "tokenizer.json", "golden.jsonl"])
 def test_what_was_altered_in_the_store_is_refused(store: PublishedStore, cache: Path, name: str) -> None:
     champion = store.model.champion("production")
     assert champion is not None
-    path = folder_of(store) / "trails" / "versions" / champion.version / name
+    path = store.file(champion.version, name)
     content = path.read_bytes()
-    path.write_bytes(content[:-2] + b" " + content[-1:])
+    path.write_bytes(content[:-2] + bytes([content[-2] ^ 1]) + content[-1:])
     with pytest.raises(IntegrityError):
         load(store, cache)
     assert not cached_file(cache, champion.version, "manifest.json").exists()
@@ -139,7 +175,7 @@ def test_what_was_altered_in_the_store_is_refused(store: PublishedStore, cache: 
 def test_a_manifest_of_another_version_is_refused(store: PublishedStore, cache: Path, bundle: Path) -> None:
     champion = store.model.champion("production")
     assert champion is not None
-    path = folder_of(store) / "trails" / "versions" / champion.version / "manifest.json"
+    path = store.folder / "trails" / "versions" / champion.version / "manifest.json"
     path.write_text(manifest_of(bundle, accuracy=0.1).to_pretty_json())
     with pytest.raises(IntegrityError):
         load(store, cache)
@@ -148,23 +184,18 @@ def test_a_manifest_of_another_version_is_refused(store: PublishedStore, cache: 
 def test_a_version_that_answers_otherwise_is_not_remembered(store: PublishedStore, cache: Path, tmp_path: Path) -> None:
     """The next start without the store goes back to the last one that was good."""
     good = load(store, cache).version
-    bad_bundle = shutil.copytree(store.bundle, tmp_path / "bad")
-    golden = bad_bundle / "golden.jsonl"
-    rows = [json.loads(line) for line in golden.read_text().splitlines()]
-    for row in rows:
-        row["logits"] = {name: values[::-1] for name, values in row["logits"].items()}
-    golden.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    PublishedStore(store.url, store.model, bad_bundle).publish()
+    store.publish(bundle=contradicted(store.bundle, tmp_path / "bad"))
     with pytest.raises(IntegrityError, match="does not answer here"):
         load(store, cache)
-    shutil.rmtree(folder_of(store))
+    shutil.rmtree(store.folder)
     assert load(store, cache).version == good
 
 
 def test_processes_share_one_copy(store: PublishedStore, cache: Path) -> None:
     """Started at once on an empty cache, all serve, and the version was fetched into place once."""
-    stale = cache / "trails" / "staging" / f"{store.model.champion('production').version}-dead"  # type: ignore[union-attr]
-    stale.mkdir(parents=True)
+    champion = store.model.champion("production")
+    assert champion is not None
+    (cache / "trails" / "staging" / f"{champion.version}-dead").mkdir(parents=True)
     processes = [
         subprocess.Popen([sys.executable, "-c", PROGRAM, store.url, str(cache)], stdout=subprocess.PIPE, text=True)
         for _ in range(3)
@@ -182,27 +213,49 @@ def test_two_stores_do_not_mix(store: PublishedStore, bundle: Path, cache: Path,
     second = other.publish(accuracy=0.5)
     first = load(store, cache).version
     assert load(other, cache).version == second
-    shutil.rmtree(folder_of(store))
-    shutil.rmtree(folder_of(other))
+    shutil.rmtree(store.folder)
+    shutil.rmtree(other.folder)
     assert load(store, cache).version == first
     assert load(other, cache).version == second
 
 
-def test_a_cache_that_cannot_be_written_still_serves(
+@contextmanager
+def unprivileged() -> Iterator[None]:
+    """Root may write anywhere: for the block, this process is nobody."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_a_cache_that_was_filled_before_may_be_read_only(
     store: PublishedStore, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """As an image or a mounted volume holds it: it serves, and only says that it can note nothing."""
     version = load(store, cache).version
-    channels = cache / "trails" / "channels"
-    shutil.rmtree(channels)
-    channels.write_text("a file where a folder should be")
-    assert load(store, cache).version == version
+    memory = next((cache / "trails" / "channels").glob("*.json"))
+    memory.unlink()
+    for path in [cache, *cache.rglob("*")]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    for folder in cache.parents:
+        if folder.stat().st_mode & 0o005 != 0o005:
+            folder.chmod(folder.stat().st_mode | 0o055)
+    with unprivileged():
+        classify = load(store, cache)
+        assert classify("the trail is open")
+    assert classify.version == version
     assert "cannot note the present version" in caplog.text
+    assert not memory.exists()
 
 
 def test_where_the_cache_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, store: PublishedStore) -> None:
     monkeypatch.setenv("RETRAINER_CACHE", str(tmp_path / "elsewhere"))
     assert default_cache() == tmp_path / "elsewhere" / "models"
-    ModelCache(store.url, "trails").champion("production")
+    Classifier.from_store(store.url, "trails")
     assert (tmp_path / "elsewhere" / "models" / "trails" / "versions").is_dir()
     monkeypatch.delenv("RETRAINER_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -69,6 +69,7 @@ def test_a_generator_is_a_list(classify: Classifier) -> None:
 )
 def test_batches_keep_the_order(classify: Classifier, texts: list[str], budget: int) -> None:
     """However rows are grouped, each gets the answer it gets alone."""
+    assert classify._served is not None
     predictor = classify._served.predictor
     together = predictor.logits(texts, max_batch_tokens=budget)
     assert together.shape == (len(texts), 3)

@@ -16,9 +16,11 @@ import pytest
 
 from retrainer.errors import IntegrityError
 from retrainer.serve.batching import batches, pad
+from retrainer.serve.cores import usable_cores
+from retrainer.serve.engine import session_options
 from retrainer.serve.golden import agreement, read_golden
 from retrainer.serve.loading import load_checked
-from retrainer.serve.predictor import Predictor, session_options, softmax, usable_cores
+from retrainer.serve.predictor import Predictor, softmax
 
 
 @pytest.fixture

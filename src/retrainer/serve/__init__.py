@@ -8,6 +8,22 @@
     classify("Oil prices fall as supply grows")  # [{"label": "Business", "score": 0.98}]
 """
 
-from retrainer.serve.classifier import Classifier, Prediction
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Classifier", "Prediction"]
+from retrainer.serve.classifier import Classifier
+from retrainer.serve.predictions import Prediction, Response
+from retrainer.serve.status import Status
+
+if TYPE_CHECKING:
+    from retrainer.serve.async_classifier import AsyncClassifier
+
+__all__ = ["AsyncClassifier", "Classifier", "Prediction", "Response", "Status"]
+
+
+def __getattr__(name: str) -> Any:
+    """``AsyncClassifier`` when it is first asked for: asyncio takes as long to import as half of the rest."""
+    if name == "AsyncClassifier":
+        from retrainer.serve.async_classifier import AsyncClassifier
+
+        return AsyncClassifier
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

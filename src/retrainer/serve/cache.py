@@ -2,64 +2,43 @@
 
 ::
 
-    <cache>/<model>/versions/<version>/       files of one version; its name is the digest of its content
-                   /channels/<digest>.json    where a channel of a store pointed when it was last served from
-                   /locks/<version>           held by the process that fetches that version
-                   /staging/                  half-fetched versions; never read
+    <cache>/.content/                          files by their SHA-256, shared by versions and models (``content.py``)
+           /<model>/versions/<version>/        files of one version; its name is the digest of its content
+                   /channels/<digest>.json     what is remembered of a channel of a store (``memory.py``)
+                   /locks/                     who fetches a version, who uses it
+                   /staging/                   half-fetched versions; never read
 
-A version appears by one rename. A copy that was damaged later is repaired file by file, each replaced at once.
+A version appears by one rename. A copy that was damaged later is repaired file by file, each replaced at once. A new
+version is fetched and checked as a whole, plots and papers too: where one file was altered, nothing of the version is
+believed. Later starts hash only what they use. The layout of a version is that of the store, signatures included, so
+the store's own code verifies both.
 """
 
 from __future__ import annotations
 
-import fcntl
+import hashlib
 import logging
-import os
 import shutil
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from retrainer.errors import IntegrityError, NotFoundError, ResourceError, StorageError
-from retrainer.records import Record, digest_of
-from retrainer.storage import open_storage
+from retrainer.errors import IntegrityError, NotFoundError, ReplayError, ResourceError, StorageError
+from retrainer.serve.cached_version import AUTO, CachedVersion, Verify, graph_files, preferred, small_files
+from retrainer.serve.content import Content
+from retrainer.serve.file_locks import Hold, locked, take
+from retrainer.serve.memory import ChannelMemory
+from retrainer.serve.retention import mark_unserved, prune, use_lock
+from retrainer.serve.writing import write_whole
+from retrainer.storage import S3Access, Storage, open_storage
 from retrainer.storage.errors import filesystem_errors
-from retrainer.store import Manifest, ModelStore, Pointer, Store
-from retrainer.store.names import MANIFEST, check_version
-from retrainer.store.versions import matches
+from retrainer.storage.files import FileStorage
+from retrainer.store import Keyring, Manifest, ModelStore, Pointer, Store
+from retrainer.store.names import MANIFEST, SIGNATURES, check_version, version_key
+from retrainer.store.versions import Versions, matches
 
 log = logging.getLogger(__name__)
-
-SERVED_FILES = frozenset({"bundle.json", "config.json", "golden.jsonl", "tokenizer.json", "tokenizer_config.json"})
-GRAPHS = "onnx/"
-
-
-class SeenPointer(Record):
-    """``channels/<digest>.json``: the pointer of a channel, when a model was last loaded from there."""
-
-    store: str
-    pointer: Pointer
-
-
-@dataclass(frozen=True, slots=True)
-class CachedVersion:
-    """A version on the local disk, every served file checked.
-
-    :param pointer: of the channel that named it; ``None`` when the version was asked for by name.
-    """
-
-    folder: Path
-    manifest: Manifest
-    pointer: Pointer | None
-
-
-def default_cache() -> Path:
-    """``$RETRAINER_CACHE/models``, else ``~/.cache/retrainer/models``: may be deleted at any time."""
-    configured = os.environ.get("RETRAINER_CACHE")
-    home = Path(configured).expanduser() if configured else Path.home() / ".cache" / "retrainer"
-    return home / "models"
 
 
 class ModelCache:
@@ -67,155 +46,236 @@ class ModelCache:
 
     :param url: the store.
     :param folder: the cache; ``default_cache()`` when ``None``.
+    :param trusted: public keys; what none of them signed is refused. ``None`` accepts all.
+    :param access: how a bucket is reached; ``None`` for ``use_access`` or the environment.
+    :param verify: ``all`` fetches and checks every file of a new version; ``served`` only those that are used, so that
+        a host on which int8 answers well never has the fp32 graph.
     """
 
-    def __init__(self, url: str | Path, model: str, folder: Path | None = None) -> None:
-        self._store: ModelStore = Store.open(url).model(model)
-        storage = open_storage(url)
-        self._url = storage.url
-        self._local_store = storage.local_path()
-        self._folder = (folder if folder is not None else default_cache()) / model
+    def __init__(
+        self,
+        url: str | Path,
+        model: str,
+        folder: Path,
+        *,
+        trusted: Keyring | None = None,
+        access: S3Access | None = None,
+        verify: Verify = "all",
+    ) -> None:
+        self._storage: Storage = open_storage(url, access=access)
+        self._store: ModelStore = Store(self._storage, trusted=trusted).model(model)
+        self._versions = Versions(self._storage, model, trusted=trusted)
+        self._copies = Versions(FileStorage(folder), model, trusted=trusted)
+        self._trusted = trusted
+        self._verify: Verify = verify
+        self._folder = folder / model
+        self._content = Content(folder)
+        self._memories: dict[str, ChannelMemory] = {}
 
-    def version(self, version: str) -> CachedVersion:
+    @property
+    def model(self) -> str:
+        """Its name."""
+        return self._store.name
+
+    # What the store says
+
+    def pointer(self, channel: str) -> Pointer:
+        """Where a channel points now, in one request while it does not move; remembered.
+
+        :raises NotFoundError: the channel has no champion.
+        :raises SignatureError: keys are pinned, and none of them signed the pointer.
+        :raises ReplayError: the channel had moved further before.
+        :raises IntegrityError: the pointer, or the history of the last moves, was altered.
+        :raises StorageError: the store cannot be reached.
+        """
+        pointer = self._read_pointer(channel)
+        try:
+            self._admit(pointer)
+        except ReplayError:
+            # The channel may have moved on since this pointer was read.
+            again = self._read_pointer(channel)
+            if again == pointer:
+                raise
+            self._admit(again)
+            return again
+        return pointer
+
+    def _admit(self, pointer: Pointer) -> None:
+        """Believe a pointer once the moves that led to it were checked, those that this host has not seen yet."""
+        memory = self._memory(pointer.channel)
+        memory.refuse_older(pointer)
+        known = memory.newest()
+        if pointer != known:
+            self._store.check_recent(pointer, known=known)
+        memory.admit(pointer)
+
+    def last_good(self, channel: str) -> Pointer | None:
+        """The pointer of the version that answered last on this host; ``None`` where none did."""
+        return self._memory(channel).last_good()
+
+    def _read_pointer(self, channel: str) -> Pointer:
+        if (folder := self._storage.local_path()) is not None and not folder.is_dir():
+            # A share that is not mounted cannot be told from an empty store.
+            raise StorageError(
+                "there is no such folder", where=self._storage.url, hint="check the address, and that it is mounted"
+            )
+        pointer = self._store.pointer(channel)
+        if pointer is None:
+            raise NotFoundError(
+                f"the model '{self.model}' has no champion on the channel '{channel}'",
+                where=self._storage.url,
+                hint=f"channels: {', '.join(self._store.channels()) or 'none'}",
+            )
+        return pointer
+
+    # Versions
+
+    def version(self, version: str, precision: str = AUTO) -> CachedVersion:
         """That version. The store is asked only for what is not here.
 
+        :param precision: of the graph that will be wanted first; it is fetched together with the rest.
         :raises NotFoundError: the store has no such version.
         :raises IntegrityError: it was altered in the store.
         :raises StorageError: it is not here, and the store cannot be reached.
         """
-        manifest = self._verified(check_version(version, where=self._where()))
-        if manifest is None:
-            manifest = self._fetch(version)
-        return CachedVersion(self._version_folder(version), manifest, None)
+        return self._obtain(check_version(version, where=self._storage.where(self.model)), None, precision)
 
-    def champion(self, channel: str) -> CachedVersion:
-        """The version that a channel points at; where the store cannot be reached, the one that was served last.
+    def pointed_at(self, pointer: Pointer, precision: str = AUTO) -> CachedVersion:
+        """The version of a pointer. Parameters and errors as of ``version``."""
+        return self._obtain(pointer.version, pointer, precision)
 
-        :raises NotFoundError: the channel has no champion.
-        :raises IntegrityError: what the channel points at was altered.
-        :raises StorageError: the store cannot be reached, and nothing of that channel is here.
+    def kept(self, pointer: Pointer, reason: StorageError) -> CachedVersion:
+        """The version of a remembered pointer, without the store.
+
+        :param reason: why the store is not asked.
+        :raises StorageError: the local copy is not complete and sound.
         """
-        try:
-            self._require_store()
-            return self._current(channel)
-        except NotFoundError:
-            raise
-        except StorageError as error:
-            return self._last_seen(channel, error)
+        hold = self._hold(pointer.version)
+        manifest = self._verified(pointer, whole=False)
+        if manifest is None:
+            raise self._not_here(pointer.version, "damaged", reason)
+        return CachedVersion(self._version_folder(pointer.version), manifest, pointer, hold)
+
+    def require(self, cached: CachedVersion, precision: str, offline: StorageError | None = None) -> None:
+        """See to it that the graph of a precision is here and sound. A precision that there is not needs nothing.
+
+        :param offline: why the store is not asked, where it cannot be.
+        :raises IntegrityError: it was altered in the store.
+        :raises StorageError: it is not here, and the store cannot be reached.
+        """
+        names = graph_files(cached.manifest, precision)
+        files = cached.manifest.files
+        if all(matches(cached.folder / name, files[name]) for name in names):
+            return
+        if offline is not None:
+            raise self._not_here(cached.manifest.version, f"without a sound {precision} graph", offline)
+        with locked(self._fetch_lock(cached.manifest.version)):
+            self._fill(cached.folder, cached.manifest, names)
 
     def remember(self, cached: CachedVersion) -> None:
-        """Note that a channel's champion was loaded and answers well, for a start without the store."""
-        if cached.pointer is None:
-            return
-        path = self._seen_path(cached.pointer.channel)
-        data = SeenPointer(store=self._url, pointer=cached.pointer).to_json()
-        try:
-            with filesystem_errors(str(path)):
-                if path.is_file() and path.read_bytes() == data:
-                    return
-                _write(path, data)
-        except (ResourceError, StorageError) as error:
-            # A cache that was filled beforehand may be read-only. It still serves.
-            log.warning("cannot note the present version for a start without the store: %s", error)
+        """Note that a version was loaded and answers well, for a start without the store; drop what is long unused."""
+        if cached.pointer is not None:
+            self._memory(cached.pointer.channel).served(cached.pointer)
+        prune(self._folder, self._content, in_use=cached.manifest.version)
 
-    def _current(self, channel: str) -> CachedVersion:
-        while True:
-            pointer = self._store.pointer(channel)
-            if pointer is None:
-                raise NotFoundError(
-                    f"the model '{self._store.name}' has no champion on the channel '{channel}'",
-                    where=self._url,
-                    hint=f"channels: {', '.join(self._store.channels()) or 'none'}",
-                )
-            manifest = self._verified(pointer.version)
-            if manifest is None:
-                # Checks the manifest against the pointer's hash; the pointer may have moved in between.
-                champion = self._store.champion(channel)
-                if champion is None or champion.version != pointer.version:
-                    continue
-                manifest = self._fetch(pointer.version)
-            return CachedVersion(self._version_folder(pointer.version), manifest, pointer)
+    def seen_again(self, pointer: Pointer) -> None:
+        """Note that a channel that moved names the version that answers already."""
+        self._memory(pointer.channel).served(pointer)
 
-    def _last_seen(self, channel: str, reason: StorageError) -> CachedVersion:
-        path = self._seen_path(channel)
-        if not path.is_file():
-            raise reason
-        with filesystem_errors(str(path)):
-            data = path.read_bytes()
-        pointer = SeenPointer.from_json(data, where=str(path)).pointer
-        manifest = self._verified(pointer.version)
+    def _obtain(self, version: str, pointer: Pointer | None, precision: str) -> CachedVersion:
+        hold = self._hold(version)
+        manifest = self._verified(pointer or version)
         if manifest is None:
-            raise StorageError(
-                f"the store cannot be reached, and the local copy of {pointer.version} is damaged: {reason.message}",
-                where=reason.where,
-                hint=reason.hint,
-            ) from reason
-        log.warning(
-            "the store cannot be reached; serving %s %s, the champion of '%s' when it was last seen: %s",
-            self._store.name,
-            pointer.version,
-            channel,
-            reason,
-        )
-        return CachedVersion(self._version_folder(pointer.version), manifest, pointer)
+            manifest = self._fetch(version, pointer, precision)
+        return CachedVersion(self._version_folder(version), manifest, pointer, hold)
 
-    def _require_store(self) -> None:
-        """A folder that is not there, such as a share that is not mounted, cannot be told from an empty store."""
-        if self._local_store is not None and not self._local_store.is_dir():
-            raise StorageError(
-                "there is no such folder", where=self._url, hint="check the address, and that it is mounted"
-            )
+    def _verified(self, wanted: Pointer | str, *, whole: bool = True) -> Manifest | None:
+        """The manifest of a local copy of which all but the graphs match; ``None`` when there is none.
 
-    def _verified(self, version: str) -> Manifest | None:
-        """The manifest of a local copy in which every served file matches; ``None`` when there is none."""
+        :param whole: ask for the files that are not served, too, where all are to be fetched.
+        """
+        version, pointer = (wanted, None) if isinstance(wanted, str) else (wanted.version, wanted)
         folder = self._version_folder(version)
-        path = folder / MANIFEST
-        if not path.is_file():
-            return None
-        with filesystem_errors(str(path)):
-            data = path.read_bytes()
         try:
-            manifest = Manifest.from_json(data, where=str(path))
-        except IntegrityError:
+            manifest = self._copies.manifest(version, sha256=pointer.manifest_sha256 if pointer else None)
+        except NotFoundError:
             return None
-        if manifest.version != version:
+        except IntegrityError as error:
+            log.debug("the local copy of %s %s is not used: %s", self.model, version, error)
             return None
-        sound = all(matches(folder / name, manifest.files[name]) for name in served_files(manifest))
-        return manifest if sound else None
+        sound = all(matches(folder / name, manifest.files[name]) for name in small_files(manifest))
+        return manifest if sound and (not whole or self._is_whole(folder, manifest)) else None
 
-    def _fetch(self, version: str) -> Manifest:
-        with self._lock(version):
-            manifest = self._verified(version)  # another process may have fetched it meanwhile
+    def _is_whole(self, folder: Path, manifest: Manifest) -> bool:
+        """Whether every file is here that was to be fetched; those that are used are hashed where they are."""
+        if self._verify == "served":
+            return True
+        sizes = {name: entry.size for name, entry in manifest.files.items()}
+        return all((folder / name).is_file() and (folder / name).stat().st_size == size for name, size in sizes.items())
+
+    def _fetch(self, version: str, pointer: Pointer | None, precision: str) -> Manifest:
+        with locked(self._fetch_lock(version)):
+            manifest = self._verified(pointer or version)  # another process may have fetched it meanwhile
             if manifest is not None:
                 return manifest
+            manifest, sha256 = self._published(version, pointer)
+            names = self._wanted(manifest, precision)
             folder = self._version_folder(version)
-            manifest = self._store.manifest(version)
             if folder.is_dir():
-                log.warning("the local copy of %s %s is damaged; repairing it", self._store.name, version)
-                self._fill(folder, manifest)
+                log.warning("the local copy of %s %s is damaged; repairing it", self.model, version)
+                self._fill(folder, manifest, names)
+                self._copy_statements(folder, version, sha256)
                 return manifest
             with self._staging(version) as staging:
-                self._fill(staging, manifest)
+                self._fill(staging, manifest, names)
+                self._copy_statements(staging, version, sha256)
+                mark_unserved(staging)
                 with filesystem_errors(str(folder)):
                     folder.parent.mkdir(parents=True, exist_ok=True)
                     staging.rename(folder)
             return manifest
 
-    def _fill(self, folder: Path, manifest: Manifest) -> None:
-        self._store.fetch(manifest.version, folder, served_files(manifest))
-        with filesystem_errors(str(folder)):
-            _write(folder / MANIFEST, manifest.to_pretty_json().encode())
+    def _wanted(self, manifest: Manifest, precision: str) -> list[str]:
+        if self._verify == "all":
+            return sorted(manifest.files)
+        first = preferred(precision, manifest.precisions)[0]
+        return [*small_files(manifest), *graph_files(manifest, first)]
 
-    @contextmanager
-    def _lock(self, version: str) -> Iterator[None]:
-        """Wait until no other process fetches that version; released when the holder ends, however it ends."""
-        path = self._folder / "locks" / version
-        with filesystem_errors(str(path)):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            stream = path.open("w")
-        with stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
-            yield
+    def _published(self, version: str, pointer: Pointer | None) -> tuple[Manifest, str]:
+        """The manifest as it is in the store, with the SHA-256 of its bytes."""
+        try:
+            return self._versions.manifest_with_sha256(version, sha256=pointer.manifest_sha256 if pointer else None)
+        except NotFoundError as error:
+            if pointer is None:
+                raise
+            raise IntegrityError(
+                f"the channel '{pointer.channel}' points at a version that is not there: {version}",
+                where=error.where,
+                hint="roll the channel back to a version that is",
+            ) from None
+
+    def _fill(self, folder: Path, manifest: Manifest, names: Sequence[str]) -> None:
+        """Put files of a version into a folder, each checked; what another version has is taken from there."""
+        for name in names:
+            if not matches(folder / name, manifest.files[name]):
+                self._content.place(manifest.files[name], folder / name)
+        self._store.fetch(manifest.version, folder, names)
+        for name in names:
+            self._content.add(manifest.files[name], folder / name)
+
+    def _copy_statements(self, folder: Path, version: str, sha256: str) -> None:
+        """The signatures of pinned keys, and the manifest byte for byte: its bytes are what is signed."""
+        for signed in self._versions.signatures(version) if self._trusted is not None else ():
+            write_whole(folder / SIGNATURES / f"{signed.signature.key_id}.json", signed.to_json())
+        data = self._storage.read(version_key(self.model, version))
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise IntegrityError(
+                "the manifest changed while the version was fetched",
+                where=self._storage.where(version_key(self.model, version)),
+                hint="run 'retrainer fsck' on the store",
+            )
+        # Last: its presence makes the copy one.
+        write_whole(folder / MANIFEST, data)
 
     @contextmanager
     def _staging(self, version: str) -> Iterator[Path]:
@@ -231,27 +291,26 @@ class ModelCache:
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
+    def _hold(self, version: str) -> Hold | None:
+        """Keeps the version from being dropped. None is needed where the cache cannot be written."""
+        with suppress(ResourceError, StorageError):
+            return take(use_lock(self._folder, version), "shared")
+        return None
+
+    def _not_here(self, version: str, state: str, reason: StorageError) -> StorageError:
+        return StorageError(
+            f"the store cannot be reached, and the local copy of {version} is {state}: {reason.message}",
+            where=reason.where,
+            hint=reason.hint,
+        )
+
+    def _memory(self, channel: str) -> ChannelMemory:
+        if channel not in self._memories:
+            self._memories[channel] = ChannelMemory(self._folder, self._storage.url, channel, self._trusted)
+        return self._memories[channel]
+
     def _version_folder(self, version: str) -> Path:
         return self._folder / "versions" / version
 
-    def _seen_path(self, channel: str) -> Path:
-        return self._folder / "channels" / f"{digest_of({'store': self._url, 'channel': channel})[:32]}.json"
-
-    def _where(self) -> str:
-        return f"{self._url}: {self._store.name}"
-
-
-def served_files(manifest: Manifest) -> list[str]:
-    """The files of a version that a client needs; not plots, model card or checkpoint."""
-    return [name for name in sorted(manifest.files) if name in SERVED_FILES or name.startswith(GRAPHS)]
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file that appears as a whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    def _fetch_lock(self, version: str) -> Path:
+        return self._folder / "locks" / f"{version}.fetch"

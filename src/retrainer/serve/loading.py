@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from retrainer.errors import IntegrityError
+from retrainer.serve.cached_version import AUTO, preferred
 from retrainer.serve.golden import agreement, read_golden
 from retrainer.serve.predictor import Predictor, load_info
 from retrainer.serve.processor import cpu_features, features_differ
@@ -14,29 +15,36 @@ from retrainer.store.bundle import GoldenRow
 
 log = logging.getLogger(__name__)
 
-AUTO = "auto"
 
-
-def load_checked(folder: Path, *, precision: str = AUTO, threads: int | None = None) -> Predictor:
+def load_checked(
+    folder: Path,
+    *,
+    precision: str = AUTO,
+    threads: int | None = None,
+    need: Callable[[str], None] = lambda precision: None,
+) -> Predictor:
     """Load a graph of a bundle and ask it its golden rows.
 
     :param precision: ``fp32``, ``int8``, or ``auto``: int8 where the bundle has it and its golden rows agree on this
         CPU, else fp32.
     :param threads: threads of one call; the usable cores when ``None``.
+    :param need: is told the precision whose graph is read next, and may put it there. What it raises is raised.
     :raises IntegrityError: a file is missing or damaged, or the golden rows do not agree.
     """
     folder = Path(folder)
     golden = read_golden(folder)
-    if precision != AUTO:
-        return _checked(folder, precision, threads, golden)
     info = load_info(folder)
-    if "int8" in info.precisions:
+    *others, last = preferred(precision, info.precisions)
+    for name in others:
+        need(name)
         try:
-            return _checked(folder, "int8", threads, golden)
+            return _checked(folder, name, threads, golden)
         except IntegrityError as error:
-            differs = features_differ(info.precisions["int8"].cpu_features, cpu_features())
-            log.warning("int8 is not used: %s%s", error, f"; {differs}" if differs else "")
-    return _checked(folder, "fp32", threads, golden)
+            differs = features_differ(info.precisions[name].cpu_features, cpu_features())
+            # As text: a handler that keeps records would keep the frames of the error, and the session in them.
+            log.warning("%s is not used: %s%s", name, str(error), f"; {differs}" if differs else "")
+    need(last)
+    return _checked(folder, last, threads, golden)
 
 
 def _checked(folder: Path, precision: str, threads: int | None, golden: Sequence[GoldenRow]) -> Predictor:

@@ -6,19 +6,18 @@ Not here: labels and scores for people (``classifier.py``), where a bundle comes
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
-from onnxruntime.capi import onnxruntime_pybind11_state as onnxruntime_errors
 from tokenizers import Tokenizer
 
-from retrainer.errors import DataError, IntegrityError
+from retrainer.errors import DataError, IntegrityError, UserError
+from retrainer.serve import forks
 from retrainer.serve.batching import batches, pad
+from retrainer.serve.engine import ENGINE_ERRORS, load_session
 from retrainer.serve.texts import Text
 from retrainer.store.bundle import BundleInfo
 
@@ -31,39 +30,6 @@ INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 MAX_BATCH_TOKENS = 1024
 # Rows that are tokenised and sorted together; bounds the memory that token rows take.
 WINDOW_ROWS = 8192
-
-_ENGINE_ERRORS = (
-    onnxruntime_errors.Fail,
-    onnxruntime_errors.InvalidArgument,
-    onnxruntime_errors.InvalidGraph,
-    onnxruntime_errors.InvalidProtobuf,
-    onnxruntime_errors.NoModel,
-    onnxruntime_errors.NoSuchFile,
-    onnxruntime_errors.NotImplemented,
-    onnxruntime_errors.RuntimeException,
-)
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on, which may be fewer than the machine has."""
-    return len(os.sched_getaffinity(0))
-
-
-def session_options(threads: int | None = None) -> onnxruntime.SessionOptions:
-    """The options of every session of this package.
-
-    :param threads: threads of one call; the usable cores when ``None``.
-    """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads if threads is not None else usable_cores()
-    options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    # Threads that spin while they wait gain little on idle cores and cost half the speed on busy ones, which is what
-    # a service shares with its neighbours.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3  # errors; its warnings are about optimisations that it left out
-    return options
 
 
 class Predictor:
@@ -89,8 +55,9 @@ class Predictor:
         # 1 where none was fitted, or could be.
         self.temperature = entry.temperature if entry.temperature is not None else 1.0
         self._tokenizer = load_tokenizer(self.folder, self.info.max_length)
-        self._session = _load_session(self.folder / entry.file, threads)
+        self._session = load_session(self.folder / entry.file, threads)
         self._check_graph(self.folder / entry.file)
+        self._generation = forks.generation()
 
     def logits(
         self,
@@ -105,7 +72,14 @@ class Predictor:
         :param max_batch_tokens: most tokens in a batch, padding included.
         :param batch_size: rows of a batch, whatever their length; for measuring.
         :raises DataError: a text is not valid Unicode.
+        :raises UserError: the process was forked since the model was loaded.
         """
+        if self._generation != forks.generation():
+            raise UserError(
+                "this model was loaded before the process was forked, and its threads are not here",
+                where=str(self.folder),
+                hint="load it after the fork, in each process",
+            )
         result = np.empty((len(texts), len(self.info.labels)), dtype=np.float32)
         for start in range(0, len(texts), WINDOW_ROWS):
             rows = self._encode(texts[start : start + WINDOW_ROWS], start)
@@ -142,7 +116,7 @@ class Predictor:
         )
         try:
             logits: npt.NDArray[np.float32] = self._session.run([OUTPUT], feed)[0]
-        except _ENGINE_ERRORS as error:
+        except ENGINE_ERRORS as error:
             longest = max(len(row.ids) for row in rows)
             raise IntegrityError(
                 f"the graph fails on {len(rows)} rows of up to {longest} tokens: {error}",
@@ -214,13 +188,6 @@ def load_tokenizer(folder: Path, max_length: int | None) -> Tokenizer:
     side = (tokenizer.truncation or {}).get("direction", "right")
     tokenizer.enable_truncation(max_length, strategy="longest_first", direction=side)
     return tokenizer
-
-
-def _load_session(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
-    try:
-        return onnxruntime.InferenceSession(str(path), session_options(threads), providers=["CPUExecutionProvider"])
-    except _ENGINE_ERRORS as error:
-        raise IntegrityError(f"not a graph that onnxruntime can run: {error}", where=str(path)) from error
 
 
 def _not_unicode(texts: Sequence[Any], first: int) -> DataError:

@@ -1,0 +1,67 @@
+"""A version on the local disk, and which of its files a client needs for what."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from retrainer.serve.file_locks import Hold
+from retrainer.store.channels import Pointer
+from retrainer.store.manifest import Manifest
+
+AUTO = "auto"
+Verify = Literal["all", "served"]
+# Beside the graphs. Not plots, model card or checkpoint.
+SERVED_FILES = frozenset({"bundle.json", "config.json", "golden.jsonl", "tokenizer.json", "tokenizer_config.json"})
+
+
+@dataclass(frozen=True, slots=True)
+class CachedVersion:
+    """A version of which every file but the graphs was checked.
+
+    :param pointer: of the channel that named it; ``None`` when the version was asked for by name.
+    :param hold: keeps it in the cache; ``None`` where the cache cannot be written.
+    """
+
+    folder: Path
+    manifest: Manifest
+    pointer: Pointer | None
+    hold: Hold | None
+
+
+def default_cache() -> Path:
+    """``$RETRAINER_CACHE/models``, else ``~/.cache/retrainer/models``: may be deleted at any time."""
+    configured = os.environ.get("RETRAINER_CACHE")
+    home = Path(configured).expanduser() if configured else Path.home() / ".cache" / "retrainer"
+    return home / "models"
+
+
+def preferred(precision: str, available: Collection[str]) -> tuple[str, ...]:
+    """The graphs to try, in order.
+
+    :param precision: one of a bundle's, or ``auto``: int8 where the bundle has it, then fp32.
+    """
+    if precision != AUTO:
+        return (precision,)
+    return ("int8", "fp32") if "int8" in available else ("fp32",)
+
+
+def small_files(manifest: Manifest) -> list[str]:
+    """What every client needs, whichever graph it runs."""
+    return [name for name in sorted(manifest.files) if name in SERVED_FILES]
+
+
+def graph_files(manifest: Manifest, precision: str) -> list[str]:
+    """The graph of a precision, and the second file of one whose weights are in that; none where there is no such."""
+    entry = manifest.precisions.get(precision)
+    if entry is None:
+        return []
+    # Weights beside a graph are named after it: model.onnx.data, or model.onnx_data as other exporters have it.
+    return [
+        name
+        for name in sorted(manifest.files)
+        if name == entry.file or name.startswith((f"{entry.file}.", f"{entry.file}_"))
+    ]

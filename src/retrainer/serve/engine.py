@@ -1,0 +1,62 @@
+"""onnxruntime, as this package uses it: how it is imported, how sessions are made, what ends them.
+
+Not here: what is fed to a session (``predictor.py``).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# onnxruntime's builds since 1.31 report its use to their maker, from threads that start with its import. A service has
+# no business with that, and with those threads a forked process hangs when it ends. Who wants it says so before.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as onnxruntime_errors
+
+from retrainer.errors import IntegrityError
+from retrainer.serve import forks
+from retrainer.serve.cores import usable_cores
+
+# What onnxruntime raises for a graph that it cannot load or run.
+ENGINE_ERRORS = (
+    onnxruntime_errors.Fail,
+    onnxruntime_errors.InvalidArgument,
+    onnxruntime_errors.InvalidGraph,
+    onnxruntime_errors.InvalidProtobuf,
+    onnxruntime_errors.NoModel,
+    onnxruntime_errors.NoSuchFile,
+    onnxruntime_errors.NotImplemented,
+    onnxruntime_errors.RuntimeException,
+)
+
+
+def session_options(threads: int | None = None) -> onnxruntime.SessionOptions:
+    """The options of every session of this package.
+
+    :param threads: threads of one call; the usable cores when ``None``.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads if threads is not None else usable_cores()
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    # Threads that spin while they wait gain little on idle cores and cost half the speed on busy ones, which is what
+    # a service shares with its neighbours.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3  # errors; its warnings are about optimisations that it left out
+    return options
+
+
+def load_session(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
+    """A session of a graph.
+
+    :raises IntegrityError: onnxruntime cannot run it.
+    """
+    try:
+        session = onnxruntime.InferenceSession(str(path), session_options(threads), providers=["CPUExecutionProvider"])
+    except ENGINE_ERRORS as error:
+        raise IntegrityError(f"not a graph that onnxruntime can run: {error}", where=str(path)) from error
+    forks.leak_in_children(session)
+    return session

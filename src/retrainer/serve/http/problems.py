@@ -1,0 +1,114 @@
+"""Errors as the answers that clients get: problem details of RFC 9457, one table of kinds.
+
+What a message says comes from ``retrainer.errors``. Never part of it: stack traces, and what other clients sent.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Self
+
+from retrainer.errors import RetrainerError
+
+MEDIA_TYPE = "application/problem+json"
+# A reference relative to the server (RFC 9457, 3.1.1): the page of the API explains each kind below that anchor.
+TYPE = "/docs#{kind}"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of problem.
+
+    :ivar title: one short sentence, the same for each occurrence.
+    :ivar remedy: what a client does about it, for the API's page.
+    """
+
+    name: str
+    status: int
+    title: str
+    remedy: str
+
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind("malformed", 400, "The body is not the JSON that is expected", "Correct the request."),
+        Kind("unauthorized", 401, "A bearer token is needed", "Send the header Authorization: Bearer TOKEN."),
+        Kind("not-found", 404, "There is nothing under that address", "Ask GET /v1/models for the names."),
+        Kind("method-not-allowed", 405, "The address does not know that method", "See the header Allow."),
+        Kind("timeout", 408, "The request took too long to arrive", "Send it faster, or in smaller pieces."),
+        Kind("too-large", 413, "The request is larger than this server takes", "Send fewer or shorter texts."),
+        Kind("unsupported-media-type", 415, "The body is not declared as JSON", "Send Content-Type: application/json."),
+        Kind("unfit", 422, "The texts are not what this model reads", "See GET /v1/models/NAME for its task."),
+        Kind("headers-too-large", 431, "The headers are larger than this server takes", "Send fewer or shorter ones."),
+        Kind("internal", 500, "The server failed", "Tell whoever runs it; the server's log says more."),
+        Kind("not-ready", 503, "The model is not loaded yet", "Try again after the seconds in Retry-After."),
+        Kind("busy", 503, "The server has too much to do", "Try again after the seconds in Retry-After."),
+        Kind("stopping", 503, "The server is stopping", "Try again; another instance may answer."),
+    )
+}
+_BY_STATUS = {400: "malformed", 404: "not-found", 405: "method-not-allowed", 422: "malformed", 500: "internal"}
+
+
+class Problem(RetrainerError):
+    """A request that is answered with a problem.
+
+    :param kind: key of ``KINDS``.
+    :param retry_after: seconds, for the header.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        detail: str,
+        *,
+        where: str | None = None,
+        hint: str | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(detail, where=where, hint=hint)
+        self.kind = KINDS[kind]
+        self.retry_after = retry_after
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (self.kind.name, self.message, self.where, self.hint, self.retry_after))
+
+    @classmethod
+    def of(cls, kind: str, error: RetrainerError) -> Self:
+        """An error of this package, as an answer."""
+        return cls(kind, error.message, where=error.where, hint=error.hint)
+
+    @property
+    def status(self) -> int:
+        """Of the answer."""
+        return self.kind.status
+
+    def body(self) -> bytes:
+        """The document."""
+        document: dict[str, Any] = {
+            "type": TYPE.format(kind=self.kind.name),
+            "title": self.kind.title,
+            "status": self.kind.status,
+            "detail": str(self),
+        }
+        return json.dumps(document, ensure_ascii=False).encode("utf-8", "replace")
+
+    def headers(self) -> list[tuple[str, str]]:
+        """Those that belong to the kind; not length and connection."""
+        headers = [("content-type", MEDIA_TYPE)]
+        if self.retry_after is not None:
+            headers.append(("retry-after", str(self.retry_after)))
+        if self.kind.status == HTTPStatus.UNAUTHORIZED:
+            headers.append(("www-authenticate", "Bearer"))
+        return headers
+
+
+def _rebuild(kind: str, detail: str, where: str | None, hint: str | None, retry_after: int | None) -> Problem:
+    return Problem(kind, detail, where=where, hint=hint, retry_after=retry_after)
+
+
+def kind_of(status: int) -> str:
+    """The kind for a status that the framework answers by itself."""
+    return _BY_STATUS.get(status, "malformed" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "internal")

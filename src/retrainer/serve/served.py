@@ -1,0 +1,38 @@
+"""A version that answers. A call takes one of these and works on it from its start to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from retrainer.serve.predictions import Prediction, Response, ranked
+from retrainer.serve.predictor import Predictor
+from retrainer.store.channels import Pointer
+from retrainer.store.manifest import Manifest
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class Served:
+    """A loaded version whose golden rows agreed. Freed when neither the classifier nor a call needs it any more.
+
+    :param manifest: ``None`` for a bundle that was never published.
+    :param pointer: of the channel that named it; ``None`` where none did.
+    :param hold: keeps the version in the cache for as long as this lives.
+    """
+
+    version: str
+    manifest: Manifest | None
+    predictor: Predictor
+    pointer: Pointer | None
+    loaded_at: datetime
+    hold: object = None
+
+    def answer(self, texts: Sequence[Any], top_k: int | None) -> list[list[Prediction]]:
+        """The best labels of each text; the texts must be of the kind that the model reads."""
+        return ranked(self.predictor.probabilities(texts), self.predictor.info.labels, top_k)
+
+    def respond(self, texts: Sequence[Any], top_k: int | None) -> Response:
+        """The same, with the version that gave them."""
+        return Response(self.version, self.predictor.precision, tuple(self.answer(texts, top_k)))

@@ -1,0 +1,89 @@
+"""When to look at the store again, and the thread that does.
+
+Not here: what a look does (``following.py``).
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import weakref
+from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+JITTER = 0.1
+# Longest wait while looks fail, unless the interval is longer.
+LONGEST_WAIT = 300.0
+_STOP_SECONDS = 5.0
+
+
+def next_wait(interval: float, failures: int, source: random.Random) -> float:
+    """Seconds until the next look.
+
+    While all is well the interval, give or take a tenth, so that the processes of a fleet that started together do not
+    ask together. While looks fail, the interval doubles with each up to five minutes, and the wait is drawn evenly
+    from the interval to that ("full jitter": M. Brooker, *Exponential Backoff And Jitter*, AWS Architecture Blog,
+    2015), but never less than the interval.
+
+    :param interval: seconds.
+    :param failures: looks that failed in a row.
+    """
+    if failures == 0:
+        return interval * source.uniform(1 - JITTER, 1 + JITTER)
+    ceiling = max(interval, LONGEST_WAIT)
+    # The exponent is bounded: a float overflows after a thousand doublings.
+    return source.uniform(interval, min(ceiling, interval * 2.0 ** min(failures, 32)))
+
+
+class Watcher:
+    """A daemon thread that looks again and again until it is stopped, or nobody holds its subject any more.
+
+    :param look: method of an object, called without arguments; returns the failures in a row so far. The thread holds
+        that object only while it looks.
+    """
+
+    def __init__(self, look: Callable[[], int], interval: float, *, name: str) -> None:
+        self._look = weakref.WeakMethod(look)
+        self._interval = interval
+        self._random = random.Random()
+        self._stopped = threading.Event()
+        # Without this the thread would notice only at its next look that its subject is gone.
+        self._finalizer = weakref.finalize(look.__self__, self._stopped.set)  # type: ignore[attr-defined]
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    @property
+    def interval(self) -> float:
+        """Seconds."""
+        return self._interval
+
+    def abandon(self) -> None:
+        """In a forked child: the thread is not here, and whether it held the event's lock nobody knows."""
+        self._finalizer.detach()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it was told to stop, or nobody held its subject any more."""
+        return self._stopped.is_set()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs and was not told to stop."""
+        return self._thread.is_alive() and not self._stopped.is_set()
+
+    def stop(self) -> None:
+        """End the thread, waiting a little for a look that is under way."""
+        self._stopped.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join(_STOP_SECONDS)
+
+    def _run(self) -> None:
+        failures = 0
+        while not self._stopped.wait(next_wait(self._interval, failures, self._random)):
+            look = self._look()
+            if look is None:
+                return
+            failures = look()
+            del look  # or this frame would keep the subject alive while it waits

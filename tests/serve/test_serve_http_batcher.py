@@ -1,0 +1,392 @@
+"""The batcher: whatever arrives together, each request gets its own rows' answers, by one version, in time."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from retrainer.errors import DataError, RetrainerError
+from retrainer.serve import Classifier
+from retrainer.serve.http.batcher import Answer, Batcher, Bounds, Busy, Run
+from retrainer.serve.predictions import Prediction, Response
+from tests.export import tiny
+
+PATIENT = Bounds(max_wait=60.0)
+LABELS = 3
+UNREADABLE = "unreadable"
+
+
+class Speller:
+    """A model whose answers spell out which row, and which version, they are for.
+
+    :param swap_every: calls after which another version answers; 0 for never.
+    """
+
+    def __init__(self, *, swap_every: int = 0) -> None:
+        self.calls: list[list[str]] = []
+        self.version = 1
+        self._swap_every = swap_every
+        self._lock = threading.Lock()
+
+    def respond(self, texts: list[Any], *, top_k: int | None = None) -> Response:
+        with self._lock:
+            self.calls.append(list(texts))
+            if self._swap_every and len(self.calls) % self._swap_every == 0:
+                self.version += 1
+            version = str(self.version)
+        if UNREADABLE in texts:
+            raise DataError("not readable", where=f"texts[{texts.index(UNREADABLE)}]")
+        return Response(version, "fp32", tuple(spelled(text, version)[:top_k] for text in texts))
+
+
+class Held(Speller):
+    """Answers only when it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered = threading.Semaphore(0)
+        self.let = threading.Semaphore(0)
+
+    def respond(self, texts: list[Any], *, top_k: int | None = None) -> Response:
+        self.entered.release()
+        assert self.let.acquire(timeout=20)
+        return super().respond(texts, top_k=top_k)
+
+
+def spelled(text: str, version: str) -> list[Prediction]:
+    return [Prediction(label=f"{text}/{version}/{rank}", score=1 / (rank + 1)) for rank in range(LABELS)]
+
+
+def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(asyncio.wait_for(test(), 30))
+
+
+async def entered(model: Held) -> None:
+    """Until the model was asked once more."""
+    assert await asyncio.to_thread(model.entered.acquire, timeout=20)
+
+
+rows_of = st.lists(st.text("abc", max_size=12), min_size=1, max_size=30)
+
+
+@st.composite
+def asked(draw: st.DrawFn) -> list[tuple[list[str], int | None, int, bool]]:
+    """Requests: rows, top_k, turns of the loop before it is sent, whether its client goes away."""
+    return draw(
+        st.lists(
+            st.tuples(
+                st.one_of(rows_of, st.just([UNREADABLE])),
+                st.one_of(st.none(), st.integers(1, 4)),
+                st.integers(0, 12),
+                st.sampled_from([False, False, False, True]),
+            ),
+            min_size=1,
+            max_size=25,
+        )
+    )
+
+
+@settings(max_examples=120, deadline=None)
+@given(requests=asked(), lanes=st.integers(1, 3), run_tokens=st.integers(1, 200), swap_every=st.integers(0, 4))
+def test_each_request_gets_the_answers_of_its_own_rows(
+    requests: list[tuple[list[str], int | None, int, bool]], lanes: int, run_tokens: int, swap_every: int
+) -> None:
+    model = Speller(swap_every=swap_every)
+
+    async def ask(batcher: Batcher, rows: list[str], top_k: int | None, pause: int, leaves: bool) -> None:
+        for _ in range(pause):
+            await asyncio.sleep(0)
+        question = asyncio.create_task(batcher.respond(rows, top_k=top_k))
+        if leaves:
+            await asyncio.sleep(0)
+            question.cancel()
+            await asyncio.wait([question])
+            return
+        if rows == [UNREADABLE]:
+            with pytest.raises(DataError, match="not readable"):
+                await question
+            return
+        answer = await question
+        assert list(answer.predictions) == [spelled(row, answer.version)[:top_k] for row in rows]
+
+    async def test() -> None:
+        batcher = Batcher(model, Bounds(max_wait=60.0, run_tokens=run_tokens, lanes=lanes))
+        await asyncio.gather(*(ask(batcher, *request) for request in requests))
+        assert batcher.queued_rows == 0
+        await batcher.close()
+
+    run(test)
+
+
+def test_an_idle_model_is_asked_at_once() -> None:
+    async def test() -> None:
+        model = Held()
+        batcher = Batcher(model, PATIENT)
+        question = asyncio.create_task(batcher.respond(["alone"], top_k=1))
+        await entered(model)
+        assert not question.done()
+        model.let.release()
+        assert (await question).predictions == [spelled("alone", "1")[:1]]
+        await batcher.close()
+
+    run(test)
+
+
+def test_what_arrives_meanwhile_goes_together() -> None:
+    async def test() -> None:
+        model = Held()
+        runs: list[Run] = []
+        batcher = Batcher(model, PATIENT, ended=runs.append)
+        first = asyncio.create_task(batcher.respond(["first"]))
+        await entered(model)
+        others = [asyncio.create_task(batcher.respond([f"row {number}"], top_k=number)) for number in range(1, 5)]
+        await asyncio.sleep(0)
+        assert batcher.queued_rows == 4
+        model.let.release(2)
+        answers = await asyncio.gather(first, *others)
+        assert model.calls == [["first"], ["row 1", "row 2", "row 3", "row 4"]]
+        assert [len(answer.predictions[0]) for answer in answers] == [LABELS, 1, 2, 3, 3]
+        assert [(run.rows, run.requests) for run in runs] == [(1, 1), (4, 4)]
+        await batcher.close()
+
+    run(test)
+
+
+def test_a_large_request_lets_small_ones_pass() -> None:
+    async def test() -> None:
+        model = Held()
+        batcher = Batcher(model, Bounds(max_wait=60.0, run_tokens=100))
+        large = asyncio.create_task(batcher.respond(["many words " * 3] * 200))  # 10 tokens each: 20 runs
+        await entered(model)
+        small = asyncio.create_task(batcher.respond(["small"]))
+        await asyncio.sleep(0)
+        model.let.release(2)  # the run that is under way, and the next one
+        assert (await small).predictions == [spelled("small", "1")]
+        assert not large.done()
+        model.let.release(100)
+        assert len((await large).predictions) == 200
+        await batcher.close()
+
+    run(test)
+
+
+def test_a_request_is_answered_by_one_version_though_its_slices_were_not() -> None:
+    async def test() -> None:
+        model = Held()
+        batcher = Batcher(model, Bounds(max_wait=60.0, run_tokens=64))
+        rows = [f"{number:040}" for number in range(12)]  # 12 tokens each: 5 to a run
+        question = asyncio.create_task(batcher.respond(rows))
+        await entered(model)
+        model.let.release()
+        await entered(model)
+        model.version = 2
+        model.let.release(100)
+        answer = await question
+        assert answer == Answer("2", "fp32", [spelled(row, "2") for row in rows])
+        assert model.calls.count(rows[:5]) == 2
+        assert model.calls.count(rows[5:10]) == 1
+        await batcher.close()
+
+    run(test)
+
+
+def test_endless_swaps_do_not_keep_a_request_from_its_answer() -> None:
+    async def test() -> None:
+        batcher = Batcher(Speller(swap_every=1), Bounds(max_wait=60.0, run_tokens=64))
+        rows = [f"{number:040}" for number in range(50)]
+        answer = await batcher.respond(rows)
+        assert answer.predictions == [spelled(row, answer.version) for row in rows]
+        await batcher.close()
+
+    run(test)
+
+
+def test_a_row_that_cannot_be_read_fails_its_own_request_only() -> None:
+    async def test() -> None:
+        model = Held()
+        batcher = Batcher(model, PATIENT)
+        first = asyncio.create_task(batcher.respond(["first"]))
+        await entered(model)
+        good = [asyncio.create_task(batcher.respond([f"row {number}", "x"])) for number in range(3)]
+        bad = asyncio.create_task(batcher.respond(["fine", UNREADABLE]))
+        await asyncio.sleep(0)
+        model.let.release(100)
+        await first
+        with pytest.raises(DataError) as caught:
+            await bad
+        assert caught.value.where == "texts[1]"
+        for number, question in enumerate(good):
+            assert (await question).predictions == [spelled(f"row {number}", "1"), spelled("x", "1")]
+        await batcher.close()
+
+    run(test)
+
+
+def test_a_fault_in_the_model_reaches_all_who_share_the_run() -> None:
+    class Broken(Speller):
+        def respond(self, texts: list[Any], *, top_k: int | None = None) -> Response:
+            raise ZeroDivisionError
+
+    async def test() -> None:
+        batcher = Batcher(Broken(), PATIENT)
+        answers = await asyncio.gather(*(batcher.respond(["x"]) for _ in range(3)), return_exceptions=True)
+        assert [type(answer) for answer in answers] == [ZeroDivisionError] * 3
+        await batcher.close()
+
+    run(test)
+
+
+def test_what_waits_too_long_is_refused_while_the_run_goes_on() -> None:
+    async def test() -> None:
+        model = Held()
+        batcher = Batcher(model, Bounds(max_wait=0.05))
+        first = asyncio.create_task(batcher.respond(["first"]))
+        await entered(model)
+        with pytest.raises(Busy, match="waited 50 ms") as caught:
+            await batcher.respond(["late"])
+        assert caught.value.retry_after >= 1
+        model.let.release(2)
+        assert (await first).predictions == [spelled("first", "1")]
+        assert (await batcher.respond(["again"])).predictions == [spelled("again", "1")]
+        assert model.calls == [["first"], ["again"]]
+        await batcher.close()
+
+    run(test)
+
+
+def test_what_would_wait_too_long_is_refused_at_once() -> None:
+    async def test() -> None:
+        model = Held()
+        batcher = Batcher(model, Bounds(max_wait=60.0, run_tokens=100, max_tokens=10**9))
+        first = asyncio.create_task(batcher.respond(["x" * 400]))  # a full run
+        await entered(model)
+        await asyncio.sleep(0.02)  # of 20 ms at least, for 102 tokens
+        model.let.release()
+        await first
+        second = asyncio.create_task(batcher.respond(["second"]))
+        await entered(model)
+        waiting = asyncio.create_task(batcher.respond(["y" * 4_000_000]))  # takes 200 s at that speed
+        await asyncio.sleep(0)
+        assert batcher.expected_wait() > 60
+        with pytest.raises(Busy, match="it would wait") as caught:
+            await batcher.respond(["third"])
+        assert caught.value.retry_after > 60
+        model.let.release(100)
+        await asyncio.gather(second, waiting)
+        await batcher.close()
+
+    run(test)
+
+
+def test_small_runs_do_not_make_a_burst_look_slow() -> None:
+    """A run has a cost of its own. As if each token of a burst had it, the burst would be refused."""
+
+    async def test() -> None:
+        model = Held()
+        batcher = Batcher(model, Bounds(max_wait=0.5))
+        small = asyncio.create_task(batcher.respond(["x"]))
+        await entered(model)
+        await asyncio.sleep(0.05)
+        model.let.release(100)
+        await small
+        answers = await asyncio.gather(*(batcher.respond([f"row {number}"]) for number in range(50)))
+        assert [answer.predictions for answer in answers] == [[spelled(f"row {number}", "1")] for number in range(50)]
+        await batcher.close()
+
+    run(test)
+
+
+def test_a_full_queue_is_refused() -> None:
+    async def test() -> None:
+        model = Held()
+        batcher = Batcher(model, Bounds(max_wait=60.0, queue_rows=10))
+        first = asyncio.create_task(batcher.respond(["first"]))
+        await entered(model)
+        waiting = asyncio.create_task(batcher.respond(["x"] * 8))
+        await asyncio.sleep(0)
+        with pytest.raises(Busy, match="8 rows wait already"):
+            await batcher.respond(["y"] * 3)
+        model.let.release(100)
+        await asyncio.gather(first, waiting)
+        # A request alone is taken, however large: it is split.
+        assert len((await batcher.respond(["z"] * 50)).predictions) == 50
+        await batcher.close()
+
+    run(test)
+
+
+def test_those_who_went_away_are_not_computed_for() -> None:
+    async def test() -> None:
+        model = Held()
+        batcher = Batcher(model, PATIENT)
+        first = asyncio.create_task(batcher.respond(["first"]))
+        await entered(model)
+        cancelled = asyncio.create_task(batcher.respond(["cancelled"]))
+        left = asyncio.create_task(batcher.respond(["left"], gone=lambda: True))
+        stays = asyncio.create_task(batcher.respond(["stays"]))
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        model.let.release(100)
+        await asyncio.wait([first, cancelled, left, stays])
+        assert model.calls == [["first"], ["stays"]]
+        assert left.cancelled()
+        assert batcher.queued_rows == 0
+        await batcher.close()
+
+    run(test)
+
+
+def test_nothing_is_answered_with_nothing() -> None:
+    async def test() -> None:
+        batcher = Batcher(Speller(), PATIENT)
+        assert await batcher.respond([]) == Answer("1", "fp32", [])
+        await batcher.close()
+
+    run(test)
+
+
+def test_the_end_answers_what_was_begun_and_refuses_the_rest() -> None:
+    async def test() -> None:
+        model = Held()
+        batcher = Batcher(model, PATIENT)
+        first = asyncio.create_task(batcher.respond(["first"]))
+        await entered(model)
+        second = asyncio.create_task(batcher.respond(["second"]))
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(batcher.close())
+        with pytest.raises(RetrainerError, match="stopping"):
+            await second
+        assert not closing.done()
+        model.let.release()
+        await closing
+        assert (await first).predictions == [spelled("first", "1")]
+
+    run(test)
+
+
+@pytest.fixture(scope="module")
+def classify(bundle: Path) -> Classifier:
+    return Classifier.from_folder(bundle, precision="fp32")
+
+
+def test_a_real_model_answers_as_it_does_alone(classify: Classifier) -> None:
+    texts = [str(row.text) for row in tiny.rows(60)]
+    alone = classify.respond(texts, top_k=None).predictions
+
+    async def test() -> None:
+        batcher = Batcher(classify, Bounds(max_wait=60.0, run_tokens=64, lanes=2))
+        answers = await asyncio.gather(*(batcher.respond([text]) for text in texts), batcher.respond(texts))
+        found = [answer.predictions[0] for answer in answers[:-1]]
+        for ranked, expected in zip([*found, *answers[-1].predictions], [*alone, *alone], strict=True):
+            assert [item["label"] for item in ranked] == [item["label"] for item in expected]
+            assert [item["score"] for item in ranked] == pytest.approx([item["score"] for item in expected], abs=1e-5)
+        await batcher.close()
+
+    run(test)

@@ -1,0 +1,273 @@
+"""When a watching classifier looks, what it makes of what it finds, and what its status says."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import random
+import shutil
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retrainer.errors import UserError
+from retrainer.serve import Classifier
+from retrainer.serve.watching import LONGEST_WAIT, Watcher, next_wait
+from retrainer.store import Store
+from tests.serve.conftest import PublishedStore, contradicted, load, relabelled
+from tests.store.conftest import Proxy, proxy  # noqa: F401
+
+INTERVAL = 0.05
+
+
+def eventually(condition: Callable[[], bool], what: str) -> None:
+    """Wait for a watching thread to come to something."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.01)
+
+
+@given(interval=st.floats(0.01, 1e5), failures=st.integers(0, 10_000), seed=st.integers())
+def test_waits(interval: float, failures: int, seed: int) -> None:
+    wait = next_wait(interval, failures, random.Random(seed))
+    if failures == 0:
+        assert 0.9 * interval <= wait <= 1.1 * interval
+    else:
+        assert interval <= wait <= max(interval, LONGEST_WAIT)
+        assert wait <= interval * 2.0 ** min(failures, 100)
+
+
+def test_waits_grow_and_differ() -> None:
+    source = random.Random(1)
+    means = [sum(next_wait(1.0, failures, source) for _ in range(200)) / 200 for failures in (0, 1, 4, 20)]
+    assert means == sorted(means)
+    assert len({next_wait(60.0, 0, source) for _ in range(10)}) == 10
+
+
+def test_a_refresh_takes_over_what_is_new(store: PublishedStore, cache: Path, tmp_path: Path) -> None:
+    classify = load(store, cache)
+    assert not classify.refresh()
+    first = classify.status
+    assert (first.version, first.channel, first.model) == (classify.version, "production", "trails")
+    assert (first.sequence, first.swaps, first.problem, first.watching, first.offline) == (1, 0, None, False, False)
+    second = store.publish(bundle=relabelled(store.bundle, tmp_path / "second", "2"))
+    assert classify.refresh()
+    assert classify.version == second
+    assert classify("the trail is open")[0]["label"].endswith("-2")
+    assert classify.labels[0].endswith("-2")
+    status = classify.status
+    assert (status.version, status.sequence, status.swaps) == (second, 2, 1)
+    assert status.loaded_at > first.loaded_at
+    assert status.checked_at is not None
+    assert first.checked_at is not None
+    assert status.checked_at > first.checked_at
+
+
+def test_away_and_back_between_two_looks(store: PublishedStore, cache: Path, tmp_path: Path) -> None:
+    classify = load(store, cache)
+    store.publish(bundle=relabelled(store.bundle, tmp_path / "second", "2"))
+    store.model.rollback("production", actor="test", reason="a test")
+    assert not classify.refresh()
+    assert (classify.status.sequence, classify.status.swaps) == (3, 0)
+
+
+def test_a_bad_version_is_refused_and_left_alone(
+    store: PublishedStore, cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Watching, it is tried again after a while, not at each look; and said once."""
+    classify = load(store, cache)
+    good = classify.version
+    bad = store.publish(bundle=contradicted(store.bundle, tmp_path / "bad"))
+    with caplog.at_level(logging.WARNING):
+        for _ in range(5):
+            assert not classify._look(patient=True)
+    assert classify.version == good
+    assert classify("the trail is open")
+    status = classify.status
+    assert (status.refused_version, status.refusals, status.failures_in_a_row) == (bad, 1, 1)
+    assert status.problem is not None
+    assert "does not answer here" in status.problem
+    assert not status.offline
+    assert caplog.text.count(f"version {bad} is refused") == 1
+    assert not classify.refresh()  # asked for, it is tried at once
+    assert (classify.status.refusals, classify.status.failures_in_a_row) == (1, 2)
+    third = store.publish(bundle=relabelled(store.bundle, tmp_path / "third", "3"))
+    assert classify._look(patient=True)
+    assert (classify.version, classify.status.problem, classify.status.refused_version) == (third, None, None)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "bundle.json"])
+def test_a_version_that_was_altered_is_refused(store: PublishedStore, cache: Path, tmp_path: Path, name: str) -> None:
+    classify = load(store, cache)
+    bad = store.publish(bundle=relabelled(store.bundle, tmp_path / "second", "2"))
+    path = store.file(bad, name)
+    content = path.read_bytes()
+    for damage in (None, b"", bytes([content[0] ^ 1]) + content[1:]):
+        if damage is None:
+            path.unlink()
+        else:
+            path.write_bytes(damage)
+        assert not classify.refresh()
+        assert classify.status.refused_version == bad
+        assert classify("the trail is open")
+    path.write_bytes(content)
+    assert classify.refresh()
+    assert (classify.version, classify.status.problem) == (bad, None)
+
+
+def test_a_store_that_goes_away(store: PublishedStore, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    classify = load(store, cache)
+    away = store.folder.rename(store.folder.with_name("away"))
+    for number in range(1, 4):
+        assert not classify.refresh()
+        assert (classify.status.offline, classify.status.failures_in_a_row) == (True, number)
+    assert caplog.text.count("the store cannot be read") == 1
+    assert classify.status.refusals == 0
+    assert classify("the trail is open")
+    away.rename(store.folder)
+    assert not classify.refresh()
+    assert (classify.status.offline, classify.status.problem, classify.status.failures_in_a_row) == (False, None, 0)
+
+
+def test_a_start_without_the_store_says_so_and_catches_up(store: PublishedStore, cache: Path, tmp_path: Path) -> None:
+    load(store, cache).close()
+    second = store.publish(bundle=relabelled(store.bundle, tmp_path / "second", "2"))
+    away = store.folder.rename(store.folder.with_name("away"))
+    classify = load(store, cache)
+    assert classify.status.offline
+    assert classify.status.checked_at is None
+    away.rename(store.folder)
+    assert classify.refresh()
+    assert (classify.version, classify.status.offline) == (second, False)
+
+
+def test_a_pointer_that_is_gone_or_damaged(store: PublishedStore, cache: Path) -> None:
+    classify = load(store, cache)
+    content = store.pointer_path.read_bytes()
+    for damage in (None, b"", content[:-9]):
+        if damage is None:
+            store.pointer_path.unlink()
+        else:
+            store.pointer_path.write_bytes(damage)
+        assert not classify.refresh()
+        assert classify.status.problem
+        assert not classify.status.offline
+        assert classify("the trail is open")
+    store.pointer_path.write_bytes(content)
+    assert not classify.refresh()
+    assert classify.status.problem is None
+
+
+def test_a_look_that_finds_nothing_new_is_one_request(
+    bundle: Path,
+    cache: Path,
+    s3_bucket: str,
+    proxy: Proxy,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Also while what it finds is refused."""
+    url = f"s3://{s3_bucket}/models"
+    published = PublishedStore(url, Store.open(url).model("trails"), bundle)
+    published.publish()
+    classify = load(published, cache)
+    requests: list[str] = []
+    handler = proxy.RequestHandlerClass
+    original = handler.do_GET  # type: ignore[attr-defined]
+
+    def counted(self: object) -> None:
+        requests.append(self.path)  # type: ignore[attr-defined]
+        original(self)
+
+    monkeypatch.setattr(handler, "do_GET", counted)
+    for _ in range(3):
+        classify._look(patient=True)
+    assert [path.partition("?")[0].rpartition("/")[2] for path in requests] == ["production.json"] * 3
+    published.publish(bundle=contradicted(bundle, tmp_path / "bad"))
+    classify._look(patient=True)
+    requests.clear()
+    for _ in range(3):
+        classify._look(patient=True)
+    assert len(requests) == 3
+
+
+def test_watching_follows_and_stops(store: PublishedStore, cache: Path, tmp_path: Path) -> None:
+    with load(store, cache) as classify:
+        classify.watch(INTERVAL)
+        assert classify.status.watching
+        classify.watch(INTERVAL)  # again: another interval, still one thread
+        names = [thread.name for thread in threading.enumerate() if thread.name.startswith("retrainer-watch")]
+        assert len(names) == 1
+        second = store.publish(bundle=relabelled(store.bundle, tmp_path / "second", "2"))
+        eventually(lambda: classify.version == second, "the new version never came")
+        shutil.rmtree(store.folder)
+        eventually(lambda: classify.status.offline, "nobody noticed that the store is gone")
+        assert classify("the trail is open")
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("retrainer-watch")]
+    with pytest.raises(UserError, match="was closed"):
+        classify("the trail is open")
+
+
+def test_watching_survives_what_nobody_foresaw(
+    store: PublishedStore, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with load(store, cache) as classify:
+        assert classify._follower is not None
+        with monkeypatch.context() as patch:
+
+            def broken(*_: object, **__: object) -> None:
+                raise MemoryError("none left")
+
+            patch.setattr(classify._follower, "look", broken)
+            classify.watch(INTERVAL)
+            eventually(lambda: classify.status.problem == "none left", "the status never said it")
+        second = store.publish(bundle=relabelled(store.bundle, tmp_path / "second", "2"))
+        eventually(lambda: classify.version == second, "the thread did not go on")
+
+
+def test_a_classifier_that_nobody_holds_stops_watching(store: PublishedStore, cache: Path) -> None:
+    classify = load(store, cache)
+    classify.watch(3600)
+    thread = next(thread for thread in threading.enumerate() if thread.name.startswith("retrainer-watch"))
+    del classify
+    gc.collect()
+    thread.join(60)
+    assert not thread.is_alive()
+
+
+def test_a_watcher_holds_its_subject_only_while_it_looks() -> None:
+    class Subject:
+        looked = threading.Event()
+
+        def look(self) -> int:
+            self.looked.set()
+            return 0
+
+    subject = Subject()
+    Watcher(subject.look, 0.01, name="test")
+    assert subject.looked.wait(60)
+    alive = weakref.ref(subject)
+    del subject
+    eventually(lambda: alive() is None, "the thread still holds it")
+
+
+@pytest.mark.parametrize("interval", [0, -1, float("nan"), float("inf"), True, "60", None])
+def test_intervals_that_make_no_sense(store: PublishedStore, cache: Path, interval: float) -> None:
+    with load(store, cache) as classify, pytest.raises(UserError, match="interval"):
+        classify.watch(interval)
+
+
+def test_nothing_to_watch(store: PublishedStore, cache: Path, bundle: Path) -> None:
+    version = load(store, cache).version
+    for classify in (load(store, cache, version=version), Classifier.from_folder(bundle)):
+        assert not classify.refresh()
+        assert classify.status.channel is None
+        with pytest.raises(UserError, match="no channel to watch"):
+            classify.watch()
