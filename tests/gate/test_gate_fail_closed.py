@@ -291,6 +291,7 @@ def test_each_fault_is_refused_for_its_own_reason(make, fault):
 
 @settings(max_examples=60, deadline=None)
 @given(faults=st.lists(st.sampled_from(sorted(FAULTS)), min_size=1, max_size=3, unique=True))
+@example(faults=["another row id", "pattern columns not kept", "pattern found nowhere"])
 @example(faults=["champion unreadable", "champion measured that is not there", "no predictions of the champion"])
 @example(faults=["champion measured that is not there", "champion not measured"])
 def test_no_combination_of_faults_is_promoted(make, faults):

@@ -111,7 +111,12 @@ def test_columns_that_are_missing(tmp_path: Path, form: str):
         ("a.jsonl", b'{"text": "a", "label": 1}\n{"text": "\xff"}\n', ", line 2", "not UTF-8"),
         ("a.parquet", b"", "", "the file is empty"),
         ("a.parquet", b"PAR1 nothing PAR1", "", "not parquet"),
-        ("a.csv.gz", gzip.compress(b"text,label\n" + b"abc,x\n" * 90000, mtime=0)[:-40], "", "not a complete gzip file"),
+        (
+            "a.csv.gz",
+            gzip.compress(b"text,label\n" + b"abc,x\n" * 90000, mtime=0)[:-40],
+            "",
+            "not a complete gzip file",
+        ),
     ],
 )
 def test_files_that_cannot_be_read(tmp_path: Path, name: str, content: str | bytes, where: str, message: str):

@@ -98,8 +98,8 @@ def test_no_permission(tmp_path: Path):
     folder = tmp_path / "closed"
     path = write(folder / "a.csv")
     path.chmod(0)
-    for parent in (tmp_path, *tmp_path.parents[:3]):
-        if parent != Path("/tmp") and parent.name.startswith(("pytest", "test")):
+    for parent in (tmp_path, *tmp_path.parents[:4]):
+        if parent != Path("/tmp") and parent.name.startswith(("pytest", "popen", "test")):
             parent.chmod(0o755)
     with without_rights():
         file = expand([str(path)])[0]

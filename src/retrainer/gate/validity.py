@@ -99,7 +99,7 @@ def check(evidence: Evidence) -> tuple[Rows | None, list[Reason]]:
 def _patterns(record: EvaluationRecord, table: Table) -> dict[str, NDArray[np.bool_]]:
     """Which rows each pattern is found in; none of them where the columns are not those of the record."""
     found = table.patterns
-    if found is None or found.shape[1] != len(record.patterns):
+    if found is None or found.ndim != 2 or found.shape[1] != len(record.patterns):
         return {}
     return {pattern: found[:, position] for position, pattern in enumerate(record.patterns)}
 
