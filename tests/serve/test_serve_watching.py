@@ -6,6 +6,8 @@ import gc
 import logging
 import random
 import shutil
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -271,3 +273,18 @@ def test_nothing_to_watch(store: PublishedStore, cache: Path, bundle: Path) -> N
         assert classify.status.channel is None
         with pytest.raises(UserError, match="no channel to watch"):
             classify.watch()
+
+
+def test_a_process_that_watches_ends(store: PublishedStore, cache: Path) -> None:
+    """While it looks as often as it can, and never closes anything."""
+    program = (
+        "import sys\n"
+        "from retrainer.serve import Classifier\n"
+        "classify = Classifier.from_store(sys.argv[1], 'trails', cache_dir=sys.argv[2])\n"
+        "classify.watch(0.0001)\n"
+        "print(classify('the trail is open')[0]['label'])\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program, store.url, str(cache)], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert (result.returncode, result.stderr) == (0, "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -12,12 +11,10 @@ import typer
 
 from retrainer.cli.libraries import require
 from retrainer.cli.store_options import DEFAULT_CHANNEL, ChannelOption, PublicKeysOption, StoreArgument
-from retrainer.errors import ResourceError
 
 if TYPE_CHECKING:
     from retrainer.serve.http.settings import Settings
 
-LIBRARIES = ("fastapi", "uvicorn", "httptools", "uvloop", "prometheus_client")
 WATCH, BATCHES, LIMITS, STOPPING, ACCESS = "Models", "Batches", "Limits", "Stopping", "Who may ask"
 
 
@@ -44,7 +41,19 @@ def serve(
     ] = "auto",
     threads: Annotated[
         int | None,
-        typer.Option(min=1, help="Threads of one run.", show_default="the usable cores", rich_help_panel=WATCH),
+        typer.Option(
+            min=1, help="Threads of one run.", show_default="the cores, shared by the runs", rich_help_panel=WATCH
+        ),
+    ] = None,
+    parallel_runs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Runs of one model at the same time.",
+            show_default="one for each core, at most 4",
+            rich_help_panel=WATCH,
+        ),
     ] = None,
     watch_interval: Annotated[
         float,
@@ -101,7 +110,7 @@ def serve(
     max_run_tokens: Annotated[
         int,
         typer.Option(min=1, metavar="TOKENS", help="Tokens that go through a model together.", rich_help_panel=BATCHES),
-    ] = 1024,
+    ] = 2048,
     max_queue_rows: Annotated[
         int, typer.Option(min=1, metavar="ROWS", help="Texts that may wait, for each model.", rich_help_panel=BATCHES)
     ] = 8192,
@@ -138,10 +147,13 @@ def serve(
 
     The port opens at once. /readyz tells when all models are loaded, /docs what can be asked.
     """
-    _require_server()
+    require("serve")
+    require("server")
+    from retrainer.serve.cores import usable_cores
     from retrainer.serve.http.batcher import Bounds
-    from retrainer.serve.http.settings import Limits, ModelAddress, Settings
+    from retrainer.serve.http.settings import Limits, ModelAddress, Settings, share_cores
 
+    threads, runs = share_cores(usable_cores(), threads, parallel_runs)
     _run(
         Settings(
             store=store,
@@ -165,20 +177,14 @@ def serve(
                 read_seconds=read_timeout,
                 keep_alive_seconds=keep_alive,
             ),
-            bounds=Bounds(max_wait=max_wait_ms / 1000, run_tokens=max_run_tokens, queue_rows=max_queue_rows),
+            bounds=Bounds(
+                max_wait=max_wait_ms / 1000,
+                run_tokens=max_run_tokens,
+                queue_rows=max_queue_rows,
+                lanes=runs,
+            ),
         )
     )
-
-
-def _require_server() -> None:
-    require("serve")
-    absent = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
-    if absent:
-        raise ResourceError(
-            f"{', '.join(absent)} not installed",
-            where=sys.executable,
-            hint="pip install 'airflow-retrainer[server]'",
-        )
 
 
 def _run(settings: Settings) -> None:

@@ -5,18 +5,18 @@ Not here: what a look does (``following.py``).
 
 from __future__ import annotations
 
-import logging
+import atexit
 import random
 import threading
 import weakref
 from collections.abc import Callable
 
-log = logging.getLogger(__name__)
-
 JITTER = 0.1
 # Longest wait while looks fail, unless the interval is longer.
 LONGEST_WAIT = 300.0
 _STOP_SECONDS = 5.0
+
+_running: weakref.WeakSet[Watcher] = weakref.WeakSet()
 
 
 def next_wait(interval: float, failures: int, source: random.Random) -> float:
@@ -51,6 +51,8 @@ class Watcher:
         self._stopped = threading.Event()
         # Without this the thread would notice only at its next look that its subject is gone.
         self._finalizer = weakref.finalize(look.__self__, self._stopped.set)  # type: ignore[attr-defined]
+        self._finalizer.atexit = False
+        _running.add(self)
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -62,6 +64,7 @@ class Watcher:
     def abandon(self) -> None:
         """In a forked child: the thread is not here, and whether it held the event's lock nobody knows."""
         self._finalizer.detach()
+        _running.discard(self)
 
     @property
     def stopped(self) -> bool:
@@ -87,3 +90,12 @@ class Watcher:
                 return
             failures = look()
             del look  # or this frame would keep the subject alive while it waits
+
+
+def _stop_all() -> None:
+    """A process does not end in the middle of loading a model: onnxruntime would be torn down under its feet."""
+    for watcher in list(_running):
+        watcher.stop()
+
+
+atexit.register(_stop_all)

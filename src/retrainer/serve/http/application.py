@@ -25,7 +25,7 @@ from retrainer.serve.http.documents import (
 )
 from retrainer.serve.http.metrics import CONTENT_TYPE, NO_MODEL, PREDICT_ROUTE, Metrics
 from retrainer.serve.http.models import Models, ServedModel, State
-from retrainer.serve.http.predict import Predict, Scope, Send, send_problem, unread
+from retrainer.serve.http.predict import Predict, Scope, Send, send_problem, unforeseen, unread
 from retrainer.serve.http.problems import Problem, kind_of
 from retrainer.serve.http.requests import Receive
 from retrainer.serve.http.settings import Limits
@@ -236,5 +236,5 @@ async def _problem_of_framework(request: Request, error: Exception) -> Response:
 
 
 async def _internal(request: Request, error: Exception) -> Response:
-    problem = Problem("internal", "an error that nobody expected", hint="the server's log says where")
+    problem = unforeseen()
     return Response(problem.body(), problem.status, dict(problem.headers()))

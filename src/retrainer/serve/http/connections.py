@@ -81,6 +81,11 @@ class Connection(HttpToolsProtocol):
         """What is no HTTP is answered like all other problems."""
         self._refuse(Problem("malformed", "not a valid HTTP request"))
 
+    def timeout_keep_alive_handler(self) -> None:
+        """Nothing came for long, unless it began before the last answer ended: then the sweep has an eye on it."""
+        if self._request_began is None:
+            super().timeout_keep_alive_handler()
+
     def quiet(self, seconds: float) -> bool:
         """Whether nothing is being asked or answered, and nothing was heard for that long."""
         if self._request_began is not None or self._answering:

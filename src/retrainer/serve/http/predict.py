@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from functools import lru_cache
 from typing import Any
 
-from retrainer.errors import RetrainerError, UserError
-from retrainer.serve.http.batcher import Answer, Busy, never
+from retrainer.errors import Busy, RetrainerError, UserError
+from retrainer.serve.http.batcher import never
 from retrainer.serve.http.metrics import NO_MODEL, Metrics
 from retrainer.serve.http.models import Models, ServedModel, State
 from retrainer.serve.http.problems import Problem
 from retrainer.serve.http.requests import Receive, check_media_type, linger, parse, read_body
 from retrainer.serve.http.settings import Limits
+from retrainer.serve.http.turns import Answer
+
+log = logging.getLogger(__name__)
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Scope = MutableMapping[str, Any]
@@ -58,6 +62,11 @@ class Predict:
         except Problem as problem:
             status = problem.status
             await send_problem(problem, send, reader)
+        except Exception:
+            # Nobody foresaw it, and the client still gets an answer of the one form. Where it came from is logged.
+            log.exception("a prediction failed")
+            status = 500
+            await send_problem(unforeseen(), send, reader)
         else:
             if body is None:
                 return  # the client went away
@@ -139,6 +148,11 @@ async def send_problem(problem: Problem, send: Send, reader: _Reader | None) -> 
     if reader is not None:
         await reader.forget()
         await send({"type": "http.response.body", "body": b""})
+
+
+def unforeseen() -> Problem:
+    """What a client is told of a fault in the server."""
+    return Problem("internal", "an error that nobody foresaw", hint="the server's log says where")
 
 
 def unread(receive: Receive) -> _Reader:

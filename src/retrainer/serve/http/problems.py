@@ -52,8 +52,8 @@ KINDS = {
 _BY_STATUS = {400: "malformed", 404: "not-found", 405: "method-not-allowed", 422: "malformed", 500: "internal"}
 
 
-class Problem(RetrainerError):
-    """A request that is answered with a problem.
+class Problem(Exception):
+    """A request that is answered with a problem. An answer, not an error of the package: none leaves the server.
 
     :param kind: key of ``KINDS``.
     :param retry_after: seconds, for the header.
@@ -68,12 +68,9 @@ class Problem(RetrainerError):
         hint: str | None = None,
         retry_after: int | None = None,
     ) -> None:
-        super().__init__(detail, where=where, hint=hint)
+        super().__init__(str(RetrainerError(detail, where=where, hint=hint)))
         self.kind = KINDS[kind]
         self.retry_after = retry_after
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuild, (self.kind.name, self.message, self.where, self.hint, self.retry_after))
 
     @classmethod
     def of(cls, kind: str, error: RetrainerError) -> Self:
@@ -103,10 +100,6 @@ class Problem(RetrainerError):
         if self.kind.status == HTTPStatus.UNAUTHORIZED:
             headers.append(("www-authenticate", "Bearer"))
         return headers
-
-
-def _rebuild(kind: str, detail: str, where: str | None, hint: str | None, retry_after: int | None) -> Problem:
-    return Problem(kind, detail, where=where, hint=hint, retry_after=retry_after)
 
 
 def kind_of(status: int) -> str:

@@ -67,11 +67,29 @@ class Limits:
     keep_alive_seconds: float = 75.0
 
 
+# More runs of one model at the same time gain little and take memory; more threads for each shorten them.
+MOST_RUNS = 4
+
+
+def share_cores(cores: int, threads: int | None, runs: int | None) -> tuple[int, int]:
+    """Threads of a run, and runs of a model at the same time: what is not given, so that both together use the cores.
+
+    Runs side by side answer more than one run on all cores: the threads of a run wait for each other at each of its
+    many small steps. But a single long text is answered faster by several.
+
+    :param cores: that may be used.
+    """
+    if runs is None:
+        runs = max(1, min(MOST_RUNS, cores if threads is None else cores // threads))
+    return (max(1, cores // runs) if threads is None else threads), runs
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """All that ``retrainer serve`` is told.
 
     :ivar port: 0 takes any that is free.
+    :ivar threads: of one run; ``None`` shares the cores (``share_cores``).
     :ivar strict: end when a model cannot be loaded for a reason that waiting will not change.
     :ivar watch_interval: seconds between looks at the store.
     :ivar drain_seconds: from the signal to stop until connections are no longer accepted.

@@ -1,0 +1,107 @@
+"""Faults that nobody foresaw: the client gets a problem, the log the place and no text of anybody."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import httpx
+import pytest
+
+from retrainer.errors import IntegrityError
+from retrainer.serve import Classifier
+from retrainer.serve.http.application import Application
+from retrainer.serve.http.batcher import Bounds
+from retrainer.serve.http.log_lines import LineFormatter, event
+from retrainer.serve.http.metrics import Metrics
+from retrainer.serve.http.models import Models, ServedModel
+from retrainer.serve.http.settings import Limits, ModelAddress
+from retrainer.serve.http.tokens import Tokens
+from retrainer.serve.predictions import Response
+from retrainer.serve.status import Status
+
+PRIVATE = "a very private matter"
+
+
+class Faulty:
+    """Stands for a classifier that fails in ways that no real one should."""
+
+    task, labels, manifest, version, precision = "text-classification", ("a", "b"), None, "1", "fp32"
+
+    def respond(self, texts: list[Any], *, top_k: int | None = None) -> Response:
+        if texts == ["damaged"]:
+            raise IntegrityError("the graph fails on 1 rows", where="onnx/model.onnx")
+        raise ZeroDivisionError(f"while reading {texts}")
+
+    @property
+    def status(self) -> Status:
+        raise ZeroDivisionError(PRIVATE)
+
+    def watch(self, interval: float) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture
+def log() -> Iterator[io.StringIO]:
+    """What would be written to the error stream."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(LineFormatter())
+    root = logging.getLogger()
+    root.addHandler(handler)
+    yield stream
+    root.removeHandler(handler)
+
+
+def ask(*requests: tuple[str, str, dict[str, Any] | None]) -> list[httpx.Response]:
+    async def test() -> list[httpx.Response]:
+        address = ModelAddress.parse("faulty")
+        model = ServedModel(address, lambda _: cast(Classifier, Faulty()), Bounds(), watch_interval=60)
+        models = Models([model])
+        model.start()
+        while not models.ready:
+            await asyncio.sleep(0.001)
+        application = Application(models, Metrics(models), Tokens(), Limits())
+        transport = httpx.ASGITransport(cast(Any, application), raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            answers = [await client.request(method, path, json=body) for method, path, body in requests]
+        await model.close()
+        return answers
+
+    return asyncio.run(test())
+
+
+def test_a_fault_in_a_prediction(log: io.StringIO) -> None:
+    (answer,) = ask(("POST", "/v1/models/faulty:predict", {"text": PRIVATE}))
+    assert answer.status_code == 500
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["detail"] == "an error that nobody foresaw (the server's log says where)"
+    assert "ZeroDivisionError" in log.getvalue()
+    assert "in respond" in log.getvalue()
+    assert PRIVATE not in log.getvalue() + answer.text
+
+
+def test_a_fault_in_another_route() -> None:
+    (answer,) = ask(("GET", "/v1/models", None))
+    assert answer.status_code == 500
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert PRIVATE not in answer.text
+
+
+def test_a_model_that_breaks_says_so() -> None:
+    (answer,) = ask(("POST", "/v1/models/faulty:predict", {"text": "damaged"}))
+    assert answer.status_code == 500
+    assert answer.json()["detail"] == "onnx/model.onnx: the graph fails on 1 rows"
+
+
+def test_a_line_of_the_log_is_one_line(log: io.StringIO) -> None:
+    event(logging.getLogger("test"), "model_ready", level=logging.WARNING, model="a b", problem='x\n"y"', none=None)
+    logging.getLogger("test").warning("two\r\nlines at %s", datetime(2026, 1, 1, tzinfo=UTC))
+    first, second = log.getvalue().splitlines()
+    assert first.endswith(r'model_ready model="a b" problem="x\n\"y\""')
+    assert second.endswith(r"two\r\nlines at 2026-01-01 00:00:00+00:00")
