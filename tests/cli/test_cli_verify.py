@@ -36,6 +36,7 @@ from retrainer.spec.model import Pipeline
 from retrainer.steps import STEP_VERSIONS, RunContext, StepRef, StepRequest, plan_decide
 from retrainer.store import FileEntry, Manifest, Store
 from retrainer.store.bundle import PrecisionEntry
+from retrainer.store.signing_keys import make_key_pair
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -361,6 +362,11 @@ def test_a_published_version(promoted: Decided, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "fetched")
     assert "the receipt holds" in holds(tmp_path / "fetched" / "receipt.json", "--artifacts", promoted.root)
     assert "evidence missing" in fails(*ways[0])
+    public = make_key_pair(tmp_path / "key").public
+    for way in ways[:2]:
+        refused = CliRunner().invoke(app, ["verify", *map(str, way), "--public-key", str(public)])
+        assert refused.exit_code == 1, refused.output
+        assert "sign" in str(refused.output) + str(refused.exception)
     receipt = Decided(promoted.root, promoted.evaluation, folder / "receipt.json", promoted.digest)
     receipt.edit(lambda document: document["policy"]["floors"].update(accuracy=0.1))
     assert "policy edited" in problems(*ways[0], "--artifacts", promoted.root)
@@ -386,7 +392,13 @@ def test_a_real_run(cli: Cli, published: Published) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [(), ("a", "--store", "b", "--model", "c"), ("--store", "b"), ("a", "--artifacts", "b", "--evaluation", "c")],
+    [
+        (),
+        ("a", "--store", "b", "--model", "c"),
+        ("--store", "b"),
+        ("a", "--artifacts", "b", "--evaluation", "c"),
+        ("a", "--public-key", "b"),
+    ],
 )
 def test_wrong_usage(arguments: tuple[str, ...]) -> None:
     assert CliRunner().invoke(app, ["verify", *arguments]).exit_code == 2

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from retrainer.errors import IntegrityError, RetrainerError, StorageError, UserError
 from retrainer.records import sha256_file
-from retrainer.storage import ObjectInfo, Storage, open_storage
+from retrainer.storage import ObjectInfo, Storage, Transfer, open_storage
 from retrainer.store import FileEntry, Manifest, ModelStore, Store
 from retrainer.store.fsck import check_store, repair
 from retrainer.store.gc import Plan, plan_gc, run_gc
@@ -405,6 +405,46 @@ def test_any_interleaving_with_a_publisher(tmp_path: Path, sharing: MakeBundle, 
         assert check_store(open_storage(url)).of("damage") == ()
 
     check()
+
+
+def test_an_upload_is_completed_while_gc_deletes_an_older_try_of_it(
+    store_url: str, bundle: MakeBundle, tmp_path: Path
+) -> None:
+    """The publisher's new files meet gc's deletions: what went with the old try is sent again."""
+    folder, manifest = bundle("new")
+    fill(store_url, bundle, 2)
+    storage = open_storage(store_url)
+    storage.upload_all(
+        [
+            Transfer(folder / name, f"news/versions/{manifest.version}/{name}", entry.sha256, entry.size)
+            for name, entry in manifest.files.items()
+        ]
+    )
+    plan = plan_gc(aged(store_url), "news", keep=5)
+    assert versions_of(plan) == [manifest.version]
+    at_delete, go_on = threading.Event(), threading.Event()
+
+    def before_gc(name: str) -> None:
+        if name == "delete":
+            at_delete.set()
+            go_on.wait()
+
+    gc = threading.Thread(target=run_gc, args=(aged(store_url, before_gc), plan))
+
+    def before_publisher(name: str) -> None:
+        if name == "upload_all" and not at_delete.is_set():
+            gc.start()
+            assert at_delete.wait(30)  # it has looked for the last time
+        elif name == "write" and at_delete.is_set():  # the files are there, and the manifest comes next
+            go_on.set()
+            gc.join()
+
+    try:
+        publish(ModelStore(cast(Storage, Wrapped(storage, before_publisher)), "news"), (folder, manifest))
+    finally:
+        go_on.set()
+    Store.open(store_url).model("news").fetch(manifest.version, tmp_path / "copy")
+    assert check_store(open_storage(store_url)).of("damage") == ()
 
 
 # A gc that is killed

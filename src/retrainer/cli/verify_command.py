@@ -9,7 +9,7 @@ import typer
 
 from retrainer.cli import display
 from retrainer.cli.libraries import require
-from retrainer.cli.store_options import DEFAULT_CHANNEL, champion, open_model
+from retrainer.cli.store_options import DEFAULT_CHANNEL, PublicKeysOption, champion, open_model, trusted_keys
 
 if TYPE_CHECKING:
     from retrainer.gate.verify import Difference
@@ -72,6 +72,7 @@ def verify(
             show_default=False,
         ),
     ] = None,
+    public_key: PublicKeysOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check a receipt: take its decision again from the per-row predictions, and compare byte for byte.
@@ -85,12 +86,18 @@ def verify(
         raise typer.BadParameter("give either a receipt, or --store and --model", param_hint="RECEIPT")
     if (store is None) != (model is None):
         raise typer.BadParameter("--store and --model belong together", param_hint="--store")
+    if public_key and store is None:
+        raise typer.BadParameter("a key vouches for a published version: give --store", param_hint="--public-key")
     if artifacts is not None and evaluation is not None:
         raise typer.BadParameter("give either --artifacts or --evaluation", param_hint="--artifacts")
     require("train", only=LIBRARIES)
     from retrainer.verification import check_receipt, find_receipt
 
-    found = find_receipt(receipt) if receipt is not None else _published(str(store), str(model), channel, version)
+    found = (
+        find_receipt(receipt)
+        if receipt is not None
+        else _published(str(store), str(model), channel, version, public_key)
+    )
     checked = check_receipt(found, artifacts=artifacts, evaluation=evaluation, decision=decision)
     if as_json:
         display.print_json(_as_json(checked))
@@ -100,11 +107,18 @@ def verify(
         raise typer.Exit(DOES_NOT_HOLD)
 
 
-def _published(store: str, model: str, channel: str, version: str | None) -> FoundReceipt:
+def _published(
+    store: str, model: str, channel: str, version: str | None, public_keys: list[str] | None
+) -> FoundReceipt:
     from retrainer.verification import published_receipt
 
-    opened = open_model(store, model)
-    return published_receipt(store, model, version=version or champion(opened, channel).version)
+    opened = open_model(store, model, public_keys=public_keys)
+    return published_receipt(
+        store,
+        model,
+        version=version or champion(opened, channel).version,
+        trusted=trusted_keys(public_keys),
+    )
 
 
 def _print(checked: CheckedReceipt) -> None:

@@ -180,9 +180,8 @@ class Versions:
         in_parallel(lambda name: check_file(folder / name, manifest.files[name]), manifest.files)
         version = manifest.version
         sha256 = self._present(version, manifest)
-        stored = self._sizes(version) if sha256 else {}
+        missing = self._missing(version, manifest) if sha256 else list(manifest.files)
         noted = self._noted(manifest)
-        missing = [name for name, entry in manifest.files.items() if stored.get(name) != entry.size]
         copied = {
             name
             for name, done in zip(
@@ -191,9 +190,12 @@ class Versions:
             if done
         }
         sent = [name for name in missing if name not in copied]
-        self._storage.upload_all([self._transfer(version, name, manifest.files[name], folder) for name in sent])
+        self._send(version, manifest, folder, sent)
         if sha256 is None:
             sha256 = self._put_manifest(version, manifest)
+            # gc may have been deleting an older, incomplete upload of this version, and files of this one with it. It
+            # ended before the manifest could be written, and leaves what has a young manifest alone.
+            self._send(version, manifest, folder, self._missing(version, manifest))
         if self._signer is not None:
             add_signature(self._storage, self._signer, self._statement(version, sha256))
         self._note(manifest, noted, sent)
@@ -226,9 +228,14 @@ class Versions:
             raise self._altered(version)
         return sha256
 
-    def _sizes(self, version: str) -> dict[str, int]:
+    def _missing(self, version: str, manifest: Manifest) -> list[str]:
+        """The files that are not there in their size."""
         start = self._key(version, "")
-        return {info.key.removeprefix(start): info.size for info in self._storage.list(start)}
+        stored = {info.key.removeprefix(start): info.size for info in self._storage.list(start)}
+        return [name for name, entry in manifest.files.items() if stored.get(name) != entry.size]
+
+    def _send(self, version: str, manifest: Manifest, folder: Path, names: list[str]) -> None:
+        self._storage.upload_all([self._transfer(version, name, manifest.files[name], folder) for name in names])
 
     def _noted(self, manifest: Manifest) -> dict[str, Place]:
         """SHA-256 -> where the store is said to hold that content, as far as anything is said."""
