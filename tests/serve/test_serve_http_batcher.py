@@ -164,6 +164,55 @@ def test_what_arrives_meanwhile_goes_together() -> None:
     run(test)
 
 
+def test_lanes_share_what_there_is() -> None:
+    """A lane that lands leaves the other its half of the queue, instead of taking all of it."""
+
+    async def test() -> None:
+        model = Held()
+        batcher = Batcher(model, Bounds(max_wait=60.0, lanes=2))
+        row = "a" * 400
+        first = [asyncio.create_task(batcher.respond([row], top_k=1)) for _ in range(8)]
+        await entered(model)
+        await entered(model)
+        waiting = [asyncio.create_task(batcher.respond([row], top_k=1)) for _ in range(12)]
+        await asyncio.sleep(0.05)
+        model.let.release()  # one lane lands: 12 wait and 4 fly, 8 of them are its share
+        await entered(model)
+        assert batcher.queued_rows == 4
+        for _ in range(20):
+            model.let.release()
+        await asyncio.gather(*first, *waiting)
+        assert max(len(call) for call in model.calls) == 8
+        await batcher.close()
+
+    run(test)
+
+
+def test_an_idle_lane_waits_a_moment_for_as_much_as_the_other_has() -> None:
+    async def test() -> None:
+        model = Held()
+        batcher = Batcher(model, Bounds(max_wait=60.0, lanes=2))
+        row = "a" * 400
+        first = [asyncio.create_task(batcher.respond([row], top_k=1)) for _ in range(8)]
+        await entered(model)
+        await entered(model)
+        await asyncio.sleep(0.2)  # a run takes so long: worth a moment
+        model.let.release()
+        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+        again = []
+        for _ in range(4):  # those who were answered ask again, one after the other
+            again.append(asyncio.create_task(batcher.respond([row], top_k=1)))
+            await asyncio.sleep(0)
+        await entered(model)
+        for _ in range(20):
+            model.let.release()
+        await asyncio.gather(*first, *again)
+        assert [len(call) for call in model.calls] == [4, 4, 4]
+        await batcher.close()
+
+    run(test)
+
+
 def test_a_large_request_lets_small_ones_pass() -> None:
     async def test() -> None:
         model = Held()

@@ -29,8 +29,10 @@ from retrainer.serve.http.turns import TURN_SHARE, Answer, Part, Slice, Turns, W
 RUN_SHARE = 0.5
 # Below that a run is not cut further, however slow the model is: a single row of the longest kind has to fit.
 SMALLEST_RUN = 64
-# How long a handful of tokens waits for more while other lanes work.
-GATHER_SECONDS = 0.002
+# While other lanes work, an idle one waits for as much as one of them has: for this share of what a run takes, at most
+# so many seconds. Clients that were just answered often ask again, and two runs of half the rows cost more than one.
+GATHER_SHARE = 0.2
+GATHER_SECONDS = 0.01
 # What the runs before count for the speed, each time one more ended.
 SPEED_MEMORY = 0.9
 # After so many swaps within one request, the request is asked as a whole.
@@ -126,6 +128,7 @@ class Batcher:
         self._runs = 0
         self._full_cost = 0.0
         self._full_seconds = 0.0
+        self._last_seconds = 0.0  # of a run
         self._scheduled: asyncio.Handle | None = None
         self._scheduled_for = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -203,12 +206,13 @@ class Batcher:
         self._turns.push(request)
         if self._idle_lanes:
             # Not at once: what arrived with the same look at the network goes together.
-            self._schedule(0.0 if self._worth_a_run else GATHER_SECONDS)
+            self._schedule(0.0 if self._worth_a_run else self._gather_seconds)
 
     @property
     def _worth_a_run(self) -> bool:
-        """False while other lanes work and only a handful of tokens waits: a run has a cost of its own."""
-        return self._idle_lanes == self._bounds.lanes or self._turns.tokens >= SMALLEST_RUN
+        """False while other lanes work and less waits than one of them has: a run has a cost of its own."""
+        busy = self._bounds.lanes - self._idle_lanes
+        return not busy or self._turns.tokens * busy >= self._flying_cost
 
     def _schedule(self, seconds: float) -> None:
         """Dispatch after that time, or earlier if that was said before."""
@@ -220,12 +224,16 @@ class Batcher:
         self._scheduled_for = when
         self._scheduled = self._loop.call_later(seconds, self._dispatch)
 
+    @property
+    def _gather_seconds(self) -> float:
+        return min(GATHER_SECONDS, GATHER_SHARE * self._last_seconds)
+
     def _next(self) -> None:
         """A lane became idle."""
         if self._worth_a_run:
             self._dispatch()
         elif self._turns:
-            self._schedule(GATHER_SECONDS)
+            self._schedule(self._gather_seconds)
 
     def _dispatch(self) -> None:
         if self._scheduled is not None:
@@ -233,8 +241,9 @@ class Batcher:
             self._scheduled = None
         while self._idle_lanes and self._turns:
             largest = self._largest_run()
-            # Idle lanes share what there is.
-            share = -(-self._turns.tokens // self._idle_lanes)
+            # Lanes share what there is, with what flies: one that took most would leave only scraps for the others, and
+            # small runs cost more for each token.
+            share = -(-(self._turns.tokens + self._flying_cost) // self._bounds.lanes)
             slices, cost = self._turns.take(max(SMALLEST_RUN, min(largest, share)))
             if slices:
                 self._runs += 1
@@ -290,6 +299,7 @@ class Batcher:
                 piece.request.refuse(failure)
             return
         answers, seconds = done.result()
+        self._last_seconds = seconds
         if flight.full:
             # Small runs cost more for each token, and say nothing of how fast a queue is worked off.
             self._full_cost = SPEED_MEMORY * self._full_cost + flight.cost
