@@ -136,6 +136,8 @@ def main() -> None:
                 while (before() is not None or load.calls < calls + SETTLED) and not load.errors:
                     time.sleep(0.01)
                 memory.append(resident_mb())
+                if (number + 1) % 10 == 0:
+                    print(f"{number + 1} swaps, {load.calls} calls, {memory[-1]:.0f} MB", flush=True)
             load.stop.set()
             for thread in threads:
                 thread.join()
