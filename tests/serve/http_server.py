@@ -89,7 +89,7 @@ def manifest(bundle: Path, model: str, accuracy: float = 0.9) -> Manifest:
     return manifest_of(bundle, accuracy=accuracy).model_copy(update={"model": model})
 
 
-def publish(store: Path, bundle: Path, model: str, *, accuracy: float = 0.9, channel: str = "production") -> str:
+def publish(store: Path | str, bundle: Path, model: str, *, accuracy: float = 0.9, channel: str = "production") -> str:
     """Publish a bundle; another accuracy makes another version."""
     found = Store.open(store).model(model)
     before = found.champion(channel)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from retrainer.store import BundleInfo, FileEntry, GoldenRow, HistoryEntry, Manifest, PrecisionEntry
+from retrainer.errors import IntegrityError
+from retrainer.store import BundleInfo, FileEntry, GoldenRow, HistoryEntry, Manifest, Pointer, PrecisionEntry
 from retrainer.store.history import champion_before, line_of_champions
 
 MakeBundle = Callable[[str], tuple[Path, Manifest]]
@@ -72,8 +74,12 @@ def test_bundle_records_survive_their_json() -> None:
     assert b"\n" not in row.to_json()
 
 
+def named(short: str) -> str:
+    return short.encode().hex().zfill(16)
+
+
 def entries(moves: list[tuple[str, str]]) -> list[HistoryEntry]:
-    """A history, newest first, of actions and the versions that they went to."""
+    """A history, newest first, of actions and the versions that they went to, by short names."""
     chain: list[HistoryEntry] = []
     for number, (action, version) in enumerate(moves):
         chain.append(
@@ -84,7 +90,7 @@ def entries(moves: list[tuple[str, str]]) -> list[HistoryEntry]:
                 channel="production",
                 action=action,
                 from_version=chain[-1].to_version if chain else None,
-                to_version=version,
+                to_version=named(version),
                 actor="ada",
                 reason="",
                 decision=None,
@@ -112,17 +118,19 @@ def entries(moves: list[tuple[str, str]]) -> list[HistoryEntry]:
 )
 def test_where_rollbacks_lead(moves: str, line: str) -> None:
     actions = {"+": "publish", "-": "rollback"}
-    assert line_of_champions(entries([(actions[move[0]], move[1]) for move in moves.split()])) == list(line)
+    assert line_of_champions(entries([(actions[move[0]], move[1]) for move in moves.split()])) == [
+        named(letter) for letter in line
+    ]
 
 
 @given(st.lists(st.tuples(st.sampled_from(["publish", "promote", "rollback"]), st.sampled_from("abcd"))))
 def test_any_line_ends_at_the_champion_and_rollbacks_come_to_an_end(moves: list[tuple[str, str]]) -> None:
     sound = [("publish", "a"), *moves]
     line = line_of_champions(entries(sound))
-    assert line[-1] == sound[-1][1]
+    assert line[-1] == named(sound[-1][1])
     assert len(line) <= len(sound)
     while len(line) > 1:
-        sound.append(("rollback", line[-2]))
+        sound.append(("rollback", bytes.fromhex(line[-2]).decode().lstrip("\0")))
         shorter = line_of_champions(entries(sound))
         assert shorter == line[:-1] or (len(shorter) < len(line) and shorter[-1] == line[-2])
         line = shorter
@@ -144,9 +152,29 @@ def test_no_more_of_the_history_is_read_than_a_rollback_takes() -> None:
             yield entry
 
     published = [("publish", f"{number}") for number in range(1000)]
-    assert champion_before(reading(entries(published))) == "998"
+    assert champion_before(reading(entries(published))) == named("998")
     assert len(read) == 2
     read.clear()
     back = [("rollback", f"{number}") for number in range(998, 989, -1)]
-    assert champion_before(reading(entries(published + back))) == "989"
+    assert champion_before(reading(entries(published + back))) == named("989")
     assert len(read) <= 64
+
+
+@pytest.mark.parametrize("version", ["../../../etc", "/tmp/elsewhere", "0123", "0" * 16 + "\n", "A" * 16, ""])
+def test_a_pointer_or_entry_cannot_lead_elsewhere(version: str) -> None:
+    """Readers make paths of a version before they have looked at anything else."""
+    good = Pointer(
+        model="news",
+        channel="production",
+        version="0" * 16,
+        manifest_sha256="1" * 64,
+        sequence=1,
+        history="2" * 64,
+        moved_at="2030-01-01T00:00:00.000000+00:00",
+    )
+    with pytest.raises(IntegrityError, match="not a valid Pointer"):
+        Pointer.from_json(json.dumps({**good.model_dump(), "version": version}), where="x")
+    entry = entries([("publish", "a")])[0].model_dump()
+    for field in ("from_version", "to_version"):
+        with pytest.raises(IntegrityError, match="not a valid HistoryEntry"):
+            HistoryEntry.from_json(json.dumps({**entry, field: version}), where="x")

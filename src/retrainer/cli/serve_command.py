@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -200,12 +202,23 @@ def _run(settings: Settings) -> None:
     trusted_keys(list(settings.public_keys))
     tokens = Tokens(variable=settings.token_variable, file=settings.token_file)
     listener = listen(settings.host, settings.port)
+    server = Server(settings, listener, tokens)
+    server.listen_to_signals()
     log_to_stderr()
     url = url_of(listener)
     typer.echo(f"serving {', '.join(address.name for address in settings.models)} at {url}")
     typer.echo(_example(url, settings.models[0].name, tokens.required))
     sys.stdout.flush()
-    Server(settings, listener, tokens).serve_until_stopped()
+    server.serve_until_stopped()
+    _end()
+
+
+def _end() -> None:
+    """End the process at once: threads that wait for a store which does not answer would hold it up for minutes."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _example(url: str, name: str, token: bool) -> str:

@@ -10,7 +10,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from retrainer.errors import IntegrityError, NotFoundError, PreconditionFailed
 from retrainer.records import Record
 from retrainer.storage import Storage
-from retrainer.store.names import Sha256, is_name, pointer_key
+from retrainer.store.names import Sha256, Version, is_name, pointer_key
 from retrainer.store.signing import Signature, pointer_bytes
 
 
@@ -30,7 +30,7 @@ class Pointer(Record):
     format_version: Literal[1] = 1
     model: str
     channel: str
-    version: str
+    version: Version
     manifest_sha256: Sha256
     sequence: int = Field(ge=1)
     history: Sha256

@@ -6,14 +6,12 @@ forged, so that what is copied from such a place has to prove its content, and r
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
-from pydantic import StringConstraints
+from typing import Literal
 
 from retrainer.errors import IntegrityError, NotFoundError
 from retrainer.records import Record
 from retrainer.storage import Storage
-from retrainer.store.names import FileName, content_key, version_key
+from retrainer.store.names import FileName, Version, content_key, version_key
 
 
 class Place(Record):
@@ -23,7 +21,7 @@ class Place(Record):
     """
 
     format_version: Literal[1] = 1
-    version: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")]
+    version: Version
     file: FileName
 
     def key(self, model: str) -> str:

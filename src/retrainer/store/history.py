@@ -17,7 +17,7 @@ from retrainer.errors import IntegrityError, NotFoundError, PreconditionFailed
 from retrainer.records import Record
 from retrainer.storage import Storage
 from retrainer.store.channels import Pointer
-from retrainer.store.names import Sha256, entry_key
+from retrainer.store.names import Sha256, Version, entry_key
 
 Action = Literal["publish", "rollback", "promote"]
 # Why a channel moved, in a word that can be counted. The text beside it says it in full.
@@ -53,8 +53,8 @@ class HistoryEntry(Record):
     model: str
     channel: str
     action: Action
-    from_version: str | None
-    to_version: str
+    from_version: Version | None
+    to_version: Version
     actor: str
     cause: Cause = "unspecified"
     reason: str

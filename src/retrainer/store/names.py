@@ -36,6 +36,8 @@ def _relative_path(path: str) -> str:
 
 # A file of a version. It becomes a path below a folder of the reader, so it must never lead out of it.
 FileName = Annotated[str, AfterValidator(_relative_path)]
+# It becomes a path, too.
+Version = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 

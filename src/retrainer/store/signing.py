@@ -21,7 +21,7 @@ from pydantic import StringConstraints
 
 from retrainer.errors import SignatureError, UserError
 from retrainer.records import Record
-from retrainer.store.names import Sha256
+from retrainer.store.names import Sha256, Version
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -55,7 +55,7 @@ class VersionStatement(Record):
     """
 
     model: str
-    version: str
+    version: Version
     manifest_sha256: Sha256
 
     def signed_bytes(self) -> bytes:

@@ -1,12 +1,13 @@
 """Concurrent requests of one model, merged into runs of its graph, each request answered from its own rows only.
 
-A request is dispatched at once while a lane is idle. What arrives while all lanes work waits and goes together with
-the next run, up to a budget of tokens; how they take turns is in ``turns.py``. Slices of one request that were answered
-by different versions, because the model was swapped in between, are asked again: a request is answered by one version.
+A request is dispatched at once while all lanes are idle, and after a moment's wait for more while some work. What
+arrives while all of them work waits and goes together with the next run, up to a budget of tokens; how they take turns
+is in ``turns.py``. Slices of one request that were answered by different versions, because the model was swapped in
+between, are asked again: a request is answered by one version.
 
 What would wait longer than the bound is refused, at once when that can be foreseen, and at the latest when the bound
-has passed. So what is answered is answered in time: a request that fits into one run takes at most the bound for
-waiting and one run, and runs are cut so that they take at most ``RUN_SHARE`` of that bound.
+has passed. So what is answered is answered in time: a request that gives all its rows at its first turn takes at most
+the bound for waiting and one run, and runs are cut so that they take at most ``RUN_SHARE`` of that bound.
 
 All methods belong to one event loop's thread; the model is asked in threads of its own. Nothing here knows HTTP.
 """

@@ -41,7 +41,7 @@ class Metrics:
             registry=self._registry,
         )
         self._rows = Counter(
-            "retrainer_rows", "Texts or pairs that runs answered.", ("model",), registry=self._registry
+            "retrainer_rows", "Texts or pairs that went through runs.", ("model",), registry=self._registry
         )
         self._batch_rows = Histogram(
             "retrainer_batch_rows", "Rows of a run.", ("model",), buckets=_SIZES, registry=self._registry
@@ -106,8 +106,19 @@ class _ModelCollector(Collector):
         swaps = CounterMetricFamily("retrainer_model_swaps", "Versions that took over from another.", labels=("model",))
         refusals = CounterMetricFamily("retrainer_model_refusals", "Versions that were refused.", labels=("model",))
         age = GaugeMetricFamily(
-            "retrainer_store_look_age_seconds", "Since the channel was last read from the store.", labels=("model",)
+            "retrainer_store_look_age_seconds",
+            "Since the channel was last read from the store, or since the start where it never was.",
+            labels=("model",),
         )
+        failed = GaugeMetricFamily(
+            "retrainer_model_failed_looks",
+            "Looks at the store in a row that did not end with its champion: unreachable, refused, no room for it.",
+            labels=("model",),
+        )
+        offline = GaugeMetricFamily(
+            "retrainer_model_offline", "1 while the store cannot be reached.", labels=("model",)
+        )
+        watching = GaugeMetricFamily("retrainer_model_watching", "1 while the channel is followed.", labels=("model",))
         for model in self._models:
             name = (model.name,)
             ready.add_metric(name, float(model.state is State.READY))
@@ -118,6 +129,9 @@ class _ModelCollector(Collector):
             info.add_metric((model.name, model.address.channel, status.version, status.precision), 1.0)
             swaps.add_metric(name, status.swaps)
             refusals.add_metric(name, status.refusals)
-            if status.checked_at is not None:
-                age.add_metric(name, (datetime.now(UTC) - status.checked_at).total_seconds())
-        return iter((ready, queue, info, swaps, refusals, age))
+            looked_at = status.checked_at or status.loaded_at
+            age.add_metric(name, (datetime.now(UTC) - looked_at).total_seconds())
+            failed.add_metric(name, float(status.failures_in_a_row))
+            offline.add_metric(name, float(status.offline))
+            watching.add_metric(name, float(status.watching))
+        return iter((ready, queue, info, swaps, refusals, age, failed, offline, watching))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from enum import StrEnum
 
-from retrainer.errors import NotFoundError, RetrainerError, StorageError
+from retrainer.errors import NotFoundError, RetrainerError, StorageError, StoragePermissionError
 from retrainer.serve.classifier import Classifier
 from retrainer.serve.http.batcher import Batcher, Bounds, Run
 from retrainer.serve.http.log_lines import event
@@ -171,4 +171,4 @@ class Models:
 
 def is_definite(error: RetrainerError) -> bool:
     """Whether waiting alone will not help: all but a store that cannot be reached."""
-    return isinstance(error, NotFoundError) or not isinstance(error, StorageError)
+    return isinstance(error, NotFoundError | StoragePermissionError) or not isinstance(error, StorageError)

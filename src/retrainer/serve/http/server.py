@@ -42,8 +42,10 @@ CLOSE = ("connection", "close")
 HANDSHAKE_SECONDS = 0.4
 # A connection is closed when nothing was heard on it for so long.
 QUIET_SECONDS = 0.5
-# Beyond the drain: what clients that never stop asking can hold up the end.
+# Beyond the drain: what clients that never stop asking can hold up the end. A prediction that is computed is waited for.
 LAST_SECONDS = 30
+# For a model's watcher to notice; a store that does not answer must not hold up the end.
+CLOSE_SECONDS = 5
 _TICKS_A_SECOND = 10
 
 
@@ -84,8 +86,14 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=LAST_SECONDS,
             )
         )
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._signals = 0
+
+    def listen_to_signals(self) -> None:
+        """Stop in an orderly way also on a signal that comes before the server is up."""
+        for known in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(known, self.handle_exit)
 
     def serve_until_stopped(self) -> None:
         """Serve until a signal.
@@ -98,15 +106,15 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Open the port, and begin to load."""
-        await super().startup(sockets)
         self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
         for model in self.models:
             model.start(ended=functools.partial(self._ran, model.name), failed=self._not_loaded)
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: what has to be looked at from time to time."""
         if counter % _TICKS_A_SECOND == 0:
-            now = self._loop.time()
+            now = asyncio.get_running_loop().time()
             for connection in list(self.server_state.connections):
                 cast(Connection, connection).sweep(now)
             self._tokens.refresh()
@@ -115,7 +123,9 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer what is left, and free the models."""
         await super().shutdown(sockets)
-        await asyncio.gather(*(model.close() for model in self.models))
+        closing = [asyncio.create_task(model.close()) for model in self.models]
+        if closing:
+            await asyncio.wait(closing, timeout=CLOSE_SECONDS)
         event(log, "stopped")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -125,11 +135,14 @@ class Server(uvicorn.Server):
             event(log, "ended_at_once", signal=signal.Signals(sig).name)
             logging.shutdown()
             os._exit(128 + sig)
+        if self._loop is None:
+            self.should_exit = True  # nothing was accepted yet
+            return
         self._loop.call_soon_threadsafe(self._begin_to_stop, signal.Signals(sig).name)
 
     def _begin_to_stop(self, reason: str) -> None:
         if self._stopping is None:
-            self._stopping = self._loop.create_task(self._stop(reason))
+            self._stopping = asyncio.get_running_loop().create_task(self._stop(reason))
 
     async def _stop(self, reason: str) -> None:
         event(log, "draining", signal=reason, seconds=self.settings.drain_seconds)
@@ -148,9 +161,13 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
     async def _until_quiet(self) -> None:
-        """Wait until each connection is closed, is about to be, or has been quiet for a while."""
-        deadline = self._loop.time() + LAST_SECONDS
-        while self._loop.time() < deadline:
+        """Wait until each connection is closed, is about to be, or has been quiet for a while.
+
+        What is computed is waited for as long as it takes: whoever lost patience sends a second signal.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + LAST_SECONDS
+        while loop.time() < deadline or self.server_state.tasks:
             open_ones = [cast(Connection, connection) for connection in self.server_state.connections]
             if all(connection.quiet(QUIET_SECONDS) for connection in open_ones):
                 return
