@@ -213,6 +213,24 @@ def test_an_idle_lane_waits_a_moment_for_as_much_as_the_other_has() -> None:
     run(test)
 
 
+def test_a_turn_is_not_cut() -> None:
+    """A quarter of a run goes into one run as a whole, so one wait and one run are all that it takes."""
+
+    async def test() -> None:
+        model = Held()
+        batcher = Batcher(model, Bounds(max_wait=60.0, run_tokens=2048, lanes=2))
+        rows = ["a" * 400] * 5  # 510 tokens
+        asked = [asyncio.create_task(batcher.respond(rows, top_k=1)) for _ in range(9)]
+        for _ in range(20):
+            model.let.release()
+        await asyncio.gather(*asked)
+        assert all(len(call) % 5 == 0 for call in model.calls)
+        assert max(len(call) for call in model.calls) <= 20
+        await batcher.close()
+
+    run(test)
+
+
 def test_a_large_request_lets_small_ones_pass() -> None:
     async def test() -> None:
         model = Held()

@@ -245,7 +245,7 @@ class Batcher:
             # Lanes share what there is, with what flies: one that took most would leave only scraps for the others, and
             # small runs cost more for each token.
             share = -(-(self._turns.tokens + self._flying_cost) // self._bounds.lanes)
-            slices, cost = self._turns.take(max(SMALLEST_RUN, min(largest, share)))
+            slices, cost = self._turns.take(max(SMALLEST_RUN, min(largest, share)), largest)
             if slices:
                 self._runs += 1
                 self._start(_Flight(slices, cost, order=self._runs, full=2 * cost >= largest))

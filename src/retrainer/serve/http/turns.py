@@ -114,22 +114,25 @@ class Turns:
         self.turn_tokens += request.turn_cost
         self._count(request, request.todo, 1)
 
-    def take(self, budget: int) -> tuple[list[Slice], int]:
+    def take(self, wanted: int, most: int) -> tuple[list[Slice], int]:
         """The slices of a run, and their cost. None when only such were left whom nobody waits for.
 
-        :param budget: tokens. At least one row is taken, whatever it costs.
+        What a request gives at its turn is not cut further: it would have to wait for the rest once more.
+
+        :param wanted: tokens; no more is added once the run has them.
+        :param most: tokens that are not exceeded, unless a single row does.
         """
-        turn = max(1, int(budget * TURN_SHARE))
+        turn = max(1, int(most * TURN_SHARE))
         slices: list[Slice] = []
         cost = 0
-        while self._queue and (cost < budget or not slices):
+        while self._queue and (cost < wanted or not slices):
             request = self._queue[0]
             if request.future.done() or request.gone():
                 self._drop()
                 continue
-            left = budget - cost
-            stop, spent = _cut(request, left if len(self._queue) == 1 else min(left, turn))
-            if spent > left and slices and not request.whole:
+            # Whoever is alone gives all that is wanted.
+            stop, spent = _cut(request, max(turn, wanted - cost) if len(self._queue) == 1 else turn)
+            if slices and cost + spent > most and not request.whole:
                 break
             slices.append(self._cut_off(stop, spent))
             cost += spent
