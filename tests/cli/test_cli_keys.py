@@ -93,6 +93,59 @@ def test_keygen_as_json(cli: Cli, tmp_path: Path, one_clear_error: Callable[...,
     one_clear_error(cli("keygen", tmp_path / "no" / "release"), "cannot be written", "No such file")
 
 
+@pytest.mark.parametrize("path", ["", ".", "..", "/", "keys/.."])
+def test_keygen_without_a_name(cli: Cli, tmp_path: Path, one_clear_error: Callable[..., None], path: str) -> None:
+    one_clear_error(cli("keygen", path, cwd=tmp_path), "names a folder", "keys/release")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_home_of_nobody(cli: Cli, store: Path, tmp_path: Path, one_clear_error: Callable[..., None]) -> None:
+    commands: list[list[object]] = [
+        ["keygen", "~nosuchuser/x"],
+        ["sign", store, "--key", "file:~nosuchuser/x"],
+        ["show", store, MODEL, "--public-key", "~nosuchuser/x"],
+    ]
+    for command in commands:
+        one_clear_error(cli(*command, cwd=tmp_path), "no home folder", "~nosuchuser/x")
+
+
+NO_CRYPTOGRAPHY = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "cryptography":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
+import importlib.util
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, package=None: None if name == "cryptography" else found(name, package)
+sys.argv = ["retrainer", *sys.argv[1:]]
+from retrainer.cli import main
+main()
+"""
+
+
+def test_keys_without_the_library_for_them(
+    signed_store: Path, pair: KeyPair, one_clear_error: Callable[..., None]
+) -> None:
+    def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", NO_CRYPTOGRAPHY, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, **environment},
+        )
+
+    assert run("history", signed_store, MODEL).returncode == 0
+    for command in ("history", "show", "versions"):
+        answer = run(command, signed_store, MODEL, "--public-key", str(pair.key))
+        one_clear_error(answer, "cryptography not installed", "pip install")
+    one_clear_error(run("models", signed_store, RETRAINER_PUBLIC_KEYS=str(pair.public)), "cryptography not installed")
+    moving = ["rollback", signed_store, MODEL, "--reason", "r", "--key", f"file:{pair.private}"]
+    one_clear_error(run(*moving), "cryptography not installed")
+
+
 def test_readers_with_a_pinned_key(
     cli: Cli, published: Published, store: Path, pair: KeyPair, one_clear_error: Callable[..., None]
 ) -> None:
@@ -179,10 +232,16 @@ def test_no_secret_in_what_commands_say(cli: Cli, signed_store: Path, pair: KeyP
         cli("--debug", "show", signed_store, MODEL, "--public-key", pair.private),
         cli("--debug", "show", signed_store, MODEL, "--public-key", pem),
         cli("--debug", "show", signed_store, MODEL, RETRAINER_PUBLIC_KEYS=str(pair.private)),
+        # The line of the PEM that is the key, as "sed -n 2p" gives it.
+        cli("--debug", "show", signed_store, MODEL, "--public-key", body),
+        cli("--debug", "show", signed_store, MODEL, RETRAINER_PUBLIC_KEYS=body),
+        cli("--debug", "sign", signed_store, "--key", source, "--public-key", body),
     ]
-    assert [answer.returncode for answer in answers] == [0, 0, *[1] * 9]
+    assert [answer.returncode for answer in answers] == [0, 0, *[1] * 12]
     for answer in answers:
         assert_no_secret(pair, answer.stdout, answer.stderr)
+    for answer in answers[-3:]:
+        assert "this is a private key" in answer.stderr
 
 
 @contextmanager

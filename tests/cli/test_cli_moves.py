@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, get_args
 import pytest
 
 from retrainer.cli.move_commands import PersonsCause
-from retrainer.store import Store
+from retrainer.records import sha256_file
+from retrainer.store import FileEntry, Store
 from retrainer.store.history import Cause
 
 if TYPE_CHECKING:
@@ -80,6 +82,46 @@ def test_promotion_from_channel_to_channel(cli: Cli, bench: Workbench, published
     newest, first = Store.open(store).model(MODEL).history("staging")
     assert (newest.action, newest.cause, newest.to_version) == ("promote", "approval", second)
     assert (first.action, first.cause, first.reason) == ("promote", "release", "for the tests")
+
+
+def test_a_reason_that_is_no_text(cli: Cli, published: Published, one_clear_error: Callable[..., None]) -> None:
+    for arguments in (
+        ["rollback", "--to", published.version],
+        ["promote", "--version", published.version, "--to", "x"],
+    ):
+        command, *options = arguments
+        answer = cli(command, published.store, MODEL, *options, "--reason", "bad \udcff byte")
+        one_clear_error(answer, "the reason of the move is not text", "UTF-8")
+
+
+def test_a_planted_version_is_not_signed(
+    cli: Cli, bench: Workbench, store: Path, tmp_path: Path, one_clear_error: Callable[..., None]
+) -> None:
+    """Somebody without a key writes a channel of a signed store; its owner promotes it, and pins no key."""
+    cli("keygen", tmp_path / "release")
+    source = f"file:{tmp_path / 'release.key'}"
+    assert cli("sign", store, MODEL, "--key", source, "--all", "--trust-unsigned").returncode == 0
+    sound = (store / MODEL / "channels" / "production.json").read_bytes()
+    cli("promote", store, MODEL, "--from", "production", "--to", "staging", "--reason", "r", "--key", source)
+    planted = served(store)
+    assert planted is not None
+    unsigned = tmp_path / "unsigned"
+    shutil.copytree(store, unsigned)
+    shutil.rmtree(unsigned / MODEL / "journal")
+    shutil.rmtree(unsigned / MODEL / "channels")
+    manifest = Store.open(store).model(MODEL).manifest(planted)
+    folder = tmp_path / "evil"
+    Store.open(store).model(MODEL).fetch(planted, folder)
+    (folder / "README.md").write_text("evil\n")
+    entry = FileEntry(size=5, sha256=sha256_file(folder / "README.md"))
+    evil = manifest.model_copy(update={"files": manifest.files | {"README.md": entry}})
+    Store.open(unsigned).model(MODEL).publish(
+        folder, evil, channel="staging", actor="eve", reason="", decision=None, expected=None
+    )
+    shutil.copytree(unsigned, store, dirs_exist_ok=True)
+    promotion = ["promote", store, MODEL, "--from", "staging", "--to", "production", "--reason", "r", "--key", source]
+    one_clear_error(cli(*promotion), "the pointer is not signed", "--public-key", "--trust-unsigned")
+    assert (store / MODEL / "channels" / "production.json").read_bytes() == sound
 
 
 MOVES: dict[str, list[str]] = {

@@ -176,7 +176,42 @@ def test_gc_leaves_a_damaged_model_alone(
     assert (store / "news" / "versions" / versions[0] / "manifest.json").exists()
 
 
-@pytest.mark.parametrize("option", [("--keep", "0"), ("--min-age", "0.5")])
+def test_gc_goes_on_where_a_model_cannot_be_done(cli: Cli, tmp_path: Path, versions: list[str]) -> None:
+    store = tmp_path / "store"
+    broken = store / "a-model" / "versions" / versions[0]
+    broken.mkdir(parents=True)
+    (store / "a-model" / "history").write_text("not a folder")
+    age(store)
+    done = cli("gc", store, "--keep", "1", "--delete")
+    assert done.returncode == 1
+    assert "deleted 1 version" in done.stdout
+    assert str(store / "a-model") in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (store / "news" / "versions" / versions[0] / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("command", ["fsck", "gc"])
+def test_a_place_without_models(
+    cli: Cli, tmp_path: Path, s3_bucket: str, one_clear_error: Callable[..., None], command: str
+) -> None:
+    """Mistyped, or emptied: that must not look sound."""
+    (tmp_path / "empty").mkdir()
+    one_clear_error(cli(command, tmp_path / "empty"), "no models are there", "publish.store")
+    one_clear_error(cli(command, f"s3://{s3_bucket}/mistyped"), "no models are there")
+    one_clear_error(cli(command, "~nosuchuser/store"), "home directory")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--keep", "0"),
+        ("--min-age", "0.5"),
+        ("--min-age", "inf"),
+        ("--min-age", "nan"),
+        ("--min-age", "1e12"),
+        ("--min-age", "900000"),
+    ],
+)
 def test_gc_refuses_to_be_careless(cli: Cli, tmp_path: Path, versions: list[str], option: tuple[str, str]) -> None:
     answer = cli("gc", tmp_path / "store", *option)
     assert answer.returncode == 2

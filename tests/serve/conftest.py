@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,6 +143,14 @@ def cache(tmp_path: Path) -> Path:
 
 def load(store: PublishedStore, cache: Path, **options: Any) -> Classifier:
     return Classifier.from_store(store.url, store.model.name, cache_dir=cache, **options)
+
+
+def eventually(condition: Callable[[], bool], what: str) -> None:
+    """Wait for a watching thread to come to something."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.01)
 
 
 def cached_file(cache: Path, version: str, name: str) -> Path:

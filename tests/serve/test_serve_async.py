@@ -57,6 +57,8 @@ def test_it_answers_as_the_other_one(classifier: Classifier) -> None:
             assert answers == [[label] for label in expected[3]] * 4
             with pytest.raises(DataError, match=r"texts\[1\]"):
                 await classify(["open", 3])  # type: ignore[arg-type]
+            with pytest.raises(DataError, match="expected a list of texts"):
+                await classify.respond(texts[0])
             assert (classify.version, classify.labels, classify.task) == about
             assert classify.status.precision == "fp32"
             assert classify.classifier is classifier

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from retrainer.errors import IntegrityError, NotFoundError, StorageError
+from retrainer.errors import IntegrityError, NotFoundError, ResourceError, StorageError, UserError
 from retrainer.serve import Classifier
 from retrainer.serve.cached_version import default_cache
 from retrainer.store import Store
@@ -232,6 +232,15 @@ def unprivileged() -> Iterator[None]:
         os.seteuid(0)
 
 
+def read_only(cache: Path) -> None:
+    """For a user who is nobody."""
+    for path in [cache, *cache.rglob("*")]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    for folder in cache.parents:
+        if folder.stat().st_mode & 0o005 != 0o005:
+            folder.chmod(folder.stat().st_mode | 0o055)
+
+
 def test_a_cache_that_was_filled_before_may_be_read_only(
     store: PublishedStore, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -239,17 +248,94 @@ def test_a_cache_that_was_filled_before_may_be_read_only(
     version = load(store, cache).version
     memory = next((cache / "trails" / "channels").glob("*.json"))
     memory.unlink()
-    for path in [cache, *cache.rglob("*")]:
-        path.chmod(0o555 if path.is_dir() else 0o444)
-    for folder in cache.parents:
-        if folder.stat().st_mode & 0o005 != 0o005:
-            folder.chmod(folder.stat().st_mode | 0o055)
+    read_only(cache)
     with unprivileged():
         classify = load(store, cache)
         assert classify("the trail is open")
     assert classify.version == version
     assert "cannot note the present version" in caplog.text
     assert not memory.exists()
+
+
+def test_a_cache_that_cannot_take_a_new_version(
+    store: PublishedStore, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What answered last goes on, also at a start, and nobody is told that the store is away."""
+    classify = load(store, cache)
+    first = classify.version
+    read_only(cache)
+    second = store.publish(accuracy=0.95)
+    with unprivileged():
+        assert not classify.refresh()
+        again = load(store, cache)
+        assert again("the trail is open")
+    for one in (classify, again):
+        status = one.status
+        assert (status.version, status.refused_version, status.offline) == (first, None, False)
+        assert "no permission" in str(status.problem)
+        assert "give a folder as cache_dir, or in the environment variable RETRAINER_CACHE" in str(status.problem)
+    assert f"this host cannot take version {second}" in caplog.text
+    assert "this host cannot take what is in the store; serving trails" in caplog.text
+    assert "store cannot be" not in caplog.text
+    for path in [cache, *cache.rglob("*")]:
+        path.chmod(0o755)
+    assert again.refresh()
+    assert again.version == second
+
+
+def test_a_cache_that_cannot_be_made(store: PublishedStore, cache: Path) -> None:
+    cache.mkdir()
+    read_only(cache)
+    with unprivileged(), pytest.raises(ResourceError, match=r"no permission.*cache_dir.*RETRAINER_CACHE"):
+        load(store, cache)
+
+
+def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container may run under a number that no list of users has."""
+    monkeypatch.delenv("RETRAINER_CACHE", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 54321)
+    with pytest.raises(UserError, match=r"this user has no home.*cache_dir.*RETRAINER_CACHE"):
+        default_cache()
+
+
+@pytest.mark.parametrize("precision", ["auto", "fp32"])
+def test_a_folder_is_the_version_that_it_says(store: PublishedStore, tmp_path: Path, precision: str) -> None:
+    """Where a manifest lies in it, what is read must be what that names."""
+    champion = store.model.champion("production")
+    assert champion is not None
+    folder = tmp_path / "fetched"
+    shutil.copytree(store.file(champion.version, ""), folder)
+    assert Classifier.from_folder(folder, precision=precision).version == champion.version
+    graph = "onnx/model_int8.onnx" if precision == "auto" else "onnx/model.onnx"
+    for name in (graph, "tokenizer.json", "golden.jsonl", "bundle.json", "config.json"):
+        path = folder / name
+        content = path.read_bytes()
+        for damage in (content + b" ", None):
+            if damage is None:
+                path.unlink()
+            else:
+                path.write_bytes(damage)
+            with pytest.raises(IntegrityError, match=r"manifest.*names") as caught:
+                Classifier.from_folder(folder, precision=precision)
+            assert caught.value.where == str(path)
+        path.write_bytes(content)
+    (folder / "train_rows.bin").write_bytes(b"not read")
+    assert Classifier.from_folder(folder, precision=precision).version == champion.version
+    (folder / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes() + b" ")
+    (folder / "manifest.json").unlink()
+    assert Classifier.from_folder(folder, precision=precision).version == "unpublished"
+
+
+def test_a_folder_with_a_graph_that_its_manifest_does_not_have(store: PublishedStore, tmp_path: Path) -> None:
+    folder = tmp_path / "fetched"
+    shutil.copytree(store.bundle, folder)
+    manifest = manifest_of(folder)
+    precisions = {"fp32": manifest.precisions["fp32"]}
+    (folder / "manifest.json").write_text(manifest.model_copy(update={"precisions": precisions}).to_pretty_json())
+    with pytest.raises(IntegrityError, match="not the file that the manifest"):
+        Classifier.from_folder(folder)
+    assert Classifier.from_folder(folder, precision="fp32").precision == "fp32"
 
 
 def test_where_the_cache_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, store: PublishedStore) -> None:

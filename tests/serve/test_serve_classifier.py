@@ -117,6 +117,42 @@ def test_what_is_no_pair_is_refused(classify_pairs: Classifier, texts: Any, mess
         classify_pairs(texts)
 
 
+@pytest.mark.parametrize("texts", ["open", b"open", bytearray(b"open"), {"open": "closed"}])
+def test_what_is_no_list_is_not_taken_for_one(classify: Classifier, classify_pairs: Classifier, texts: Any) -> None:
+    """Each can be gone through, by letters or keys, and would be answered piece by piece."""
+    for model in (classify, classify_pairs):
+        with pytest.raises(DataError, match=r"expected a list of texts, got a .*give a list: \[text\]"):
+            model.respond(texts)
+    with pytest.raises(DataError, match=r"got a (str|bytes|bytearray|dict)"):
+        classify_pairs(texts)
+    if not isinstance(texts, str):
+        with pytest.raises(DataError, match=r"got a (bytes|bytearray|dict)"):
+            classify(texts)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"threads": 0}, "threads must be a whole number from 1"),
+        ({"threads": -1}, "threads must"),
+        ({"threads": True}, "threads must"),
+        ({"threads": 2.0}, "threads must"),
+        ({"threads": "2"}, "threads must"),
+        ({"precision": "fp16"}, "precision must be one of auto, fp32, int8; got 'fp16'"),
+        ({"precision": None}, "precision must"),
+        ({"verify": "server"}, "verify must be one of all, served; got 'server'"),
+        ({"verify": True}, "verify must"),
+    ],
+)
+def test_options_that_make_no_sense(bundle: Path, tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    """Said before the store is asked, which there is none of."""
+    with pytest.raises(UserError, match=message):
+        Classifier.from_store(tmp_path / "none", "trails", cache_dir=tmp_path / "cache", **options)
+    if "verify" not in options:
+        with pytest.raises(UserError, match=message):
+            Classifier.from_folder(bundle, **options)
+
+
 @pytest.mark.parametrize("top_k", [0, -1, True, 1.5, "2"])
 def test_top_k_must_make_sense(classify: Classifier, top_k: Any) -> None:
     with pytest.raises(UserError, match="top_k"):
@@ -137,6 +173,9 @@ def test_what_it_says_of_itself(classify: Classifier, classify_pairs: Classifier
     assert classify.manifest is None
     assert classify.precision == "fp32"
     assert (classify.task, classify_pairs.task) == ("text-classification", "text-pair-classification")
+    status = classify_pairs.status
+    assert (status.version, status.labels, status.task) == ("unpublished", tiny.LABELS, "text-pair-classification")
+    assert status.max_length is None
 
 
 def test_a_folder_without_a_bundle(tmp_path: Path) -> None:

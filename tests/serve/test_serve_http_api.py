@@ -96,6 +96,11 @@ def test_pairs(server: ServerProcess, pair_bundle: Path) -> None:
     assert server.predict("pairs", text=pairs[1]).json()["predictions"] == [found[1]]
 
 
+def test_null_is_like_nothing(server: ServerProcess) -> None:
+    assert server.predict("trails", text="a", texts=None, top_k=None).status_code == 200
+    assert server.predict("trails", text=None, texts=["a"]).status_code == 200
+
+
 def test_a_label_or_text_of_any_letters(server: ServerProcess) -> None:
     for text in ("", " ", "Ω≈ç 😀 \u2028 \0", '"\\'):
         assert server.predict("trails", text=text).status_code == 200
@@ -115,7 +120,9 @@ def test_a_label_or_text_of_any_letters(server: ServerProcess) -> None:
         (b'{"text": "a", "texts": []}', 400, ["both"]),
         (b'{"text": "a", "topk": 1}', 400, ["unknown: 'topk'", "top_k"]),
         (b'{"text": 3}', 400, ["text: expected a string, got a number"]),
-        (b'{"text": null}', 400, ["expected a string, got null"]),
+        (b'{"text": null}', 400, ["either 'text' or 'texts'", "neither"]),
+        (b'{"text": null, "texts": null}', 400, ["either 'text' or 'texts'", "neither"]),
+        (b'{"texts": ["a", null]}', 400, ["texts[1]: expected a string, got null"]),
         (b'{"texts": "a"}', 400, ["texts: expected a list, got a string"]),
         (b'{"texts": ["a", true]}', 400, ["texts[1]: expected a string, got true"]),
         (b'{"text": "a", "top_k": 0}', 400, ["top_k: expected a whole number"]),
@@ -126,6 +133,7 @@ def test_a_label_or_text_of_any_letters(server: ServerProcess) -> None:
         (b'{"texts": ["a", ["a", "b"]]}', 422, ["texts[1]: this model reads single texts"]),
         (json.dumps({"text": "x" * 301}).encode(), 413, ["text: 301 characters, and 300 are allowed"]),
         (json.dumps({"texts": ["x"] * 51}).encode(), 413, ["51 texts, and 50 are allowed"]),
+        (json.dumps({"texts": ["x"] * 3500}).encode(), 413, ["more values than the 50 texts"]),
         (json.dumps({"text": "x" * 20_000}).encode(), 413, ["bytes, and 20000 are allowed"]),
     ],
 )
@@ -195,14 +203,39 @@ def test_what_is_not_there(server: ServerProcess) -> None:
     problem(server.predict("nothing", text="a"), 404, "no model 'nothing' here", "GET /v1/models")
     problem(server.http.get("/v1/models/nothing"), 404, "no model 'nothing' here")
     problem(server.http.get("/nothing"), 404, "/docs")
-    refused = server.http.get("/v1/models/trails:predict")
-    assert refused.status_code in {404, 405}
-    answer = server.http.delete("/v1/models")
-    problem(answer, 405)
-    assert answer.headers["allow"] == "GET"
+    # Not the address of the model, and no redirect: it would lead to whatever host the client names.
+    problem(server.http.get("/v1/models/trails/"), 404, "no such address")
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"])
+@pytest.mark.parametrize("model", ["trails", "nothing"])
+def test_predictions_are_posted(server: ServerProcess, method: str, model: str) -> None:
+    answer = server.http.request(method, f"/v1/models/{model}:predict")
+    assert answer.headers["allow"] == "POST"
+    if method == "HEAD":
+        assert (answer.status_code, answer.content) == (405, b"")
+    else:
+        problem(answer, 405, f"not {method} here (known: POST)")
+
+
+@pytest.mark.parametrize(
+    "path", ["/healthz", "/readyz", "/metrics", "/v1/models", "/v1/models/trails", "/openapi.json"]
+)
+def test_what_can_be_read(server: ServerProcess, path: str) -> None:
+    answer, head = server.http.get(path), server.http.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"] == answer.headers["content-type"]
+    assert int(head.headers["content-length"]) > 0
+    assert server.http.get("/healthz").status_code == 200  # on the same connection
+    for method in ("POST", "DELETE", "OPTIONS"):
+        refused = server.http.request(method, path)
+        problem(refused, 405, f"not {method} here")
+        assert refused.headers["allow"] == "GET, HEAD"
+    assert server.http.head("/nothing").status_code == 404
 
 
 def test_what_is_no_http(server: ServerProcess) -> None:
+    """More of it is in ``test_serve_http_protocol.py``."""
     with socket.create_connection(("127.0.0.1", server.port)) as client:
         client.sendall(b"hello there\r\n\r\n")
         answer = client.makefile("rb").read()
@@ -294,9 +327,39 @@ def test_the_api_is_documented(server: ServerProcess) -> None:
         assert server.predict(model, **example["value"]).status_code == 200
     answer = server.predict("trails", text="a").json()
     assert set(schema["components"]["schemas"]["PredictAnswer"]["properties"]) == set(answer)
-    assert {"400", "401", "404", "413", "415", "422", "503"} <= set(predict["responses"])
+    assert {"400", "404", "413", "415", "422", "503"} <= set(predict["responses"])
+    # Here no token is asked for.
+    assert "401" not in predict["responses"]
+    assert "security" not in json.dumps(schema)
     names = {reference.rpartition("/")[2] for reference in references(schema)}
     assert names <= set(schema["components"]["schemas"])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"text": "a"},
+        {"text": None},
+        {"texts": ["a"]},
+        {"texts": []},
+        {"text": "a", "texts": None},
+        {"text": None, "texts": ["a"]},
+        {"text": None, "texts": None},
+        {"text": "a", "texts": ["a"]},
+        {"text": "a", "top_k": None},
+        {"text": "a", "top_k": 0},
+        {"text": "a", "more": 1},
+        {"text": 3},
+        {"texts": "a"},
+        {"texts": ["a", None]},
+    ],
+)
+def test_the_schema_and_the_server_agree(server: ServerProcess, body: dict[str, Any]) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    schemas = server.http.get("/openapi.json").json()["components"]["schemas"]
+    valid = jsonschema.Draft202012Validator(schemas["PredictBody"]).is_valid(body)
+    assert valid == (server.predict("trails", **body).status_code == 200)
 
 
 def references(value: Any) -> Iterator[str]:

@@ -94,10 +94,10 @@ def test_a_store_that_does_not_answer_does_not_hold_up_the_end(
 
 def test_a_signal_right_after_the_start(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
-    for number in range(8):
+    for number in range(5):
         server = ServerProcess(tmp_path, tmp_path / "store", "trails", "--drain-seconds", 0)
         try:
-            time.sleep(0.02 * number)
+            time.sleep(0.03 * number)
             server.process.send_signal(signal.SIGTERM if number % 2 else signal.SIGINT)
             assert server.process.wait(SOON) == 0, server.log
         finally:
@@ -129,3 +129,16 @@ def test_metrics_tell_that_the_store_is_gone(bundle: Path, staller: Staller, s3_
         assert 'retrainer_model_watching{model="trails"} 1.0' in figures
         failed = [line for line in figures.splitlines() if line.startswith("retrainer_model_failed_looks{")]
         assert (float(failed[0].rpartition(" ")[2]) > 0) == gone
+
+
+def test_metrics_count_what_is_no_http(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    server = ServerProcess(tmp_path, tmp_path / "store", "trails", "--drain-seconds", 0)
+    try:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+            client.sendall(b"no request\r\n\r\n")
+            assert client.makefile("rb").read().startswith(b"HTTP/1.1 400 ")
+        figures = server.http.get("/metrics").text
+    finally:
+        assert server.stop() == 0
+    assert 'retrainer_http_requests_total{model="",route="other",status="400"} 1.0' in figures

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
+import math
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -14,13 +15,16 @@ import pytest
 
 from retrainer.errors import IntegrityError
 from retrainer.serve import Classifier
-from retrainer.serve.http.application import Application
+from retrainer.serve.http.application import Application, describe
 from retrainer.serve.http.batcher import Bounds
 from retrainer.serve.http.log_lines import LineFormatter, event
 from retrainer.serve.http.metrics import Metrics
 from retrainer.serve.http.models import Models, ServedModel
+from retrainer.serve.http.predict import write
+from retrainer.serve.http.problems import Problem
 from retrainer.serve.http.settings import Limits, ModelAddress
 from retrainer.serve.http.tokens import Tokens
+from retrainer.serve.http.turns import Answer
 from retrainer.serve.predictions import Response
 from retrainer.serve.status import Status
 
@@ -86,6 +90,45 @@ def test_a_fault_in_a_prediction(log: io.StringIO) -> None:
     assert PRIVATE not in log.getvalue() + answer.text
 
 
+def test_what_is_said_of_a_model_is_of_one_version() -> None:
+    """Of one look at its state: all else may belong to the next version already."""
+    model = ServedModel(ModelAddress.parse("trails"), lambda _: cast(Classifier, None), Bounds(), watch_interval=60)
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    looked = iter(
+        [
+            Status(
+                model="trails",
+                channel="production",
+                version="1",
+                precision="int8",
+                sequence=1,
+                loaded_at=now,
+                checked_at=None,
+                watching=True,
+                swaps=0,
+                refusals=0,
+                failures_in_a_row=0,
+                problem=None,
+                refused_version=None,
+                offline=False,
+                labels=("a", "b"),
+                task="text-classification",
+                max_length=64,
+            )
+        ]
+    )
+
+    class Looked:
+        @property
+        def status(self) -> Status:
+            return next(looked)
+
+    model.classifier = cast(Classifier, Looked())
+    said = describe(model)
+    assert (said.version, said.precision, said.labels) == ("1", "int8", ["a", "b"])
+    assert (said.task, said.max_length) == ("text-classification", 64)
+
+
 def test_a_fault_in_another_route() -> None:
     (answer,) = ask(("GET", "/v1/models", None))
     assert answer.status_code == 500
@@ -97,6 +140,14 @@ def test_a_model_that_breaks_says_so() -> None:
     (answer,) = ask(("POST", "/v1/models/faulty:predict", {"text": "damaged"}))
     assert answer.status_code == 500
     assert answer.json()["detail"] == "onnx/model.onnx: the graph fails on 1 rows"
+
+
+@pytest.mark.parametrize("score", [math.nan, -math.inf])
+def test_scores_that_are_no_numbers_are_never_written(score: float) -> None:
+    answer = Answer("1", "fp32", [[{"label": "a", "score": 1.0}], [{"label": "a", "score": score}]])
+    with pytest.raises(Problem) as caught:
+        write("faulty", answer)
+    assert caught.value.status == 500
 
 
 def test_a_line_of_the_log_is_one_line(log: io.StringIO) -> None:

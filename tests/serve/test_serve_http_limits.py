@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 import socket
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from retrainer.errors import UserError
-from retrainer.serve.http.settings import share_cores
+from retrainer.serve.http.batcher import Bounds
+from retrainer.serve.http.problems import Problem
+from retrainer.serve.http.requests import parse
+from retrainer.serve.http.settings import Limits, ModelAddress, Settings, share_cores
 from retrainer.serve.http.tokens import Tokens
 from tests.serve.http_server import ServerProcess, publish
 
@@ -149,6 +158,13 @@ def test_tokens(store: Path, tmp_path: Path) -> None:
         tokens.write_text(f"{renewed}\n")
         server.wait_until('"models"', "/v1/models", authorization=f"Bearer {renewed}")
         assert server.http.get("/v1/models", headers={"authorization": f"Bearer {FIRST}"}).status_code == 401
+        headers = {"authorization": f"Bearer {renewed}"}
+        schema = server.http.get("/openapi.json", headers=headers).json()
+        for path, methods in schema["paths"].items():
+            for operation in methods.values():
+                open_to_all = path in {"/healthz", "/readyz", "/metrics"}
+                assert operation.get("security") == (None if open_to_all else [{"token": []}])
+                assert ("401" in operation["responses"]) != open_to_all
         for token in (FIRST, SECOND, renewed):
             assert token not in server.log + server.output
     finally:
@@ -166,9 +182,17 @@ def test_a_file_that_goes_bad_changes_nothing(tmp_path: Path, caplog: pytest.Log
             path.write_text(content)
         with caplog.at_level(logging.WARNING):
             tokens.refresh()
+            tokens.refresh()
         assert tokens.allows(f"Bearer {FIRST}".encode())
-        assert "the tokens stay as they are" in caplog.text
+        # Once, not each second.
+        assert caplog.text.count("the tokens stay as they are") == 1
         caplog.clear()
+    path.write_text(SECOND)
+    tokens.refresh()
+    assert tokens.allows(f"Bearer {SECOND}".encode())
+    path.unlink()
+    tokens.refresh()
+    assert caplog.text.count("the tokens stay as they are") == 1
 
 
 @pytest.mark.parametrize(
@@ -199,6 +223,56 @@ def test_what_is_no_token(tmp_path: Path, content: str) -> None:
 )
 def test_runs_share_the_cores(cores: int, threads: int | None, runs: int | None, shared: tuple[int, int]) -> None:
     assert share_cores(cores, threads, runs) == shared
+
+
+@pytest.mark.parametrize("seconds", [math.inf, math.nan, -1.0, 1e12, 0.0])
+def test_times_that_are_none(seconds: float) -> None:
+    def settings(**options: Any) -> Settings:
+        return Settings(store="s", models=(ModelAddress.parse("trails"),), **options)
+
+    options: dict[str, Callable[[], Limits | Settings]] = {
+        "--read-timeout": lambda: Limits(read_seconds=seconds),
+        "--keep-alive": lambda: Limits(keep_alive_seconds=seconds),
+        "--watch-interval": lambda: settings(watch_interval=seconds),
+        "--max-wait-ms": lambda: settings(bounds=Bounds(max_wait=seconds)),
+        "--drain-seconds": lambda: settings(drain_seconds=seconds or -1.0),
+    }
+    for option, make in options.items():
+        with pytest.raises(UserError, match=option):
+            make()
+    settings(drain_seconds=0.0)
+
+
+def test_a_time_that_is_none_ends_the_command(store: Path) -> None:
+    command = [sys.executable, "-m", "retrainer.cli", "serve", str(store), "trails", "--port", "0"]
+    ended = subprocess.run([*command, "--max-wait-ms", "inf"], check=False, capture_output=True, text=True, timeout=60)
+    assert ended.returncode != 0
+    assert "--max-wait-ms" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_bodies_of_many_small_values_are_refused_before_they_are_read() -> None:
+    """They would take the loop's thread most of a second."""
+    for body in (
+        b'{"texts":[' + b",".join([b"[]"] * 1_000_000) + b"]}",
+        b"{" + b",".join(b'"%x":0' % number for number in range(300_000)) + b"}",
+        b'{"texts":[' + b'"",' * 1_000_000 + b'""]}',
+        b"[" * 4_000_000,
+    ):
+        began = time.perf_counter()
+        with pytest.raises(Problem) as caught:
+            parse(body, "text-classification", Limits())
+        assert time.perf_counter() - began < 0.1
+        assert caught.value.status == 413
+
+
+@pytest.mark.parametrize("indent", [None, 8])
+def test_as_many_texts_as_are_allowed_are_never_too_many_values(indent: int | None) -> None:
+    nasty = '"\\[]{},:\n' * 20
+    for rows in ([nasty] * 256, [nasty + "\\"] * 256, [(nasty, nasty)] * 256, ["x" * 16_000] * 256, [("", "")] * 256):
+        body = json.dumps({"texts": rows, "text": None, "top_k": None}, indent=indent).encode()
+        task = "text-pair-classification" if isinstance(rows[0], tuple) else "text-classification"
+        assert parse(body + b" " * 20_000, task, Limits()).texts == rows
 
 
 def test_no_tokens_where_some_should_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -164,12 +165,27 @@ def test_a_history_with_an_edited_or_missing_entry_is_refused(
         with pytest.raises(IntegrityError, match="entry of the history is missing"):
             load(store, tmp_path / f"missing {number}")
         entry.write_bytes(content)
-    # Who has checked the entries before reads only the new one.
+    # A process that has checked the entries reads only new ones; another one on the same host checks them again.
     for entry in entries:
-        entry.unlink()
+        entry.write_bytes(entry.read_bytes().replace(b"a test", b"a nest"))
     assert not running.refresh()
     assert running.status.problem is None
-    assert load(store, tmp_path / "seen").version == running.version
+    with pytest.raises(IntegrityError, match="entry of the history was altered"):
+        load(store, tmp_path / "seen")
+
+
+def test_a_pointer_that_lost_its_origin_is_refused(store: PublishedStore, cache: Path) -> None:
+    classify = load(store, cache)
+    path = store.folder / "trails" / "channels" / "production.json"
+    document = json.loads(path.read_bytes())
+    del document["origin"]
+    path.write_text(json.dumps(document))
+    assert not classify.refresh()
+    assert classify.status.problem is not None
+    assert classify.status.refusals == 1
+    for folder in (cache, cache.parent / "another"):
+        with pytest.raises(IntegrityError):
+            load(store, folder)
 
 
 def test_a_rollback_is_no_replay(store: PublishedStore, cache: Path, tmp_path: Path) -> None:

@@ -9,9 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 import weakref
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,18 +20,10 @@ from retrainer.errors import UserError
 from retrainer.serve import Classifier
 from retrainer.serve.watching import LONGEST_WAIT, Watcher, next_wait
 from retrainer.store import Store
-from tests.serve.conftest import PublishedStore, contradicted, load, relabelled
+from tests.serve.conftest import PublishedStore, contradicted, eventually, load, relabelled
 from tests.store.conftest import Proxy, proxy  # noqa: F401
 
 INTERVAL = 0.05
-
-
-def eventually(condition: Callable[[], bool], what: str) -> None:
-    """Wait for a watching thread to come to something."""
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
 
 
 @given(interval=st.floats(0.01, 1e5), failures=st.integers(0, 10_000), seed=st.integers())
@@ -66,6 +56,9 @@ def test_a_refresh_takes_over_what_is_new(store: PublishedStore, cache: Path, tm
     assert classify.labels[0].endswith("-2")
     status = classify.status
     assert (status.version, status.sequence, status.swaps) == (second, 2, 1)
+    # All of one version, also of one that is no longer served.
+    assert (status.labels, first.labels) == (classify.labels, store.model.manifest(first.version).labels)
+    assert (status.task, status.max_length) == ("text-classification", store.model.manifest(second).max_length)
     assert status.loaded_at > first.loaded_at
     assert status.checked_at is not None
     assert first.checked_at is not None

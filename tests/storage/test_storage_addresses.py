@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrainer.errors import StorageError
+from retrainer.errors import ResourceError, StorageError
 from retrainer.storage import is_s3, join_url, open_storage
 
 
@@ -38,6 +39,21 @@ def test_a_relative_path_is_taken_from_here(tmp_path: Path, monkeypatch: pytest.
 def test_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/somebody")
     assert open_storage("~/store").local_path() == Path("/home/somebody/store")
+
+
+def test_a_home_folder_of_nobody() -> None:
+    with pytest.raises(StorageError, match="home directory") as caught:
+        open_storage("~nosuchuser/store")
+    assert caught.value.where == "~nosuchuser/store"
+
+
+def test_a_bucket_needs_boto3(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "retrainer.storage.s3", raising=False)
+    monkeypatch.setitem(sys.modules, "botocore.exceptions", None)  # not installed
+    with pytest.raises(ResourceError, match="not installed") as caught:
+        open_storage("s3://bucket/models")
+    assert caught.value.where == "s3://bucket/models"
+    assert "pip install 'airflow-retrainer[serve]'" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ def test_each_role_does_its_work_and_no_more(access: dict[str, S3Access], tmp_pa
         lambda: storage["reader"].write(pointer, b"{}"),
         lambda: storage["reader"].write("news/new", b"", if_absent=True),
         lambda: storage["reader"].upload_all([Transfer(tmp_path / "1/onnx/model.onnx", "x", entry.sha256, entry.size)]),
-        lambda: storage["reader"].copy(key, "x", sha256=entry.sha256, size=entry.size),
+        lambda: storage["reader"].upload(tmp_path / "1/config.json", "x"),
         lambda: storage["reader"].delete(pointer),
         lambda: list(storage["reader"].list()),
         lambda: list(storage["reader"].leftovers()),
@@ -154,6 +154,9 @@ def test_each_role_does_its_work_and_no_more(access: dict[str, S3Access], tmp_pa
     ):
         with pytest.raises(StoragePermissionError, match="access denied"):
             attempt()
+    # A copy that is refused is no error: whoever may write sends the file instead.
+    assert not storage["reader"].copy(key, "x", sha256=entry.sha256, size=entry.size)
+    assert not list(storage["keeper"].list("x"))
     assert storage["publisher"].read(pointer) == storage["reader"].read(pointer)
 
     unfinished = boto3.client(

@@ -161,6 +161,59 @@ def test_a_copy_that_the_server_does_not_prove_is_none(relay: Relay, s3_bucket: 
     assert not storage.copy("file", "other", sha256=transfer.sha256, size=100)
 
 
+REFUSALS = [
+    (403, "AccessDenied"),
+    (403, "InvalidObjectState"),  # archived
+    (400, "InvalidRequest"),
+    (400, "KMS.DisabledException"),
+    (412, "PreconditionFailed"),
+]
+
+
+@pytest.mark.parametrize(("status", "code"), REFUSALS)
+def test_a_copy_that_is_refused_is_none(relay: Relay, s3_bucket: str, tmp_path: Path, status: int, code: str) -> None:
+    """The file can still be sent."""
+    storage = S3Storage(f"s3://{s3_bucket}")
+    transfer = a_file(tmp_path, 100)
+    storage.upload_all([transfer])
+
+    def refuse(exchange: Exchange) -> None:
+        if "x-amz-copy-source" in exchange.headers:
+            exchange.refuse(status, code)
+
+    relay.before = refuse
+    assert not storage.copy("file", "copy", sha256=transfer.sha256, size=100)
+    storage.upload(transfer.path, "copy")
+    relay.before = lambda exchange: exchange.refuse(400, "ExpiredToken") if exchange.method == "PUT" else None
+    with pytest.raises(StorageError, match="expired"):
+        storage.copy("file", "other", sha256=transfer.sha256, size=100)
+
+
+def test_a_copy_never_touches_what_is_there(relay: Relay, s3_bucket: str, tmp_path: Path) -> None:
+    """Another publisher of the same bundle may have sent it meanwhile: before the copy, or before it is taken back."""
+    storage = S3Storage(f"s3://{s3_bucket}")
+    good, other = a_file(tmp_path, 100), a_file(tmp_path, 100, "other")
+    storage.upload_all([good, other])
+    relay.seen.clear()
+    assert not storage.copy("other", "file", sha256=good.sha256, size=100)
+    assert [one.what for one in relay.seen] == ["HEAD"]
+    assert storage.read("file") == good.path.read_bytes()
+
+    def send_meanwhile(exchange: Exchange) -> bool:
+        if "x-amz-copy-source" in exchange.headers:
+            assert exchange.headers["If-None-Match"] == "*"
+            relay.after = lambda exchange: True
+            storage.upload(good.path, "late")
+        return True
+
+    relay.after = send_meanwhile
+    assert not storage.copy("other", "late", sha256=good.sha256, size=100)
+    assert storage.read("late") == good.path.read_bytes()
+    # What it made itself goes.
+    assert not storage.copy("other", "new", sha256=good.sha256, size=100)
+    assert not storage.exists("new")
+
+
 @pytest.mark.parametrize("condition", [{"if_absent": True}, {"if_match": '"x"'}])
 def test_a_conflict_is_tried_again_and_a_lost_condition_is_not(
     relay: Relay, s3_bucket: str, monkeypatch: pytest.MonkeyPatch, condition: dict[str, str | bool]

@@ -15,6 +15,8 @@ from retrainer.store import Manifest, ModelStore, Store
 from retrainer.store.history import write_entry
 
 MakeBundle = Callable[[str], tuple[Path, Manifest]]
+POINTER = "news/channels/production.json"
+JOURNAL = "news/journal/production/0000000003.json"
 
 
 @pytest.fixture
@@ -133,14 +135,23 @@ def test_an_altered_pointer(
         assert caught.value.where == storage.where(key)
 
 
+def edit_with_its_journal(storage: Storage, **changes: Any) -> None:
+    """Alter the pointer and what the journal says of its move: only the history tells."""
+    edit(storage, POINTER, **changes)
+    storage.write(JOURNAL, storage.read(POINTER))
+
+
 def test_a_pointer_that_disagrees_with_its_history(storage: Storage, model: ModelStore, bundle: MakeBundle) -> None:
-    for changes in ({"version": bundle("one")[1].version}, {"sequence": 7}):
-        key = "news/channels/production.json"
-        sound = storage.read(key)
-        edit(storage, key, **changes)
+    sound = storage.read(POINTER)
+    for changes in ({"version": bundle("one")[1].version}, {"history": json.loads(storage.read(POINTER))["origin"]}):
+        edit_with_its_journal(storage, **changes)
         with pytest.raises(IntegrityError, match="does not continue"):
             model.history("production")
-        storage.write(key, sound)
+        for key in (POINTER, JOURNAL):
+            storage.write(key, sound)
+    edit(storage, POINTER, sequence=7)  # of which the journal says nothing
+    with pytest.raises(IntegrityError, match="does not continue"):
+        model.history("production")
 
 
 @pytest.mark.parametrize("position", [0, 1, 2])
@@ -187,20 +198,20 @@ def test_entries_in_another_order(storage: Storage, model: ModelStore) -> None:
     below = oldest.model_copy(update={"previous": write_entry(storage, swapped), "sequence": 2})
     forged = newest.model_copy(update={"previous": write_entry(storage, below)})
     name = write_entry(storage, forged)
-    key = "news/channels/production.json"
-    sound = storage.read(key)
-    edit(storage, key, history=name)
+    sound = storage.read(POINTER)
+    edit_with_its_journal(storage, history=name)
     with pytest.raises(IntegrityError, match="does not continue"):
         model.history("production")
-    storage.write(key, sound)
+    for key in (POINTER, JOURNAL):
+        storage.write(key, sound)
     # A chain that is whole in itself still is another than the one that the journal was written along.
     below = below.model_copy(update={"from_version": swapped.to_version})
     forged = newest.model_copy(update={"previous": write_entry(storage, below), "from_version": below.to_version})
-    edit(storage, key, history=write_entry(storage, forged), origin=below.previous)
-    assert [entry.sequence for entry in model.history("production")] == [3, 2, 1]
-    with pytest.raises(IntegrityError, match="move 3 of the channel 'production' is another in the journal"):
-        model.verify_channel("production")
-    edit(storage, key, origin=json.loads(sound)["origin"])
+    edit(storage, POINTER, history=write_entry(storage, forged), origin=below.previous)
+    for attempt in (model.history, model.verify_channel):
+        with pytest.raises(IntegrityError, match="move 3 of the channel 'production' is another in the journal"):
+            attempt("production")
+    edit_with_its_journal(storage, origin=json.loads(sound)["origin"])
     with pytest.raises(IntegrityError, match="entry 1 of the history of 'production' does not continue"):
         model.history("production")
 

@@ -19,11 +19,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from retrainer.errors import NotFoundError, ResourceError, RetrainerError, StorageError
-from retrainer.records import sha256_file
+from retrainer.errors import NotFoundError, ResourceError, RetrainerError, StorageError, StoragePermissionError
+from retrainer.records import digest_of, sha256_file
 from retrainer.storage import Storage, open_storage
 from retrainer.store import FileEntry, Keyring, Manifest, ModelStore, Signer, Store
 from retrainer.store.fsck import Code, Finding, Findings, Progress, check_store
+from retrainer.store.gc import plan_gc, run_gc
 
 MakeBundle = Callable[[str], tuple[Path, Manifest]]
 FORK = multiprocessing.get_context("fork")
@@ -260,10 +261,31 @@ def fork(storage: Storage, model: ModelStore) -> None:
     storage.write(journal(4), real)
 
 
+def fork_and_delete(storage: Storage, model: ModelStore) -> None:
+    fork(storage, model)
+    storage.delete(POINTER)
+
+
 def replay_without_journal(storage: Storage, _: ModelStore) -> None:
     storage.write(POINTER, storage.read(journal(2)))
     storage.delete(journal(4))
     storage.delete(journal(3))
+
+
+def add_a_manifest(name: str) -> Damage:
+    """A version that names itself rightly, and a file that no storage can hold."""
+
+    def add(storage: Storage, _: ModelStore) -> None:
+        text = json.loads(storage.read(f"{champion(storage)}/manifest.json"))
+        text["files"][name] = {"size": 1, "sha256": "0" * 64}
+        version = digest_of(text)[:16]
+        data = (json.dumps(text, indent=2, ensure_ascii=False) + "\n").encode()
+        storage.write(f"news/versions/{version}/manifest.json", data)
+        for file in text["files"]:
+            if file != name:
+                storage.write(f"news/versions/{version}/{file}", storage.read(f"{champion(storage)}/{file}"))
+
+    return add
 
 
 DAMAGES: dict[str, tuple[Damage, set[str]]] = {
@@ -275,6 +297,10 @@ DAMAGES: dict[str, tuple[Damage, set[str]]] = {
     "pointer to another version": (
         lambda storage, _: edit(storage, POINTER, version=champion(storage, sequence=1).rpartition("/")[2]),
         {"pointer-altered"},
+    ),
+    "pointer to what cannot be a version": (
+        lambda storage, _: edit(storage, POINTER, version="../../../etc"),
+        {"pointer-unreadable"},
     ),
     "pointer with another hash": (
         lambda storage, _: edit(storage, POINTER, manifest_sha256="0" * 64),
@@ -292,6 +318,7 @@ DAMAGES: dict[str, tuple[Damage, set[str]]] = {
     ),
     "older pointer": (put_older_back, {"pointer-replayed"}),
     "older pointer, journal deleted": (replay_without_journal, {"pointer-replayed"}),
+    "pointer deleted after a fork": (fork_and_delete, {"pointer-deleted", "history-orphan"}),
     "pointer deleted": (lambda storage, _: storage.delete(POINTER), {"pointer-deleted"}),
     "channel deleted": (delete_channel, {"pointer-deleted"}),
     "fork": (fork, {"channel-forked"}),
@@ -314,6 +341,12 @@ DAMAGES: dict[str, tuple[Damage, set[str]]] = {
         ),
         {"journal-mismatch"},
     ),
+    "journal of an impossible move": (
+        lambda storage, _: storage.write(journal(9_999_999_999), b"{"),
+        {"journal-unreadable", "journal-gap"},
+    ),
+    "manifest with a reserved name": (add_a_manifest(".retrainer-x/file"), {"manifest-altered"}),
+    "manifest with a name that is too long": (add_a_manifest("x" * 300), {"object-unreadable"}),
     "journal with a gap": (lambda storage, _: storage.delete(journal(2)), {"journal-gap"}),
     "entry missing": (lambda storage, _: storage.delete(entry_of(storage, 2)), {"history-missing"}),
     "newest entry missing": (lambda storage, _: storage.delete(entry_of(storage, 4)), {"history-missing"}),
@@ -384,6 +417,20 @@ def test_a_damaged_file_names_the_channels_that_serve_it(tmp_path: Path, sharing
 
 
 @on_a_folder
+def test_each_run_of_missing_moves_is_one_finding(store_url: str, storage: Storage, sharing: MakeBundle) -> None:
+    fill(store_url, sharing)
+    for sequence in (1, 3):
+        storage.delete(journal(sequence))
+    storage.write(journal(300_000), storage.read(POINTER))
+    gaps = [finding for finding in check_store(storage).findings if finding.code == "journal-gap"]
+    assert [(gap.key, gap.message.partition(" of ")[0]) for gap in gaps] == [
+        (journal(1), "move 1"),
+        (journal(3), "move 3"),
+        (journal(5), "the moves 5 to 299999"),
+    ]
+
+
+@on_a_folder
 def test_one_finding_hides_no_other(store_url: str, storage: Storage, sharing: MakeBundle) -> None:
     fill(store_url, sharing)
     versions = {sequence: champion(storage, sequence=sequence) for sequence in (1, 2, 3)}
@@ -437,6 +484,20 @@ def test_a_removed_signature(store_url: str, storage: Storage, sharing: MakeBund
     storage.write(POINTER, json.dumps(text).encode())
     (finding,) = [one for one in check_store(storage).findings if one.key == POINTER]
     assert (finding.code, finding.severity) == ("pointer-unsigned", "damage")
+
+
+@on_a_folder
+def test_the_only_signature_that_is_removed(
+    store_url: str, storage: Storage, sharing: MakeBundle, signer: Signer
+) -> None:
+    version = publish(Store.open(store_url, signer=signer).model("news"), sharing("one"))
+    storage.delete(f"news/versions/{version}/signatures/{signer.public.key_id}.json")
+    for ring in (None, Keyring((signer.public,))):
+        found = check_store(storage, trusted=ring)
+        assert not found.sound
+        assert [(one.code, one.severity, one.version) for one in found.findings] == [
+            ("version-unsigned", "damage", version)
+        ]
 
 
 @on_a_folder
@@ -639,6 +700,51 @@ def test_a_model_that_is_not_there(tmp_path: Path, sharing: MakeBundle) -> None:
     fill(url, sharing)
     with pytest.raises(NotFoundError, match="no model 'olds'"):
         check_store(open_storage(url), models=["olds"])
+
+
+@pytest.mark.parametrize("objects", [(), ("notes.txt",), ("website/files/logo.png", "website/versions/v1/x")])
+def test_a_place_without_models_is_not_sound(store_url: str, storage: Storage, objects: tuple[str, ...]) -> None:
+    """A mistyped address, a store that was emptied."""
+    for key in objects:
+        storage.write(key, b"x")
+    with pytest.raises(NotFoundError, match="no models are there") as caught:
+        check_store(storage)
+    assert "publish.store" in str(caught.value.hint)
+    assert ("website" in str(caught.value.hint)) is (len(objects) == 2)
+
+
+def test_what_other_applications_keep_there_is_theirs(s3_bucket: str, sharing: MakeBundle) -> None:
+    url = f"s3://{s3_bucket}/models"
+    fill(url, sharing)
+    client = boto3.client("s3")
+    client.put_object(Bucket=s3_bucket, Key="models/website/files/logo.png", Body=b"x")
+    for key in ("models/website/files/film.mp4", "models/news/videos/film.mp4"):
+        client.create_multipart_upload(Bucket=s3_bucket, Key=key)
+    storage = open_storage(url)
+    later = datetime.now(UTC) + timedelta(days=3)
+    found = check_store(storage, now=later)
+    assert (found.models, found.findings) == (("news",), ())
+    assert plan_gc(storage, "news", now=later).leftovers == ()
+
+
+@on_a_folder
+def test_unfinished_uploads_that_cannot_be_listed_are_a_note(
+    store_url: str, storage: Storage, sharing: MakeBundle
+) -> None:
+    class Unlisted:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(storage, name)
+
+        def leftovers(self, prefix: str = "") -> Any:
+            raise StoragePermissionError("access denied", where=prefix)
+
+    fill(store_url, sharing)
+    found = check_store(Unlisted())
+    assert (found.sound, found.findings) == (True, ())
+    assert ["unfinished uploads could not be listed" in note for note in found.notes] == [True]
+    plan = plan_gc(Unlisted(), "news")
+    assert (len(plan.kept), plan.leftovers, plan.notes) == (3, (), found.notes)
+    assert run_gc(Unlisted(), plan).leftovers == 0
 
 
 def test_every_kind_of_finding_is_documented() -> None:

@@ -13,11 +13,12 @@ import boto3
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from retrainer.errors import IntegrityError
+from retrainer.errors import IntegrityError, StorageError
 from retrainer.records import sha256_file
 from retrainer.storage import Storage, open_storage
 from retrainer.store import FileEntry, Keyring, Manifest, ModelStore, Signer, Store
 from retrainer.store.fsck import Repaired, check_store, repair
+from retrainer.store.removal import Removal, read_removal
 
 MakeBundle = Callable[[str], tuple[Path, Manifest]]
 POINTER = "news/channels/production.json"
@@ -245,6 +246,106 @@ def test_the_pointer_is_only_written_over_what_was_seen(storage: Storage, versio
     (done,) = repair(Meddled(), check_store(storage))
     assert "another writer came first" in str(done.problem)
     assert storage.read(POINTER) == b"somebody else's"
+
+
+@pytest.mark.parametrize("store_url", ["folder"], indirect=True)
+@pytest.mark.parametrize("quick", [False, True])
+def test_an_older_pointer_is_not_moved_on_to_what_is_damaged(
+    store_url: str, storage: Storage, versions: list[str], quick: bool
+) -> None:
+    """It serves something sound. The way on that is told leads past the damage."""
+    replayed = storage.read(journal(2))
+    storage.write(POINTER, replayed)
+    graph = f"news/versions/{versions[2]}/onnx/model.onnx"
+    storage.write(graph, b"x" * len(storage.read(graph)))
+    done = repair(storage, check_store(storage, quick=quick))
+    assert ["put its files back" in str(one.problem) for one in done] == [True] * quick  # the full check offers nothing
+    assert storage.read(POINTER) == replayed
+    (hint,) = [one.hint for one in check_store(storage).findings if one.code == "pointer-replayed"]
+    assert "delete the pointer, repair again, and roll back" in hint
+    storage.delete(POINTER)
+    assert [one.finding.code for one in mend(storage)] == ["pointer-deleted"]
+    moved = Store.open(store_url).model("news").rollback("production", actor="a", reason="b", to=versions[1])
+    assert moved.version == versions[1]
+
+
+@pytest.mark.parametrize("store_url", ["folder"], indirect=True)
+def test_a_file_is_repaired_before_the_pointer_moves_on_to_it(storage: Storage, versions: list[str]) -> None:
+    sound = everything(storage)
+    storage.write(POINTER, storage.read(journal(2)))
+    storage.write(f"news/versions/{versions[2]}/config.json", b"the same at all")
+    done = mend(storage)
+    assert [(one.finding.code, one.problem) for one in done] == [("file-altered", None), ("pointer-replayed", None)]
+    assert everything(storage) == sound
+
+
+@pytest.mark.parametrize("store_url", ["folder"], indirect=True)
+def test_a_deleted_pointer_is_restored_to_what_is_damaged(
+    store_url: str, storage: Storage, versions: list[str]
+) -> None:
+    """Nobody is served anything, and without a pointer no channel can be rolled back."""
+    storage.delete(POINTER)
+    storage.write(f"news/versions/{versions[2]}/onnx/model.onnx", b"x")
+    assert [(one.finding.code, one.problem) for one in mend(storage)] == [("pointer-deleted", None)]
+    model = Store.open(store_url).model("news")
+    assert model.rollback("production", actor="a", reason="b", to=versions[1]).version == versions[1]
+
+
+@pytest.mark.parametrize("store_url", ["folder"], indirect=True)
+@pytest.mark.parametrize("damage", ["pointer", "manifest"])
+def test_a_write_whose_answer_was_lost_was_made(storage: Storage, versions: list[str], damage: str) -> None:
+    """The request is repeated, and loses against itself."""
+    sound = everything(storage)
+    manifest = f"news/versions/{versions[2]}/manifest.json"
+    if damage == "pointer":
+        storage.delete(POINTER)
+    else:
+        storage.write(manifest, sound[manifest] + b" ")
+
+    class Repeated:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(storage, name)
+
+        def write(self, key: str, data: bytes, **conditions: Any) -> str:
+            storage.write(key, data, **conditions)
+            return storage.write(key, data, **conditions)
+
+    done = repair(Repeated(), check_store(storage))
+    assert [one.problem for one in done] == [None]
+    assert everything(storage) == sound
+
+
+@pytest.mark.parametrize("store_url", ["folder"], indirect=True)
+def test_a_removal_that_was_killed_is_undone_while_all_is_there(
+    store_url: str, storage: Storage, versions: list[str], sharing: MakeBundle
+) -> None:
+    key = f"news/versions/{versions[0]}/manifest.json"
+    graph = f"news/versions/{versions[0]}/onnx/model.onnx"
+    manifest, content = storage.read(key), storage.read(graph)
+    note = Removal(removal_id="0" * 32, at=datetime.now(UTC).isoformat(), manifest=manifest.decode())
+    storage.write(key, note.to_pretty_json().encode())
+    model = Store.open(store_url).model("news")
+    folder, bundle = sharing("one")
+    again: dict[str, Any] = {"channel": "staging", "actor": "a", "reason": "b", "decision": None, "expected": None}
+    with pytest.raises(StorageError, match=r"where it was killed, run 'retrainer fsck --repair' an hour later"):
+        model.publish(folder, bundle, **again)
+    young = check_store(storage).findings  # a gc may be running
+    assert [(one.code, one.severity, one.repair) for one in young] == [("removal-unfinished", "leftover", None)]
+    assert "an hour old" in young[0].hint
+    later = datetime.now(UTC) + timedelta(hours=2)
+    storage.delete(graph)
+    (finding,) = [one for one in check_store(storage, now=later).findings if one.code == "removal-unfinished"]
+    assert finding.repair is None
+    assert "the next 'retrainer gc' ends it" in finding.hint
+    storage.write(graph, b"x" * len(content))
+    (altered,) = mend(storage, now=later)
+    assert "not the one that was published" in str(altered.problem)
+    assert read_removal(storage.read(key)) is not None
+    storage.write(graph, content)
+    assert [(one.finding.code, one.problem) for one in mend(storage, now=later)] == [("removal-unfinished", None)]
+    assert storage.read(key) == manifest
+    assert check_store(storage).findings == ()
+    assert model.publish(folder, bundle, **again).version == versions[0]
 
 
 def test_leftovers_go_after_a_day(tmp_path: Path, sharing: MakeBundle) -> None:

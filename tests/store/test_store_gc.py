@@ -13,11 +13,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
+import boto3
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from retrainer.errors import IntegrityError, RetrainerError, StorageError, UserError
+from retrainer.errors import IntegrityError, RetrainerError, StorageError, StoragePermissionError, UserError
 from retrainer.records import sha256_file
 from retrainer.storage import ObjectInfo, Storage, Transfer, open_storage
 from retrainer.store import FileEntry, Manifest, ModelStore, Store
@@ -230,6 +231,34 @@ def test_leftovers_of_killed_writers_go(tmp_path: Path, sharing: MakeBundle) -> 
     assert run_gc(storage, plan).leftovers == 1
     assert (old.exists(), young.exists()) == (False, True)
     assert not list(storage.list("news/versions/0123456789abcdef/"))
+
+
+def test_objects_that_are_not_the_stores_keep_a_version(s3_bucket: str, sharing: MakeBundle) -> None:
+    """No storage of ours can name such a key, so that the version would stay under its note for ever."""
+    url = f"s3://{s3_bucket}/models"
+    versions = fill(url, sharing)
+    storage = aged(url)
+    plan = plan_gc(storage, "news", keep=1)
+    stray = f"models/news/versions/{versions[0]}//stray"
+    boto3.client("s3").put_object(Bucket=s3_bucket, Key=stray, Body=b"x")
+    later = datetime.now(UTC) + LATER
+    done = run_gc(storage, plan, now=later)
+    assert [(one.version, one.kept is None) for one in done.outcomes] == [
+        (version, version != versions[0]) for version in [doomed.version for doomed in plan.delete]
+    ]
+    Store.open(url).model("news").manifest(versions[0])  # there is no note
+    again = plan_gc(storage, "news", keep=1, now=later)
+    assert again.delete == ()
+    (kept,) = [one for one in again.kept if one.version == versions[0]]
+    assert "delete them by hand" in kept.reasons[0]
+    assert "//stray" in kept.reasons[0]
+
+
+def test_an_age_beyond_all_time(tmp_path: Path, sharing: MakeBundle) -> None:
+    url = str(tmp_path / "store")
+    fill(url, sharing, 1)
+    with pytest.raises(UserError, match="nothing is as old"):
+        plan_gc(open_storage(url), "news", min_age=timedelta(days=900_000))
 
 
 # Failing closed
@@ -507,3 +536,38 @@ def test_a_version_under_a_note_can_be_put_back(store_url: str, sharing: MakeBun
     assert [one.problem for one in repair(storage, found)] == [None]
     assert storage.read(key) == manifest
     Store.open(store_url).model("news").fetch(versions[1], tmp_path / "copy")
+
+
+def test_a_note_that_fsck_took_away_stops_gc(store_url: str, sharing: MakeBundle, tmp_path: Path) -> None:
+    """It was so slow that its note was taken for that of a gc that was killed."""
+    versions = three(sharing)
+    fill(store_url, sharing, 3)
+    storage: Any = aged(store_url)
+    plan = plan_gc(storage, "news", keep=1)
+    other = open_storage(store_url)
+    key = f"news/versions/{versions[0]}/manifest.json"
+
+    def before(name: str) -> None:
+        note = read_removal(other.read(key)) if name == "delete" else None
+        if note is not None and note.manifest is not None:  # the index is done before the files
+            other.write(key, note.manifest.encode())
+
+    storage._before = before
+    (outcome,) = run_gc(storage, plan).outcomes
+    assert outcome.kept == "somebody put it back meanwhile"
+    Store.open(store_url).model("news").fetch(versions[0], tmp_path / "copy")
+
+
+def test_who_may_not_delete_leaves_the_version_whole(store_url: str, sharing: MakeBundle, tmp_path: Path) -> None:
+    """A publisher's policy: it may write the note, and nothing after."""
+    versions = fill(store_url, sharing, 3)
+
+    def before(name: str) -> None:
+        if name == "delete":
+            raise StoragePermissionError("access denied", where=store_url)
+
+    storage = aged(store_url, before)
+    with pytest.raises(StoragePermissionError):
+        run_gc(storage, plan_gc(storage, "news", keep=1))
+    Store.open(store_url).model("news").fetch(versions[0], tmp_path / "copy")
+    assert check_store(open_storage(store_url)).of("damage") == ()

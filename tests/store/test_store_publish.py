@@ -219,12 +219,12 @@ def test_rollbacks_go_further_back_each_time(model: ModelStore, publish: Callabl
 def test_a_rollback_to_a_named_version(
     model: ModelStore, bundle: MakeBundle, publish: Callable[..., Published]
 ) -> None:
-    one = publish("one")
-    publish("two")
+    one, two = publish("one"), publish("two")
     folder, manifest = bundle("aside")
     aside = model.put_version(folder, manifest)
     assert model.rollback("production", to=aside, actor="bob", reason="").version == aside
     assert model.rollback("production", to=aside, actor="bob", reason="").moved is False
+    assert model.rollback("production", actor="bob", reason="").version == two.version
     assert model.rollback("production", actor="bob", reason="").version == one.version
     with pytest.raises(NotFoundError):
         model.rollback("production", to="0" * 16, actor="bob", reason="")

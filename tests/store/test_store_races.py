@@ -74,9 +74,9 @@ def test_one_winner_a_round(place: tuple[str, int], bundle: MakeBundle, tmp_path
     assert [entry.to_version for entry in reversed(history)] == [version for _, _, version in won]
     assert model.verify_channel("production") is not None
     assert [sequence for sequence, _ in model.journal("production")] == list(range(rounds, 0, -1))
-    # What the losers uploaded is whole, and theirs to publish after another decision.
+    # What the losers uploaded is whole, and theirs to publish after another decision. Who came late uploaded nothing.
     infos = model.versions()
-    assert len(infos) == rounds * PUBLISHERS
+    assert rounds <= len(infos) <= rounds * PUBLISHERS
     assert {info.problem for info in infos} == {None}
 
 

@@ -112,8 +112,11 @@ def entries(moves: list[tuple[str, str]]) -> list[HistoryEntry]:
         ("+a +b -a +c", "ac"),
         ("+a +b +a", "aba"),
         ("+a +b +a -b", "ab"),
-        ("+a +b -x", "ax"),
+        ("+a +b -x", "abx"),
+        ("+a +b -x -b", "ab"),
         ("+a +b -x -a", "a"),
+        ("+a +b +c -a -c", "ac"),
+        ("+a +b +c -a -c -a", "a"),
     ],
 )
 def test_where_rollbacks_lead(moves: str, line: str) -> None:

@@ -45,9 +45,9 @@ def other(signers: tuple[Signer, Signer]) -> Signer:
 def publish(storage: Storage, bundle: MakeBundle) -> Publish:
     """Publishes a bundle of that content over the present champion, signed or not."""
 
-    def run(content: str, signer: Signer | None, channel: str = "production") -> str:
+    def run(content: str, signer: Signer | None, channel: str = "production", trusted: Keyring | None = None) -> str:
         folder, manifest = bundle(content)
-        model = Store(storage, signer=signer).model("news")
+        model = Store(storage, signer=signer, trusted=trusted).model("news")
         pointer = model.pointer(channel)
         return model.publish(
             folder,
@@ -143,7 +143,7 @@ def test_signatures_by_another_key(
 ) -> None:
     """Somebody who may write to the store, and has a key of their own, publishes."""
     publish("one", signer)
-    version = publish("two", other)
+    version = publish("two", other, trusted=Keyring((signer.public, other.public)))
     with pytest.raises(SignatureError, match=f"signed by the key {other.public.key_id}, which is not trusted here"):
         pinned.champion("production")
     with pytest.raises(SignatureError, match="not signed by a key that is trusted"):

@@ -191,7 +191,7 @@ def test_a_signed_channel_is_not_moved_without_a_key(
 
 
 def test_a_store_that_was_begun_without_keys(opened: Open, old: Signer, bundle: MakeBundle) -> None:
-    """The first move with a key signs the channel, and each version from when it is moved to."""
+    """The first move with a key signs the channel. From then on it moves to what the key signed."""
     one = publish(opened(), bundle("one")).version
     assert publish(opened(old), bundle("one")).moved is False  # the same content: signed as it stands
     assert opened(None, old).champion("production") == bundle("one")[1]
@@ -203,6 +203,10 @@ def test_a_store_that_was_begun_without_keys(opened: Open, old: Signer, bundle: 
     aside = opened().put_version(folder, manifest)
     with pytest.raises(SignatureError):
         reader.manifest(aside)
+    with pytest.raises(SignatureError, match="is not signed by a key") as caught:
+        opened(old).promote("production", version=aside, actor="ada", reason="")
+    assert "retrainer sign --all --trust-unsigned" in str(caught.value.hint)
+    opened(old).sign_version(aside)
     assert opened(old).promote("production", version=aside, actor="ada", reason="").previous == one
     assert reader.champion("production") == manifest
     assert reader.verify_channel("production") is not None
@@ -237,8 +241,9 @@ def test_a_signature_of_a_stranger_counts_for_nothing(
     storage: Storage, opened: Open, old: Signer, new: Signer, bundle: MakeBundle
 ) -> None:
     one = publish(opened(old), bundle("one")).version
-    stranger = opened(new)
-    publish(stranger, bundle("two"), one)  # whoever can write can move an unpinned store
+    with pytest.raises(SignatureError, match="which is not trusted here"):
+        publish(opened(new), bundle("two"), one)
+    publish(opened(new, old, new), bundle("two"), one)  # but whoever can write can move a store
     with pytest.raises(SignatureError, match="which is not trusted here"):
         opened(None, old).champion("production")
     with pytest.raises(SignatureError, match="which is not trusted here"):

@@ -53,7 +53,7 @@ def history(
     if time and limit:
         raise typer.BadParameter("with --at there is one move to tell", param_hint="--limit")
     found = open_model(store, model, public_keys=public_key)
-    if found.pointer(channel) is None:
+    if found.newest_pointer(channel) is None:
         raise no_such_channel(found, channel)
     if time:
         _print_moment(model, channel, time, _move_at(found, channel, time), as_json)

@@ -61,14 +61,15 @@ def models(store: StoreArgument, public_key: PublicKeysOption = None, as_json: J
 
 
 def _rows(model: ModelStore) -> list[dict[str, Any]]:
-    return [row for channel in model.channels() if (row := _row(model, channel))]
+    channels = sorted({*model.channels(), *model.lost_channels()})
+    return [row for channel in channels if (row := _row(model, channel))]
 
 
 def _row(model: ModelStore, channel: str) -> dict[str, Any]:
     """A channel in a list. One that is damaged says so in its line, and does not hide the others."""
     row = {"model": model.name, "channel": channel, **NO_VERSION}
     try:
-        pointer = model.pointer(channel)
+        pointer = model.newest_pointer(channel)
         if pointer is None:
             return {}
         row |= {"version": pointer.version, "moves": pointer.sequence, "moved_at": pointer.moved_at}
@@ -155,7 +156,7 @@ def _serving(model: ModelStore, version: str) -> list[str]:
     serving = []
     for name in model.channels():
         try:
-            pointer = model.pointer(name)
+            pointer = model.newest_pointer(name)
         except IntegrityError:
             continue
         if pointer is not None and pointer.version == version:

@@ -5,10 +5,12 @@ Not here: what a command does with the store.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from retrainer.cli.libraries import require
 from retrainer.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -71,22 +73,34 @@ def open_model(
     """A model of a store; keys as for ``open_store``.
 
     :raises NotFoundError: the store does not have it.
+    :raises IntegrityError: the pointers of all its channels were deleted.
     """
     from retrainer.store.names import is_name
 
     store = open_store(url, public_keys=public_keys, signer=signer)
-    if is_name(name) and store.model(name).channels():
-        return store.model(name)
+    if is_name(name):
+        model = store.model(name)
+        if model.channels():
+            return model
+        for channel in model.lost_channels():
+            if model.newest_pointer(channel) is not None:  # else it says that the pointer was deleted
+                return model
     names = store.models()
     holds = f"it holds {', '.join(names)}" if names else "it holds no model"
     raise NotFoundError(f"no model '{name}'", where=url, hint=holds)
 
 
 def trusted_keys(public_keys: list[str] | None) -> Keyring | None:
-    """The keys that ``--public-key`` names, else those of the environment; ``None`` where nothing is pinned."""
-    from retrainer.store.signing import Keyring
-    from retrainer.store.signing_keys import public_keys_from_environment
+    """The keys that ``--public-key`` names, else those of the environment; ``None`` where nothing is pinned.
 
+    :raises UserError: one cannot be read.
+    :raises ResourceError: signatures cannot be checked here.
+    """
+    from retrainer.store.signing import Keyring
+    from retrainer.store.signing_keys import PUBLIC_KEYS, public_keys_from_environment
+
+    if public_keys or os.environ.get(PUBLIC_KEYS):
+        require("serve", only=("cryptography",))  # before the first key or signature is met
     return Keyring.of(public_keys) if public_keys else public_keys_from_environment()
 
 
@@ -97,15 +111,19 @@ def signer_of(key: str | None) -> Signer | None:
     """
     from retrainer.store.signing_keys import load_signer
 
-    return load_signer(key) if key else None
+    if not key:
+        return None
+    require("serve", only=("cryptography",))
+    return load_signer(key)
 
 
 def champion(model: ModelStore, channel: str) -> Manifest:
     """What a channel serves.
 
     :raises NotFoundError: nothing.
+    :raises IntegrityError: the pointer was deleted, altered, or put back to an older one.
     """
-    manifest = model.champion(channel)
+    manifest = model.newest_champion(channel)
     if manifest is None:
         raise no_such_channel(model, channel)
     return manifest

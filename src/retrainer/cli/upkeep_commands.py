@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,12 +14,12 @@ import typer
 from retrainer.cli import display
 from retrainer.cli.libraries import require
 from retrainer.cli.store_options import JsonOption, PublicKeysOption, StoreArgument, open_store, trusted_keys
-from retrainer.errors import IntegrityError, NotFoundError, RetrainerError
+from retrainer.errors import NotFoundError, RetrainerError
 
 if TYPE_CHECKING:
     from retrainer.storage import Storage
     from retrainer.store.fsck import Finding, Findings, Progress, Repaired, Severity
-    from retrainer.store.gc import Collected, Plan
+    from retrainer.store.gc import Collected, Outcome, Plan
 
 # As of 'retrainer verify': what was checked does not hold. 1 is for a check that could not be made.
 DAMAGED = 4
@@ -99,6 +100,7 @@ def _report(found: Findings, repaired: tuple[Repaired, ...], remaining: Findings
         lines = [f"{one.finding.where}: {one.problem or f'done: {one.finding.repair}'}" for one in repaired]
         display.print_lines(lines, title="Repairs")
         _show(remaining)
+    _say_notes(remaining.notes)
     typer.echo(_summary(remaining))
     possible = sum(finding.repair is not None for finding in remaining.findings)
     if possible and not wanted:
@@ -134,29 +136,36 @@ def collect(
         int, typer.Option(metavar="N", min=1, help="Keep what the last N moves of each channel name.")
     ] = 10,
     min_age: Annotated[
-        float, typer.Option(metavar="DAYS", min=1.0, help="Keep what is younger; at least a day.")
+        float,
+        typer.Option(
+            metavar="DAYS", min=1.0, max=36_500.0, callback=_a_number, help="Keep what is younger; at least a day."
+        ),
     ] = 1.0,
     delete: Annotated[bool, typer.Option("--delete", help="Delete. Without this nothing is.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Delete versions that no channel and no recent move of one needs. Shows what would go unless --delete is given.
 
-    A model whose pointers or history are damaged is left alone, with exit code 1.
+    A model whose pointers or history are damaged is left alone, with exit code 1. So is one where deleting failed:
+    what was deleted before is said, and the other models are done.
     """
-    from retrainer.store.gc import plan_gc, run_gc
+    from retrainer.store.gc import Collected, plan_gc, run_gc
 
     storage = _opened(store)
     plans: list[Plan] = []
     collected: list[Collected] = []
     refused: list[RetrainerError] = []
     for model in _models(storage, models):
+        outcomes: list[Outcome] = []
         try:
             plan = plan_gc(storage, model, keep=keep, min_age=timedelta(days=min_age))
             plans.append(plan)
             if delete:
-                collected.append(run_gc(storage, plan))
-        except IntegrityError as error:
+                collected.append(run_gc(storage, plan, on_outcome=outcomes.append))
+        except RetrainerError as error:
             refused.append(error)
+            if outcomes:
+                collected.append(Collected(model=model, outcomes=tuple(outcomes), leftovers=0))
     if as_json:
         display.print_json(
             {
@@ -168,10 +177,24 @@ def collect(
     else:
         _show_plans(plans)
         _say_what_became(store, plans, collected, deleted=delete)
+    _say_notes(note for plan in plans for note in plan.notes)
     for refusal in refused:
         display.show_error(refusal)
     if refused:
         raise typer.Exit(1)
+
+
+def _a_number(days: float) -> float:
+    """What is no number is neither too small nor too large."""
+    if math.isnan(days):
+        raise typer.BadParameter("nan is not a number of days")
+    return days
+
+
+def _say_notes(notes: Iterable[str]) -> None:
+    """What could not be looked at; on the error stream, for it is no finding."""
+    for note in notes:
+        typer.echo(f"note: {note}", err=True)
 
 
 def _show_plans(plans: list[Plan]) -> None:
@@ -227,13 +250,14 @@ def _opened(url: str) -> Storage:
 
 
 def _models(storage: Storage, models: list[str] | None) -> list[str]:
-    from retrainer.store.fsck import find_models
+    from retrainer.store.fsck import find_models, no_models
 
     present = find_models(storage)
+    if not present:
+        raise no_models(storage)
     for model in models or ():
         if model not in present:
-            hint = f"it holds {', '.join(present)}" if present else "it holds no model"
-            raise NotFoundError(f"no model '{model}'", where=storage.url, hint=hint)
+            raise NotFoundError(f"no model '{model}'", where=storage.url, hint=f"it holds {', '.join(present)}")
     return models or present
 
 

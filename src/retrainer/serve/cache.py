@@ -25,7 +25,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from retrainer.errors import IntegrityError, NotFoundError, ReplayError, ResourceError, StorageError
-from retrainer.serve.cached_version import AUTO, CachedVersion, Verify, graph_files, preferred, small_files
+from retrainer.serve.cached_version import (
+    ANOTHER_CACHE,
+    AUTO,
+    CachedVersion,
+    Verify,
+    graph_files,
+    preferred,
+    small_files,
+)
 from retrainer.serve.content import Content
 from retrainer.serve.file_locks import Hold, locked, take
 from retrainer.serve.memory import ChannelMemory
@@ -39,6 +47,9 @@ from retrainer.store.names import MANIFEST, SIGNATURES, check_version, version_k
 from retrainer.store.versions import Versions, matches
 
 log = logging.getLogger(__name__)
+
+# How often a channel may move on while one look at it is under way, before the look gives up.
+MOVES_MEANWHILE = 10
 
 
 class ModelCache:
@@ -71,6 +82,7 @@ class ModelCache:
         self._folder = folder / model
         self._content = Content(folder)
         self._memories: dict[str, ChannelMemory] = {}
+        self._checked: set[str] = set()  # channels whose last moves were read
 
     @property
     def model(self) -> str:
@@ -89,25 +101,33 @@ class ModelCache:
         :raises StorageError: the store cannot be reached.
         """
         pointer = self._read_pointer(channel)
-        try:
-            self._admit(pointer)
-        except ReplayError:
-            # The channel may have moved on since this pointer was read.
-            again = self._read_pointer(channel)
-            if again == pointer:
-                raise
-            self._admit(again)
-            return again
+        for _ in range(MOVES_MEANWHILE):
+            try:
+                self._admit(pointer)
+            except ReplayError:
+                # The channel may have moved on since this pointer was read.
+                again = self._read_pointer(channel)
+                if again == pointer:
+                    raise
+                pointer = again
+            else:
+                return pointer
+        self._admit(pointer)
         return pointer
 
     def _admit(self, pointer: Pointer) -> None:
-        """Believe a pointer once the moves that led to it were checked, those that this host has not seen yet."""
+        """Believe a pointer once the moves that led to it were checked.
+
+        The first time in a process all of the last moves, though the host may have seen them: a history that was
+        altered since then is told at the next start, and not only by fsck. Afterwards those that are new.
+        """
         memory = self._memory(pointer.channel)
         memory.refuse_older(pointer)
-        known = memory.newest()
+        known = memory.newest() if pointer.channel in self._checked else None
         if pointer != known:
             self._store.check_recent(pointer, known=known)
         memory.admit(pointer)
+        self._checked.add(pointer.channel)
 
     def last_good(self, channel: str) -> Pointer | None:
         """The pointer of the version that answered last on this host; ``None`` where none did."""
@@ -144,19 +164,21 @@ class ModelCache:
         """The version of a pointer. Parameters and errors as of ``version``."""
         return self._obtain(pointer.version, pointer, precision)
 
-    def kept(self, pointer: Pointer, reason: StorageError) -> CachedVersion:
+    def kept(self, pointer: Pointer, reason: StorageError | ResourceError) -> CachedVersion:
         """The version of a remembered pointer, without the store.
 
         :param reason: why the store is not asked.
         :raises StorageError: the local copy is not complete and sound.
         """
-        hold = self._hold(pointer.version)
-        manifest = self._verified(pointer, whole=False)
-        if manifest is None:
-            raise self._not_here(pointer.version, "damaged", reason)
-        return CachedVersion(self._version_folder(pointer.version), manifest, pointer, hold)
+        with self._held(pointer.version) as hold:
+            manifest = self._verified(pointer, whole=False)
+            if manifest is None:
+                raise self._not_here(pointer.version, "damaged", reason)
+            return CachedVersion(self._version_folder(pointer.version), manifest, pointer, hold)
 
-    def require(self, cached: CachedVersion, precision: str, offline: StorageError | None = None) -> None:
+    def require(
+        self, cached: CachedVersion, precision: str, offline: StorageError | ResourceError | None = None
+    ) -> None:
         """See to it that the graph of a precision is here and sound. A precision that there is not needs nothing.
 
         :param offline: why the store is not asked, where it cannot be.
@@ -169,7 +191,7 @@ class ModelCache:
             return
         if offline is not None:
             raise self._not_here(cached.manifest.version, f"without a sound {precision} graph", offline)
-        with locked(self._fetch_lock(cached.manifest.version)):
+        with self._named_in_errors(), locked(self._fetch_lock(cached.manifest.version)):
             self._fill(cached.folder, cached.manifest, names)
 
     def remember(self, cached: CachedVersion) -> None:
@@ -183,11 +205,11 @@ class ModelCache:
         self._memory(pointer.channel).served(pointer)
 
     def _obtain(self, version: str, pointer: Pointer | None, precision: str) -> CachedVersion:
-        hold = self._hold(version)
-        manifest = self._verified(pointer or version)
-        if manifest is None:
-            manifest = self._fetch(version, pointer, precision)
-        return CachedVersion(self._version_folder(version), manifest, pointer, hold)
+        with self._held(version) as hold:
+            manifest = self._verified(pointer or version)
+            if manifest is None:
+                manifest = self._fetch(version, pointer, precision)
+            return CachedVersion(self._version_folder(version), manifest, pointer, hold)
 
     def _verified(self, wanted: Pointer | str, *, whole: bool = True) -> Manifest | None:
         """The manifest of a local copy of which all but the graphs match; ``None`` when there is none.
@@ -214,7 +236,7 @@ class ModelCache:
         return all((folder / name).is_file() and (folder / name).stat().st_size == size for name, size in sizes.items())
 
     def _fetch(self, version: str, pointer: Pointer | None, precision: str) -> Manifest:
-        with locked(self._fetch_lock(version)):
+        with self._named_in_errors(), locked(self._fetch_lock(version)):
             manifest = self._verified(pointer or version)  # another process may have fetched it meanwhile
             if manifest is not None:
                 return manifest
@@ -256,9 +278,10 @@ class ModelCache:
 
     def _fill(self, folder: Path, manifest: Manifest, names: Sequence[str]) -> None:
         """Put files of a version into a folder, each checked; what another version has is taken from there."""
-        for name in names:
-            if not matches(folder / name, manifest.files[name]):
-                self._content.place(manifest.files[name], folder / name)
+        with filesystem_errors(str(folder)):
+            for name in names:
+                if not matches(folder / name, manifest.files[name]):
+                    self._content.place(manifest.files[name], folder / name)
         self._store.fetch(manifest.version, folder, names)
         for name in names:
             self._content.add(manifest.files[name], folder / name)
@@ -278,6 +301,18 @@ class ModelCache:
         write_whole(folder / MANIFEST, data)
 
     @contextmanager
+    def _named_in_errors(self) -> Iterator[None]:
+        """Where the cache cannot be written, say how to have it elsewhere."""
+        try:
+            yield
+        except ResourceError as error:
+            cache = str(self._folder.parent)
+            if cache not in f"{error.where} {error.message}":
+                raise  # of the store
+            hint = f"{error.hint}; or {ANOTHER_CACHE}" if error.hint else ANOTHER_CACHE
+            raise ResourceError(error.message, where=error.where, hint=hint) from None
+
+    @contextmanager
     def _staging(self, version: str) -> Iterator[Path]:
         parent = self._folder / "staging"
         # The lock is ours, so what others left here under that version was left by the dead.
@@ -291,18 +326,27 @@ class ModelCache:
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
-    def _hold(self, version: str) -> Hold | None:
-        """Keeps the version from being dropped. None is needed where the cache cannot be written."""
-        with suppress(ResourceError, StorageError):
-            return take(use_lock(self._folder, version), "shared")
-        return None
+    @contextmanager
+    def _held(self, version: str) -> Iterator[Hold | None]:
+        """Keeps the version from being dropped, also after the block, unless that fails.
 
-    def _not_here(self, version: str, state: str, reason: StorageError) -> StorageError:
-        return StorageError(
-            f"the store cannot be reached, and the local copy of {version} is {state}: {reason.message}",
-            where=reason.where,
-            hint=reason.hint,
-        )
+        None is needed where the cache cannot be written.
+        """
+        hold = None
+        with suppress(ResourceError, StorageError):
+            hold = take(use_lock(self._folder, version), "shared")
+        try:
+            yield hold
+        except BaseException:
+            if hold is not None:
+                hold.release()  # whoever keeps the error keeps its frames, and would keep the version
+            raise
+
+    def _not_here(self, version: str, state: str, reason: StorageError | ResourceError) -> StorageError | ResourceError:
+        here = f"the local copy of {version} is {state}: {reason.message}"
+        if isinstance(reason, ResourceError):
+            return ResourceError(f"no other version can be had, and {here}", where=reason.where, hint=reason.hint)
+        return StorageError(f"the store cannot be reached, and {here}", where=reason.where, hint=reason.hint)
 
     def _memory(self, channel: str) -> ChannelMemory:
         if channel not in self._memories:

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from retrainer.errors import UserError
 from retrainer.serve.file_locks import Hold
 from retrainer.store.channels import Pointer
 from retrainer.store.manifest import Manifest
 
 AUTO = "auto"
+ANOTHER_CACHE = "give a folder as cache_dir, or in the environment variable RETRAINER_CACHE"
 Verify = Literal["all", "served"]
 # Beside the graphs. Not plots, model card or checkpoint.
 SERVED_FILES = frozenset({"bundle.json", "config.json", "golden.jsonl", "tokenizer.json", "tokenizer_config.json"})
@@ -33,9 +35,17 @@ class CachedVersion:
 
 
 def default_cache() -> Path:
-    """``$RETRAINER_CACHE/models``, else ``~/.cache/retrainer/models``: may be deleted at any time."""
+    """``$RETRAINER_CACHE/models``, else ``~/.cache/retrainer/models``: may be deleted at any time.
+
+    :raises UserError: this user has no home folder, and nothing else is said.
+    """
     configured = os.environ.get("RETRAINER_CACHE")
-    home = Path(configured).expanduser() if configured else Path.home() / ".cache" / "retrainer"
+    try:
+        home = Path(configured).expanduser() if configured else Path.home() / ".cache" / "retrainer"
+    except RuntimeError:  # as a container has it that runs under a number
+        raise UserError(
+            "there is no folder for the cache: this user has no home", where=configured, hint=ANOTHER_CACHE
+        ) from None
     return home / "models"
 
 

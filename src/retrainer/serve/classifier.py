@@ -5,32 +5,32 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, overload
 
-from retrainer.errors import IntegrityError, UserError
+from retrainer.errors import UserError
 from retrainer.serve import forks, heap
 from retrainer.serve.cache import ModelCache
 from retrainer.serve.cached_version import AUTO, Verify, default_cache
+from retrainer.serve.faults import ENDS
+from retrainer.serve.folder import load_folder
 from retrainer.serve.following import DEFAULT_INTERVAL, Follower, Progress, load_version
-from retrainer.serve.loading import load_checked
+from retrainer.serve.options import check_options
 from retrainer.serve.predictions import Prediction, Response, check_top_k
 from retrainer.serve.served import Served
 from retrainer.serve.status import Status
 from retrainer.serve.texts import Text, checked, is_single
-from retrainer.serve.watching import Watcher
+from retrainer.serve.watching import Watcher, ending
 from retrainer.storage import S3Access
+from retrainer.store.channels import Pointer
 from retrainer.store.manifest import Manifest
-from retrainer.store.names import MANIFEST
 from retrainer.store.signing import Keyring
 from retrainer.store.signing_keys import public_keys_from_environment
 
 log = logging.getLogger(__name__)
-
-UNPUBLISHED = "unpublished"
 
 
 class Classifier:
@@ -47,8 +47,11 @@ class Classifier:
         self._again = again
         self._follower = follower
         self._watcher: Watcher | None = None
-        # One look at a time; a call never waits for it.
+        # One look at a time; a call never waits for it, and neither does closing.
         self._looking = threading.Lock()
+        # For a moment each time, to change what is served and who watches.
+        self._changing = threading.Lock()
+        self._closed = False
         self._trim_again = False
         self._inherited = False
         self._resume: float | None = None
@@ -71,8 +74,8 @@ class Classifier:
     ) -> Self:
         """Load what a channel of a store points at, through a verified local cache.
 
-        Where the store cannot be reached, the version is loaded that answered last on this host, and a warning is
-        logged.
+        Where the store cannot be reached, or this host has no room for what is new there, the version is loaded that
+        answered last on this host, and a warning is logged.
 
         :param url: ``s3://bucket/prefix``, ``file:///folder`` or a path.
         :param version: that one, whatever the channel points at.
@@ -90,7 +93,11 @@ class Classifier:
         :raises SignatureError: a public key is given, and it did not sign what is there.
         :raises ReplayError: the channel points where it pointed before a move that this host has seen.
         :raises StorageError: the store cannot be reached, and nothing is in the cache.
+        :raises ResourceError: the cache cannot be written, or memory ran out, and nothing is in the cache that could
+            answer instead.
+        :raises UserError: ``precision``, ``threads``, ``verify`` or ``public_keys`` cannot be used.
         """
+        check_options(precision=precision, threads=threads, verify=verify)
         folder = Path(cache_dir) if cache_dir is not None else default_cache()
         open_cache = partial(ModelCache, url, model, folder, trusted=_pinned(public_keys), access=access, verify=verify)
         if version is not None:
@@ -103,9 +110,15 @@ class Classifier:
     def from_folder(cls, folder: str | Path, *, precision: str = AUTO, threads: int | None = None) -> Self:
         """Load a bundle from a folder: one that was just exported, or a version that was fetched.
 
-        :raises IntegrityError: a file is missing or damaged, or the model does not answer as where it was made.
+        Where a ``manifest.json`` lies in it, the files that are read are compared with that, so ``version`` is what it
+        says.
+
+        :raises IntegrityError: a file is missing, damaged, or not the one that the manifest names; or the model does
+            not answer as where it was made.
+        :raises UserError: ``precision`` or ``threads`` cannot be used.
         """
-        load = partial(_load_folder, Path(folder), precision=precision, threads=threads)
+        check_options(precision=precision, threads=threads)
+        load = partial(load_folder, Path(folder), precision=precision, threads=threads)
         served = load()
         model = served.manifest.model if served.manifest is not None else Path(folder).resolve().name
         return cls(served, model=model, again=load)
@@ -179,8 +192,9 @@ class Classifier:
 
     @property
     def status(self) -> Status:
-        """What is served, and why nothing newer is."""
+        """What is served, and why nothing newer is: all of it of one version, also while another takes over."""
         served = self._current()
+        watcher = self._watcher
         progress = self._follower.progress if self._follower is not None else Progress()
         return Status(
             model=self._model,
@@ -190,13 +204,16 @@ class Classifier:
             sequence=served.pointer.sequence if served.pointer is not None else None,
             loaded_at=served.loaded_at,
             checked_at=progress.checked_at,
-            watching=self._watcher is not None and self._watcher.alive,
+            watching=watcher is not None and watcher.alive,
             swaps=progress.swaps,
             refusals=progress.refusals,
             failures_in_a_row=progress.failures_in_a_row,
             problem=progress.problem,
             refused_version=progress.refused_version,
             offline=progress.offline,
+            labels=served.predictor.info.labels,
+            task=served.predictor.info.task,
+            max_length=served.manifest.max_length if served.manifest is not None else None,
         )
 
     def refresh(self) -> bool:
@@ -219,19 +236,32 @@ class Classifier:
         if isinstance(interval, bool) or not isinstance(interval, int | float) or not 0 < interval < float("inf"):
             raise UserError(f"interval must be a number of seconds above 0; got {interval!r}")
         self._current()
-        if self._follower is None:
+        follower = self._follower
+        if follower is None:
             raise UserError(
                 "there is no channel to watch", hint="load with from_store(url, model, channel=...), without a version"
             )
-        self._stop_watching()
-        self._follower.interval = interval
-        self._watcher = Watcher(self._watch_once, interval, name=f"retrainer-watch-{self._model}")
+        with self._changing:
+            if self._closed:
+                raise _closed()
+            follower.interval = interval
+            if self._watcher is not None and self._watcher.alive:
+                self._watcher.interval = interval
+            else:
+                self._watcher = Watcher(self._watch_once, interval, name=f"retrainer-watch-{self._model}")
 
     def close(self) -> None:
-        """Stop watching and let go of the model, once the calls that use it have ended. Calls that come later fail."""
-        self._stop_watching()
-        with self._looking:
+        """Stop watching and let go of the model, once the calls that use it have ended. Calls that come later fail.
+
+        A look that is under way, at a store that does not answer perhaps, is waited for a few seconds. Where it takes
+        longer, it comes to its end in its thread, and what it finds is dropped.
+        """
+        with self._changing:
+            self._closed = True
             self._served = None
+            watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.stop()
 
     def __enter__(self) -> Self:
         return self
@@ -244,7 +274,8 @@ class Classifier:
     def after_fork(self) -> None:
         """Called in a forked child, which loads the model anew when it is first used there, and watches again."""
         self._inherited = True
-        self._looking = threading.Lock()  # a thread that is not here may have held it
+        self._looking = threading.Lock()  # a thread that is not here may have held it, or the other one
+        self._changing = threading.Lock()
         watcher, self._watcher = self._watcher, None
         if watcher is not None:
             watcher.abandon()
@@ -255,24 +286,28 @@ class Classifier:
             self._load_again()
         served = self._served
         if served is None:
-            raise UserError("this classifier was closed")
+            raise _closed()
         return served
 
     def _load_again(self) -> None:
         """In a forked child: the sessions and threads of the parent are of no use here."""
         with self._looking:
-            if not self._inherited or self._served is None:
+            if not self._inherited or self._closed:
                 return
-            self._served = self._again()
+            if not self._replace(self._again()):
+                return
             self._inherited = False
         interval, self._resume = self._resume, None
         if interval is not None:
             self.watch(interval)
 
-    def _stop_watching(self) -> None:
-        watcher, self._watcher = self._watcher, None
-        if watcher is not None:
-            watcher.stop()
+    def _replace(self, served: Served) -> bool:
+        """Let that answer from now on; ``False`` when nothing shall any more."""
+        with self._changing:
+            if self._closed:
+                return False
+            self._served = served
+            return True
 
     def _watch_once(self) -> int:
         """One look of the watching thread; how often the store could not be read in a row."""
@@ -280,28 +315,49 @@ class Classifier:
             return 0
         try:
             self._look(patient=True)
-        except Exception as error:
+        except ENDS:
+            raise
+        except BaseException as error:  # a panic of Rust is no Exception, and would end the thread without a word
+            if ending():
+                return 0  # what a look needs is gone, and so is whoever would read of it
             log.exception("looking at the store failed in a way that was not foreseen")
             self._follower.unexpected(error)
         return self._follower.progress.unreachable
 
     def _look(self, *, patient: bool) -> bool:
+        if self._closed:
+            return False  # without waiting for a look that may still be under way
         if self._inherited:
             self._load_again()
         with self._looking:
             before = self._served
             if self._follower is None or before is None:
                 return False
-            found = self._follower.look(before, patient=patient)
-            swapped = found is not None and found.version != before.version
-            if found is not None:
-                self._served = found
-            del before
+            pointer = before.pointer
+            del before  # a look may take long, and the classifier may be closed meanwhile
+            found = self._follower.look(pointer, patient=patient)
+            swapped = False
+            if isinstance(found, Pointer):
+                self._named_by(found)
+            elif found is not None and not self._closed:
+                self._follower.took_over(found)  # first: whoever sees the new version finds it counted
+                swapped = self._replace(found)
+            del found
             if swapped or self._trim_again:
                 # Once more at the next look: the last call of the old version may still be under way.
                 heap.trim()
             self._trim_again = swapped
             return swapped
+
+    def _named_by(self, pointer: Pointer) -> None:
+        """Note that another move of the channel names the version that answers."""
+        served = self._served
+        if served is not None:
+            self._replace(replace(served, pointer=pointer))
+
+
+def _closed() -> UserError:
+    return UserError("this classifier was closed")
 
 
 def _pinned(public_keys: str | Path | Iterable[str | Path] | None) -> Keyring | None:
@@ -312,19 +368,3 @@ def _pinned(public_keys: str | Path | Iterable[str | Path] | None) -> Keyring | 
         # Reading everything would be the wrong guess at what an empty list means.
         raise UserError("public_keys names no key", hint="ed25519:... or a path; None for no signatures")
     return keyring
-
-
-def _load_folder(folder: Path, *, precision: str, threads: int | None) -> Served:
-    manifest = _read_manifest(folder / MANIFEST)
-    predictor = load_checked(folder, precision=precision, threads=threads)
-    return Served(manifest.version if manifest else UNPUBLISHED, manifest, predictor, None, datetime.now(UTC))
-
-
-def _read_manifest(path: Path) -> Manifest | None:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise IntegrityError(f"the manifest cannot be read: {error.strerror}", where=str(path)) from None
-    return Manifest.from_json(data, where=str(path))

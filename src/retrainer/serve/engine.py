@@ -19,16 +19,9 @@ from retrainer.errors import IntegrityError
 from retrainer.serve import forks
 from retrainer.serve.cores import usable_cores
 
-# What onnxruntime raises for a graph that it cannot load or run.
-ENGINE_ERRORS = (
-    onnxruntime_errors.Fail,
-    onnxruntime_errors.InvalidArgument,
-    onnxruntime_errors.InvalidGraph,
-    onnxruntime_errors.InvalidProtobuf,
-    onnxruntime_errors.NoModel,
-    onnxruntime_errors.NoSuchFile,
-    onnxruntime_errors.NotImplemented,
-    onnxruntime_errors.RuntimeException,
+# What onnxruntime raises for a graph that it cannot load or run: all errors that this build of it has.
+ENGINE_ERRORS: tuple[type[Exception], ...] = tuple(
+    kind for kind in vars(onnxruntime_errors).values() if isinstance(kind, type) and issubclass(kind, Exception)
 )
 
 

@@ -8,26 +8,54 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
+from retrainer.serve import forks
 from retrainer.storage.errors import filesystem_errors
 
 _KINDS = {"shared": fcntl.LOCK_SH, "exclusive": fcntl.LOCK_EX}
 
 
 class Hold:
-    """A lock that is held until it is released, or nobody refers to it any more."""
+    """A lock file that is open, and locked until it is released, or nobody refers to it any more.
+
+    A forked child has a copy of the descriptor, and the lock lasts as long as any copy: for as long as the child lives,
+    whatever the parent does. So the child closes its copy. That gives nothing back that the parent holds.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor: int | None = descriptor
+        forks.tell_in_children(self)
+
+    def lock(self, operation: int) -> None:
+        """Lock the file.
+
+        :raises BlockingIOError: somebody holds it, and the operation says not to wait.
+        """
+        if self._descriptor is not None:
+            fcntl.flock(self._descriptor, operation)
+
+    def is_of(self, path: Path) -> bool:
+        """Whether the open file is the one that is there now."""
+        return self._descriptor is not None and _same_file(path, self._descriptor)
 
     def release(self) -> None:
         """Give it back; a second time does nothing."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
+            # Unlocked before it is closed: a fork at this moment may leave a child a copy that it does not know of.
+            with suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
+
+    def after_fork(self) -> None:
+        """Called in a forked child: closes its copy, without unlocking what is the parent's."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            with suppress(OSError):
+                os.close(descriptor)
 
     def __del__(self) -> None:
         self.release()
@@ -39,23 +67,22 @@ def take(path: Path, kind: Literal["shared", "exclusive"], *, wait: bool = True)
     :param wait: for whoever holds it; else ``None`` where somebody does.
     :raises ResourceError: the file cannot be made: the cache is read-only.
     """
+    operation = _KINDS[kind] | (0 if wait else fcntl.LOCK_NB)
     while True:
         with filesystem_errors(str(path)):
-            descriptor = _open(path)
-        try:
-            with filesystem_errors(str(path)):
-                fcntl.flock(descriptor, _KINDS[kind] | (0 if wait else fcntl.LOCK_NB))
+            hold = Hold(_open(path))
+            try:
+                hold.lock(operation)
                 # Its last holder may have removed it, and somebody else made it anew.
-                held = _same_file(path, descriptor)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        except BaseException:
-            os.close(descriptor)
-            raise
-        if held:
-            return Hold(descriptor)
-        os.close(descriptor)
+                if hold.is_of(path):
+                    return hold
+            except BlockingIOError:  # an OSError, too: caught before it becomes an error of this package
+                hold.release()
+                return None
+            except BaseException:
+                hold.release()
+                raise
+        hold.release()
 
 
 @contextmanager

@@ -31,7 +31,7 @@ DEFAULT_INTERVAL = 60.0
 class Progress:
     """What looking at the store has come to. Fields as those of ``Status``.
 
-    :ivar unreachable: looks in a row that could not read the store.
+    :ivar unreachable: looks in a row that could not read the store, or not take what it holds.
     """
 
     checked_at: datetime | None = None
@@ -85,19 +85,21 @@ class Follower:
         return self._cache.model
 
     def first(self) -> Served:
-        """Load what the channel points at; where the store cannot be reached, what answered last on this host.
+        """Load what the channel points at; what answered last on this host, where the store cannot be reached, or this
+        host lacks something that a new version needs, such as room in the cache.
 
         :raises NotFoundError: the channel has no champion.
         :raises IntegrityError: what the channel points at was altered, or does not answer as where it was made.
         :raises StorageError: the store cannot be reached, and nothing of that channel is here.
+        :raises ResourceError: this host lacks something, and nothing of that channel is here.
         """
         try:
             pointer = self._cache.pointer(self.channel)
             served = self._load(self._cache.pointed_at(pointer, self._precision))
         except NotFoundError:
             raise
-        except StorageError as error:
-            served = self._without_the_store(error)
+        except (StorageError, ResourceError) as error:
+            served = self._last_good(error)
         else:
             self._ended_well()
         return served
@@ -112,12 +114,15 @@ class Follower:
             return self.first()
         return self._load(self._cache.pointed_at(self._served, self._precision))
 
-    def look(self, served: Served, *, patient: bool) -> Served | None:
+    def look(self, before: Pointer | None, *, patient: bool) -> Served | Pointer | None:
         """Look at the store once. Never raises for what is wrong there; ``progress`` says it.
 
-        :param served: what answers now.
+        What answers is not handed in: a look may take long, and would keep a model in memory that nobody needs.
+
+        :param before: of the version that answers now.
         :param patient: leave a version that was refused alone until it is time to try it again.
-        :return: what shall answer from now on; ``None`` when nothing changes.
+        :return: what shall answer from now on; a pointer where that is the same version, named by another move of the
+            channel; ``None`` when nothing changes.
         """
         try:
             pointer = self._cache.pointer(self.channel)
@@ -125,46 +130,55 @@ class Follower:
             self._refused_pointer(error)
             return None
         except RetrainerError as error:
-            self._failed(error, offline=not isinstance(error, NotFoundError))
+            self._failed(error, "the store cannot be read", offline=not isinstance(error, NotFoundError))
             return None
-        if served.pointer is not None and pointer.version == served.pointer.version:
-            return self._same_version(served, pointer)
+        if before is not None and pointer.version == before.version:
+            return self._same_version(before, pointer)
         if patient and self._waits(pointer):
             self.progress = replace(self.progress, checked_at=_now(), unreachable=0, offline=False)
             return None
         try:
             found = self._load(self._cache.pointed_at(pointer, self._precision))
-        except (StorageError, ResourceError) as error:
-            self._failed(error, offline=isinstance(error, StorageError))
+        except StorageError as error:
+            self._failed(error, "the store cannot be read", offline=True)
+            return None
+        except ResourceError as error:
+            self._failed(error, f"this host cannot take version {pointer.version}", offline=False)
             return None
         except RetrainerError as error:
             self._refused_version(pointer, error)
             return None
-        log.info("%s: %s replaces %s", self._name(), found.version, served.version)
-        self._ended_well(swaps=self.progress.swaps + 1)
         return found
+
+    def took_over(self, found: Served) -> None:
+        """Note that a version that a look found takes over."""
+        log.info("%s: %s takes over", self._name(), found.version)
+        self._ended_well(swaps=self.progress.swaps + 1)
 
     def _waits(self, pointer: Pointer) -> bool:
         refusal = self._refusal
         return refusal is not None and refusal.pointer == pointer and time.monotonic() < refusal.retry_at
 
-    def unexpected(self, error: Exception) -> None:
+    def unexpected(self, error: BaseException) -> None:
         """Note an error that a look should not have raised, so that it is seen and not only logged."""
-        self._failed(error, offline=False)
+        self._failed(error, "a look failed", offline=False)
 
-    def _load(self, cached: CachedVersion, offline: StorageError | None = None) -> Served:
+    def _load(self, cached: CachedVersion, offline: StorageError | ResourceError | None = None) -> Served:
         served = _load(self._cache, cached, self._precision, self._threads, offline)
         self._served = cached.pointer
         return served
 
-    def _without_the_store(self, error: StorageError) -> Served:
+    def _last_good(self, error: StorageError | ResourceError) -> Served:
+        offline = isinstance(error, StorageError)
         pointer = self._cache.last_good(self.channel)
         if pointer is None:
             raise error
         served = self._load(self._cache.kept(pointer, error), error)
-        self._failed(error, offline=True)
+        what = "the store cannot be reached" if offline else "this host cannot take what is in the store"
+        self._failed(error, what, offline=offline)
         log.warning(
-            "the store cannot be reached; serving %s %s, the champion of '%s' when it was last seen: %s",
+            "%s; serving %s %s, the champion of '%s' when it was last seen: %s",
+            what,
             self.model,
             pointer.version,
             self.channel,
@@ -172,13 +186,12 @@ class Follower:
         )
         return served
 
-    def _same_version(self, served: Served, pointer: Pointer) -> Served | None:
+    def _same_version(self, before: Pointer, pointer: Pointer) -> Pointer | None:
         self._ended_well()
-        if pointer == served.pointer:
+        if pointer == before:
             return None
-        moved = replace(served, pointer=pointer)  # away and back again between two looks
-        self._cache.seen_again(pointer)
-        return moved
+        self._cache.seen_again(pointer)  # away and back again between two looks
+        return pointer
 
     def _ended_well(self, *, swaps: int | None = None) -> None:
         before = self.progress
@@ -188,8 +201,8 @@ class Follower:
         self._state = ""
         self.progress = Progress(_now(), before.swaps if swaps is None else swaps, before.refusals)
 
-    def _failed(self, error: Exception, *, offline: bool) -> None:
-        """The store cannot be read just now. Nothing is said of any version."""
+    def _failed(self, error: BaseException, what: str, *, offline: bool) -> None:
+        """The store cannot be read just now, or this host lacks something. Nothing is said of any version."""
         before = self.progress
         self.progress = replace(
             before,
@@ -199,7 +212,7 @@ class Follower:
             problem=str(error),
             offline=offline,
         )
-        self._log(f"{type(error).__name__} {offline}", "the store cannot be read", error)
+        self._log(f"{type(error).__name__} {offline}", what, error)
 
     def _refused_pointer(self, error: IntegrityError) -> None:
         before = self.progress
@@ -233,7 +246,7 @@ class Follower:
         )
         self._log(f"{pointer.version} {error}", f"version {pointer.version} is refused", error)
 
-    def _log(self, state: str, what: str, error: Exception) -> None:
+    def _log(self, state: str, what: str, error: BaseException) -> None:
         """Once for each state, not at each look."""
         if state != self._state:
             # As text: a handler that keeps records would keep the frames of the error, and a session in them.
@@ -255,7 +268,11 @@ def load_version(open_cache: Callable[[], ModelCache], version: str, *, precisio
 
 
 def _load(
-    cache: ModelCache, cached: CachedVersion, precision: str, threads: int | None, offline: StorageError | None
+    cache: ModelCache,
+    cached: CachedVersion,
+    precision: str,
+    threads: int | None,
+    offline: StorageError | ResourceError | None,
 ) -> Served:
     heap.keep_flat()
     try:
@@ -265,9 +282,9 @@ def _load(
             threads=threads,
             need=lambda name: cache.require(cached, name, offline),
         )
+        cache.remember(cached)
     except BaseException:
         if cached.hold is not None:
             cached.hold.release()  # whoever keeps the error keeps this frame, and would keep the version
         raise
-    cache.remember(cached)
     return Served(cached.manifest.version, cached.manifest, predictor, cached.pointer, _now(), cached.hold)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from retrainer.errors import IntegrityError
+from retrainer.errors import DataError, IntegrityError
 from retrainer.serve.predictor import Predictor, softmax
 from retrainer.serve.texts import Text
 from retrainer.store.bundle import GoldenRow
@@ -75,18 +75,30 @@ def agreement(predictor: Predictor, golden: Sequence[GoldenRow]) -> Agreement:
     """Ask a graph its golden rows, one at a time as they were asked when the bundle was made.
 
     In int8 the scale of the activations depends on what else is in the batch, so batches would not compare.
+
+    :raises IntegrityError: a golden row does not fit the graph, or the tokenizer cannot read it.
     """
     rows = [row for row in golden if predictor.precision in row.logits]
     tolerance = TOLERANCES.get(predictor.precision, TOLERANCES["fp32"])
     if not rows:
         return Agreement(0, float("nan"), 0, tolerance)
-    expected = np.array([row.logits[predictor.precision] for row in rows], dtype=np.float32)
-    if expected.ndim != 2 or expected.shape[1] != len(predictor.info.labels):
+    labels = len(predictor.info.labels)
+    widths = {len(row.logits[predictor.precision]) for row in rows}
+    if widths != {labels}:
         raise IntegrityError(
-            f"golden rows have {expected.shape[-1]} logits for {len(predictor.info.labels)} labels",
+            f"golden rows have {', '.join(map(str, sorted(widths)))} logits for {labels} labels",
             where=str(predictor.folder / GOLDEN),
         )
-    answers = predictor.logits([text_of(row) for row in rows], batch_size=1)
+    expected = np.array([row.logits[predictor.precision] for row in rows], dtype=np.float32)
+    try:
+        answers = predictor.logits([text_of(row) for row in rows], batch_size=1)
+    except DataError as error:
+        # These texts are the version's own: not a caller's data is at fault, but its tokenizer.
+        raise IntegrityError(
+            f"golden rows cannot be asked: {error}",
+            where=str(predictor.folder / GOLDEN),
+            hint="publish the model again",
+        ) from None
     changed = answers.argmax(axis=1) != expected.argmax(axis=1)
     decided = lead(softmax(expected)) > predictor.info.tie_margin
     return Agreement(

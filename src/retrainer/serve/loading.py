@@ -6,8 +6,9 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from retrainer.errors import IntegrityError
+from retrainer.errors import IntegrityError, ResourceError, RetrainerError
 from retrainer.serve.cached_version import AUTO, preferred
+from retrainer.serve.faults import ENDS, described
 from retrainer.serve.golden import agreement, read_golden
 from retrainer.serve.predictor import Predictor, load_info
 from retrainer.serve.processor import cpu_features, features_differ
@@ -29,7 +30,9 @@ def load_checked(
         CPU, else fp32.
     :param threads: threads of one call; the usable cores when ``None``.
     :param need: is told the precision whose graph is read next, and may put it there. What it raises is raised.
-    :raises IntegrityError: a file is missing or damaged, or the golden rows do not agree.
+    :raises IntegrityError: a file is missing or damaged, or the golden rows do not agree; also for whatever else a
+        library raises because of a file.
+    :raises ResourceError: memory ran out.
     """
     folder = Path(folder)
     golden = read_golden(folder)
@@ -48,8 +51,21 @@ def load_checked(
 
 
 def _checked(folder: Path, precision: str, threads: int | None, golden: Sequence[GoldenRow]) -> Predictor:
-    predictor = Predictor(folder, precision=precision, threads=threads)
-    found = agreement(predictor, golden)
+    try:
+        predictor = Predictor(folder, precision=precision, threads=threads)
+        found = agreement(predictor, golden)
+    except (RetrainerError, *ENDS):
+        raise
+    except MemoryError as error:
+        # Says nothing of the version: it may load when others have ended.
+        raise ResourceError(
+            "memory ran out while the model was loaded", where=str(folder), hint="give the process more memory"
+        ) from error
+    except BaseException as error:
+        # Whatever a bad file makes a library raise: it is the version that is no good.
+        raise IntegrityError(
+            f"{precision} cannot be loaded: {described(error)}", where=str(folder), hint="publish the model again"
+        ) from error
     if not found.holds:
         raise IntegrityError(
             f"{precision} does not answer here as where it was made: {found}",

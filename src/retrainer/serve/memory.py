@@ -113,6 +113,8 @@ class ChannelMemory:
 
     def _continues(self, known: Pointer, found: Pointer) -> bool:
         """Whether a pointer goes on from one that was seen; ``False`` for a channel that was begun anew."""
+        if found.origin is None and known.origin is not None:
+            raise self._replayed("does not say any more where its history began")
         if known.origin != found.origin:
             if self._trusted is not None:
                 raise self._replayed("belongs to another history than the one that was seen before")

@@ -18,6 +18,7 @@ from retrainer.errors import DataError, IntegrityError, UserError
 from retrainer.serve import forks
 from retrainer.serve.batching import batches, pad
 from retrainer.serve.engine import ENGINE_ERRORS, load_session
+from retrainer.serve.faults import ENDS
 from retrainer.serve.texts import Text
 from retrainer.store.bundle import BundleInfo
 
@@ -71,7 +72,8 @@ class Predictor:
         :param texts: each a ``str``, or each a pair of them.
         :param max_batch_tokens: most tokens in a batch, padding included.
         :param batch_size: rows of a batch, whatever their length; for measuring.
-        :raises DataError: a text is not valid Unicode.
+        :raises DataError: a text is not valid Unicode, or not one that the tokenizer can read.
+        :raises IntegrityError: the graph fails, or does not give a row of logits for each text.
         :raises UserError: the process was forked since the model was loaded.
         """
         if self._generation != forks.generation():
@@ -95,16 +97,50 @@ class Predictor:
         max_batch_tokens: int = MAX_BATCH_TOKENS,
         batch_size: int | None = None,
     ) -> npt.NDArray[np.float64]:
-        """Probability of each label, float64 ``[texts, labels]``; rows sum to 1. The temperature is applied."""
+        """Probability of each label, float64 ``[texts, labels]``; rows sum to 1. The temperature is applied.
+
+        Errors as of ``logits``, and:
+
+        :raises IntegrityError: a logit is not a finite number, so there is no probability.
+        """
         logits = self.logits(texts, max_batch_tokens=max_batch_tokens, batch_size=batch_size)
+        finite = np.isfinite(logits).all(axis=1)
+        if not finite.all():
+            raise IntegrityError(
+                f"the graph gives logits that are not finite numbers for {int((~finite).sum())} of {len(texts)} texts",
+                where=self._graph,
+                hint="roll the channel back to a version that answers such texts, or use another precision",
+            )
         return softmax(logits, self.temperature)
+
+    @property
+    def _graph(self) -> str:
+        """Its path, for errors."""
+        return str(self.folder / self.info.precisions[self.precision].file)
 
     def _encode(self, texts: Sequence[Text], first: int) -> list[Any]:
         try:
             rows: list[Any] = self._tokenizer.encode_batch_fast(list(texts))
-        except (TypeError, UnicodeEncodeError):
-            raise _not_unicode(texts, first) from None
+        except BaseException as error:
+            if isinstance(error, (*ENDS, MemoryError)):
+                raise
+            raise self._unfit(texts, first) from None
         return rows
+
+    def _unfit(self, texts: Sequence[Any], first: int) -> DataError:
+        """The error for the first text that cannot be tokenised. The tokenizer does not say which it is."""
+        for position, text in enumerate(texts):
+            where = f"texts[{first + position}]"
+            fault = _text_fault(text)
+            if fault is not None:
+                return DataError(fault, where=where)
+            try:
+                self._tokenizer.encode_batch_fast([text])
+            except BaseException as error:
+                if isinstance(error, (*ENDS, MemoryError)):
+                    raise
+                return DataError(f"the model's tokenizer cannot read it: {error}", where=where)
+        return DataError("the texts cannot be tokenised")
 
     def _run(self, rows: Sequence[Any]) -> npt.NDArray[np.float32]:
         feed = pad(
@@ -120,9 +156,16 @@ class Predictor:
             longest = max(len(row.ids) for row in rows)
             raise IntegrityError(
                 f"the graph fails on {len(rows)} rows of up to {longest} tokens: {error}",
-                where=str(self.folder / self.info.precisions[self.precision].file),
+                where=self._graph,
                 hint="it does not fit its inputs, or memory ran out",
             ) from error
+        if logits.shape != (len(rows), len(self.info.labels)):
+            # A single row would be taken for the answer to all of them.
+            raise IntegrityError(
+                f"the graph gives logits {list(logits.shape)} for {len(rows)} rows and {len(self.info.labels)} labels",
+                where=self._graph,
+                hint="publish the model again",
+            )
         return logits
 
     def _check_graph(self, path: Path) -> None:
@@ -132,10 +175,12 @@ class Predictor:
                 f"the graph reads {', '.join(inputs)}, and {BUNDLE} says {', '.join(self.info.inputs)}",
                 where=str(path),
             )
-        widths = {value.name: value.shape[-1] for value in self._session.get_outputs()}
-        if widths.get(OUTPUT) != len(self.info.labels):
+        # Of that output only: what else a graph gives is not read, and may have any shape.
+        shape = next((value.shape for value in self._session.get_outputs() if value.name == OUTPUT), None)
+        width = shape[-1] if shape else "no"
+        if width != len(self.info.labels):
             raise IntegrityError(
-                f"the graph gives {widths.get(OUTPUT, 'no')} logits for {len(self.info.labels)} labels",
+                f"the graph gives {width} logits for {len(self.info.labels)} labels",
                 where=str(path),
             )
 
@@ -179,7 +224,9 @@ def load_tokenizer(folder: Path, max_length: int | None) -> Tokenizer:
     path = folder / TOKENIZER
     try:
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # it raises no other class
+    except (*ENDS, MemoryError):
+        raise
+    except BaseException as error:  # it raises no other class, and panics
         raise IntegrityError(f"not a readable tokenizer: {error}", where=str(path)) from error
     tokenizer.no_padding()
     if max_length is None:
@@ -190,15 +237,13 @@ def load_tokenizer(folder: Path, max_length: int | None) -> Tokenizer:
     return tokenizer
 
 
-def _not_unicode(texts: Sequence[Any], first: int) -> DataError:
-    """The error for the first text that has no UTF-8 form, such as half of a surrogate pair."""
-    for position, text in enumerate(texts):
-        parts = (text,) if isinstance(text, str) else text
-        for part in parts:
-            if not isinstance(part, str):
-                return DataError(f"expected a str, got {type(part).__name__}", where=f"texts[{first + position}]")
-            try:
-                part.encode()
-            except UnicodeEncodeError as error:
-                return DataError(f"not valid Unicode: {error.reason}", where=f"texts[{first + position}]")
-    return DataError("the texts cannot be tokenised")
+def _text_fault(text: Any) -> str | None:
+    """What is wrong with a text that has no UTF-8 form, such as half of a surrogate pair; ``None`` for nothing."""
+    for part in (text,) if isinstance(text, str) else text:
+        if not isinstance(part, str):
+            return f"expected a str, got {type(part).__name__}"
+        try:
+            part.encode()
+        except UnicodeEncodeError as error:
+            return f"not valid Unicode: {error.reason}"
+    return None

@@ -10,7 +10,8 @@ import logging
 import os
 import shutil
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from retrainer.errors import IntegrityError, ResourceError, StorageError
@@ -41,7 +42,7 @@ def prune(folder: Path, content: Content, *, in_use: str) -> None:
     :param in_use: the version that was just loaded: now the one that was served last.
     """
     versions = folder / "versions"
-    try:
+    with _left_as_it_is(folder):
         os.utime(versions / in_use / MANIFEST)
         found = sorted((path for path in versions.iterdir() if path.is_dir()), key=_last_served, reverse=True)
         _remove_abandoned(folder)
@@ -49,8 +50,15 @@ def prune(folder: Path, content: Content, *, in_use: str) -> None:
         dropped = [path for path in found if path.name not in keep and _removed(folder, path)]
         if dropped:
             content.prune()
+
+
+@contextmanager
+def _left_as_it_is(path: Path) -> Iterator[None]:
+    """One thing that cannot be removed does not keep the others."""
+    try:
+        yield
     except (OSError, ResourceError, StorageError) as error:
-        log.debug("old versions in %s stay: %s", folder, error)
+        log.debug("in %s, something old stays: %s", path, error)
 
 
 def mark_unserved(version: Path) -> None:
@@ -78,36 +86,45 @@ def _remembered(folder: Path) -> set[str]:
 
 
 def _removed(folder: Path, version: Path) -> bool:
+    """Whether a version is gone now. One that a process uses stays."""
     lock = use_lock(folder, version.name)
-    hold = take(lock, "exclusive", wait=False)
-    if hold is None:
-        return False  # a process uses it
-    try:
-        staging = folder / "staging"
-        staging.mkdir(parents=True, exist_ok=True)
-        grave = staging / f"{version.name}-{uuid.uuid4().hex[:8]}"
-        version.rename(grave)
-        shutil.rmtree(grave, ignore_errors=True)
-        lock.unlink(missing_ok=True)
-    finally:
-        hold.release()
-    log.info("dropped version %s of %s from the cache", version.name, folder.name)
-    return True
+    moved = False
+    with _left_as_it_is(version):
+        hold = take(lock, "exclusive", wait=False)
+        if hold is None:
+            return False
+        try:
+            staging = folder / "staging"
+            staging.mkdir(parents=True, exist_ok=True)
+            grave = staging / f"{version.name}-{uuid.uuid4().hex[:8]}"
+            version.rename(grave)
+            moved = True
+            shutil.rmtree(grave, ignore_errors=True)
+            lock.unlink(missing_ok=True)
+        finally:
+            hold.release()
+    if moved:
+        log.info("dropped version %s of %s from the cache", version.name, folder.name)
+    return moved
 
 
 def _remove_abandoned(folder: Path) -> None:
     """What killed processes left half-fetched, and lock files of versions that are gone."""
     for path in (folder / "staging").glob("*-*"):
         version = path.name.partition("-")[0]
-        hold = take(folder / "locks" / f"{version}.fetch", "exclusive", wait=False)
-        if hold is not None:
-            try:
-                shutil.rmtree(path, ignore_errors=True)
-            finally:
-                hold.release()
+        with _left_as_it_is(path):
+            hold = take(folder / "locks" / f"{version}.fetch", "exclusive", wait=False)
+            if hold is not None:
+                try:
+                    shutil.rmtree(path, ignore_errors=True)
+                finally:
+                    hold.release()
     for lock in [*(folder / "locks").glob("*.fetch"), *(folder / "locks").glob("*.use")]:
         if not (folder / "versions" / lock.stem).is_dir():
-            hold = take(lock, "exclusive", wait=False)
-            if hold is not None:
-                lock.unlink(missing_ok=True)
-                hold.release()
+            with _left_as_it_is(lock):
+                hold = take(lock, "exclusive", wait=False)
+                if hold is not None:
+                    try:
+                        lock.unlink(missing_ok=True)
+                    finally:
+                        hold.release()

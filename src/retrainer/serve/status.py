@@ -26,6 +26,9 @@ class Status:
     :ivar problem: why the last look did not end well; ``None`` when it did.
     :ivar refused_version: what the channel points at, when that is refused.
     :ivar offline: whether the store could not be reached when it was last asked.
+    :ivar labels: the names of the labels, of the same version as ``version`` and ``precision``, as are those below.
+    :ivar task: ``text-classification`` or ``text-pair-classification``.
+    :ivar max_length: tokens that a text is cut to; ``None`` for a bundle that was never published.
     """
 
     model: str
@@ -42,3 +45,6 @@ class Status:
     problem: str | None
     refused_version: str | None
     offline: bool
+    labels: tuple[str, ...] = ()
+    task: str = ""
+    max_length: int | None = None

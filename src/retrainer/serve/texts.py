@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 from retrainer.errors import DataError
@@ -25,8 +25,11 @@ def is_single(texts: Any) -> bool:
 def checked(texts: Iterable[Any], task: str) -> list[Text]:
     """The texts, each of the kind that the task reads.
 
-    :raises DataError: one of them is not; it is named by its position, from 0.
+    :raises DataError: one of them is not; it is named by its position, from 0. Or it is no list of texts.
     """
+    if isinstance(texts, str | bytes | bytearray | Mapping):
+        # These can be gone through, too: by letters, by bytes, by keys.
+        raise _unfit(f"expected a list of texts, got {_kind(texts)}", None, "give a list: [text]")
     if not isinstance(texts, Iterable):
         raise _unfit(f"expected a text or a list of texts, got {_kind(texts)}", None)
     pairs = reads_pairs(task)

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from retrainer.errors import StorageError
+from retrainer.errors import ResourceError, StorageError
 from retrainer.storage.access import S3Access, current_access, use_access
 from retrainer.storage.protocol import Leftover, ObjectInfo, Storage, Transfer
 
@@ -29,6 +29,7 @@ __all__ = [
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _FILE = "file://"
 _S3 = "s3://"
+_OF_BOTO3 = {"boto3", "botocore", "s3transfer"}
 
 
 def is_s3(url: str | Path) -> bool:
@@ -41,10 +42,16 @@ def open_storage(url: str | Path, *, access: S3Access | None = None) -> Storage:
 
     :param access: how a bucket is reached; ``None`` for what ``use_access`` set, else the environment.
     :raises StorageError: the address cannot be understood.
+    :raises ResourceError: boto3 is not installed, and it names a bucket.
     """
     if isinstance(url, str) and is_s3(url):
-        from retrainer.storage.s3 import S3Storage
-
+        try:
+            from retrainer.storage.s3 import S3Storage
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] not in _OF_BOTO3:
+                raise
+            hint = "pip install 'airflow-retrainer[serve]', or boto3"
+            raise ResourceError(f"{error.name} is not installed, and a bucket needs it", where=url, hint=hint) from None
         return S3Storage(url, access=access or current_access())
     from retrainer.storage.files import FileStorage
 
@@ -75,4 +82,7 @@ def _folder(url: str) -> Path:
             where=url or None,
             hint="use s3://bucket/prefix, file:///folder or a path",
         )
-    return Path(url).expanduser()
+    try:
+        return Path(url).expanduser()
+    except RuntimeError as error:  # there is no such user
+        raise StorageError(str(error).lower().rstrip("."), where=url, hint="give the path of the folder") from None

@@ -126,8 +126,9 @@ class Storage(Protocol):
         """Copy an object to another key of this storage, without sending its bytes through here where it can.
 
         :param sha256: of the content that must arrive.
-        :return: ``False`` where the source is missing or another content, or where the storage cannot prove what
-            arrived; ``key`` then holds nothing new, or in a bucket where nothing may be deleted nothing of worth.
+        :return: ``False`` where the source is missing or another content, where the storage will not copy, or cannot
+            prove what arrived; in a bucket also where ``key`` holds something already. It then holds nothing new, or
+            in a bucket where nothing may be deleted nothing of worth. A caller then sends the file.
         """
 
     def leftovers(self, prefix: str = "") -> Iterator[Leftover]:

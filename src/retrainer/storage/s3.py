@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
@@ -42,7 +42,11 @@ _DELETE_AT_ONCE = 1000
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 # https://docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html
 _LARGEST_COPY = 5 * 1024**3
-_CANNOT_COPY = {"NoSuchKey", "404", "NotImplemented", "501"}
+# Answers to a copy after which the bytes can still be sent: there is no source, it is archived (Glacier), only the copy
+# is forbidden (a policy, the key of the source), or the server copies nothing. Who may not write hears so then.
+_CANNOT_COPY = {"NoSuchKey", "404", "NotImplemented", "501", "AccessDenied", "Forbidden", "403", "InvalidRequest"}
+_CANNOT_COPY |= {"InvalidObjectState", "PreconditionFailed", "412", *_CONFLICTS}
+_ABSENT = {"NoSuchKey", "NotFound", "404"}
 
 
 class S3Storage:
@@ -253,27 +257,59 @@ class S3Storage:
 
         "With a copy command, the checksum of the object is a direct checksum of the full object", also where the source
         was sent in parts (S3 user guide, "Checking object integrity"). ``False`` where a server names none or, as
-        MinIO does, that of the source's parts; and above 5 GB, which S3 copies in parts only.
+        MinIO does, that of the source's parts; where the copy is refused, though sending may not be; and above 5 GB,
+        which S3 copies in parts only.
+
+        What is there already is never touched, for it may be whole: another publisher may have sent it meanwhile.
         """
         if size > _LARGEST_COPY:
             return False
         target = self._key(key)
         with s3_errors(self.where(key)):
+            if not self._is_free(target):
+                return False
             try:
                 answer = self._client.copy_object(
                     Bucket=self.bucket,
                     Key=target,
                     CopySource={"Bucket": self.bucket, "Key": self._key(source)},
                     ChecksumAlgorithm="SHA256",
+                    **self._only_if_free,
                 )
             except ClientError as error:
-                if error_code(error) in _CANNOT_COPY:
+                code = error_code(error)
+                if code in _CANNOT_COPY or code.startswith("KMS."):
                     return False
                 raise
-            if answer["CopyObjectResult"].get("ChecksumSHA256") == checksum(bytes.fromhex(sha256)):
+            copied = answer["CopyObjectResult"]
+            if copied.get("ChecksumSHA256") == checksum(bytes.fromhex(sha256)):
                 return True
-        self._discard(target)
+            self._take_back(target, copied.get("ETag", ""))
         return False
+
+    def _is_free(self, name: str) -> bool:
+        """Whether nothing is there; ``False`` also where that cannot be asked."""
+        try:
+            self._client.head_object(Bucket=self.bucket, Key=name)
+        except ClientError as error:
+            if error_code(error) in _ABSENT:
+                return True
+            if error_code(error) in _CANNOT_COPY:
+                return False
+            raise
+        return False
+
+    @cached_property
+    def _only_if_free(self) -> dict[str, Any]:
+        """The condition of a copy, where boto3 is new enough to know it. A server that does not ignores it."""
+        known = self._client.meta.service_model.operation_model("CopyObject").input_shape
+        return {"IfNoneMatch": "*"} if known is not None and "IfNoneMatch" in known.members else {}
+
+    def _take_back(self, name: str, etag: str) -> None:
+        """Delete what a copy made, unless somebody wrote over it meanwhile, or nothing may be deleted."""
+        with suppress(ClientError):
+            if self._client.head_object(Bucket=self.bucket, Key=name)["ETag"] == etag:
+                self._client.delete_object(Bucket=self.bucket, Key=name, IfMatch=etag)
 
     def leftovers(self, prefix: str = "") -> Iterator[Leftover]:
         """See ``Storage.leftovers``: uploads in parts that were neither completed nor ended. S3 charges for them."""

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer
 
 from retrainer.errors import IntegrityError, NotFoundError, PreconditionFailed
 from retrainer.records import Record
 from retrainer.storage import Storage
 from retrainer.store.names import Sha256, Version, is_name, pointer_key
 from retrainer.store.signing import Signature, pointer_bytes
+
+
+def _moment(text: str) -> str:
+    time = datetime.fromisoformat(text)
+    if time.tzinfo is None:
+        raise ValueError("a time without its zone")
+    try:
+        time.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("a time that UTC does not have") from None
+    return text
+
+
+# A time as it was written: others compare it, so what cannot be compared is no such record.
+Moment = Annotated[str, AfterValidator(_moment)]
 
 
 class Pointer(Record):
@@ -34,7 +50,7 @@ class Pointer(Record):
     manifest_sha256: Sha256
     sequence: int = Field(ge=1)
     history: Sha256
-    moved_at: str
+    moved_at: Moment
     origin: Sha256 | None = None
     signature: Signature | None = None
 

@@ -15,14 +15,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from retrainer.errors import UserError
+from retrainer.errors import ResourceError, StorageError, UserError
 from retrainer.records import Record
 from retrainer.storage import ObjectInfo, Storage
+from retrainer.store.leftovers import leftovers_of, unlisted
 from retrainer.store.names import MANIFEST, check_name
 from retrainer.store.needs import read_needs
-from retrainer.store.version_removal import Remover, folders, newest
+from retrainer.store.version_removal import Remover, folders, newest, not_ours
 
 LEAST_AGE = timedelta(days=1)
+MOST_AGE = timedelta(days=36_500)
 
 
 class Doomed(Record):
@@ -62,6 +64,7 @@ class Plan(Record):
     :ivar keep: moves of each channel whose versions stay.
     :ivar min_age: days.
     :ivar at: when it was made, ISO 8601 in UTC.
+    :ivar notes: what could not be looked at, and why.
     """
 
     store: str
@@ -72,6 +75,7 @@ class Plan(Record):
     delete: tuple[Doomed, ...]
     kept: tuple[Kept, ...]
     leftovers: tuple[Remnant, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -114,7 +118,7 @@ def plan_gc(
     :param keep: moves of each channel whose versions stay.
     :param min_age: what is younger stays.
     :param now: what ages are counted from; the present unless given.
-    :raises UserError: ``keep`` is below 1, or ``min_age`` below a day.
+    :raises UserError: ``keep`` is below 1, or ``min_age`` below a day or above a hundred years.
     :raises IntegrityError: a pointer or a history cannot be trusted, so that nobody can say what is needed.
     """
     if keep < 1:
@@ -123,6 +127,8 @@ def plan_gc(
         raise UserError(
             "what is younger than a day is never deleted", where="min age", hint="a publisher may be about to use it"
         )
+    if min_age > MOST_AGE:
+        raise UserError("nothing is as old as that", where="min age", hint=f"at most {MOST_AGE.days:,} days")
     check_name("model", model, where=storage.where())
     at = now or datetime.now(UTC)
     needs = read_needs(storage, model, keep=keep, young_since=at - LEAST_AGE)
@@ -133,6 +139,9 @@ def plan_gc(
         reasons = needs.reasons.get(version, ())
         if at - newest(objects) < min_age:
             reasons += (f"written {newest(objects):%Y-%m-%d %H:%M} UTC, which is too young",)
+        foreign = not_ours(objects.values())
+        if foreign is not None:
+            reasons += (foreign,)
         if reasons:
             kept.append(Kept(version=version, bytes=size, reasons=reasons))
             continue
@@ -145,6 +154,7 @@ def plan_gc(
                 reason=_why(objects, keep),
             )
         )
+    leftovers, notes = _leftovers(storage, model, at - min_age)
     return Plan(
         store=storage.url,
         model=model,
@@ -153,12 +163,22 @@ def plan_gc(
         at=at.isoformat(timespec="microseconds"),
         delete=tuple(delete),
         kept=tuple(kept),
-        leftovers=tuple(
-            Remnant(where=one.where, bytes=one.size, begun=one.modified.isoformat(timespec="seconds"))
-            for one in storage.leftovers(f"{model}/")
-            if at - one.modified >= min_age
-        ),
+        leftovers=leftovers,
+        notes=notes,
     )
+
+
+def _leftovers(storage: Storage, model: str, old_before: datetime) -> tuple[tuple[Remnant, ...], tuple[str, ...]]:
+    """What is old enough to go; and a note, where that cannot be listed."""
+    try:
+        found = list(leftovers_of(storage, model))
+    except (StorageError, ResourceError) as error:
+        return (), (f"{model}: {unlisted(error)}",)
+    return tuple(
+        Remnant(where=one.where, bytes=one.size, begun=one.modified.isoformat(timespec="seconds"))
+        for one in found
+        if one.modified <= old_before
+    ), ()
 
 
 def _why(objects: dict[str, ObjectInfo], keep: int) -> str:
@@ -174,7 +194,9 @@ def run_gc(
 
     :param now: as for the plan.
     :param on_outcome: called after each version.
-    :raises IntegrityError: a pointer or a history cannot be trusted any more. What was deleted before stays so.
+    :raises IntegrityError: a pointer or a history cannot be trusted any more. What was deleted before stays so, and
+        was told to ``on_outcome``.
+    :raises StorageError: the storage failed, or does not allow it. As above.
     :raises UserError: the plan is of another store.
     """
     if plan.store != storage.url:
@@ -192,7 +214,7 @@ def run_gc(
             on_outcome(outcome)
     planned = {leftover.where for leftover in plan.leftovers}
     gone = 0
-    for leftover in list(storage.leftovers(f"{plan.model}/")):
+    for leftover in list(leftovers_of(storage, plan.model)) if planned else ():
         if leftover.where in planned and leftover.modified <= at - min_age:
             storage.remove_leftover(leftover)
             gone += 1

@@ -16,8 +16,8 @@ from pydantic import Field
 from retrainer.errors import IntegrityError, NotFoundError, PreconditionFailed
 from retrainer.records import Record
 from retrainer.storage import Storage
-from retrainer.store.channels import Pointer
-from retrainer.store.names import Sha256, Version, entry_key
+from retrainer.store.channels import Moment, Pointer
+from retrainer.store.names import Sha256, Version, entry_key, pointer_key
 
 Action = Literal["publish", "rollback", "promote"]
 # Why a channel moved, in a word that can be counted. The text beside it says it in full.
@@ -59,7 +59,7 @@ class HistoryEntry(Record):
     cause: Cause = "unspecified"
     reason: str
     decision: str | None
-    at: str
+    at: Moment
 
 
 def write_entry(storage: Storage, entry: HistoryEntry) -> str:
@@ -82,25 +82,51 @@ def walk(storage: Storage, pointer: Pointer) -> Iterator[HistoryEntry]:
     return (entry for _, entry in walk_named(storage, pointer))
 
 
-def walk_named(storage: Storage, pointer: Pointer) -> Iterator[tuple[str, HistoryEntry]]:
-    """As ``walk``, each entry with its name."""
+def walk_named(
+    storage: Storage, pointer: Pointer, *, known: Pointer | None = None
+) -> Iterator[tuple[str, HistoryEntry]]:
+    """As ``walk``, each entry with its name.
+
+    :param known: a pointer of the channel that was checked before. The walk ends where its newest entry would come,
+        which is not read again: names are hashes, so that one that was checked stands for all before it.
+    """
     name: str | None = pointer.history
     sequence = pointer.sequence
     to_version: str | None = pointer.version
     while name is not None:
+        if known is not None and name == known.history:
+            if (known.sequence, known.version) != (sequence, to_version):
+                raise _breaks(storage, pointer, sequence, name)
+            if name == pointer.history and known.moved_at != pointer.moved_at:
+                raise _other_time(storage, pointer, known.moved_at)
+            return
         entry = _read(storage, pointer.model, name)
         belongs = (entry.model, entry.channel) == (pointer.model, pointer.channel)
         continues = (entry.sequence, entry.to_version) == (sequence, to_version)
         is_first = {sequence == 1, entry.previous is None, entry.from_version is None}
         begins = entry.previous is not None or pointer.origin in {None, name}
         if not belongs or not continues or len(is_first) != 1 or not begins:
-            raise IntegrityError(
-                f"entry {sequence} of the history of '{pointer.channel}' does not continue the one after it",
-                where=storage.where(entry_key(pointer.model, name)),
-                hint="the store was altered; restore the history or the pointer from a backup",
-            )
+            raise _breaks(storage, pointer, sequence, name)
+        if name == pointer.history and entry.at != pointer.moved_at:
+            raise _other_time(storage, pointer, entry.at)
         yield name, entry
         name, sequence, to_version = entry.previous, sequence - 1, entry.from_version
+
+
+def _breaks(storage: Storage, pointer: Pointer, sequence: int, name: str) -> IntegrityError:
+    return IntegrityError(
+        f"entry {sequence} of the history of '{pointer.channel}' does not continue the one after it",
+        where=storage.where(entry_key(pointer.model, name)),
+        hint="the store was altered; restore the history or the pointer from a backup",
+    )
+
+
+def _other_time(storage: Storage, pointer: Pointer, at: str) -> IntegrityError:
+    return IntegrityError(
+        f"the pointer was altered: it says that it was moved at {pointer.moved_at}, and its history at {at}",
+        where=storage.where(pointer_key(pointer.model, pointer.channel)),
+        hint="find out by whom; 'retrainer fsck --repair' restores it from the journal",
+    )
 
 
 def _read(storage: Storage, model: str, name: str) -> HistoryEntry:
@@ -111,7 +137,8 @@ def _read(storage: Storage, model: str, name: str) -> HistoryEntry:
         raise IntegrityError(
             "an entry of the history is missing",
             where=storage.where(key),
-            hint="restore it from a backup; moves of the pointer do not need it, except a rollback without a target",
+            hint="restore it from a backup: the name is the SHA-256 of its bytes; until then publishing works, and "
+            "'rollback --to', but readers that start anew refuse the channel (docs/store.md)",
         ) from None
     if hashlib.sha256(data).hexdigest() != name:
         raise IntegrityError(
@@ -126,7 +153,8 @@ def line_of_champions(entries: Sequence[HistoryEntry]) -> list[str]:
     """The versions that rollbacks go back through: oldest first, the present champion last.
 
     A publish or promotion adds a version. A rollback takes away what was added since its target, so that the
-    next one goes further back, and never returns to what was rolled back from.
+    next one goes further back, and never returns to what was rolled back from. One to a version that is not among
+    them goes forward, or aside: it adds it, so that the next one goes back to what was served just before.
 
     :param entries: newest first, as ``walk`` gives them.
     """
@@ -164,12 +192,13 @@ def _line(entries: Sequence[HistoryEntry]) -> list[str] | None:
         if entry.action != "rollback":
             line.append(entry.to_version)
             continue
-        line = line[:-1]
-        if entry.to_version in line:
-            while line[-1] != entry.to_version:
-                line.pop()
-        elif base is None:
-            line.append(entry.to_version)
-        else:
+        below = line[:-1]
+        if entry.to_version in below:
+            while below[-1] != entry.to_version:
+                below.pop()
+            line = below
+        elif base is not None:
             return None
+        elif line[-1:] != [entry.to_version]:
+            line.append(entry.to_version)
     return line

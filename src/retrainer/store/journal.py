@@ -19,7 +19,14 @@ from retrainer.store.channels import Pointer
 from retrainer.store.names import journal_key
 
 _TRIES = 3
-_REPAIR = "run 'retrainer fsck' on the store; it names what was altered and --repair restores what is safe"
+_UNREADABLE = (
+    "run 'retrainer fsck'; --repair writes the entry of the present move anew. One that is still refused then is of a "
+    "move that the channel never made: look at it, and delete it"
+)
+_FORKED = (
+    "run 'retrainer fsck'. Where it names a fork somebody has to decide: to keep the pointer, delete this entry of the "
+    "journal, which the next move writes anew; to keep the entry, copy it over the pointer (docs/store.md)"
+)
 
 
 class Journal:
@@ -47,12 +54,15 @@ class Journal:
 
     def _parsed(self, data: bytes, sequence: int) -> Pointer:
         where = self._storage.where(self.key(sequence))
-        pointer = Pointer.from_json(data, where=where)
+        try:
+            pointer = Pointer.from_json(data, where=where)
+        except IntegrityError as error:
+            raise IntegrityError(error.message, where=error.where, hint=_UNREADABLE) from None
         if (pointer.model, pointer.channel, pointer.sequence) != (self._model, self._channel, sequence):
             raise IntegrityError(
                 f"is the pointer of channel '{pointer.channel}' of '{pointer.model}' after move {pointer.sequence}",
                 where=where,
-                hint=_REPAIR,
+                hint=_UNREADABLE,
             )
         return pointer
 
@@ -95,7 +105,7 @@ class Journal:
             raise IntegrityError(
                 f"move {pointer.sequence} of the channel '{pointer.channel}' is another in the journal",
                 where=self._storage.where(self.key(pointer.sequence)),
-                hint=_REPAIR,
+                hint=_FORKED,
             )
 
     def sequences(self) -> list[int]:

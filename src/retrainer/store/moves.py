@@ -7,18 +7,31 @@ next one. Not here: what a channel may be moved to (``store.py``, and the gate),
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from retrainer.errors import ChampionChanged, IntegrityError, NotFoundError, ReplayError, StorageError, UserError
+from retrainer.errors import (
+    ChampionChanged,
+    IntegrityError,
+    NotFoundError,
+    ReplayError,
+    StorageError,
+    StoragePermissionError,
+    UserError,
+)
 from retrainer.storage import Storage
 from retrainer.store.channels import Pointer, Seen, read_pointer, swap_pointer
 from retrainer.store.history import Action, Cause, HistoryEntry, walk, write_entry
 from retrainer.store.journal import Journal, same_move
 from retrainer.store.names import check_name, pointer_key
 from retrainer.store.parallel import in_parallel
+from retrainer.store.recent_moves import check_journal
 from retrainer.store.signing import Keyring, Signer
 from retrainer.store.versions import Versions
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +58,25 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Motive:
-    """What a history entry says of a move beside from where to where. Fields as in ``HistoryEntry``."""
+    """What a history entry says of a move beside from where to where. Fields as in ``HistoryEntry``.
+
+    :raises UserError: actor or reason cannot be written as UTF-8; so are arguments that are not in the locale's code.
+    """
 
     action: Action
     actor: str
     cause: Cause
     reason: str
     decision: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, text in (("actor", self.actor), ("reason", self.reason)):
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise UserError(
+                    f"the {name} of the move is not text: it holds bytes that are no UTF-8", hint="write it in UTF-8"
+                ) from None
 
 
 class Moves:
@@ -83,6 +108,37 @@ class Moves:
                 pointer.signature, pointer.signed_bytes(), what="the pointer", where=self._where(channel)
             )
         return seen
+
+    def newest(self, channel: str, check: Callable[[Pointer], None] | None = None) -> Pointer | None:
+        """The pointer as somebody can believe it who does not follow the channel; ``None`` for one without moves.
+
+        Two requests more than ``seen``, at once.
+
+        :param check: takes the place of the look into the journal, and raises as that does.
+        :raises ReplayError: an older pointer was put back.
+        :raises IntegrityError: the pointer was deleted or altered.
+        :raises SignatureError: keys are trusted here, and none of them signed it.
+        """
+        check = check or self._check_journal
+        pointer = self.seen(channel).pointer
+        if pointer is None and not self.journal(channel).is_empty():
+            pointer = self.seen(channel).pointer  # it may just have been published for the first time
+            if pointer is None:
+                raise self.deleted(channel)
+        while pointer is not None:
+            try:
+                check(pointer)
+            except ReplayError:
+                again = self.seen(channel).pointer
+                if again == pointer:
+                    raise
+                pointer = again  # it just moved on
+            else:
+                break
+        return pointer
+
+    def _check_journal(self, pointer: Pointer) -> None:
+        check_journal(self._storage, pointer)
 
     def journal(self, channel: str) -> Journal:
         """The journal of a channel."""
@@ -140,7 +196,10 @@ class Moves:
 
         :param manifest_sha256: of the version's manifest, as it was verified.
         :raises ChampionChanged: somebody else moved the channel meanwhile. Nothing was moved.
-        :raises StorageError: the version was removed meanwhile. Nothing was moved.
+        :raises StorageError: the version was removed meanwhile, and nothing was moved; or the storage failed.
+
+        A publication that fails after its swap says so, since a second try ends where it would have. A rollback that
+        is tried again goes back once more: where it has moved, it has succeeded.
         """
         before = seen.pointer
         if before is not None and before.version == version:
@@ -175,8 +234,14 @@ class Moves:
                 origin=before.origin if before else name,
             )
         )
-        if swap_pointer(self._storage, seen, pointer):
-            self.journal(channel).add(pointer)
+        repeatable = motive.action == "publish"
+        if swap_pointer(self._storage, seen, pointer) if repeatable else self._swap_once(seen, pointer):
+            try:
+                self.journal(channel).add(pointer)
+            except StorageError as error:
+                if repeatable:
+                    raise
+                log.warning("move %d of '%s' is made; the next move notes it: %s", entry.sequence, channel, error)
         elif not self._was_made(pointer):
             winner = self.seen(channel)
             if winner.pointer is not None and winner.version == version:
@@ -184,9 +249,37 @@ class Moves:
             raise self.changed(channel, seen.version, winner.version)
         return Published(version, channel, True, seen.version, entry.sequence, name)
 
+    def _swap_once(self, seen: Seen, pointer: Pointer) -> bool:
+        """``swap_pointer`` for a move that must not be made twice: after an error it looks whether it took effect."""
+        try:
+            return swap_pointer(self._storage, seen, pointer)
+        except StorageError as error:
+            try:
+                found = read_pointer(self._storage, self._model, pointer.channel)
+            except StorageError:
+                raise self._uncertain(pointer, error) from None
+            if found.pointer == pointer:
+                return True
+            if found.etag != seen.etag:
+                return False  # somebody else's move, or one that came after this
+            if isinstance(error, StoragePermissionError):
+                raise
+            raise self._uncertain(pointer, error) from None
+
+    def _uncertain(self, pointer: Pointer, error: StorageError) -> StorageError:
+        return type(error)(
+            error.message,
+            where=error.where,
+            hint="the channel may have moved, or move yet: look at 'retrainer history' before you try again, and "
+            f"repeat a rollback with --to {pointer.version}",
+        )
+
     def _was_made(self, pointer: Pointer) -> bool:
         """Whether that swap took effect, its answer was lost, and somebody else moved on from there already."""
-        written = self.journal(pointer.channel).read(pointer.sequence)
+        try:
+            written = self.journal(pointer.channel).read(pointer.sequence)
+        except StorageError as error:
+            raise self._uncertain(pointer, error) from None
         return written is not None and same_move(pointer, written)
 
     def _unmoved(self, seen: Seen, pointer: Pointer) -> Published:

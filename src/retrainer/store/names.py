@@ -19,9 +19,12 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, StringConstraints
 
 from retrainer.errors import NotFoundError, StorageError
+from retrainer.storage.keys import RESERVED
 
 MANIFEST = "manifest.json"
 SIGNATURES = "signatures"
+# Of a model. Beside them lies only what a probe for conditional writes leaves.
+FOLDERS = ("channels", "files", "history", "journal", "versions")
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 _VERSION = re.compile(r"[0-9a-f]{16}")
@@ -31,6 +34,8 @@ def _relative_path(path: str) -> str:
     parts = PurePosixPath(path).parts
     if not path or path.startswith("/") or "\\" in path or "\0" in path or "/".join(parts) != path or ".." in parts:
         raise ValueError("must be a relative path with '/' between its parts")
+    if any(part.startswith(RESERVED) for part in parts):  # no storage takes such a key
+        raise ValueError(f"no part may start with '{RESERVED}'")
     return path
 
 

@@ -17,6 +17,7 @@ from retrainer.store.history import HistoryEntry, walk
 from retrainer.store.listing import VersionInfo, all_versions, newest_versions
 from retrainer.store.manifest import Manifest
 from retrainer.store.moves import Moves
+from retrainer.store.names import is_name
 from retrainer.store.parallel import in_parallel
 from retrainer.store.recent_moves import check_recent_moves
 from retrainer.store.signing import Keyring, Signer, VersionSignature
@@ -31,6 +32,7 @@ class ModelReader:
     ) -> None:
         self._storage = storage
         self._signer = signer
+        self._trusted = trusted
         self._versions = Versions(storage, name, signer=signer, trusted=trusted)
         self._moves = Moves(storage, name, signer=signer, trusted=trusted)
         self.name = name
@@ -38,6 +40,12 @@ class ModelReader:
     def channels(self) -> list[str]:
         """The channels that have a champion, sorted."""
         return list_channels(self._storage, self.name)
+
+    def lost_channels(self) -> list[str]:
+        """The channels whose pointer was deleted: they have a journal and no champion. Sorted."""
+        present = set(self.channels())
+        names = [name for name in self._storage.list_folders(f"{self.name}/journal") if is_name(name)]
+        return sorted(name for name in names if name not in present and not self._moves.journal(name).is_empty())
 
     def pointer(self, channel: str) -> Pointer | None:
         """Where a channel points, in one request; ``None`` while it has no champion.
@@ -47,6 +55,15 @@ class ModelReader:
         """
         return self._moves.seen(channel).pointer
 
+    def newest_pointer(self, channel: str) -> Pointer | None:
+        """As ``pointer``, once the journal was asked whether it is the newest; ``None`` while there was no move.
+
+        :raises ReplayError: an older pointer was put back.
+        :raises IntegrityError: the pointer was deleted or altered.
+        :raises SignatureError: keys are trusted here, and none of them signed it.
+        """
+        return self._moves.newest(channel)
+
     def champion(self, channel: str) -> Manifest | None:
         """The manifest of the version that a channel points at, checked; ``None`` while there is none.
 
@@ -54,6 +71,11 @@ class ModelReader:
         :raises SignatureError: keys are trusted here, and none of them signed the pointer, or the version.
         """
         pointer = self.pointer(channel)
+        return manifest_of(self._versions, pointer) if pointer else None
+
+    def newest_champion(self, channel: str) -> Manifest | None:
+        """As ``champion``, of ``newest_pointer``. Errors as of both."""
+        pointer = self.newest_pointer(channel)
         return manifest_of(self._versions, pointer) if pointer else None
 
     def manifest(self, version: str) -> Manifest:
@@ -91,9 +113,11 @@ class ModelReader:
         """The moves of a channel, newest first, each checked against the one after it.
 
         :param limit: only the newest; older ones are not read.
-        :raises IntegrityError: an entry is missing, was edited, or does not belong where it stands.
+        :raises IntegrityError: an entry is missing, was edited, or does not belong where it stands; or the pointer
+            was deleted.
+        :raises ReplayError: an older pointer was put back.
         """
-        pointer = self.pointer(channel)
+        pointer = self.newest_pointer(channel)
         return list(islice(walk(self._storage, pointer), limit)) if pointer else []
 
     def champion_at(self, channel: str, time: datetime) -> str | None:
@@ -101,10 +125,12 @@ class ModelReader:
 
         :param time: with a time zone.
         :raises ValueError: it has none.
+        :raises IntegrityError: the pointer was deleted, or does not lead to a whole history.
+        :raises ReplayError: an older pointer was put back.
         """
         if time.tzinfo is None:
             raise ValueError("the time needs a time zone")
-        pointer = self.pointer(channel)
+        pointer = self.newest_pointer(channel)
         entries = walk(self._storage, pointer) if pointer else iter(())
         return next((entry.to_version for entry in entries if datetime.fromisoformat(entry.at) <= time), None)
 

@@ -62,7 +62,10 @@ def sign_again(
         trust_unsigned=trust_unsigned,
     )
     live: set[str] = set()
-    for channel in rotation.checked.channels():
+    channels = rotation.checked.channels()
+    for channel in [] if channels else rotation.checked.lost_channels():
+        rotation.checked.newest_pointer(channel)  # says that it was deleted: nothing to sign would look like a success
+    for channel in channels:
         version = rotation.champion(channel)
         if version not in live:
             live.add(version)

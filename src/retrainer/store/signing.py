@@ -30,6 +30,8 @@ PREFIX = "ed25519:"
 # A signature over one kind of statement must never pass for one over the other.
 _POINTER = b"retrainer pointer v1\n"
 _VERSION = b"retrainer version v1\n"
+# How an Ed25519 key of PKCS #8 begins in base64, whatever the key (RFC 8410, section 7).
+_PRIVATE_IN_BASE64 = "MC4CAQAwBQYDK2Vw"
 # A public key has a hundred bytes. What is longer is another file.
 _MOST_BYTES = 64 * 1024
 
@@ -94,9 +96,10 @@ class PublicKey:
 
         :raises UserError: it is no Ed25519 public key.
         """
-        if isinstance(text, str) and ("-----BEGIN" in text or text.strip().startswith(PREFIX)):
+        # A name that may hold a key is no path: an error would show it.
+        if isinstance(text, str) and (may_be_a_key(text) or text.strip().startswith(PREFIX)):
             return cls._of_content(text, where="public key")
-        path = Path(text).expanduser()
+        path = path_of_key(text)
         try:
             with path.open("rb") as stream:
                 content = stream.read(_MOST_BYTES).decode("utf-8", errors="replace")
@@ -110,7 +113,7 @@ class PublicKey:
 
     @classmethod
     def _of_content(cls, content: str, *, where: str) -> Self:
-        if "PRIVATE KEY" in content:
+        if "PRIVATE KEY" in content or _PRIVATE_IN_BASE64 in content:
             raise UserError("this is a private key", where=where, hint="pin the public one; keep this one secret")
         line = content.strip()
         raw = _decoded(line.removeprefix(PREFIX)) if line.startswith(PREFIX) else _raw_of_pem(content)
@@ -204,6 +207,24 @@ class Signer:
         """The signature of those bytes."""
         value = base64.b64encode(self._key.sign(data)).decode()
         return Signature(key_id=self.public.key_id, value=value)
+
+
+def may_be_a_key(text: str) -> bool:
+    """Whether somebody may have put a key itself where its name belongs. It must not be shown then."""
+    return "-----" in text or "\n" in text or _PRIVATE_IN_BASE64 in text
+
+
+def path_of_key(text: str | Path) -> Path:
+    """A path as it was typed, ``~`` and ``~user`` taken for the home of one.
+
+    :raises UserError: there is no such user, or the user has no home.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise UserError(
+            "there is no home folder of that user", where=str(text), hint="write the path from the root on"
+        ) from None
 
 
 def _decoded(text: str) -> bytes | None:

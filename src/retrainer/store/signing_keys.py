@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retrainer.errors import ResourceError, UserError
-from retrainer.store.signing import Keyring, PublicKey, Signer
+from retrainer.store.signing import Keyring, PublicKey, Signer, may_be_a_key, path_of_key
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
@@ -35,8 +35,6 @@ PUBLIC_SUFFIX = ".pub"
 _MOST_BYTES = 64 * 1024
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PEM = re.compile(rb"-----BEGIN PRIVATE KEY-----(.*?)-----END PRIVATE KEY-----", re.DOTALL)
-# How an Ed25519 key of PKCS #8 begins in base64, whatever the key (RFC 8410, section 7).
-_BASE64_START = "MC4CAQAwBQYDK2Vw"
 _MAKE_A_PAIR = "make a pair with 'retrainer keygen'"
 
 
@@ -57,13 +55,19 @@ def make_key_pair(path: Path) -> KeyPair:
     """Make a new pair: ``<path>.key`` and ``<path>.pub``. Files that are there are never written over.
 
     :param path: without its suffix; ``.key`` or ``.pub`` at its end is taken off.
-    :raises UserError: one of the files is there already.
+    :raises UserError: one of the files is there already, or the path has no name.
     :raises ResourceError: they cannot be written.
     """
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-    path = path.expanduser()
+    path = path_of_key(path)
+    if path.name in {"", ".", ".."}:
+        raise UserError(
+            "names a folder, not a pair of keys",
+            where=str(path),
+            hint="give a path with a name at its end: keys/release",
+        )
     stem = path.with_suffix("") if path.suffix in {PRIVATE_SUFFIX, PUBLIC_SUFFIX} else path
     private, public = (stem.with_name(stem.name + suffix) for suffix in (PRIVATE_SUFFIX, PUBLIC_SUFFIX))
     for file in (private, public):
@@ -118,14 +122,14 @@ def load_signer(source: str) -> Signer:
         never quotes what it holds.
     """
     kind, _, name = source.partition(":")
-    if _may_be_a_key(source) or kind not in {"file", "env", "airflow"} or not name:
+    if may_be_a_key(source) or kind not in {"file", "env", "airflow"} or not name:
         # Whatever this is, it is not shown: people put the key itself there by mistake.
         raise UserError(
             "the source of the private key is not one of those that there are",
             hint="file:PATH, env:NAME or, in a pipeline under Airflow, airflow:CONNECTION; never the key itself",
         )
     if kind == "file":
-        return signer_of_pem(_read_private(Path(name).expanduser(), where=source), where=source)
+        return signer_of_pem(_read_private(path_of_key(name), where=source), where=source)
     variable = name if kind == "env" else SIGNING_KEY
     if _VARIABLE.fullmatch(variable) is None:
         raise UserError("no environment variable can have that name", where="env:", hint="env:NAME")
@@ -138,10 +142,6 @@ def load_signer(source: str) -> Signer:
         )
         raise UserError("there is no private key", where=source, hint=hint)
     return signer_of_pem(value.encode(errors="surrogateescape"), where=source)
-
-
-def _may_be_a_key(source: str) -> bool:
-    return "-----" in source or "\n" in source or _BASE64_START in source
 
 
 def _read_private(path: Path, *, where: str) -> bytes:

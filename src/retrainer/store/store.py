@@ -10,22 +10,23 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
 from retrainer.errors import NotFoundError, StorageError, UserError
 from retrainer.storage import S3Access, Storage, open_storage
 from retrainer.storage.errors import filesystem_errors
-from retrainer.store.channels import Pointer
+from retrainer.store.channels import Pointer, Seen
 from retrainer.store.history import Cause, champion_before, walk
 from retrainer.store.manifest import Manifest
-from retrainer.store.moves import Motive, Published
-from retrainer.store.names import check_name, is_name
+from retrainer.store.moves import Motive, Moves, Published
+from retrainer.store.names import check_name, is_name, pointer_key
+from retrainer.store.own_key import own_keys, told_what_to_do
 from retrainer.store.probe import require_conditional_writes
 from retrainer.store.reading import ModelReader
 from retrainer.store.signing import Keyring, Signer, VersionSignature
-from retrainer.store.versions import Put
+from retrainer.store.versions import Put, Versions
 
 Check = Callable[[Path], None]
 
@@ -61,9 +62,10 @@ class Store:
         return self._storage.url
 
     def models(self) -> list[str]:
-        """The models of which a version was ever published, sorted."""
+        """The models of which a version was ever published, sorted; also those whose pointers were deleted."""
         names = [name for name in self._storage.list_folders() if is_name(name)]
-        return [name for name in names if self.model(name).channels()]
+        models = [self.model(name) for name in names]
+        return [model.name for model in models if model.channels() or model.lost_channels()]
 
     def model(self, name: str) -> ModelStore:
         """One model, published or not yet.
@@ -72,6 +74,17 @@ class Store:
         """
         check_name("model", name, where=self._storage.where())
         return ModelStore(self._storage, name, signer=self._signer, trusted=self._trusted)
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """Where a channel is to move.
+
+    :ivar manifest_sha256: of its manifest, where a pointer says so.
+    """
+
+    version: str
+    manifest_sha256: str | None = None
 
 
 class ModelStore(ModelReader):
@@ -114,14 +127,16 @@ class ModelStore(ModelReader):
         :raises ChampionChanged: the channel points elsewhere by now. Nothing was moved.
         :raises IntegrityError: a file of the folder is not what the manifest says, or the channel was tampered with.
         :raises UserError: the channel is signed, and there is no key here.
+        :raises SignatureError: what is moved from or to is not signed by a key that is trusted; where none is named
+            and the channel was signed before, by the one that signs (``own_key.py``).
         :raises StorageError: the storage cannot be written, or ignores conditional writes.
         """
-        seen = self._moves.begin(channel)
+        motive = Motive("publish", actor, cause, reason, decision)
+        seen, _ = self._begin(channel)
         if seen.version not in {manifest.version, expected}:
             raise self._moves.changed(channel, expected, seen.version)
         require_conditional_writes(self._storage, self.name)
         put = self._put(folder, manifest)
-        motive = Motive("publish", actor, cause, reason, decision)
         published = self._moves.move(seen, channel, manifest.version, put.manifest_sha256, motive)
         return replace(published, sent_bytes=put.sent_bytes, copied_bytes=put.copied_bytes)
 
@@ -147,17 +162,28 @@ class ModelStore(ModelReader):
         :raises NotFoundError: there is no such version, or that channel has no champion.
         :raises IntegrityError: the version is damaged, or the channel was tampered with. Nothing was moved.
         :raises UserError: the channel is signed, and there is no key here.
+        :raises SignatureError: what is moved from or to is not signed by a key that is trusted; where none is named
+            and the channel was signed before, by the one that signs (``own_key.py``).
         :raises ChampionChanged: the channel was moved by somebody else meanwhile.
         """
         if (version is None) == (from_channel is None):
             raise ValueError("either version or from_channel")
-        if from_channel is not None:
-            source = self.pointer(from_channel)
-            version = source.version if source else None
-        if version is None:
-            raise NotFoundError(f"the channel '{from_channel}' has no champion", where=self._storage.where(self.name))
-        motive = Motive("promote", actor, cause, reason)
-        return self._repoint(channel, motive, expected, check, lambda _: version)
+
+        def target(_: Pointer | None, trusted: Keyring | None) -> _Target:
+            if version is not None:
+                return _Target(version)
+            assert from_channel is not None
+            return self._champion_of(from_channel, trusted)
+
+        return self._repoint(channel, Motive("promote", actor, cause, reason), expected, check, target)
+
+    def _champion_of(self, channel: str, trusted: Keyring | None) -> _Target:
+        """What a channel serves, once its last moves were checked as a reader does who is new to it."""
+        moves = Moves(self._storage, self.name, trusted=trusted)
+        pointer = moves.newest(channel, lambda pointer: self.check_recent(pointer, known=None))
+        if pointer is None:
+            raise NotFoundError(f"the channel '{channel}' has no champion", where=self._storage.where(self.name))
+        return _Target(pointer.version, pointer.manifest_sha256)
 
     def rollback(
         self,
@@ -179,17 +205,19 @@ class ModelStore(ModelReader):
         :raises NotFoundError: there is no such version, or no champion before the present one.
         :raises IntegrityError: the version, the history that names it or the channel is damaged. Nothing was moved.
         :raises UserError: the channel is signed, and there is no key here.
+        :raises SignatureError: what is moved from or to is not signed by a key that is trusted; where none is named
+            and the channel was signed before, by the one that signs (``own_key.py``).
         :raises ChampionChanged: the channel was moved by somebody else meanwhile.
         """
 
-        def target(pointer: Pointer | None) -> str:
+        def target(pointer: Pointer | None, _: Keyring | None) -> _Target:
             if pointer is None:
                 raise NotFoundError(
                     f"the channel '{channel}' has no champion to roll back",
                     where=self._storage.where(self.name),
                     hint=f"channels: {', '.join(self.channels()) or 'none'}",
                 )
-            return to if to is not None else self._before(pointer)
+            return _Target(to if to is not None else self._before(pointer))
 
         return self._repoint(channel, Motive("rollback", actor, cause, reason), expected, check, target)
 
@@ -199,15 +227,22 @@ class ModelStore(ModelReader):
         motive: Motive,
         expected: str | None,
         check: Check | None,
-        choose: Callable[[Pointer | None], str],
+        choose: Callable[[Pointer | None, Keyring | None], _Target],
     ) -> Published:
-        """Move a channel to a version that is there, once every file of it was read, matched and checked."""
-        seen = self._moves.begin(channel)
-        version = choose(seen.pointer)
+        """Move a channel to a version that is there, once every file of it was read, matched and checked.
+
+        :param choose: the version, from the present pointer and the keys that are trusted.
+        """
+        seen, trusted = self._begin(channel)
+        with told_what_to_do(own=trusted is not self._trusted):
+            target = choose(seen.pointer, trusted)
+        version = target.version
         if expected is not None and seen.version != expected:
             raise self._moves.changed(channel, expected, seen.version)
         require_conditional_writes(self._storage, self.name)
-        _, sha256 = self._versions.manifest_with_sha256(version)
+        with told_what_to_do(own=trusted is not self._trusted):
+            checked = Versions(self._storage, self.name, trusted=trusted)
+            _, sha256 = checked.manifest_with_sha256(version, sha256=target.manifest_sha256)
         with filesystem_errors(tempfile.gettempdir()):
             temporary = tempfile.TemporaryDirectory(prefix="retrainer-verify-")
         with temporary as folder:
@@ -217,6 +252,21 @@ class ModelStore(ModelReader):
         if self._signer is not None:
             self._versions.sign(version, self._signer, sha256=sha256)
         return self._moves.move(seen, channel, version, sha256, motive)
+
+    def _begin(self, channel: str) -> tuple[Seen, Keyring | None]:
+        """The channel as a move starts from it, and the keys of which one must have signed what the move signs.
+
+        :raises SignatureError: the channel is signed, and not by a key that is trusted, nor by the one that signs.
+        """
+        seen = self._moves.begin(channel)
+        if self._signer is None or self._trusted is not None:
+            return seen, self._trusted
+        own = own_keys(self._storage, self.name, channel, seen.pointer, self._signer)
+        if own is not None and seen.pointer is not None:
+            where = self._storage.where(pointer_key(self.name, channel))
+            with told_what_to_do(own=True):
+                own.check(seen.pointer.signature, seen.pointer.signed_bytes(), what="the pointer", where=where)
+        return seen, own
 
     def _before(self, pointer: Pointer) -> str:
         version = champion_before(walk(self._storage, pointer))

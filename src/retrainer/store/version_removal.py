@@ -5,16 +5,19 @@ from __future__ import annotations
 import re
 import uuid
 from collections import defaultdict
+from collections.abc import Iterable
 from datetime import datetime
 
-from retrainer.errors import IntegrityError, NotFoundError, PreconditionFailed
+from retrainer.errors import IntegrityError, NotFoundError, PreconditionFailed, StorageError
 from retrainer.storage import ObjectInfo, Storage
+from retrainer.storage.keys import check_key
 from retrainer.store.content import Place, find_content, note_content
 from retrainer.store.manifest import Manifest
 from retrainer.store.names import MANIFEST, content_key, version_key
 from retrainer.store.needs import Needs, needed_since
 from retrainer.store.parallel import in_parallel
 from retrainer.store.removal import Removal, read_removal
+from retrainer.store.swapping import write_over
 
 _VERSION = re.compile(r"[0-9a-f]{16}")
 
@@ -28,6 +31,16 @@ def folders(storage: Storage, model: str) -> dict[str, dict[str, ObjectInfo]]:
         if slash and _VERSION.fullmatch(version):
             folders[version][name] = info
     return folders
+
+
+def not_ours(objects: Iterable[ObjectInfo]) -> str | None:
+    """Why a folder cannot be removed: keys that no storage of ours can name, so that they would stay for ever."""
+    for info in objects:
+        try:
+            check_key(info.key, where=info.key)
+        except StorageError:
+            return f"it holds objects that are not the store's, such as '{info.key}'; delete them by hand"
+    return None
 
 
 def newest(objects: dict[str, ObjectInfo]) -> datetime:
@@ -64,6 +77,9 @@ class Remover:
             return "it is gone already"
         if newest(objects) > self._old_before:
             return "something was written to it meanwhile"
+        foreign = not_ours(objects.values())  # before the note, which would stay with them
+        if foreign is not None:
+            return foreign
         key = version_key(self._model, version)
         try:
             manifest, etag = self._note(key)
@@ -73,13 +89,16 @@ class Remover:
             return "its manifest is damaged beyond reading; look at it with 'retrainer fsck', and delete it by hand"
         try:
             why = self._needed_after_all(version, objects)
+            if why is None:  # before the files: who may not delete is told here, with the version still whole
+                self._drop_from_index(version, manifest)
         except BaseException:  # also Ctrl-C
             self._put_back(key, manifest, etag)
             raise
         if why is not None:
             self._put_back(key, manifest, etag)
             return why
-        self._drop_from_index(version, manifest)
+        if not self._is_ours(key):  # fsck takes a note that is old for that of a gc that was killed
+            return "somebody put it back meanwhile"
         in_parallel(self._storage.delete, [info.key for name, info in objects.items() if name != MANIFEST])
         if self._is_ours(key):
             self._storage.delete(key)
@@ -105,20 +124,7 @@ class Remover:
             before = read_removal(data)
             manifest = before.manifest if before else data.decode()
         note = Removal(removal_id=self._id, at=self._at.isoformat(timespec="microseconds"), manifest=manifest)
-        return manifest, self._swap(key, note.to_pretty_json().encode(), etag)
-
-    def _swap(self, key: str, data: bytes, etag: str | None) -> str:
-        """Write over what was seen. A request whose answer was lost is repeated, and then loses against itself."""
-        try:
-            return self._storage.write(key, data, if_match=etag, if_absent=etag is None)
-        except PreconditionFailed:
-            try:
-                found, written = self._storage.read_with_etag(key)
-            except NotFoundError:
-                found, written = b"", ""
-            if found == data:
-                return written
-            raise
+        return manifest, write_over(self._storage, key, note.to_pretty_json().encode(), etag)
 
     def _needed_after_all(self, version: str, objects: dict[str, ObjectInfo]) -> str | None:
         if version in needed_since(self._storage, self._model, self._needs.entries):
@@ -130,7 +136,7 @@ class Remover:
 
     def _put_back(self, key: str, manifest: str | None, etag: str) -> None:
         if manifest is not None:
-            self._swap(key, manifest.encode(), etag)
+            write_over(self._storage, key, manifest.encode(), etag)
         elif self._is_ours(key):
             self._storage.delete(key)
 

@@ -83,7 +83,10 @@ class Versions:
             ) from None
         if read_removal(data) is not None:
             raise NotFoundError(
-                f"the version '{version}' is being removed", where=where, hint="publish it again when it is gone"
+                f"the version '{version}' is being removed",
+                where=where,
+                hint="publish it again when it is gone; where 'retrainer gc' was killed, 'retrainer fsck --repair' puts"
+                " it back an hour later",
             )
         return self._parsed(version, data)
 
@@ -221,7 +224,8 @@ class Versions:
             raise StorageError(
                 f"the version '{version}' is being removed",
                 where=self._where(version),
-                hint="try again when 'retrainer gc' has ended; where it was killed, run it again before",
+                hint="try again when 'retrainer gc' has ended; where it was killed, run 'retrainer fsck --repair' an"
+                " hour later, or 'retrainer gc' a day later",
             )
         found, sha256 = self._parsed(version, data)
         if found != manifest:

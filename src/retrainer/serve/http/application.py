@@ -23,7 +23,7 @@ from retrainer.serve.http.documents import (
     page,
     problem_responses,
 )
-from retrainer.serve.http.metrics import CONTENT_TYPE, NO_MODEL, PREDICT_ROUTE, Metrics
+from retrainer.serve.http.metrics import CONTENT_TYPE, NO_MODEL, NO_ROUTE, PREDICT_ROUTE, Metrics
 from retrainer.serve.http.models import Models, ServedModel, State
 from retrainer.serve.http.predict import Predict, Scope, Send, send_problem, unforeseen, unread
 from retrainer.serve.http.problems import Problem, kind_of
@@ -52,7 +52,7 @@ class Application:
         self._metrics = metrics
         self._tokens = tokens
         self._predict = Predict(models, metrics, limits)
-        self.framework = _framework(models, metrics, self._predict)
+        self.framework = _framework(models, metrics, self._predict, token=tokens.required)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -65,9 +65,18 @@ class Application:
             problem = Problem("unauthorized", "a valid bearer token is needed", hint="Authorization: Bearer TOKEN")
             await send_problem(problem, send, unread(receive))
             return
-        if path.endswith(PREDICT) and path.startswith(MODELS) and scope["method"] == "POST":
-            await self._predict(path[len(MODELS) : -len(PREDICT)], scope, receive, send)
+        method: str = scope["method"]
+        if path.endswith(PREDICT) and path.startswith(MODELS):
+            if method == "POST":
+                await self._predict(path[len(MODELS) : -len(PREDICT)], scope, receive, send)
+                return
+            # The framework would take it for a model of that name.
+            self._metrics.answered(NO_MODEL, PREDICT_ROUTE, 405)
+            await send_problem(_unknown_method(method, "POST"), send, unread(receive))
             return
+        if method == "HEAD":
+            # Its headers are those of GET, and the connection leaves out the body.
+            scope = {**scope, "method": "GET"}
         await self.framework(scope, receive, self._counting(path, send))
 
     def _counting(self, path: str, send: Send) -> Send:
@@ -91,10 +100,10 @@ def _route(path: str) -> str:
         return path
     if path.startswith(MODELS):
         return PREDICT_ROUTE if path.endswith(PREDICT) else "/v1/models/{name}"
-    return "other"
+    return NO_ROUTE
 
 
-def _framework(models: Models, metrics: Metrics, predict: Predict) -> FastAPI:
+def _framework(models: Models, metrics: Metrics, predict: Predict, *, token: bool) -> FastAPI:
     app = FastAPI(
         title="retrainer",
         version=__version__,
@@ -102,6 +111,8 @@ def _framework(models: Models, metrics: Metrics, predict: Predict) -> FastAPI:
         docs_url=None,  # FastAPI's pages load scripts from elsewhere, which many networks forbid
         redoc_url=None,
         openapi_url="/openapi.json",
+        # One slash too many is another address; a redirect would lead to whatever host the client named, without TLS.
+        redirect_slashes=False,
         exception_handlers={HTTPException: _problem_of_framework, Exception: _internal},
     )
 
@@ -164,7 +175,7 @@ def _framework(models: Models, metrics: Metrics, predict: Predict) -> FastAPI:
     async def docs() -> HTMLResponse:
         return HTMLResponse(page(app.openapi()))
 
-    _complete_schema(app)
+    _complete_schema(app, token=token)
     return app
 
 
@@ -179,8 +190,8 @@ class _Handed(Response):
         await self._application(self._name, scope, receive, send)
 
 
-def _complete_schema(app: FastAPI) -> None:
-    """Add the schemas that no route names by itself, and the token."""
+def _complete_schema(app: FastAPI, *, token: bool) -> None:
+    """Add the schemas that no route names by itself, and the token if one is needed."""
     schema = app.openapi()
     for model in (PredictBody, ProblemAnswer):
         definition = model.model_json_schema(ref_template="#/components/schemas/{model}")
@@ -193,9 +204,12 @@ def _complete_schema(app: FastAPI) -> None:
         for operation in methods.values():
             if path != PREDICT_ROUTE:
                 operation["responses"].pop("422", None)
-            if path not in OPEN:
-                operation["security"] = [{"token": []}, {}]
-    schema["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+            if token and path not in OPEN:
+                operation["security"] = [{"token": []}]
+            if not token:
+                operation["responses"].pop("401", None)
+    if token:
+        schema["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
 
 
 def describe(model: ServedModel) -> ModelAnswer:
@@ -205,15 +219,15 @@ def describe(model: ServedModel) -> ModelAnswer:
     state = {"state": str(model.state), "ready": model.state is State.READY}
     if classifier is None:
         return ModelAnswer(**named, **state, problem=None if model.error is None else str(model.error))
-    status = classifier.status
+    status = classifier.status  # once: all of one version, also when another takes over meanwhile
     return ModelAnswer(
         **named,
         **state,
         version=status.version,
         precision=status.precision,
-        task=classifier.task,
-        labels=list(classifier.labels),
-        max_length=None if classifier.manifest is None else classifier.manifest.max_length,
+        task=status.task,
+        labels=list(status.labels),
+        max_length=status.max_length,
         loaded_at=status.loaded_at.isoformat(),
         checked_at=None if status.checked_at is None else status.checked_at.isoformat(),
         swaps=status.swaps,
@@ -231,8 +245,16 @@ async def _problem_of_framework(request: Request, error: Exception) -> Response:
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     if status == 404 and detail == "Not Found":
         detail = "no such address (GET /docs or /openapi.json lists them)"
+    if status == 405:
+        known = {method.strip() for method in headers.get("Allow", "").split(",")}
+        problem = _unknown_method(request.method, ", ".join(sorted(known | ({"HEAD"} if "GET" in known else set()))))
+        return Response(problem.body(), problem.status, dict(problem.headers()))
     problem = Problem(kind_of(status), detail)
     return Response(problem.body(), problem.status, {**headers, **dict(problem.headers())})
+
+
+def _unknown_method(method: str, known: str) -> Problem:
+    return Problem("method-not-allowed", f"not {method} here", hint=f"known: {known}", allow=known)
 
 
 async def _internal(request: Request, error: Exception) -> Response:

@@ -16,7 +16,16 @@ Pair = tuple[str, str]
 class PredictBody(BaseModel):
     """Either ``text`` or ``texts``. A model that reads pairs takes a list of two strings in place of each string."""
 
-    model_config = ConfigDict(extra="forbid")
+    # Null is taken like what is left out: many clients write it. So one has to be there, and be more than null.
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "oneOf": [
+                {"required": ["text"], "properties": {"text": {"type": ["string", "array"]}}},
+                {"required": ["texts"], "properties": {"texts": {"type": "array"}}},
+            ]
+        },
+    )
 
     text: str | Pair | None = Field(None, description="One text, or one pair.")
     texts: list[str] | list[Pair] | None = Field(None, description="Several texts, or several pairs.")

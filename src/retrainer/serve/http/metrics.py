@@ -17,6 +17,8 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 PREDICT_ROUTE = "/v1/models/{name}:predict"
 # For names that no model has: a client must not be able to make a series for each name that it invents.
 NO_MODEL = ""
+# For addresses that are none, and what is not even HTTP.
+NO_ROUTE = "other"
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)

@@ -181,7 +181,14 @@ def _opening(model: str, version: str, precision: str) -> str:
 
 
 def write(model: str, answer: Answer) -> bytes:
-    """The JSON document of an answer."""
+    """The JSON document of an answer.
+
+    :raises Problem: 500, the model answered what is no number, which JSON cannot say.
+    """
+    # The scores of a text add up to 1: if one is no number, none is.
+    for labels in answer.predictions:
+        if labels and not labels[0]["score"] >= 0.0:
+            raise Problem("internal", "the model's scores are not numbers", hint="the version that answers is damaged")
     rows = [
         "[" + ",".join([f"{_label(item['label'])}{item['score']!r}}}" for item in labels]) + "]"
         for labels in answer.predictions

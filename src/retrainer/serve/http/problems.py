@@ -35,6 +35,7 @@ KINDS = {
     kind.name: kind
     for kind in (
         Kind("malformed", 400, "The body is not the JSON that is expected", "Correct the request."),
+        Kind("no-http", 400, "That is not valid HTTP", "Correct the client, or the proxy before the server."),
         Kind("unauthorized", 401, "A bearer token is needed", "Send the header Authorization: Bearer TOKEN."),
         Kind("not-found", 404, "There is nothing under that address", "Ask GET /v1/models for the names."),
         Kind("method-not-allowed", 405, "The address does not know that method", "See the header Allow."),
@@ -57,6 +58,7 @@ class Problem(Exception):
 
     :param kind: key of ``KINDS``.
     :param retry_after: seconds, for the header.
+    :param allow: methods that the address knows, for the header.
     """
 
     def __init__(
@@ -67,10 +69,12 @@ class Problem(Exception):
         where: str | None = None,
         hint: str | None = None,
         retry_after: int | None = None,
+        allow: str | None = None,
     ) -> None:
         super().__init__(str(RetrainerError(detail, where=where, hint=hint)))
         self.kind = KINDS[kind]
         self.retry_after = retry_after
+        self.allow = allow
 
     @classmethod
     def of(cls, kind: str, error: RetrainerError) -> Self:
@@ -97,6 +101,8 @@ class Problem(Exception):
         headers = [("content-type", MEDIA_TYPE)]
         if self.retry_after is not None:
             headers.append(("retry-after", str(self.retry_after)))
+        if self.allow is not None:
+            headers.append(("allow", self.allow))
         if self.kind.status == HTTPStatus.UNAUTHORIZED:
             headers.append(("www-authenticate", "Bearer"))
         return headers

@@ -30,7 +30,7 @@ from retrainer.serve.http.batcher import Run
 from retrainer.serve.http.connections import Connection, with_limits
 from retrainer.serve.http.listener import BACKLOG, refuse_new
 from retrainer.serve.http.log_lines import event
-from retrainer.serve.http.metrics import Metrics
+from retrainer.serve.http.metrics import NO_MODEL, NO_ROUTE, Metrics
 from retrainer.serve.http.models import Models, ServedModel, is_definite
 from retrainer.serve.http.settings import ModelAddress, Settings
 from retrainer.serve.http.tokens import Tokens
@@ -42,7 +42,7 @@ CLOSE = ("connection", "close")
 HANDSHAKE_SECONDS = 0.4
 # A connection is closed when nothing was heard on it for so long.
 QUIET_SECONDS = 0.5
-# Beyond the drain: what clients that never stop asking can hold up the end. A prediction that is computed is waited for.
+# Beyond the drain: what clients that never stop asking can hold up the end. What is being computed is waited for.
 LAST_SECONDS = 30
 # For a model's watcher to notice; a store that does not answer must not hold up the end.
 CLOSE_SECONDS = 5
@@ -74,7 +74,7 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 cast(Any, application),
                 loop="uvloop",
-                http=with_limits(settings.limits),
+                http=with_limits(settings.limits, refused=self._refused),
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -172,6 +172,9 @@ class Server(uvicorn.Server):
             if all(connection.quiet(QUIET_SECONDS) for connection in open_ones):
                 return
             await asyncio.sleep(0.05)
+
+    def _refused(self, status: int) -> None:
+        self._metrics.answered(NO_MODEL, NO_ROUTE, status)
 
     def _ran(self, name: str, run: Run) -> None:
         self._metrics.ran(name, run)

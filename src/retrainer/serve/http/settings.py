@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,8 @@ from retrainer.store.names import check_name
 
 DEFAULT_CHANNEL = "production"
 CHANNEL_SIGN = "@"
+# Longer is a mistake; clocks and threads overflow somewhere above.
+YEAR = 365 * 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,15 @@ class Limits:
     # cross with a request that is on its way.
     keep_alive_seconds: float = 75.0
 
+    def __post_init__(self) -> None:
+        """Refuse times that are none.
+
+        :raises UserError: one is not above 0, or not finite.
+        """
+        _check_seconds("--read-timeout", self.read_seconds)
+        _check_seconds("the time to read an answer", self.write_seconds)
+        _check_seconds("--keep-alive", self.keep_alive_seconds)
+
 
 # More runs of one model at the same time gain little and take memory; more threads for each shorten them.
 MOST_RUNS = 4
@@ -114,8 +126,11 @@ class Settings:
     def __post_init__(self) -> None:
         """Refuse what cannot be served.
 
-        :raises UserError: there is no model, or one twice.
+        :raises UserError: there is no model, or one twice; a time that is none.
         """
+        _check_seconds("--watch-interval", self.watch_interval)
+        _check_seconds("--max-wait-ms", self.bounds.max_wait)
+        _check_seconds("--drain-seconds", self.drain_seconds, none=True)
         names = [address.name for address in self.models]
         if not names:
             raise UserError("no model to serve")
@@ -129,3 +144,13 @@ class Settings:
             raise UserError(
                 "names no environment variable", where="--token-env", hint="give the variable's name, not the token"
             )
+
+
+def _check_seconds(option: str, seconds: float, *, none: bool = False) -> None:
+    """Refuse what no clock can wait for.
+
+    :param none: whether 0 will do.
+    :raises UserError: that.
+    """
+    if not math.isfinite(seconds) or not 0 <= seconds <= YEAR or (seconds == 0 and not none):
+        raise UserError("no time to wait", where=option, hint=f"{'0 or more' if none else 'above 0'}, and up to a year")

@@ -32,6 +32,8 @@ class Tokens:
         self._file = file
         self._stamp: tuple[int, int, int] | None = None
         self._read: tuple[bytes, ...] = ()
+        # The state of the file that could not be read, as long as that lasts.
+        self._bad: list[tuple[int, int, int] | None] = []
         if file is not None:
             self._stamp, self._read = _from_file(file)
 
@@ -50,13 +52,20 @@ class Tokens:
 
     def refresh(self) -> None:
         """Read the file again if it changed. What is valid stays so while the file cannot be read."""
-        if self._file is None or _stamp(self._file) == self._stamp:
+        if self._file is None:
+            return
+        stamp = _stamp(self._file)
+        if stamp == self._stamp:
+            self._bad = []
             return
         try:
             self._stamp, self._read = _from_file(self._file)
         except UserError as error:
-            log.warning("the tokens stay as they are: %s", error)
+            if self._bad != [stamp]:  # else it was said
+                log.warning("the tokens stay as they are: %s", error)
+            self._bad = [stamp]
             return
+        self._bad = []
         log.info("the tokens were read again: %d", len(self._read))
 
 

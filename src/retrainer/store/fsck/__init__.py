@@ -2,7 +2,7 @@
 
 from retrainer.store.fsck.check import Repaired, check_store, repair
 from retrainer.store.fsck.findings import Code, Finding, Findings, Progress, Severity
-from retrainer.store.fsck.listing import find_models
+from retrainer.store.fsck.listing import find_models, no_models
 
 __all__ = [
     "Code",
@@ -13,5 +13,6 @@ __all__ = [
     "Severity",
     "check_store",
     "find_models",
+    "no_models",
     "repair",
 ]

@@ -14,6 +14,7 @@ from retrainer.store.fsck.findings import Code, Problem, Repair, Severity
 from retrainer.store.fsck.state import FoundEntry, FoundPointer, ModelState
 from retrainer.store.journal import Journal
 from retrainer.store.names import journal_key, pointer_key
+from retrainer.store.swapping import write_over
 
 BACKUP = "the store was altered; restore it from a backup, or find out what happened before you go on"
 
@@ -110,7 +111,8 @@ class ChannelState:
     def restoration(self, *, needs_version: bool = False, only_newest: bool = False) -> Repair | str:
         """How the pointer is restored from the journal; or why it is not, and what to do then.
 
-        :param needs_version: only to a version that is there: readers have an older pointer to go by meanwhile.
+        :param needs_version: only to a version that is there and whole: readers have an older pointer to go by
+            meanwhile. Where there is no pointer, they have nothing, and no way on leads past the one that was lost.
         :param only_newest: only where no move can have followed the journal's newest.
         """
         newest = max(self.entries, default=None)
@@ -124,14 +126,23 @@ class ChannelState:
         later = any(entry.previous == pointer.history for entry in self.state.history.entries.values())
         if only_newest and later:
             return f"there may have been a move after the journal's newest entry; {BACKUP}"
-        version = self.state.version(pointer.version)
-        if needs_version and (version is None or version.sha256 != pointer.manifest_sha256):
-            return f"the version {pointer.version} is not sound; publish, or roll back to a version by its name"
+        if needs_version and not self._is_sound(pointer):
+            # Nobody can move a channel whose journal goes on after its pointer. One that is deleted is restored.
+            return (
+                f"the version {pointer.version} is not sound: put its files back and repair again; or delete the"
+                " pointer, repair again, and roll back to a version by its name"
+            )
         refusal = self._signature_refusal(pointer)
         if refusal is not None:
             return refusal
         text = f"restore the pointer of move {pointer.sequence}, to {pointer.version}, from the journal"
         return Repair(text, partial(self._restore, pointer.sequence))
+
+    def _is_sound(self, pointer: Pointer) -> bool:
+        """Whether a reader would get the version that a pointer names."""
+        version = self.state.version(pointer.version)
+        whole = pointer.version not in self.state.unsound
+        return version is not None and version.sha256 == pointer.manifest_sha256 and whole
 
     def _signature_refusal(self, pointer: Pointer) -> str | None:
         if pointer.signature is not None and self.state.trusted is None:
@@ -142,8 +153,7 @@ class ChannelState:
         return f"{fault.message}; {BACKUP}" if fault else None
 
     def _restore(self, sequence: int) -> None:
-        etag = self.found.etag
-        self.state.storage.write(self.key, self.entries[sequence].data, if_match=etag, if_absent=etag is None)
+        write_over(self.state.storage, self.key, self.entries[sequence].data, self.found.etag)
 
     def writing_down(self) -> Repair | None:
         """How the present move gets into the journal; ``None`` where the pointer itself is in doubt."""

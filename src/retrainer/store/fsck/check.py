@@ -15,12 +15,12 @@ from retrainer.records import Record
 from retrainer.storage import Storage
 from retrainer.store.fsck.files import CheckedFiles, check_files
 from retrainer.store.fsck.findings import Code, Finding, Findings, OnProgress, Problem, Severity
-from retrainer.store.fsck.listing import find_models
+from retrainer.store.fsck.listing import find_models, no_models
 from retrainer.store.fsck.moves import check_channels
 from retrainer.store.fsck.remains import check_remains
 from retrainer.store.fsck.state import ModelState
 from retrainer.store.fsck.versions import check_versions
-from retrainer.store.names import check_name
+from retrainer.store.names import check_name, version_key
 from retrainer.store.signing import Keyring
 
 _ORDER: dict[Severity, int] = {"damage": 0, "suspect": 1, "leftover": 2}
@@ -53,18 +53,21 @@ def check_store(
     :param quick: of files only that they are there and their size. Else every byte is read, in bounded memory.
     :param now: what ages are counted from; the present unless given.
     :param on_progress: called with how far a model is, from this thread.
-    :raises NotFoundError: a model that is named is not there.
+    :raises NotFoundError: a model that is named is not there, or there is none at all: a mistyped address and a store
+        that was emptied must not look sound.
     :raises StorageError: the store cannot be reached.
     """
     began = now or datetime.now(UTC)
     chosen = _chosen(storage, models)
     findings: list[Finding] = []
+    notes: list[str] = []
     channels = versions = files = size = 0
     for model in chosen:
         state = ModelState(storage, model, trusted=trusted, now=began)
         checked = check_files(state, quick=quick, on_progress=on_progress)
         problems = _problems(state, checked)
         findings += [problem.finding for problem in sorted(problems, key=_rank)]
+        notes += state.notes
         channels += len(state.listing.pointers)
         versions += sum(found.manifest is not None for found in state.versions.values())
         files, size = files + checked.count, size + checked.size
@@ -78,6 +81,7 @@ def check_store(
         files=files,
         bytes=size,
         findings=tuple(findings),
+        notes=tuple(notes),
     )
 
 
@@ -99,19 +103,31 @@ def repair(
             wanted[finding.model].append(finding)
     done: list[Repaired] = []
     for model, several in wanted.items():
-        # Files last: whether a version needs one is said by its manifest.
-        for of_files in (False, True):
-            chosen = [finding for finding in several if (finding.code in _OF_FILES) is of_files]
+        for turn in range(3):
+            chosen = [finding for finding in several if _turn(finding) == turn]
             if chosen:
                 state = ModelState(storage, model, trusted=trusted, now=now or datetime.now(UTC))
                 done += _repaired(state, chosen)
     return tuple(done)
 
 
+def _turn(finding: Finding) -> int:
+    """When a finding is repaired. Whether a version needs a file is said by its manifest, which comes before.
+
+    A pointer that is older than it should be serves something sound: it is only moved on to a version that is whole.
+    """
+    if finding.code is Code.POINTER_REPLAYED:
+        return 2
+    return 1 if finding.code in _OF_FILES else 0
+
+
 def _repaired(state: ModelState, findings: list[Finding]) -> list[Repaired]:
     keys = {finding.key for finding in findings if finding.code in _OF_FILES}
+    for finding in findings:
+        if finding.code is Code.POINTER_REPLAYED:
+            keys |= _files_of_newest(state, finding.channels)
     checked = check_files(state, quick=False, only=keys)
-    present = {(one.finding.code, one.finding.key): one for one in _problems(state, checked)}
+    present = {(one.finding.code, one.finding.key): one for one in _problems(state, checked, repairable=False)}
     done = []
     for finding in findings:
         problem = present.get((finding.code, finding.key))
@@ -131,7 +147,28 @@ def _repaired(state: ModelState, findings: list[Finding]) -> list[Repaired]:
     return done
 
 
-def _problems(state: ModelState, checked: CheckedFiles) -> list[Problem]:
+def _files_of_newest(state: ModelState, channels: Iterable[str]) -> set[str]:
+    """The files of the versions to which the journals of some channels lead, whether the check had read them or not."""
+    keys = set()
+    for channel in channels:
+        entries = state.journal.get(channel, {})
+        pointer = entries[max(entries)].pointer if entries else None
+        found = state.version(pointer.version) if pointer else None
+        if found is not None and found.manifest is not None:
+            keys |= {version_key(state.model, found.version, name) for name in found.manifest.files}
+    return keys
+
+
+def _problems(state: ModelState, checked: CheckedFiles, *, repairable: bool = True) -> list[Problem]:
+    """Everything that is wrong.
+
+    :param repairable: files that another version holds too will be repaired before pointers are.
+    """
+    state.unsound = {
+        problem.finding.version
+        for problem in checked.problems
+        if problem.finding.version is not None and not (repairable and problem.repair)
+    }
     return [*check_channels(state), *check_versions(state), *checked.problems, *check_remains(state)]
 
 
@@ -142,6 +179,8 @@ def _rank(problem: Problem) -> tuple[int, str, str]:
 
 def _chosen(storage: Storage, models: Iterable[str] | None) -> list[str]:
     present = find_models(storage)
+    if not present:
+        raise no_models(storage)
     if models is None:
         return present
     chosen = [check_name("model", model, where=storage.where()) for model in models]
@@ -150,6 +189,6 @@ def _chosen(storage: Storage, models: Iterable[str] | None) -> list[str]:
             raise NotFoundError(
                 f"no model '{model}'",
                 where=storage.url,
-                hint=f"it holds {', '.join(present)}" if present else "it holds no model",
+                hint=f"it holds {', '.join(present)}",
             )
     return chosen

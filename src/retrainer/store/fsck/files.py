@@ -18,7 +18,7 @@ from retrainer.storage.errors import filesystem_errors
 from retrainer.store.fsck.findings import Code, OnProgress, Problem, Progress, Repair
 from retrainer.store.fsck.listing import as_unreadable
 from retrainer.store.fsck.state import ModelState
-from retrainer.store.manifest import FileEntry
+from retrainer.store.manifest import FileEntry, Manifest
 from retrainer.store.names import version_key
 
 _AT_ONCE = 4
@@ -92,7 +92,10 @@ def _listed(state: ModelState, file: File) -> Fault | None:
     """What the listing alone tells of a file. A listing takes time, so what it lacks is looked for again."""
     info = state.versions[file.version].objects.get(file.name)
     if info is None:
-        return None if state.storage.exists(file.key) else (Code.FILE_MISSING, "is missing")
+        try:
+            return None if state.storage.exists(file.key) else (Code.FILE_MISSING, "is missing")
+        except RetrainerError as error:  # such as a name that this storage cannot hold
+            return Code.OBJECT_UNREADABLE, as_unreadable(state.storage, file.key, error).message
     if info.size != file.entry.size:
         return Code.FILE_ALTERED, f"has {info.size:,} bytes, and {file.entry.size:,} were published"
     return None
@@ -139,6 +142,21 @@ def _read(state: ModelState, files: list[File], faults: dict[str, Fault], meter:
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def require_files(state: ModelState, manifest: Manifest) -> None:
+    """Insist that every file of a version has the content that its manifest says, one after the other.
+
+    :raises IntegrityError: one is missing, altered, or cannot be read.
+    """
+    with filesystem_errors(tempfile.gettempdir()):
+        temporary = tempfile.TemporaryDirectory(prefix="retrainer-fsck-")
+    with temporary as folder:
+        for name, entry in sorted(manifest.files.items()):
+            key = version_key(state.model, manifest.version, name)
+            fault = _content_fault(state.storage, File(manifest.version, name, key, entry), Path(folder) / "file")
+            if fault is not None:
+                raise IntegrityError(f"{name} {fault[1]}", where=state.storage.where(key), hint=_PUBLISH)
 
 
 def _content_fault(storage: Storage, file: File, temporary: Path) -> Fault | None:

@@ -82,6 +82,7 @@ class Findings(Record):
     :ivar quick: files were only counted and measured, not read.
     :ivar at: when the check began, ISO 8601 in UTC.
     :ivar versions: complete versions looked at, ``files`` and ``bytes`` theirs.
+    :ivar notes: what could not be looked at, and why. No damage: nothing that a reader needs.
     """
 
     store: str
@@ -93,6 +94,7 @@ class Findings(Record):
     files: int
     bytes: int
     findings: tuple[Finding, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def sound(self) -> bool:

@@ -11,12 +11,18 @@ from retrainer.storage import ObjectInfo, Storage
 from retrainer.store.names import is_name
 from retrainer.store.parallel import in_parallel
 
-FOLDERS = ("channels", "files", "history", "journal", "versions")
 # What a probe for conditional writes leaves.
 _PROBE = re.compile(r"\.probe[^/]*")
 _VERSION = re.compile(r"[0-9a-f]{16}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _SEQUENCE = re.compile(r"[0-9]{10}")
+_SHOWN = 5
+# Names within a folder by which a model is known. Those of journal and history are nobody else's.
+_OF_A_MODEL = {
+    "channels": re.compile(r"[a-z0-9][a-z0-9._-]*\.json"),
+    "journal": re.compile(r"[^/]+/[0-9]{10}\.json"),
+    "history": re.compile(r"[0-9a-f]{64}\.json"),
+}
 
 
 @dataclass
@@ -75,9 +81,34 @@ class Listing:
 
 
 def find_models(storage: Storage) -> list[str]:
-    """The folders of a store that hold a model or part of one, sorted."""
-    names = [name for name in storage.list_folders() if is_name(name)]
-    return [name for name in names if set(FOLDERS) & set(storage.list_folders(name))]
+    """The folders of a store that hold a model or part of one, sorted.
+
+    A folder of somebody else's that is called ``files`` makes no model: an object of the layout has to be there.
+    """
+    return [name for name in storage.list_folders() if is_name(name) and _is_model(storage, name)]
+
+
+def no_models(storage: Storage) -> NotFoundError:
+    """The error for a place where there is no model: empty, emptied, mistyped, or nothing was published there yet."""
+    folders = storage.list_folders()[:_SHOWN]
+    holds = f"; there are the folders {', '.join(folders)}" if folders else ""
+    return NotFoundError(
+        "no models are there",
+        where=storage.url,
+        hint=f"give what the pipeline file says under publish.store{holds}",
+    )
+
+
+def _is_model(storage: Storage, name: str) -> bool:
+    folders = storage.list_folders(name)
+    if "versions" in folders and any(map(_VERSION.fullmatch, storage.list_folders(f"{name}/versions"))):
+        return True
+    return any(
+        of_a_model.fullmatch(info.key.removeprefix(f"{name}/{folder}/"))
+        for folder, of_a_model in _OF_A_MODEL.items()
+        if folder in folders
+        for info in storage.list(f"{name}/{folder}/")
+    )
 
 
 def read_object(storage: Storage, key: str) -> bytes:

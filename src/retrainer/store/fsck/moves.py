@@ -59,7 +59,7 @@ def _chain(channel: ChannelState) -> tuple[Moves, list[Problem], Break | None]:
                 "damage",
                 entry_key(channel.state.model, end.name),
                 f"move {end.sequence} in the history of '{channel.name}' {end.message}",
-                "restore it from a backup; the channel can still be moved, and rolled back to a version by its name",
+                "restore it from a backup: readers that start refuse the channel until then, though it can be moved",
             )
         )
         # The journal names the entries of the moves below, too.
@@ -150,18 +150,25 @@ def _gaps(channel: ChannelState) -> list[Problem]:
         return []
     # A channel without an origin is older than journals, and its first moves were never written down.
     from_the_first = any(one.pointer and one.pointer.origin for one in channel.entries.values())
-    numbers = range(1 if from_the_first else min(channel.entries), max(channel.entries))
+    present = sorted(channel.entries)
+    before = [0 if from_the_first else present[0], *present]
     return [
         channel.problem(
             Code.JOURNAL_GAP,
             "suspect",
-            channel.journal_key(number),
-            f"move {number} of '{channel.name}' is missing from the journal, and later ones are there",
+            channel.journal_key(last + 1),
+            f"{_moves(channel, last + 1, following - 1)} missing from the journal, and later ones are there",
             "nothing needs it, but whoever moves a channel completes the move before; so somebody deleted it",
         )
-        for number in numbers
-        if number not in channel.entries
+        for last, following in zip(before, present, strict=False)
+        if following - last > 1  # one finding for each run: a single object may claim any number
     ]
+
+
+def _moves(channel: ChannelState, first: int, last: int) -> str:
+    if first == last:
+        return f"move {first} of '{channel.name}' is"
+    return f"the moves {first} to {last} of '{channel.name}' are"
 
 
 def _unreached(state: ModelState, reached: set[str], unknown_below: dict[str, int]) -> list[Problem]:
@@ -235,5 +242,5 @@ def _joins(entries: dict[str, HistoryEntry], name: str | None, reached: set[str]
 
 
 def _sequence(state: ModelState, channel: str) -> int:
-    pointer = state.pointers[channel].pointer
-    return pointer.sequence if pointer else 0
+    seen = state.pointers.get(channel)
+    return seen.pointer.sequence if seen is not None and seen.pointer is not None else 0

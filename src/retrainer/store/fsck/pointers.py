@@ -115,7 +115,7 @@ def _compared(channel: ChannelState, pointer: Pointer, written: Pointer) -> list
                 "damage",
                 channel.key,
                 f"there are two moves {sequence}: the pointer says {pointer.version}, the journal {written.version}",
-                "an older pointer was put back and then moved; decide which is right, and move the channel there",
+                "an older pointer was put back and then moved; decide which is right (docs/store.md: how to keep it)",
             )
         ]
     problems = []

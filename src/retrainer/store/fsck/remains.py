@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from functools import partial
 
+from retrainer.errors import ResourceError, StorageError
 from retrainer.store.content import Place, note_content
 from retrainer.store.fsck.findings import Code, Problem, Repair
 from retrainer.store.fsck.state import ModelState
 from retrainer.store.fsck.versions import DAY
+from retrainer.store.leftovers import leftovers_of, unlisted
 from retrainer.store.names import content_key
 
 
@@ -76,7 +78,12 @@ def _repair(state: ModelState, sha256: str, holders: list[Place]) -> Repair:
 
 def _leftovers(state: ModelState) -> list[Problem]:
     problems = []
-    for leftover in state.storage.leftovers(f"{state.model}/"):
+    try:
+        leftovers = list(leftovers_of(state.storage, state.model))
+    except (StorageError, ResourceError) as error:
+        state.notes.append(f"{state.model}: {unlisted(error)}")
+        return []
+    for leftover in leftovers:
         old = state.now - leftover.modified >= DAY
         repair = Repair("delete it", partial(state.storage.remove_leftover, leftover)) if old else None
         size = "" if leftover.size is None else f" of {leftover.size:,} bytes"

@@ -85,6 +85,8 @@ class ModelState:
         self.model = model
         self.trusted = trusted
         self.now = now
+        self.notes: list[str] = []  # what could not be looked at
+        self.unsound: set[str] = set()  # versions with files that are damaged, and not repaired before pointers are
         self.listing = Listing.of(storage, model)
         self.pointers = {channel: self._pointer(channel) for channel in self.listing.pointers}
         self.journal = self._journal()

@@ -7,19 +7,26 @@ from collections.abc import Iterator
 from datetime import timedelta
 from functools import partial
 
-from retrainer.errors import SignatureError
+from retrainer.errors import IntegrityError, SignatureError
+from retrainer.store.fsck.files import require_files
 from retrainer.store.fsck.findings import Code, Problem, Repair, Severity
 from retrainer.store.fsck.state import FoundVersion, ModelState
+from retrainer.store.manifest import Manifest
 from retrainer.store.names import MANIFEST, SIGNATURES, signature_key, version_key
 from retrainer.store.signing import VersionSignature
+from retrainer.store.swapping import write_over
 
 DAY = timedelta(days=1)
+# Between its note and the end gc lists, reads what is new, and deletes one version: seconds, minutes at most.
+HOUR = timedelta(hours=1)
 _PUBLISH = "roll the channel back; to repair the version, remove its manifest and publish the same bundle again"
 
 
 def check_versions(state: ModelState) -> list[Problem]:
     """Everything that is wrong with the folders of a model's versions."""
-    signed = any(found.signatures for found in state.versions.values())
+    pointers = (pointer for several in state.naming.values() for pointer in several)
+    # Whoever signs a pointer signs its version as well: that tells, too, where no version has a signature any more.
+    signed = any(found.signatures for found in state.versions.values()) or any(one.signature for one in pointers)
     problems: list[Problem] = []
     for _, found in sorted(state.versions.items()):
         if MANIFEST not in found.objects:
@@ -59,16 +66,53 @@ def _incomplete(state: ModelState, found: FoundVersion) -> list[Problem]:
 def _removed(state: ModelState, found: FoundVersion) -> Problem:
     """A note of a removal: harmless, unless a channel points there since."""
     served = found.version in state.serving
-    repair = _from_copy(state, found) if served else None
+    repair = _from_copy(state, found) if served else _undone(state, found)
     return state.problem(
         Code.REMOVAL_UNFINISHED,
         "damage" if served else "leftover",
         version_key(state.model, found.version),
         "gc removes this version, or was stopped while it did" + (", and a channel points at it" if served else ""),
-        "run 'retrainer fsck --repair'" if repair else "the next 'retrainer gc' ends it, a day later",
+        _hint_of_removal(state, found, repair),
         version=found.version,
         repair=repair,
     )
+
+
+def _hint_of_removal(state: ModelState, found: FoundVersion, repair: Repair | None) -> str:
+    if repair:
+        return "run 'retrainer fsck --repair'"
+    if found.version not in state.serving and state.now - found.objects[MANIFEST].modified < HOUR:
+        return "nothing to do while gc runs; where it was killed, check again when the note is an hour old"
+    return "the next 'retrainer gc' ends it, when the note is a day old"
+
+
+def _undone(state: ModelState, found: FoundVersion) -> Repair | None:
+    """The manifest from the note of a gc that was killed before it deleted anything: none runs for an hour."""
+    if found.removal is None or found.removal.manifest is None:
+        return None
+    if state.now - found.objects[MANIFEST].modified < HOUR:
+        return None
+    data = found.removal.manifest.encode()
+    try:
+        manifest = Manifest.from_json(data, where=found.version)
+    except IntegrityError:
+        return None
+    known = state.known_hashes(found.version)
+    as_published = hashlib.sha256(data).hexdigest() in known if known else data == manifest.to_pretty_json().encode()
+    sizes = {name: info.size for name, info in found.objects.items()}
+    if (
+        not as_published
+        or (manifest.model, manifest.version) != (state.model, found.version)
+        or any(sizes.get(name) != entry.size for name, entry in manifest.files.items())
+    ):
+        return None
+    text = "put the manifest back from the note of the removal, if every file is still what was published"
+    return Repair(text, partial(_undo, state, found, manifest, data))
+
+
+def _undo(state: ModelState, found: FoundVersion, manifest: Manifest, data: bytes) -> None:
+    require_files(state, manifest)
+    _put(state, found, data)
 
 
 def _manifest(state: ModelState, found: FoundVersion) -> list[Problem]:
@@ -121,11 +165,12 @@ def _copies(state: ModelState, version: str) -> Iterator[tuple[bytes, str]]:
 def _put(state: ModelState, found: FoundVersion, data: bytes) -> None:
     key = version_key(state.model, found.version)
     if MANIFEST not in found.objects:
-        state.storage.write(key, data, if_absent=True)
+        write_over(state.storage, key, data, None)
         return
     present, etag = state.storage.read_with_etag(key)
-    if hashlib.sha256(present).hexdigest() == found.sha256:
-        state.storage.write(key, data, if_match=etag)
+    if hashlib.sha256(present).hexdigest() != found.sha256:
+        raise IntegrityError("somebody else changed it meanwhile", where=state.storage.where(key), hint="check again")
+    write_over(state.storage, key, data, etag)
 
 
 def _signatures(state: ModelState, found: FoundVersion, *, signed: bool) -> list[Problem]:

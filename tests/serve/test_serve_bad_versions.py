@@ -1,0 +1,229 @@
+"""Versions that make a library raise what it never said: refused like any other, and nothing escapes.
+
+What such a version does to a caller's texts, once it serves, is here as well.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from retrainer.errors import DataError, IntegrityError, ResourceError
+from retrainer.serve import Classifier
+from retrainer.serve.file_locks import take
+from retrainer.serve.predictor import Predictor
+from retrainer.serve.retention import use_lock
+from tests.serve.conftest import PublishedStore, eventually, load
+
+GRAPHS = ("onnx/model.onnx", "onnx/model_int8.onnx")
+
+
+def edit_json(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def edit_graphs(folder: Path, change: Callable[[onnx.ModelProto], None]) -> None:
+    for name in GRAPHS:
+        model = onnx.load(str(folder / name))
+        change(model)
+        onnx.save(model, str(folder / name))
+
+
+def edit_golden(folder: Path, change: Callable[[list[dict[str, Any]]], None]) -> None:
+    path = folder / "golden.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    change(rows)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def with_a_logit_too_few(folder: Path) -> None:
+    def change(rows: list[dict[str, Any]]) -> None:
+        rows[1]["logits"] = {name: values[:-1] for name, values in rows[1]["logits"].items()}
+
+    edit_golden(folder, change)
+
+
+def forget_the_unknown(folder: Path) -> None:
+    """The tokenizer says what it has for words that it does not know, and has it not; and it does not know 'open'."""
+
+    def change(content: dict[str, Any]) -> None:
+        vocabulary = content["model"]["vocab"]
+        for word in ("[UNK]", "open"):
+            vocabulary.pop(word)
+        content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] != "[UNK]"]
+
+    edit_json(folder / "tokenizer.json", change)
+
+
+def with_a_tokenizer_that_panics(folder: Path) -> None:
+    edit_json(
+        folder / "tokenizer.json",
+        lambda content: content.update(pre_tokenizer={"type": "FixedLength", "length": 0}),
+    )
+
+
+def with_a_token_beyond_all_numbers(folder: Path) -> None:
+    edit_json(folder / "bundle.json", lambda content: content.update(pad_token_id=10**30))
+
+
+def with_one_row_for_all(model: onnx.ModelProto) -> None:
+    """The logits of the first row of a batch only."""
+    for node in model.graph.node:
+        node.output[:] = ["every" if name == "logits" else name for name in node.output]
+    zero, one = (numpy_helper.from_array(np.array([value], dtype=np.int64), f"row{value}") for value in (0, 1))
+    model.graph.initializer.extend([zero, one])
+    model.graph.node.append(helper.make_node("Slice", ["every", "row0", "row1", "row0"], ["logits"]))
+
+
+def with_a_loss(model: onnx.ModelProto) -> None:
+    """Another output, a single number."""
+    model.graph.node.append(helper.make_node("ReduceSum", ["logits"], ["loss"], keepdims=0))
+    model.graph.output.append(helper.make_tensor_value_info("loss", TensorProto.FLOAT, []))
+
+
+def without_numbers_for_long_texts(model: onnx.ModelProto) -> None:
+    """The square root of what is below 0 from twenty tokens on is added to each logit, else its 0-fold."""
+    for node in model.graph.node:
+        node.output[:] = ["every" if name == "logits" else name for name in node.output]
+    for name, value in (("most", 20.0), ("nothing", 0.0)):
+        model.graph.initializer.append(numpy_helper.from_array(np.array(value, dtype=np.float32), name))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1], dtype=np.int64), "along"))
+    model.graph.node.extend(
+        [
+            helper.make_node("Cast", ["attention_mask"], ["counted"], to=TensorProto.FLOAT),
+            helper.make_node("ReduceSum", ["counted", "along"], ["tokens"], keepdims=1),
+            helper.make_node("Sub", ["most", "tokens"], ["left"]),
+            helper.make_node("Sqrt", ["left"], ["root"]),
+            helper.make_node("Mul", ["root", "nothing"], ["void"]),
+            helper.make_node("Add", ["every", "void"], ["logits"]),
+        ]
+    )
+
+
+BAD = {
+    "a golden row is short": (with_a_logit_too_few, "golden rows have 2, 3 logits for 3 labels"),
+    "no unknown token": (forget_the_unknown, "golden rows cannot be asked"),
+    "a panic": (with_a_tokenizer_that_panics, "golden rows cannot be asked"),
+    "no such token": (with_a_token_beyond_all_numbers, "cannot be loaded: OverflowError"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_version_is_refused(store: PublishedStore, cache: Path, tmp_path: Path, name: str) -> None:
+    spoil, message = BAD[name]
+    classify = load(store, cache)
+    good = classify.version
+    folder = shutil.copytree(store.bundle, tmp_path / "bad")
+    spoil(folder)
+    with pytest.raises(IntegrityError, match=message):
+        Classifier.from_folder(folder)
+    bad = store.publish(bundle=folder)
+    for number in (1, 2):
+        assert not classify.refresh()
+        status = classify.status
+        assert (status.version, status.refused_version, status.refusals) == (good, bad, 1)
+        assert (status.failures_in_a_row, status.offline) == (number, False)
+        assert not classify._look(patient=True)  # not at each look
+        assert classify.status.failures_in_a_row == number
+    with pytest.raises(IntegrityError, match=message) as caught:
+        load(store, cache)
+    assert caught.value is not None  # with all its frames, and yet:
+    hold = take(use_lock(cache / "trails", bad), "exclusive", wait=False)
+    assert hold is not None, "somebody still holds the refused version"
+    hold.release()
+    assert classify("the trail is open")
+
+
+def test_the_watching_thread_outlives_a_panic(
+    store: PublishedStore,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Whatever it is: what is no Exception would end the thread without a word."""
+
+    class Panic(BaseException):
+        pass
+
+    def panics(*_: object, **__: object) -> None:
+        raise Panic("on a wednesday")
+
+    with load(store, cache) as classify, caplog.at_level(logging.ERROR):
+        assert classify._follower is not None
+        with monkeypatch.context() as patch:
+            patch.setattr(classify._follower, "look", panics)
+            classify.watch(0.05)
+            eventually(lambda: classify.status.problem is not None, "the status never said it")
+        eventually(lambda: classify.status.problem is None, "the thread did not go on")
+        assert classify.status.watching
+    assert "not foreseen" in caplog.text
+
+
+def test_memory_that_ran_out_is_not_the_versions_fault(
+    store: PublishedStore, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    classify = load(store, cache)
+    second = store.publish(0.95)
+    with monkeypatch.context() as patch:
+        patch.setattr(Predictor, "logits", exhausted)
+        assert not classify.refresh()
+        assert (classify.status.refused_version, classify.status.offline) == (None, False)
+        assert "memory ran out" in str(classify.status.problem)
+        with pytest.raises(ResourceError, match="memory ran out"):
+            Classifier.from_folder(store.bundle)
+    assert classify.refresh()
+    assert classify.version == second
+
+
+def test_only_the_logits_of_a_graph_matter(bundle: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(bundle, tmp_path / "bundle")
+    edit_graphs(folder, with_a_loss)
+    assert Classifier.from_folder(folder)("open") == Classifier.from_folder(bundle)("open")
+
+
+def test_one_row_is_not_the_answer_to_all(bundle: Path, tmp_path: Path) -> None:
+    """Golden rows are asked one at a time, and would not show it."""
+    folder = shutil.copytree(bundle, tmp_path / "bundle")
+    edit_graphs(folder, with_one_row_for_all)
+    classify = Classifier.from_folder(folder, precision="fp32")
+    assert classify("open") == Classifier.from_folder(bundle, precision="fp32")("open")
+    with pytest.raises(IntegrityError, match=r"logits \[1, 3\] for 2 rows and 3 labels") as caught:
+        classify(["open", "shut"])
+    assert caught.value.where == str(folder / "onnx" / "model.onnx")
+
+
+def test_what_is_no_number_is_no_answer(bundle: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(bundle, tmp_path / "bundle")
+    edit_graphs(folder, without_numbers_for_long_texts)
+    edit_golden(folder, lambda rows: rows.__delitem__(slice(1, None)))  # the shortest only
+    classify = Classifier.from_folder(folder, precision="fp32")
+    assert classify("open") == Classifier.from_folder(bundle, precision="fp32")("open")
+    with pytest.raises(IntegrityError, match=r"not finite numbers for 1 of 2 texts.*roll the channel back") as caught:
+        classify(["open", "open " * 60])
+    assert caught.value.where == str(folder / "onnx" / "model.onnx")
+
+
+def test_a_text_that_the_tokenizer_cannot_read(bundle: Path, tmp_path: Path) -> None:
+    """The one of many is named, and the others have their answers without it."""
+    folder = shutil.copytree(bundle, tmp_path / "bundle")
+    forget_the_unknown(folder)
+    edit_golden(folder, lambda rows: rows.__delitem__(slice(None)))
+    predictor = Predictor(folder)
+    with pytest.raises(DataError, match=r"texts\[2\]: the model's tokenizer cannot read it: .*UNK"):
+        predictor.logits(["closed", "the trail", "open", "open"])
+    assert predictor.logits(["closed", "the trail"]).shape == (2, 3)
