@@ -23,6 +23,7 @@ from tests.export import tiny
 PATIENT = Bounds(max_wait=60.0)
 LABELS = 3
 UNREADABLE = "unreadable"
+ROW = "a" * 400
 
 
 class Speller:
@@ -164,17 +165,22 @@ def test_what_arrives_meanwhile_goes_together() -> None:
     run(test)
 
 
+async def two_busy_lanes() -> tuple[Held, Batcher, list[asyncio.Task[Answer]]]:
+    """A model with two lanes, each at work on four of these requests."""
+    model = Held()
+    batcher = Batcher(model, Bounds(max_wait=60.0, lanes=2))
+    asked = [asyncio.create_task(batcher.respond([ROW], top_k=1)) for _ in range(8)]
+    await entered(model)
+    await entered(model)
+    return model, batcher, asked
+
+
 def test_lanes_share_what_there_is() -> None:
     """A lane that lands leaves the other its half of the queue, instead of taking all of it."""
 
     async def test() -> None:
-        model = Held()
-        batcher = Batcher(model, Bounds(max_wait=60.0, lanes=2))
-        row = "a" * 400
-        first = [asyncio.create_task(batcher.respond([row], top_k=1)) for _ in range(8)]
-        await entered(model)
-        await entered(model)
-        waiting = [asyncio.create_task(batcher.respond([row], top_k=1)) for _ in range(12)]
+        model, batcher, first = await two_busy_lanes()
+        waiting = [asyncio.create_task(batcher.respond([ROW], top_k=1)) for _ in range(12)]
         await asyncio.sleep(0.05)
         model.let.release()  # one lane lands: 12 wait and 4 fly, 8 of them are its share
         await entered(model)
@@ -190,18 +196,13 @@ def test_lanes_share_what_there_is() -> None:
 
 def test_an_idle_lane_waits_a_moment_for_as_much_as_the_other_has() -> None:
     async def test() -> None:
-        model = Held()
-        batcher = Batcher(model, Bounds(max_wait=60.0, lanes=2))
-        row = "a" * 400
-        first = [asyncio.create_task(batcher.respond([row], top_k=1)) for _ in range(8)]
-        await entered(model)
-        await entered(model)
+        model, batcher, first = await two_busy_lanes()
         await asyncio.sleep(0.2)  # a run takes so long: worth a moment
         model.let.release()
         await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
         again = []
         for _ in range(4):  # those who were answered ask again, one after the other
-            again.append(asyncio.create_task(batcher.respond([row], top_k=1)))
+            again.append(asyncio.create_task(batcher.respond([ROW], top_k=1)))
             await asyncio.sleep(0)
         await entered(model)
         for _ in range(20):

@@ -31,7 +31,7 @@ def load_folder(folder: Path, *, precision: str, threads: int | None) -> Served:
     if manifest is None:
         predictor = load_checked(folder, precision=precision, threads=threads)
         return Served(UNPUBLISHED, None, predictor, None, datetime.now(UTC))
-    for name in (BUNDLE, TOKENIZER, GOLDEN, *small_files(manifest)):
+    for name in sorted({BUNDLE, TOKENIZER, GOLDEN, *small_files(manifest)}):
         _check(folder, manifest, name)
 
     def need(precision: str) -> None:

@@ -28,7 +28,7 @@ from retrainer.storage.keys import check_folder, check_key, check_prefix
 from retrainer.storage.protocol import Leftover, ObjectInfo, Transfer
 from retrainer.storage.s3_checksums import Checksums, checksum
 from retrainer.storage.s3_client import make_client
-from retrainer.storage.s3_errors import error_code, s3_errors
+from retrainer.storage.s3_errors import ABSENT, error_code, s3_errors
 from retrainer.storage.s3_transfers import Download, Upload, fetch, send
 
 if TYPE_CHECKING:
@@ -46,7 +46,6 @@ _LARGEST_COPY = 5 * 1024**3
 # is forbidden (a policy, the key of the source), or the server copies nothing. Who may not write hears so then.
 _CANNOT_COPY = {"NoSuchKey", "404", "NotImplemented", "501", "AccessDenied", "Forbidden", "403", "InvalidRequest"}
 _CANNOT_COPY |= {"InvalidObjectState", "PreconditionFailed", "412", *_CONFLICTS}
-_ABSENT = {"NoSuchKey", "NotFound", "404"}
 
 
 class S3Storage:
@@ -292,7 +291,7 @@ class S3Storage:
         try:
             self._client.head_object(Bucket=self.bucket, Key=name)
         except ClientError as error:
-            if error_code(error) in _ABSENT:
+            if error_code(error) in ABSENT:
                 return True
             if error_code(error) in _CANNOT_COPY:
                 return False

@@ -15,7 +15,7 @@ from retrainer.errors import (
 )
 from retrainer.storage.errors import translate
 
-_ABSENT = {"NoSuchKey", "404", "NotFound"}
+ABSENT = {"NoSuchKey", "404", "NotFound"}
 _LOST = {"PreconditionFailed", "412"}
 # What S3 compared with the checksum in the request.
 _DAMAGED = {"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch"}
@@ -121,9 +121,9 @@ def error_code(error: object) -> str:
 
 def _translate(error: Exception, where: str, *, conditional: bool) -> RetrainerError:
     code = error_code(error)
-    if code in _LOST or (conditional and code in _ABSENT):
+    if code in _LOST or (conditional and code in ABSENT):
         return PreconditionFailed("another writer came first", where=where)
-    if code in _ABSENT:
+    if code in ABSENT:
         return NotFoundError("nothing is there", where=where)
     if code in _DAMAGED:
         return IntegrityError("other bytes arrived than were sent", where=where, hint="try again")

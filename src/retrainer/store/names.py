@@ -65,12 +65,17 @@ def check_name(kind: Literal["model", "channel"], text: str, *, where: str) -> s
     return text
 
 
+def is_version(text: str) -> bool:
+    """Whether that may name a version."""
+    return _VERSION.fullmatch(text) is not None
+
+
 def check_version(text: str, *, where: str) -> str:
     """The version itself.
 
     :raises NotFoundError: no version can be called that.
     """
-    if _VERSION.fullmatch(text) is None:
+    if not is_version(text):
         raise NotFoundError(f"no version '{text}'", where=where, hint="a version is named by 16 hexadecimal digits")
     return text
 

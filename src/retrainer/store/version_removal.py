@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable
@@ -13,13 +12,11 @@ from retrainer.storage import ObjectInfo, Storage
 from retrainer.storage.keys import check_key
 from retrainer.store.content import Place, find_content, note_content
 from retrainer.store.manifest import Manifest
-from retrainer.store.names import MANIFEST, content_key, version_key
+from retrainer.store.names import MANIFEST, content_key, is_version, version_key
 from retrainer.store.needs import Needs, needed_since
 from retrainer.store.parallel import in_parallel
 from retrainer.store.removal import Removal, read_removal
 from retrainer.store.swapping import write_over
-
-_VERSION = re.compile(r"[0-9a-f]{16}")
 
 
 def folders(storage: Storage, model: str) -> dict[str, dict[str, ObjectInfo]]:
@@ -28,7 +25,7 @@ def folders(storage: Storage, model: str) -> dict[str, dict[str, ObjectInfo]]:
     folders: dict[str, dict[str, ObjectInfo]] = defaultdict(dict)
     for info in storage.list(start):
         version, slash, name = info.key.removeprefix(start).partition("/")
-        if slash and _VERSION.fullmatch(version):
+        if slash and is_version(version):
             folders[version][name] = info
     return folders
 

@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 
 from retrainer.errors import IntegrityError, NotFoundError, RetrainerError
 from retrainer.storage import ObjectInfo, Storage
-from retrainer.store.names import is_name
+from retrainer.store.names import is_name, is_version
 from retrainer.store.parallel import in_parallel
 
 # What a probe for conditional writes leaves.
 _PROBE = re.compile(r"\.probe[^/]*")
-_VERSION = re.compile(r"[0-9a-f]{16}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _SEQUENCE = re.compile(r"[0-9]{10}")
 _SHOWN = 5
@@ -69,7 +68,7 @@ class Listing:
                 self.history[stem] = info
             case ["files", _] if is_json and _DIGEST.fullmatch(stem):
                 self.contents[stem] = info
-            case ["versions", version, *inner] if inner and all(inner) and _VERSION.fullmatch(version):
+            case ["versions", version, *inner] if inner and all(inner) and is_version(version):
                 self.versions.setdefault(version, {})["/".join(inner)] = info
             case _:
                 return False
@@ -101,7 +100,7 @@ def no_models(storage: Storage) -> NotFoundError:
 
 def _is_model(storage: Storage, name: str) -> bool:
     folders = storage.list_folders(name)
-    if "versions" in folders and any(map(_VERSION.fullmatch, storage.list_folders(f"{name}/versions"))):
+    if "versions" in folders and any(map(is_version, storage.list_folders(f"{name}/versions"))):
         return True
     return any(
         of_a_model.fullmatch(info.key.removeprefix(f"{name}/{folder}/"))
