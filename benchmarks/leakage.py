@@ -24,8 +24,8 @@ import pyarrow.parquet as pq
 from benchmarks.data import PUBLIC_DATA, REPOSITORY
 from benchmarks.planted import EXACT, NEAR, Text, copy, long_enough, vocabulary
 from benchmarks.table import show
-from retrainer.messages import Message
-from retrainer.snapshot import QUARANTINE
+from retrainer.artifacts.snapshot import QUARANTINE
+from retrainer.chain.messages import Message
 from retrainer.spec import parse_pipeline
 from retrainer.work.ingest import ingest
 from retrainer.work.near.index import near_rows, write_index

@@ -34,7 +34,7 @@ from transformers.utils import logging as transformers_logging
 
 from benchmarks.data import Rows, read_rows
 from benchmarks.table import show
-from retrainer.artifacts import Artifacts
+from retrainer.artifacts.repository import Artifacts
 from retrainer.spec import parse_pipeline
 from retrainer.work.reporter import Reporter
 from retrainer.work.train.arguments import training_arguments

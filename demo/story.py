@@ -19,10 +19,10 @@ from demo.airflow_server import AirflowServer
 from demo.rest_client import ApiError, RestClient
 from demo.watch import watch_run
 from demo.workspace import CHECKOUT, Workspace
-from retrainer.messages import duration
-from retrainer.report import Report, make_report
+from retrainer.chain import StepName, StepRef
+from retrainer.chain.messages import duration
+from retrainer.report.run_report import Report, make_report
 from retrainer.spec import load_pipeline
-from retrainer.steps import StepName, StepRef
 from retrainer.store import Store
 
 DAG_ID = "retrain__trail_status"

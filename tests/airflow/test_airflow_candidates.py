@@ -8,14 +8,14 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from retrainer.artifacts import Artifacts
+from retrainer.artifacts.repository import Artifacts
+from retrainer.chain import StepName, StepRef
+from retrainer.chain.messages import Message
 from retrainer.gate.records import Selection
-from retrainer.messages import Message
-from retrainer.report import make_report
-from retrainer.run import Observer, RunResult, new_context, run_pipeline
-from retrainer.runs import short_name, short_names
+from retrainer.report.run_report import make_report
+from retrainer.run.pipeline_run import Observer, RunResult, new_context, run_pipeline
+from retrainer.sources.base_models import short_name, short_names
 from retrainer.spec import load_pipeline
-from retrainer.steps import StepName, StepRef
 from retrainer.store import Store
 from tests.airflow.harness import DagRunResult, Project, small_project
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from retrainer.steps import StepRef
+from retrainer.chain import StepRef
 from retrainer.store import Store
 from tests.airflow.harness import DagRunResult, Project
 
@@ -80,7 +80,7 @@ def test_a_missing_column_fails_at_once_and_says_what_and_where(project: Project
     said = [line for line in result.output.splitlines() if "statuss" in line]
     assert any("train.csv" in line for line in said), result.output
     # Airflow prints the frames above the raise; ours must not add the process's own to them.
-    assert "retrainer/launch.py" not in result.output
+    assert "retrainer/run/processes.py" not in result.output
 
 
 def test_a_signing_key_that_cannot_be_used_fails_the_first_task(project: Project, run_dag: RunDag) -> None:

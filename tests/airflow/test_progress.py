@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from retrainer.airflow.failures import as_airflow
 from retrainer.airflow.progress import ProgressLog
+from retrainer.chain.messages import Done, Log, Message, Metrics, Progress
 from retrainer.errors import (
     ChampionChanged,
     DataError,
@@ -22,7 +23,6 @@ from retrainer.errors import (
     StepKilled,
     StorageError,
 )
-from retrainer.messages import Done, Log, Message, Metrics, Progress
 
 
 class Clock:

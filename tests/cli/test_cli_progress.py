@@ -8,9 +8,9 @@ from contextlib import suppress
 import pytest
 from rich.console import Console
 
+from retrainer.chain import StepRef
+from retrainer.chain.messages import Log, Metrics, Progress
 from retrainer.cli.progress import LINE_SECONDS, Lines, LiveList, open_display
-from retrainer.messages import Log, Metrics, Progress
-from retrainer.steps import StepRef
 
 
 class Clock:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from retrainer.report import brief, loading_code, make_report, scores
-from retrainer.run import outcome_of
+from retrainer.chain import StepName, StepRef
+from retrainer.chain.outcome import outcome_of
+from retrainer.report.run_report import brief, loading_code, make_report, scores
 from retrainer.spec import Pipeline, parse_pipeline
-from retrainer.steps import StepName, StepRef
 
 SUMMARIES: dict[StepName, dict[str, Any]] = {
     "ingest": {

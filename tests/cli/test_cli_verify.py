@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from retrainer.artifacts import Artifacts
+from retrainer.artifacts.repository import Artifacts
+from retrainer.chain import STEP_VERSIONS, RunContext, StepRef, StepRequest, plan_decide
 from retrainer.cli import app
 from retrainer.errors import RetrainerError
 from retrainer.gate.decide import decide
@@ -33,7 +34,6 @@ from retrainer.gate.records import (
 from retrainer.gate.verify import receipt_bytes
 from retrainer.records import digest_of
 from retrainer.spec.model import Pipeline
-from retrainer.steps import STEP_VERSIONS, RunContext, StepRef, StepRequest, plan_decide
 from retrainer.store import FileEntry, Manifest, Store
 from retrainer.store.bundle import PrecisionEntry
 from retrainer.store.signing_keys import make_key_pair

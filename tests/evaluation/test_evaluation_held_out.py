@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from retrainer.artifacts.snapshot import Characters, SnapshotStatistics, SplitStatistics
+from retrainer.chain import RunContext, StepRequest
 from retrainer.errors import DataError
-from retrainer.snapshot import Characters, SnapshotStatistics, SplitStatistics
 from retrainer.spec import parse_pipeline
-from retrainer.steps import RunContext, StepRequest
 from retrainer.work.evaluate.held_out import held_out_rows
 from retrainer.work.evaluate.rows import TRAIN_ROWS
 from retrainer.work.near import NEAR_ROWS

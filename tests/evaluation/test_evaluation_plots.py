@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrainer.training import CurvePoint
+from retrainer.artifacts.training import CurvePoint
 from retrainer.work.evaluate import plots
 
 PNG = b"\x89PNG\r\n\x1a\n"

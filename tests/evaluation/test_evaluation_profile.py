@@ -17,8 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from retrainer.artifacts.profile import BUCKETS, EDGES, LEAST_ROWS, MOST_WORDS, SHARE_UNIT, TrainingProfile
 from retrainer.errors import DataError, IntegrityError
-from retrainer.profile import BUCKETS, EDGES, LEAST_ROWS, MOST_WORDS, SHARE_UNIT, TrainingProfile
 from retrainer.work import profile as module
 from retrainer.work.profile import profile_of, shared_rows
 

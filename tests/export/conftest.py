@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from retrainer.parity import ParityReport
+from retrainer.artifacts.parity import ParityReport
 from retrainer.work.export.bundle import export_bundle
 from retrainer.work.export.sample import Row
 from tests.export import tiny

@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
+from retrainer.artifacts.parity import ParityReport
 from retrainer.errors import ExportError
-from retrainer.parity import ParityReport
 from retrainer.serve import Classifier
 from retrainer.serve.predictor import Predictor
 from retrainer.work.export import graph

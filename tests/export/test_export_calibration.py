@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrainer.calibration import CalibrationReport
+from retrainer.artifacts.calibration import CalibrationReport
 from retrainer.errors import DataError
 from retrainer.gate.metrics import METRICS
 from retrainer.serve import Classifier

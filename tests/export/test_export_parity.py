@@ -12,8 +12,8 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from retrainer.artifacts.parity import ParityReport
 from retrainer.errors import ExportError, IntegrityError
-from retrainer.parity import ParityReport
 from retrainer.serve.predictor import load_tokenizer
 from retrainer.work.export.checkpoint import load_checkpoint, reference_logits
 from retrainer.work.export.parity import ROWS, check_bundle

@@ -8,13 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from retrainer.messages import Log
-from retrainer.parity import ParityReport
+from retrainer.artifacts.parity import ParityReport
+from retrainer.artifacts.snapshot import SPLITS, Characters, SnapshotStatistics, SplitStatistics, split_file
+from retrainer.chain import RunContext, StepRequest
+from retrainer.chain.messages import Log
 from retrainer.serve import Classifier
 from retrainer.serve.predictor import load_info
-from retrainer.snapshot import SPLITS, Characters, SnapshotStatistics, SplitStatistics, split_file
 from retrainer.spec.model import Pipeline
-from retrainer.steps import RunContext, StepRequest
 from retrainer.work.export import graph, run
 from retrainer.work.export.sample import Row
 from retrainer.work.reporter import Reporter

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from retrainer.run import Observer, RunResult, new_context, run_pipeline
+from retrainer.run.pipeline_run import Observer, RunResult, new_context, run_pipeline
 from retrainer.serve import Classifier
 from retrainer.spec import load_pipeline
 from tests.cli.conftest import (  # noqa: F401  (fixtures)

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from retrainer.chain import StepName
 from retrainer.errors import ArtifactError, StepKilled
-from retrainer.launch import StepProcess
-from retrainer.run import Observer
-from retrainer.steps import StepName
+from retrainer.run.pipeline_run import Observer
+from retrainer.run.processes import StepProcess
 from tests.faults.conftest import Bench
 
 

@@ -11,9 +11,9 @@ from retrainer.errors import GateError
 from retrainer.gate.compare import Answers, compare
 from retrainer.gate.decide import decide
 from retrainer.gate.evidence import Evidence, Table
-from retrainer.gate.explain import explain
 from retrainer.gate.paired import tango_interval
 from retrainer.gate.records import Latency, ParityEvidence, ReasonCode, Receipt
+from retrainer.report.explain import explain
 from retrainer.spec.model import AgainstChampion, Budgets, Gate
 
 NON_INFERIOR = Gate(against_champion=AgainstChampion(margin=0.02))

@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from retrainer.artifacts.profile import BUCKETS, EDGES, ONLY_PAIRS, SHARE_UNIT, SQUARE_UNIT, TrainingProfile, Vocabulary
 from retrainer.gate.drift import judge_drift, measure_drift
 from retrainer.gate.records import DriftMeasure, DriftResult, ReasonCode
-from retrainer.profile import BUCKETS, EDGES, ONLY_PAIRS, SHARE_UNIT, SQUARE_UNIT, TrainingProfile, Vocabulary
 from retrainer.spec.model import Drift
 from retrainer.work.profile import profile_of
 

@@ -10,14 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from retrainer.artifacts.snapshot import Characters, SnapshotStatistics, SplitStatistics
+from retrainer.chain import RunContext, StepRequest
+from retrainer.chain.messages import Log
 from retrainer.errors import IntegrityError
 from retrainer.gate.decide import decide
 from retrainer.gate.evidence import load_evidence
 from retrainer.gate.records import DriftMeasure, PredictionsFile, Receipt
-from retrainer.messages import Log
-from retrainer.snapshot import Characters, SnapshotStatistics, SplitStatistics
 from retrainer.spec.model import Pipeline
-from retrainer.steps import RunContext, StepRequest
 from retrainer.work.decide import run
 from retrainer.work.reporter import Reporter
 

@@ -23,9 +23,9 @@ from hypothesis import strategies as st
 
 from benchmarks.leakage import data_sets, measure
 from benchmarks.planted import EXACT, NEAR, copy
+from retrainer.artifacts.snapshot import QUARANTINE, SPLITS, SnapshotStatistics, split_file
+from retrainer.chain.messages import Log, Message
 from retrainer.errors import DataError, IntegrityError
-from retrainer.messages import Log, Message
-from retrainer.snapshot import QUARANTINE, SPLITS, SnapshotStatistics, split_file
 from retrainer.spec import Pipeline, parse_pipeline
 from retrainer.work.ingest import ingest
 from retrainer.work.ingest.summary import summary

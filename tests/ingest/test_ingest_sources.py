@@ -238,7 +238,7 @@ def test_s3_errors(s3_bucket: str):
 
 def test_light():
     code = (
-        "import sys, retrainer.sources, retrainer.snapshot;"
+        "import sys, retrainer.sources, retrainer.artifacts.snapshot;"
         "heavy = {'torch', 'transformers', 'datasets', 'numpy', 'pandas', 'pyarrow', 'boto3', 'huggingface_hub'}"
         " & set(sys.modules); assert not heavy, heavy"
     )

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from retrainer.artifacts.snapshot import QUARANTINE, SPLITS, SnapshotStatistics, split_file
 from retrainer.errors import DataError
-from retrainer.snapshot import QUARANTINE, SPLITS, SnapshotStatistics, split_file
 from retrainer.spec import Pipeline, parse_pipeline
 from retrainer.work.ingest import ingest, run
 from retrainer.work.reporter import Reporter
@@ -349,7 +349,7 @@ def test_from_s3(tmp_path: Path, s3_bucket: str):
 
 
 def test_the_step(tmp_path: Path):
-    from retrainer.steps import RunContext, plan_ingest
+    from retrainer.chain import RunContext, plan_ingest
 
     path = write(tmp_path / "a.csv", [*rows_of(60), *rows_of(5)])
     spec = pipeline(path)

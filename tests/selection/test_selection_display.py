@@ -10,14 +10,14 @@ from typing import Any
 import yaml
 from rich.console import Console
 
+from retrainer.chain import StepName, StepRef
+from retrainer.chain.messages import Log, Metrics
 from retrainer.cli.pipeline_commands import check_file
 from retrainer.cli.progress import Lines, LiveList
 from retrainer.gate.records import Selection
-from retrainer.messages import Log, Metrics
-from retrainer.report import brief, make_report, selection_of
-from retrainer.run import stages_of
+from retrainer.report.run_report import brief, make_report, selection_of
+from retrainer.run.pipeline_run import stages_of
 from retrainer.spec import Pipeline, parse_pipeline
-from retrainer.steps import StepName, StepRef
 
 BASES = ("org/bert-base", "org/mini")
 

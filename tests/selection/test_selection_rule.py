@@ -17,7 +17,7 @@ from retrainer.gate.evidence import Table
 from retrainer.gate.metrics import METRICS
 from retrainer.gate.records import Latency
 from retrainer.gate.selection import SAME_SIZE, SAME_SPEED, Contender, select
-from retrainer.gate.selection_table import agreement_table, candidates_table, differences
+from retrainer.report.selection_table import agreement_table, candidates_table, differences
 
 ROWS = 400
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from retrainer.artifacts import Artifacts
-from retrainer.launch import run_step
-from retrainer.messages import Message
+from retrainer.artifacts.repository import Artifacts
+from retrainer.chain import RunContext, StepRef, plan_ingest, plan_train
+from retrainer.chain.messages import Message
+from retrainer.run.processes import run_step
 from retrainer.spec import Pipeline, parse_pipeline
-from retrainer.steps import RunContext, StepRef, plan_ingest, plan_train
 
 CONTEXT = RunContext(run_id="test", actor="tester", started_at="2026-01-01T00:00:00+00:00")
 WORDS = {"open": ["open", "clear", "dry", "go"], "closed": ["closed", "mud", "storm", "stay home"]}

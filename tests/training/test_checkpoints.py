@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from retrainer.artifacts import Artifacts
+from retrainer.artifacts.repository import Artifacts
 from retrainer.work.train.checkpoints import MARKER, Checkpoints
 
 DIGEST, OTHER = "a" * 64, "b" * 64

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file
 
-from retrainer.artifacts import Artifacts
+from retrainer.artifacts.repository import Artifacts
+from retrainer.artifacts.training import TrainingRecord
+from retrainer.chain import StepRef, plan_train
+from retrainer.chain.messages import Message, Metrics, Progress
 from retrainer.errors import ModelError, PipelineError, StepKilled
-from retrainer.launch import StepProcess, run_step
-from retrainer.messages import Message, Metrics, Progress
-from retrainer.steps import StepRef, plan_train
-from retrainer.training import TrainingRecord
+from retrainer.run.processes import StepProcess, run_step
 from retrainer.work.train.checkpoints import MARKER
 from tests.training.conftest import CONTEXT, MakePipeline, ignore, train_here
 

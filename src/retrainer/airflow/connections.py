@@ -17,9 +17,9 @@ from airflow.sdk import Connection
 from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.sdk.log import mask_secret
 
+from retrainer.chain.model_store import signer_of
 from retrainer.errors import PipelineError, ResourceError
 from retrainer.spec.publish import Publish
-from retrainer.steps.model_store import signer_of
 from retrainer.storage.access import AddressingStyle, Encryption, S3Access
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import UTC
 from typing import Any
 
-from retrainer.steps import RunContext
+from retrainer.chain import RunContext
 
 
 def run_context(context: Any, *, actor: str | None = None) -> RunContext:

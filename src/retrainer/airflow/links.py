@@ -13,9 +13,9 @@ from urllib.parse import quote
 import attrs
 from airflow.sdk import BaseOperatorLink
 
-from retrainer.artifacts import Artifacts
-from retrainer.runs import RunFolder
-from retrainer.steps import StepRef, StepRequest
+from retrainer.artifacts.repository import Artifacts
+from retrainer.chain import StepRef, StepRequest
+from retrainer.run.folders import RunFolder
 from retrainer.storage import is_s3, join_url, open_storage
 from retrainer.storage.access import current_access
 

@@ -18,10 +18,10 @@ from retrainer.airflow import settings
 from retrainer.airflow.connections import s3_access, signer
 from retrainer.airflow.context import actor_of
 from retrainer.airflow.failures import as_airflow
+from retrainer.chain.model_store import keyring_of
 from retrainer.errors import IntegrityError, NotFoundError, PipelineError, RetrainerError
 from retrainer.spec import load_pipeline, pipeline_files
 from retrainer.spec.model import Publish
-from retrainer.steps.model_store import keyring_of
 from retrainer.storage import use_access
 from retrainer.store import ModelStore, Store
 from retrainer.store.history import Cause

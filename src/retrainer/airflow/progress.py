@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from retrainer.messages import Done, Failed, Log, Message, Metrics, Progress, describe
+from retrainer.chain.messages import Done, Failed, Log, Message, Metrics, Progress, describe
 
 INTERVAL_SECONDS = 5.0
 

@@ -4,12 +4,12 @@ somebody approves it.
 
 from __future__ import annotations
 
-from retrainer.artifacts import Artifacts
-from retrainer.gate.explain import describe_interval, explain
+from retrainer.artifacts.repository import Artifacts
+from retrainer.chain import StepRef
 from retrainer.gate.records import Receipt, Score, Selection
-from retrainer.gate.selection_table import agreement_table, candidates_table, differences
-from retrainer.runs import short_names
-from retrainer.steps import StepRef
+from retrainer.report.explain import describe_interval, explain
+from retrainer.report.selection_table import agreement_table, candidates_table, differences
+from retrainer.sources.base_models import short_names
 
 REPORT_KEY = "report"
 """XCom key of a task's result as Markdown."""

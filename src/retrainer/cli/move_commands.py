@@ -131,7 +131,7 @@ def _cause(given: PersonsCause | None, otherwise: Cause) -> Cause:
 
 
 def _actor() -> str:
-    from retrainer.run import default_actor
+    from retrainer.run.pipeline_run import default_actor
 
     return default_actor()
 

@@ -156,9 +156,9 @@ def _missing(absent: list[str], columns: tuple[str, ...]) -> str:
 
 def _base_model(pipeline: Pipeline, base: str, seen: dict[str, str]) -> str:
     """One base model is there, and is none of those seen before it: there would be nothing to choose."""
-    from retrainer import base_model
+    from retrainer.sources import base_models
 
-    identity = base_model.fingerprint(pipeline.of_base(base).model)
+    identity = base_models.fingerprint(pipeline.of_base(base).model)
     first = seen.setdefault(identity, base)
     if first != base:
         raise ModelError(f"the same model as {first}", where=f"model.base: {base}", hint="list each model once")
@@ -167,7 +167,7 @@ def _base_model(pipeline: Pipeline, base: str, seen: dict[str, str]) -> str:
 
 def _signing_key(pipeline: Pipeline) -> Finding:
     """The private key can be loaded, and the pipeline trusts what it signs. It is never shown."""
-    from retrainer.steps.model_store import check_keys
+    from retrainer.chain.model_store import check_keys
     from retrainer.store.signing_keys import SIGNING_KEY
 
     source = str(pipeline.publish.sign_with)
@@ -184,7 +184,7 @@ def _signing_key(pipeline: Pipeline) -> Finding:
 
 
 def _store(pipeline: Pipeline) -> str:
-    from retrainer.steps.model_store import check_channel, model_of
+    from retrainer.chain.model_store import check_channel, model_of
     from retrainer.storage import open_storage
 
     url, channel = pipeline.publish.store, pipeline.publish.channel

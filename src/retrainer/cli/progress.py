@@ -17,10 +17,10 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from retrainer.messages import Log, Message, Metrics, Progress, describe, duration
-from retrainer.report import brief
-from retrainer.run import ONE_MODEL, Observer, Stage
-from retrainer.steps import StepName, StepRef
+from retrainer.chain import StepName, StepRef
+from retrainer.chain.messages import Log, Message, Metrics, Progress, describe, duration
+from retrainer.report.run_report import brief
+from retrainer.run.pipeline_run import ONE_MODEL, Observer, Stage
 
 # Between two lines of progress where there is no terminal.
 LINE_SECONDS = 3.0

@@ -18,8 +18,8 @@ from retrainer.cli.libraries import require
 from retrainer.errors import IntegrityError
 
 if TYPE_CHECKING:
-    from retrainer.report import Report
-    from retrainer.run import RunResult
+    from retrainer.report.run_report import Report
+    from retrainer.run.pipeline_run import RunResult
     from retrainer.spec import Pipeline
 
 ROOT_VARIABLE = "RETRAINER_ARTIFACT_ROOT"
@@ -77,8 +77,8 @@ def run(
     Exit codes: 0 promoted or unchanged, 1 error, 2 wrong usage, 3 refused by the gate or not approved, 130 interrupted.
     """
     from retrainer.cli.progress import open_display
-    from retrainer.report import make_report
-    from retrainer.run import new_context, run_pipeline, stages_of
+    from retrainer.report.run_report import make_report
+    from retrainer.run.pipeline_run import new_context, run_pipeline, stages_of
     from retrainer.spec import load_pipeline
 
     pipeline = load_pipeline(pipeline_file)
@@ -125,11 +125,11 @@ def artifact_root(pipeline_file: Path, given: str | None) -> str:
 
 def _look_ahead(pipeline: Pipeline) -> None:
     """Find out now, not after an hour of training, that the base model, the signing key or the store is not there."""
-    from retrainer import base_model
-    from retrainer.steps.model_store import check_channel, check_keys, model_of
+    from retrainer.chain.model_store import check_channel, check_keys, model_of
+    from retrainer.sources import base_models
 
     for base in pipeline.model.candidates or (pipeline.model.base,):
-        base_model.local_folder(base)
+        base_models.local_folder(base)
     check_keys(pipeline.publish)
     # What cannot be trusted in a store is evidence for the gate, not an error of this run.
     with suppress(IntegrityError):

@@ -143,7 +143,7 @@ def show(
     about = [*_about(manifest, serving), ("signed by", _signers(signed_by, trusted_keys(public_key) is not None))]
     display.print_facts(about, title=f"{manifest.model} {manifest.version}")
     if receipt is not None:
-        from retrainer.gate.explain import explain
+        from retrainer.report.explain import explain
 
         display.print_lines(explain(receipt), title="Decision")
     display.print_facts(_provenance(manifest), title="Made from")
@@ -172,7 +172,7 @@ def _signers(key_ids: list[str], checked: bool) -> str:
 
 
 def _about(manifest: Manifest, serving: list[str]) -> list[tuple[str, str]]:
-    from retrainer.report import scores
+    from retrainer.report.run_report import scores
 
     graphs = ", ".join(f"{name} ({entry.file})" for name, entry in manifest.precisions.items())
     return [
@@ -219,6 +219,6 @@ def _cell(row: dict[str, Any], name: str) -> str:
 
 
 def _scores(metrics: Mapping[str, float], problem: str | None) -> str:
-    from retrainer.report import scores
+    from retrainer.report.run_report import scores
 
     return f"damaged: {problem}" if problem else scores(metrics) or "-"

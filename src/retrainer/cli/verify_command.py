@@ -12,8 +12,8 @@ from retrainer.cli.libraries import require
 from retrainer.cli.store_options import DEFAULT_CHANNEL, PublicKeysOption, champion, open_model, trusted_keys
 
 if TYPE_CHECKING:
+    from retrainer.audit import CheckedReceipt, FoundReceipt
     from retrainer.gate.verify import Difference
-    from retrainer.verification import CheckedReceipt, FoundReceipt
 
 DOES_NOT_HOLD = 4
 # What the gate computes with. No model is loaded, so the rest of the extra is not needed.
@@ -91,7 +91,7 @@ def verify(
     if artifacts is not None and evaluation is not None:
         raise typer.BadParameter("give either --artifacts or --evaluation", param_hint="--artifacts")
     require("train", only=LIBRARIES)
-    from retrainer.verification import check_receipt, find_receipt
+    from retrainer.audit import check_receipt, find_receipt
 
     found = (
         find_receipt(receipt)
@@ -110,7 +110,7 @@ def verify(
 def _published(
     store: str, model: str, channel: str, version: str | None, public_keys: list[str] | None
 ) -> FoundReceipt:
-    from retrainer.verification import published_receipt
+    from retrainer.audit import published_receipt
 
     opened = open_model(store, model, public_keys=public_keys)
     return published_receipt(

@@ -1,6 +1,6 @@
 """Drift: how far the training rows of the challenger lie from those of the champion, from their profiles alone.
 
-Pure. Not here: making a profile (``retrainer.work.profile``), and what a profile holds (``retrainer.profile``).
+Pure. Not here: making a profile (``work/profile.py``), and what a profile holds (``artifacts/profile.py``).
 
 Distances lie between 0 and 1 and can be read as "that share of the mass moved":
 
@@ -29,16 +29,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from retrainer.gate.paired import holm, tidy
-from retrainer.gate.records import DriftMeasure, DriftResult, Reason, ReasonCode
-from retrainer.gate.vocabulary import Sizes, measure_vocabulary
-from retrainer.profile import (
+from retrainer.artifacts.profile import (
     EDGES,
     LENGTH_MEASURES,
     STYLE_MEASURES,
     Measure,
     TrainingProfile,
 )
+from retrainer.gate.paired import holm, tidy
+from retrainer.gate.records import DriftMeasure, DriftResult, Reason, ReasonCode
+from retrainer.gate.vocabulary import Sizes, measure_vocabulary
 from retrainer.spec.model import Drift, DriftKind
 
 Floats = NDArray[np.float64]

@@ -1,7 +1,7 @@
 """Whether a receipt says what its evidence gives: the decision taken again, and compared byte for byte.
 
 Pure. Not here: finding the receipt and its evidence, and whether both are the ones that were recorded
-(``retrainer.verification``). The receipt brings its own policy, so this alone does not show that the policy is the
+(``retrainer.audit``). The receipt brings its own policy, so this alone does not show that the policy is the
 one that was in force.
 """
 

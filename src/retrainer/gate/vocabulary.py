@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from retrainer.artifacts.profile import BUCKETS, LEAST_ROWS, MOST_WORDS, SHARE_UNIT, SQUARE_UNIT, TrainingProfile
 from retrainer.gate.paired import tidy
 from retrainer.gate.records import DriftMeasure
-from retrainer.profile import BUCKETS, LEAST_ROWS, MOST_WORDS, SHARE_UNIT, SQUARE_UNIT, TrainingProfile
 
 Floats = NDArray[np.float64]
 

@@ -13,9 +13,9 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from retrainer.artifacts import Artifacts
+from retrainer.artifacts.repository import Artifacts
+from retrainer.chain import StepRequest
 from retrainer.errors import RetrainerError
-from retrainer.steps import StepRequest
 from retrainer.work import distributed, guard
 from retrainer.work.reporter import Reporter
 from retrainer.work.resources import resource_error

@@ -16,8 +16,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
+from retrainer.chain.messages import Failed
 from retrainer.errors import RetrainerError
-from retrainer.messages import Failed
 from retrainer.records import Record
 from retrainer.serve.predictor import Predictor
 

@@ -6,18 +6,18 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retrainer.artifacts.snapshot import SnapshotStatistics
 from retrainer.errors import IntegrityError
 from retrainer.gate.decide import decide
 from retrainer.gate.evidence import BASELINE, CHAMPION, Evidence, load_evidence
-from retrainer.gate.explain import confidence, explain
-from retrainer.gate.model_card import CardFacts, model_card
 from retrainer.gate.records import EvaluationRecord, Interval, Receipt
-from retrainer.gate.report_html import ReportFacts, report_html
 from retrainer.gate.verify import receipt_bytes
-from retrainer.snapshot import SnapshotStatistics
+from retrainer.report.explain import confidence, explain
+from retrainer.report.html import ReportFacts, report_html
+from retrainer.report.model_card import CardFacts, model_card
 
 if TYPE_CHECKING:
-    from retrainer.steps import StepRequest
+    from retrainer.chain import StepRequest
     from retrainer.work.reporter import Reporter
 
 RECEIPT = "receipt.json"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from retrainer.chain import StepRequest
 from retrainer.errors import StepError
-from retrainer.steps import StepRequest
 
 
 def wanted(request: StepRequest) -> bool:

@@ -18,8 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from scipy import sparse
 
-from retrainer.errors import DataError
-from retrainer.profile import (
+from retrainer.artifacts.profile import (
     BUCKETS,
     EDGES,
     LEAST_ROWS,
@@ -32,6 +31,7 @@ from retrainer.profile import (
     TrainingProfile,
     Vocabulary,
 )
+from retrainer.errors import DataError
 
 BATCH_ROWS = 5_000
 # Rows whose covariance is looked at pair by pair: 2,000 rows are two million pairs.

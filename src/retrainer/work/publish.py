@@ -10,15 +10,15 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from retrainer.artifacts.training import TrainingRecord
+from retrainer.chain import StepRequest
+from retrainer.chain.model_store import model_of, signer_of
 from retrainer.errors import GateError
 from retrainer.gate.records import Receipt
 from retrainer.records import sha256_file
-from retrainer.steps import StepRequest
-from retrainer.steps.model_store import model_of, signer_of
 from retrainer.store import FileEntry, Manifest
 from retrainer.store.bundle import BundleInfo
 from retrainer.store.history import Cause
-from retrainer.training import TrainingRecord
 from retrainer.work.reporter import Reporter
 
 LIBRARIES = (

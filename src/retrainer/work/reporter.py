@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import Literal
 
+from retrainer.chain.messages import Done, Failed, Log, Message, Metrics, Progress, describe
 from retrainer.errors import RetrainerError
-from retrainer.messages import Done, Failed, Log, Message, Metrics, Progress, describe
 
 # Between two progress messages of one stage; the last of a stage is always sent.
 INTERVAL_SECONDS = 1.0
@@ -30,7 +30,7 @@ class Reporter:
 
     @classmethod
     def from_environment(cls) -> Reporter:
-        """The reporter of a process that ``launch.py`` started."""
+        """The reporter of a process that ``run/processes.py`` started."""
         path = os.environ.get("RETRAINER_MESSAGES")
         return cls(Path(path) if path else None)
 

@@ -1,7 +1,7 @@
 """What all operators share: plan the step, start its process, relay what it says, end it when told to.
 
 The work happens in a process of its own, never in Airflow's. Not here: what a step does (``retrainer.work``), how
-its process is started and stopped (``retrainer.launch``).
+its process is started and stopped (``retrainer.run.processes``).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from retrainer.airflow.context import run_context
 from retrainer.airflow.failures import as_airflow
 from retrainer.airflow.links import RunFolderLink
 from retrainer.airflow.progress import ProgressLog
+from retrainer.chain import RunContext, StepRef, StepRequest
 from retrainer.errors import RetrainerError
-from retrainer.launch import StepProcess, run_step
+from retrainer.run.processes import StepProcess, run_step
 from retrainer.spec import Pipeline, load_pipeline, parse_pipeline
-from retrainer.steps import RunContext, StepRef, StepRequest
 from retrainer.storage import use_access
 
 if TYPE_CHECKING:

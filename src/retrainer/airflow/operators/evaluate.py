@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from retrainer.airflow.operators.base import PipelineLike, StepOperator, reference
+from retrainer.chain import RunContext, StepRef, StepRequest, plan_evaluate
 from retrainer.spec import Pipeline
-from retrainer.steps import RunContext, StepRef, StepRequest, plan_evaluate
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from retrainer.airflow.operators.base import PipelineLike, StepOperator, reference
-from retrainer.runs import short_name
+from retrainer.chain import RunContext, StepRef, StepRequest, plan_train
+from retrainer.sources.base_models import short_name
 from retrainer.spec import Pipeline
-from retrainer.steps import RunContext, StepRef, StepRequest, plan_train
 
 if TYPE_CHECKING:
     from airflow.sdk import XComArg

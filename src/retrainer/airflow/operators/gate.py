@@ -11,8 +11,8 @@ from airflow.sdk.bases.xcom import BaseXCom
 from retrainer.airflow.links import ReceiptLink
 from retrainer.airflow.operators.base import PipelineLike, StepOperator, reference
 from retrainer.airflow.report import REPORT_KEY, decision_lines, decision_markdown, read_receipt
+from retrainer.chain import RunContext, StepRef, StepRequest, plan_decide
 from retrainer.spec import Pipeline
-from retrainer.steps import RunContext, StepRef, StepRequest, plan_decide
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context, XComArg

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from retrainer.airflow.connections import AIRFLOW_KEY, signer
 from retrainer.airflow.operators.base import StepOperator
+from retrainer.chain import RunContext, StepRequest, plan_ingest
 from retrainer.errors import UserError
 from retrainer.spec import Pipeline
-from retrainer.steps import RunContext, StepRequest, plan_ingest
 
 
 class IngestDatasetOperator(StepOperator):

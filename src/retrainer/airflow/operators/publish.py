@@ -10,9 +10,9 @@ from retrainer.airflow.connections import signing_key
 from retrainer.airflow.context import run_context
 from retrainer.airflow.links import PublishedVersionLink
 from retrainer.airflow.operators.base import PipelineLike, StepOperator, load, reference
+from retrainer.chain import RunContext, StepRef, StepRequest, plan_publish
+from retrainer.chain.model_store import signer_of
 from retrainer.spec import Pipeline
-from retrainer.steps import RunContext, StepRef, StepRequest, plan_publish
-from retrainer.steps.model_store import signer_of
 from retrainer.store.history import Cause
 from retrainer.store.signing_keys import SIGNING_KEY
 

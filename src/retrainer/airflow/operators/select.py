@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from retrainer.airflow.operators.base import PipelineLike, StepOperator, reference
 from retrainer.airflow.report import REPORT_KEY, selection_lines, selection_markdown
-from retrainer.report import selection_of
+from retrainer.chain import RunContext, StepRef, StepRequest, plan_select
+from retrainer.report.run_report import selection_of
 from retrainer.spec import Pipeline
-from retrainer.steps import RunContext, StepRef, StepRequest, plan_select
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg

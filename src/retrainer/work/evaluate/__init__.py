@@ -15,6 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from retrainer.artifacts.parity import ParityReport
+from retrainer.artifacts.profile import PROFILE, TrainingProfile
+from retrainer.artifacts.training import TrainingRecord
+from retrainer.chain import StepRequest
 from retrainer.errors import RetrainerError
 from retrainer.gate.drift import measure_drift
 from retrainer.gate.evidence import BASELINE, CHAMPION
@@ -25,11 +29,7 @@ from retrainer.gate.records import (
     ParityEvidence,
     Selection,
 )
-from retrainer.parity import ParityReport
-from retrainer.profile import PROFILE, TrainingProfile
-from retrainer.steps import StepRequest
 from retrainer.store.bundle import BundleInfo
-from retrainer.training import TrainingRecord
 from retrainer.work.evaluate import plots
 from retrainer.work.evaluate.baseline import fit_baseline
 from retrainer.work.evaluate.champion import Champion, fetch_champion

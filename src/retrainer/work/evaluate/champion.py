@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from retrainer.chain import StepRequest
+from retrainer.chain.model_store import model_of
 from retrainer.errors import NotFoundError, ResourceError, RetrainerError, StorageError
 from retrainer.gate.records import ChampionState
 from retrainer.serve.predictor import Predictor
-from retrainer.steps import StepRequest
-from retrainer.steps.model_store import model_of
 from retrainer.store.bundle import BundleInfo
 from retrainer.work.reporter import Reporter
 

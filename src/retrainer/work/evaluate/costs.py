@@ -27,9 +27,9 @@ import numpy.typing as npt
 from pydantic import ValidationError
 
 from retrainer import errors
+from retrainer.chain.messages import Failed
 from retrainer.errors import DataError, ResourceError, StepError
 from retrainer.gate.records import Latency
-from retrainer.messages import Failed
 from retrainer.serve.texts import Text
 from retrainer.storage.errors import filesystem_errors
 from retrainer.work import costs_process

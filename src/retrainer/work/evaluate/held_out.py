@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from retrainer.artifacts.snapshot import SnapshotStatistics
+from retrainer.chain import StepRequest
 from retrainer.errors import DataError, IntegrityError
 from retrainer.gate.records import Leakage
-from retrainer.snapshot import SnapshotStatistics
-from retrainer.steps import StepRequest
 from retrainer.work.evaluate.rows import HeldOutRows, read_rows, trained_on
 from retrainer.work.near import NEAR_ROWS
 from retrainer.work.near.index import near_rows

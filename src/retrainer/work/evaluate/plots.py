@@ -8,7 +8,7 @@ import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 
-from retrainer.training import CurvePoint
+from retrainer.artifacts.training import CurvePoint
 
 mpl.use("Agg")
 

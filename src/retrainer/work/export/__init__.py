@@ -11,10 +11,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from retrainer.calibration import CalibrationReport
-from retrainer.profile import PROFILE
-from retrainer.snapshot import SnapshotStatistics, split_file
-from retrainer.steps import StepRequest
+from retrainer.artifacts.calibration import CalibrationReport
+from retrainer.artifacts.profile import PROFILE
+from retrainer.artifacts.snapshot import SnapshotStatistics, split_file
+from retrainer.chain import StepRequest
 from retrainer.work.export.bundle import GRAPHS, export_bundle
 from retrainer.work.export.calibrate import calibrate
 from retrainer.work.export.graph import graph_bytes

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from retrainer.artifacts.parity import ParityReport
 from retrainer.errors import ExportError
-from retrainer.parity import ParityReport
 from retrainer.serve.golden import GOLDEN, agreement, read_golden
 from retrainer.serve.predictor import BUNDLE, TOKENIZER, Predictor, load_tokenizer
 from retrainer.serve.processor import cpu_features

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 
-from retrainer.calibration import CalibrationReport, GraphCalibration
+from retrainer.artifacts.calibration import CalibrationReport, GraphCalibration
 from retrainer.errors import DataError
 from retrainer.gate.metrics import METRICS
 from retrainer.serve.predictor import BUNDLE, Predictor, load_info, softmax

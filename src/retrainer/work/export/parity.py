@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from retrainer.artifacts.parity import ParityReport
 from retrainer.errors import ExportError
-from retrainer.parity import ParityReport
 from retrainer.serve.golden import lead
 from retrainer.serve.predictor import BUNDLE, Predictor, load_info, softmax
 from retrainer.work.export.checkpoint import check_labels

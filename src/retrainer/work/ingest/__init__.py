@@ -3,7 +3,7 @@
 ``pools.py`` reads the files, ``labels.py`` makes labels indices, ``checks.py`` sets aside what cannot be used,
 ``carve.py`` chooses validation and test rows, ``leakage.py`` what of one split stands in another,
 ``output.py`` writes. What a snapshot holds stands in
-``retrainer.snapshot``.
+``retrainer.artifacts.snapshot``.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retrainer.artifacts.snapshot import SPLITS, SnapshotStatistics, SplitName
 from retrainer.errors import DataError
-from retrainer.snapshot import SPLITS, SnapshotStatistics, SplitName
 from retrainer.sources import fingerprint
 from retrainer.spec.model import Pipeline
 from retrainer.work.ingest import checks, leakage
@@ -33,7 +33,7 @@ from retrainer.work.ingest.summary import report, summary
 from retrainer.work.reporter import Reporter
 
 if TYPE_CHECKING:
-    from retrainer.steps import StepRequest
+    from retrainer.chain import StepRequest
 
 __all__ = ["ingest", "run"]
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from retrainer.artifacts.snapshot import SplitName
 from retrainer.errors import DataError
-from retrainer.snapshot import SplitName
 from retrainer.spec.model import Checks
 from retrainer.spec.problems import listed
 from retrainer.work.ingest.duplicates import find_duplicates

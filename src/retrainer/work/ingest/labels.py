@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from retrainer.artifacts.snapshot import SplitName
 from retrainer.errors import DataError
-from retrainer.snapshot import SplitName
 from retrainer.spec.problems import listed, nearest
 from retrainer.work.ingest.rows import RawRows
 

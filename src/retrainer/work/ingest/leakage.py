@@ -12,8 +12,8 @@ from itertools import chain
 import numpy as np
 import numpy.typing as npt
 
+from retrainer.artifacts.snapshot import QuarantineReason, SplitName
 from retrainer.errors import DataError
-from retrainer.snapshot import QuarantineReason, SplitName
 from retrainer.spec.model import Checks
 from retrainer.work.ingest.duplicates import stands_in
 from retrainer.work.ingest.output import Selection

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from retrainer.snapshot import (
+from retrainer.artifacts.snapshot import (
     QUARANTINE,
     SPLITS,
     STATISTICS,

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from retrainer.snapshot import QuarantineReason, SplitName
+from retrainer.artifacts.snapshot import QuarantineReason, SplitName
 from retrainer.sources.columns import damaged_gzip, not_utf8
 from retrainer.sources.files import SourceFile, expand, fetched, unreadable
 from retrainer.spec.model import HubSource

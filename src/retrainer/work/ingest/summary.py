@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from retrainer.snapshot import SPLITS, SnapshotStatistics
+from retrainer.artifacts.snapshot import SPLITS, SnapshotStatistics
 from retrainer.work.reporter import Reporter
 
 _LABELS_SHOWN = 8

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from retrainer.artifacts import Artifacts
+from retrainer.artifacts.repository import Artifacts
+from retrainer.artifacts.snapshot import SnapshotStatistics, split_file
+from retrainer.chain import StepRequest
 from retrainer.errors import DataError
 from retrainer.gate.evidence import Table
 from retrainer.gate.selection import Contender, select
-from retrainer.runs import short_names
-from retrainer.snapshot import SnapshotStatistics, split_file
-from retrainer.steps import StepRequest
+from retrainer.sources.base_models import short_names
 from retrainer.work.evaluate.costs import Costs, measure_costs
 from retrainer.work.evaluate.evidence import size_mb
 from retrainer.work.evaluate.rows import HeldOutRows, read_rows, write_predictions

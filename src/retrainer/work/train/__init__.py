@@ -6,11 +6,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from retrainer.artifacts import Artifacts
-from retrainer.messages import duration
-from retrainer.snapshot import SnapshotStatistics
-from retrainer.steps import StepRequest
-from retrainer.training import TrainingRecord, learning_curve, scores_at
+from retrainer.artifacts.repository import Artifacts
+from retrainer.artifacts.snapshot import SnapshotStatistics
+from retrainer.artifacts.training import TrainingRecord, learning_curve, scores_at
+from retrainer.chain import StepRequest
+from retrainer.chain.messages import duration
 from retrainer.work.distributed import is_first_rank
 from retrainer.work.reporter import Reporter
 from retrainer.work.train.arguments import training_arguments

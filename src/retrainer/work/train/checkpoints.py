@@ -15,7 +15,7 @@ from typing import Literal
 
 from transformers.trainer_utils import rotate_checkpoints, sort_checkpoints
 
-from retrainer.artifacts import Artifacts
+from retrainer.artifacts.repository import Artifacts
 from retrainer.errors import IntegrityError
 from retrainer.records import Record
 

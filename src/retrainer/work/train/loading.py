@@ -20,8 +20,8 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from retrainer.base_model import local_folder
 from retrainer.errors import ModelError, PipelineError
+from retrainer.sources.base_models import local_folder
 from retrainer.spec.model import Pipeline
 from retrainer.storage import is_s3, open_storage
 from retrainer.work.reporter import Reporter

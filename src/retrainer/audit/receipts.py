@@ -1,0 +1,127 @@
+"""Where a receipt lies, and what is known about it there: in an artifact root, a store, or by itself."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from retrainer.artifacts.repository import MANIFEST, ArtifactManifest, Artifacts
+from retrainer.errors import NotFoundError
+from retrainer.storage import is_s3, open_storage
+from retrainer.storage.errors import filesystem_errors
+from retrainer.store import Keyring, Manifest, Store
+from retrainer.store.names import version_key
+
+RECEIPT = "receipt.json"
+
+_IN_ARTIFACTS = re.compile(r"(?P<root>.+)/decide/(?P<digest>[0-9a-f]{64})(?:/[0-9a-f]{12})?(?:/receipt\.json)?/?")
+_IN_STORE = re.compile(r"(?P<store>.+)/(?P<model>[^/]+)/versions/(?P<version>[0-9a-f]{16})(?:/receipt\.json)?/?")
+
+
+@dataclass(frozen=True, slots=True)
+class FoundReceipt:
+    """The bytes of a receipt, and what is known about them where they lie.
+
+    :param root: of the artifacts, where it lies among them.
+    :param artifact: the manifest of its decide artifact.
+    :param published: the manifest of its version, whose own name was checked.
+    :param decision: the digest that it must have; ``None`` where nothing says so.
+    :param said_by: who says so, in words.
+    """
+
+    where: str
+    data: bytes
+    root: str | None = None
+    artifact: ArtifactManifest | None = None
+    published: Manifest | None = None
+    decision: str | None = None
+    said_by: str = ""
+
+    @property
+    def sha256(self) -> str | None:
+        """What the manifest says of the file."""
+        if self.artifact is not None:
+            return self.artifact.files[RECEIPT].sha256 if RECEIPT in self.artifact.files else None
+        if self.published is not None:
+            return self.published.files[RECEIPT].sha256 if RECEIPT in self.published.files else None
+        return None
+
+
+def find_receipt(location: str, *, trusted: Keyring | None = None) -> FoundReceipt:
+    """The receipt at a path, ``file://`` or ``s3://``; also of the folder, artifact or run folder that holds one.
+
+    :param trusted: public keys, of which one must have signed the version, where it lies in a store.
+    :raises NotFoundError: there is none.
+    :raises RetrainerError: it, or the manifest beside it, cannot be read.
+    """
+    place = location if is_s3(location) else _resolved(location)
+    if match := _IN_ARTIFACTS.fullmatch(place):
+        artifacts = Artifacts(match["root"])
+        manifest = artifacts.get("decide", match["digest"])
+        key = "/".join(part for part in ("decide", manifest.digest, manifest.upload, RECEIPT) if part)
+        return FoundReceipt(
+            where=location,
+            data=open_storage(match["root"]).read(key),
+            root=match["root"],
+            artifact=manifest,
+            decision=match["digest"],
+            said_by="the name of its decide artifact",
+        )
+    if match := _IN_STORE.fullmatch(place):
+        return published_receipt(match["store"], match["model"], version=match["version"], trusted=trusted)
+    folder, _, name = place.rpartition("/")
+    storage = open_storage(folder or "/")
+    data = storage.read(name)
+    published = None
+    if storage.exists(MANIFEST):
+        published = Manifest.from_json(storage.read(MANIFEST), where=storage.where(MANIFEST))
+    return FoundReceipt(where=location, data=data, published=published, **_decided_as(published))
+
+
+def _resolved(location: str) -> str:
+    """The path without links: those of a run folder lead into the artifacts."""
+    path = open_storage(location).local_path("") if location.startswith("file://") else Path(location).expanduser()
+    assert path is not None
+    with filesystem_errors(location):
+        for candidate in (path, path / RECEIPT, path / "decide" / RECEIPT):
+            if candidate.is_file():
+                return str(candidate.resolve())
+    raise NotFoundError(
+        "there is no receipt",
+        where=location,
+        hint="give receipt.json of a decide artifact, of a run folder or of a published version",
+    )
+
+
+def published_receipt(
+    store: str,
+    model: str,
+    *,
+    channel: str = "production",
+    version: str | None = None,
+    trusted: Keyring | None = None,
+) -> FoundReceipt:
+    """The receipt of a published version.
+
+    :param version: the one that the channel serves unless given.
+    :param trusted: public keys, of which one must have signed the version.
+    :raises NotFoundError: no such model, channel or version, or one without a receipt.
+    :raises IntegrityError: the version's manifest was altered, or is not signed as it must be.
+    """
+    opened = Store.open(store, trusted=trusted).model(model)
+    manifest = opened.manifest(version) if version is not None else opened.champion(channel)
+    if manifest is None:
+        raise NotFoundError(f"no channel '{channel}'", where=f"model {model} in {store}")
+    storage = open_storage(store)
+    key = version_key(model, manifest.version, RECEIPT)
+    if RECEIPT not in manifest.files:
+        raise NotFoundError("the version was published without a receipt", where=storage.where(key))
+    return FoundReceipt(where=storage.where(key), data=storage.read(key), published=manifest, **_decided_as(manifest))
+
+
+def _decided_as(manifest: Manifest | None) -> dict[str, Any]:
+    if manifest is None or "decide" not in manifest.artifacts:
+        return {}
+    return {"decision": manifest.artifacts["decide"], "said_by": f"the manifest of version {manifest.version}"}

@@ -1,0 +1,160 @@
+"""Where a pipeline's base model lies and what identifies its content, without loading it.
+
+``package:NAME/FOLDER`` is a folder inside an installed Python package, found without importing it. A path is a
+folder. ``s3://`` is a prefix. Everything else is an id on the Hugging Face hub, identified by its commit.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from retrainer.errors import ModelError
+from retrainer.records import digest_of, sha256_file
+from retrainer.spec.model import Model
+from retrainer.storage import is_s3, open_storage
+
+PACKAGE = "package:"
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_OFFLINE = {"1", "true", "yes", "on"}
+
+
+def local_folder(base: str) -> Path | None:
+    """The folder that a base names, ``None`` when it is on S3 or the hub.
+
+    :raises ModelError: the package or the folder does not exist, or holds no model.
+    """
+    if base.startswith(PACKAGE):
+        folder = _package_folder(base)
+    elif base.startswith(("/", "~", "file://")):
+        folder = Path(base.removeprefix("file://")).expanduser()
+    else:
+        return None
+    try:
+        return _checked(folder, base)
+    except OSError as error:
+        raise _unreadable(error) from None
+
+
+def _checked(folder: Path, base: str) -> Path:
+    if not folder.is_dir():
+        raise ModelError("no such folder", where=f"model.base: {base}", hint="give a folder that holds config.json")
+    if not (folder / "config.json").is_file():
+        raise ModelError(
+            "the folder holds no config.json",
+            where=f"model.base: {base}",
+            hint="save a model there with save_pretrained",
+        )
+    return folder
+
+
+def _package_folder(base: str) -> Path:
+    package, _, inner = base.removeprefix(PACKAGE).partition("/")
+    if not package.isidentifier():
+        raise ModelError(f"'{package}' is not a package name", where=f"model.base: {base}")
+    found = importlib.util.find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        raise ModelError(
+            f"the Python package '{package}' is not installed",
+            where=f"model.base: {base}",
+            hint=f"pip install {package.replace('_', '-')}",
+        )
+    return Path(next(iter(found.submodule_search_locations))) / inner
+
+
+def fingerprint(model: Model) -> str:
+    """What identifies the content of the base model: a digest of its files, or its commit on the hub.
+
+    :raises ModelError: it cannot be found, or its commit is not known and the hub cannot be asked.
+    """
+    if is_s3(model.base):
+        entries = {entry.key: entry.etag for entry in open_storage(model.base).list()}
+        if "config.json" not in entries:
+            raise ModelError(
+                "no config.json under that prefix",
+                where=f"model.base: {model.base}",
+                hint="upload a saved model there",
+            )
+        return digest_of(entries)
+    folder = local_folder(model.base)
+    if folder is None:
+        return f"{model.base}@{_hub_commit(model)}"
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and "__pycache__" not in path.parts)
+    try:
+        return digest_of({path.relative_to(folder).as_posix(): sha256_file(path) for path in files})
+    except OSError as error:
+        raise _unreadable(error) from None
+
+
+def _unreadable(error: OSError) -> ModelError:
+    return ModelError(
+        f"cannot be read: {error.strerror}", where=f"model.base: {error.filename}", hint="check its permissions"
+    )
+
+
+def _hub_commit(model: Model) -> str:
+    if model.revision and _COMMIT.fullmatch(model.revision):
+        return model.revision
+    offline = os.environ.get("HF_HUB_OFFLINE", "").lower() in _OFFLINE
+    cached = _cached_commit(model.base, model.revision or "main")
+    if offline and cached:
+        return cached
+    if offline:
+        raise ModelError(
+            "neither a folder, nor in the local hub cache, and the hub is switched off (HF_HUB_OFFLINE)",
+            where=f"model.base: {model.base}",
+            hint="give a folder that holds config.json, s3://, or package:NAME/FOLDER",
+        )
+    try:
+        from huggingface_hub import HfApi
+    except ImportError:
+        raise ModelError(
+            "the commit of a hub model cannot be found without huggingface_hub",
+            where=f"model.base: {model.base}",
+            hint="set model.revision to a full commit, or install airflow-retrainer[train]",
+        ) from None
+    try:
+        commit = HfApi().model_info(model.base, revision=model.revision, timeout=20).sha
+    except (OSError, ValueError) as error:
+        if cached:
+            return cached
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"neither a folder nor a model that the hub gives: {first}",
+            where=f"model.base: {model.base}",
+            hint="check the name, or give a folder that holds config.json",
+        ) from None
+    return str(commit)
+
+
+def _cached_commit(repository: str, revision: str) -> str | None:
+    home = Path(os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME", "~/.cache/huggingface")) / "hub")
+    reference = home.expanduser() / f"models--{repository.replace('/', '--')}" / "refs" / revision
+    return reference.read_text().strip() if reference.is_file() else None
+
+
+def short_name(base: str) -> str:
+    """What people call a base model: the package, the folder, or the hub id without its owner."""
+    return _tail(base, 1)
+
+
+def short_names(bases: Sequence[str]) -> dict[str, str]:
+    """The same for several base models, each name different: with the folder above where two are called alike."""
+    for parts in range(1, 1 + max((len(base.split("/")) for base in bases), default=0)):
+        names = [_tail(base, parts) for base in bases]
+        if len(set(names)) == len(names):
+            return dict(zip(bases, names, strict=True))
+    # They differ in what a file name cannot hold.
+    return {base: f"{_tail(base, 1)}-{number}" for number, base in enumerate(bases, start=1)}
+
+
+def _tail(base: str, parts: int) -> str:
+    """The last ``parts`` parts of a name; of a package its name comes first."""
+    if base.startswith(PACKAGE):
+        name = "/".join(base.removeprefix(PACKAGE).split("/")[:parts])
+    else:
+        name = "/".join(base.rstrip("/").split("/")[-parts:])
+    return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-")

@@ -1,0 +1,200 @@
+"""The keys of a pipeline while its steps are planned: what they change, and what they must not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from retrainer.artifacts.repository import Artifacts
+from retrainer.chain import (
+    RunContext,
+    StepName,
+    StepRef,
+    StepRequest,
+    plan_decide,
+    plan_evaluate,
+    plan_export,
+    plan_ingest,
+    plan_publish,
+    plan_select,
+    plan_train,
+)
+from retrainer.chain.model_store import check_channel, check_keys, model_of, signer_of
+from retrainer.errors import UserError
+from retrainer.records import sha256_file
+from retrainer.spec import Pipeline, parse_pipeline
+from retrainer.store import FileEntry, Manifest, Signer
+from retrainer.store.signing_keys import SIGNING_KEY, KeyPair, load_signer, make_key_pair
+
+CONTEXT = RunContext(run_id="run", actor="tester", started_at="2026-01-01T00:00:00+00:00")
+A, B = "a" * 64, "b" * 64
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> KeyPair:
+    return make_key_pair(tmp_path_factory.mktemp("keys") / "release")
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> KeyPair:
+    return make_key_pair(tmp_path_factory.mktemp("keys") / "other")
+
+
+def make_pipeline(folder: Path, **publish: Any) -> Pipeline:
+    (folder / "base").mkdir(exist_ok=True)
+    (folder / "base" / "config.json").write_text("{}")
+    (folder / "rows.csv").write_text("text,label\na,x\nb,y\n")
+    content = {
+        "name": "trails",
+        "dataset": {"train": "rows.csv"},
+        "model": {"base": "./base"},
+        "publish": {"store": "store", **publish},
+    }
+    return parse_pipeline(content, where="test", base_folder=folder)
+
+
+def signing(folder: Path, pair: KeyPair, **publish: Any) -> Pipeline:
+    return make_pipeline(folder, sign_with=f"file:{pair.private}", trusted_keys=[str(pair.public)], **publish)
+
+
+def artifact(folder: Path, step: StepName, digest: str, **fields: Any) -> StepRef:
+    artifacts = Artifacts(folder / "artifacts")
+    with artifacts.staging(step, digest) as staging:
+        (staging / "file").write_text(digest)
+        inputs = {"ingest": A, "train": A, "export": A, "evaluate": A}
+        inputs.pop(step, None)
+        artifacts.commit(
+            staging, step=step, digest=digest, identity={}, inputs=inputs, summary={}, created_at="2026-01-01"
+        )
+    return StepRef(step=step, digest=digest, root=artifacts.root, reused=False, summary={}, **fields)
+
+
+def publish(pipeline: Pipeline, folder: Path, *, signer: Signer | None) -> str:
+    files = folder / "version"
+    files.mkdir(exist_ok=True)
+    graph = files / "model.onnx"
+    graph.write_text("graph")
+    manifest = Manifest.model_validate(
+        {
+            "model": "trails",
+            "task": "text-classification",
+            "labels": ("closed", "open"),
+            "max_length": 32,
+            "precisions": {"fp32": {"file": "model.onnx", "weight_types": {"FLOAT": 1}}},
+            "files": {"model.onnx": FileEntry(size=graph.stat().st_size, sha256=sha256_file(graph))},
+            "metrics": {},
+            "base_model": "base",
+            "base_revision": "1",
+            "artifacts": {"export": B},
+            "libraries": {},
+            "git_commit": None,
+        }
+    )
+    model = model_of(pipeline, signer=signer)
+    done = model.publish(
+        files, manifest, channel="production", actor="tester", reason="test", decision=None, expected=None
+    )
+    return done.version
+
+
+def requests(pipeline: Pipeline, folder: Path) -> dict[str, StepRequest]:
+    """Every request before the publication."""
+    snapshot, checkpoint, bundle, evaluation = (
+        artifact(folder, step, A) for step in ("ingest", "train", "export", "evaluate")
+    )
+    second = artifact(folder, "export", B, base="elsewhere")
+    planned = {
+        "ingest": plan_ingest(pipeline, root=snapshot.root, context=CONTEXT),
+        "train": plan_train(pipeline, snapshot, context=CONTEXT),
+        "export": plan_export(pipeline, checkpoint, context=CONTEXT),
+        "select": plan_select(pipeline, [bundle, second], context=CONTEXT),
+        "evaluate": plan_evaluate(pipeline, bundle, context=CONTEXT),
+        "decide": plan_decide(pipeline, evaluation, context=CONTEXT),
+    }
+    assert all(isinstance(request, StepRequest) for request in planned.values())
+    return planned  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("published", [False, True])
+def test_keys_change_no_digest_before_the_publication(published: bool, tmp_path: Path, pair: KeyPair) -> None:
+    plain, signed = make_pipeline(tmp_path), signing(tmp_path, pair)
+    if published:
+        publish(signed, tmp_path, signer=load_signer(f"file:{pair.private}"))
+    one, two = (
+        {step: request.digest for step, request in requests(pipeline, tmp_path).items()} for pipeline in (plain, signed)
+    )
+    assert one == two
+    decision = artifact(tmp_path, "decide", A)
+    first, second = (plan_publish(pipeline, decision, context=CONTEXT).digest for pipeline in (plain, signed))
+    assert first != second  # clearing the task after a key was added publishes again, and signs
+
+
+def test_the_cause_of_a_publication_is_no_part_of_its_name(tmp_path: Path) -> None:
+    pipeline, decision = make_pipeline(tmp_path), artifact(tmp_path, "decide", A)
+    by_gate = plan_publish(pipeline, decision, context=CONTEXT)
+    approved = plan_publish(pipeline, decision, context=CONTEXT, cause="approval")
+    assert by_gate.digest == approved.digest
+    assert (by_gate.extra["cause"], approved.extra["cause"]) == ("gate", "approval")
+
+
+def test_a_champion_that_nobody_trusted_signed_is_unreadable(tmp_path: Path, pair: KeyPair, other: KeyPair) -> None:
+    publish(make_pipeline(tmp_path), tmp_path, signer=None)
+    bundle = artifact(tmp_path, "export", A)
+    for pipeline in (signing(tmp_path, pair), signing(tmp_path, other)):
+        request = plan_evaluate(pipeline, bundle, context=CONTEXT)
+        assert isinstance(request, StepRequest)
+        assert request.identity["champion_state"] == "unreadable"
+        assert "not signed" in request.extra["champion_error"]
+
+
+def test_a_request_names_the_key_and_does_not_hold_it(tmp_path: Path, pair: KeyPair) -> None:
+    request = plan_publish(signing(tmp_path, pair), artifact(tmp_path, "decide", A), context=CONTEXT)
+    text = request.to_json().decode()
+    assert json.loads(text)["pipeline"]["publish"]["sign_with"] == f"file:{pair.private}"
+    assert pair.private.read_text().splitlines()[1] not in text
+
+
+def test_a_signed_channel_is_not_left_to_a_pipeline_without_a_key(tmp_path: Path, pair: KeyPair) -> None:
+    signed, plain = signing(tmp_path, pair), make_pipeline(tmp_path)
+    check_channel(plain.publish, model_of(plain).pointer("production"))
+    publish(signed, tmp_path, signer=signer_of(signed.publish))
+    pointer = model_of(plain).pointer("production")
+    check_channel(signed.publish, pointer)
+    with pytest.raises(UserError, match="is signed by the key") as caught:
+        check_channel(plain.publish, pointer)
+    assert pair.key.key_id in caught.value.message
+
+
+def test_keys_that_do_not_fit_are_found_out_early(tmp_path: Path, pair: KeyPair, other: KeyPair) -> None:
+    check_keys(make_pipeline(tmp_path).publish)
+    check_keys(signing(tmp_path, pair).publish)
+    stranger = make_pipeline(tmp_path, sign_with=f"file:{pair.private}", trusted_keys=[str(other.key)])
+    with pytest.raises(UserError, match=r"is none of publish\.trusted_keys") as caught:
+        check_keys(stranger.publish)
+    assert str(pair.key) in str(caught.value.hint)
+    for broken in (
+        make_pipeline(tmp_path, sign_with="file:nowhere.key"),
+        make_pipeline(tmp_path, sign_with=f"file:{pair.public}"),
+        make_pipeline(tmp_path, sign_with="env:SURELY_NOT_SET"),
+        make_pipeline(tmp_path, sign_with=f"file:{pair.private}", trusted_keys=["nowhere.pub"]),
+        make_pipeline(tmp_path, sign_with="airflow:key"),
+    ):
+        with pytest.raises(UserError):
+            check_keys(broken.publish)
+
+
+def test_a_look_ahead_leaves_the_key_to_the_process_that_signs(
+    tmp_path: Path, pair: KeyPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SIGNING_KEY, pair.private.read_text())
+    publish_section = make_pipeline(tmp_path, sign_with="airflow:key").publish
+    for _ in range(2):
+        checked = check_keys(publish_section)
+        assert checked is not None
+        assert checked.public == pair.key
+    signer = signer_of(publish_section)  # as the step's process does
+    assert signer is not None
+    assert signer.public == pair.key
