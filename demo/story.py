@@ -8,7 +8,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -19,23 +18,15 @@ from demo.airflow_server import AirflowServer
 from demo.rest_client import ApiError, RestClient
 from demo.watch import watch_run
 from demo.workspace import CHECKOUT, Workspace
-from retrainer.chain import StepName, StepRef
+from retrainer.chain import DECIDE, PUBLISH, StepRef
 from retrainer.chain.messages import duration
-from retrainer.report.run_report import Report, make_report
+from retrainer.run.report import Report, make_report
 from retrainer.spec import load_pipeline
 from retrainer.store import Store
 
 DAG_ID = "retrain__trail_status"
 POOL = "gpu_pool"
-# Task of the DAG to step.
-TASKS: Mapping[str, StepName] = {
-    "ingest": "ingest",
-    "train": "train",
-    "export": "export",
-    "evaluate": "evaluate",
-    "gate": "decide",
-    "publish": "publish",
-}
+TASKS = ("ingest", "train", "export", "evaluate", "gate", "publish")
 PARSE_SECONDS = 60.0
 
 
@@ -52,7 +43,7 @@ class RunOutcome:
     """
 
     run_id: str
-    steps: dict[StepName, StepRef]
+    steps: dict[str, StepRef]
     states: dict[str, str | None]
     seconds: float
 
@@ -98,7 +89,7 @@ def tell(workspace: Workspace, console: Console) -> None:
     with server:
         client = set_up(server, console)
         first = _first_model(client, workspace, console)
-        _swapped_labels(client, workspace, console, live=str(first.steps["publish"].summary["version"]))
+        _swapped_labels(client, workspace, console, live=PUBLISH.output_of(first.steps[PUBLISH.name]).version)
         _nothing_changed(client, workspace, console)
         _where_things_are(client, workspace, first, console)
     left = server.processes()
@@ -136,10 +127,10 @@ def _swapped_labels(client: RestClient, workspace: Workspace, console: Console, 
     report = _report(outcome, workspace)
     _expect(report.outcome == "refused", "the model of the swapped labels was not refused", report)
     _expect(outcome.states["publish"] == "skipped", "publish was not skipped", report)
-    decision = outcome.steps["decide"].summary
+    decision = DECIDE.output_of(outcome.steps[DECIDE.name])
     console.print("\n[bold]Refused[/bold]")
-    for reason in decision["reasons"]:
-        console.print(f"  {escape(reason['detail'])} [dim]({reason['code']})[/dim]", highlight=False)
+    for reason in decision.reasons:
+        console.print(f"  {escape(reason.detail)} [dim]({reason.code.value})[/dim]", highlight=False)
     now = _live_version(workspace)
     _expect(now == live, f"production moved from {live} to {now}", report)
     console.print(f"  production still serves version {now}, as before", highlight=False)
@@ -173,13 +164,14 @@ def _run(client: RestClient, console: Console) -> RunOutcome:
     run_id = client.trigger(DAG_ID)
     console.print(f"Triggered {DAG_ID} over the REST API: {run_id}")
     states = watch_run(client, DAG_ID, run_id, list(TASKS), console)
-    steps: dict[StepName, StepRef] = {}
-    for task, step in TASKS.items():
+    steps: dict[str, StepRef] = {}
+    for task in TASKS:
         if states.get(task) == "success":
             try:
-                steps[step] = StepRef.model_validate(client.xcom(DAG_ID, run_id, task))
+                ref = StepRef.model_validate(client.xcom(DAG_ID, run_id, task))
             except ApiError as error:
                 raise StoryError(f"{task} left no result in XCom: {error}") from None
+            steps[ref.step] = ref
     return RunOutcome(run_id, steps, states, time.monotonic() - began)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -40,8 +40,20 @@ class Record(BaseModel):
         :param where: what is being read, for the error message.
         :raises IntegrityError: it is not JSON, or not this record.
         """
+        return cls._validated(cls.model_validate_json, data, where)
+
+    @classmethod
+    def from_content(cls, content: Mapping[str, Any], *, where: str) -> Self:
+        """The same of what a document holds, already parsed.
+
+        :raises IntegrityError: it is not this record.
+        """
+        return cls._validated(cls.model_validate, content, where)
+
+    @classmethod
+    def _validated(cls, validate: Callable[[Any], Self], value: object, where: str) -> Self:
         try:
-            return cls.model_validate_json(data)
+            return validate(value)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             place = ".".join(str(part) for part in first["loc"]) or "document"

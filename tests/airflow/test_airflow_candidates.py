@@ -9,11 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from retrainer.artifacts.repository import Artifacts
-from retrainer.chain import StepName, StepRef
+from retrainer.chain import SELECT, Stage, StepRef
 from retrainer.chain.messages import Message
 from retrainer.gate.records import Selection
-from retrainer.report.run_report import make_report
 from retrainer.run.pipeline_run import Observer, RunResult, new_context, run_pipeline
+from retrainer.run.report import make_report
 from retrainer.sources.base_models import short_name, short_names
 from retrainer.spec import load_pipeline
 from retrainer.store import Store
@@ -26,18 +26,14 @@ class Watching(Observer):
     """Remembers what was said about which base model."""
 
     def __init__(self) -> None:
-        self.current: str | None = None
         self.finishes: list[tuple[str, str | None, bool]] = []
-        self.talked: set[tuple[StepName, str | None]] = set()
+        self.talked: set[tuple[str, str | None]] = set()
 
-    def candidate(self, name: str | None) -> None:
-        self.current = name
+    def message(self, stage: Stage, message: Message) -> None:
+        self.talked.add((stage.step.name, stage.candidate))
 
-    def message(self, step: StepName, message: Message) -> None:
-        self.talked.add((step, self.current))
-
-    def finished(self, ref: StepRef) -> None:
-        self.finishes.append((ref.step, self.current, ref.reused))
+    def finished(self, stage: Stage, ref: StepRef) -> None:
+        self.finishes.append((ref.step, stage.candidate, ref.reused))
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +65,7 @@ def first(project: Project) -> tuple[RunResult, Watching]:
 def run(project: Project) -> tuple[RunResult, Watching]:
     watching = Watching()
     pipeline = load_pipeline(project.pipeline_file)
-    result = run_pipeline(pipeline, root=str(project.artifacts), context=new_context(), observer=watching)
+    result = run_pipeline(pipeline, context=new_context(str(project.artifacts)), observer=watching)
     return result, watching
 
 
@@ -154,7 +150,7 @@ def test_airflow_maps_training_and_export_over_the_base_models(
     select = StepRef.model_validate(result.xcoms["select"]["return_value"])
     assert select.digest == first[0].steps["select"].digest
     assert "| same answers |" in result.xcoms["select"]["report"]
-    chosen = short_name(select.summary["chosen"])
+    chosen = short_name(SELECT.output_of(select).selection.chosen)
     assert f"**{chosen}** is chosen by accuracy" in result.xcoms["select"]["report"]
     assert result.states()["publish"] == "success"
     (event,) = result.events

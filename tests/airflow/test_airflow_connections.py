@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from retrainer.airflow import failures, settings
+from retrainer.airflow import failures
 from retrainer.airflow.connections import s3_access, signer, signing_key, step_environment
 from retrainer.airflow.operate import CAUSES
+from retrainer.airflow.settings import Settings
 from retrainer.errors import (
     ArtifactError,
     ChampionChanged,
@@ -223,10 +224,10 @@ def test_the_amazon_provider_assumes_the_role(connect: Connect, s3_endpoint: str
 def test_the_setting_is_the_last_word(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RETRAINER_AWS_CONN_ID", raising=False)
     monkeypatch.setenv("AIRFLOW__RETRAINER__AWS_CONN_ID", "from_config")
-    assert settings.aws_conn_id(None) == "from_config"
+    assert Settings().resolved().aws_conn_id == "from_config"
     monkeypatch.setenv("RETRAINER_AWS_CONN_ID", "from_environment")
-    assert settings.aws_conn_id(None) == "from_environment"
-    assert settings.aws_conn_id("given") == "given"
+    assert Settings().resolved().aws_conn_id == "from_environment"
+    assert Settings(aws_conn_id="given").resolved().aws_conn_id == "given"
 
 
 @pytest.fixture(scope="module")

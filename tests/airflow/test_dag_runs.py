@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from retrainer.chain import StepRef
+from retrainer.chain import DECIDE, PUBLISH, StepRef
 from retrainer.store import Store
 from tests.airflow.harness import DagRunResult, Project
 
@@ -21,7 +21,7 @@ def test_a_first_model_is_published_and_a_second_run_changes_nothing(project: Pr
     model = Store.open(str(project.store)).model(project.content["name"])
     pointer = model.pointer("production")
     assert pointer is not None
-    assert pointer.version == published.summary["version"]
+    assert pointer.version == PUBLISH.output_of(published).version
     assert model.history("production")[0].actor == "dag_test"
 
     (event,) = first.events
@@ -47,7 +47,7 @@ def test_a_first_model_is_published_and_a_second_run_changes_nothing(project: Pr
 
     assert second.states() == {**DONE, "publish": "skipped"}, second.output
     assert f"unchanged: production already serves this model, version {pointer.version}" in second.output
-    assert second.xcoms["gate"]["return_value"]["summary"]["unchanged"] is True
+    assert second.xcoms["gate"]["return_value"]["unchanged"]["version"] == pointer.version
     assert second.xcoms["train"]["return_value"]["reused"] is True
     assert second.events == []
     assert model.pointer("production") == pointer
@@ -61,8 +61,8 @@ def test_a_refused_challenger_skips_publish_and_the_run_is_green(project: Projec
     assert result.state == "success", result.output
     assert result.states() == {**DONE, "publish": "skipped"}
     decision = StepRef.model_validate(result.xcoms["gate"]["return_value"])
-    assert decision.summary["verdict"] == "refuse"
-    assert [reason["code"] for reason in decision.summary["reasons"]] == ["floor_missed"]
+    decided = DECIDE.output_of(decision)
+    assert (decided.verdict, decided.codes) == ("refuse", "floor_missed")
     assert "[floor_missed]" in result.output
     assert "The gate refuses the challenger" in result.xcoms["gate"]["report"]
     assert result.events == []

@@ -13,10 +13,12 @@ import yaml
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import Asset, AssetAny, AssetOrTimeSchedule
 from airflow.serialization.serialized_objects import DagSerialization
+from pydantic import ValidationError
 
 from retrainer.airflow import (
     FineTuneOperator,
     PublishModelOperator,
+    Settings,
     build_dags,
     data_assets,
     model_asset,
@@ -220,13 +222,17 @@ def test_operate_models_offers_the_models_of_the_folder(folder: Path) -> None:
 
 def test_one_connection_for_every_task(folder: Path) -> None:
     several = with_(model={"base": ["one", "two"]}, publish={"store": "s3://models", "approval": "required"})
-    for dag in (retrain_dag(several, aws_conn_id="models"), operate_dag(folder, aws_conn_id="models")):
-        ours = [task for task in dag.tasks if task.task_id != "approval"]
-        assert {_argument(task, "aws_conn_id") for task in ours} == {"models"}
+    ours = Settings(aws_conn_id="models")
+    for dag in (retrain_dag(several, settings=ours), operate_dag(folder, settings=ours)):
+        taken = [task for task in dag.tasks if task.task_id != "approval"]
+        assert {_argument(task, "settings")["aws_conn_id"] for task in taken} == {"models"}
         copy = DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag))
-        assert "aws_conn_id" in copy.get_task(ours[0].task_id).template_fields
-    assert {task.aws_conn_id for dag in build_dags(folder, aws_conn_id="m").values() for task in dag.tasks} == {"m"}
-    assert {task.aws_conn_id for task in retrain_dag(CONTENT).tasks} == {None}
+        assert "settings" in copy.get_task(taken[0].task_id).template_fields
+    built = build_dags(folder, settings={"aws_conn_id": "m"})
+    assert {task.settings["aws_conn_id"] for dag in built.values() for task in dag.tasks} == {"m"}
+    assert all(task.settings == {} for task in retrain_dag(CONTENT).tasks)
+    with pytest.raises(ValidationError, match="aws_conn"):
+        retrain_dag(CONTENT, settings={"aws_conn": "m"})
 
 
 def _argument(task: Any, name: str) -> Any:

@@ -57,7 +57,7 @@ def step(done: float, stage: str = "training") -> Progress:
 
 
 def test_progress_is_one_line_every_five_seconds_and_the_last() -> None:
-    said = lines_of([(1.0, step(number)) for number in range(1, 13)] + [(0.0, Done(summary={}))])
+    said = lines_of([(1.0, step(number)) for number in range(1, 13)] + [(0.0, Done())])
     assert [line.split(",")[0] for line in said] == [f"training: step {n}/100" for n in (1, 6, 11, 12)]
     assert said[0] == "training: step 1/100, loss 0.5, 1 min 15 s left"
 
@@ -79,7 +79,7 @@ def test_the_last_progress_of_every_stage_is_said(steps: list[tuple[float, str]]
     messages: list[tuple[float, Message]] = [
         (seconds, step(number, stage)) for number, (seconds, stage) in enumerate(steps)
     ]
-    said = lines_of([*messages, (0.0, Done(summary={}))])
+    said = lines_of([*messages, (0.0, Done())])
     assert len(said) == len(set(said))
     for number, (_, stage) in enumerate(steps):
         if number + 1 == len(steps) or steps[number + 1][1] != stage:

@@ -55,8 +55,9 @@ def test_airflow_finds_the_provider_and_its_settings(tmp_path: Path) -> None:
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
         "from airflow.providers_manager import ProvidersManager\n"
         "assert 'airflow-retrainer' in ProvidersManager().providers\n"
-        "from retrainer.airflow import settings\n"
-        "print(settings.artifact_root(None), settings.artifact_root('/given'), settings.trainer_python(None))"
+        "from retrainer.airflow import Settings\n"
+        "one, two = Settings().resolved(), Settings(artifact_root='/given').resolved()\n"
+        "print(one.artifact_root, two.artifact_root, one.trainer_python)"
     )
     environment = airflow_environment(tmp_path, AIRFLOW__RETRAINER__ARTIFACT_ROOT="/from/config")
     answer = subprocess.run(

@@ -173,7 +173,7 @@ def test_a_killed_training_leaves_nothing_and_resumes(running: Running, number: 
     assert states["train"] == "success", running.log(project.dag_id, run_id, "train", 2)
     tries = {task.task_id: task.try_number for task in client.tasks(project.dag_id, run_id)}
     assert tries["train"] == 2
-    summary = client.xcom(project.dag_id, run_id, "train")["summary"]
+    summary = client.xcom(project.dag_id, run_id, "train")["output"]
     resumed = re.fullmatch(r"checkpoint-(\d+)", summary["resumed_from"])
     assert resumed is not None
     assert int(resumed[1]) >= max(saved)

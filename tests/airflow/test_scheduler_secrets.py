@@ -32,11 +32,12 @@ import os
 from pathlib import Path
 from retrainer.airflow import build_dags, operate_dag, retrain_dag
 folder = os.environ["RETRAINER_PIPELINES"]
-common = {"artifact_root": "s3://models/artifacts", "default_args": {"retries": 2, "retry_delay": 0.1}}
-globals().update(build_dags(folder, aws_conn_id="bucket", **common))
-operate = operate_dag(folder, aws_conn_id="bucket")
+common = {"default_args": {"retries": 2, "retry_delay": 0.1}}
+settings = {"artifact_root": "s3://models/artifacts", "aws_conn_id": "bucket"}
+globals().update(build_dags(folder, settings=settings, **common))
+operate = operate_dag(folder, settings=settings)
 file = next(Path(folder).glob("*.yaml"))
-refused = retrain_dag(file, dag_id="refused", aws_conn_id="wrong_key", **common)
+refused = retrain_dag(file, dag_id="refused", settings={**settings, "aws_conn_id": "wrong_key"}, **common)
 """
 
 
@@ -155,7 +156,7 @@ def test_connections_open_the_bucket_and_sign_and_are_seen_nowhere(running: Runn
     pointer, champion = model.pointer("production"), model.champion("production")
     assert pointer is not None
     assert champion is not None
-    summary = client.xcom(project.dag_id, run_id, "publish")["summary"]
+    summary = client.xcom(project.dag_id, run_id, "publish")["output"]
     assert (summary["version"], summary["signed_by"]) == (pointer.version, running.pair.key.key_id)
     assert summary["sent_bytes"] == sum(entry.size for entry in champion.files.values())
     assert model.history("production")[0].cause == "gate"

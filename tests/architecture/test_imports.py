@@ -29,8 +29,9 @@ HEAVY = {
 
 # Who may import whom, from the bottom up. A package not listed in a row is out of its reach.
 BASE = {"errors", "records"}
-DATA = BASE | {"storage", "spec"}
-CHAIN = DATA | {"artifacts", "sources", "store", "chain"}
+DATA = BASE | {"spec", "storage"}
+JUDGED = DATA | {"artifacts", "gate", "sources", "store"}
+CHAIN = JUDGED | {"chain", "report"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "records": {"errors"},
@@ -40,14 +41,14 @@ ALLOWED: dict[str, set[str]] = {
     "artifacts": DATA,
     "store": BASE | {"storage"},
     "gate": BASE | {"artifacts", "spec"},
-    "chain": CHAIN,
     "serve": BASE | {"storage", "store"},
-    "report": CHAIN | {"gate"},
-    "audit": CHAIN | {"gate"},
+    "report": JUDGED,
+    "chain": CHAIN,
+    "audit": CHAIN,
     "run": CHAIN,
-    "work": CHAIN | {"gate", "report", "serve"},
-    "airflow": CHAIN | {"audit", "gate", "report", "run"},
-    "cli": CHAIN | {"audit", "gate", "report", "run", "serve"},
+    "work": CHAIN | {"serve"},
+    "airflow": CHAIN | {"audit", "run"},
+    "cli": CHAIN | {"audit", "run", "serve"},
 }
 
 # Modules that are imported where nothing heavy may be loaded, and what else must not be there.

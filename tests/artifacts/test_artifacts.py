@@ -34,7 +34,7 @@ def commit(artifacts: Artifacts, staging: Path) -> ArtifactManifest:
         digest=DIGEST,
         identity={"a": 1},
         inputs={},
-        summary={"rows": 3},
+        output={"rows": 3},
         created_at="2026-01-01T00:00:00+00:00",
     )
 

@@ -10,27 +10,25 @@ import pytest
 
 from retrainer.artifacts.repository import Artifacts
 from retrainer.chain import (
-    RunContext,
-    StepName,
+    DECIDE,
+    EVALUATE,
+    EXPORT,
+    INGEST,
+    PUBLISH,
+    SELECT,
+    TRAIN,
     StepRef,
     StepRequest,
-    plan_decide,
-    plan_evaluate,
-    plan_export,
-    plan_ingest,
-    plan_publish,
-    plan_select,
-    plan_train,
+    stages_of,
 )
 from retrainer.errors import IntegrityError, PipelineError
 from retrainer.records import sha256_file
 from retrainer.run.folders import RunFolder, RunRecord
-from retrainer.run.pipeline_run import ONE_MODEL, stages_of
 from retrainer.sources.base_models import short_names
 from retrainer.spec import Pipeline, parse_pipeline
 from retrainer.store import FileEntry, Manifest, Store
+from tests.chain.made import CONTEXT, in_root, planned, selected
 
-CONTEXT = RunContext(run_id="run", actor="tester", started_at="2026-01-01T00:00:00+00:00")
 SNAPSHOT = "5" * 64
 TRAINED = {"a": "a1" * 32, "b": "b1" * 32, "c": "c1" * 32}
 EXPORTED = {"a": "a2" * 32, "b": "b2" * 32, "c": "c2" * 32}
@@ -63,7 +61,7 @@ def pipeline(tmp_path: Path, bases: dict[str, str]) -> Pipeline:
     return make_pipeline(tmp_path, [bases["a"], bases["b"]])
 
 
-def artifact(folder: Path, step: StepName, digest: str, **fields: Any) -> StepRef:
+def artifact(folder: Path, step: str, digest: str, **fields: Any) -> StepRef:
     """A completed artifact."""
     artifacts = Artifacts(folder / "artifacts")
     with artifacts.staging(step, digest) as staging:
@@ -74,7 +72,7 @@ def artifact(folder: Path, step: StepName, digest: str, **fields: Any) -> StepRe
             digest=digest,
             identity=fields.get("identity", {}),
             inputs=fields.get("inputs", {}),
-            summary=fields.get("summary", {}),
+            output=fields.get("output", {}),
             created_at="2026-01-01T00:00:00+00:00",
         )
     return StepRef(
@@ -82,7 +80,7 @@ def artifact(folder: Path, step: StepName, digest: str, **fields: Any) -> StepRe
         digest=digest,
         root=artifacts.root,
         reused=False,
-        summary=fields.get("summary", {}),
+        output=fields.get("output", {}),
         base=fields.get("base"),
     )
 
@@ -105,48 +103,43 @@ def selection(folder: Path, request: StepRequest, chosen: str, export: str) -> S
         request.digest,
         identity=request.identity,
         inputs=dict(request.inputs),
-        summary={"chosen": chosen, "export": export},
+        output=selected(chosen, export).model_dump(mode="json"),
     )
-
-
-def planned(request: StepRequest | StepRef) -> StepRequest:
-    assert isinstance(request, StepRequest)
-    return request
 
 
 def test_each_base_model_has_its_own_training(pipeline: Pipeline, tmp_path: Path, bases: dict[str, str]) -> None:
     snapshot = artifact(tmp_path, "ingest", SNAPSHOT)
-    one, two = (plan_train(pipeline, snapshot, context=CONTEXT, base=bases[name]) for name in "ab")
+    one, two = (planned(TRAIN.plan(pipeline, snapshot, context=CONTEXT, base=bases[name])) for name in "ab")
     assert one.digest != two.digest
     assert (one.pipeline.model.base, one.pipeline.model.candidates) == (bases["a"], ())
     assert two.compared == (bases["a"], bases["b"])
     # Trained alone it is the same training, so nothing is trained again when the list changes.
-    alone = plan_train(make_pipeline(tmp_path, bases["b"]), snapshot, context=CONTEXT)
+    alone = planned(TRAIN.plan(make_pipeline(tmp_path, bases["b"]), snapshot, context=CONTEXT))
     assert alone.digest == two.digest
     assert alone.compared == ()
-    assert plan_train(pipeline, snapshot, context=CONTEXT).digest == one.digest
+    assert TRAIN.plan(pipeline, snapshot, context=CONTEXT).digest == one.digest
 
 
 def test_a_base_model_that_is_not_listed_is_refused(pipeline: Pipeline, tmp_path: Path, bases: dict[str, str]) -> None:
     snapshot = artifact(tmp_path, "ingest", SNAPSHOT)
-    with pytest.raises(PipelineError, match="none of the base models that the pipeline lists"):
-        plan_train(pipeline, snapshot, context=CONTEXT, base=bases["c"])
+    with pytest.raises(PipelineError, match="not one of the base models that the pipeline lists"):
+        TRAIN.plan(pipeline, snapshot, context=CONTEXT, base=bases["c"])
     # A pipeline with one base model leaves the choice to whoever chains operators by hand.
     single = make_pipeline(tmp_path, bases["a"], revision="0" * 40)
-    by_hand = plan_train(single, snapshot, context=CONTEXT, base=bases["c"])
+    by_hand = planned(TRAIN.plan(single, snapshot, context=CONTEXT, base=bases["c"]))
     assert (by_hand.pipeline.model.base, by_hand.pipeline.model.revision) == (bases["c"], None)
 
 
 def test_an_export_follows_its_checkpoint(pipeline: Pipeline, tmp_path: Path, bases: dict[str, str]) -> None:
     checkpoint = artifact(tmp_path, "train", TRAINED["b"], inputs={"ingest": SNAPSHOT}, base=bases["b"])
-    assert plan_export(pipeline, checkpoint, context=CONTEXT).pipeline.model.base == bases["b"]
+    assert planned(EXPORT.plan(pipeline, checkpoint, context=CONTEXT)).pipeline.model.base == bases["b"]
     with pytest.raises(PipelineError, match="the checkpoint was trained from"):
-        plan_export(pipeline, checkpoint, context=CONTEXT, base=bases["a"])
+        EXPORT.plan(pipeline, checkpoint, context=CONTEXT, base=bases["a"])
 
 
 def test_the_order_of_the_bundles_does_not_matter(pipeline: Pipeline, bundles: list[StepRef]) -> None:
-    request = plan_select(pipeline, bundles, context=CONTEXT)
-    assert plan_select(pipeline, bundles[::-1], context=CONTEXT).digest == request.digest
+    request = planned(SELECT.plan(pipeline, *bundles, context=CONTEXT))
+    assert SELECT.plan(pipeline, *bundles[::-1], context=CONTEXT).digest == request.digest
     assert request.inputs == {"ingest": SNAPSHOT}
     assert list(request.identity["bundles"].values()) == [EXPORTED["a"], EXPORTED["b"]]
     assert request.identity["metric"] == "accuracy"
@@ -157,7 +150,7 @@ def test_another_metric_or_alpha_is_another_choice(
 ) -> None:
     listed = [bases["a"], bases["b"]]
     requests = [
-        plan_select(make_pipeline(tmp_path, listed, **model), bundles, context=CONTEXT)
+        SELECT.plan(make_pipeline(tmp_path, listed, **model), *bundles, context=CONTEXT)
         for model in ({}, {"choose_by": "f1"}, {"choose_by": "accuracy"})
     ]
     assert requests[0].digest == requests[2].digest
@@ -177,33 +170,33 @@ def test_bundles_must_be_those_of_the_pipeline(
         ([bundles[0], copy], "the same model"),
     ):
         with pytest.raises(PipelineError, match=words):
-            plan_select(pipeline, given, context=CONTEXT)
+            SELECT.plan(pipeline, *given, context=CONTEXT)
     other = bundle(tmp_path, "b", bases["b"], snapshot="6" * 64, export="7" * 64)
     with pytest.raises(IntegrityError, match="not trained on one snapshot"):
-        plan_select(pipeline, [bundles[0], other], context=CONTEXT)
+        SELECT.plan(pipeline, bundles[0], other, context=CONTEXT)
 
 
 def test_what_is_judged_and_published_is_the_chosen_bundle(
     pipeline: Pipeline, tmp_path: Path, bases: dict[str, str], bundles: list[StepRef]
 ) -> None:
-    chosen = selection(tmp_path, plan_select(pipeline, bundles, context=CONTEXT), bases["b"], EXPORTED["b"])
-    request = planned(plan_evaluate(pipeline, chosen, context=CONTEXT))
+    chosen = selection(tmp_path, planned(SELECT.plan(pipeline, *bundles, context=CONTEXT)), bases["b"], EXPORTED["b"])
+    request = planned(EVALUATE.plan(pipeline, chosen, context=CONTEXT))
     upstream = {"ingest": SNAPSHOT, "train": TRAINED["b"], "export": EXPORTED["b"], "select": chosen.digest}
-    assert request.inputs == request.reads() == upstream
+    assert request.inputs == upstream
     assert request.identity["bundle"] == EXPORTED["b"]
     assert request.pipeline.model.base == bases["b"]
     assert request.pipeline.model.candidates == ()
 
     evaluation = artifact(tmp_path, "evaluate", request.digest, inputs=dict(request.inputs), base=bases["b"])
-    decide = planned(plan_decide(pipeline, evaluation, context=CONTEXT))
-    assert decide.inputs == decide.reads() == {**upstream, "evaluate": evaluation.digest}
+    decide = planned(DECIDE.plan(pipeline, evaluation, context=CONTEXT))
+    assert decide.inputs == {**upstream, "evaluate": evaluation.digest}
     decision = artifact(tmp_path, "decide", decide.digest, inputs=dict(decide.inputs), base=bases["b"])
-    publish = plan_publish(pipeline, decision, context=CONTEXT)
+    publish = planned(PUBLISH.plan(pipeline, decision, context=CONTEXT))
     assert publish.inputs == {**decide.inputs, "decide": decision.digest}
     assert publish.pipeline.model.base == bases["b"]
 
     # Without a choice among several the evaluation is another one: its record does not tell of one.
-    alone = planned(plan_evaluate(make_pipeline(tmp_path, bases["b"]), bundles[1], context=CONTEXT))
+    alone = planned(EVALUATE.plan(make_pipeline(tmp_path, bases["b"]), bundles[1], context=CONTEXT))
     assert alone.digest != request.digest
     assert "select" not in alone.inputs
 
@@ -211,22 +204,22 @@ def test_what_is_judged_and_published_is_the_chosen_bundle(
 def test_a_selection_that_chose_what_it_was_not_given_is_refused(
     pipeline: Pipeline, tmp_path: Path, bases: dict[str, str], bundles: list[StepRef]
 ) -> None:
-    chosen = selection(tmp_path, plan_select(pipeline, bundles, context=CONTEXT), bases["b"], EXPORTED["a"])
+    chosen = selection(tmp_path, planned(SELECT.plan(pipeline, *bundles, context=CONTEXT)), bases["b"], EXPORTED["a"])
     with pytest.raises(IntegrityError, match="not one that it was given"):
-        plan_evaluate(pipeline, chosen, context=CONTEXT)
+        EVALUATE.plan(pipeline, chosen, context=CONTEXT)
 
 
 def test_the_chosen_bundle_that_is_live_already_is_nothing_to_do(
     pipeline: Pipeline, tmp_path: Path, bases: dict[str, str], bundles: list[StepRef]
 ) -> None:
-    chosen = selection(tmp_path, plan_select(pipeline, bundles, context=CONTEXT), bases["b"], EXPORTED["b"])
+    chosen = selection(tmp_path, planned(SELECT.plan(pipeline, *bundles, context=CONTEXT)), bases["b"], EXPORTED["b"])
     publish_live(pipeline, tmp_path, EXPORTED["b"])
-    evaluation = plan_evaluate(pipeline, chosen, context=CONTEXT)
+    evaluation = EVALUATE.plan(pipeline, chosen, context=CONTEXT)
     assert isinstance(evaluation, StepRef)
     assert evaluation.unchanged
-    decision = plan_decide(pipeline, evaluation, context=CONTEXT)
+    decision = DECIDE.plan(pipeline, evaluation, context=CONTEXT)
     assert isinstance(decision, StepRef)
-    assert (decision.step, decision.unchanged) == ("decide", True)
+    assert (decision.step, decision.unchanged) == ("decide", evaluation.unchanged)
 
 
 def publish_live(pipeline: Pipeline, folder: Path, export: str) -> None:
@@ -267,7 +260,8 @@ def test_stages_name_the_candidates(pipeline: Pipeline, tmp_path: Path, bases: d
         "decide",
         "publish",
     ]
-    assert stages_of(make_pipeline(tmp_path, bases["a"])) == ONE_MODEL
+    one = stages_of(make_pipeline(tmp_path, bases["a"]))
+    assert [str(stage) for stage in one] == ["ingest", "train", "export", "evaluate", "decide", "publish"]
 
 
 @pytest.mark.parametrize(
@@ -292,14 +286,15 @@ def test_one_folder_for_a_run_and_a_log_for_each_candidate(
     """All tasks of a run end at once and note themselves in one file: none is lost."""
     (tmp_path / "rows.csv").write_text("text,label\na,x\nb,y\n")
     snapshot = artifact(tmp_path, "ingest", SNAPSHOT)
-    ingest = plan_ingest(pipeline, root=snapshot.root, context=CONTEXT)
-    requests = [ingest, *(plan_train(pipeline, snapshot, context=CONTEXT, base=bases[name]) for name in "ab")]
+    ingest = INGEST.plan(pipeline, context=in_root(snapshot.root))
+    trainings = [TRAIN.plan(pipeline, snapshot, context=CONTEXT, base=bases[name]) for name in "ab"]
+    requests = [planned(request) for request in (ingest, *trainings)]
     artifacts = Artifacts(snapshot.root)
     folders = [RunFolder(artifacts, request) for request in requests]
     assert {folder.name for folder in folders} == {"2026-01-01_00-00-00_trails_2-base-models"}
     assert [folder.log_file.name for folder in folders] == ["ingest.log", "train_a.log", "train_b.log"]
 
-    refs = [StepRef(step=r.step, digest=r.digest, root=r.root, reused=False, summary={}) for r in requests]
+    refs = [StepRef(step=r.step, digest=r.digest, root=r.root, reused=False, output={}) for r in requests]
     threads = [threading.Thread(target=folder.record, args=(ref,)) for folder, ref in zip(folders, refs, strict=True)]
     for thread in threads:
         thread.start()

@@ -10,17 +10,15 @@ import pytest
 
 from retrainer.artifacts.repository import Artifacts
 from retrainer.chain import (
-    RunContext,
-    StepName,
+    DECIDE,
+    EVALUATE,
+    EXPORT,
+    INGEST,
+    PUBLISH,
+    SELECT,
+    TRAIN,
     StepRef,
     StepRequest,
-    plan_decide,
-    plan_evaluate,
-    plan_export,
-    plan_ingest,
-    plan_publish,
-    plan_select,
-    plan_train,
 )
 from retrainer.chain.model_store import check_channel, check_keys, model_of, signer_of
 from retrainer.errors import UserError
@@ -28,8 +26,8 @@ from retrainer.records import sha256_file
 from retrainer.spec import Pipeline, parse_pipeline
 from retrainer.store import FileEntry, Manifest, Signer
 from retrainer.store.signing_keys import SIGNING_KEY, KeyPair, load_signer, make_key_pair
+from tests.chain.made import CONTEXT, in_root, planned
 
-CONTEXT = RunContext(run_id="run", actor="tester", started_at="2026-01-01T00:00:00+00:00")
 A, B = "a" * 64, "b" * 64
 
 
@@ -60,16 +58,16 @@ def signing(folder: Path, pair: KeyPair, **publish: Any) -> Pipeline:
     return make_pipeline(folder, sign_with=f"file:{pair.private}", trusted_keys=[str(pair.public)], **publish)
 
 
-def artifact(folder: Path, step: StepName, digest: str, **fields: Any) -> StepRef:
+def artifact(folder: Path, step: str, digest: str, **fields: Any) -> StepRef:
     artifacts = Artifacts(folder / "artifacts")
     with artifacts.staging(step, digest) as staging:
         (staging / "file").write_text(digest)
         inputs = {"ingest": A, "train": A, "export": A, "evaluate": A}
         inputs.pop(step, None)
         artifacts.commit(
-            staging, step=step, digest=digest, identity={}, inputs=inputs, summary={}, created_at="2026-01-01"
+            staging, step=step, digest=digest, identity={}, inputs=inputs, output={}, created_at="2026-01-01"
         )
-    return StepRef(step=step, digest=digest, root=artifacts.root, reused=False, summary={}, **fields)
+    return StepRef(step=step, digest=digest, root=artifacts.root, reused=False, output={}, **fields)
 
 
 def publish(pipeline: Pipeline, folder: Path, *, signer: Signer | None) -> str:
@@ -106,16 +104,15 @@ def requests(pipeline: Pipeline, folder: Path) -> dict[str, StepRequest]:
         artifact(folder, step, A) for step in ("ingest", "train", "export", "evaluate")
     )
     second = artifact(folder, "export", B, base="elsewhere")
-    planned = {
-        "ingest": plan_ingest(pipeline, root=snapshot.root, context=CONTEXT),
-        "train": plan_train(pipeline, snapshot, context=CONTEXT),
-        "export": plan_export(pipeline, checkpoint, context=CONTEXT),
-        "select": plan_select(pipeline, [bundle, second], context=CONTEXT),
-        "evaluate": plan_evaluate(pipeline, bundle, context=CONTEXT),
-        "decide": plan_decide(pipeline, evaluation, context=CONTEXT),
+    requests = {
+        "ingest": INGEST.plan(pipeline, context=in_root(snapshot.root)),
+        "train": TRAIN.plan(pipeline, snapshot, context=CONTEXT),
+        "export": EXPORT.plan(pipeline, checkpoint, context=CONTEXT),
+        "select": SELECT.plan(pipeline, bundle, second, context=CONTEXT),
+        "evaluate": EVALUATE.plan(pipeline, bundle, context=CONTEXT),
+        "decide": DECIDE.plan(pipeline, evaluation, context=CONTEXT),
     }
-    assert all(isinstance(request, StepRequest) for request in planned.values())
-    return planned  # type: ignore[return-value]
+    return {step: planned(request) for step, request in requests.items()}
 
 
 @pytest.mark.parametrize("published", [False, True])
@@ -128,30 +125,32 @@ def test_keys_change_no_digest_before_the_publication(published: bool, tmp_path:
     )
     assert one == two
     decision = artifact(tmp_path, "decide", A)
-    first, second = (plan_publish(pipeline, decision, context=CONTEXT).digest for pipeline in (plain, signed))
+    first, second = (PUBLISH.plan(pipeline, decision, context=CONTEXT).digest for pipeline in (plain, signed))
     assert first != second  # clearing the task after a key was added publishes again, and signs
 
 
 def test_the_cause_of_a_publication_is_no_part_of_its_name(tmp_path: Path) -> None:
     pipeline, decision = make_pipeline(tmp_path), artifact(tmp_path, "decide", A)
-    by_gate = plan_publish(pipeline, decision, context=CONTEXT)
-    approved = plan_publish(pipeline, decision, context=CONTEXT, cause="approval")
+    by_gate, approved = (
+        planned(PUBLISH.plan(pipeline, decision, context=CONTEXT.model_copy(update={"approved": by_a_person})))
+        for by_a_person in (False, True)
+    )
     assert by_gate.digest == approved.digest
-    assert (by_gate.extra["cause"], approved.extra["cause"]) == ("gate", "approval")
+    assert (by_gate.context.approved, approved.context.approved) == (False, True)
 
 
 def test_a_champion_that_nobody_trusted_signed_is_unreadable(tmp_path: Path, pair: KeyPair, other: KeyPair) -> None:
     publish(make_pipeline(tmp_path), tmp_path, signer=None)
     bundle = artifact(tmp_path, "export", A)
     for pipeline in (signing(tmp_path, pair), signing(tmp_path, other)):
-        request = plan_evaluate(pipeline, bundle, context=CONTEXT)
+        request = EVALUATE.plan(pipeline, bundle, context=CONTEXT)
         assert isinstance(request, StepRequest)
         assert request.identity["champion_state"] == "unreadable"
         assert "not signed" in request.extra["champion_error"]
 
 
 def test_a_request_names_the_key_and_does_not_hold_it(tmp_path: Path, pair: KeyPair) -> None:
-    request = plan_publish(signing(tmp_path, pair), artifact(tmp_path, "decide", A), context=CONTEXT)
+    request = PUBLISH.plan(signing(tmp_path, pair), artifact(tmp_path, "decide", A), context=CONTEXT)
     text = request.to_json().decode()
     assert json.loads(text)["pipeline"]["publish"]["sign_with"] == f"file:{pair.private}"
     assert pair.private.read_text().splitlines()[1] not in text

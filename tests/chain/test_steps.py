@@ -8,20 +8,20 @@ import pytest
 
 from retrainer.artifacts.repository import Artifacts
 from retrainer.chain import (
-    RunContext,
+    DECIDE,
+    EVALUATE,
+    INGEST,
+    PUBLISH,
     StepRef,
     StepRequest,
-    plan_decide,
-    plan_evaluate,
-    plan_ingest,
-    plan_publish,
+    Unchanged,
 )
 from retrainer.errors import PipelineError
 from retrainer.records import sha256_file
 from retrainer.spec import Pipeline, parse_pipeline
 from retrainer.store import FileEntry, Manifest, ModelStore, Store
+from tests.chain.made import CONTEXT, in_root, planned
 
-CONTEXT = RunContext(run_id="run", actor="tester", started_at="2026-01-01T00:00:00+00:00")
 A, B = "a" * 64, "b" * 64
 
 
@@ -57,10 +57,10 @@ def bundle(root: Path, digest: str) -> StepRef:
             digest=digest,
             identity={},
             inputs={"ingest": "1" * 64, "train": "2" * 64},
-            summary={},
+            output={},
             created_at="2026-01-01T00:00:00+00:00",
         )
-    return StepRef(step="export", digest=digest, root=artifacts.root, reused=False, summary={})
+    return StepRef(step="export", digest=digest, root=artifacts.root, reused=False, output={})
 
 
 def publish(model: ModelStore, root: Path, digest: str, *, expected: str | None) -> str:
@@ -90,33 +90,30 @@ def publish(model: ModelStore, root: Path, digest: str, *, expected: str | None)
     return done.version
 
 
-def planned(pipeline: Pipeline, ref: StepRef) -> StepRequest:
-    request = plan_evaluate(pipeline, ref, context=CONTEXT)
-    assert isinstance(request, StepRequest)
-    return request
+def evaluation_of(pipeline: Pipeline, ref: StepRef) -> StepRequest:
+    return planned(EVALUATE.plan(pipeline, ref, context=CONTEXT))
 
 
 def test_the_first_model_has_no_champion(pipeline: Pipeline, tmp_path: Path) -> None:
-    request = planned(pipeline, bundle(tmp_path, A))
+    request = evaluation_of(pipeline, bundle(tmp_path, A))
     assert (request.identity["champion"], request.identity["champion_state"]) == (None, "none")
     assert request.inputs == {"ingest": "1" * 64, "train": "2" * 64, "export": A}
 
 
 def test_what_is_live_already_is_nothing_to_do(pipeline: Pipeline, model: ModelStore, tmp_path: Path) -> None:
     version = publish(model, tmp_path, A, expected=None)
-    ref = plan_evaluate(pipeline, bundle(tmp_path, A), context=CONTEXT)
+    ref = EVALUATE.plan(pipeline, bundle(tmp_path, A), context=CONTEXT)
     assert isinstance(ref, StepRef)
-    assert ref.unchanged
-    assert ref.summary["champion_version"] == version
-    decision = plan_decide(pipeline, ref, context=CONTEXT)
+    assert ref.unchanged == Unchanged(version=version, channel="production", metrics={"accuracy": 0.9})
+    decision = DECIDE.plan(pipeline, ref, context=CONTEXT)
     assert isinstance(decision, StepRef)
-    assert decision.unchanged
+    assert (decision.step, decision.unchanged) == ("decide", ref.unchanged)
 
 
 def test_another_champion_is_another_evaluation(pipeline: Pipeline, model: ModelStore, tmp_path: Path) -> None:
-    before = planned(pipeline, bundle(tmp_path, B))
+    before = evaluation_of(pipeline, bundle(tmp_path, B))
     version = publish(model, tmp_path, A, expected=None)
-    after = planned(pipeline, bundle(tmp_path, B))
+    after = evaluation_of(pipeline, bundle(tmp_path, B))
     assert after.identity["champion"] == version
     assert after.digest != before.digest
 
@@ -125,40 +122,32 @@ def test_a_bundle_that_was_rolled_back_is_known(pipeline: Pipeline, model: Model
     first = publish(model, tmp_path, A, expected=None)
     second = publish(model, tmp_path, B, expected=first)
     model.rollback("production", to=None, actor="tester", reason="complaints")
-    assert planned(pipeline, bundle(tmp_path, B)).identity["withdrawn"] is True
+    assert evaluation_of(pipeline, bundle(tmp_path, B)).identity["withdrawn"] is True
     # Somebody put it back by hand: the newest word counts.
     model.promote("production", version=second, actor="tester", reason="it was the data")
     model.promote("production", version=first, actor="tester", reason="a planned change")
-    assert planned(pipeline, bundle(tmp_path, B)).identity["withdrawn"] is False
+    assert evaluation_of(pipeline, bundle(tmp_path, B)).identity["withdrawn"] is False
 
 
 def test_a_damaged_champion_is_not_taken_for_none(pipeline: Pipeline, model: ModelStore, tmp_path: Path) -> None:
     version = publish(model, tmp_path, A, expected=None)
     manifest = tmp_path / "store" / "trails" / "versions" / version / "manifest.json"
     manifest.write_text(manifest.read_text().replace("0.9", "1.0"))
-    request = planned(pipeline, bundle(tmp_path, B))
+    request = evaluation_of(pipeline, bundle(tmp_path, B))
     assert request.identity["champion_state"] == "unreadable"
     assert request.extra["champion_error"]
 
 
 def test_a_gate_that_changed_decides_again(tmp_path: Path) -> None:
-    evaluation = StepRef(step="evaluate", digest=A, root=str(tmp_path / "artifacts"), reused=False, summary={})
+    evaluation = StepRef(step="evaluate", digest=A, root=str(tmp_path / "artifacts"), reused=False, output={})
     artifacts = Artifacts(evaluation.root)
     with artifacts.staging("evaluate", A) as staging:
         inputs = {"ingest": A, "train": A, "export": A}
         artifacts.commit(
-            staging, step="evaluate", digest=A, identity={}, inputs=inputs, summary={}, created_at="2026-01-01"
+            staging, step="evaluate", digest=A, identity={}, inputs=inputs, output={}, created_at="2026-01-01"
         )
-    digests = {
-        request.digest
-        for floor in (0.8, 0.9, 0.9)
-        if isinstance(
-            request := plan_decide(
-                make_pipeline(tmp_path, gate={"floors": {"accuracy": floor}}), evaluation, context=CONTEXT
-            ),
-            StepRequest,
-        )
-    }
+    pipelines = [make_pipeline(tmp_path, gate={"floors": {"accuracy": floor}}) for floor in (0.8, 0.9, 0.9)]
+    digests = {planned(DECIDE.plan(one, evaluation, context=CONTEXT)).digest for one in pipelines}
     assert len(digests) == 2
 
 
@@ -167,17 +156,17 @@ def test_location_of_data_is_not_its_identity(tmp_path: Path) -> None:
     for name in ("here", "there"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "rows.csv").write_text("text,label\na,x\nb,y\n")
-        digests.add(plan_ingest(make_pipeline(tmp_path / name), root=str(tmp_path), context=CONTEXT).digest)
+        digests.add(INGEST.plan(make_pipeline(tmp_path / name), context=in_root(tmp_path)).digest)
     assert len(digests) == 1
     (tmp_path / "here" / "rows.csv").write_text("text,label\na,x\nc,y\n")
-    digests.add(plan_ingest(make_pipeline(tmp_path / "here"), root=str(tmp_path), context=CONTEXT).digest)
+    digests.add(INGEST.plan(make_pipeline(tmp_path / "here"), context=in_root(tmp_path)).digest)
     assert len(digests) == 2
 
 
 def test_publishing_is_asked_for_in_every_run(pipeline: Pipeline, tmp_path: Path) -> None:
     decision = bundle(tmp_path, A)
     first, second = (
-        plan_publish(pipeline, decision, context=CONTEXT.model_copy(update={"run_id": run})).digest for run in "12"
+        PUBLISH.plan(pipeline, decision, context=CONTEXT.model_copy(update={"run_id": run})).digest for run in "12"
     )
     assert first != second
 
@@ -189,4 +178,4 @@ def test_generation_is_refused_before_anything_is_read(tmp_path: Path) -> None:
         dataset={"train": "rows.csv", "text": "model_input", "label": "model_output"},
     )
     with pytest.raises(PipelineError, match="cannot be trained by this version"):
-        plan_ingest(pipeline, root=str(tmp_path), context=CONTEXT)
+        INGEST.plan(pipeline, context=in_root(tmp_path))

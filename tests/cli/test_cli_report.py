@@ -7,47 +7,52 @@ from typing import Any
 
 import pytest
 
-from retrainer.chain import StepName, StepRef
-from retrainer.chain.outcome import outcome_of
-from retrainer.report.run_report import brief, loading_code, make_report, scores
+from retrainer.chain import StepRef, Unchanged, outcome_of
+from retrainer.errors import IntegrityError
+from retrainer.report.figures import scores
+from retrainer.run.report import brief, loading_code, make_report
 from retrainer.spec import Pipeline, parse_pipeline
+from tests.chain.made import ingested, trained
 
-SUMMARIES: dict[StepName, dict[str, Any]] = {
-    "ingest": {
-        "rows": {"train": 1200, "validation": 100, "test": 200},
-        "labels": ["closed", "open"],
-        "duplicates": 3,
-        "leakage": {"train_in_test": 1, "validation_in_test": 0},
-        "quarantined": {"missing_text": 2, "also_in_test": 1},
-    },
-    "train": {
-        "epochs": 3.0,
-        "steps": 225,
-        "metrics": {"loss": 0.5, "accuracy": 0.9},
-        "rows_per_second": 28.84,
-        "seconds": 125.0,
-        "device": "cpu",
-        "resumed_from": "checkpoint-75",
-    },
+OUTPUTS: dict[str, dict[str, Any]] = {
+    "ingest": ingested(
+        rows={"train": 1200, "validation": 100, "test": 200},
+        labels=("closed", "open"),
+        duplicates=3,
+        leakage={"train_in_test": 1, "validation_in_test": 0},
+        quarantined={"missing_text": 2, "also_in_test": 1},
+    ).model_dump(mode="json"),
+    "train": trained(resumed_from="checkpoint-75").model_dump(mode="json"),
     "export": {
         "precisions": ["fp32", "int8"],
         "max_difference": {"fp32": 3.6e-7, "int8": 0.07},
+        "label_agreement": {"fp32": 1.0, "int8": 0.99},
+        "rows": 100,
+        "longest_tokens": 20,
+        "exporter": "dynamo",
         "size_mb": {"fp32": 90.9},
+        "temperatures": {},
     },
     "evaluate": {
         "rows": 200,
         "metrics": {"accuracy": 0.91, "f1": None},
+        "champion_state": "present",
         "champion_version": "c" * 16,
         "champion_metrics": {"accuracy": 0.9, "f1": 0.88},
+        "baseline_metrics": None,
         "latency_ms": {"p50": 4.2, "p95": 6.25},
+        "rows_per_second": 100.0,
+        "peak_memory_mb": None,
     },
     "decide": {
         "verdict": "promote",
         "reasons": [],
         "notes": ["int8 is not published"],
+        "metrics": {},
+        "confidence": "90 %",
         "comparison": {
             "metric": "accuracy",
-            "difference": 0.01,
+            "estimate": 0.01,
             "low": -0.005,
             "high": 0.025,
             "confidence": 0.9,
@@ -57,15 +62,27 @@ SUMMARIES: dict[StepName, dict[str, Any]] = {
         },
         "threshold": -0.01,
         "rows_needed": None,
+        "champion_version": "c" * 16,
+        "precisions": ["fp32"],
+        "baseline": None,
+        "baseline_comparison": None,
+        "drift": None,
     },
     "publish": {
         "version": "d" * 16,
         "channel": "production",
         "moved": True,
         "previous": "c" * 16,
+        "sequence": 2,
         "store": "s3://models",
         "model": "news",
         "precisions": ["fp32"],
+        "metrics": {},
+        "decision": "0" * 64,
+        "history": "0" * 64,
+        "sent_bytes": 1,
+        "copied_bytes": 0,
+        "signed_by": None,
     },
 }
 
@@ -81,12 +98,12 @@ def pipeline(**publish: Any) -> Pipeline:
     )
 
 
-def refs(*, until: StepName = "publish", **changes: dict[str, Any]) -> dict[StepName, StepRef]:
-    """References up to a step; ``changes`` update the summary of the step of that name."""
-    steps: dict[StepName, StepRef] = {}
-    for step, summary in SUMMARIES.items():
-        whole = {**summary, **changes.get(step, {})}
-        steps[step] = StepRef(step=step, digest="0" * 64, root="/artifacts", reused=step == "ingest", summary=whole)
+def refs(*, until: str = "publish", **changes: dict[str, Any]) -> dict[str, StepRef]:
+    """References up to a step; ``changes`` update what the step of that name handed on."""
+    steps: dict[str, StepRef] = {}
+    for step, output in OUTPUTS.items():
+        whole = {**output, **changes.get(step, {})}
+        steps[step] = StepRef(step=step, digest="0" * 64, root="/artifacts", reused=step == "ingest", output=whole)
         if step == until:
             break
     return steps
@@ -150,8 +167,9 @@ def test_refused_without_a_readable_champion_claims_nothing_about_it() -> None:
 
 
 def test_unchanged_says_so() -> None:
-    same = {"unchanged": True, "champion_version": "c" * 16, "metrics": {"accuracy": 0.9}}
-    steps = refs(until="decide", evaluate=same, decide=same)
+    same = Unchanged(version="c" * 16, channel="production", metrics={"accuracy": 0.9})
+    steps = refs(until="decide")
+    steps |= {step: steps[step].model_copy(update={"unchanged": same}) for step in ("evaluate", "decide")}
     report = make_report(pipeline(), steps)
     assert report.headline == f"unchanged: production already serves this model, version {'c' * 16} of news"
     assert [section.title for section in report.sections][-2:] == ["Evaluation", "Where"]
@@ -164,10 +182,17 @@ def test_promoted_but_not_published_waits_for_approval() -> None:
     assert f"production stays at version {'c' * 16}" in report.headline
 
 
-@pytest.mark.parametrize("verdict", [None, "", "promoted", "PROMOTE", "refuse", 1, True])
-def test_only_the_word_promote_promotes(verdict: Any) -> None:
-    assert outcome_of(refs(until="decide", decide={"verdict": verdict})) == "refused"
-    assert outcome_of(refs(until="train")) == "refused"
+def test_only_the_word_promote_promotes() -> None:
+    assert outcome_of(refs(until="decide"), approved=True) == "promoted"
+    assert outcome_of(refs(until="decide"), approved=False) == "unapproved"
+    assert outcome_of(refs(until="decide", decide={"verdict": "refuse"}), approved=True) == "refused"
+    assert outcome_of(refs(until="train"), approved=True) == "refused"
+
+
+@pytest.mark.parametrize("verdict", [None, "", "promoted", "PROMOTE", 1, True])
+def test_a_decision_that_cannot_be_read_is_an_error(verdict: Any) -> None:
+    with pytest.raises(IntegrityError, match="verdict"):
+        outcome_of(refs(until="decide", decide={"verdict": verdict}), approved=True)
 
 
 def test_code_that_loads_pairs_from_another_channel() -> None:
@@ -195,7 +220,7 @@ def test_every_step_has_a_few_words() -> None:
     for ref in refs().values():
         assert brief(ref)
     assert "champion" in brief(refs()["evaluate"])
-    assert scores({}) == scores(None) == ""
+    assert scores({}) == ""
 
 
 def test_rows_that_are_nearly_a_held_out_row_are_said() -> None:

@@ -86,7 +86,7 @@ def test_the_result_as_json(cli: Cli, again: Path, published: Published) -> None
     assert result["outcome"] == "unchanged"
     assert result["artifacts"] == root.as_uri()
     assert list(result["steps"]) == STEPS[:5]
-    assert result["steps"]["evaluate"]["summary"]["champion_version"] == published.version
+    assert result["steps"]["evaluate"]["unchanged"]["version"] == published.version
 
 
 def test_a_worse_model_is_refused_and_production_does_not_move(cli: Cli, bench: Workbench, again: Path) -> None:

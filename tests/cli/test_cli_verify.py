@@ -19,7 +19,7 @@ import pytest
 from typer.testing import CliRunner
 
 from retrainer.artifacts.repository import Artifacts
-from retrainer.chain import STEP_VERSIONS, RunContext, StepRef, StepRequest, plan_decide
+from retrainer.chain import DECIDE, EVALUATE, RunContext, StepRef, StepRequest
 from retrainer.cli import app
 from retrainer.errors import RetrainerError
 from retrainer.gate.decide import decide
@@ -93,7 +93,7 @@ def decided(root: Path | str, work: Path, *, wrong: int = 20, floor: float = 0.8
     """Commit an evaluation and its decision as the steps do; the digest of the decision."""
     artifacts = Artifacts(root)
     work.mkdir(parents=True, exist_ok=True)
-    identity = {"step": "evaluate", "step_version": STEP_VERSIONS["evaluate"], "bundle": UPSTREAM["export"]}
+    identity = EVALUATE.identity({"bundle": UPSTREAM["export"]})
     digest = digest_of(identity)
     with artifacts.staging("evaluate", digest) as staging:
         models = {name: predictions(staging, name, count) for name, count in (("fp32", wrong), ("champion", 30))}
@@ -126,9 +126,9 @@ def decided(root: Path | str, work: Path, *, wrong: int = 20, floor: float = 0.8
             "publish": {"store": str(work / "store")},
         }
     )
-    reference = StepRef(step="evaluate", digest=digest, root=str(root), reused=False, summary={})
-    context = RunContext(run_id="test", actor="tester", started_at=WHEN)
-    request = plan_decide(pipeline, reference, context=context)
+    reference = StepRef(step="evaluate", digest=digest, root=str(root), reused=False, output={})
+    context = RunContext(root="/artifacts", run_id="test", actor="tester", started_at=WHEN)
+    request = DECIDE.plan(pipeline, reference, context=context)
     assert isinstance(request, StepRequest)
     with artifacts.staging("decide", request.digest) as staging:
         receipt = decide(pipeline.gate, load_evidence(artifacts.fetch("evaluate", digest)))
@@ -140,7 +140,7 @@ def decided(root: Path | str, work: Path, *, wrong: int = 20, floor: float = 0.8
 def commit(
     artifacts: Artifacts, staging: Path, step: str, digest: str, identity: dict[str, Any], inputs: dict[str, str]
 ) -> None:
-    artifacts.commit(staging, step=step, digest=digest, identity=identity, inputs=inputs, summary={}, created_at=WHEN)
+    artifacts.commit(staging, step=step, digest=digest, identity=identity, inputs=inputs, output={}, created_at=WHEN)
 
 
 def folders(root: Path, digest: str) -> Decided:

@@ -80,7 +80,7 @@ def request(**checks: Any) -> StepRequest:
             "publish": {"store": "/store"},
         }
     )
-    context = RunContext(run_id="run", actor="me", started_at="2026-01-01T00:00:00+00:00")
+    context = RunContext(root="/artifacts", run_id="run", actor="me", started_at="2026-01-01T00:00:00+00:00")
     return StepRequest(
         step="evaluate", digest="d", identity={}, pipeline=pipeline, inputs={}, root="/root", context=context
     )

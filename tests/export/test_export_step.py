@@ -77,7 +77,7 @@ def request(precisions: list[str]) -> StepRequest:
         pipeline=pipeline,
         inputs={"ingest": "1" * 64, "train": "2" * 64},
         root="/artifacts",
-        context=RunContext(run_id="run", actor="test", started_at="2025-01-01T00:00:00+00:00"),
+        context=RunContext(root="/artifacts", run_id="run", actor="test", started_at="2025-01-01T00:00:00+00:00"),
     )
 
 
@@ -91,7 +91,7 @@ def test_pairs_to_a_bundle(tmp_path: Path, has_validation: bool, monkeypatch: py
     folder = tmp_path / "export"
     folder.mkdir()
     listener = Listener()
-    summary = run(
+    handed_on = run(
         request(["fp32", "int8"]),
         {"ingest": snapshot(tmp_path / "ingest", splits), "train": tmp_path / "train"},
         folder,
@@ -99,10 +99,10 @@ def test_pairs_to_a_bundle(tmp_path: Path, has_validation: bool, monkeypatch: py
     )
     path = folder / "parity.json"
     report = ParityReport.from_json(path.read_bytes(), where=str(path))
-    assert report.rows == summary["rows"] == len(splits.get("validation", rows))
-    assert summary["precisions"] == ["fp32", "int8"]
-    assert summary["max_difference"] == report.max_difference
-    assert summary["size_mb"]["fp32"] >= summary["size_mb"]["int8"] > 0
+    assert report.rows == handed_on.rows == len(splits.get("validation", rows))
+    assert handed_on.precisions == ("fp32", "int8")
+    assert handed_on.max_difference == report.max_difference
+    assert handed_on.size_mb["fp32"] >= handed_on.size_mb["int8"] > 0
     assert "tracing the fp32 graph" in listener.said
     assert listener.said[-1].startswith("int8: logits within")
 

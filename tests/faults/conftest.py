@@ -66,7 +66,7 @@ class Bench:
     def run(self, observer: Observer | None = None) -> RunResult:
         """The pipeline in this process, its steps in theirs."""
         pipeline = load_pipeline(self.pipeline)
-        return run_pipeline(pipeline, root=str(self.root), context=new_context(actor="tester"), observer=observer)
+        return run_pipeline(pipeline, context=new_context(str(self.root), actor="tester"), observer=observer)
 
     def command(
         self, *arguments: object, prefix: tuple[str, ...] = (), environment: Mapping[str, str] | None = None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from retrainer.chain import StepName
+from retrainer.chain import DECIDE, Stage
 from retrainer.errors import ArtifactError, StepKilled
 from retrainer.run.pipeline_run import Observer
 from retrainer.run.processes import StepProcess
@@ -65,20 +65,18 @@ class Killer(Observer):
         self._step = step
         self._staging = staging
 
-    def started(self, step: StepName, process: StepProcess) -> None:
-        if step != self._step:
+    def started(self, stage: Stage, process: StepProcess) -> None:
+        if stage.step.name != self._step:
             return
         end = time.monotonic() + 60
-        while not any(self._staging.glob(f"{step}-*")):
+        while not any(self._staging.glob(f"{self._step}-*")):
             assert time.monotonic() < end, "it staged nothing"
             time.sleep(0.002)
         os.kill(process.pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("step", ["ingest", "export", "evaluate", "decide", "publish"])
-def test_a_killed_step_leaves_nothing_that_counts(
-    bench: Bench, unharmed: Callable[[Bench], None], step: StepName
-) -> None:
+def test_a_killed_step_leaves_nothing_that_counts(bench: Bench, unharmed: Callable[[Bench], None], step: str) -> None:
     bench.change(publish={"store": "other"})
     if step != "publish":
         bench.forget(step)
@@ -109,7 +107,7 @@ def test_a_champion_that_cannot_be_read_is_not_replaced(bench: Bench) -> None:
     before = bench.pointer()
     result = bench.run()
     assert result.outcome == "refused"
-    (reason,) = result.steps["decide"].summary["reasons"]
-    assert reason["code"] == "champion_unreadable"
-    assert str(manifest) in reason["detail"]
+    (reason,) = DECIDE.output_of(result.steps["decide"]).reasons
+    assert reason.code == "champion_unreadable"
+    assert str(manifest) in reason.detail
     assert bench.pointer() == before

@@ -1,4 +1,4 @@
-"""The decide step on the folders of real artifacts: receipt, model card, summary."""
+"""The decide step on the folders of real artifacts: receipt, model card, what is handed on."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def request(folder: Path, **inputs: str) -> StepRequest:
         pipeline=pipeline,
         inputs={**DIGESTS, **inputs},
         root=str(folder),
-        context=RunContext(run_id="test", actor="somebody", started_at="2026-01-01T00:00:00+00:00"),
+        context=RunContext(root="/artifacts", run_id="test", actor="somebody", started_at="2026-01-01T00:00:00+00:00"),
     )
 
 
@@ -111,16 +111,17 @@ def test_a_promotion(tmp_path, make):
     inputs = artifacts(tmp_path / "in", make.pair(3000, better=60, worse=40, int8=True))
     reporter = Lines()
     (tmp_path / "out").mkdir()
-    summary = run(request(tmp_path), inputs, tmp_path / "out", reporter)
-    assert summary["verdict"] == "promote"
-    assert summary["reasons"] == []
-    assert summary["baseline"] is None
-    assert summary["drift"] is None
-    assert summary["precisions"] == ["fp32", "int8"]
-    assert summary["champion_version"] == "0123456789abcdef"
-    assert summary["comparison"]["difference"] == pytest.approx(20 / 3000)
-    assert set(summary["metrics"]) == {"accuracy", "f1"}
-    json.dumps(summary, allow_nan=False)
+    handed_on = run(request(tmp_path), inputs, tmp_path / "out", reporter)
+    assert handed_on.verdict == "promote"
+    assert handed_on.reasons == ()
+    assert handed_on.baseline is None
+    assert handed_on.drift is None
+    assert handed_on.precisions == ("fp32", "int8")
+    assert handed_on.champion_version == "0123456789abcdef"
+    assert handed_on.comparison
+    assert handed_on.comparison.estimate == pytest.approx(20 / 3000)
+    assert set(handed_on.metrics) == {"accuracy", "f1"}
+    handed_on.to_json()  # without NaN
     assert reporter.lines[0] == "PROMOTE news: fp32, int8 may go live"
     written = Receipt.from_json((tmp_path / "out" / "receipt.json").read_bytes(), where="receipt")
     assert written == decide(request(tmp_path).pipeline.gate, load_evidence(inputs["evaluate"]))
@@ -139,23 +140,25 @@ def test_a_refusal_is_a_result(tmp_path, make):
     inputs = artifacts(tmp_path / "in", make.pair(3000, worse=300))
     (tmp_path / "out").mkdir()
     reporter = Lines()
-    summary = run(request(tmp_path), inputs, tmp_path / "out", reporter)
-    assert summary["verdict"] == "refuse"
-    assert [reason["code"] for reason in summary["reasons"]] == ["floor_missed", "worse_than_champion"]
-    assert summary["precisions"] == []
+    handed_on = run(request(tmp_path), inputs, tmp_path / "out", reporter)
+    assert handed_on.verdict == "refuse"
+    assert handed_on.codes == "floor_missed, worse_than_champion"
+    assert handed_on.precisions == ()
     assert reporter.lines[0].startswith("REFUSE news")
 
 
-def test_the_summary_holds_baseline_and_drift_in_brief(tmp_path, make):
+def test_baseline_and_drift_are_handed_on(tmp_path, make):
     moved = DriftMeasure(kind="labels", measure="label shares", distance=0.5, method="a method", detail="much")
     inputs = artifacts(tmp_path / "in", make.pair(3000, better=60, worse=40, baseline_wrong=600, drift=(moved,)))
     (tmp_path / "out").mkdir()
-    summary = run(request(tmp_path), inputs, tmp_path / "out", Lines())
-    assert summary["baseline"]["metrics"]["accuracy"] == pytest.approx(0.8)
-    assert summary["baseline"]["comparison"]["difference"] > 0.1
-    (drift,) = summary["drift"]
-    assert (drift["measure"], drift["distance"], drift["verdict"]) == ("label shares", 0.5, "warn")
-    json.dumps(summary, allow_nan=False)
+    handed_on = run(request(tmp_path), inputs, tmp_path / "out", Lines())
+    assert handed_on.baseline
+    assert handed_on.baseline_comparison
+    assert handed_on.baseline["accuracy"].value == pytest.approx(0.8)
+    assert handed_on.baseline_comparison.estimate > 0.1
+    (drift,) = handed_on.drift or ()
+    assert (drift.measure, drift.distance, drift.verdict) == ("label shares", 0.5, "warn")
+    handed_on.to_json()  # without NaN
 
 
 def test_twice_gives_the_same_bytes(tmp_path, make):

@@ -24,11 +24,11 @@ from hypothesis import strategies as st
 from benchmarks.leakage import data_sets, measure
 from benchmarks.planted import EXACT, NEAR, copy
 from retrainer.artifacts.snapshot import QUARANTINE, SPLITS, SnapshotStatistics, split_file
+from retrainer.chain import Ingested
 from retrainer.chain.messages import Log, Message
 from retrainer.errors import DataError, IntegrityError
 from retrainer.spec import Pipeline, parse_pipeline
 from retrainer.work.ingest import ingest
-from retrainer.work.ingest.summary import summary
 from retrainer.work.near.features import Text, fewest_words
 from retrainer.work.near.index import near_rows, write_index
 from retrainer.work.near.search import Texts
@@ -267,7 +267,7 @@ class TestIngest:
         ]
         assert kept["test"] == texts[50:]
         assert changed[42][0] in kept["train"], "another label is no leak"
-        assert summary(statistics)["near_leakage"] == statistics.near_leakage
+        assert Ingested.of(statistics).near_leakage == statistics.near_leakage
 
     def test_off(self, tmp_path: Path):
         texts = generated(40, 2)

@@ -349,17 +349,18 @@ def test_from_s3(tmp_path: Path, s3_bucket: str):
 
 
 def test_the_step(tmp_path: Path):
-    from retrainer.chain import RunContext, plan_ingest
+    from retrainer.chain import INGEST, RunContext, StepRequest
 
     path = write(tmp_path / "a.csv", [*rows_of(60), *rows_of(5)])
     spec = pipeline(path)
-    context = RunContext(run_id="r", actor="me", started_at="2026-01-01T00:00:00Z")
-    request = plan_ingest(spec, root=str(tmp_path / "artifacts"), context=context)
+    context = RunContext(root="/artifacts", run_id="r", actor="me", started_at="2026-01-01T00:00:00Z")
+    request = INGEST.plan(spec, context=context.model_copy(update={"root": str(tmp_path / "artifacts")}))
     (tmp_path / "out").mkdir()
-    summary = run(request, {}, tmp_path / "out", Reporter())
-    assert sum(summary["rows"].values()) == 60
-    assert summary["labels"] == ["x", "y"]
-    assert summary["duplicates"] == 5
+    assert isinstance(request, StepRequest)
+    handed_on = run(request, {}, tmp_path / "out", Reporter())
+    assert sum(handed_on.rows.values()) == 60
+    assert handed_on.labels == ("x", "y")
+    assert handed_on.duplicates == 5
     write(path, rows_of(70))
     shutil.rmtree(tmp_path / "out")
     (tmp_path / "out").mkdir()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from retrainer.chain import RunContext, StepName, StepRequest
+from retrainer.chain import RunContext, StepRequest
 from retrainer.chain.messages import Log
 from retrainer.errors import StorageError, StoragePermissionError
 from retrainer.run.processes import StepProcess
@@ -34,7 +34,7 @@ raise SystemExit(1)
 """
 
 
-def request(folder: Path, step: StepName, sign_with: str | None) -> StepRequest:
+def request(folder: Path, step: str, sign_with: str | None) -> StepRequest:
     pipeline = parse_pipeline(
         {
             "name": "process",
@@ -44,7 +44,7 @@ def request(folder: Path, step: StepName, sign_with: str | None) -> StepRequest:
         },
         base_folder=folder,
     )
-    context = RunContext(run_id="r", actor="a", started_at="2026-01-01T00:00:00+00:00")
+    context = RunContext(root="/artifacts", run_id="r", actor="a", started_at="2026-01-01T00:00:00+00:00")
     return StepRequest(
         step=step, digest="0" * 64, identity={}, pipeline=pipeline, inputs={}, root=str(folder), context=context
     )
@@ -70,7 +70,7 @@ def interpreter(folder: Path, body: str) -> str:
     ],
 )
 def test_only_the_step_that_signs_inherits_a_private_key(
-    step: StepName,
+    step: str,
     sign_with: str | None,
     key: str | None,
     variable: str | None,

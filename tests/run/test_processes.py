@@ -54,7 +54,7 @@ def request_record(tmp_path: Path) -> StepRequest:
         pipeline=pipeline,
         inputs={},
         root=str(tmp_path / "artifacts"),
-        context=RunContext(run_id="r", actor="a", started_at="2026-01-01T00:00:00+00:00"),
+        context=RunContext(root="/artifacts", run_id="r", actor="a", started_at="2026-01-01T00:00:00+00:00"),
     )
 
 

@@ -10,14 +10,14 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from retrainer.chain import StepName, StepRef
+from retrainer.chain import SELECT, Selected, StepOutput, StepRef, stages_of
 from retrainer.chain.messages import Log, Metrics
 from retrainer.cli.pipeline_commands import check_file
 from retrainer.cli.progress import Lines, LiveList
 from retrainer.gate.records import Selection
-from retrainer.report.run_report import brief, make_report, selection_of
-from retrainer.run.pipeline_run import stages_of
+from retrainer.run.report import brief, make_report
 from retrainer.spec import Pipeline, parse_pipeline
+from tests.chain.made import trained
 
 BASES = ("org/bert-base", "org/mini")
 
@@ -75,20 +75,19 @@ SELECTION = {
 }
 
 
-def ref(step: StepName, **summary: Any) -> StepRef:
-    return StepRef(step=step, digest="0" * 64, root="/artifacts", reused=False, summary=summary)
+def ref(step: str, output: StepOutput) -> StepRef:
+    return StepRef(step=step, digest="0" * 64, root="/artifacts", reused=False, output=output.model_dump(mode="json"))
 
 
 def test_the_live_list_has_a_line_for_each_training() -> None:
-    display = LiveList(Console(file=io.StringIO(), force_terminal=True), stages=stages_of(pipeline()), clock=lambda: 0)
-    for name in ("bert-base", "mini"):
-        display.candidate(name)
-        display.planning("train")
-        display.started("train", None)
-        display.message("train", Log(text=f"about {name}"))
-    display.finished(ref("train", metrics={"accuracy": 0.5}))
-    display.candidate(None)
-    display.planning("select")
+    stages = stages_of(pipeline())
+    display = LiveList(Console(file=io.StringIO(), force_terminal=True), stages=stages, clock=lambda: 0)
+    for stage in (stages[1], stages[3]):
+        display.planning(stage)
+        display.started(stage, None)
+        display.message(stage, Log(text=f"about {stage.candidate}"))
+    display.finished(stages[3], ref("train", trained()))
+    display.planning(stages[5])
 
     stream = io.StringIO()
     Console(file=stream, width=100, force_terminal=True, color_system=None).print(display)
@@ -103,11 +102,10 @@ def test_the_live_list_has_a_line_for_each_training() -> None:
 def test_lines_name_the_base_model_that_they_are_about() -> None:
     stream = io.StringIO()
     display = Lines(Console(file=stream, width=200), clock=lambda: 0)
-    display.candidate("mini")
-    display.planning("train")
-    display.message("train", Metrics(epoch=1.0, values={"accuracy": 0.875}))
-    display.candidate(None)
-    display.message("select", Log(text="chosen"))
+    stages = stages_of(pipeline())
+    display.planning(stages[3])
+    display.message(stages[3], Metrics(epoch=1.0, values={"accuracy": 0.875}))
+    display.message(stages[5], Log(text="chosen"))
     assert stream.getvalue().splitlines() == [
         "train    mini: epoch 1 on validation: accuracy 0.8750",
         "select   chosen",
@@ -115,7 +113,8 @@ def test_lines_name_the_base_model_that_they_are_about() -> None:
 
 
 def test_the_report_has_the_table_and_the_agreement() -> None:
-    steps: dict[StepName, StepRef] = {"select": ref("select", **SELECTION, export="0" * 64)}
+    selection = Selection.model_validate(SELECTION)
+    steps = {"select": ref("select", Selected(selection=selection, export="0" * 64))}
     text = make_report(pipeline(), steps).text()
     for words in (
         "mini, by accuracy on 1,000 rows of validation",
@@ -127,7 +126,7 @@ def test_the_report_has_the_table_and_the_agreement() -> None:
         assert words in text, text
     assert all(len(line) <= 110 for line in text.splitlines() if "minus" not in line)
     assert brief(steps["select"]) == "mini of 2"
-    assert selection_of(steps["select"]) == Selection.model_validate(SELECTION)
+    assert SELECT.output_of(steps["select"]).selection == selection
 
 
 def write(folder: Path, *bases: Path) -> Path:

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from retrainer.artifacts.repository import Artifacts
-from retrainer.chain import RunContext, StepRef, plan_ingest, plan_train
+from retrainer.chain import INGEST, TRAIN, StepRef, Trained
 from retrainer.chain.messages import Message
 from retrainer.run.processes import run_step
 from retrainer.spec import Pipeline, parse_pipeline
+from tests.chain.made import CONTEXT, in_root, planned
 
-CONTEXT = RunContext(run_id="test", actor="tester", started_at="2026-01-01T00:00:00+00:00")
 WORDS = {"open": ["open", "clear", "dry", "go"], "closed": ["closed", "mud", "storm", "stay home"]}
 
 
@@ -68,19 +68,20 @@ def snapshot(rows_file: Path, tmp_path_factory: pytest.TempPathFactory) -> StepR
         "publish": {"store": "not needed"},
     }
     pipeline = parse_pipeline(content, where="test", base_folder=folder)
-    return run_step(plan_ingest(pipeline, root=str(folder / "artifacts"), context=CONTEXT), on_message=ignore)
+    return run_step(INGEST.plan(pipeline, context=in_root(folder / "artifacts")), on_message=ignore)
 
 
-def train_here(pipeline: Pipeline, snapshot: StepRef, folder: Path) -> tuple[Path, dict[str, Any]]:
+def train_here(pipeline: Pipeline, snapshot: StepRef, folder: Path) -> tuple[Path, Trained]:
     """The train step in this process: for what does not need one of its own, since starting one takes seconds.
 
-    :return: the folder of the checkpoint, and the summary.
+    :return: the folder of the checkpoint, and what the step hands on.
     """
     from retrainer.work import train
     from retrainer.work.reporter import Reporter
 
     folder.mkdir()
-    request = plan_train(pipeline, snapshot, context=CONTEXT).model_copy(update={"root": str(folder / "root")})
+    request = planned(TRAIN.plan(pipeline, snapshot, context=CONTEXT)).model_copy(update={"root": str(folder / "root")})
     inputs = {"ingest": Artifacts(snapshot.root).fetch("ingest", snapshot.digest)}
-    summary = train.run(request, inputs, folder, Reporter(folder / "messages.jsonl"))
-    return folder / "checkpoint", summary
+    trained = train.run(request, inputs, folder, Reporter(folder / "messages.jsonl"))
+    assert trained is not None
+    return folder / "checkpoint", trained

@@ -14,12 +14,13 @@ from safetensors.numpy import load_file
 
 from retrainer.artifacts.repository import Artifacts
 from retrainer.artifacts.training import TrainingRecord
-from retrainer.chain import StepRef, plan_train
+from retrainer.chain import TRAIN, StepRef
 from retrainer.chain.messages import Message, Metrics, Progress
 from retrainer.errors import ModelError, PipelineError, StepKilled
 from retrainer.run.processes import StepProcess, run_step
 from retrainer.work.train.checkpoints import MARKER
-from tests.training.conftest import CONTEXT, MakePipeline, ignore, train_here
+from tests.chain.made import CONTEXT
+from tests.training.conftest import MakePipeline, ignore, train_here
 
 
 def checkpoint_of(ref: StepRef) -> Path:
@@ -38,7 +39,7 @@ def largest_difference(first: dict[str, Any], second: dict[str, Any]) -> float:
 def test_what_it_leaves_and_says(make_pipeline: MakePipeline, snapshot: StepRef) -> None:
     messages: list[Message] = []
     pipeline = make_pipeline({"num_train_epochs": 5})
-    ref = run_step(plan_train(pipeline, snapshot, context=CONTEXT), on_message=messages.append)
+    ref = run_step(TRAIN.plan(pipeline, snapshot, context=CONTEXT), on_message=messages.append)
     folder = Artifacts(ref.root).fetch("train", ref.digest)
     record = TrainingRecord.from_json((folder / "training.json").read_bytes(), where="training.json")
     assert record.epochs == 5
@@ -53,14 +54,14 @@ def test_what_it_leaves_and_says(make_pipeline: MakePipeline, snapshot: StepRef)
     assert {"model.safetensors", "config.json", "tokenizer.json"} <= {p.name for p in checkpoint_of(ref).iterdir()}
     assert not (Path(ref.root) / ".work" / "train" / ref.digest).exists()
 
-    again = run_step(plan_train(pipeline, snapshot, context=CONTEXT), on_message=messages.append)
+    again = run_step(TRAIN.plan(pipeline, snapshot, context=CONTEXT), on_message=messages.append)
     assert again.reused
     assert again.digest == ref.digest
 
 
 def test_changed_arguments_are_another_training(make_pipeline: MakePipeline, snapshot: StepRef) -> None:
     digests = {
-        plan_train(pipeline, snapshot, context=CONTEXT).digest
+        TRAIN.plan(pipeline, snapshot, context=CONTEXT).digest
         for pipeline in (
             make_pipeline(),
             make_pipeline({"seed": 7}),
@@ -79,7 +80,7 @@ def test_a_killed_training_resumes_and_ends_where_it_would_have(
         {"num_train_epochs": 6, "save_strategy": "steps", "save_steps": 7, "eval_strategy": "steps", "eval_steps": 7,
          "early_stopping_patience": 20}
     )  # fmt: skip
-    request = plan_train(pipeline, snapshot, context=CONTEXT)
+    request = TRAIN.plan(pipeline, snapshot, context=CONTEXT)
     work = Artifacts(request.root).work_folder("train", request.digest)
 
     def kill_after_a_checkpoint(process: StepProcess) -> None:
@@ -98,12 +99,13 @@ def test_a_killed_training_resumes_and_ends_where_it_would_have(
     (torn / "model.safetensors").write_bytes(b"half")
 
     resumed = run_step(request, on_message=ignore)
-    assert resumed.summary["resumed_from"].startswith("checkpoint-")
-    assert resumed.summary["resumed_from"] != "checkpoint-9999"
+    went_on = TRAIN.output_of(resumed)
+    assert (went_on.resumed_from or "").startswith("checkpoint-")
+    assert went_on.resumed_from != "checkpoint-9999"
 
-    straight, summary = train_here(pipeline, snapshot, tmp_path / "straight")
-    assert summary["resumed_from"] is None
-    assert summary["best_step"] == resumed.summary["best_step"]
+    straight, trained = train_here(pipeline, snapshot, tmp_path / "straight")
+    assert trained.resumed_from is None
+    assert trained.best_step == went_on.best_step
     assert largest_difference(weights_of(straight), weights_of(checkpoint_of(resumed))) < 1e-5
 
 
@@ -124,9 +126,9 @@ def test_two_processes_train_the_same_loss(make_pipeline: MakePipeline, snapshot
     arguments = {"num_train_epochs": 1, "learning_rate": 1e-9}
     _, one = train_here(make_pipeline(arguments), snapshot, tmp_path / "one")
     pipeline = make_pipeline(arguments, resources={"processes": 2})
-    two = run_step(plan_train(pipeline, snapshot, context=CONTEXT), on_message=ignore).summary
-    assert two["steps"] == -(-one["steps"] // 2)
-    assert two["metrics"]["loss"] == pytest.approx(one["metrics"]["loss"], rel=1e-2)
+    two = TRAIN.output_of(run_step(TRAIN.plan(pipeline, snapshot, context=CONTEXT), on_message=ignore))
+    assert two.steps == -(-one.steps // 2)
+    assert two.metrics["loss"] == pytest.approx(one.metrics["loss"], rel=1e-2)
 
 
 def test_early_stopping_ends_a_training_that_no_longer_improves(
@@ -134,9 +136,9 @@ def test_early_stopping_ends_a_training_that_no_longer_improves(
 ) -> None:
     # Too small a rate to change any prediction: the first epoch stays the best.
     pipeline = make_pipeline({"num_train_epochs": 12, "learning_rate": 1e-12, "early_stopping_patience": 2})
-    _, summary = train_here(pipeline, snapshot, tmp_path / "here")
-    assert summary["epochs"] == 3
-    assert summary["best_step"] == summary["steps"] // 3
+    _, trained = train_here(pipeline, snapshot, tmp_path / "here")
+    assert trained.epochs == 3
+    assert trained.best_step == trained.steps // 3
 
 
 def test_a_broken_base_model_is_one_clear_error(
@@ -158,7 +160,7 @@ def test_a_missing_base_model_is_found_before_anything_starts(
     make_pipeline: MakePipeline, snapshot: StepRef, base: str
 ) -> None:
     with pytest.raises(ModelError, match=base):
-        plan_train(make_pipeline(model={"base": base}), snapshot, context=CONTEXT)
+        TRAIN.plan(make_pipeline(model={"base": base}), snapshot, context=CONTEXT)
 
 
 def test_too_long_for_the_model(

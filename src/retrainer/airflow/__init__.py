@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         PublishModelOperator,
         SelectModelOperator,
     )
+    from retrainer.airflow.settings import Settings
 
 _MODULES = {
     "EvaluateModelOperator": "operators",
@@ -33,6 +34,7 @@ _MODULES = {
     "IngestDatasetOperator": "operators",
     "PublishModelOperator": "operators",
     "SelectModelOperator": "operators",
+    "Settings": "settings",
     "build_dags": "dag_folder",
     "data_assets": "assets",
     "model_asset": "assets",
@@ -48,6 +50,7 @@ __all__ = [
     "IngestDatasetOperator",
     "PublishModelOperator",
     "SelectModelOperator",
+    "Settings",
     "build_dags",
     "data_assets",
     "model_asset",

@@ -5,25 +5,31 @@ Nothing here reads a logical date: runs started by hand or by an asset have none
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC
 from typing import Any
 
 from retrainer.chain import RunContext
 
 
-def run_context(context: Any, *, actor: str | None = None) -> RunContext:
+def run_context(context: Any, *, root: str, approval: Mapping[str, Any] | None = None) -> RunContext:
     """The run that a task belongs to.
 
     :param context: the context that Airflow gives ``execute``.
-    :param actor: who answers for the run, where somebody else than its starter does.
+    :param root: the artifact root.
+    :param approval: what Airflow's ``ApprovalOperator`` returned; that person then answers for the run, instead of
+        its starter.
     """
     dag_run = context["dag_run"]
     started = dag_run.start_date or dag_run.run_after
+    user = (approval or {}).get("responded_by_user") or {}
     return RunContext(
         run_id=dag_run.run_id,
-        actor=actor or actor_of(dag_run),
+        actor=user.get("name") or user.get("id") or actor_of(dag_run),
         started_at=started.astimezone(UTC).isoformat(timespec="seconds"),
         origin="airflow",
+        root=root,
+        approved=bool(approval),
     )
 
 

@@ -1,7 +1,8 @@
 """The DAG of a pipeline: ``ingest >> train >> export >> evaluate >> gate >> [approval] >> publish``.
 
-Where the pipeline lists several base models, ``train`` and ``export`` are mapped over them, and ``select`` stands
-before ``evaluate``. How many there are is read when Airflow parses the DAG.
+It follows the order of the chain (``chain/order.py``): where the pipeline lists several base models, the steps that a
+run takes for each are mapped tasks, and ``select`` comes before ``evaluate``. How many there are is read
+when Airflow parses the DAG.
 
 The gate comes after the export because what is judged is the very file that will be served. Not here: which files
 of a folder become DAGs (``dag_folder.py``).
@@ -10,7 +11,7 @@ of a folder become DAGs (``dag_folder.py``).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,19 +19,13 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import DAG, AssetAny, AssetOrTimeSchedule, CronTriggerTimetable
 
-from retrainer.airflow.assets import data_assets, model_asset
+from retrainer.airflow.assets import data_assets
 from retrainer.airflow.description import describe_pipeline
-from retrainer.airflow.operators import (
-    EvaluateModelOperator,
-    EvaluationGateOperator,
-    ExportOnnxOperator,
-    FineTuneOperator,
-    IngestDatasetOperator,
-    PublishModelOperator,
-    SelectModelOperator,
-)
-from retrainer.airflow.operators.base import PipelineLike, load
+from retrainer.airflow.links import operator_of
 from retrainer.airflow.report import REPORT_KEY
+from retrainer.airflow.settings import SettingsLike
+from retrainer.airflow.step_operator import PipelineLike, StepOperator, load
+from retrainer.chain import Step, chain_of, step_before
 from retrainer.errors import PipelineError
 from retrainer.spec import Pipeline
 
@@ -44,45 +39,21 @@ START_DATE = datetime(2025, 1, 1, tzinfo=UTC)
 BASE_NAME = "{{ task.base_name }}"
 
 
-def retrain_dag(
-    pipeline: PipelineLike,
-    *,
-    artifact_root: str | Path | None = None,
-    trainer_python: str | Path | None = None,
-    aws_conn_id: str | None = None,
-    **dag_kwargs: Any,
-) -> DAG:
+def retrain_dag(pipeline: PipelineLike, *, settings: SettingsLike = None, **dag_kwargs: Any) -> DAG:
     """The DAG that retrains, judges and publishes one pipeline.
 
     Retries: two, a minute apart, unless ``default_args`` says otherwise. One run at a time, and none for the past.
 
     :param pipeline: path of the pipeline file, its content as a mapping, or a ``Pipeline``.
-    :param artifact_root: see ``StepOperator``.
-    :param trainer_python: see ``StepOperator``.
-    :param aws_conn_id: see ``StepOperator``.
+    :param settings: see ``Settings``; for every task.
     :param dag_kwargs: arguments of ``airflow.sdk.DAG`` that replace what is derived from the pipeline.
     :raises PipelineError: the pipeline is wrong, or asks for a schedule that this version cannot keep.
     """
     given = str(pipeline) if isinstance(pipeline, Path) else pipeline
-    return dag_of(
-        load(pipeline),
-        given,
-        artifact_root=artifact_root,
-        trainer_python=trainer_python,
-        aws_conn_id=aws_conn_id,
-        **dag_kwargs,
-    )
+    return dag_of(load(pipeline), given, settings=settings, **dag_kwargs)
 
 
-def dag_of(
-    record: Pipeline,
-    given: PipelineLike,
-    *,
-    artifact_root: str | Path | None = None,
-    trainer_python: str | Path | None = None,
-    aws_conn_id: str | None = None,
-    **dag_kwargs: Any,
-) -> DAG:
+def dag_of(record: Pipeline, given: PipelineLike, *, settings: SettingsLike = None, **dag_kwargs: Any) -> DAG:
     """The DAG of a pipeline that is loaded already.
 
     :param given: what the operators get. A path stays a path: it is short in the UI, and each task reads the file as
@@ -100,45 +71,45 @@ def dag_of(
         **dag_kwargs,
         "default_args": {**DEFAULT_ARGS, **dag_kwargs.get("default_args", {})},
     }
-    common: dict[str, Any] = {
-        "pipeline": given,
-        "artifact_root": artifact_root,
-        "trainer_python": trainer_python,
-        "aws_conn_id": aws_conn_id,
-    }
     with DAG(**arguments) as dag:
-        snapshot = IngestDatasetOperator(task_id="ingest", **common)
-        bundle = _build(record, snapshot, common)
-        evaluation = EvaluateModelOperator(task_id="evaluate", bundle=bundle.output, **common)
-        gate = EvaluationGateOperator(task_id="gate", evaluation=evaluation.output, **common)
-        approval = _approval(record, gate)
-        publish = PublishModelOperator(
-            task_id="publish",
-            decision=gate.output,
-            approval=approval.output if approval else None,
-            outlets=[model_asset(record)],
-            **common,
-        )
-        if approval:
-            # Not "gate >> publish" alone: a refused gate skips what is directly downstream.
-            gate >> approval >> publish
+        _tasks(record, {"pipeline": given, "settings": settings})
     return dag
 
 
-def _build(pipeline: Pipeline, snapshot: BaseOperator, common: Mapping[str, Any]) -> BaseOperator:
-    """The tasks from the snapshot to the bundle that is evaluated; the last of them."""
-    slots: dict[str, Any] = {"pool": pipeline.resources.pool, "pool_slots": max(1, pipeline.resources.gpus)}
-    bases = pipeline.model.candidates
-    if not bases:
-        checkpoint = FineTuneOperator(task_id="train", snapshot=snapshot.output, **slots, **common)
-        return ExportOnnxOperator(task_id="export", checkpoint=checkpoint.output, **common)
-    checkpoints = FineTuneOperator.partial(
-        task_id="train", snapshot=snapshot.output, map_index_template=BASE_NAME, **slots, **common
-    ).expand(base=list(bases))
-    bundles = ExportOnnxOperator.partial(task_id="export", map_index_template=BASE_NAME, **common).expand(
-        checkpoint=checkpoints.output
-    )
-    return SelectModelOperator(task_id="select", bundles=bundles.output, **common)
+def _tasks(pipeline: Pipeline, common: Mapping[str, Any]) -> None:
+    """A task for each step of the chain, each planned from the task before it."""
+    chain = chain_of(pipeline)
+    tasks: dict[str, BaseOperator] = {}
+    for step in chain:
+        before = step_before(step, chain)
+        upstream = tasks[before.name] if before else None
+        approval = _approval(pipeline, upstream) if step.when_promoted else None
+        kind: type[StepOperator] = operator_of(step)
+        arguments = {"task_id": kind.task_name, **kind.in_dag(pipeline), **common}
+        if approval is not None:
+            arguments["approval"] = approval.output
+        tasks[step.name] = task = _task(step, kind, upstream, arguments, pipeline.model.candidates)
+        if approval is not None:
+            # Not the output alone: a refused gate skips what is directly downstream.
+            upstream >> approval >> task
+
+
+def _task(
+    step: Step[Any],
+    kind: type[StepOperator],
+    upstream: BaseOperator | None,
+    arguments: Mapping[str, Any],
+    bases: Sequence[str],
+) -> BaseOperator:
+    """The task of a step; of several base models a mapped one, over the bases or over what they became so far."""
+    given = {kind.upstream: upstream.output} if upstream is not None else {}
+    if step.about != "candidate" or not bases:
+        return kind(**given, **arguments)
+    if upstream is not None and upstream.is_mapped:
+        mapped, fixed = given, {}
+    else:
+        mapped, fixed = {"base": list(bases)}, given
+    return kind.partial(map_index_template=BASE_NAME, **fixed, **arguments).expand(**mapped)
 
 
 def dag_id_of(name: str) -> str:
@@ -147,6 +118,7 @@ def dag_id_of(name: str) -> str:
 
 
 def _approval(pipeline: Pipeline, gate: BaseOperator) -> BaseOperator | None:
+    """A person's approval of what the gate promotes, where the pipeline asks for it."""
     if pipeline.publish.approval == "none":
         return None
     return ApprovalOperator(

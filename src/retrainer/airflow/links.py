@@ -6,6 +6,7 @@ the AWS console. On a folder they are ``file://`` addresses: browsers copy them 
 
 from __future__ import annotations
 
+import importlib
 import os
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
@@ -14,7 +15,7 @@ import attrs
 from airflow.sdk import BaseOperatorLink
 
 from retrainer.artifacts.repository import Artifacts
-from retrainer.chain import StepRef, StepRequest
+from retrainer.chain import CHAIN, Published, Step, StepRef, StepRequest
 from retrainer.run.folders import RunFolder
 from retrainer.storage import is_s3, join_url, open_storage
 from retrainer.storage.access import current_access
@@ -44,10 +45,7 @@ class StepLink(BaseOperatorLink):  # type: ignore[misc]
     @property
     def operators(self) -> list[type[BaseOperator]]:
         """The operators that show this link, for the plugin."""
-        from retrainer.airflow import operators
-
-        kinds: list[type[BaseOperator]] = [getattr(operators, name) for name in operators.__all__]
-        return [kind for kind in kinds if self in kind.operator_extra_links]
+        return [kind for kind in map(operator_of, CHAIN) if self in kind.operator_extra_links]
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         """The address; empty when the task did not get that far."""
@@ -92,10 +90,16 @@ class PublishedVersionLink(StepLink):
     xcom_key_of_link = "retrainer_published_version"
 
     @staticmethod
-    def target(publication: StepRef) -> str:
+    def target(published: Published) -> str:
         """The address of the version's folder."""
-        summary: dict[str, Any] = publication.summary
-        return address(summary["store"], summary["model"], "versions", summary["version"])
+        return address(published.store, published.model, "versions", published.version)
+
+
+def operator_of(step: Step[Any]) -> type[BaseOperator]:
+    """The operator of a step, by the name in its definition: it imports this module, not the other way round."""
+    module, _, name = step.operator.rpartition(".")
+    kind: type[BaseOperator] = getattr(importlib.import_module(module), name)
+    return kind
 
 
 def address(root: str, *parts: str) -> str:

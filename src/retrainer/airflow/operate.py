@@ -9,15 +9,16 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from airflow.sdk import DAG, BaseOperator, Param
 
-from retrainer.airflow import settings
 from retrainer.airflow.connections import s3_access, signer
 from retrainer.airflow.context import actor_of
 from retrainer.airflow.failures import as_airflow
+from retrainer.airflow.settings import Settings, SettingsLike, as_mapping
 from retrainer.chain.model_store import keyring_of
 from retrainer.errors import IntegrityError, NotFoundError, PipelineError, RetrainerError
 from retrainer.spec import load_pipeline, pipeline_files
@@ -67,35 +68,33 @@ class MoveChannelOperator(BaseOperator):  # type: ignore[misc]
     version that none of its ``trusted_keys`` signed is not moved to.
 
     :param models: pipeline name to its ``publish`` section: the store, the keys. The run's params can name no other.
-    :param trainer_python: interpreter that has ``airflow-retrainer[serve]``; see ``StepOperator``.
-    :param aws_conn_id: see ``StepOperator``. (templated)
+    :param settings: see ``Settings``; of its interpreter ``airflow-retrainer[serve]`` is enough. (templated)
     """
 
-    template_fields: Sequence[str] = ("aws_conn_id",)
+    template_fields: Sequence[str] = ("settings",)
     ui_color = "#f3e3f2"
 
     def __init__(
         self,
         *,
         models: Mapping[str, Publish],
-        trainer_python: str | Path | None = None,
-        aws_conn_id: str | None = None,
+        settings: SettingsLike = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.models = models
-        self.trainer_python = trainer_python
-        self.aws_conn_id = aws_conn_id
+        self.settings = as_mapping(settings)
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Move the channel."""
         try:
-            with use_access(s3_access(settings.aws_conn_id(self.aws_conn_id))):
-                return self._move(context["params"], actor_of(context["dag_run"]))
+            settings = Settings(**self.settings).resolved()
+            with use_access(s3_access(settings.aws_conn_id)):
+                return self._move(context["params"], actor_of(context["dag_run"]), settings.trainer_python)
         except RetrainerError as error:
             raise as_airflow(error) from None
 
-    def _move(self, params: Mapping[str, Any], actor: str) -> dict[str, Any]:
+    def _move(self, params: Mapping[str, Any], actor: str, python: str | None) -> dict[str, Any]:
         name, channel = params["pipeline"], params["channel"]
         if name not in self.models:
             raise NotFoundError(f"no pipeline '{name}'", hint=f"there are {', '.join(sorted(self.models))}")
@@ -106,7 +105,7 @@ class MoveChannelOperator(BaseOperator):  # type: ignore[misc]
             "actor": actor,
             "cause": params["cause"],
             "reason": params["reason"],
-            "check": self._loads,
+            "check": partial(_require_loads, python or sys.executable),
         }
         if params["action"] == "rollback":
             moved = model.rollback(channel, to=params["version"], **common)
@@ -129,21 +128,19 @@ class MoveChannelOperator(BaseOperator):  # type: ignore[misc]
             raise PipelineError("to promote, give either 'version' or 'from_channel'", where="params of the run")
         return source
 
-    def _loads(self, folder: Path) -> None:
-        python = settings.trainer_python(self.trainer_python) or sys.executable
-        answer = subprocess.run(
-            [python, "-c", LOAD, str(folder)], capture_output=True, text=True, timeout=600, check=False
-        )
-        if answer.returncode != 0:
-            said = (answer.stderr.strip() or "no output").splitlines()[-1]
-            raise IntegrityError(f"the version cannot be loaded: {said}", hint="the channel was not moved")
+
+def _require_loads(python: str, folder: Path) -> None:
+    answer = subprocess.run([python, "-c", LOAD, str(folder)], capture_output=True, text=True, timeout=600, check=False)
+    if answer.returncode != 0:
+        said = (answer.stderr.strip() or "no output").splitlines()[-1]
+        raise IntegrityError(f"the version cannot be loaded: {said}", hint="the channel was not moved")
 
 
-def operate_dag(folder: str | Path, *, aws_conn_id: str | None = None, **dag_kwargs: Any) -> DAG:
+def operate_dag(folder: str | Path, *, settings: SettingsLike = None, **dag_kwargs: Any) -> DAG:
     """The DAG that moves channels of the models of a folder of pipelines.
 
     :param folder: the pipeline files; those that are wrong are left out.
-    :param aws_conn_id: see ``StepOperator``.
+    :param settings: see ``Settings``.
     :param dag_kwargs: arguments of ``airflow.sdk.DAG`` that replace the defaults.
     """
     models: dict[str, Publish] = {}
@@ -164,7 +161,7 @@ def operate_dag(folder: str | Path, *, aws_conn_id: str | None = None, **dag_kwa
         **dag_kwargs,
     }
     with DAG(**arguments) as dag:
-        MoveChannelOperator(task_id="move_channel", models=models, aws_conn_id=aws_conn_id, retries=0)
+        MoveChannelOperator(task_id="move_channel", models=models, settings=settings, retries=0)
     return dag
 
 

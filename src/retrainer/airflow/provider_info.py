@@ -1,10 +1,11 @@
 """What Airflow reads about this package: its operators, and its section of ``airflow.cfg``.
 
-Read while Airflow itself is starting, so nothing is imported here.
+Read while Airflow itself is starting, so nothing of ours is imported here.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 
@@ -18,15 +19,7 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [
             {
                 "integration-name": "retrainer",
-                "python-modules": [
-                    "retrainer.airflow.operators.ingest",
-                    "retrainer.airflow.operators.fine_tune",
-                    "retrainer.airflow.operators.export",
-                    "retrainer.airflow.operators.select",
-                    "retrainer.airflow.operators.evaluate",
-                    "retrainer.airflow.operators.gate",
-                    "retrainer.airflow.operators.publish",
-                ],
+                "python-modules": [f"retrainer.airflow.operators.{name}" for name in _operator_modules()],
             }
         ],
         "extra-links": [
@@ -60,6 +53,10 @@ def get_provider_info() -> dict[str, Any]:
             }
         },
     }
+
+
+def _operator_modules() -> list[str]:
+    return sorted(file.stem for file in (Path(__file__).parent / "operators").glob("[!_]*.py"))
 
 
 def _option(description: str, example: str) -> dict[str, str]:

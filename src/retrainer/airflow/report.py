@@ -7,7 +7,7 @@ from __future__ import annotations
 from retrainer.artifacts.repository import Artifacts
 from retrainer.chain import StepRef
 from retrainer.gate.records import Receipt, Score, Selection
-from retrainer.report.explain import describe_interval, explain
+from retrainer.report.explain import describe_interval
 from retrainer.report.selection_table import agreement_table, candidates_table, differences
 from retrainer.sources.base_models import short_names
 
@@ -23,15 +23,10 @@ def read_receipt(decision: StepRef) -> Receipt | None:
     return Receipt.from_json(path.read_bytes(), where=str(path))
 
 
-def decision_lines(decision: StepRef, receipt: Receipt | None) -> list[str]:
-    """Verdict, reasons and figures, line by line."""
-    return [_unchanged(decision)] if receipt is None else explain(receipt)
-
-
 def decision_markdown(decision: StepRef, receipt: Receipt | None) -> str:
-    """The same as a short page."""
+    """A decision as a short page."""
     if receipt is None:
-        return _unchanged(decision)
+        return decision.unchanged.line() if decision.unchanged else ""
     verdict = "The gate promotes the challenger." if receipt.promoted else "The gate refuses the challenger."
     parts = [f"**{receipt.model}**: {verdict}"]
     if receipt.reasons:
@@ -67,11 +62,6 @@ def selection_markdown(selection: Selection) -> str:
         f"{selection.why}.",
     ]
     return "\n\n".join(part for part in parts if part)
-
-
-def _unchanged(decision: StepRef) -> str:
-    summary = decision.summary
-    return f"unchanged: {summary['channel']} already serves this model, version {summary['champion_version']}"
 
 
 def _table(receipt: Receipt) -> str:

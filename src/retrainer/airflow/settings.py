@@ -1,4 +1,4 @@
-"""What an Airflow deployment sets for all pipelines: where artifacts lie, how buckets are reached, which Python trains,
+"""What an Airflow deployment sets for all pipelines: where artifacts are, how buckets are reached, which Python trains,
 which folder to read.
 
 Each is taken from the first place that says it: the argument, the environment, ``airflow.cfg``, a default.
@@ -8,47 +8,66 @@ Not here: anything about one pipeline (``retrainer.spec``).
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated, Any
 
 from airflow.sdk import conf
+from pydantic import BeforeValidator
+
+from retrainer.records import Record
 
 SECTION = "retrainer"
 
+Text = Annotated[str | None, BeforeValidator(lambda value: str(value) if isinstance(value, Path) else value)]
 
-def artifact_root(given: str | Path | None) -> str:
-    """Where the steps keep their outputs: a path, ``file://`` or ``s3://``.
 
-    ``$RETRAINER_ARTIFACT_ROOT``, ``[retrainer] artifact_root``, ``$AIRFLOW_HOME/retrainer/artifacts``.
+class Settings(Record):
+    """How tasks reach what all pipelines share. Every operator takes it, as a record or as a mapping of the same names.
+
+    What is not given comes from the environment (``$RETRAINER_ARTIFACT_ROOT`` and so on), then from the section
+    ``[retrainer]`` of ``airflow.cfg``, under the same name. All values are templated.
+
+    :param artifact_root: where the steps keep their outputs: a path, ``file://`` or ``s3://``; in the end
+        ``$AIRFLOW_HOME/retrainer/artifacts``.
+    :param trainer_python: interpreter that has ``airflow-retrainer[train]``; in the end that of the task.
+    :param aws_conn_id: connection of type ``aws`` through which the task and the step's process reach the buckets of
+        artifacts, data and store; in the end what boto3 finds on the worker.
     """
-    found = _first(given, "RETRAINER_ARTIFACT_ROOT", "artifact_root")
-    return found or str(_airflow_home() / "retrainer" / "artifacts")
+
+    artifact_root: Text = None
+    trainer_python: Text = None
+    aws_conn_id: Text = None
+
+    def resolved(self) -> Settings:
+        """The same with what other places say of what is not given; of the last two ``None`` means the default."""
+        found = {name: _first(getattr(self, name), name) for name in Settings.model_fields}
+        return Settings(**{**found, "artifact_root": found["artifact_root"] or _default_root()})
 
 
-def trainer_python(given: str | Path | None) -> str | None:
-    """The interpreter that has the training libraries; ``None`` means the one that runs Airflow.
+SettingsLike = Settings | Mapping[str, Any] | None
+"""``Settings``, or a mapping of the same names."""
 
-    ``$RETRAINER_TRAINER_PYTHON``, ``[retrainer] trainer_python``.
+
+def as_mapping(settings: SettingsLike) -> dict[str, str]:
+    """The form in which an operator keeps its settings, which Airflow can template and show.
+
+    :raises pydantic.ValidationError: a name is not one of theirs.
     """
-    return _first(given, "RETRAINER_TRAINER_PYTHON", "trainer_python")
-
-
-def aws_conn_id(given: str | None) -> str | None:
-    """The connection that says how buckets are reached; ``None`` leaves it to boto3's own chain.
-
-    ``$RETRAINER_AWS_CONN_ID``, ``[retrainer] aws_conn_id``.
-    """
-    return _first(given, "RETRAINER_AWS_CONN_ID", "aws_conn_id")
+    given = settings if isinstance(settings, Settings) else Settings(**(settings or {}))
+    return given.model_dump(exclude_none=True)
 
 
 def pipelines_folder(default: str | Path) -> Path:
     """The folder of the pipeline files: ``$RETRAINER_PIPELINES``, ``[retrainer] pipelines``, else ``default``."""
-    return Path(_first(None, "RETRAINER_PIPELINES", "pipelines") or default).expanduser()
+    return Path(_first(None, "pipelines") or default).expanduser()
 
 
-def _first(given: str | Path | None, variable: str, option: str) -> str | None:
+def _first(given: str | None, option: str) -> str | None:
     # An empty string is how a config file and an empty template say "not set".
-    return str(given or "") or os.environ.get(variable) or conf.get(SECTION, option, fallback="") or None
+    return given or os.environ.get(f"RETRAINER_{option.upper()}") or conf.get(SECTION, option, fallback="") or None
 
 
-def _airflow_home() -> Path:
-    return Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser()
+def _default_root() -> str:
+    home = Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser()
+    return str(home / "retrainer" / "artifacts")

@@ -36,17 +36,18 @@ class ArtifactFile(Record):
 class ArtifactManifest(Record):
     """What an artifact is: the identity that its digest was taken over, its inputs, its files.
 
+    :param output: the record that the step hands on with a reference to the artifact.
     :param upload: in a bucket, the folder of the try that won. Two hosts that make the same artifact at once must not
         overwrite each other's files, whose bytes may differ.
     """
 
-    format_version: Literal[1] = 1
+    format_version: Literal[2] = 2
     step: str
     digest: str
     identity: dict[str, Any]
     inputs: dict[str, str]
     files: dict[str, ArtifactFile]
-    summary: dict[str, Any]
+    output: dict[str, Any]
     created_at: str
     upload: str | None = None
 
@@ -161,7 +162,7 @@ class Artifacts:
         digest: str,
         identity: Mapping[str, Any],
         inputs: Mapping[str, str],
-        summary: Mapping[str, Any],
+        output: Mapping[str, Any],
         created_at: str,
     ) -> ArtifactManifest:
         """Make the staged files the artifact of that digest. The first to commit wins; a second changes nothing."""
@@ -175,7 +176,7 @@ class Artifacts:
                 for path in sorted(staging.rglob("*"))
                 if path.is_file()
             },
-            summary=dict(summary),
+            output=dict(output),
             created_at=created_at,
             upload=uuid.uuid4().hex[:12] if self.remote else None,
         )

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from retrainer.artifacts.repository import ArtifactManifest
 from retrainer.audit.evidence import find_evidence
 from retrainer.audit.receipts import FoundReceipt
-from retrainer.chain import STEP_VERSIONS, decision_identity
+from retrainer.chain import DECIDE
+from retrainer.chain.steps.decide import decision_content
 from retrainer.errors import ArtifactError
 from retrainer.gate.records import Receipt
 from retrainer.records import digest_of
@@ -49,7 +50,7 @@ def decision_digest(receipt: Receipt) -> str:
 
 
 def _identity(receipt: Receipt) -> dict[str, Any]:
-    return decision_identity(receipt.model, receipt.digests.get("evaluate", ""), receipt.policy)
+    return DECIDE.identity(decision_content(receipt.model, receipt.digests.get("evaluate", ""), receipt.policy))
 
 
 def check_receipt(
@@ -121,9 +122,9 @@ def _against_identity(found: FoundReceipt, manifest: ArtifactManifest, receipt: 
 
 
 def _refuse_other_version(step_version: Any, where: str) -> None:
-    if step_version != STEP_VERSIONS["decide"]:
+    if step_version != DECIDE.version:
         raise ArtifactError(
-            f"the decision was taken by version {step_version} of the gate, this is version {STEP_VERSIONS['decide']}",
+            f"the decision was taken by version {step_version} of the gate, this is version {DECIDE.version}",
             where=where,
             hint="verify it with the release of airflow-retrainer that took it",
         )

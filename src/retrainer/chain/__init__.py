@@ -1,46 +1,48 @@
-"""Which step runs on what: the requests of the steps, their digests, and when nothing has to be done.
+"""What runs on what: the definition of each step, its requests and their digests, and the order of the chain.
 
-A step is a pure function from a request to an artifact. This package writes the requests; it reads manifests and
-fingerprints only, and loads nothing heavy. Not here: starting a process (``run/processes.py``), what a step does
-(``work/``).
+A new step is a module in ``steps/`` and an entry in ``order.CHAIN``, beside the module that does the work and its
+Airflow operator, both of which its definition names. Loads nothing heavy. Not here: starting a process (``run/``), what
+a step does (``work/``).
 """
 
-from retrainer.chain.planning import (
-    decision_identity,
-    plan_decide,
-    plan_evaluate,
-    plan_export,
-    plan_ingest,
-    plan_publish,
-    plan_select,
-    plan_train,
-)
-from retrainer.chain.requests import (
-    OPTIONAL_INPUTS,
-    STEP_INPUTS,
-    STEP_VERSIONS,
-    RunContext,
-    StepName,
-    StepRef,
-    StepRequest,
-    ref_of,
-)
+from retrainer.chain.definition import Step, StepOutput
+from retrainer.chain.order import CHAIN, Outcome, Stage, chain_of, outcome_of, stages_of, step_before, step_named
+from retrainer.chain.requests import RunContext, StepRef, StepRequest, Unchanged
+from retrainer.chain.steps.decide import DECIDE, Decided
+from retrainer.chain.steps.evaluate import EVALUATE, Evaluated
+from retrainer.chain.steps.export import EXPORT, Exported
+from retrainer.chain.steps.ingest import INGEST, Ingested
+from retrainer.chain.steps.publish import PUBLISH, Published
+from retrainer.chain.steps.select import SELECT, Selected
+from retrainer.chain.steps.train import TRAIN, Trained
 
 __all__ = [
-    "OPTIONAL_INPUTS",
-    "STEP_INPUTS",
-    "STEP_VERSIONS",
+    "CHAIN",
+    "DECIDE",
+    "EVALUATE",
+    "EXPORT",
+    "INGEST",
+    "PUBLISH",
+    "SELECT",
+    "TRAIN",
+    "Decided",
+    "Evaluated",
+    "Exported",
+    "Ingested",
+    "Outcome",
+    "Published",
     "RunContext",
-    "StepName",
+    "Selected",
+    "Stage",
+    "Step",
+    "StepOutput",
     "StepRef",
     "StepRequest",
-    "decision_identity",
-    "plan_decide",
-    "plan_evaluate",
-    "plan_export",
-    "plan_ingest",
-    "plan_publish",
-    "plan_select",
-    "plan_train",
-    "ref_of",
+    "Trained",
+    "Unchanged",
+    "chain_of",
+    "outcome_of",
+    "stages_of",
+    "step_before",
+    "step_named",
 ]

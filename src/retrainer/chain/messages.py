@@ -7,7 +7,7 @@ Not here: ordinary log output, which goes to the step's log file.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
@@ -49,7 +49,6 @@ class Done(Record):
     """The step succeeded and its artifact is committed."""
 
     kind: Literal["done"] = "done"
-    summary: dict[str, Any]
 
 
 class Failed(Record):

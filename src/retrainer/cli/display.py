@@ -99,7 +99,7 @@ def print_facts(facts: Sequence[tuple[str, str]], *, title: str) -> None:
     console = stdout()
     facts = [(name, printable(value)) for name, value in facts]
     if not console.is_terminal:
-        from retrainer.report.run_report import aligned
+        from retrainer.report.figures import aligned
 
         sys.stdout.write(f"{title}\n{aligned(tuple(facts))}\n")
         return

@@ -17,10 +17,10 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from retrainer.chain import StepName, StepRef
+from retrainer.chain import Stage, StepRef
 from retrainer.chain.messages import Log, Message, Metrics, Progress, describe, duration
-from retrainer.report.run_report import brief
-from retrainer.run.pipeline_run import ONE_MODEL, Observer, Stage
+from retrainer.run.pipeline_run import Observer
+from retrainer.run.report import brief
 
 # Between two lines of progress where there is no terminal.
 LINE_SECONDS = 3.0
@@ -33,12 +33,6 @@ REFRESH_PER_SECOND = 4
 
 class Display(Observer):
     """An observer that is opened before the run, and closed after it."""
-
-    _candidate: str | None = None
-
-    def candidate(self, name: str | None) -> None:
-        """Remember which of several base models the steps are about."""
-        self._candidate = name
 
     def __enter__(self) -> Self:
         return self
@@ -56,16 +50,15 @@ class Lines(Display):
         self._began = 0.0
         self._last = 0.0
 
-    def _say(self, step: StepName, text: str) -> None:
-        about = f"{self._candidate}: " if self._candidate else ""
-        self._console.print(f"{step:<8} {about}{text}", soft_wrap=True)
+    def _say(self, stage: Stage, text: str) -> None:
+        self._console.print(f"{stage.step.name:<8} {_about(stage)}{text}", soft_wrap=True)
 
-    def planning(self, step: StepName) -> None:
+    def planning(self, stage: Stage) -> None:
         """Remember when the step began."""
         self._began = self._clock()
         self._last = 0.0
 
-    def message(self, step: StepName, message: Message) -> None:
+    def message(self, stage: Stage, message: Message) -> None:
         """Say what the step said, unless it is progress and the last line is recent."""
         match message:
             case Progress():
@@ -74,16 +67,16 @@ class Lines(Display):
                 if self._last and now - self._last < LINE_SECONDS and not finished:
                     return
                 self._last = now
-                self._say(step, describe(message))
+                self._say(stage, describe(message))
             case Log():
-                self._say(step, f"warning: {message.text}" if message.level == "warning" else message.text)
+                self._say(stage, f"warning: {message.text}" if message.level == "warning" else message.text)
             case Metrics():
-                self._say(step, describe(message))
+                self._say(stage, describe(message))
 
-    def finished(self, ref: StepRef) -> None:
+    def finished(self, stage: Stage, ref: StepRef) -> None:
         """Say what came out, and how long it took."""
         took = "done before" if ref.reused else f"done in {duration(self._clock() - self._began)}"
-        self._say(ref.step, f"{took}: {brief(ref)}" if not ref.unchanged else brief(ref))
+        self._say(stage, f"{took}: {brief(ref)}" if not ref.unchanged else brief(ref))
 
 
 @dataclass
@@ -105,7 +98,7 @@ class LiveList(Display):
         self,
         console: Console,
         *,
-        stages: Sequence[Stage] = ONE_MODEL,
+        stages: Sequence[Stage],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
@@ -125,22 +118,19 @@ class LiveList(Display):
                 row.state = "skipped"
         self._live.stop()
 
-    def _row(self, step: StepName) -> _Row:
-        return self._rows[Stage(step, self._candidate)]
-
-    def planning(self, step: StepName) -> None:
+    def planning(self, stage: Stage) -> None:
         """The step is under way from here on."""
-        row = self._row(step)
+        row = self._rows[stage]
         row.state, row.began, row.detail = "running", self._clock(), "looking at its inputs"
 
-    def started(self, step: StepName, process: object) -> None:
+    def started(self, stage: Stage, process: object) -> None:
         """Starting an interpreter and its libraries takes seconds, and should not look like nothing."""
-        self._row(step).detail = "starting"
+        self._rows[stage].detail = "starting"
 
-    def message(self, step: StepName, message: Message) -> None:
+    def message(self, stage: Stage, message: Message) -> None:
         """Progress goes into the step's line, scores and warnings stand above the list."""
-        row = self._row(step)
-        about = f"{self._candidate}: " if self._candidate else ""
+        row = self._rows[stage]
+        about = _about(stage)
         match message:
             case Progress():
                 row.progress, row.detail = message, _measured(message)
@@ -151,9 +141,9 @@ class LiveList(Display):
             case Log():
                 row.progress, row.detail = None, message.text
 
-    def finished(self, ref: StepRef) -> None:
+    def finished(self, stage: Stage, ref: StepRef) -> None:
         """Show what came out in the place of progress."""
-        row = self._row(ref.step)
+        row = self._rows[stage]
         row.state = "done"
         row.took = None if ref.reused else self._clock() - row.began
         row.progress, row.detail = None, brief(ref) + (" (done before)" if ref.reused and not ref.unchanged else "")
@@ -175,6 +165,11 @@ class LiveList(Display):
         if row.state == "running":
             return duration(self._clock() - row.began)
         return duration(row.took) if row.took is not None else ""
+
+
+def _about(stage: Stage) -> str:
+    """Which of several base models the step is about."""
+    return f"{stage.candidate}: " if stage.candidate else ""
 
 
 def _mark(row: _Row) -> Text | Spinner:
@@ -215,7 +210,7 @@ def _measured(message: Progress) -> str:
     return ", ".join(parts)
 
 
-def open_display(console: Console, *, plain: bool, stages: Sequence[Stage] = ONE_MODEL) -> Display:
+def open_display(console: Console, *, plain: bool, stages: Sequence[Stage]) -> Display:
     """The live list of the run's stages on a terminal, else lines."""
     if plain or not console.is_terminal or console.is_dumb_terminal:
         return Lines(console)

@@ -18,8 +18,8 @@ from retrainer.cli.libraries import require
 from retrainer.errors import IntegrityError
 
 if TYPE_CHECKING:
-    from retrainer.report.run_report import Report
     from retrainer.run.pipeline_run import RunResult
+    from retrainer.run.report import Report
     from retrainer.spec import Pipeline
 
 ROOT_VARIABLE = "RETRAINER_ARTIFACT_ROOT"
@@ -76,9 +76,10 @@ def run(
 
     Exit codes: 0 promoted or unchanged, 1 error, 2 wrong usage, 3 refused by the gate or not approved, 130 interrupted.
     """
+    from retrainer.chain import stages_of
     from retrainer.cli.progress import open_display
-    from retrainer.report.run_report import make_report
-    from retrainer.run.pipeline_run import new_context, run_pipeline, stages_of
+    from retrainer.run.pipeline_run import new_context, run_pipeline
+    from retrainer.run.report import make_report
     from retrainer.spec import load_pipeline
 
     pipeline = load_pipeline(pipeline_file)
@@ -90,9 +91,8 @@ def run(
     watching = open_display(display.stderr(), plain=plain, stages=stages_of(pipeline))
     try:
         with _sigterm_interrupts() as signals, watching:
-            result = run_pipeline(
-                pipeline, root=root, context=new_context(), observer=watching, python=python, approved=approve
-            )
+            context = new_context(root, approved=approve and pipeline.publish.approval == "required")
+            result = run_pipeline(pipeline, context=context, observer=watching, python=python)
     except KeyboardInterrupt:
         display.stderr().print("interrupted; run it again to go on from the last complete step or checkpoint")
         raise typer.Exit(128 + (signals or [signal.SIGINT])[0]) from None

@@ -172,7 +172,7 @@ def _signers(key_ids: list[str], checked: bool) -> str:
 
 
 def _about(manifest: Manifest, serving: list[str]) -> list[tuple[str, str]]:
-    from retrainer.report.run_report import scores
+    from retrainer.report.figures import scores
 
     graphs = ", ".join(f"{name} ({entry.file})" for name, entry in manifest.precisions.items())
     return [
@@ -219,6 +219,6 @@ def _cell(row: dict[str, Any], name: str) -> str:
 
 
 def _scores(metrics: Mapping[str, float], problem: str | None) -> str:
-    from retrainer.report.run_report import scores
+    from retrainer.report.figures import scores
 
     return f"damaged: {problem}" if problem else scores(metrics) or "-"

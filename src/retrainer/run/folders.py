@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from retrainer.artifacts.repository import Artifacts
-from retrainer.chain import StepRef, StepRequest
+from retrainer.chain import StepRef, StepRequest, step_named
 from retrainer.errors import NotFoundError, PreconditionFailed
 from retrainer.records import Record
 from retrainer.sources.base_models import short_names
@@ -59,7 +59,7 @@ class RunFolder:
         self._local = artifacts.local / "runs" / self.name
         # One name for a step, unless the run takes it once for each base model.
         self._step: str = request.step
-        if request.step in {"train", "export"} and base in request.compared:
+        if step_named(request.step).about == "candidate" and base in request.compared:
             self._step = f"{request.step}_{short_names(request.compared)[base]}"
 
     @property
@@ -70,7 +70,7 @@ class RunFolder:
     def record(self, ref: StepRef) -> None:
         """Note a completed step."""
         storage = open_storage(self._artifacts.root)
-        self._note(storage, {"digest": ref.digest, "reused": ref.reused, "summary": ref.summary})
+        self._note(storage, {"digest": ref.digest, "reused": ref.reused, "output": ref.output})
         if self._artifacts.remote:
             if self.log_file.is_file():
                 storage.upload(self.log_file, f"runs/{self.name}/logs/{self._step}.log")

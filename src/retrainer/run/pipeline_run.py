@@ -1,6 +1,7 @@
 """A pipeline from its first step to its last without Airflow: the same steps, in the same child processes.
 
-Not here: showing it to anybody (``cli``), saying what came out (``report/``), what a step does (``work``).
+Not here: the order of the steps (``chain/order.py``), showing it to anybody (``cli``), saying what came out
+(``report.py``), what a step does (``work``).
 """
 
 from __future__ import annotations
@@ -8,77 +9,33 @@ from __future__ import annotations
 import getpass
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 
 from retrainer.artifacts.repository import Artifacts
-from retrainer.chain import (
-    RunContext,
-    StepName,
-    StepRef,
-    StepRequest,
-    plan_decide,
-    plan_evaluate,
-    plan_export,
-    plan_ingest,
-    plan_publish,
-    plan_select,
-    plan_train,
-)
+from retrainer.chain import SELECT, Outcome, RunContext, Stage, StepRef, StepRequest, outcome_of, stages_of
 from retrainer.chain.messages import Message
-from retrainer.chain.outcome import Outcome, outcome_of
 from retrainer.run.folders import RunFolder
 from retrainer.run.processes import StepProcess, run_step
-from retrainer.sources.base_models import short_names
 from retrainer.spec.model import Pipeline
 from retrainer.storage import join_url
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """A step of a run, as people see it.
-
-    :param candidate: short name of the base model, where the run takes the step once for each of several.
-    """
-
-    step: StepName
-    candidate: str | None = None
-
-    def __str__(self) -> str:
-        return self.step if self.candidate is None else f"{self.step} {self.candidate}"
-
-
-# The steps that a run takes for each base model.
-BUILDING: tuple[StepName, ...] = ("train", "export")
-_AFTER: tuple[StepName, ...] = ("evaluate", "decide", "publish")
-ONE_MODEL = (Stage("ingest"), *map(Stage, BUILDING), *map(Stage, _AFTER))
-
-
-def stages_of(pipeline: Pipeline) -> tuple[Stage, ...]:
-    """What a run of the pipeline goes through, in order."""
-    if not pipeline.model.candidates:
-        return ONE_MODEL
-    built = [Stage(step, name) for name in short_names(pipeline.model.candidates).values() for step in BUILDING]
-    return (Stage("ingest"), *built, Stage("select"), *map(Stage, _AFTER))
 
 
 class Observer:
     """Is told what happens while a pipeline runs. Every method does nothing unless overridden."""
 
-    def candidate(self, name: str | None) -> None:
-        """What follows is about that one of several base models; with ``None``, about no single one any more."""
-
-    def planning(self, step: StepName) -> None:
+    def planning(self, stage: Stage) -> None:
         """A step's inputs are being looked at: is there anything to do?"""
 
-    def started(self, step: StepName, process: StepProcess) -> None:
+    def started(self, stage: Stage, process: StepProcess) -> None:
         """A step's process was started."""
 
-    def message(self, step: StepName, message: Message) -> None:
+    def message(self, stage: Stage, message: Message) -> None:
         """A step's process said something."""
 
-    def finished(self, ref: StepRef) -> None:
+    def finished(self, stage: Stage, ref: StepRef) -> None:
         """A step's artifact is there, made now or before."""
 
 
@@ -95,9 +52,9 @@ class RunResult:
     context: RunContext
     root: str
     folder: str
-    steps: Mapping[StepName, StepRef]
+    steps: Mapping[str, StepRef]
     outcome: Outcome
-    candidates: Mapping[str, Mapping[StepName, StepRef]] = field(default_factory=dict)
+    candidates: Mapping[str, Mapping[str, StepRef]] = field(default_factory=dict)
 
 
 def default_actor() -> str:
@@ -111,25 +68,29 @@ def default_actor() -> str:
         return f"uid {os.getuid()}"
 
 
-def new_context(*, actor: str | None = None) -> RunContext:
-    """The context of a run that starts now, from the command line."""
+def new_context(root: str, *, actor: str | None = None, approved: bool = False) -> RunContext:
+    """The context of a run that starts now, from the command line.
+
+    :param root: artifact root: ``file://``, ``s3://`` or a path.
+    :param approved: a person wants a promoted model published; matters where the pipeline asks for approval.
+    """
     now = datetime.now(UTC)
     return RunContext(
         run_id=f"cli__{now.isoformat(timespec='seconds')}_{secrets.token_hex(2)}",
         actor=actor or default_actor(),
         started_at=now.isoformat(timespec="seconds"),
         origin="cli",
+        root=root,
+        approved=approved,
     )
 
 
 def run_pipeline(
     pipeline: Pipeline,
     *,
-    root: str,
     context: RunContext,
     observer: Observer | None = None,
     python: str | None = None,
-    approved: bool = False,
 ) -> RunResult:
     """Take the steps in order; stop after the decision when there is nothing to publish.
 
@@ -137,59 +98,63 @@ def run_pipeline(
     them is chosen before anything is evaluated. A base model that fails ends the run: the best of the others might not
     be the best.
 
-    :param root: artifact root: ``file://``, ``s3://`` or a path.
     :param python: interpreter that has the training libraries; this one by default.
-    :param approved: a person wants a promoted model published; matters where the pipeline asks for approval.
-    :raises RetrainerError: a step failed. A refused challenger is no error.
+    :raises RetrainerError: a step failed. A refused challenger is not an error.
     """
     watching = observer or Observer()
-    steps: dict[StepName, StepRef] = {}
+    done: dict[Stage, StepRef] = {}
     folder = ""
-
-    def take(step: StepName, plan: Callable[[], StepRequest | StepRef]) -> StepRef:
-        nonlocal folder
-        watching.planning(step)
-        request = plan()
+    approved = context.approved or pipeline.publish.approval == "none"
+    for stage in stages_of(pipeline):
+        if stage.step.when_promoted and outcome_of(_by_name(done), approved=approved) != "promoted":
+            continue
+        watching.planning(stage)
+        request = stage.step.plan(pipeline, *_upstream(stage, done), context=context, base=stage.base)
         if isinstance(request, StepRequest):
             folder = folder or _folder(request)
-        ref = run_step(
+        done[stage] = run_step(
             request,
-            on_message=lambda message: watching.message(step, message),
+            on_message=partial(watching.message, stage),
             python=python,
-            started=lambda process: watching.started(step, process),
+            started=partial(watching.started, stage),
         )
-        steps[step] = ref
-        watching.finished(ref)
-        return ref
-
-    def build(base: str) -> StepRef:
-        checkpoint = take("train", lambda: plan_train(pipeline, snapshot, context=context, base=base))
-        return take("export", lambda: plan_export(pipeline, checkpoint, context=context))
-
-    snapshot = take("ingest", lambda: plan_ingest(pipeline, root=root, context=context))
-    candidates: dict[str, dict[StepName, StepRef]] = {}
-    if pipeline.model.candidates:
-        for base, name in short_names(pipeline.model.candidates).items():
-            watching.candidate(name)
-            build(base)
-            candidates[base] = {step: steps[step] for step in BUILDING}
-        watching.candidate(None)
-        bundles = [refs["export"] for refs in candidates.values()]
-        bundle = take("select", lambda: plan_select(pipeline, bundles, context=context))
-        steps.update(candidates[str(bundle.summary["chosen"])])
-    else:
-        bundle = build(pipeline.model.base)
-    evaluation = take("evaluate", lambda: plan_evaluate(pipeline, bundle, context=context))
-    decision = take("decide", lambda: plan_decide(pipeline, evaluation, context=context))
-    outcome = outcome_of(steps)
-    asks = pipeline.publish.approval == "required"
-    if outcome == "promoted" and asks and not approved:
-        outcome = "unapproved"
-    if outcome == "promoted":
-        take("publish", lambda: plan_publish(pipeline, decision, context=context, cause="approval" if asks else "gate"))
+        watching.finished(stage, done[stage])
+    steps = _by_name(done, chosen=_chosen(done))
     return RunResult(
-        context=context, root=root, folder=folder, steps=dict(steps), outcome=outcome, candidates=candidates
+        context=context,
+        root=context.root,
+        folder=folder,
+        steps=steps,
+        outcome=outcome_of(steps, approved=approved),
+        candidates={
+            base: {stage.step.name: ref for stage, ref in done.items() if stage.base == base}
+            for base in pipeline.model.candidates
+        },
     )
+
+
+def _upstream(stage: Stage, done: Mapping[Stage, StepRef]) -> list[StepRef]:
+    """The references that a step is planned from: of its own base model, or of all where it compares them."""
+    for name in stage.step.after:
+        found = [
+            ref
+            for before, ref in done.items()
+            if before.step.name == name and (stage.base is None or before.base in {None, stage.base})
+        ]
+        if found:
+            return found
+    return []
+
+
+def _by_name(done: Mapping[Stage, StepRef], *, chosen: str | None = None) -> dict[str, StepRef]:
+    """The steps taken once, and those of the chosen base model."""
+    return {stage.step.name: ref for stage, ref in done.items() if stage.base in {None, chosen}}
+
+
+def _chosen(done: Mapping[Stage, StepRef]) -> str | None:
+    """The base model that goes on, where several were compared."""
+    selection = _by_name(done).get(SELECT.name)
+    return SELECT.output_of(selection).selection.chosen if selection else None
 
 
 def _folder(request: StepRequest) -> str:

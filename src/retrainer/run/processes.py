@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from retrainer import errors
 from retrainer.artifacts.repository import Artifacts
-from retrainer.chain import StepRef, StepRequest, ref_of
+from retrainer.chain import StepRef, StepRequest, step_named
 from retrainer.chain.messages import Done, Failed, Log, Message, parse_message
 from retrainer.chain.model_store import variables_with_keys
 from retrainer.errors import ResourceError, StepError, StepKilled
@@ -75,7 +75,7 @@ def run_step(
                 on_message(message)
         manifest = artifacts.get(request.step, request.digest)
     assert manifest is not None
-    ref = ref_of(manifest, request, reused=reused)
+    ref = step_named(request.step).reference(manifest, request, reused=reused)
     run_folder.record(ref)
     return ref
 
@@ -136,13 +136,13 @@ class StepProcess:
 
     def _inherited(self) -> dict[str, str]:
         """This process's variables; without a private key, for every step but the one that signs."""
-        if self.request.step == "publish":
+        if step_named(self.request.step).signs:
             return dict(os.environ)
         private = variables_with_keys(self.request.pipeline.publish)
         return {name: value for name, value in os.environ.items() if name not in private}
 
     def _devices_wanted(self) -> int:
-        return self.request.pipeline.resources.gpus if self.request.step == "train" else 0
+        return self.request.pipeline.resources.gpus if step_named(self.request.step).takes_resources else 0
 
     def _spawn(
         self, request_file: Path, log: int, environment: dict[str, str], descriptors: tuple[int, ...]

@@ -14,21 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from retrainer.artifacts.repository import Artifacts
-from retrainer.chain import StepRequest
+from retrainer.chain import StepOutput, StepRequest, step_named
 from retrainer.errors import RetrainerError
 from retrainer.work import distributed, guard
 from retrainer.work.reporter import Reporter
 from retrainer.work.resources import resource_error
-
-MODULES = {
-    "ingest": "retrainer.work.ingest",
-    "train": "retrainer.work.train",
-    "export": "retrainer.work.export",
-    "select": "retrainer.work.select",
-    "evaluate": "retrainer.work.evaluate",
-    "decide": "retrainer.work.decide",
-    "publish": "retrainer.work.publish",
-}
 
 
 def main(arguments: list[str]) -> int:
@@ -68,27 +58,31 @@ def _fail(reporter: Reporter, error: RetrainerError) -> None:
 def run(request: StepRequest, reporter: Reporter) -> None:
     """Make the artifact of a request, unless somebody else just did."""
     artifacts = Artifacts(request.root)
-    existing = artifacts.find(request.step, request.digest)
-    if existing is not None:
-        reporter.done(existing.summary)
+    if artifacts.find(request.step, request.digest) is None and not _make(request, artifacts, reporter):
         return
-    inputs = {name: artifacts.fetch(name, digest) for name, digest in request.reads().items()}
-    step = importlib.import_module(MODULES[request.step])  # takes seconds: not before its inputs are known to be sound
+    reporter.done()
+
+
+def _make(request: StepRequest, artifacts: Artifacts, reporter: Reporter) -> bool:
+    """Do the work and commit what it left; ``False`` in a process that only helped with it."""
+    inputs = {name: artifacts.fetch(name, digest) for name, digest in request.inputs.items()}
+    # Takes seconds: not before the inputs are known to be sound.
+    work = importlib.import_module(step_named(request.step).work)
     with artifacts.staging(request.step, request.digest) as staging:
-        summary = step.run(request, inputs, staging, reporter)
-        if not distributed.is_first_rank():
-            return
-        manifest = artifacts.commit(
+        output: StepOutput | None = work.run(request, inputs, staging, reporter)
+        if output is None:
+            return False
+        artifacts.commit(
             staging,
             step=request.step,
             digest=request.digest,
             identity=request.identity,
-            inputs={str(name): digest for name, digest in request.inputs.items()},
-            summary=summary,
+            inputs=request.inputs,
+            output=output.model_dump(mode="json"),
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
     artifacts.drop_work_folder(request.step, request.digest)
-    reporter.done(manifest.summary)
+    return True
 
 
 def _alone(request: StepRequest) -> AbstractContextManager[None]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from retrainer.artifacts.snapshot import SnapshotStatistics
+from retrainer.chain import Decided
 from retrainer.errors import IntegrityError
 from retrainer.gate.decide import decide
 from retrainer.gate.evidence import BASELINE, CHAMPION, Evidence, load_evidence
-from retrainer.gate.records import EvaluationRecord, Interval, Receipt
+from retrainer.gate.records import EvaluationRecord
 from retrainer.gate.verify import receipt_bytes
-from retrainer.report.explain import confidence, explain
+from retrainer.report.explain import explain
 from retrainer.report.html import ReportFacts, report_html
 from retrainer.report.model_card import CardFacts, model_card
 
@@ -25,7 +26,7 @@ REPORT = "report.html"
 MODEL_CARD = "model_card.md"
 
 
-def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: Reporter) -> dict[str, Any]:
+def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: Reporter) -> Decided:
     """Fill ``folder`` with the receipt, the report and the model card. A refusal is a result, not an error.
 
     :raises IntegrityError: the evaluation is about other artifacts than those of this run.
@@ -43,48 +44,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     (folder / REPORT).write_text(report, encoding="utf-8")
     for line in explain(receipt):
         reporter.log(line)
-    return summary(receipt)
-
-
-def summary(receipt: Receipt) -> dict[str, Any]:
-    """What of a receipt travels with the reference to it."""
-    scores = receipt.metrics.get("fp32", {})
-    return {
-        "verdict": receipt.verdict,
-        "reasons": [{"code": reason.code.value, "detail": reason.detail} for reason in receipt.reasons],
-        "notes": list(receipt.notes),
-        "comparison": _difference(receipt.comparison),
-        "threshold": receipt.threshold,
-        "rows_needed": receipt.rows_needed,
-        "metrics": {name: score.value for name, score in scores.items()},
-        "intervals": {
-            name: {"low": score.low, "high": score.high}
-            for name, score in scores.items()
-            if score.low is not None and score.high is not None
-        },
-        "confidence": confidence(receipt.policy),
-        "champion_version": receipt.champion_version,
-        "precisions": list(receipt.publishable),
-        "baseline": None
-        if receipt.baseline is None
-        else {
-            "metrics": {name: score.value for name, score in receipt.baseline.items()},
-            "comparison": _difference(receipt.baseline_comparison),
-        },
-        "drift": None
-        if receipt.drift is None
-        else [
-            {"measure": one.measure, "distance": one.distance, "p_value": one.p_value, "verdict": one.verdict}
-            for one in receipt.drift
-        ],
-    }
-
-
-def _difference(interval: Interval | None) -> dict[str, Any] | None:
-    if interval is None:
-        return None
-    fields = interval.model_dump(mode="json")
-    return {"metric": fields.pop("metric"), "difference": fields.pop("estimate"), **fields}
+    return Decided.of(receipt)
 
 
 def _check_origin(request: StepRequest, evidence: Evidence) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from retrainer.chain import StepRequest
+from retrainer.chain import StepRequest, step_named
 from retrainer.errors import StepError
 
 
 def wanted(request: StepRequest) -> bool:
     """Whether this process must become the launcher of several ranks."""
-    return request.step == "train" and request.pipeline.resources.processes > 1 and not is_rank()
+    several = step_named(request.step).takes_resources and request.pipeline.resources.processes > 1
+    return several and not is_rank()
 
 
 def is_rank() -> bool:

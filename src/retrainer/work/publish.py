@@ -8,10 +8,9 @@ import platform
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 from retrainer.artifacts.training import TrainingRecord
-from retrainer.chain import StepRequest
+from retrainer.chain import Published, StepRequest
 from retrainer.chain.model_store import model_of, signer_of
 from retrainer.errors import GateError
 from retrainer.gate.records import Receipt
@@ -36,7 +35,7 @@ REASONS = {"gate": "promoted by the gate", "approval": "promoted by the gate and
 COMMIT_VARIABLES = ("RETRAINER_GIT_COMMIT", "GITHUB_SHA", "CI_COMMIT_SHA")
 
 
-def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: Reporter) -> dict[str, Any]:
+def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: Reporter) -> Published:
     """Publish, and fill ``folder`` with ``published.json``.
 
     :raises GateError: the receipt does not promote. The operators never get here then; somebody else might.
@@ -52,7 +51,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         raise GateError(f"the challenger was refused: {codes}", where=pipeline.name, hint="nothing was published")
     signer = signer_of(pipeline.publish)
     model = model_of(pipeline, signer=signer)
-    cause: Cause = request.extra["cause"]
+    cause: Cause = "approval" if request.context.approved else "gate"
     version_folder = folder.parent / f"{folder.name}-version"
     try:
         _assemble(version_folder, inputs, receipt, include_checkpoint=pipeline.publish.include_checkpoint)
@@ -70,24 +69,23 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         )
     finally:
         shutil.rmtree(version_folder, ignore_errors=True)
-    summary = {
-        "version": published.version,
-        "channel": published.channel,
-        "moved": published.moved,
-        "previous": published.previous,
-        "sequence": published.sequence,
-        "store": pipeline.publish.store,
-        "model": pipeline.name,
-        "precisions": list(receipt.publishable),
-        "metrics": manifest.metrics,
-        "decision": request.inputs["decide"],
-        "history": published.history,
-        "sent_bytes": published.sent_bytes,
-        "copied_bytes": published.copied_bytes,
-        "signed_by": signer.public.key_id if signer else None,
-    }
     (folder / "published.json").write_bytes(manifest.to_json())
-    return summary
+    return Published(
+        version=published.version,
+        channel=published.channel,
+        moved=published.moved,
+        previous=published.previous,
+        sequence=published.sequence,
+        store=pipeline.publish.store,
+        model=pipeline.name,
+        precisions=receipt.publishable,
+        metrics=manifest.metrics,
+        decision=request.inputs["decide"],
+        history=published.history,
+        sent_bytes=published.sent_bytes,
+        copied_bytes=published.copied_bytes,
+        signed_by=signer.public.key_id if signer else None,
+    )
 
 
 def _assemble(target: Path, inputs: dict[str, Path], receipt: Receipt, *, include_checkpoint: bool) -> None:

@@ -69,9 +69,9 @@ class Reporter:
         """Say the scores of an epoch."""
         self.send(Metrics(epoch=epoch, values=values))
 
-    def done(self, summary: dict[str, object]) -> None:
+    def done(self) -> None:
         """Say that the artifact is committed."""
-        self.send(Done(summary=summary))
+        self.send(Done())
 
     def failed(self, error: RetrainerError) -> None:
         """Say what went wrong, so that the parent raises the same error."""

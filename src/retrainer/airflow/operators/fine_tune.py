@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from retrainer.airflow.operators.base import PipelineLike, StepOperator, reference
-from retrainer.chain import RunContext, StepRef, StepRequest, plan_train
-from retrainer.sources.base_models import short_name
+from retrainer.airflow.step_operator import PipelineLike, StepOperator
+from retrainer.chain import TRAIN, StepRef
 from retrainer.spec import Pipeline
 
 if TYPE_CHECKING:
@@ -19,8 +18,7 @@ DEFAULT_POOL = "gpu_pool"
 class FineTuneOperator(StepOperator):
     """Fine-tune a base model on a snapshot, in a process that holds the GPUs it needs.
 
-    Returns the reference of the checkpoint; its summary has ``epochs``, ``steps``, ``metrics``,
-    ``rows_per_second``, ``device`` and ``resumed_from``.
+    Returns the reference of the checkpoint, with a ``Trained`` as its output.
 
     Retries: training saves checkpoints that are complete or absent. A retry after a kill, here or on another host
     with the same artifact root, resumes from the newest complete one; it never starts a second training beside the
@@ -37,12 +35,12 @@ class FineTuneOperator(StepOperator):
 
     :param snapshot: what ``IngestDatasetOperator`` returned. (templated)
     :param base: which base model, where the pipeline lists several; its first unless given. (templated)
-    :param pipeline: see ``StepOperator``.
-    :param artifact_root: see ``StepOperator``.
-    :param trainer_python: see ``StepOperator``.
-    :param aws_conn_id: see ``StepOperator``.
+    :param pipeline: see ``StepOperator``; so is ``settings``.
     """
 
+    step = TRAIN
+    upstream = "snapshot"
+    task_name = "train"
     template_fields: Sequence[str] = (*StepOperator.template_fields, "snapshot", "base")
 
     def __init__(
@@ -53,17 +51,18 @@ class FineTuneOperator(StepOperator):
         base: str | XComArg | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(pipeline=pipeline, **{**_pool(pipeline), **kwargs})
+        of_pipeline = self.in_dag(pipeline) if isinstance(pipeline, Pipeline) else {"pool": DEFAULT_POOL}
+        super().__init__(pipeline=pipeline, **{**of_pipeline, **kwargs})
         self.snapshot = snapshot
         self.base = base
 
-    @property
-    def base_name(self) -> str:
-        """What people call the base model; for ``map_index_template``."""
-        return short_name(str(self.base or ""))
+    @classmethod
+    def in_dag(cls, pipeline: Pipeline) -> dict[str, Any]:
+        """The pool, and a slot of it for each GPU."""
+        return {"pool": pipeline.resources.pool, "pool_slots": max(1, pipeline.resources.gpus)}
 
-    def plan(self, pipeline: Pipeline, *, root: str, context: RunContext) -> StepRequest:
-        """Train on the snapshot."""
+    def prepare(self, pipeline: Pipeline) -> dict[str, str]:
+        """Say where the pool is asked for less than is leased."""
         if pipeline.resources.gpus > self.pool_slots:
             self.log.warning(
                 "the pipeline leases %d GPUs, but the task takes %d slots of %s; set pool_slots to match",
@@ -71,11 +70,4 @@ class FineTuneOperator(StepOperator):
                 self.pool_slots,
                 self.pool,
             )
-        # An empty string is how a template says "not given".
-        return plan_train(pipeline, reference(self.snapshot), context=context, base=str(self.base or "") or None)
-
-
-def _pool(pipeline: PipelineLike) -> dict[str, Any]:
-    if not isinstance(pipeline, Pipeline):
-        return {"pool": DEFAULT_POOL}
-    return {"pool": pipeline.resources.pool, "pool_slots": max(1, pipeline.resources.gpus)}
+        return {}

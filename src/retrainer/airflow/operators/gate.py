@@ -9,10 +9,10 @@ from airflow.sdk import SkipMixin
 from airflow.sdk.bases.xcom import BaseXCom
 
 from retrainer.airflow.links import ReceiptLink
-from retrainer.airflow.operators.base import PipelineLike, StepOperator, reference
-from retrainer.airflow.report import REPORT_KEY, decision_lines, decision_markdown, read_receipt
-from retrainer.chain import RunContext, StepRef, StepRequest, plan_decide
-from retrainer.spec import Pipeline
+from retrainer.airflow.report import REPORT_KEY, decision_markdown, read_receipt
+from retrainer.airflow.step_operator import PipelineLike, StepOperator, result_of
+from retrainer.chain import DECIDE, StepRef
+from retrainer.report.explain import explain
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context, XComArg
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class EvaluationGateOperator(StepOperator, SkipMixin):  # type: ignore[misc]
     """Judge an evaluation by the pipeline's gate, and let only a promoted challenger through.
 
-    Returns the reference of the decision; its summary has ``verdict``, ``reasons``, ``comparison`` and ``metrics``.
-    It is in XCom in every case, and the same for people, as Markdown, under the key ``report``.
+    Returns the reference of the decision, with a ``Decided`` as its output. It is in XCom
+    in every case, and the same for people, as Markdown, under the key ``report``.
 
     A refused challenger, and one that is live already, skip the tasks directly downstream; this task is green and
     its log says why. Tasks further down follow their own trigger rules. A decision that could not be taken fails.
@@ -30,12 +30,12 @@ class EvaluationGateOperator(StepOperator, SkipMixin):  # type: ignore[misc]
     Retries: the decision is a pure function of the evaluation and the gate; a retry gives the same.
 
     :param evaluation: what ``EvaluateModelOperator`` returned. (templated)
-    :param pipeline: see ``StepOperator``.
-    :param artifact_root: see ``StepOperator``.
-    :param trainer_python: see ``StepOperator``.
-    :param aws_conn_id: see ``StepOperator``.
+    :param pipeline: see ``StepOperator``; so is ``settings``.
     """
 
+    step = DECIDE
+    upstream = "evaluation"
+    task_name = "gate"
     # Airflow's scheduler then also skips downstream tasks that are cleared later, or added to the DAG.
     inherits_from_skipmixin = True
 
@@ -53,23 +53,17 @@ class EvaluationGateOperator(StepOperator, SkipMixin):  # type: ignore[misc]
         super().__init__(pipeline=pipeline, **kwargs)
         self.evaluation = evaluation
 
-    def plan(self, pipeline: Pipeline, *, root: str, context: RunContext) -> StepRequest | StepRef:
-        """Judge the evaluation."""
-        return plan_decide(pipeline, reference(self.evaluation), context=context)
-
-    def conclude(self, ref: StepRef, context: Context) -> dict[str, Any]:
+    def conclude(self, ref: StepRef, context: Context) -> None:
         """Show the decision; skip what is downstream unless the challenger is promoted."""
-        result = super().conclude(ref, context)
         self._links = {**self._links, ReceiptLink.xcom_key_of_link: ReceiptLink.target(ref)}
         receipt = read_receipt(ref)
-        if ref.reused:  # else the step's process has said it
-            for line in decision_lines(ref, receipt):
+        if ref.reused and receipt is not None:  # else it has been said
+            for line in explain(receipt):
                 self.log.info("%s", line)
         context["ti"].xcom_push(REPORT_KEY, decision_markdown(ref, receipt))
-        if ref.summary.get("verdict") == "promote":
-            return result
-        # Skipping leaves this method by an exception, which drops its result.
-        context["ti"].xcom_push(BaseXCom.XCOM_RETURN_KEY, result)
+        if receipt is not None and receipt.promoted:
+            return
+        # Skipping leaves the task by an exception, which drops its result.
+        context["ti"].xcom_push(BaseXCom.XCOM_RETURN_KEY, result_of(ref))
         downstream = context["task"].get_direct_relatives(upstream=False)
         self.skip(ti=context["ti"], tasks=[task for task in downstream if not task.is_teardown])
-        return result

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from retrainer.airflow.connections import AIRFLOW_KEY, signer
-from retrainer.airflow.operators.base import StepOperator
-from retrainer.chain import RunContext, StepRequest, plan_ingest
+from retrainer.airflow.step_operator import StepOperator
+from retrainer.chain import INGEST
 from retrainer.errors import UserError
 from retrainer.spec import Pipeline
 
@@ -12,8 +12,7 @@ from retrainer.spec import Pipeline
 class IngestDatasetOperator(StepOperator):
     """Read labelled text, check it, drop duplicates and leaks, and split it into train, validation and test.
 
-    Returns the reference of the snapshot; its summary has ``rows`` per split, ``labels``, ``duplicates``,
-    ``leakage`` and ``quarantined``.
+    Returns the reference of the snapshot, with an ``Ingested`` as its output.
 
     Retries: the snapshot is named by the content of the data, so a retry, or another run over unchanged data, finds
     the finished one and starts no process. Wrong data (a missing column, an unknown label, a file that is not
@@ -22,11 +21,11 @@ class IngestDatasetOperator(StepOperator):
     As the first task it also looks at the key that the pipeline signs with, so that a wrong one is found before
     anything is trained. A key in a file or a variable may lie on another worker: then it only warns.
 
-    :param pipeline: see ``StepOperator``.
-    :param artifact_root: see ``StepOperator``.
-    :param trainer_python: see ``StepOperator``.
-    :param aws_conn_id: see ``StepOperator``.
+    :param pipeline: see ``StepOperator``; so is ``settings``.
     """
+
+    step = INGEST
+    task_name = "ingest"
 
     def prepare(self, pipeline: Pipeline) -> dict[str, str]:
         """Look at the signing key. It is not kept, and not given to this step's process."""
@@ -37,7 +36,3 @@ class IngestDatasetOperator(StepOperator):
                 raise
             self.log.warning("publishing will fail unless its worker has what this one has not: %s", error)
         return {}
-
-    def plan(self, pipeline: Pipeline, *, root: str, context: RunContext) -> StepRequest:
-        """Read the data by its content."""
-        return plan_ingest(pipeline, root=root, context=context)

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from retrainer.airflow.assets import model_asset
 from retrainer.airflow.connections import signing_key
-from retrainer.airflow.context import run_context
 from retrainer.airflow.links import PublishedVersionLink
-from retrainer.airflow.operators.base import PipelineLike, StepOperator, load, reference
-from retrainer.chain import RunContext, StepRef, StepRequest, plan_publish
+from retrainer.airflow.step_operator import PipelineLike, StepOperator, load
+from retrainer.chain import PUBLISH, Published, StepRef
 from retrainer.chain.model_store import signer_of
+from retrainer.report.figures import megabytes
 from retrainer.spec import Pipeline
-from retrainer.store.history import Cause
 from retrainer.store.signing_keys import SIGNING_KEY
 
 if TYPE_CHECKING:
@@ -23,8 +22,7 @@ if TYPE_CHECKING:
 class PublishModelOperator(StepOperator):
     """Put the promoted bundle into the store and move the channel to it.
 
-    Returns the reference of the publication; its summary has ``version``, ``channel``, ``moved``, ``previous``,
-    ``store``, ``signed_by`` (the key's id), ``sent_bytes`` and ``copied_bytes``. The model's asset is its outlet
+    Returns the reference of the publication, with a ``Published`` as its output. The model's asset is its outlet
     (``retrainer.airflow.model_asset``): given a ``Pipeline`` it is declared here; with a path or a mapping, pass
     ``outlets=[model_asset(pipeline)]`` (``retrain_dag`` does). The event's ``extra`` carries version, previous version,
     metrics and the decision.
@@ -40,12 +38,12 @@ class PublishModelOperator(StepOperator):
     :param decision: what ``EvaluationGateOperator`` returned. (templated)
     :param approval: what Airflow's ``ApprovalOperator`` returned. The history then names the person who approved,
         instead of who started the run. (templated)
-    :param pipeline: see ``StepOperator``.
-    :param artifact_root: see ``StepOperator``.
-    :param trainer_python: see ``StepOperator``.
-    :param aws_conn_id: see ``StepOperator``.
+    :param pipeline: see ``StepOperator``; so is ``settings``.
     """
 
+    step = PUBLISH
+    upstream = "decision"
+    task_name = "publish"
     template_fields: Sequence[str] = (*StepOperator.template_fields, "decision", "approval")
     operator_extra_links: Sequence[BaseOperatorLink] = (
         *StepOperator.operator_extra_links,
@@ -61,9 +59,15 @@ class PublishModelOperator(StepOperator):
         approval: Mapping[str, Any] | XComArg | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(pipeline=pipeline, **{**_outlets(pipeline), **kwargs})
+        of_pipeline = self.in_dag(pipeline) if isinstance(pipeline, Pipeline) else {}
+        super().__init__(pipeline=pipeline, **{**of_pipeline, **kwargs})
         self.decision = decision
         self.approval = approval
+
+    @classmethod
+    def in_dag(cls, pipeline: Pipeline) -> dict[str, Any]:
+        """The model's asset is told of each new version."""
+        return {"outlets": [model_asset(pipeline)]}
 
     def prepare(self, pipeline: Pipeline) -> dict[str, str]:
         """Load the signing key; the variable that hands it to the step's process where a connection holds it."""
@@ -71,48 +75,24 @@ class PublishModelOperator(StepOperator):
         signer_of(pipeline.publish, pem=pem)
         return {} if pem is None else {SIGNING_KEY: pem}
 
-    def plan(self, pipeline: Pipeline, *, root: str, context: RunContext) -> StepRequest:
-        """Publish what the decision promoted."""
-        cause: Cause = "approval" if self.approval else "gate"
-        return plan_publish(pipeline, reference(self.decision), context=context, cause=cause)
-
-    def _context(self, context: Context) -> RunContext:
-        return run_context(context, actor=self._approver())
-
-    def _approver(self) -> str | None:
-        user = (self.approval or {}).get("responded_by_user") or {}
-        return user.get("name") or user.get("id")
-
-    def conclude(self, ref: StepRef, context: Context) -> dict[str, Any]:
+    def conclude(self, ref: StepRef, context: Context) -> None:
         """Describe the new version in the asset's event."""
-        summary = ref.summary
-        self._links = {**self._links, PublishedVersionLink.xcom_key_of_link: PublishedVersionLink.target(ref)}
-        if summary["moved"]:
-            before = f"; before: {summary['previous']}" if summary["previous"] else "; the first one"
-            self.log.info("%s now serves version %s%s", summary["channel"], summary["version"], before)
+        published = PUBLISH.output_of(ref)
+        self._links = {**self._links, PublishedVersionLink.xcom_key_of_link: PublishedVersionLink.target(published)}
+        if published.moved:
+            before = f"; before: {published.previous}" if published.previous else "; the first one"
+            self.log.info("%s now serves version %s%s", published.channel, published.version, before)
         else:
-            self.log.info("%s already serves version %s", summary["channel"], summary["version"])
-        sent, copied = (f"{summary[name] / 1e6:,.1f} MB" for name in ("sent_bytes", "copied_bytes"))
-        signed = f"signed by the key {summary['signed_by']}" if summary["signed_by"] else "not signed"
+            self.log.info("%s already serves version %s", published.channel, published.version)
+        sent, copied = megabytes(published.sent_bytes), megabytes(published.copied_bytes)
+        signed = f"signed by the key {published.signed_by}" if published.signed_by else "not signed"
         self.log.info("%s sent, %s copied within the store; %s", sent, copied, signed)
         asset = model_asset(load(self.pipeline))
         if asset in self.outlets:
-            context["outlet_events"][asset].extra = self._event(ref)
-        return super().conclude(ref, context)
-
-    def _event(self, ref: StepRef) -> dict[str, Any]:
-        summary = ref.summary
-        return {
-            "model": summary["model"],
-            "version": summary["version"],
-            "previous": summary["previous"],
-            "moved": summary["moved"],
-            "channel": summary["channel"],
-            "store": summary["store"],
-            "metrics": summary["metrics"],
-            "decision": {"verdict": "promote", "digest": summary["decision"]},
-        }
+            context["outlet_events"][asset].extra = _event(published)
 
 
-def _outlets(pipeline: PipelineLike) -> dict[str, Any]:
-    return {"outlets": [model_asset(pipeline)]} if isinstance(pipeline, Pipeline) else {}
+def _event(published: Published) -> dict[str, Any]:
+    told = published.model_dump(mode="json", include={"model", "version", "previous", "moved", "channel", "store"})
+    decision = {"verdict": "promote", "digest": published.decision}
+    return {**told, "metrics": published.metrics, "decision": decision}

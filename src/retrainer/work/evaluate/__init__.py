@@ -9,7 +9,6 @@ draws.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import numpy as np
 from retrainer.artifacts.parity import ParityReport
 from retrainer.artifacts.profile import PROFILE, TrainingProfile
 from retrainer.artifacts.training import TrainingRecord
-from retrainer.chain import StepRequest
+from retrainer.chain import Evaluated, StepRequest
 from retrainer.errors import RetrainerError
 from retrainer.gate.drift import measure_drift
 from retrainer.gate.evidence import BASELINE, CHAMPION
@@ -46,7 +45,7 @@ CHAMPION_PRECISION = "fp32"
 ALWAYS_MEASURED = ("ece",)
 
 
-def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: Reporter) -> dict[str, Any]:
+def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: Reporter) -> Evaluated:
     """Fill ``folder`` with ``evaluation.json``, ``predictions/`` and the plots."""
     bundle = inputs["export"] / "bundle"
     info = _read(BundleInfo, bundle / "bundle.json")
@@ -99,7 +98,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     (folder / "evaluation.json").write_text(record.to_pretty_json())
     training = _read(TrainingRecord, inputs["train"] / "training.json")
     _draw(answers["fp32"], evidence["fp32"].temperature, rows, info.labels, training, folder)
-    return _summary(record, evidence)
+    return _handed_on(record)
 
 
 def _read(kind: Any, path: Path) -> Any:
@@ -183,18 +182,16 @@ def _draw(
     plots.reliability(confidence, answers.predictions == rows.labels, folder / "reliability.png", before=before)
 
 
-def _summary(record: EvaluationRecord, evidence: Mapping[str, ModelEvidence]) -> dict[str, Any]:
-    """What of an evaluation travels with the reference to it."""
-    challenger, champion = evidence["fp32"], record.champion
-    return {
-        "unchanged": False,
-        "rows": record.rows,
-        "metrics": challenger.metrics,
-        "champion_state": record.champion_state,
-        "champion_version": champion.version if champion else None,
-        "champion_metrics": champion.metrics if champion else None,
-        "baseline_metrics": record.baseline.metrics if record.baseline else None,
-        "latency_ms": challenger.latency_ms.model_dump() if challenger.latency_ms else None,
-        "rows_per_second": challenger.rows_per_second,
-        "peak_memory_mb": challenger.peak_memory_mb,
-    }
+def _handed_on(record: EvaluationRecord) -> Evaluated:
+    challenger, champion = record.challenger["fp32"], record.champion
+    return Evaluated(
+        rows=record.rows,
+        metrics=challenger.metrics,
+        champion_state=record.champion_state,
+        champion_version=champion.version if champion else None,
+        champion_metrics=champion.metrics if champion else None,
+        baseline_metrics=record.baseline.metrics if record.baseline else None,
+        latency_ms=challenger.latency_ms,
+        rows_per_second=challenger.rows_per_second,
+        peak_memory_mb=challenger.peak_memory_mb,
+    )

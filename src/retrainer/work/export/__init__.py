@@ -7,14 +7,13 @@ so that it is never judged by them later, and that drift can be measured when th
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 
 from retrainer.artifacts.calibration import CalibrationReport
 from retrainer.artifacts.profile import PROFILE
 from retrainer.artifacts.snapshot import SnapshotStatistics, split_file
-from retrainer.chain import StepRequest
+from retrainer.chain import Exported, StepRequest
 from retrainer.work.export.bundle import GRAPHS, export_bundle
 from retrainer.work.export.calibrate import calibrate
 from retrainer.work.export.graph import graph_bytes
@@ -29,7 +28,7 @@ PARITY = "parity.json"
 CALIBRATION = "calibration.json"
 
 
-def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: Reporter) -> dict[str, Any]:
+def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: Reporter) -> Exported:
     """Fill ``folder`` with ``bundle/``, ``parity.json`` and, where a temperature is asked for, ``calibration.json``.
 
     :raises ExportError: the graph does not compute what the checkpoint computes.
@@ -63,16 +62,17 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     if pipeline.export.calibration == "temperature":
         calibration = _calibrate(bundle, validation, folder, reporter)
     _describe_training_rows(train, labels, bundle, len(trained_on), reporter)
-    return {
-        "precisions": sorted(report.max_difference),
-        "max_difference": report.max_difference,
-        "label_agreement": report.label_agreement,
-        "rows": report.rows,
-        "longest_tokens": report.longest_tokens,
-        "exporter": report.exporter,
-        "size_mb": {name: round(graph_bytes(bundle / GRAPHS[name]) / 1e6, 2) for name in sorted(report.max_difference)},
-        "temperatures": {name: graph.temperature for name, graph in calibration.graphs.items()} if calibration else {},
-    }
+    precisions = sorted(report.max_difference)
+    return Exported(
+        precisions=tuple(precisions),
+        max_difference=report.max_difference,
+        label_agreement=report.label_agreement,
+        rows=report.rows,
+        longest_tokens=report.longest_tokens,
+        exporter=report.exporter,
+        size_mb={name: round(graph_bytes(bundle / GRAPHS[name]) / 1e6, 2) for name in precisions},
+        temperatures={name: graph.temperature for name, graph in calibration.graphs.items()} if calibration else {},
+    )
 
 
 def _calibrate(bundle: Path, validation: list[Row], folder: Path, reporter: Reporter) -> CalibrationReport:

@@ -9,11 +9,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from retrainer.artifacts.snapshot import SPLITS, SnapshotStatistics, SplitName
+from retrainer.chain import Ingested
 from retrainer.errors import DataError
 from retrainer.sources import fingerprint
 from retrainer.spec.model import Pipeline
@@ -29,7 +30,7 @@ from retrainer.work.ingest.output import (
 )
 from retrainer.work.ingest.pools import Pool, read_pool
 from retrainer.work.ingest.rows import RawRows, Wanted
-from retrainer.work.ingest.summary import report, summary
+from retrainer.work.ingest.summary import report
 from retrainer.work.reporter import Reporter
 
 if TYPE_CHECKING:
@@ -38,14 +39,14 @@ if TYPE_CHECKING:
 __all__ = ["ingest", "run"]
 
 
-def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: Reporter) -> dict[str, Any]:
+def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: Reporter) -> Ingested:
     """Fill ``folder`` with the snapshot of the request's pipeline.
 
     :raises DataError: the data is not what the pipeline says, or is no longer what the step was planned for.
     """
     statistics = ingest(request.pipeline, folder, reporter)
     _refuse_changed(request)
-    return summary(statistics)
+    return Ingested.of(statistics)
 
 
 def _refuse_changed(request: StepRequest) -> None:

@@ -1,8 +1,6 @@
-"""What ingest found, for people and for the next steps."""
+"""What ingest found, line by line for people."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from retrainer.artifacts.snapshot import SPLITS, SnapshotStatistics
 from retrainer.work.reporter import Reporter
@@ -17,20 +15,6 @@ _REASONS = {
     "nearly_in_test": "that are nearly a test row",
     "nearly_in_validation": "that are nearly a validation row",
 }
-
-
-def summary(statistics: SnapshotStatistics) -> dict[str, Any]:
-    """The small part of the statistics that travels with the reference to the snapshot."""
-    return {
-        "rows": {split: statistics.splits[split].rows for split in SPLITS},
-        "labels": list(statistics.labels),
-        "source_rows": statistics.source_rows,
-        "duplicates": statistics.duplicates,
-        "conflicts": statistics.conflicts,
-        "leakage": dict(statistics.leakage),
-        "near_leakage": dict(statistics.near_leakage),
-        "quarantined": dict(statistics.quarantined),
-    }
 
 
 def report(statistics: SnapshotStatistics, reporter: Reporter) -> None:

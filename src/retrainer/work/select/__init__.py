@@ -7,13 +7,12 @@ read here. Not here: the rule (``gate/selection.py``).
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from retrainer.artifacts.repository import Artifacts
 from retrainer.artifacts.snapshot import SnapshotStatistics, split_file
-from retrainer.chain import StepRequest
+from retrainer.chain import TRAIN, Selected, StepRequest
 from retrainer.errors import DataError
 from retrainer.gate.evidence import Table
 from retrainer.gate.selection import Contender, select
@@ -29,7 +28,7 @@ PREDICTIONS = "predictions"
 PRECISION = "fp32"
 
 
-def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: Reporter) -> dict[str, Any]:
+def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: Reporter) -> Selected:
     """Fill ``folder`` with ``selection.json`` and one file of predictions for each candidate.
 
     :raises DataError: there is no validation row.
@@ -73,7 +72,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     (folder / SELECTION).write_text(selection.to_pretty_json(), encoding="utf-8")
     reporter.log(selection.why)
     chosen = next(one for one in selection.candidates if one.base == selection.chosen)
-    return {**selection.model_dump(mode="json"), "export": chosen.export}
+    return Selected(selection=selection, export=chosen.export)
 
 
 def _answers(
@@ -99,8 +98,7 @@ def _costs(request: StepRequest, bundles: dict[str, Path], rows: HeldOutRows, re
     )
 
 
-def _parameters(artifacts: Artifacts, export: str) -> int | None:
+def _parameters(artifacts: Artifacts, export: str) -> int:
     """Of the trained model, as its training counted them."""
-    training = artifacts.get("train", artifacts.get("export", export).inputs["train"])
-    parameters = training.summary.get("parameters")
-    return None if parameters is None else int(parameters)
+    training = artifacts.get(TRAIN.name, artifacts.get("export", export).inputs[TRAIN.name])
+    return TRAIN.output_of(training).parameters

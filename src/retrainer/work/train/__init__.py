@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
 
 from retrainer.artifacts.repository import Artifacts
 from retrainer.artifacts.snapshot import SnapshotStatistics
 from retrainer.artifacts.training import TrainingRecord, learning_curve, scores_at
-from retrainer.chain import StepRequest
+from retrainer.chain import StepRequest, Trained
 from retrainer.chain.messages import duration
 from retrainer.work.distributed import is_first_rank
 from retrainer.work.reporter import Reporter
@@ -21,8 +20,8 @@ from retrainer.work.train.loading import load_base
 from retrainer.work.train.trainer import build_trainer, device_name
 
 
-def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: Reporter) -> dict[str, Any]:
-    """Fill ``folder`` with ``checkpoint/`` and ``training.json``."""
+def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: Reporter) -> Trained | None:
+    """Fill ``folder`` with ``checkpoint/`` and ``training.json``; the first rank alone, where there are several."""
     pipeline = request.pipeline
     snapshot = inputs["ingest"]
     labels = SnapshotStatistics.from_json(
@@ -51,7 +50,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     if not all_finite(base.model):
         raise diverged(pipeline.name, "the weights are no numbers any more")
     if not is_first_rank():
-        return {}
+        return None
 
     curve = learning_curve(trainer.state.log_history)
     best_step = trainer.state.best_global_step or trainer.state.global_step
@@ -81,14 +80,15 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         f"trained {record.epochs:g} epochs in {duration(seconds)}, {record.rows_per_second:.1f} rows/s; "
         f"the checkpoint of step {record.best_step} is kept"
     )
-    return {
-        "epochs": record.epochs,
-        "steps": record.steps,
-        "best_step": record.best_step,
-        "metrics": scores,
-        "rows_per_second": record.rows_per_second,
-        "seconds": seconds,
-        "device": device,
-        "resumed_from": record.resumed_from,
-        "parameters": record.parameters,
-    }
+    return Trained(
+        base_model=record.base_model,
+        epochs=record.epochs,
+        steps=record.steps,
+        best_step=record.best_step,
+        metrics=scores,
+        rows_per_second=record.rows_per_second,
+        seconds=seconds,
+        device=device,
+        resumed_from=record.resumed_from,
+        parameters=record.parameters,
+    )

@@ -1,7 +1,7 @@
 """What all operators share: plan the step, start its process, relay what it says, end it when told to.
 
 The work happens in a process of its own, never in Airflow's. Not here: what a step does (``retrainer.work``), how
-its process is started and stopped (``retrainer.run.processes``).
+its process is started and stopped (``retrainer.run``).
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
 
-from retrainer.airflow import settings
 from retrainer.airflow.connections import s3_access, step_environment
 from retrainer.airflow.context import run_context
 from retrainer.airflow.failures import as_airflow
 from retrainer.airflow.links import RunFolderLink
 from retrainer.airflow.progress import ProgressLog
-from retrainer.chain import RunContext, StepRef, StepRequest
+from retrainer.airflow.settings import Settings, SettingsLike, as_mapping
+from retrainer.chain import Step, StepRef, StepRequest
 from retrainer.errors import RetrainerError
 from retrainer.run.processes import StepProcess, run_step
+from retrainer.sources.base_models import short_name
 from retrainer.spec import Pipeline, load_pipeline, parse_pipeline
 from retrainer.storage import use_access
 
@@ -36,19 +37,19 @@ class StepOperator(BaseOperator):  # type: ignore[misc]
 
     :param pipeline: path of the pipeline file, its content as a mapping, or a ``Pipeline``. (templated: a path, and
         the strings of a mapping; read and checked after that, when the task runs)
-    :param artifact_root: where the steps keep their outputs: a path, ``file://`` or ``s3://``. Unless given,
-        ``$RETRAINER_ARTIFACT_ROOT``, then ``[retrainer] artifact_root``, then
-        ``$AIRFLOW_HOME/retrainer/artifacts``. (templated)
-    :param trainer_python: interpreter that has ``airflow-retrainer[train]``. Unless given,
-        ``$RETRAINER_TRAINER_PYTHON``, then ``[retrainer] trainer_python``, then the interpreter of the task.
+    :param settings: where artifacts are kept, how buckets are reached, which interpreter trains: see ``Settings``.
         (templated)
-    :param aws_conn_id: connection of type ``aws`` through which the buckets of artifacts, data and store are reached,
-        by this task and by the step's process. Unless given, ``$RETRAINER_AWS_CONN_ID``, then
-        ``[retrainer] aws_conn_id``; else what boto3 finds on the worker. (templated)
     """
 
-    template_fields: Sequence[str] = ("pipeline", "artifact_root", "trainer_python", "aws_conn_id")
-    template_fields_renderers: ClassVar[dict[str, str]] = {"pipeline": "yaml"}
+    step: ClassVar[Step[Any]]
+    """The step that the operator takes."""
+    upstream: ClassVar[str] = ""
+    """Its parameter with the reference of the step before it; of a step that compares, with one of each."""
+    task_name: ClassVar[str]
+    """The id of its task in ``retrain_dag``."""
+
+    template_fields: Sequence[str] = ("pipeline", "settings")
+    template_fields_renderers: ClassVar[dict[str, str]] = {"pipeline": "yaml", "settings": "json"}
     operator_extra_links: Sequence[BaseOperatorLink] = (RunFolderLink(),)
     ui_color = "#e4ecf7"
 
@@ -57,24 +58,21 @@ class StepOperator(BaseOperator):  # type: ignore[misc]
     _killed = False
     _links: Mapping[str, str] = {}
 
-    def __init__(
-        self,
-        *,
-        pipeline: PipelineLike,
-        artifact_root: str | Path | None = None,
-        trainer_python: str | Path | None = None,
-        aws_conn_id: str | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *, pipeline: PipelineLike, settings: SettingsLike = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.pipeline = pipeline
-        self.artifact_root = artifact_root
-        self.trainer_python = trainer_python
-        self.aws_conn_id = aws_conn_id
+        self.settings = as_mapping(settings)
 
-    def plan(self, pipeline: Pipeline, *, root: str, context: RunContext) -> StepRequest | StepRef:
-        """The request of this step; a reference when there is nothing to do."""
-        raise NotImplementedError
+    @classmethod
+    def in_dag(cls, pipeline: Pipeline) -> dict[str, Any]:
+        """Arguments of the task in the DAG of a pipeline, beside those that every step has."""
+        return {}
+
+    @property
+    def base_name(self) -> str:
+        """What people call the base model that the task is about; for ``map_index_template``."""
+        given = self._base() or next((ref.base for ref in self._references()), None)
+        return short_name(given or "")
 
     def prepare(self, pipeline: Pipeline) -> dict[str, str]:
         """Look ahead before anything is planned, in this process; variables for the step's process alone.
@@ -83,49 +81,58 @@ class StepOperator(BaseOperator):  # type: ignore[misc]
         """
         return {}
 
-    def conclude(self, ref: StepRef, context: Context) -> dict[str, Any]:
-        """What the task returns, once the step is done: a ``StepRef`` as a mapping. No data, no weights."""
-        return ref.model_dump(mode="json")
+    def conclude(self, ref: StepRef, context: Context) -> None:
+        """Say what there is to say about what the step left, and act on it."""
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Plan the step and run it in its own process.
 
+        :return: a ``StepRef`` as a mapping: where the artifact is, and as ``output`` what the step hands on. No data,
+            no weights.
         :raises AirflowFailException: another try would end the same way.
         :raises AirflowException: another try may help.
         """
         try:
-            # Also the reading of what the step left: it may lie in a bucket.
-            access = s3_access(settings.aws_conn_id(self.aws_conn_id))
+            settings = Settings(**self.settings).resolved()
+            access = s3_access(settings.aws_conn_id)
+            # Also for reading what the step left: it may be in a bucket.
             with use_access(access):
-                return self.conclude(self._run(context, step_environment(access)), context)
+                ref = self._run(context, settings, step_environment(access))
+                self.conclude(ref, context)
         except RetrainerError as error:
             # The message says it all; the frames below it would bury it in the task log.
             raise as_airflow(error) from None
+        return result_of(ref)
 
-    def _run(self, context: Context, environment: Mapping[str, str]) -> StepRef:
+    def _run(self, context: Context, settings: Settings, environment: Mapping[str, str]) -> StepRef:
         pipeline = load(self.pipeline)
         environment = {**environment, **self.prepare(pipeline)}
-        root = settings.artifact_root(self.artifact_root)
-        request = self.plan(pipeline, root=root, context=self._context(context))
-        self._remember_links(request)
-        progress = ProgressLog(self.log)
+        run = run_context(context, root=str(settings.artifact_root), approval=getattr(self, "approval", None))
+        request = self.step.plan(pipeline, *self._references(), context=run, base=self._base())
+        if isinstance(request, StepRequest):
+            self._links = {RunFolderLink.xcom_key_of_link: RunFolderLink.target(request)}
         ref = run_step(
             request,
-            on_message=progress,
-            python=settings.trainer_python(self.trainer_python),
+            on_message=ProgressLog(self.log),
+            python=settings.trainer_python,
             started=self._started,
             environment=environment,
         )
-        if ref.reused and ref.digest:
+        if ref.unchanged:
+            self.log.info("%s", ref.unchanged.line())
+        elif ref.reused:
             self.log.info("%s: done before with the same input, artifact %s is used", ref.step, ref.digest[:12])
         return ref
 
-    def _context(self, context: Context) -> RunContext:
-        return run_context(context)
+    def _references(self) -> list[StepRef]:
+        given = getattr(self, self.upstream) if self.upstream else ()
+        several = self.step.about == "candidates" or not self.upstream
+        # The output of a mapped task is a lazy sequence that asks the API server for each item.
+        return [reference(value) for value in (given if several else (given,))]
 
-    def _remember_links(self, request: StepRequest | StepRef) -> None:
-        if isinstance(request, StepRequest):
-            self._links = {RunFolderLink.xcom_key_of_link: RunFolderLink.target(request)}
+    def _base(self) -> str | None:
+        # An empty string is how a template says "not given".
+        return str(getattr(self, "base", None) or "") or None
 
     def _started(self, process: StepProcess) -> None:
         self._process = process
@@ -158,3 +165,8 @@ def load(pipeline: PipelineLike) -> Pipeline:
 def reference(value: StepRef | Mapping[str, Any] | XComArg) -> StepRef:
     """The upstream step's reference, from XCom or from hand."""
     return value if isinstance(value, StepRef) else StepRef.model_validate(value)
+
+
+def result_of(ref: StepRef) -> dict[str, Any]:
+    """A reference as a task returns it."""
+    return ref.model_dump(mode="json")

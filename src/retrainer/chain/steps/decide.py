@@ -1,0 +1,119 @@
+"""The decide step: the gate judges an evaluation."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self
+
+from retrainer.chain.definition import Step, StepOutput, inputs_after, of_base
+from retrainer.chain.requests import RunContext, StepRef, StepRequest
+from retrainer.gate.records import DriftResult, Interval, Reason, Receipt, Score, Verdict
+from retrainer.report.explain import confidence, describe_interval
+from retrainer.report.figures import Facts, number
+from retrainer.spec.model import Gate, Pipeline
+
+
+class Decided(StepOutput):
+    """What of a receipt travels with the reference to it; see ``Receipt``.
+
+    :param metrics: of the challenger's fp32 graph, with intervals.
+    :param confidence: of the intervals, in words: ``90 %``.
+    :param precisions: that go live.
+    """
+
+    title: ClassVar[str] = "Decision"
+
+    verdict: Verdict
+    reasons: tuple[Reason, ...]
+    notes: tuple[str, ...]
+    metrics: dict[str, Score]
+    confidence: str
+    comparison: Interval | None
+    threshold: float | None
+    rows_needed: int | None
+    champion_version: str | None
+    precisions: tuple[str, ...]
+    baseline: dict[str, Score] | None
+    baseline_comparison: Interval | None
+    drift: tuple[DriftResult, ...] | None
+
+    @classmethod
+    def of(cls, receipt: Receipt) -> Self:
+        """The small part of a receipt."""
+        return cls(
+            verdict=receipt.verdict,
+            reasons=receipt.reasons,
+            notes=receipt.notes,
+            metrics=receipt.metrics.get("fp32", {}),
+            confidence=confidence(receipt.policy),
+            comparison=receipt.comparison,
+            threshold=receipt.threshold,
+            rows_needed=receipt.rows_needed,
+            champion_version=receipt.champion_version,
+            precisions=receipt.publishable,
+            baseline=receipt.baseline,
+            baseline_comparison=receipt.baseline_comparison,
+            drift=receipt.drift,
+        )
+
+    @property
+    def codes(self) -> str:
+        """The codes of the reasons, with commas."""
+        return ", ".join(reason.code.value for reason in self.reasons)
+
+    def brief(self) -> str:
+        """The verdict and why."""
+        return self.verdict + (f": {self.codes}" if self.reasons else "")
+
+    def facts(self) -> Facts:
+        """The verdict, what it rests on, and why."""
+        facts = [("verdict", str(self.verdict))]
+        facts += [
+            (name, f"{number(score.value)}, {self.confidence} interval [{number(score.low)}, {number(score.high)}]")
+            for name, score in self.metrics.items()
+            if score.low is not None and score.high is not None
+        ]
+        compared = describe_interval(self.comparison) if self.comparison else "not compared with a champion"
+        facts.append(("difference", compared))
+        if self.threshold is not None:
+            facts.append(("required", f"the whole interval above {self.threshold:+g}"))
+        if self.rows_needed is not None:
+            facts.append(("rows needed", f"about {number(self.rows_needed)} test rows would tell"))
+        if self.reasons:
+            facts.append(("reasons", "\n".join(f"{reason.code.value}: {reason.detail}" for reason in self.reasons)))
+        if self.notes:
+            facts.append(("notes", "\n".join(self.notes)))
+        return tuple(facts)
+
+
+def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str | None) -> StepRequest:
+    """Judge an evaluation by the pipeline's gate."""
+    (evaluation,) = upstream
+    return DECIDE.request(
+        decision_content(pipeline.name, evaluation.digest, pipeline.gate),
+        of_base(pipeline, evaluation.base),
+        inputs=inputs_after(evaluation),
+        root=evaluation.root,
+        context=context,
+        compared=pipeline.model.candidates,
+    )
+
+
+def decision_content(name: str, evaluation: str, gate: Gate) -> dict[str, Any]:
+    """What a decision is named by, so that a receipt can be held against the digest of its artifact.
+
+    :param name: of the pipeline, and so of the model.
+    :param evaluation: digest of the evaluate artifact.
+    """
+    return {"evaluation": evaluation, "gate": gate.model_dump(mode="json"), "name": name}
+
+
+DECIDE = Step(
+    name="decide",
+    version=2,
+    about="challenger",
+    after=("evaluate",),
+    output=Decided,
+    planner=_plan,
+    work="retrainer.work.decide",
+    operator="retrainer.airflow.operators.gate.EvaluationGateOperator",
+)

@@ -1,0 +1,109 @@
+"""The ingest step: labelled text becomes a snapshot of deduplicated, fixed splits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Self
+
+from retrainer.artifacts.snapshot import SPLITS, SnapshotStatistics
+from retrainer.chain.definition import Step, StepOutput
+from retrainer.chain.requests import RunContext, StepRef, StepRequest
+from retrainer.errors import PipelineError
+from retrainer.report.figures import Facts, counted_rows, number
+from retrainer.sources import fingerprint
+from retrainer.spec.model import GENERATION_TASKS, Pipeline
+
+
+class Ingested(StepOutput):
+    """What of a snapshot's statistics travels with the reference to it; see ``SnapshotStatistics``.
+
+    :param rows: split to rows.
+    """
+
+    title: ClassVar[str] = "Data"
+
+    rows: dict[str, int]
+    labels: tuple[str, ...]
+    source_rows: int
+    duplicates: int
+    conflicts: int
+    leakage: dict[str, int]
+    near_leakage: dict[str, int]
+    quarantined: dict[str, int]
+
+    @classmethod
+    def of(cls, statistics: SnapshotStatistics) -> Self:
+        """The small part of the statistics."""
+        return cls(
+            rows={split: statistics.splits[split].rows for split in SPLITS},
+            labels=statistics.labels,
+            source_rows=statistics.source_rows,
+            duplicates=statistics.duplicates,
+            conflicts=statistics.conflicts,
+            leakage=dict(statistics.leakage),
+            near_leakage=dict(statistics.near_leakage),
+            quarantined={str(reason): count for reason, count in statistics.quarantined.items()},
+        )
+
+    def brief(self) -> str:
+        """Rows of each split."""
+        return ", ".join(f"{split} {number(count)}" for split, count in self.rows.items())
+
+    def facts(self) -> Facts:
+        """Rows, labels, and what was set aside."""
+        facts = [
+            ("rows", self.brief()),
+            ("labels", ", ".join(self.labels)),
+            ("duplicates", f"{number(self.duplicates)} dropped"),
+            ("leakage", _rows_of(self.leakage, none="no row is in two splits")),
+        ]
+        if any(self.near_leakage.values()):
+            facts.append(("near leakage", _rows_of(self.near_leakage, none="")))
+        facts.append(("quarantined", _rows_of(self.quarantined, none="none")))
+        return tuple(facts)
+
+
+def _rows_of(counts: Mapping[str, int], *, none: str) -> str:
+    found = {name.replace("_", " "): count for name, count in counts.items() if count}
+    by_reason = ", ".join(f"{name} {number(count)}" for name, count in found.items())
+    return f"{counted_rows(sum(found.values()))}: {by_reason}" if found else none
+
+
+def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str | None) -> StepRequest:
+    """Read the pipeline's data, by content.
+
+    :raises DataError: a source does not exist or cannot be read.
+    """
+    _refuse_unsupported(pipeline)
+    dataset = pipeline.dataset
+    sources = {name: fingerprint(source) for name in SPLITS if (source := getattr(dataset, name)) is not None}
+    identity = {
+        "task": pipeline.task,
+        "dataset": dataset.model_dump(mode="json", exclude={"train", "validation", "test"}),
+        "slices": sorted(set(pipeline.gate.slices.by) - {"label", "length"}) if pipeline.gate.slices else [],
+        "sources": sources,
+    }
+    return INGEST.request(
+        identity, pipeline, inputs={}, root=context.root, context=context, compared=pipeline.model.candidates
+    )
+
+
+def _refuse_unsupported(pipeline: Pipeline) -> None:
+    if pipeline.task in GENERATION_TASKS:
+        raise PipelineError(
+            f"task '{pipeline.task}' cannot be trained by this version",
+            where=pipeline.name,
+            hint="use text-classification or text-pair-classification",
+        )
+
+
+INGEST = Step(
+    name="ingest",
+    version=2,
+    about="data",
+    after=(),
+    output=Ingested,
+    planner=_plan,
+    work="retrainer.work.ingest",
+    operator="retrainer.airflow.operators.ingest.IngestDatasetOperator",
+)

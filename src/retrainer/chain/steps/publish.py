@@ -1,0 +1,98 @@
+"""The publish step: what the gate promoted goes live."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from retrainer.chain.definition import Step, StepOutput, inputs_after, of_base
+from retrainer.chain.requests import RunContext, StepRef, StepRequest
+from retrainer.report.figures import Facts, megabytes
+from retrainer.spec.model import Pipeline
+
+
+class Published(StepOutput):
+    """Where a model went, and what the channel served before.
+
+    :param moved: false where the channel served this version already.
+    :param sequence: number of the channel's move.
+    :param signed_by: id of the key; ``None`` where nothing was signed.
+    :param decision: digest of the decide artifact.
+    :param sent_bytes: uploaded; ``copied_bytes`` were in the store already.
+    """
+
+    title: ClassVar[str] = "Published"
+
+    version: str
+    channel: str
+    moved: bool
+    previous: str | None
+    sequence: int
+    store: str
+    model: str
+    precisions: tuple[str, ...]
+    metrics: dict[str, float]
+    decision: str
+    history: str
+    sent_bytes: int
+    copied_bytes: int
+    signed_by: str | None
+
+    def brief(self) -> str:
+        """The version, and where."""
+        return f"version {self.version} on {self.channel}"
+
+    def facts(self) -> Facts:
+        """Version, place, what was there before, what was sent."""
+        before = f"; {megabytes(self.copied_bytes)} were in the store already" if self.copied_bytes else ""
+        facts = [
+            ("version", self.version),
+            ("model", self.model),
+            ("store", self.store),
+            ("channel", self.channel),
+            ("before", self.previous or "nothing"),
+            ("graphs", ", ".join(self.precisions)),
+        ]
+        if self.signed_by:
+            facts.append(("signed by", f"key {self.signed_by}"))
+        return (*facts, ("sent", f"{megabytes(self.sent_bytes)}{before}"))
+
+
+def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str | None) -> StepRequest:
+    """Publish what a decision promoted.
+
+    Never answered from an artifact: whether the channel still is where it was is asked each time.
+    """
+    (decision,) = upstream
+    publish = pipeline.publish
+    identity = {
+        "decision": decision.digest,
+        "store": publish.store,
+        "channel": publish.channel,
+        "include_checkpoint": publish.include_checkpoint,
+        "run": context.run_id,
+    }
+    if publish.sign_with is not None:
+        # The same run again with another key publishes again, to sign what is there.
+        identity["signed_with"] = publish.sign_with
+    return PUBLISH.request(
+        identity,
+        of_base(pipeline, decision.base),
+        inputs=inputs_after(decision),
+        root=decision.root,
+        context=context,
+        compared=pipeline.model.candidates,
+    )
+
+
+PUBLISH = Step(
+    name="publish",
+    version=2,
+    about="challenger",
+    after=("decide",),
+    output=Published,
+    planner=_plan,
+    work="retrainer.work.publish",
+    operator="retrainer.airflow.operators.publish.PublishModelOperator",
+    signs=True,
+    when_promoted=True,
+)
