@@ -23,7 +23,7 @@ from retrainer.airflow.assets import data_assets
 from retrainer.airflow.description import describe_pipeline
 from retrainer.airflow.links import operator_of
 from retrainer.airflow.report import REPORT_KEY
-from retrainer.airflow.settings import SettingsLike
+from retrainer.airflow.settings import SettingsLike, as_mapping
 from retrainer.airflow.step_operator import PipelineLike, StepOperator, load
 from retrainer.chain import Step, chain_of, step_before
 from retrainer.errors import PipelineError
@@ -72,7 +72,7 @@ def dag_of(record: Pipeline, given: PipelineLike, *, settings: SettingsLike = No
         "default_args": {**DEFAULT_ARGS, **dag_kwargs.get("default_args", {})},
     }
     with DAG(**arguments) as dag:
-        _tasks(record, {"pipeline": given, "settings": settings})
+        _tasks(record, {"pipeline": given, "settings": as_mapping(settings)})
     return dag
 
 
