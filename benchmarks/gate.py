@@ -34,11 +34,13 @@ from benchmarks.gate_evidence import (
     write_evidence,
 )
 from benchmarks.table import show
-from retrainer.gate.compare import Answers, compare, score
+from retrainer.artifacts.evaluation import BASELINE, CHAMPION
+from retrainer.gate.answers import Answers
+from retrainer.gate.compare import compare, score
 from retrainer.gate.decide import decide
-from retrainer.gate.evidence import BASELINE, CHAMPION, load_evidence
+from retrainer.gate.evidence import load_evidence
 from retrainer.gate.metrics import METRICS
-from retrainer.gate.records import ReasonCode
+from retrainer.gate.receipt import ReasonCode
 from retrainer.gate.slices import judge_slices
 from retrainer.gate.validity import FP32, Rows, check
 from retrainer.spec.model import AgainstChampion, Gate, Slices

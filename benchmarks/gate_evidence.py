@@ -18,15 +18,17 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import softmax
 
-from retrainer.gate.evidence import BASELINE, CHAMPION, Evidence, Table
-from retrainer.gate.metrics import METRICS
-from retrainer.gate.records import (
+from retrainer.artifacts.evaluation import (
+    BASELINE,
+    CHAMPION,
     ChampionEvidence,
     EvaluationRecord,
     ModelEvidence,
     ParityEvidence,
     PredictionsFile,
 )
+from retrainer.gate.evidence import Evidence, Table
+from retrainer.gate.metrics import METRICS
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from retrainer.artifacts.repository import Artifacts
+from retrainer.artifacts.selection import Selection
 from retrainer.chain import SELECT, Stage, StepRef
 from retrainer.chain.messages import Message
-from retrainer.gate.records import Selection
 from retrainer.run.pipeline_run import Observer, RunResult, new_context, run_pipeline
 from retrainer.run.report import make_report
 from retrainer.sources.base_models import short_name, short_names
@@ -151,7 +151,7 @@ def test_airflow_maps_training_and_export_over_the_base_models(
     assert select.digest == first[0].steps["select"].digest
     assert "| same answers |" in result.xcoms["select"]["report"]
     chosen = short_name(SELECT.output_of(select).selection.chosen)
-    assert f"**{chosen}** is chosen by accuracy" in result.xcoms["select"]["report"]
+    assert f"- {chosen} is chosen by accuracy" in result.xcoms["select"]["report"]
     assert result.states()["publish"] == "success"
     (event,) = result.events
     assert event["extra"]["moved"] is True

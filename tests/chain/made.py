@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from retrainer.artifacts.selection import Selection
 from retrainer.chain import Ingested, RunContext, Selected, StepRef, StepRequest, Trained
-from retrainer.gate.records import Selection
 
 CONTEXT = RunContext(root="/artifacts", run_id="run", actor="tester", started_at="2026-01-01T00:00:00+00:00")
 

@@ -139,7 +139,7 @@ def test_promoted_says_everything() -> None:
         "0.9100   champion 0.9000   +0.0100",
         "f1        -   champion 0.8800",
         "accuracy +0.0100, 90 % interval [-0.0050, +0.0250]",
-        "the whole interval above -0.01",
+        "The whole interval must be above -0.01.",
         "int8 is not published",
         f"before   {'c' * 16}",
         "/artifacts/runs/today",
@@ -153,8 +153,8 @@ def test_refused_names_the_reasons_and_what_stays() -> None:
     report = make_report(pipeline(), refs(until="decide", decide=REFUSED))
     assert report.outcome == "refused"
     assert report.headline == (f"refused: floor_missed, worse_than_champion; production stays at version {'c' * 16}")
-    assert "floor_missed: accuracy 0.1 against 0.8\n" in report.text()
-    assert "about 5,000 test rows would tell" in report.text()
+    assert "accuracy 0.1 against 0.8 (floor_missed)\n" in report.text()
+    assert "About 5,000 test rows would tell." in report.text()
     assert "Classifier" in report.code
 
 

@@ -18,19 +18,19 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from retrainer.artifacts.repository import Artifacts
-from retrainer.chain import DECIDE, EVALUATE, RunContext, StepRef, StepRequest
-from retrainer.cli import app
-from retrainer.errors import RetrainerError
-from retrainer.gate.decide import decide
-from retrainer.gate.evidence import load_evidence
-from retrainer.gate.records import (
+from retrainer.artifacts.evaluation import (
     ChampionEvidence,
     EvaluationRecord,
     ModelEvidence,
     ParityEvidence,
     PredictionsFile,
 )
+from retrainer.artifacts.repository import Artifacts
+from retrainer.chain import DECIDE, EVALUATE, RunContext, StepRef, StepRequest
+from retrainer.cli import app
+from retrainer.errors import RetrainerError
+from retrainer.gate.decide import decide
+from retrainer.gate.evidence import load_evidence
 from retrainer.gate.verify import receipt_bytes
 from retrainer.records import digest_of
 from retrainer.spec.model import Pipeline

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from retrainer.work.evaluate.rows import TRAIN_ROWS, read_rows, trained_on, write_predictions
+from retrainer.work.evaluate.held_out import TRAIN_ROWS, read_rows, trained_on
+from retrainer.work.evaluate.scoring import write_predictions
 
 IDS = ["ffffffffffffffff", "0000000000000001", "8000000000000000"]
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from retrainer.serve.predictor import Predictor
-from retrainer.work.evaluate.rows import HeldOutRows
+from retrainer.work.evaluate.held_out import HeldOutRows
 from retrainer.work.evaluate.scoring import score
 from retrainer.work.export.bundle import export_bundle
 from retrainer.work.reporter import Reporter
@@ -46,14 +46,14 @@ def test_labels_are_matched_by_name(exported: Path, rows: HeldOutRows, tmp_path:
     own = Predictor(exported).probabilities(rows.texts)
     order = (2, 0, 1)
     permuted = score(exported, "fp32", rows, tuple(tiny.LABELS[i] for i in order), reporter, name="x")
-    assert np.array_equal(permuted.scores, own[:, order])
-    assert np.array_equal(permuted.predictions, permuted.scores.argmax(axis=1))
+    assert np.array_equal(permuted.probabilities, own[:, order])
+    assert np.array_equal(permuted.predictions, permuted.probabilities.argmax(axis=1))
 
 
 def test_a_label_the_snapshot_lacks_is_never_right(exported: Path, rows: HeldOutRows, tmp_path: Path) -> None:
     own = Predictor(exported).probabilities(rows.texts).argmax(axis=1)
     known = (tiny.LABELS[0], "brand new")
     answers = score(exported, "fp32", rows, known, Reporter(tmp_path / "messages"), name="x")
-    assert answers.scores.shape == (30, 2)
-    assert not answers.scores[:, 1].any()
+    assert answers.probabilities.shape == (30, 2)
+    assert not answers.probabilities[:, 1].any()
     assert np.array_equal(answers.predictions, np.where(own == 0, 0, -1))

@@ -9,16 +9,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from retrainer.gate.evidence import BASELINE, CHAMPION, Evidence, Table
-from retrainer.gate.metrics import METRICS
-from retrainer.gate.records import (
+from retrainer.artifacts.evaluation import (
+    BASELINE,
+    CHAMPION,
     ChampionEvidence,
     EvaluationRecord,
-    Latency,
     ModelEvidence,
     ParityEvidence,
     PredictionsFile,
 )
+from retrainer.artifacts.measures import Latency
+from retrainer.gate.evidence import Evidence, Table
+from retrainer.gate.metrics import METRICS
 
 Ints = NDArray[np.int64]
 

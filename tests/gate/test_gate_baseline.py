@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from retrainer.gate.decide import decide
-from retrainer.gate.records import ReasonCode
+from retrainer.gate.receipt import ReasonCode
 from retrainer.spec.model import AgainstChampion, Gate
 
 

@@ -7,13 +7,16 @@ import pytest
 from scipy.special import softmax
 
 from retrainer.gate import bootstrap
-from retrainer.gate import compare as comparing
-from retrainer.gate.bootstrap import confusion_error, rows_error
-from retrainer.gate.closed_form import ece_error, variance_of_sum
-from retrainer.gate.compare import Answers, compare, score
-from retrainer.gate.metrics import METRICS, FromConfusion, auroc_parts, confusion_matrix, ece_parts, log_loss_of_rows
+from retrainer.gate import metrics as metrics_module
+from retrainer.gate.answers import Answers
+from retrainer.gate.bootstrap import RowStatistic, confusion_error, rows_error, variance_of_sum
+from retrainer.gate.compare import compare, score
+from retrainer.gate.confidence import ECE, ece_error, ece_parts, log_loss_of_rows
+from retrainer.gate.confusion import FromConfusion, confusion_matrix
+from retrainer.gate.metrics import METRICS
 from retrainer.gate.paired import normal_quantile
 from retrainer.gate.paired_bootstrap import difference_bounds
+from retrainer.gate.ranking import AUROC, auroc_parts
 
 UNEVEN = 1 / np.arange(1, 11)
 UNEVEN /= UNEVEN.sum()
@@ -48,6 +51,11 @@ def answers(predictions: np.ndarray, n_labels: int) -> Answers:
     probabilities = np.full((predictions.size, n_labels), 0.02)
     probabilities[np.arange(predictions.size), predictions] = 0.8
     return Answers(predictions, probabilities)
+
+
+def drawn_error(statistic: RowStatistic, labels: np.ndarray, models: list[Answers]) -> float:
+    assert statistic.weighted is not None
+    return rows_error(statistic.weighted, labels, models)
 
 
 def scored_models(seed: int, n: int, n_labels: int, *, ties: bool = False):
@@ -118,15 +126,15 @@ def test_computed_errors_are_those_of_many_resamples(ties, monkeypatch):
     """What is computed above 5,000 rows is what drawing rows tends to."""
     monkeypatch.setattr(bootstrap, "ROW_RESAMPLES", 3000)
     labels, (one, two) = scored_models(3, 1500, 4, ties=ties)
-    drawn = rows_error("auroc", labels, [one.pair, two.pair])
+    drawn = drawn_error(AUROC, labels, [one, two])
     influence = auroc_parts(labels, one.probabilities)[1] - auroc_parts(labels, two.probabilities)[1]
     assert np.sqrt(variance_of_sum(labels, influence)) == pytest.approx(drawn, rel=0.05)
     assert np.sqrt(variance_of_sum(labels, auroc_parts(labels, one.probabilities)[1])) == pytest.approx(
-        rows_error("auroc", labels, [one.pair]), rel=0.05
+        drawn_error(AUROC, labels, [one]), rel=0.05
     )
     parts = [ece_parts(labels, *model.pair) for model in (one, two)]
-    assert ece_error(labels, parts, 1) == pytest.approx(rows_error("ece", labels, [one.pair, two.pair]), rel=0.05)
-    assert ece_error(labels, parts[:1], 1) == pytest.approx(rows_error("ece", labels, [one.pair]), rel=0.05)
+    assert ece_error(labels, parts, 1) == pytest.approx(drawn_error(ECE, labels, [one, two]), rel=0.05)
+    assert ece_error(labels, parts[:1], 1) == pytest.approx(drawn_error(ECE, labels, [one]), rel=0.05)
 
 
 def test_log_loss_has_the_error_of_drawing_rows():
@@ -138,15 +146,17 @@ def test_log_loss_has_the_error_of_drawing_rows():
     assert np.sqrt(variance_of_sum(labels, losses)) == pytest.approx(np.std(sums), rel=0.05)
 
 
-@pytest.mark.parametrize("name", ["auroc", "ece"])
-def test_equal_weights_give_the_metric_itself(name):
+@pytest.mark.parametrize("statistic", [AUROC, ECE])
+def test_equal_weights_give_the_metric_itself(statistic):
     random = np.random.default_rng(4)
     labels = random.integers(0, 3, 200)
     # Rounded, so that scores tie.
     probabilities = np.round(softmax(random.normal(size=(200, 3)), axis=1), 1) + 1e-3
     predictions = probabilities.argmax(axis=1)
-    weighted = bootstrap._weighted(name, labels, probabilities, predictions)
-    expected = METRICS[name].compute(labels, probabilities, predictions)
+    said = Answers(predictions, probabilities)
+    assert statistic.weighted is not None
+    weighted = statistic.weighted(labels, said)
+    expected = statistic.value(labels, said)
     np.testing.assert_allclose(weighted(np.ones((200, 2), dtype=np.int16)), expected, atol=1e-12)
 
 
@@ -203,7 +213,7 @@ def test_less_is_better_turns_the_difference():
     interval = compare("log_loss", labels, Answers(labels, sharp), Answers(labels, dull), 0.05)
     assert interval.estimate == pytest.approx(np.log(0.9 / 0.6))
     assert interval.low > 0
-    assert {name for name, metric in METRICS.items() if not metric.greater_is_better} == {"log_loss", "ece"}
+    assert {name for name, metric in METRICS.items() if not metric.known.greater_is_better} == {"log_loss", "ece"}
 
 
 def test_foreign_predictions_are_wrong_ones():
@@ -232,7 +242,7 @@ def test_many_rows(name):
 
 
 def test_what_a_model_remembers_is_of_the_same_labels(monkeypatch):
-    monkeypatch.setattr(comparing, "MOST_ROWS_DRAWN", 100)
+    monkeypatch.setattr(metrics_module, "MOST_ROWS_DRAWN", 100)
     labels, (one, two) = scored_models(11, 300, 3)
     other = (labels + 1) % 3
     before = compare("auroc", labels, one, two, 0.05), compare("log_loss", labels, one, two, 0.05)

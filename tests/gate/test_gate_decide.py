@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Annotated
 
 import numpy as np
 import pytest
 
+from retrainer.artifacts.evaluation import ModelEvidence, ParityEvidence, cost_of
+from retrainer.artifacts.measures import Latency
 from retrainer.errors import GateError
-from retrainer.gate.compare import Answers, compare
+from retrainer.gate.answers import Answers
+from retrainer.gate.compare import compare
 from retrainer.gate.decide import decide
 from retrainer.gate.evidence import Evidence, Table
 from retrainer.gate.paired import tango_interval
-from retrainer.gate.records import Latency, ParityEvidence, ReasonCode, Receipt
-from retrainer.report.explain import explain
+from retrainer.gate.receipt import ReasonCode, Receipt
+from retrainer.report.decision import explain
+from retrainer.spec.budgets import BUDGETS, COSTS, Budget, budgets_of
 from retrainer.spec.model import AgainstChampion, Budgets, Gate
 
 NON_INFERIOR = Gate(against_champion=AgainstChampion(margin=0.02))
@@ -194,6 +199,44 @@ def test_budgets_that_are_met(make):
     ]
 
 
+@pytest.mark.parametrize("name", BUDGETS)
+def test_every_budget_is_judged_by_its_own_cost_the_right_way_round(make, name):
+    """A cost that is twice or half as large as the limit: of either, one meets the budget, by its direction."""
+    budget = BUDGETS[name]
+    evidence = make.pair(600)
+    path = budget.cost.split(".")
+
+    def costing(times: float) -> Evidence:
+        model = evidence.record.challenger["fp32"].model_dump()
+        place = model
+        for part in path[:-1]:
+            place = place[part]
+        place[path[-1]] *= times
+        challenger = {"fp32": ModelEvidence.model_validate(model)}
+        return Evidence(evidence.record.model_copy(update={"challenger": challenger}), evidence.tables)
+
+    limit = 1.0 if budget.ratio else cost_of(evidence.record.challenger["fp32"], budget.cost) or 0.0
+    policy = Gate(budgets=Budgets.model_validate({name: limit}))
+    for times in (0.5, 2.0):
+        receipt = decide(policy, costing(times))
+        (result,) = receipt.budgets
+        assert result.met == ((times > 1) == COSTS[budget.cost].more_is_better)
+        assert (ReasonCode.BUDGET_EXCEEDED in codes(receipt)) != result.met
+        assert result.measured == pytest.approx(times * limit)
+
+
+def test_a_budget_without_an_entry_cannot_be_defined():
+    class Careless(Budgets):
+        min_happiness: float | None = None
+
+    class Unmeasured(Budgets):
+        max_colour: Annotated[float | None, Budget("colour")] = None
+
+    for record in (Careless, Unmeasured):
+        with pytest.raises(TypeError, match="needs one Budget"):
+            budgets_of(record)
+
+
 def test_a_ratio_above_its_budget(make):
     receipt = decide(
         Gate(budgets=Budgets(max_latency_ratio=1.5)), make.pair(3000, latency={"fp32": 16.0, "champion": 10.0})
@@ -318,8 +361,8 @@ def test_the_explanation_has_the_numbers(make):
     assert "90 % interval" in promoted
     refused = explain(decide(Gate(floors={"accuracy": 0.99}), make.pair(2000, worse=100)))
     assert refused[0] == "REFUSE news: 2 reasons, production does not change"
-    assert "[floor_missed]" in refused[1]
-    assert "[worse_than_champion]" in refused[2]
+    assert refused[1] == "  - accuracy 0.9250 is below the floor of 0.99 (floor_missed)"
+    assert refused[2].endswith("(worse_than_champion)")
 
 
 def test_every_reason_has_a_line_of_help():

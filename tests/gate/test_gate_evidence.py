@@ -11,11 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from retrainer.artifacts.evaluation import CHAMPION, PredictionsFile
 from retrainer.errors import ArtifactError, IntegrityError
 from retrainer.gate.decide import decide
-from retrainer.gate.evidence import CHAMPION, Evidence, Table, load_evidence
+from retrainer.gate.evidence import Evidence, Table, load_evidence
 from retrainer.gate.metrics import METRICS
-from retrainer.gate.records import PredictionsFile, ReasonCode
+from retrainer.gate.receipt import ReasonCode
 from retrainer.spec.model import AgainstChampion, Gate, Slices
 
 

@@ -11,9 +11,11 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from retrainer.artifacts.evaluation import DriftMeasure, ParityEvidence
+from retrainer.artifacts.measures import Latency
 from retrainer.gate.decide import decide
 from retrainer.gate.evidence import Evidence
-from retrainer.gate.records import DriftMeasure, Latency, ParityEvidence, Reason, ReasonCode
+from retrainer.gate.receipt import Reason, ReasonCode
 from retrainer.spec.model import AgainstChampion, Budgets, Drift, Gate, Slices
 
 POLICY = Gate(

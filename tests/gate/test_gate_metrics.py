@@ -14,8 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
 
-from retrainer.gate.metrics import METRICS, confusion_matrix, placements
-from retrainer.spec.metric_names import LOWER_IS_BETTER, METRIC_NAMES
+from retrainer.gate.answers import Answers
+from retrainer.gate.compare import compare, score
+from retrainer.gate.confusion import confusion_matrix
+from retrainer.gate.metrics import METRICS
+from retrainer.gate.ranking import placements
+from retrainer.spec.known_metrics import KNOWN_METRICS, METRIC_NAMES
 
 
 def draw(seed: int, n: int, n_labels: int, *, foreign: bool = False):
@@ -30,9 +34,25 @@ def draw(seed: int, n: int, n_labels: int, *, foreign: bool = False):
     return labels, probabilities, predictions
 
 
-def test_the_pipeline_file_knows_the_same_metrics():
-    assert set(METRICS) == set(METRIC_NAMES)
-    assert {name for name, metric in METRICS.items() if not metric.greater_is_better} == LOWER_IS_BETTER
+def test_every_entry_has_its_function_and_its_range():
+    """A value, its bounds and a difference of every metric that a pipeline may name are within what the entry says."""
+    labels, probabilities, predictions = draw(7, 300, 2)
+    one, two = Answers(predictions, probabilities), Answers(1 - labels, probabilities[:, ::-1].copy())
+    assert tuple(METRICS) == METRIC_NAMES
+    for name, known in KNOWN_METRICS.items():
+        for answers in (one, two):
+            found = score(name, labels, answers, 0.05)
+            assert found.value is not None
+            assert found.low is not None
+            assert found.high is not None
+            assert known.lowest <= found.low <= found.value <= found.high <= known.highest
+        # The first is right more often, and is turned to be the better one.
+        assert compare(name, labels, one, two, 0.05).low > 0
+
+
+def test_no_metric_has_two_names_and_no_two_have_one():
+    names = [name for known in KNOWN_METRICS.values() for name in (known.name, *known.also_called)]
+    assert len(names) == len(set(names))
 
 
 def test_against_scikit_learn():

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from retrainer.gate.compare import Answers
+from retrainer.gate.answers import Answers
 from retrainer.gate.decide import decide
-from retrainer.gate.records import ReasonCode
+from retrainer.gate.receipt import ReasonCode
 from retrainer.gate.slices import judge_slices
 from retrainer.gate.validity import Rows
 from retrainer.spec.model import AgainstChampion, Gate, Slices
@@ -64,7 +64,9 @@ def test_a_slice_that_got_worse_refuses_the_whole(make):
     policy = Gate(against_champion=AgainstChampion(mode="superiority"), slices=Slices(by=("region", "label")))
     receipt = decide(policy, evidence)
     assert [reason.code for reason in receipt.reasons] == [ReasonCode.SLICE_WORSE]
-    assert receipt.reasons[0].detail.startswith("region = north: accuracy 0.8000 against 1.0000 on 300 rows")
+    assert receipt.reasons[0].detail.startswith(
+        "region = north: accuracy 0.8000 is 0.2000 below the champion's 1.0000 on 300 rows"
+    )
     by_value = {(result.by, result.value): result for result in receipt.slices}
     assert len(by_value) == 4
     assert by_value["region", "north"].status == "worse"

@@ -3,25 +3,45 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from retrainer.artifacts.evaluation import DriftMeasure, PredictionsFile
 from retrainer.artifacts.snapshot import Characters, SnapshotStatistics, SplitStatistics
+from retrainer.artifacts.training import CurvePoint, TrainingRecord
 from retrainer.chain import RunContext, StepRequest
 from retrainer.chain.messages import Log
 from retrainer.errors import IntegrityError
 from retrainer.gate.decide import decide
 from retrainer.gate.evidence import load_evidence
-from retrainer.gate.records import DriftMeasure, PredictionsFile, Receipt
+from retrainer.gate.receipt import Receipt
 from retrainer.spec.model import Pipeline
 from retrainer.work.decide import run
 from retrainer.work.reporter import Reporter
 
 FILES = ("receipt.json", "report.html", "model_card.md")
+TRAINING = TrainingRecord(
+    base_model="base",
+    base_fingerprint="f",
+    device="cpu",
+    processes=1,
+    epochs=3.0,
+    steps=1200,
+    best_step=800,
+    seconds=60.0,
+    rows_per_second=20.0,
+    padding_fraction=0.1,
+    resumed_from=None,
+    validation={"accuracy": 0.9},
+    curve=(
+        CurvePoint(step=400, epoch=1.0, loss=0.5, validation={"loss": 0.6, "accuracy": 0.8}),
+        CurvePoint(step=800, epoch=2.0, loss=0.3, validation={"loss": 0.4, "accuracy": 0.9}),
+    ),
+    parameters=1_000,
+)
 DIGESTS = {"ingest": "1" * 64, "train": "2" * 64, "export": "3" * 64, "evaluate": "4" * 64}
 
 
@@ -30,7 +50,6 @@ def artifacts(folder: Path, evidence) -> dict[str, Path]:
     inputs = {step: folder / step for step in DIGESTS}
     for path in inputs.values():
         path.mkdir(parents=True)
-    (inputs["evaluate"] / "reliability.png").write_bytes(b"\x89PNG\r\n\x1a\n and more")
     split = SplitStatistics(rows=3000, label_counts={"label 0": 3000}, characters=Characters(p50=40, p95=90, max=120))
     statistics = SnapshotStatistics(
         labels=evidence.record.labels,
@@ -43,8 +62,9 @@ def artifacts(folder: Path, evidence) -> dict[str, Path]:
         sources=(),
     )
     (inputs["ingest"] / "statistics.json").write_text(statistics.to_pretty_json())
-    (inputs["train"] / "training.json").write_text(json.dumps({"epochs": 3.0, "steps": 1200, "device": "cpu"}))
+    (inputs["train"] / "training.json").write_text(TRAINING.to_pretty_json())
     (inputs["evaluate"] / "predictions").mkdir()
+    (inputs["evaluate"] / "reliability.png").write_bytes(b"\x89PNG\r\n\x1a\n and more")
     files = {}
     for name, table in evidence.tables.items():
         path = inputs["evaluate"] / "predictions" / f"{name}.parquet"

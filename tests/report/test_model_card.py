@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import yaml
 
+from retrainer.artifacts.evaluation import DriftMeasure, Leakage
 from retrainer.gate.decide import decide
-from retrainer.gate.records import DriftMeasure, Leakage
-from retrainer.report.explain import explain
+from retrainer.report.decision import explain
 from retrainer.report.model_card import CardFacts, model_card
 from retrainer.spec.model import AgainstChampion, Budgets, Gate, Slices
 
@@ -76,20 +76,21 @@ def test_what_else_was_measured_is_in_it_briefly(make):
     card = model_card(receipt, replace(FACTS, measured=dict(evidence.record.challenger)))
     assert "| metric | champion | fp32 | baseline |" in card or "| metric | fp32 | champion | baseline |" in card
     assert "0.8000 [" in card
-    assert "fp32 1.250" in card
-    assert "drift since the champion, label shares: warn, distance 0.3" in card
-    assert "drift since the champion, characters" not in card
-    assert "12 train in test, 31 more nearly; 2 test in the champion's training rows" in card
-    assert "| fp32 | 10 | 20 | 100 | 90 | 200 |" in card
+    assert "| fp32 | 1.250 |" in card
+    assert "| label shares | warning | 0.300 |" in card
+    assert "| train in test | 12 | 31 |" in card
+    assert "| test in the champion's training rows | 2 | 0 |" in card
+    assert "| fp32 | 10 ms | 20 ms | 100 | 90 MB | 200 MB |" in card
     said = "\n".join(explain(receipt))
-    assert "against TF-IDF with logistic regression: accuracy +0." in said
-    assert "rows in two places: 12 train in test" in said
+    assert "Against a simple baseline\n    The baseline is TF-IDF with logistic regression" in said
+    assert "    accuracy +0." in said
+    assert "train in test                         12       31" in said
 
 
 def test_a_refused_model_says_why(make):
     card = model_card(decide(Gate(), make.pair(2000, worse=200)), FACTS)
     assert "**refuse**" in card
-    assert "`worse_than_champion`" in card
+    assert "(worse_than_champion)" in card
 
 
 def test_evidence_that_cannot_be_judged_still_has_a_card(make):
@@ -118,7 +119,7 @@ def test_pairs_are_loaded_as_pairs(make):
     assert front_matter(card)["pipeline_tag"] == "text-classification"
 
 
-@pytest.mark.parametrize("module", ["gate.records", "report.explain", "report.model_card"])
+@pytest.mark.parametrize("module", ["gate.receipt", "report.decision", "report.model_card"])
 def test_the_light_modules_load_nothing_heavy(module):
     heavy = "numpy scipy sklearn pandas pyarrow torch transformers datasets evaluate onnxruntime boto3"
     script = f"import sys, retrainer.{module}\nprint(sorted(set({heavy.split()!r}) & set(sys.modules)))"

@@ -10,11 +10,11 @@ from typing import Any
 import yaml
 from rich.console import Console
 
+from retrainer.artifacts.selection import Selection
 from retrainer.chain import SELECT, Selected, StepOutput, StepRef, stages_of
 from retrainer.chain.messages import Log, Metrics
 from retrainer.cli.pipeline_commands import check_file
 from retrainer.cli.progress import Lines, LiveList
-from retrainer.gate.records import Selection
 from retrainer.run.report import brief, make_report
 from retrainer.spec import Pipeline, parse_pipeline
 from tests.chain.made import trained
@@ -117,8 +117,8 @@ def test_the_report_has_the_table_and_the_agreement() -> None:
     steps = {"select": ref("select", Selected(selection=selection, export="0" * 64))}
     text = make_report(pipeline(), steps).text()
     for words in (
-        "mini, by accuracy on 1,000 rows of validation",
-        "0.9150 [0.9050, 0.9250]  91.0 MB   22.7 M  4.25 ms  123.4   512 MB  chosen, tie",
+        "mini is chosen by accuracy on 1,000 rows of validation.",
+        "0.9150 [0.9050, 0.9250]  22.7 M  4.25 ms  6 ms  123.4    91 MB   512 MB  chosen, tie",
         "512 MB  best",
         "bert-base minus mini: accuracy +0.0050, 90 % interval [-0.0040, +0.0140]",
         "96.0%",

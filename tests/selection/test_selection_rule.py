@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from retrainer.artifacts.measures import Latency
 from retrainer.errors import GateError, IntegrityError
 from retrainer.gate.evidence import Table
 from retrainer.gate.metrics import METRICS
-from retrainer.gate.records import Latency
 from retrainer.gate.selection import SAME_SIZE, SAME_SPEED, Contender, select
-from retrainer.report.selection_table import agreement_table, candidates_table, differences
+from retrainer.report.selection_table import selection_part
 
 ROWS = 400
 
@@ -207,7 +207,7 @@ def broken_scores(value: float) -> Callable[[Contender], Contender]:
         (lambda one: with_table(one, predictions=one.table.predictions[1:]), IntegrityError, "missing"),
         (lambda one: with_table(one, scores=one.table.scores[1:]), IntegrityError, "missing"),
         (lambda one: with_table(one, scores=one.table.scores[:, :1]), IntegrityError, "same labels"),
-        (lambda one: with_table(one, predictions=one.table.predictions - 1), IntegrityError, "none of the labels"),
+        (lambda one: with_table(one, predictions=one.table.predictions - 1), IntegrityError, "not one of the labels"),
         (broken_scores(math.nan), IntegrityError, "NaN or infinite"),
         (broken_scores(math.inf), IntegrityError, "NaN or infinite"),
         (lambda one: replace(one, latency=Latency(p50=None, p95=None)), GateError, "not measured"),
@@ -239,7 +239,7 @@ def test_a_metric_without_a_value_is_no_reason_to_choose() -> None:
     alike = np.zeros(ROWS, dtype=np.int64)
     field = [with_table(each, labels=alike) for each in (one, two)]
     assert math.isnan(METRICS["auroc"].compute(alike, one.table.scores, one.table.predictions))
-    with pytest.raises(GateError, match="auroc cannot be told"):
+    with pytest.raises(GateError, match="auroc has no value"):
         chosen(*field, metric="auroc")
     # Reported beside the metric that chooses, it is only left out.
     reported = select(field, metric="accuracy", metrics=["auroc"], alpha=0.05)
@@ -252,14 +252,17 @@ def test_the_tables_say_it_all() -> None:
         metric="accuracy",
         alpha=0.05,
     )
-    names = {"org/big": "big", "org/small": "small"}
-    (_, head), (first, cells), (second, worse) = candidates_table(selection, names).lines()
+    part = selection_part(selection)
+    candidates, agreement = part.tables
+    (_, head), (first, cells), (second, worse) = candidates.facts()
     assert (first, second) == ("big", "small")
-    assert head.split()[:2] == ["accuracy", "size"]
-    for words in ("1.0000 [", "440.0 MB", "1.0 M", "10.00 ms", "100.0", "300 MB", "chosen, best"):
+    assert head.split()[:3] == ["accuracy", "params", "p50"]
+    for words in ("1.0000 [", "440 MB", "1.0 M", "10 ms", "100 ", "300 MB", "chosen, best"):
         assert words in cells
     assert worse.endswith("worse")
-    assert candidates_table(selection, names).markdown().splitlines()[0].startswith("| base model | accuracy | size |")
-    assert agreement_table(selection, names).rows == (("big", "100.0%", "85.0%"), ("small", "85.0%", "100.0%"))
-    (line,) = differences(selection, names)
+    assert "| base model | accuracy | params | p50 |" in part.markdown()
+    assert agreement.facts()[1:] == (("big", "100.0%  85.0%"), ("small", "85.0%   100.0%"))
+    chosen, why, line = part.sentences
+    assert chosen.startswith("big is chosen by accuracy on ")
+    assert why == f"{selection.why}."
     assert line.startswith("big minus small: accuracy +0.1500, 90 % interval [")

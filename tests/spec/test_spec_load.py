@@ -175,7 +175,7 @@ def test_anchors_and_merges(tmp_path: Path):
         ("metrics: [accuracy, f1]", "metrics: [f1, f1]", 21, "each metric may stand only once"),
         ("metrics: [accuracy, f1]", "metrics: [f1, f1_binary]", 21, "f1_binary is for two labels"),
         ("floors: {accuracy", "floors: {acc", 23, "unknown metric 'acc'; did you mean 'accuracy'?"),
-        ("accuracy: 0.85", "accuracy: 85", 23, "85 is out of reach: accuracy lies between 0 and 1"),
+        ("accuracy: 0.85", "accuracy: 85", 23, "85 is out of reach: accuracy is between 0 and 1"),
         ("{metric: accuracy", "{metric: accurcy", 24, "gate.against_champion.metric: unknown metric 'accurcy'"),
         ("mode: non_inferiority", "mode: better", 24, "is not one of superiority, non_inferiority"),
         ("by: [label, length]", "by: [label, label]", 25, "each column may stand only once"),

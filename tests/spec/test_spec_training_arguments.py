@@ -9,7 +9,6 @@ import pytest
 
 from retrainer.errors import PipelineError
 from retrainer.spec import Pipeline, json_schema, parse_pipeline
-from retrainer.spec.metric_names import LOWER_IS_BETTER, METRIC_NAMES
 from retrainer.spec.renamed_arguments import ELSEWHERE, OWNED, REMOVED, RENAMED
 from retrainer.spec.training_arguments import LISTING, known_arguments, settable_arguments
 
@@ -165,13 +164,6 @@ def test_flat_and_packed_are_the_same():
     assert pipeline(flat.training.model_dump()) == flat
     assert pipeline(None).training.arguments == {}
     assert "expected a mapping" in complaint(arguments=3)
-
-
-def test_metrics_are_those_of_the_gate():
-    from retrainer.gate.metrics import METRICS
-
-    assert set(METRIC_NAMES) == set(METRICS)
-    assert {name for name, metric in METRICS.items() if not metric.greater_is_better} == LOWER_IS_BETTER
 
 
 def test_schema_has_no_references_and_flat_training():

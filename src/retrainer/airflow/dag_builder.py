@@ -22,9 +22,8 @@ from airflow.sdk import DAG, AssetAny, AssetOrTimeSchedule, CronTriggerTimetable
 from retrainer.airflow.assets import data_assets
 from retrainer.airflow.description import describe_pipeline
 from retrainer.airflow.links import operator_of
-from retrainer.airflow.report import REPORT_KEY
 from retrainer.airflow.settings import SettingsLike, as_mapping
-from retrainer.airflow.step_operator import PipelineLike, StepOperator, load
+from retrainer.airflow.step_operator import REPORT_KEY, PipelineLike, StepOperator, load
 from retrainer.chain import Step, chain_of, step_before
 from retrainer.errors import PipelineError
 from retrainer.spec import Pipeline

@@ -31,6 +31,12 @@ if TYPE_CHECKING:
 PipelineLike = str | Path | Mapping[str, Any] | Pipeline
 """A pipeline file, what such a file says, or the record."""
 
+REPORT_KEY = "report"
+"""XCom key of a task's result as Markdown."""
+
+REPORT_KEY = "report"
+"""XCom key of a task's result as Markdown."""
+
 
 class StepOperator(BaseOperator):  # type: ignore[misc]
     """One step of a pipeline. Use its subclasses.

@@ -11,7 +11,7 @@ the receipt itself.
 """
 
 from retrainer.audit.check import CheckedReceipt, check_receipt, decision_digest
-from retrainer.audit.receipts import FoundReceipt, find_receipt, published_receipt
+from retrainer.audit.locate import FoundReceipt, find_receipt, published_receipt
 
 __all__ = [
     "CheckedReceipt",

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from retrainer.artifacts.repository import ArtifactManifest
-from retrainer.audit.evidence import find_evidence
-from retrainer.audit.receipts import FoundReceipt
+from retrainer.audit.locate import FoundReceipt, find_evidence
 from retrainer.chain import DECIDE
 from retrainer.chain.steps.decide import decision_content
 from retrainer.errors import ArtifactError
-from retrainer.gate.records import Receipt
+from retrainer.gate.receipt import Receipt
 from retrainer.records import digest_of
 from retrainer.store import Manifest
 
@@ -58,7 +57,7 @@ def check_receipt(
 ) -> CheckedReceipt:
     """Find the evidence, and take the decision again.
 
-    :param artifacts: root to look in, where the receipt does not lie in one.
+    :param artifacts: root to look in, where the receipt is not in one.
     :param evaluation: folder of the evaluate artifact, instead of a root.
     :param decision: the digest that the decision must have, from a task log or a channel's history.
     :raises NotFoundError: the evidence is missing.
@@ -99,8 +98,8 @@ def _policy_problems(found: FoundReceipt, receipt: Receipt, decision: str | None
         yield from _compared(receipt, found.decision, found.said_by)
     elif decision is None:
         notes.append(
-            "the policy is taken as the receipt states it: the receipt lies in no artifact and no published version, "
-            "so nothing says with which one the decision was taken; --decision DIGEST would"
+            "the policy is taken as the receipt states it: the receipt is neither in an artifact nor in a published "
+            "version, so nothing says with which one the decision was taken; --decision DIGEST would"
         )
 
 

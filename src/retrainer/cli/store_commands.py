@@ -29,7 +29,7 @@ from retrainer.cli.store_options import (
 from retrainer.errors import IntegrityError, NotFoundError
 
 if TYPE_CHECKING:
-    from retrainer.gate.records import Receipt
+    from retrainer.gate.receipt import Receipt
     from retrainer.store import Manifest, ModelStore, VersionInfo
 
 RECEIPT = "receipt.json"
@@ -143,7 +143,7 @@ def show(
     about = [*_about(manifest, serving), ("signed by", _signers(signed_by, trusted_keys(public_key) is not None))]
     display.print_facts(about, title=f"{manifest.model} {manifest.version}")
     if receipt is not None:
-        from retrainer.report.explain import explain
+        from retrainer.report.decision import explain
 
         display.print_lines(explain(receipt), title="Decision")
     display.print_facts(_provenance(manifest), title="Made from")
@@ -202,7 +202,7 @@ def _receipt(model: ModelStore, manifest: Manifest) -> Receipt | None:
         return None
     import tempfile
 
-    from retrainer.gate.records import Receipt
+    from retrainer.gate.receipt import Receipt
 
     with tempfile.TemporaryDirectory(prefix="retrainer-") as folder:
         model.fetch(manifest.version, Path(folder), [RECEIPT])

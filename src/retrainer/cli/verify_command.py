@@ -54,7 +54,7 @@ def verify(
         str | None,
         typer.Option(
             metavar="URL",
-            help="Root of the artifacts that hold the evaluation; that in which the receipt lies unless given.",
+            help="Root of the artifacts that hold the evaluation; the one that the receipt is in unless given.",
             show_default=False,
         ),
     ] = None,

@@ -3,7 +3,7 @@
 ``[low, high]`` is the interval of the difference, each end a one-sided ``1 - alpha`` bound; the threshold is 0
 (superiority) or ``-margin`` (non-inferiority):
 
-- ``low`` above the threshold: shown. When the truth lies at the threshold this happens with probability ``alpha``.
+- ``low`` above the threshold: shown. When the truth is at the threshold this happens with probability ``alpha``.
 - else ``high`` below 0: the challenger is worse, beyond chance.
 - else there are too few rows to tell; or, for superiority, the difference seen is not even positive.
 """
@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from retrainer.artifacts.evaluation import CHAMPION, EvaluationRecord
+from retrainer.artifacts.measures import Interval
 from retrainer.gate.compare import compare
-from retrainer.gate.evidence import CHAMPION
 from retrainer.gate.findings import Findings
 from retrainer.gate.metrics import METRICS
 from retrainer.gate.paired import rows_needed
-from retrainer.gate.records import EvaluationRecord, Interval, ReasonCode
+from retrainer.gate.receipt import ReasonCode
 from retrainer.gate.validity import FP32, Rows
 from retrainer.spec.model import AgainstChampion, Gate
 
@@ -64,11 +65,7 @@ def _read(against: AgainstChampion, interval: Interval, findings: Findings) -> C
     """What the interval says; see the top of this module."""
     superiority = against.mode == "superiority"
     threshold = 0.0 if superiority else -against.margin
-    wanted = "above 0" if superiority else f"above {threshold:g}"
-    seen = (
-        f"{against.metric} differs by {interval.estimate:+.4f}, interval [{interval.low:+.4f}, {interval.high:+.4f}]"
-        f" on {interval.n} rows; all of it must lie {wanted}"
-    )
+    seen = f"{against.metric} differs {interval.seen}; the whole interval must be above {threshold:g}"
     if interval.low > threshold and interval.n >= FEWEST_ROWS:
         return Comparison(interval, threshold)
     if interval.high < 0:

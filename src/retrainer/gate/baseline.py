@@ -5,11 +5,12 @@ Not here: fitting TF-IDF with logistic regression, which the evaluate step does 
 
 from __future__ import annotations
 
+from retrainer.artifacts.evaluation import BASELINE, EvaluationRecord
+from retrainer.artifacts.measures import Interval
 from retrainer.gate.compare import compare
-from retrainer.gate.evidence import BASELINE
 from retrainer.gate.findings import Findings
 from retrainer.gate.metrics import METRICS
-from retrainer.gate.records import EvaluationRecord, Interval, ReasonCode
+from retrainer.gate.receipt import ReasonCode
 from retrainer.gate.validity import FP32, Rows
 from retrainer.spec.model import Gate
 
@@ -43,13 +44,10 @@ def judge_baseline(
     judged = interval.low if policy.confident else interval.estimate
     if judged > 0:
         return interval
-    shown = (
-        f"{metric} differs from that of TF-IDF with logistic regression by {interval.estimate:+.4f}, "
-        f"interval [{interval.low:+.4f}, {interval.high:+.4f}] on {interval.n} rows"
-    )
+    shown = f"{metric} differs from that of TF-IDF with logistic regression {interval.seen}"
     if required:
         what = "the lower bound" if policy.confident else "the difference"
-        findings.refuse(ReasonCode.BASELINE_NOT_BEATEN, f"{shown}; {what} must lie above 0")
+        findings.refuse(ReasonCode.BASELINE_NOT_BEATEN, f"{shown}; {what} must be above 0")
     else:
         findings.note(f"{shown}: no better than a baseline that costs nothing to serve")
     return interval

@@ -4,9 +4,11 @@ Each resample draws, within each true label, as many rows as there are, together
 The bounds built on it are "estimate plus or minus normal quantile times standard error" (B. Efron, R. Tibshirani,
 An Introduction to the Bootstrap, 1993, chapter 13).
 
-Here: one model's metrics of the confusion matrix, and metrics that need the probabilities, of one model or of two on
-the same rows. Above ``MOST_ROWS_DRAWN`` rows the latter are computed instead of drawn (``closed_form.py``); the
-difference of two models' metrics of the confusion matrix has its own module (``paired_bootstrap.py``).
+Here: one model's metrics of the confusion matrix, and statistics that need the probabilities, of one model or of two on
+the same rows. Above ``MOST_ROWS_DRAWN`` rows the latter are not drawn: what the bootstrap tends to, with resamples
+without end, is known in closed form. Of a mean over rows its variance is, in each label, the variance of the rows
+divided by how many there are (Efron and Tibshirani, chapter 5). Pairing is in the rows: for two models, the difference
+is averaged. The difference of two models' metrics of the confusion matrix has its own module (``paired_bootstrap.py``).
 
 ``numpy.random.RandomState`` on purpose: its streams are frozen for good, so receipts stay recomputable.
 """
@@ -14,14 +16,14 @@ difference of two models' metrics of the confusion matrix has its own module (``
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrainer.gate.metrics import ECE_BINS, FromConfusion, ece_parts
+from retrainer.gate.answers import Answers, Floats, Ints
+from retrainer.gate.confusion import FromConfusion
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 # How often each row is drawn in each resample, ``[n, resamples]``, and the metric of each from them.
 Draws = NDArray[np.int16]
 Weighted = Callable[[Draws], Floats]
@@ -33,6 +35,35 @@ RESAMPLES = 2_000
 ROW_RESAMPLES = 1_000
 MOST_ROWS_DRAWN = 5_000
 CHUNK = 2_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """One-sided bounds, each with ``1 - alpha``, and in words how they were found."""
+
+    low: float
+    high: float
+    method: str
+
+
+@dataclass(frozen=True, slots=True)
+class RowStatistic:
+    """A metric of the probabilities.
+
+    :param value: on all rows; NaN where it cannot be told.
+    :param weighted: the same as a function of row weights, which sum to ``n`` and to each label's rows; ``None`` where
+        the limit is exact, so that nobody needs to draw.
+    :param limit: of one model, or of the difference of two: the variance that the bootstrap tends to, and how it is
+        found.
+    :param least_variance: the least that is believed, of the rows of each label ``[labels]``: that of two rows that
+        tell the models apart, one in favour of either. Few rows on which nothing varies, all of them in perfect order,
+        say, would else prove a difference of zero.
+    """
+
+    value: Callable[[Ints, Answers], float]
+    weighted: Callable[[Ints, Answers], Weighted] | None
+    limit: Callable[[Ints, Sequence[Answers]], tuple[float, str]]
+    least_variance: Callable[[Ints], float]
 
 
 def confusion_error(function: FromConfusion, confusion: Ints) -> float:
@@ -72,12 +103,9 @@ def _pseudo(rows: Ints, columns: int) -> Floats:
     return spread
 
 
-def rows_error(name: str, labels: Ints, models: Sequence[tuple[Floats, Ints]]) -> float:
-    """Standard error of ``auroc`` or ``ece`` of one model, or of the difference of two, by drawing rows.
-
-    :param models: probabilities ``[n, labels]`` and predictions ``[n]`` of each.
-    """
-    functions = [_weighted(name, labels, *model) for model in models]
+def rows_error(weighted: Callable[[Ints, Answers], Weighted], labels: Ints, models: Sequence[Answers]) -> float:
+    """Standard error of a statistic of one model, or of the difference of two, by drawing rows."""
+    functions = [weighted(labels, model) for model in models]
     random = np.random.RandomState(SEED)
     strata = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     values = []
@@ -92,36 +120,11 @@ def rows_error(name: str, labels: Ints, models: Sequence[tuple[Floats, Ints]]) -
     return float(np.std(np.concatenate(values), ddof=1))
 
 
-def _weighted(name: str, labels: Ints, probabilities: Floats, predictions: Ints) -> Weighted:
-    """A metric as a function of row weights. Stratified weights sum to ``n``, and to each label's rows."""
-    n = labels.size
-    if name == "ece":
-        bins, gaps = ece_parts(labels, probabilities, predictions)
-        spread = np.zeros((ECE_BINS, n))
-        spread[bins, np.arange(n)] = gaps
-        return lambda weights: np.abs(spread @ weights).sum(axis=0) / n
-    if name == "auroc":
-        curves = [_weighted_auroc(labels == label, probabilities[:, label]) for label in np.unique(labels)]
-        return lambda weights: np.mean([curve(weights) for curve in curves], axis=0)
-    raise KeyError(name)
-
-
-def _weighted_auroc(positive: NDArray[np.bool_], scores: Floats) -> Weighted:
-    rows, others = np.flatnonzero(positive), np.flatnonzero(~positive)
-    others = others[np.argsort(scores[others], kind="stable")]
-    # Rows with the same score count half against each other: once as below, once as not below.
-    lower = np.searchsorted(scores[others], scores[rows], side="left")
-    upper = np.searchsorted(scores[others], scores[rows], side="right")
-    pairs = 2.0 * rows.size * others.size
-
-    def curve(weights: Draws) -> Floats:
-        below = np.zeros((others.size + 1, weights.shape[1]), dtype=np.int32)
-        np.cumsum(weights[others], axis=0, out=below[1:])
-        counted = weights[rows] * (below[lower] + below[upper]).astype(np.int64)
-        area: Floats = counted.sum(axis=0) / pairs
-        return area
-
-    return curve
+def variance_of_sum(labels: Ints, values: Floats) -> float:
+    """Variance of the sum of ``values`` ``[n]`` when rows are drawn anew within each label."""
+    counts = np.bincount(labels)
+    means = np.bincount(labels, weights=values) / np.maximum(counts, 1)
+    return float(((values - means[labels]) ** 2).sum())
 
 
 def chunks(total: int, width: int) -> Iterator[int]:

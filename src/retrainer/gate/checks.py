@@ -1,158 +1,160 @@
-"""The checks of one model by itself: reported metrics, floors, budgets, parity of the export."""
+"""The checks of one model by itself: scores from the rows, reported metrics, floors, budgets, parity of the export.
+
+Each adds what it finds to the findings. Not here: comparing models (``against_champion.py``, ``precisions.py``), how a
+metric and its bounds are computed (``metrics.py``).
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
 
-from retrainer.gate.metrics import METRICS
-from retrainer.gate.paired import tidy
-from retrainer.gate.records import (
-    BudgetResult,
+from retrainer.artifacts.evaluation import (
+    BASELINE,
+    CHAMPION,
     ChampionEvidence,
-    FloorResult,
+    EvaluationRecord,
     ModelEvidence,
     ParityEvidence,
-    Reason,
-    ReasonCode,
-    Score,
+    cost_of,
 )
-from retrainer.spec.metric_names import LOWER_IS_BETTER
+from retrainer.artifacts.measures import Score
+from retrainer.gate.compare import score
+from retrainer.gate.findings import Findings
+from retrainer.gate.metrics import METRICS
+from retrainer.gate.paired import tidy
+from retrainer.gate.receipt import BudgetResult, FloorResult, ReasonCode
+from retrainer.gate.validity import FP32, Rows
+from retrainer.spec.budgets import BUDGETS
+from retrainer.spec.known_metrics import lower_is_better
 from retrainer.spec.model import Budgets, Gate
 
 # Reported metrics were computed from the same numbers, so only the last digits may differ.
 METRIC_SLACK = 1e-6
+# Bounds for what is shown and judged by them. int8 is judged by comparison with fp32.
+WITH_BOUNDS = frozenset({FP32, CHAMPION, BASELINE})
+
+Scores = Mapping[str, Mapping[str, Score]]
 
 
-def judge_metrics(name: str, model: ModelEvidence, scores: Mapping[str, Score], needed: Iterable[str]) -> list[Reason]:
-    """Whether each metric that the policy needs was measured, has a value, and is what the rows give.
+def all_scores(policy: Gate, record: EvaluationRecord, rows: Rows | None, alpha: float) -> dict[str, dict[str, Score]]:
+    """Every metric that was reported or is needed, of every model: precision, ``champion`` or ``baseline``."""
+    if rows is None:
+        return {}
+    against = policy.against_champion
+    wanted = {"accuracy", *policy.floors, *([against.metric] if against else [])}
+    for model in record.challenger.values():
+        wanted |= set(model.metrics)
+    names = [name for name in METRICS if name in wanted]
+    return {
+        model: {name: score(name, rows.labels, answers, alpha if model in WITH_BOUNDS else None) for name in names}
+        for model, answers in rows.answers.items()
+    }
 
-    :param name: whose: a precision, or ``champion``.
-    :param scores: computed from the rows.
-    :param needed: metrics that the policy judges this model by.
-    """
-    reasons = []
+
+def check_reported(policy: Gate, record: EvaluationRecord, scores: Scores, findings: Findings) -> None:
+    """Refuse a metric that is needed and missing or undefined, and one that the predictions do not give."""
+    against = policy.against_champion
+    compared = [against.metric] if against and record.champion_state != "none" else []
+    needed = {FP32: list(dict.fromkeys([*policy.floors, *compared])), CHAMPION: compared}
+    for name, model in record.models.items():
+        _check_metrics(name, model, scores.get(name, {}), needed.get(name, ()), findings)
+
+
+def _check_metrics(
+    name: str, model: ModelEvidence, scores: Mapping[str, Score], needed: Iterable[str], findings: Findings
+) -> None:
     for metric in needed:
         if metric not in METRICS:
             continue
         if metric not in model.metrics:
-            detail = f"{name}: {metric} was not measured"
-            reasons.append(Reason(code=ReasonCode.METRIC_MISSING, detail=detail))
+            findings.refuse(ReasonCode.METRIC_MISSING, f"{name}: {metric} was not measured")
         elif not is_number(model.metrics[metric]) or (metric in scores and scores[metric].value is None):
-            detail = f"{name}: {metric} has no value on these rows"
-            reasons.append(Reason(code=ReasonCode.METRIC_UNDEFINED, detail=detail))
+            findings.refuse(ReasonCode.METRIC_UNDEFINED, f"{name}: {metric} has no value on these rows")
     for metric, reported in model.metrics.items():
         computed = scores[metric].value if metric in scores else None
         if computed is None or reported is None or not math.isfinite(reported):
             continue
         if abs(reported - computed) > METRIC_SLACK:
             detail = f"{name}: {metric} was reported as {reported:.6f}, the predictions give {computed:.6f}"
-            reasons.append(Reason(code=ReasonCode.METRIC_MISMATCH, detail=detail))
-    return reasons
+            findings.refuse(ReasonCode.METRIC_MISMATCH, detail)
 
 
-def judge_floors(policy: Gate, scores: Mapping[str, Score]) -> tuple[tuple[FloorResult, ...], list[Reason]]:
+def judge_floors(policy: Gate, scores: Mapping[str, Score], findings: Findings) -> tuple[FloorResult, ...]:
     """Every floor against the value, or with ``confident`` against its bound on the bad side."""
-    results, reasons = [], []
+    results = []
     for metric, bound in policy.floors.items():
-        score = scores.get(metric, Score(value=None))
-        lower_is_better = metric in LOWER_IS_BETTER
-        confident = score.high if lower_is_better else score.low
-        judged = confident if policy.confident else score.value
-        met = _within(judged, bound, lower_is_better=lower_is_better)
-        results.append(FloorResult(metric=metric, value=score.value, judged=judged, bound=bound, met=met))
-        if met or score.value is None:
+        found = scores.get(metric, Score(value=None))
+        less = lower_is_better(metric)
+        confident = found.high if less else found.low
+        judged = confident if policy.confident else found.value
+        met = _within(judged, bound, less=less)
+        results.append(FloorResult(metric=metric, value=found.value, judged=judged, bound=bound, met=met))
+        if met or found.value is None:
             continue  # without a value there is a reason already
-        side, verb = ("at most", "above") if lower_is_better else ("at least", "below")
-        if _within(score.value, bound, lower_is_better=lower_is_better):
-            edge = "upper" if lower_is_better else "lower"
+        what, verb, edge = ("ceiling", "above", "upper") if less else ("floor", "below", "lower")
+        if _within(found.value, bound, less=less):
             shown = f"its {edge} bound {confident:.4f} is {verb} it" if confident is not None else "it has no bound"
-            detail = f"{metric} {score.value:.4f} meets {side} {bound:g}, but {shown}"
-            reasons.append(Reason(code=ReasonCode.FLOOR_NOT_CONFIDENT, detail=detail))
+            detail = f"{metric} {found.value:.4f} meets the {what} of {bound:g}, but {shown}"
+            findings.refuse(ReasonCode.FLOOR_NOT_CONFIDENT, detail)
         else:
-            detail = f"{metric} {score.value:.4f}, wanted is {side} {bound:g}"
-            reasons.append(Reason(code=ReasonCode.FLOOR_MISSED, detail=detail))
-    return tuple(results), reasons
+            findings.refuse(ReasonCode.FLOOR_MISSED, f"{metric} {found.value:.4f} is {verb} the {what} of {bound:g}")
+    return tuple(results)
 
 
-def _within(value: float | None, bound: float, *, lower_is_better: bool) -> bool:
+def _within(value: float | None, bound: float, *, less: bool) -> bool:
     if value is None or not math.isfinite(value):
         return False
-    return value <= bound if lower_is_better else value >= bound
-
-
-# Budgets of which more is better; the others are ceilings.
-AT_LEAST = frozenset({"min_rows_per_second", "min_throughput_ratio"})
-# Budgets that compare with the champion.
-RATIOS = ("max_latency_ratio", "min_throughput_ratio", "max_size_ratio", "max_memory_ratio")
+    return value <= bound if less else value >= bound
 
 
 def judge_budgets(
-    policy: Budgets, precision: str, model: ModelEvidence, champion: ChampionEvidence | None
-) -> tuple[tuple[BudgetResult, ...], list[Reason]]:
+    policy: Budgets, precision: str, model: ModelEvidence, champion: ChampionEvidence | None, findings: Findings
+) -> tuple[BudgetResult, ...]:
     """Every budget of one precision.
 
     :param champion: the base of the ratios, which are skipped without a champion.
     """
-    measured = {
-        "p50_latency_ms": _p50(model),
-        "p95_latency_ms": model.latency_ms.p95 if model.latency_ms else None,
-        "min_rows_per_second": model.rows_per_second,
-        "size_mb": model.size_mb,
-        "peak_memory_mb": model.peak_memory_mb,
-    }
-    if champion is not None:
-        measured |= {
-            "max_latency_ratio": _ratio(_p50(model), _p50(champion)),
-            "min_throughput_ratio": _ratio(model.rows_per_second, champion.rows_per_second),
-            "max_size_ratio": _ratio(model.size_mb, champion.size_mb),
-            "max_memory_ratio": _ratio(model.peak_memory_mb, champion.peak_memory_mb),
-        }
-    results, reasons = [], []
-    for budget, value in measured.items():
-        limit: float | None = getattr(policy, budget)
-        if limit is None:
+    results = []
+    for name, budget in BUDGETS.items():
+        limit: float | None = getattr(policy, name)
+        if limit is None or (budget.ratio and champion is None):
             continue
-        usable = value if _positive(value) else None
-        met = usable is not None and (usable >= limit if budget in AT_LEAST else usable <= limit)
-        shown = tidy(usable) if usable is not None else None
-        results.append(BudgetResult(budget=budget, precision=precision, measured=shown, limit=limit, met=met))
-        if usable is None:
-            detail = f"{precision}: {budget} is limited to {limit:g}, but was not measured"
-            reasons.append(Reason(code=ReasonCode.BUDGET_NOT_MEASURED, detail=detail))
+        measured = _positive(cost_of(model, budget.cost))
+        if budget.ratio and champion is not None:
+            base = _positive(cost_of(champion, budget.cost))
+            measured = _positive(measured / base) if measured and base else None
+        met = _within(measured, limit, less=not budget.at_least)
+        shown = tidy(measured) if measured is not None else None
+        results.append(BudgetResult(budget=name, precision=precision, measured=shown, limit=limit, met=met))
+        allowed = f"the limit of {budget.amount(limit)}"
+        if measured is None:
+            detail = f"{precision}: {budget.words} was not measured, so {allowed} cannot be checked ({name})"
+            findings.refuse(ReasonCode.BUDGET_NOT_MEASURED, detail)
         elif not met:
-            wanted = "at least" if budget in AT_LEAST else "at most"
-            detail = f"{precision}: {budget} is {usable:.4g}, wanted is {wanted} {limit:g}"
-            reasons.append(Reason(code=ReasonCode.BUDGET_EXCEEDED, detail=detail))
-    return tuple(results), reasons
+            side = "below" if budget.at_least else "above"
+            detail = f"{precision}: {budget.words} is {budget.amount(measured)}, {side} {allowed} ({name})"
+            findings.refuse(ReasonCode.BUDGET_EXCEEDED, detail)
+    return tuple(results)
 
 
-def _p50(model: ModelEvidence) -> float | None:
-    return model.latency_ms.p50 if model.latency_ms else None
-
-
-def _ratio(after: float | None, before: float | None) -> float | None:
-    return after / before if after and before and _positive(after) and _positive(before) else None
-
-
-def judge_parity(precision: str, parity: ParityEvidence | None, *, needs_tolerance: bool) -> Reason | None:
+def judge_parity(precision: str, parity: ParityEvidence | None, findings: Findings, *, needs_tolerance: bool) -> None:
     """Whether the exported graph computes what the checkpoint computes.
 
     :param needs_tolerance: false for int8, which is judged by its predictions.
     """
     if parity is None or parity.rows < 1 or not is_number(parity.max_difference):
-        detail = f"{precision}: the graph was not compared with the checkpoint"
-        return Reason(code=ReasonCode.PARITY_MISSING, detail=detail)
-    if parity.tolerance is None and not needs_tolerance:
-        return None
+        findings.refuse(ReasonCode.PARITY_MISSING, f"{precision}: the graph was not compared with the checkpoint")
+        return
     difference, tolerance = parity.max_difference, parity.tolerance
+    if tolerance is None and not needs_tolerance:
+        return
     if difference is None or tolerance is None or not math.isfinite(tolerance):
         detail = f"{precision}: no tolerance was set for the comparison with the checkpoint"
-        return Reason(code=ReasonCode.PARITY_MISSING, detail=detail)
-    if not 0 <= difference <= tolerance:
-        detail = f"{precision}: logits differ from the checkpoint by {difference:.3g}, allowed is {tolerance:g}"
-        return Reason(code=ReasonCode.PARITY_EXCEEDED, detail=detail)
-    return None
+        findings.refuse(ReasonCode.PARITY_MISSING, detail)
+    elif not 0 <= difference <= tolerance:
+        detail = f"{precision}: logits differ from the checkpoint by {difference:.3g}; the tolerance is {tolerance:g}"
+        findings.refuse(ReasonCode.PARITY_EXCEEDED, detail)
 
 
 def is_number(value: float | None) -> bool:
@@ -160,5 +162,6 @@ def is_number(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
-def _positive(value: float | None) -> bool:
-    return value is not None and math.isfinite(value) and value > 0
+def _positive(value: float | None) -> float | None:
+    """The same, or ``None`` where it cannot be a cost."""
+    return value if value is not None and math.isfinite(value) and value > 0 else None

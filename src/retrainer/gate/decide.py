@@ -8,34 +8,29 @@ a reason to refuse. All reasons are collected, not only the first.
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import numpy as np
 
+from retrainer.artifacts.evaluation import BASELINE, CHAMPION, EvaluationRecord
 from retrainer.errors import GateError
 from retrainer.gate.against_champion import judge_against_champion
 from retrainer.gate.baseline import judge_baseline
-from retrainer.gate.checks import RATIOS, judge_budgets, judge_floors, judge_parity
+from retrainer.gate.checks import all_scores, check_reported, is_number, judge_budgets, judge_floors, judge_parity
 from retrainer.gate.drift import judge_drift
-from retrainer.gate.evidence import BASELINE, CHAMPION, Evidence
+from retrainer.gate.evidence import Evidence
 from retrainer.gate.findings import Findings
 from retrainer.gate.metrics import METRICS
 from retrainer.gate.paired import tidy
 from retrainer.gate.precisions import judge_precisions
-from retrainer.gate.records import (
-    BudgetResult,
-    DriftMeasure,
-    DriftResult,
-    EvaluationRecord,
-    ModelEvidence,
-    ParityEvidence,
-    ReasonCode,
-    Receipt,
-    SliceResult,
-)
-from retrainer.gate.scores import all_scores, check_reported
+from retrainer.gate.receipt import BudgetResult, DriftResult, ReasonCode, Receipt, SliceResult
 from retrainer.gate.slices import judge_slices
 from retrainer.gate.validity import FP32, Rows, check
+from retrainer.records import Record
+from retrainer.spec.budgets import BUDGETS
 from retrainer.spec.model import Gate
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
 def decide(policy: Gate, evidence: Evidence) -> Receipt:
@@ -55,8 +50,7 @@ def decide(policy: Gate, evidence: Evidence) -> Receipt:
 
     scores = all_scores(policy, record, rows, alpha)
     check_reported(policy, record, scores, findings)
-    floors, missed = judge_floors(policy, scores.get(FP32, {}))
-    findings.extend(missed)
+    floors = judge_floors(policy, scores.get(FP32, {}), findings)
     comparison = judge_against_champion(policy, record, rows, alpha, findings)
     slices = _slices(policy, record, rows, alpha, findings)
     baseline = judge_baseline(policy, record, rows, alpha, findings)
@@ -86,7 +80,7 @@ def decide(policy: Gate, evidence: Evidence) -> Receipt:
         floors=floors,
         slices=slices,
         budgets=(*budgets, *more_budgets),
-        parity={name: _finite_parity(parity) for name, parity in sorted(record.parity.items())},
+        parity={name: _finite(parity, "max_difference", "tolerance") for name, parity in sorted(record.parity.items())},
         precisions=precisions,
         baseline=scores.get(BASELINE),
         baseline_comparison=baseline,
@@ -109,7 +103,7 @@ def _check_policy(policy: Gate) -> None:
     }
     for name, value in numbers.items():
         if not math.isfinite(value):
-            raise GateError(f"{value} is no number to judge by", where=f"gate.{name}", hint="give a finite number")
+            raise GateError(f"{value} is not a number to judge by", where=f"gate.{name}", hint="give a finite number")
     if against is not None and against.alpha >= 0.5:
         raise GateError(
             f"an alpha of {against.alpha:g} accepts more often by chance than not",
@@ -124,7 +118,7 @@ def _judge_policy(policy: Gate, findings: Findings) -> None:
         findings.refuse(ReasonCode.POLICY_EMPTY, "the gate has neither floors nor against_champion")
     for metric in [*policy.floors, *([against.metric] if against else [])]:
         if metric not in METRICS:
-            findings.refuse(ReasonCode.METRIC_UNKNOWN, f"{metric} is none of {', '.join(METRICS)}")
+            findings.refuse(ReasonCode.METRIC_UNKNOWN, f"{metric} is not one of {', '.join(METRICS)}")
 
 
 def _judge_state(record: EvaluationRecord, findings: Findings) -> None:
@@ -172,20 +166,18 @@ def _slices(
 
 def _judge_costs(policy: Gate, record: EvaluationRecord, findings: Findings) -> tuple[BudgetResult, ...]:
     """Parity and budgets of fp32, which is served wherever int8 is not: they bind the challenger."""
-    parity = judge_parity(FP32, record.parity.get(FP32), needs_tolerance=True)
-    if parity is not None:
-        findings.extend([parity])
+    judge_parity(FP32, record.parity.get(FP32), findings, needs_tolerance=True)
     model = record.challenger.get(FP32)
-    if record.champion_state == "none" and any(getattr(policy.budgets, ratio) is not None for ratio in RATIOS):
+    if record.champion_state == "none" and any(
+        budget.ratio and getattr(policy.budgets, name) is not None for name, budget in BUDGETS.items()
+    ):
         findings.note("budgets that are ratios skipped: the channel has no champion yet")
     if model is None:
         return ()
     if record.threads not in (None, policy.budgets.threads):
         detail = f"costs were measured with {record.threads} threads, the gate says {policy.budgets.threads}"
         findings.refuse(ReasonCode.BUDGET_NOT_MEASURED, detail)
-    budgets, reasons = judge_budgets(policy.budgets, FP32, model, record.champion)
-    findings.extend(reasons)
-    return budgets
+    return judge_budgets(policy.budgets, FP32, model, record.champion, findings)
 
 
 def _judge_drift(
@@ -201,7 +193,7 @@ def _judge_drift(
         else:
             findings.note(f"drift was not measured: {cause}")
         return None
-    measures = [_finite_drift(measure) for measure in record.drift]
+    measures = [_finite(measure, "distance", "p_value") for measure in record.drift]
     for kind in policy.drift.block:
         if not any(measure.kind == kind and measure.distance is not None for measure in measures):
             detail = f"drift of {kind} can block, but it was not measured"
@@ -214,17 +206,19 @@ def _judge_drift(
     return results
 
 
-def _finite_drift(measure: DriftMeasure) -> DriftMeasure:
-    """The same without NaN and infinity, which a receipt cannot hold."""
-    numbers = {"distance": measure.distance, "p_value": measure.p_value}
-    changed = {name: None for name, value in numbers.items() if value is not None and not math.isfinite(value)}
-    return measure.model_copy(update=changed)
+def _finite(record: AnyRecord, *names: str) -> AnyRecord:
+    """The same without NaN and infinity among these fields, which a receipt cannot hold."""
+    numbers = {name: getattr(record, name) for name in names}
+    return record.model_copy(update={name: None for name, value in numbers.items() if not is_number(value)})
 
 
 def _temperatures(record: EvaluationRecord) -> dict[str, float]:
     """What each model's logits are divided by, where that is a number."""
-    models: dict[str, ModelEvidence] = {**record.challenger, **({CHAMPION: record.champion} if record.champion else {})}
-    return {name: tidy(model.temperature) for name, model in models.items() if math.isfinite(model.temperature)}
+    return {
+        name: tidy(model.temperature)
+        for name, model in record.models.items()
+        if name != BASELINE and math.isfinite(model.temperature)
+    }
 
 
 def _label_counts(record: EvaluationRecord, rows: Rows | None) -> dict[str, int]:
@@ -232,10 +226,3 @@ def _label_counts(record: EvaluationRecord, rows: Rows | None) -> dict[str, int]
         return {}
     counts = np.bincount(rows.labels, minlength=len(record.labels))
     return {name: int(count) for name, count in zip(record.labels, counts, strict=True)}
-
-
-def _finite_parity(parity: ParityEvidence) -> ParityEvidence:
-    """The same without NaN and infinity, which a receipt cannot hold."""
-    numbers = {"max_difference": parity.max_difference, "tolerance": parity.tolerance}
-    changed = {name: None for name, value in numbers.items() if value is not None and not math.isfinite(value)}
-    return parity.model_copy(update=changed)

@@ -1,8 +1,8 @@
-"""Drift: how far the training rows of the challenger lie from those of the champion, from their profiles alone.
+"""Drift: how far the training rows of the challenger are from those of the champion, from their profiles alone.
 
 Pure. Not here: making a profile (``work/profile.py``), and what a profile holds (``artifacts/profile.py``).
 
-Distances lie between 0 and 1 and can be read as "that share of the mass moved":
+Distances are between 0 and 1 and can be read as "that share of the mass moved":
 
 - labels: total variation, half the sum of the absolute differences of the shares. The p value is Pearson's chi-square
   test of homogeneity; where a label has an expected count below 5, by permutation of the rows instead (seeded).
@@ -11,7 +11,7 @@ Distances lie between 0 and 1 and can be read as "that share of the mass moved":
 - vocabulary: see ``retrainer.gate.vocabulary``.
 
 What the p values mean. They are of "both are samples of independent rows from one source". The champion's rows usually
-stand among the challenger's too. Then only the other rows can differ: a distance is that of the old rows to the
+are among the challenger's too. Then only the other rows can differ: a distance is that of the old rows to the
 mixture, and the new rows by themselves are further off, by rows / (rows - shared). The difference of two such samples
 is smaller by chance; its variance is ``1/n + 1/m - 2 shared / (n m)`` times that of a row rather than ``1/n + 1/m``.
 That is exact for means, and so for all that is measured here. When told which rows are shared, the tests use it; else
@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from retrainer.artifacts.evaluation import DriftMeasure
 from retrainer.artifacts.profile import (
     EDGES,
     LENGTH_MEASURES,
@@ -37,7 +38,7 @@ from retrainer.artifacts.profile import (
     TrainingProfile,
 )
 from retrainer.gate.paired import holm, tidy
-from retrainer.gate.records import DriftMeasure, DriftResult, Reason, ReasonCode
+from retrainer.gate.receipt import DriftResult, Reason, ReasonCode
 from retrainer.gate.vocabulary import Sizes, measure_vocabulary
 from retrainer.spec.model import Drift, DriftKind
 
@@ -54,7 +55,7 @@ KS = "Kolmogorov-Smirnov distance of histograms, asymptotic p"
 def measure_drift(
     champion: TrainingProfile, challenger: TrainingProfile, shared: TrainingProfile | None = None
 ) -> tuple[DriftMeasure, ...]:
-    """Compare two profiles in every respect. A distance that cannot be had is ``None``.
+    """Compare two profiles in every respect. A distance that cannot be measured is ``None``.
 
     :param shared: of those rows that the challenger was trained on and the champion too; ``None`` where there are none,
         or where they are unknown.
@@ -215,7 +216,7 @@ def _ks_p(distance: float, sizes: Sizes) -> float:
 
 
 def _median(edges: Floats, counts: Floats) -> float:
-    """The value half of the rows lie below, taken as evenly spread within a bin."""
+    """The value that half of the rows are below, taken as evenly spread within a bin."""
     cumulated = np.cumsum(counts)
     at = int(np.searchsorted(cumulated, cumulated[-1] / 2))
     if edges[at + 1] - edges[at] <= 1 and float(edges[at]).is_integer() and float(edges[at + 1]).is_integer():

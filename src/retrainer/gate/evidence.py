@@ -1,7 +1,7 @@
 """What the gate judges: the record of an evaluation together with what each model said on each row.
 
 ``load_evidence`` reads the folder of an evaluate artifact. A file of predictions that is missing, changed or
-unreadable is no error here but a problem in the evidence: the gate refuses because of it, and says so.
+unreadable is not an error here but a problem in the evidence: the gate refuses because of it, and says so.
 
 The predictions of a model are a parquet file, one row for each test row::
 
@@ -28,19 +28,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from retrainer.artifacts.evaluation import EVALUATION_FILE, EvaluationRecord, ModelEvidence
 from retrainer.errors import ArtifactError
-from retrainer.gate.records import EvaluationRecord, ModelEvidence, Reason, ReasonCode
+from retrainer.gate.receipt import Reason, ReasonCode
 
-EVALUATION_FILE = "evaluation.json"
-CHAMPION = "champion"
-BASELINE = "baseline"
 SLICE_PREFIX = "slice_"
 PATTERN_PREFIX = "pattern_"
 # Four bytes a character for every row, whatever its own length.
 LONGEST_FIXED_WIDTH = 64
 
 
-# Row ids that were read before: as they stand in the file, and as an array.
+# Row ids that were read before: as they are in the file, and as an array.
 _Known = list[tuple[pa.Array, NDArray[Any]]]
 
 
@@ -91,15 +89,10 @@ def load_evidence(folder: Path) -> Evidence:
     if not path.is_file():
         raise ArtifactError(f"no {EVALUATION_FILE}", where=str(folder), hint="run the evaluate step again")
     record = EvaluationRecord.from_json(path.read_bytes(), where=str(path))
-    models: dict[str, ModelEvidence] = dict(record.challenger)
-    if record.champion is not None:
-        models[CHAMPION] = record.champion
-    if record.baseline is not None:
-        models[BASELINE] = record.baseline
     tables: dict[str, Table] = {}
     problems: dict[str, Reason] = {}
     known: _Known = []
-    for name, model in models.items():
+    for name, model in record.models.items():
         table = _read(folder, name, model, known)
         if isinstance(table, Reason):
             problems[name] = table

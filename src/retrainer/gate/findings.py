@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from retrainer.gate.records import Reason, ReasonCode
+from retrainer.gate.receipt import Reason, ReasonCode
 
 
 @dataclass(slots=True)

@@ -68,7 +68,7 @@ def tango_interval(better: ArrayLike, worse: ArrayLike, n: ArrayLike, alpha: flo
             accepted = np.abs(_score_statistic(better_, worse_, n_, middle)) <= z
             inner = np.where(accepted, middle, inner)
             outer = np.where(accepted, outer, middle)
-        # All rows disagree in one direction: the estimate lies on the border and so does the bound.
+        # All rows disagree in one direction: the estimate is on the border and so is the bound.
         at_border: Floats = np.where(estimate == sign, sign, inner)
         return at_border
 

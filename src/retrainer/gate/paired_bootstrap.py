@@ -7,7 +7,7 @@ labels are rare or disagreements few, while "estimate plus or minus quantile tim
 twice as often as it should. ``benchmarks/gate.py`` measures it.
 
 The population. What tells the models apart are the rows that only one of them gets right. Were the models equally
-good, either could have been the one: so each pattern of such rows stands for the one and for the other model alike, as
+good, either could have been the one: so each pattern of such rows counts for the one and for the other model alike, as
 in the randomisation test (E. Noreen, Computer Intensive Methods for Testing Hypotheses, 1989, chapter 2; A. Yeh, More
 accurate tests for the statistical significance of result differences, COLING 2000). How many there are of either
 kind, over all labels, is what is most likely given the rows and the difference tested, which is Tango's restricted
@@ -26,14 +26,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import brentq
 
-from retrainer.gate.bootstrap import RESAMPLES, SEED, chunks
-from retrainer.gate.metrics import FromConfusion
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
+from retrainer.gate.answers import Floats, Ints
+from retrainer.gate.bootstrap import RESAMPLES, SEED, Bounds, chunks
+from retrainer.gate.confusion import FromConfusion
 
 # With very many different pairs of answers fewer are drawn.
 FEWEST_RESAMPLES = 400
@@ -43,24 +40,12 @@ PILOT_RESAMPLES = 199
 FEWEST_DISCORDANT = 3.0
 # Share of a label's rows that can tell the models apart in the population.
 MOST_DISCORDANT = 0.999
-# A tilt of 1 would be no end of rows.
+# A tilt of 1 would take infinitely many rows.
 MOST_TILT = 1 - 1e-6
 # Half a row won and half a row lost more than there were: what was not seen may still be.
 UNSEEN = 0.5
 # Counters that are made whatever the number of rows.
 LEAST_COUNTED = 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """One-sided bounds, each with ``1 - alpha``.
-
-    :param resamples: for each of them.
-    """
-
-    low: float
-    high: float
-    resamples: int
 
 
 def difference_bounds(
@@ -84,11 +69,12 @@ def difference_bounds(
         drawn = np.sort(population.draw(tilt, resamples)) - population.difference(tilt)
         return estimate - _quantile(drawn, share)
 
-    return Bounds(min(bound(1 - alpha), estimate), max(bound(alpha), estimate), resamples)
+    method = f"paired bootstrap under each bound, stratified by label, {resamples} resamples"
+    return Bounds(min(bound(1 - alpha), estimate), max(bound(alpha), estimate), method)
 
 
 def _quantile(ordered: Floats, share: float) -> float:
-    """Of sorted draws, such that one more draw lies beyond it with the probability wanted, or less."""
+    """Of sorted draws, such that one more draw is beyond it with the probability wanted, or less."""
     position = share * (ordered.size + 1)
     # The slack is for positions that are whole numbers but for rounding.
     rank = np.ceil(position - 1e-9) if share > 0.5 else np.floor(position + 1e-9)
@@ -141,7 +127,7 @@ class _Population:
         self.observed = self._difference(label, one, two, counts)
 
     def _difference(self, label: Ints, one: Ints, two: Ints, rows: Floats) -> float:
-        """Of cells that stand for so many rows each."""
+        """Of cells with so many rows each."""
         size = self._shape[0] * self._shape[1]
         matrices = (
             np.bincount(label * self._shape[1] + answers, weights=rows, minlength=size).reshape(self._shape)

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from retrainer.artifacts.evaluation import EvaluationRecord
+from retrainer.artifacts.measures import Score
 from retrainer.gate.against_champion import FEWEST_ROWS
 from retrainer.gate.checks import judge_budgets, judge_floors, judge_parity
 from retrainer.gate.compare import compare
 from retrainer.gate.findings import Findings
 from retrainer.gate.metrics import METRICS
-from retrainer.gate.records import BudgetResult, EvaluationRecord, PrecisionDecision, Score
+from retrainer.gate.receipt import BudgetResult, PrecisionDecision
 from retrainer.gate.validity import FP32, Rows
 from retrainer.spec.model import Gate
 
@@ -49,19 +51,16 @@ def judge_precisions(
         except ValueError as error:
             decisions[name] = PrecisionDecision(publish=False, why=str(error))
             continue
-        against_fp32 = (
-            f"{metric} differs from {FP32} by {interval.estimate:+.4f}, "
-            f"interval [{interval.low:+.4f}, {interval.high:+.4f}] on {interval.n} rows"
-        )
+        against_fp32 = f"{metric} differs from that of {FP32} {interval.seen}"
+        found = Findings()
         obstacles = []
         if not (interval.low > -margin and interval.n >= FEWEST_ROWS):
             said = "it is worse" if interval.high < 0 else "too few rows to tell"
-            obstacles.append(f"{said}: {against_fp32}, all of it must lie above {-margin:g}")
-        _, missed = judge_floors(policy.model_copy(update={"confident": False}), scores.get(name, {}))
-        results, exceeded = judge_budgets(policy.budgets, name, model, None)
-        budgets += results
-        parity = judge_parity(name, record.parity.get(name), needs_tolerance=False)
-        obstacles += [reason.detail for reason in (*missed, *exceeded, *([parity] if parity else []))]
+            obstacles.append(f"{said}: {against_fp32}, and the whole interval must be above {-margin:g}")
+        judge_floors(policy.model_copy(update={"confident": False}), scores.get(name, {}), found)
+        budgets += judge_budgets(policy.budgets, name, model, None, found)
+        judge_parity(name, record.parity.get(name), found, needs_tolerance=False)
+        obstacles += [reason.detail for reason in found.reasons]
         why = "; ".join(obstacles) or f"as good as {FP32}: {against_fp32}"
         decisions[name] = PrecisionDecision(publish=not obstacles, why=why, comparison=interval)
         if obstacles:

@@ -6,7 +6,7 @@ what the gate then says about it is not biased. (That each candidate's best chec
 validation rows favours none of them.)
 
 The rule. The candidate with the best value of the metric is compared with each other one, as pairs, each interval at
-``alpha / (k - 1)`` for ``k`` candidates. An interval that lies above zero sets that candidate aside; the others tie
+``alpha / (k - 1)`` for ``k`` candidates. An interval that is above zero sets that candidate aside; the others tie
 with the best. Among those that tie the smaller wins, then the faster, then the one with the better value.
 
 Why this correction: a candidate that is truly as good as all others is set aside only if one of the ``k - 1`` others
@@ -27,11 +27,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from retrainer.artifacts.measures import Interval, Latency
+from retrainer.artifacts.selection import Candidate, Selection
 from retrainer.errors import GateError, IntegrityError
-from retrainer.gate.compare import Answers, compare, score
+from retrainer.gate.answers import Answers
+from retrainer.gate.compare import compare, score
 from retrainer.gate.evidence import Table
 from retrainer.gate.metrics import METRICS
-from retrainer.gate.records import Candidate, Interval, Latency, Selection
 
 # Within these shares two candidates are of one size, and of one speed: noise and a few more tokens in a vocabulary
 # are no reason to prefer a model.
@@ -72,12 +74,12 @@ def select(contenders: Sequence[Contender], *, metric: str, metrics: Sequence[st
     :param alpha: the chance that a candidate as good as every other is set aside; also of each reported interval's
         ends.
     :return: the candidates from the best to the worst value of the metric.
-    :raises IntegrityError: they did not answer the same rows, or an answer is no number.
+    :raises IntegrityError: they did not answer the same rows, or an answer is not a number.
     :raises GateError: there is none, two are called alike, or the metric or a cost of one cannot be told.
     """
     _must_be_comparable(contenders)
     labels = contenders[0].table.labels
-    better = 1.0 if METRICS[metric].greater_is_better else -1.0
+    better = 1.0 if METRICS[metric].known.greater_is_better else -1.0
     values = {one.base: _value(one, metric, better) for one in contenders}
     ranked = sorted(contenders, key=lambda one: (-values[one.base], one.size_mb, _speed(one), one.base))
     best = ranked[0]
@@ -135,7 +137,7 @@ def _must_be_comparable(contenders: Sequence[Contender]) -> None:
         if not np.isfinite(table.scores).all():
             raise IntegrityError("a score is NaN or infinite", where=where)
         if any(((said < 0) | (said >= known)).any() for said in (table.labels, table.predictions)):
-            raise IntegrityError("a label, true or predicted, is none of the labels", where=where)
+            raise IntegrityError("a label, true or predicted, is not one of the labels", where=where)
         costs = (one.size_mb, one.latency.p50, one.rows_per_second)
         if any(cost is None or not math.isfinite(cost) or cost <= 0 for cost in costs):
             raise GateError("its size or speed was not measured", where=where)
@@ -144,7 +146,7 @@ def _must_be_comparable(contenders: Sequence[Contender]) -> None:
 def _value(one: Contender, metric: str, better: float) -> float:
     value = METRICS[metric].compute(one.table.labels, one.table.scores, one.table.predictions)
     if not math.isfinite(value):
-        raise GateError(f"{metric} cannot be told on the validation rows", where=f"candidate {one.base}")
+        raise GateError(f"{metric} has no value on the validation rows", where=f"candidate {one.base}")
     return better * float(value)
 
 

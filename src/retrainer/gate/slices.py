@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrainer.gate.paired import holm, probability_not_worse, tidy
-from retrainer.gate.records import Reason, ReasonCode, SliceResult
+from retrainer.gate.receipt import Reason, ReasonCode, SliceResult
 from retrainer.gate.validity import Rows
 from retrainer.spec.model import Slices
 
@@ -95,8 +95,8 @@ def judge_slices(
             reasons.append(
                 Reason(
                     code=ReasonCode.SLICE_WORSE,
-                    detail=f"{by} = {value}: accuracy {challenger_accuracy:.4f} against "
-                    f"{champion_accuracy:.4f} on {n} rows, {drop:.4f} lower; tolerated are {policy.max_drop:g} "
+                    detail=f"{by} = {value}: accuracy {challenger_accuracy:.4f} is {drop:.4f} below the champion's "
+                    f"{champion_accuracy:.4f} on {n:,} rows; a loss of {policy.max_drop:g} is tolerated "
                     f"(corrected p {holm_p:.2g}, alpha {alpha:g})",
                 )
             )

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrainer.gate.compare import Answers
-from retrainer.gate.evidence import BASELINE, CHAMPION, Evidence, Table
-from retrainer.gate.records import EvaluationRecord, Reason, ReasonCode
+from retrainer.artifacts.evaluation import CHAMPION, EvaluationRecord
+from retrainer.gate.answers import Answers
+from retrainer.gate.evidence import Evidence, Table
+from retrainer.gate.receipt import Reason, ReasonCode
 
 FP32 = "fp32"
 # Rounding of probabilities that were stored as 32-bit floats somewhere on their way.
@@ -48,18 +49,13 @@ def check(evidence: Evidence) -> tuple[Rows | None, list[Reason]]:
     """
     record = evidence.record
     reasons = [*evidence.problems.values(), *_contradictions(record)]
-    wanted = [
-        *record.challenger,
-        *([CHAMPION] if record.champion is not None else []),
-        *([BASELINE] if record.baseline is not None else []),
-    ]
     reasons += [
         _reason(ReasonCode.EVIDENCE_INCONSISTENT, f"{name}: there are predictions of a model that was not measured")
-        for name in sorted(set(evidence.tables) - set(wanted))
+        for name in sorted(set(evidence.tables) - set(record.models))
     ]
     ordered: dict[str, Table] = {}
     orders = _Orders()
-    for name in wanted:
+    for name in record.models:
         table = evidence.tables.get(name)
         if table is None:
             if name not in evidence.problems:
@@ -141,7 +137,7 @@ def _table_problems(name: str, table: Table, record: EvaluationRecord, orders: _
     problems = []
     repeated = orders.of(table.row_ids).repeated
     if repeated:
-        problems.append(_reason(ReasonCode.ROWS_DUPLICATED, f"{name}: {repeated} rows stand more than once"))
+        problems.append(_reason(ReasonCode.ROWS_DUPLICATED, f"{name}: {repeated} rows occur more than once"))
     # Only a champion may know labels that the challenger does not.
     lowest = -1 if name == CHAMPION else 0
     bad = _outside(table.labels, 0, n_labels) + _outside(table.predictions, lowest, n_labels)
@@ -162,7 +158,7 @@ def _score_problems(name: str, table: Table, *, usable: bool) -> list[Reason]:
     short = np.zeros(totals.shape, dtype=bool) if name == CHAMPION else totals < 1 - PROBABILITY_SLACK
     outside = (scores < -PROBABILITY_SLACK).any(axis=1) | (totals > 1 + PROBABILITY_SLACK) | short
     if outside.any():
-        detail = f"{name}: {int(outside.sum())} rows have scores that are no probabilities"
+        detail = f"{name}: {int(outside.sum())} rows have scores that are not probabilities"
         return [_reason(ReasonCode.SCORES_INVALID, detail)]
     if not usable:
         return []

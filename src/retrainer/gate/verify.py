@@ -14,7 +14,7 @@ from typing import Any
 
 from retrainer.gate.decide import decide
 from retrainer.gate.evidence import Evidence
-from retrainer.gate.records import Receipt, Verdict
+from retrainer.gate.receipt import Receipt, Verdict
 
 WHERE = "receipt.json"
 
@@ -102,6 +102,6 @@ def differences(in_file: Any, recomputed: Any, path: str = "") -> Iterator[Diffe
             one = in_file[at] if at < len(in_file) else ABSENT
             other = recomputed[at] if at < len(recomputed) else ABSENT
             yield from differences(one, other, f"{path}[{at}]")
-    # JSON's true is no number, and 1 is written otherwise than 1.0.
+    # JSON's true is not a number, and 1 is written otherwise than 1.0.
     elif type(in_file) is not type(recomputed) or in_file != recomputed:
         yield Difference(path, in_file, recomputed)

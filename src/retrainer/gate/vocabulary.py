@@ -1,4 +1,4 @@
-"""How far the words of the challenger's training rows lie from those of the champion's.
+"""How far the words of the challenger's training rows are from those of the champion's.
 
 Pure. The distance is the square root of Vincze and Le Cam's discrimination, ``half the sum of (p - q)^2 / (p + q)``, of
 the mean word shares of a row in hash buckets. It is a metric, and its square is at most the total variation, which is
@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from retrainer.artifacts.evaluation import DriftMeasure
 from retrainer.artifacts.profile import BUCKETS, LEAST_ROWS, MOST_WORDS, SHARE_UNIT, SQUARE_UNIT, TrainingProfile
 from retrainer.gate.paired import tidy
-from retrainer.gate.records import DriftMeasure
 
 Floats = NDArray[np.float64]
 
@@ -176,7 +176,7 @@ def _moved_words(champion: TrainingProfile, challenger: TrainingProfile) -> str:
 
 
 def _least_listed(profile: TrainingProfile) -> int:
-    """The most rows that a word can stand in without being listed."""
+    """The most rows that a word can be in without being listed."""
     words = profile.vocabulary.words
     return min(min(words.values()) if len(words) >= MOST_WORDS else LEAST_ROWS - 1, profile.rows)
 

@@ -11,8 +11,10 @@ from typing import Any
 
 import yaml
 
-from retrainer.gate.records import ModelEvidence, Receipt, Score
-from retrainer.report.explain import confidence, describe_interval, describe_leakage
+from retrainer.artifacts.evaluation import ModelEvidence
+from retrainer.gate.receipt import Receipt
+from retrainer.report.decision import parts, verdict_part
+from retrainer.report.presentation import Part, table_of
 
 PAIR_TASK = "text-pair-classification"
 PRECISION = "fp32"
@@ -123,76 +125,30 @@ def _data(receipt: Receipt, facts: CardFacts) -> str:
     lines.append(f"- test rows judged: {receipt.rows:,}")
     if receipt.excluded_rows:
         lines.append(f"- test rows left out because the champion was trained on them: {receipt.excluded_rows:,}")
-    if twice := describe_leakage(receipt.leakage):
-        lines.append(f"- rows taken out because they stood in two places: {twice}")
-    lines += [
-        f"- drift since the champion, {_plain(one.measure)}: {one.verdict}, distance {_number(one.distance)}"
-        for one in receipt.drift or ()
-        if one.verdict in {"warn", "block"}
-    ]
-    if receipt.label_counts:
-        table = _table(("label", "test rows"), [(label, f"{count:,}") for label, count in receipt.label_counts.items()])
-        lines += ["", table]
-    return "\n".join(lines)
+    labels = table_of(
+        "Test rows by label",
+        ("label", "test rows"),
+        ((label, f"{count:,}") for label, count in receipt.label_counts.items()),
+    )
+    said = parts(receipt)
+    return "\n\n".join(["\n".join(lines), *(table.markdown() for table in labels), *_below(said, ("leakage", "drift"))])
 
 
 def _evaluation(receipt: Receipt, facts: CardFacts) -> str:
-    models: dict[str, Mapping[str, Score]] = dict(receipt.metrics)
-    if receipt.baseline is not None:
-        models["baseline"] = receipt.baseline
-    metrics = list(receipt.metrics.get(PRECISION, {}))
-    if not metrics:
-        return "The predictions could not be judged, so there are no scores."
-    rows = [(metric, *(_score(scores.get(metric)) for scores in models.values())) for metric in metrics]
-    parts = [
-        f"On {receipt.rows:,} test rows, in brackets the {confidence(receipt.policy)} interval."
-        + (" The baseline is TF-IDF with logistic regression." if receipt.baseline is not None else ""),
-        _table(("metric", *models), rows),
-    ]
-    fitted = {name: value for name, value in receipt.temperatures.items() if value != 1}
-    if fitted:
-        values = ", ".join(f"{name} {value:.3f}" for name, value in fitted.items())
-        parts.append(f"Confidences are calibrated: the client divides the logits by a temperature ({values}).")
-    if receipt.slices:
-        shown = [
-            (
-                f"{result.by} = {result.value}",
-                f"{result.rows:,}",
-                _number(result.challenger_accuracy),
-                _number(result.champion_accuracy),
-                result.status,
-            )
-            for result in receipt.slices
-        ]
-        parts += ["Accuracy by slice:", _table(("slice", "rows", "challenger", "champion", "status"), shown)]
-    if costs := [_cost(name, model) for name, model in facts.measured.items() if model.latency_ms is not None]:
-        head = ("model", "median latency, ms", "p95, ms", "texts/s", "download, MB", "peak memory, MB")
-        parts += ["What serving costs:", _table(head, costs)]
-    if receipt.budgets:
-        budgets = [
-            (budget.budget, budget.precision, _number(budget.measured), f"{budget.limit:g}", _yes(budget.met))
-            for budget in receipt.budgets
-        ]
-        parts.append(_table(("budget", "precision", "measured", "allowed", "met"), budgets))
-    return "\n\n".join(parts)
-
-
-def _cost(name: str, model: ModelEvidence) -> tuple[str, ...]:
-    latency = (model.latency_ms.p50, model.latency_ms.p95) if model.latency_ms else (None, None)
-    return (name, *map(_number, (*latency, model.rows_per_second, model.size_mb, model.peak_memory_mb)))
+    said = parts(receipt, facts.measured)
+    first, *others = ("scores", "floors", "slices", "costs", "budgets", "calibration")
+    return "\n\n".join([said[first].markdown(), *_below(said, others)])
 
 
 def _decision(receipt: Receipt) -> str:
-    lines = [f"The gate said **{receipt.verdict}**."]
-    lines += [f"- `{reason.code.value}`: {_plain(reason.detail)}" for reason in receipt.reasons]
-    if receipt.comparison is not None:
-        lines.append(f"- against champion `{receipt.champion_version}`: {describe_interval(receipt.comparison)}")
-    if receipt.selection is not None:
-        count = len(receipt.selection.candidates)
-        lines.append(f"- base model, one of {count}: {_plain(receipt.selection.why)}")
-    lines += [f"- {precision}: {_plain(made.why)}" for precision, made in receipt.precisions.items()]
-    lines += [f"- {_plain(note)}" for note in receipt.notes]
-    return lines[0] + "\n\n" + "\n".join(lines[1:]) if len(lines) > 1 else lines[0]
+    said = parts(receipt)
+    verdict = [f"The gate said **{receipt.verdict}**.", verdict_part(receipt).markdown()]
+    return "\n\n".join([*filter(None, verdict), *_below(said, ("comparison", "baseline", "precisions", "selection"))])
+
+
+def _below(said: Mapping[str, Part], names: Sequence[str]) -> list[str]:
+    """Parts under headings of their own; those with nothing to say are left out."""
+    return [f"### {said[name].title}\n\n{said[name].markdown()}" for name in names if said[name].said]
 
 
 def _limits(receipt: Receipt, facts: CardFacts) -> str:
@@ -208,31 +164,6 @@ def _limits(receipt: Receipt, facts: CardFacts) -> str:
     if receipt.comparison is None:
         limits.append("It was not compared with another model.")
     return "\n".join(f"- {limit}" for limit in limits)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(_plain(cell) for cell in line) + " |" for line in lines)
-
-
-def _score(score: Score | None) -> str:
-    if score is None or score.value is None:
-        return "-"
-    bounds = f" [{score.low:.4f}, {score.high:.4f}]" if score.low is not None and score.high is not None else ""
-    return f"{score.value:.4f}{bounds}"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
-
-
-def _yes(value: bool) -> str:
-    return "yes" if value else "no"
-
-
-def _plain(text: str) -> str:
-    """Text from the data or an error, so that it stays within its line and cell."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
 def _inline(text: str) -> str:

@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from retrainer.spec.metric_names import ALSO_CALLED, LOWER_IS_BETTER, METRIC_NAMES
+from retrainer.spec.known_metrics import KNOWN_METRICS, METRIC_NAMES, meant
 from retrainer.spec.problems import Place, Problem, listed, suggestion
 
 if TYPE_CHECKING:
@@ -85,27 +85,23 @@ def _metrics(spec: Pipeline) -> list[Problem]:
     labels = spec.dataset.labels
     if labels is not None and len(labels) != 2:
         problems += [
-            Problem(place, f"f1_binary is for two labels, this dataset has {len(labels)}; use f1")
+            Problem(place, f"{name} is for two labels, this dataset has {len(labels)}; f1 is for any number")
             for place, name in places
-            if name == "f1_binary"
+            if name in KNOWN_METRICS and KNOWN_METRICS[name].two_labels
         ]
     for name, floor in spec.gate.floors.items():
-        lowest = -1.0 if name == "mcc" else 0.0
-        if name in METRIC_NAMES and (floor < lowest or (floor > 1.0 and name not in LOWER_IS_BETTER)):
-            problems.append(
-                Problem(
-                    ("gate", "floors", name),
-                    f"{floor:g} is out of reach: {name} lies between {lowest:g} and 1 (85 % is 0.85)",
-                )
-            )
+        known = KNOWN_METRICS.get(name)
+        if known is not None and not known.lowest <= floor <= known.highest:
+            detail = f"{floor:g} is out of reach: {name} is {known.range} (85 % is 0.85)"
+            problems.append(Problem(("gate", "floors", name), detail))
     return problems
 
 
 def _unknown_metric(name: str) -> str | None:
     if name in METRIC_NAMES:
         return None
-    meant = ALSO_CALLED.get(name)
-    hint = f"; did you mean '{meant}'?" if meant else suggestion(name, METRIC_NAMES)
+    other = meant(name)
+    hint = f"; did you mean '{other}'?" if other else suggestion(name, METRIC_NAMES)
     return f"unknown metric '{name}'{hint} (metrics: {listed(METRIC_NAMES)})"
 
 
@@ -117,9 +113,9 @@ def _training(spec: Pipeline) -> list[Problem]:
         known = ("loss", *spec.metrics)
         name = str(best).removeprefix("eval_")
         if name not in known:
-            meant = ALSO_CALLED.get(name)
-            hint = f"; did you mean '{meant}'?" if meant in known else suggestion(name, known)
-            more = " (add it to metrics)" if name in METRIC_NAMES or meant in METRIC_NAMES else ""
+            other = meant(name)
+            hint = f"; did you mean '{other}'?" if other in known else suggestion(name, known)
+            more = " (add it to metrics)" if name in METRIC_NAMES or other else ""
             problems.append(
                 Problem(
                     ("training", "metric_for_best_model"),

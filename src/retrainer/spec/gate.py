@@ -8,7 +8,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from retrainer.records import Record
-from retrainer.spec.fields import Alpha, Fraction, Positive, Text
+from retrainer.spec.budgets import Budgets
+from retrainer.spec.fields import Alpha, Fraction, Text
 from retrainer.spec.problems import refuse_one
 
 
@@ -46,27 +47,6 @@ class Slices(Record):
             except re.error as error:
                 refuse_one(f"'{pattern}' is no regular expression: {error}", "patterns", at)
         return self
-
-
-class Budgets(Record):
-    """What serving the challenger may cost, measured in a fresh process for each model, both taking turns."""
-
-    threads: int = Field(1, ge=1, description="Threads of each measured model.")
-    p50_latency_ms: Positive | None = Field(None, description="Median time of one text, batch 1, in milliseconds.")
-    p95_latency_ms: Positive | None = Field(
-        None, description="95th percentile of the time of one text, batch 1, in milliseconds."
-    )
-    min_rows_per_second: Positive | None = Field(None, description="Fewest texts a second in bulk.")
-    size_mb: Positive | None = Field(None, description="Files that a client downloads, in 10^6 bytes.")
-    peak_memory_mb: Positive | None = Field(
-        None, description="Largest resident memory of a process that loads the model and answers, in 10^6 bytes."
-    )
-    max_latency_ratio: Positive | None = Field(None, description="Challenger's median latency over the champion's.")
-    min_throughput_ratio: Positive | None = Field(
-        None, description="Challenger's texts a second in bulk over the champion's."
-    )
-    max_size_ratio: Positive | None = Field(None, description="Challenger's size over the champion's.")
-    max_memory_ratio: Positive | None = Field(None, description="Challenger's peak memory over the champion's.")
 
 
 DriftKind = Literal["labels", "length", "vocabulary", "style"]

@@ -15,8 +15,9 @@ from pydantic_core import CoreSchema
 
 from retrainer.records import Record
 from retrainer.spec import cross_checks
+from retrainer.spec.budgets import Budgets
 from retrainer.spec.fields import Fraction, Name, Text, as_list
-from retrainer.spec.gate import AgainstChampion, Budgets, Drift, DriftKind, Gate, Slices
+from retrainer.spec.gate import AgainstChampion, Drift, DriftKind, Gate, Slices
 from retrainer.spec.problems import found, refuse, refuse_one
 from retrainer.spec.publish import Publish
 from retrainer.spec.training_arguments import check_training_arguments

@@ -1,7 +1,7 @@
 """One model in a process of its own, answering on request how long it took: ``python -m retrainer.work.costs_process``.
 
 Imports what a service imports, the client, so that its memory is what a service would need. It lies here and not
-beside ``evaluate/costs.py``, its only caller, because importing that package loads pyarrow, matplotlib and more.
+beside ``evaluate/costs.py``, its only caller, because importing that package loads pyarrow, scipy and more.
 It ends when its standard input does, and that is as soon as its parent is gone.
 """
 

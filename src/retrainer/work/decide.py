@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from retrainer.artifacts.evaluation import EvaluationRecord
 from retrainer.artifacts.snapshot import SnapshotStatistics
+from retrainer.artifacts.training import TrainingRecord
 from retrainer.chain import Decided
 from retrainer.errors import IntegrityError
 from retrainer.gate.decide import decide
-from retrainer.gate.evidence import BASELINE, CHAMPION, Evidence, load_evidence
-from retrainer.gate.records import EvaluationRecord
+from retrainer.gate.evidence import Evidence, load_evidence
 from retrainer.gate.verify import receipt_bytes
-from retrainer.report.explain import explain
+from retrainer.report.decision import explain
 from retrainer.report.html import ReportFacts, report_html
 from retrainer.report.model_card import CardFacts, model_card
 
@@ -37,7 +37,9 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     receipt = decide(request.pipeline.gate, evidence)
     (folder / RECEIPT).write_bytes(receipt_bytes(receipt))
     statistics = SnapshotStatistics.load(inputs["ingest"])
-    card = _card_facts(request, inputs, statistics, evidence.record)
+    path = inputs["train"] / "training.json"
+    training = TrainingRecord.from_json(path.read_bytes(), where=str(path))
+    card = _card_facts(request, training, statistics, evidence.record)
     (folder / MODEL_CARD).write_text(model_card(receipt, card), encoding="utf-8")
     plots = {path.name: path.read_bytes() for path in sorted(inputs["evaluate"].glob("*.png"))}
     report = report_html(receipt, _report_facts(request, card, statistics), plots)
@@ -62,10 +64,9 @@ def _check_origin(request: StepRequest, evidence: Evidence) -> None:
 
 
 def _card_facts(
-    request: StepRequest, inputs: dict[str, Path], statistics: SnapshotStatistics, record: EvaluationRecord
+    request: StepRequest, training: TrainingRecord, statistics: SnapshotStatistics, record: EvaluationRecord
 ) -> CardFacts:
     pipeline = request.pipeline
-    compared = {CHAMPION: record.champion, BASELINE: record.baseline}
     return CardFacts(
         base_model=pipeline.model.base,
         max_length=pipeline.model.max_length,
@@ -73,8 +74,8 @@ def _card_facts(
         channel=pipeline.publish.channel,
         sources=[source.name for source in statistics.sources],
         rows={split: counted.rows for split, counted in statistics.splits.items()},
-        training=_training(inputs["train"] / "training.json"),
-        measured={**record.challenger, **{name: model for name, model in compared.items() if model is not None}},
+        training=_training(training),
+        measured=record.models,
     )
 
 
@@ -88,15 +89,13 @@ def _report_facts(request: StepRequest, card: CardFacts, statistics: SnapshotSta
     )
 
 
-def _training(path: Path) -> dict[str, str]:
-    """Some lines of the training record, read as plain JSON: its class lives beside torch."""
-    record = json.loads(path.read_bytes())
-    formats = {
-        "epochs": "{:g}",
-        "steps": "{:,}",
-        "best_step": "{:,}",
-        "device": "{}",
-        "parameters": "{:,}",
-        "rows_per_second": "{:.1f}",
+def _training(record: TrainingRecord) -> dict[str, str]:
+    """Some lines of the training record."""
+    return {
+        "epochs": f"{record.epochs:g}",
+        "steps": f"{record.steps:,}",
+        "best step": f"{record.best_step:,}",
+        "device": record.device,
+        "parameters": f"{record.parameters:,}",
+        "rows per second": f"{record.rows_per_second:.1f}",
     }
-    return {name.replace("_", " "): form.format(record[name]) for name, form in formats.items() if name in record}

@@ -13,7 +13,7 @@ from retrainer.artifacts.training import TrainingRecord
 from retrainer.chain import Published, StepRequest
 from retrainer.chain.model_store import model_of, signer_of
 from retrainer.errors import GateError
-from retrainer.gate.records import Receipt
+from retrainer.gate.receipt import Receipt
 from retrainer.records import sha256_file
 from retrainer.store import FileEntry, Manifest
 from retrainer.store.bundle import BundleInfo

@@ -9,10 +9,11 @@ from airflow.sdk import SkipMixin
 from airflow.sdk.bases.xcom import BaseXCom
 
 from retrainer.airflow.links import ReceiptLink
-from retrainer.airflow.report import REPORT_KEY, decision_markdown, read_receipt
-from retrainer.airflow.step_operator import PipelineLike, StepOperator, result_of
+from retrainer.airflow.step_operator import REPORT_KEY, PipelineLike, StepOperator, result_of
+from retrainer.artifacts.repository import Artifacts
 from retrainer.chain import DECIDE, StepRef
-from retrainer.report.explain import explain
+from retrainer.gate.receipt import Receipt
+from retrainer.report.decision import decision_markdown, explain
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context, XComArg
@@ -56,14 +57,23 @@ class EvaluationGateOperator(StepOperator, SkipMixin):  # type: ignore[misc]
     def conclude(self, ref: StepRef, context: Context) -> None:
         """Show the decision; skip what is downstream unless the challenger is promoted."""
         self._links = {**self._links, ReceiptLink.xcom_key_of_link: ReceiptLink.target(ref)}
-        receipt = read_receipt(ref)
+        receipt = _receipt(ref)
         if ref.reused and receipt is not None:  # else it has been said
             for line in explain(receipt):
                 self.log.info("%s", line)
-        context["ti"].xcom_push(REPORT_KEY, decision_markdown(ref, receipt))
+        unchanged = ref.unchanged.line() if ref.unchanged else ""
+        context["ti"].xcom_push(REPORT_KEY, decision_markdown(receipt) if receipt else unchanged)
         if receipt is not None and receipt.promoted:
             return
         # Skipping leaves the task by an exception, which drops its result.
         context["ti"].xcom_push(BaseXCom.XCOM_RETURN_KEY, result_of(ref))
         downstream = context["task"].get_direct_relatives(upstream=False)
         self.skip(ti=context["ti"], tasks=[task for task in downstream if not task.is_teardown])
+
+
+def _receipt(decision: StepRef) -> Receipt | None:
+    """The receipt of a decision; ``None`` where there was nothing to decide."""
+    if not decision.digest:
+        return None
+    path = Artifacts(decision.root).fetch(DECIDE.name, decision.digest) / "receipt.json"
+    return Receipt.from_json(path.read_bytes(), where=str(path))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from retrainer.airflow.report import REPORT_KEY, selection_lines, selection_markdown
-from retrainer.airflow.step_operator import PipelineLike, StepOperator
+from retrainer.airflow.step_operator import REPORT_KEY, PipelineLike, StepOperator
 from retrainer.chain import SELECT, StepRef
+from retrainer.report.selection_table import selection_part
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
@@ -48,7 +48,7 @@ class SelectModelOperator(StepOperator):
 
     def conclude(self, ref: StepRef, context: Context) -> None:
         """Show the table."""
-        selection = SELECT.output_of(ref).selection
-        for line in selection_lines(selection):
+        part = selection_part(SELECT.output_of(ref).selection)
+        for line in part.lines():
             self.log.info("%s", line)
-        context["ti"].xcom_push(REPORT_KEY, selection_markdown(selection))
+        context["ti"].xcom_push(REPORT_KEY, part.markdown())

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Self
 
+from retrainer.artifacts.measures import Interval, Score
 from retrainer.chain.definition import Step, StepOutput, inputs_after, of_base
 from retrainer.chain.requests import RunContext, StepRef, StepRequest
-from retrainer.gate.records import DriftResult, Interval, Reason, Receipt, Score, Verdict
-from retrainer.report.explain import confidence, describe_interval
+from retrainer.gate.receipt import DriftResult, Reason, Receipt, Verdict
+from retrainer.report.decision import compared, confidence, reason_line
 from retrainer.report.figures import Facts, number
+from retrainer.report.presentation import bounds_of
 from retrainer.spec.model import Gate, Pipeline
 
 
@@ -68,18 +70,14 @@ class Decided(StepOutput):
         """The verdict, what it rests on, and why."""
         facts = [("verdict", str(self.verdict))]
         facts += [
-            (name, f"{number(score.value)}, {self.confidence} interval [{number(score.low)}, {number(score.high)}]")
+            (name, f"{number(score.value)}, {self.confidence} interval {bounds}")
             for name, score in self.metrics.items()
-            if score.low is not None and score.high is not None
+            if (bounds := bounds_of(score))
         ]
-        compared = describe_interval(self.comparison) if self.comparison else "not compared with a champion"
-        facts.append(("difference", compared))
-        if self.threshold is not None:
-            facts.append(("required", f"the whole interval above {self.threshold:+g}"))
-        if self.rows_needed is not None:
-            facts.append(("rows needed", f"about {number(self.rows_needed)} test rows would tell"))
+        found = compared(self.comparison, self.threshold, self.rows_needed)
+        facts.append(("difference", "\n".join(found) or "not compared with a champion"))
         if self.reasons:
-            facts.append(("reasons", "\n".join(f"{reason.code.value}: {reason.detail}" for reason in self.reasons)))
+            facts.append(("reasons", "\n".join(map(reason_line, self.reasons))))
         if self.notes:
             facts.append(("notes", "\n".join(self.notes)))
         return tuple(facts)
@@ -109,7 +107,7 @@ def decision_content(name: str, evaluation: str, gate: Gate) -> dict[str, Any]:
 
 DECIDE = Step(
     name="decide",
-    version=2,
+    version=3,
     about="challenger",
     after=("evaluate",),
     output=Decided,

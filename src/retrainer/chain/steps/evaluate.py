@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from retrainer.artifacts.evaluation import ChampionState
+from retrainer.artifacts.measures import Latency
 from retrainer.artifacts.repository import Artifacts
 from retrainer.chain.champion import read_champion, withdrawn
 from retrainer.chain.definition import Step, StepOutput, inputs_after, of_base
@@ -12,7 +14,6 @@ from retrainer.chain.requests import RunContext, StepRef, StepRequest, Unchanged
 from retrainer.chain.steps.export import EXPORT
 from retrainer.chain.steps.select import SELECT
 from retrainer.errors import IntegrityError
-from retrainer.gate.records import ChampionState, Latency
 from retrainer.report.figures import Facts, number, scores
 from retrainer.spec.model import Pipeline
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from retrainer.artifacts.repository import Artifacts
+from retrainer.artifacts.selection import Selection
 from retrainer.chain.definition import Step, StepOutput
 from retrainer.chain.requests import RunContext, StepRef, StepRequest
 from retrainer.errors import IntegrityError, PipelineError
-from retrainer.gate.records import Selection
-from retrainer.report.figures import Facts, counted_rows
-from retrainer.report.selection_table import agreement_table, candidates_table, differences
-from retrainer.sources.base_models import short_name, short_names
+from retrainer.report.figures import Facts
+from retrainer.report.selection_table import selection_part
+from retrainer.sources.base_models import short_name
 from retrainer.spec.model import Pipeline
 
 
@@ -33,18 +33,7 @@ class Selected(StepOutput):
 
     def facts(self) -> Facts:
         """Which one and why, and the candidates beside each other."""
-        selection = self.selection
-        names = short_names([one.base for one in selection.candidates])
-        rows = counted_rows(selection.rows)
-        facts = [
-            ("chosen", f"{names[selection.chosen]}, by {selection.metric} on {rows} of validation"),
-            ("why", selection.why),
-            *candidates_table(selection, names).lines(),
-        ]
-        if len(selection.candidates) > 1:
-            facts.append(("difference", "\n".join(differences(selection, names))))
-            facts += agreement_table(selection, names).lines()
-        return tuple(facts)
+        return selection_part(self.selection).facts()
 
 
 def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str | None) -> StepRequest:

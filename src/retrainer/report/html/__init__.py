@@ -1,17 +1,16 @@
 """``report.html``: a decision with everything it rests on, for the people who have to live with it.
 
-One page that stands alone: no script, nothing loaded from anywhere, pictures inside. Pure, and the same bytes for the
+One page that stands alone: no script, nothing loaded from anywhere, plots inside. Pure, and the same bytes for the
 same decision. What comes from the data, as labels, slices and file names do, is escaped by the template engine, and
-the page forbids scripts besides. Not here: the numbers (``decide.py``), the pictures (``work.evaluate.plots``).
+the page forbids scripts besides. Not here: what is said of a decision (``decision.py``), the numbers (``gate/``).
 """
 
 from __future__ import annotations
 
 import base64
 import json
-import math
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -19,14 +18,26 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from retrainer import __version__
 from retrainer.gate.precisions import DEFAULT_MARGIN
-from retrainer.gate.records import BudgetResult, ReasonCode, Receipt, Score
-from retrainer.report.explain import confidence
-from retrainer.report.html import charts
+from retrainer.gate.receipt import ReasonCode, Receipt
+from retrainer.report import charts
+from retrainer.report.decision import FP32, confidence, models_of, parts
 from retrainer.report.model_card import CardFacts
-from retrainer.spec.metric_names import LOWER_IS_BETTER
+from retrainer.report.presentation import Part, scored, signed, table_of
+from retrainer.spec.budgets import COSTS
 
 TEMPLATE = "report.html.jinja"
 PNG = b"\x89PNG\r\n\x1a\n"
+# The sections of the page and the parts below each; the first gives the heading.
+SECTIONS = (
+    ("comparison", "baseline"),
+    ("scores", "floors", "plots"),
+    ("slices",),
+    ("costs", "budgets"),
+    ("precisions",),
+    ("calibration",),
+    ("selection",),
+    ("data", "leakage", "drift"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,55 +56,18 @@ class ReportFacts:
     dropped: Mapping[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """A plot of the evaluation, and what it shows in words."""
-
-    title: str
-    alt: str
-    source: str
-
-
-# File name without its suffix to title and words. Others are shown under their name.
-PICTURES: Mapping[str, tuple[str, str]] = {
-    "confusion_matrix": (
-        "Confusion matrix",
-        "Confusion matrix of the challenger: a row for each true label, a column for each predicted one. "
-        "The scores table has the rates.",
-    ),
-    "reliability": (
-        "Reliability",
-        "Reliability diagram: confidence of the predictions across, share of them that is right upwards. "
-        "The closer to the diagonal, the better calibrated.",
-    ),
-    "training_curve": (
-        "Training curve",
-        "Training curve: loss and validation metrics over the steps of the training, with the step that was kept.",
-    ),
-}
-
-# Name in the policy to words and unit.
-BUDGETS: Mapping[str, tuple[str, str]] = {
-    "p50_latency_ms": ("median latency", "ms"),
-    "p95_latency_ms": ("95th percentile latency", "ms"),
-    "min_rows_per_second": ("texts a second, at least", ""),
-    "size_mb": ("download size", "MB"),
-    "peak_memory_mb": ("peak memory", "MB"),
-    "max_latency_ratio": ("latency over the champion's", "×"),
-    "min_throughput_ratio": ("texts a second over the champion's, at least", "×"),
-    "max_size_ratio": ("size over the champion's", "×"),
-    "max_memory_ratio": ("peak memory over the champion's", "×"),
-}
-
-
 def report_html(receipt: Receipt, facts: ReportFacts, images: Mapping[str, bytes]) -> str:
     """The page.
 
-    :param images: file name to PNG. One that is none is left out.
+    :param images: file name to PNG, of the plots that the evaluation left. What is not a PNG is left out.
     """
-    models = _models(receipt)
-    pictures = _pictures(images)
-    agreement = receipt.selection.agreement if receipt.selection else {}
+    made = {
+        **parts(receipt, facts.card.measured),
+        "plots": Part("plots", "Plots of the evaluation"),
+        "data": _data(receipt, facts),
+    }
+    plots = _plots(receipt, images)
+    shown = [[made[name] for name in names if made[name].said or plots.get(name)] for names in SECTIONS]
     text = (
         _environment()
         .get_template(TEMPLATE)
@@ -103,24 +77,10 @@ def report_html(receipt: Receipt, facts: ReportFacts, images: Mapping[str, bytes
             version=__version__,
             level=confidence(receipt.policy),
             reasons=_reasons(receipt),
-            headline_metric=_headline_metric(receipt),
-            models=models,
-            metrics=list(dict.fromkeys(metric for scores in models.values() for metric in scores)),
-            forest=_forest(receipt),
-            scores=charts.score_charts(receipt, models),
-            slices=charts.slice_chart(
-                receipt.slices, receipt.policy.slices.max_drop if receipt.policy.slices else None
-            ),
-            precision_names=list(dict.fromkeys([*receipt.precisions, *receipt.parity])),
-            temperatures={
-                name: receipt.temperatures.get(name) for name in {**receipt.temperatures, **_with_ece(models)}
-            },
-            leakage_names=list(dict.fromkeys([*receipt.leakage.exact, *receipt.leakage.near])),
-            agreement_bases=list(dict.fromkeys([*agreement, *(base for row in agreement.values() for base in row)])),
-            pictures=pictures,
-            other_pictures=[picture for name, picture in pictures.items() if name not in PICTURES],
+            tiles=list(_tiles(receipt, facts)),
+            sections=[(made[names[0]], below) for names, below in zip(SECTIONS, shown, strict=True) if below],
+            plots=plots,
             policy=json.dumps(receipt.policy.model_dump(mode="json"), indent=2, ensure_ascii=False),
-            lower_is_better=LOWER_IS_BETTER,
         )
     )
     return "".join(_printable(text)).rstrip() + "\n"
@@ -135,20 +95,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(
-        number=charts.number,
-        signed=charts.signed,
-        bounds=charts.bounds,
-        count=lambda value: "–" if value is None else f"{value:,}",
-        percent=lambda share: f"{100 * share:.1f} %",
-        budget=_budget,
-        amount=_amount,
-        p_value=_p_value,
-        unit=_unit,
-        tiny=lambda value: "–" if value is None else f"{value:.1e}".replace("-", "−"),
-        millions=lambda value: "–" if value is None else f"{value / 1e6:,.1f} M",
-        share=lambda value: "–" if value is None else f"{100 * value:.1f} %",
-    )
+    environment.filters["base64"] = lambda data: base64.b64encode(data).decode("ascii")
     return environment
 
 
@@ -174,91 +121,102 @@ def _reasons(receipt: Receipt) -> dict[ReasonCode, list[str]]:
     return found
 
 
-def _models(receipt: Receipt) -> dict[str, Mapping[str, Score]]:
-    """Every model with scores: precisions, champion, baseline."""
-    models = {**receipt.metrics, **({"baseline": receipt.baseline} if receipt.baseline is not None else {})}
-    last = {"champion": 1, "baseline": 2}
-    return {name: models[name] for name in sorted(models, key=lambda name: (last.get(name, 0), name))}
-
-
-def _headline_metric(receipt: Receipt) -> str | None:
-    """The metric that people look at first: the one compared with the champion, else the first of the challenger."""
-    scores = receipt.metrics.get("fp32", {})
+def _tiles(receipt: Receipt, facts: ReportFacts) -> Iterator[tuple[str, str, str]]:
+    """What people look at first: a name, a figure, and a few words on it."""
+    level = confidence(receipt.policy)
+    scores = receipt.metrics.get(FP32, {})
     against = receipt.policy.against_champion
-    if against is not None and against.metric in scores:
-        return against.metric
-    return next(iter(scores), None)
+    # The metric that is compared with the champion, else the first of the challenger.
+    metric = against.metric if against is not None and against.metric in scores else next(iter(scores), None)
+    if metric is not None:
+        found = scored(scores[metric])
+        yield metric, found.text, f"{level} interval {found.below or 'unknown'}"
+    compared = receipt.comparison
+    if compared is not None:
+        yield (
+            f"{compared.metric}, against champion",
+            signed(compared.estimate),
+            f"{level} interval {compared.range}",
+        )
+    else:
+        states = {"none": "the channel has none yet", "unreadable": "it could not be read", "present": "not compared"}
+        yield "against champion", "-", states[receipt.champion_state]
+    differing = f", {compared.disagreements:,} answered differently" if compared is not None else ""
+    yield "test rows", f"{receipt.rows:,}", f"{receipt.excluded_rows:,} left out{differing}"
+    cost = facts.card.measured.get(FP32)
+    if cost is not None and cost.latency_ms is not None:
+        size = f"{COSTS['size_mb'].amount(cost.size_mb)} to download" if cost.size_mb is not None else ""
+        yield COSTS["latency_ms.p50"].words, COSTS["latency_ms.p50"].amount(cost.latency_ms.p50), size
 
 
-def _forest(receipt: Receipt) -> dict[str, charts.Chart]:
-    """The differences that were judged, by what was compared with."""
-    found: dict[str, charts.Chart | None] = {}
-    against = receipt.policy.against_champion
-    if receipt.comparison is not None:
-        found["champion"] = charts.difference_chart(
-            "champion",
-            f"Difference in {receipt.comparison.metric}",
-            "challenger",
-            "champion",
-            receipt.comparison,
-            threshold=receipt.threshold,
-        )
-    if receipt.baseline_comparison is not None:
-        found["baseline"] = charts.difference_chart(
-            "baseline",
-            f"Difference in {receipt.baseline_comparison.metric}",
-            "challenger",
-            "baseline",
-            receipt.baseline_comparison,
-            threshold=0.0 if receipt.policy.baseline == "floor" else None,
-            point=not receipt.policy.confident,
-        )
-    for at, (precision, decided) in enumerate(receipt.precisions.items()):
-        if decided.comparison is not None:
-            found[precision] = charts.difference_chart(
-                f"precision-{at}",
-                f"Difference in {decided.comparison.metric}",
-                precision,
-                "fp32",
-                decided.comparison,
-                threshold=-(against.margin if against and against.margin else DEFAULT_MARGIN),
+# --- parts that the receipt alone does not give ----------------------------------------------------------
+
+
+def _data(receipt: Receipt, facts: ReportFacts) -> Part:
+    counted = {**{f"{split} rows": rows for split, rows in facts.card.rows.items()}, **facts.dropped}
+    by_label = table_of(
+        "Rows by label",
+        ("label", *facts.label_counts, "judged"),
+        (
+            (
+                label,
+                *(f"{counts.get(label, 0):,}" for counts in facts.label_counts.values()),
+                f"{receipt.label_counts.get(label, 0):,}",
             )
-    return {name: chart for name, chart in found.items() if chart is not None}
+            for label in receipt.labels
+        ),
+    )
+    rows = table_of("Rows", ("what", "rows"), ((what, f"{count:,}") for what, count in counted.items()))
+    sources = tuple(f"Source: {source}" for source in facts.card.sources)
+    return Part("data", "Data", sources, (*rows, *by_label))
 
 
-def _pictures(images: Mapping[str, bytes]) -> dict[str, Picture]:
-    found = {}
-    for name, data in sorted(images.items()):
-        if not data.startswith(PNG):
-            continue
-        stem = name.rpartition("/")[2].removesuffix(".png")
-        title, alt = PICTURES.get(stem, (stem.replace("_", " "), f"Plot: {stem.replace('_', ' ')}"))
-        found[stem] = Picture(title, alt, "data:image/png;base64," + base64.b64encode(data).decode("ascii"))
+# --- plots -----------------------------------------------------------------------------------------------
+
+
+# File name of a plot of the evaluation, without its suffix, to the part that shows it, title and words.
+PICTURES: Mapping[str, tuple[str, str, str]] = {
+    "confusion_matrix": (
+        "plots",
+        "Confusion matrix",
+        "Confusion matrix of the challenger: a row for each true label, a column for each predicted one.",
+    ),
+    "training_curve": (
+        "plots",
+        "Training curve",
+        "Training curve: loss and validation metrics over the steps of the training, with the step that was kept.",
+    ),
+    "reliability": (
+        "calibration",
+        "Reliability",
+        "Reliability diagram: confidence of the predictions across, share of them that is right upwards. "
+        "The closer to the diagonal, the better calibrated.",
+    ),
+}
+
+
+def _plots(receipt: Receipt, images: Mapping[str, bytes]) -> dict[str, list[charts.Chart]]:
+    """The charts of each part, by its name."""
+    policy, against = receipt.policy, receipt.policy.against_champion
+    margin = against.margin if against and against.margin else DEFAULT_MARGIN
+    beaten = 0.0 if policy.baseline == "floor" else None
+    compare = charts.difference_chart
+    drawn: dict[str, list[charts.Chart | None]] = {
+        "comparison": [compare("challenger", "champion", receipt.comparison, threshold=receipt.threshold)],
+        "baseline": [
+            compare("challenger", "baseline", receipt.baseline_comparison, threshold=beaten, point=not policy.confident)
+        ],
+        "precisions": [
+            compare(name, FP32, decided.comparison, threshold=-margin) for name, decided in receipt.precisions.items()
+        ],
+        "scores": [*charts.score_charts(models_of(receipt), policy.floors)],
+        "slices": [charts.slice_chart(receipt.slices, policy.slices.max_drop if policy.slices else None)],
+    }
+    found = {name: [chart for chart in made if chart is not None] for name, made in drawn.items()}
+    for file, png in sorted(images.items()):
+        if png.startswith(PNG):
+            stem = file.rpartition("/")[2].removesuffix(".png")
+            name = stem.replace("_", " ")
+            part, title, text = PICTURES.get(stem, ("plots", name, f"Plot: {name}"))
+            found.setdefault(part, []).append(charts.Chart(title, text, png))
     return found
-
-
-def _with_ece(models: Mapping[str, Mapping[str, Score]]) -> dict[str, None]:
-    return {name: None for name, scores in models.items() if "ece" in scores}
-
-
-def _unit(value: float | None, unit: str) -> str:
-    """With as many digits as can be told apart from run to run."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    text = f"{value:,.1f}" if abs(value) < 1000 else f"{value:,.0f}" if abs(value) < 1e9 else f"{value:.3g}"
-    return f"{text} {unit}".rstrip()
-
-
-def _budget(result: BudgetResult) -> str:
-    return BUDGETS.get(result.budget, (result.budget.replace("_", " "), ""))[0]
-
-
-def _amount(value: float | None, result: BudgetResult) -> str:
-    unit = BUDGETS.get(result.budget, ("", ""))[1]
-    return "not measured" if value is None else f"{value:,.4g} {unit}".rstrip()
-
-
-def _p_value(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return "< 0.0001" if value < 1e-4 else f"{value:.4f}"

@@ -1,9 +1,8 @@
 """The evaluate step: challenger, champion and baseline on the same frozen rows, the bundles through the client's own
 predictor.
 
-``champion.py`` fetches the model that is live, ``held_out.py`` chooses the rows, ``scoring.py`` asks, ``costs.py``
-measures time and memory, ``baseline.py`` fits the simple model, ``evidence.py`` writes what was found, ``plots.py``
-draws.
+``champion.py`` fetches the model that is live, ``held_out.py`` chooses the rows, ``scoring.py`` asks and writes the
+answers, ``costs.py`` measures time and memory, ``baseline.py`` fits the simple model.
 """
 
 from __future__ import annotations
@@ -12,31 +11,31 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from retrainer.artifacts.parity import ParityReport
-from retrainer.artifacts.profile import PROFILE, TrainingProfile
-from retrainer.artifacts.training import TrainingRecord
-from retrainer.chain import Evaluated, StepRequest
-from retrainer.errors import RetrainerError
-from retrainer.gate.drift import measure_drift
-from retrainer.gate.evidence import BASELINE, CHAMPION
-from retrainer.gate.records import (
+from retrainer.artifacts.evaluation import (
+    BASELINE,
+    CHAMPION,
+    EVALUATION_FILE,
     DriftMeasure,
     EvaluationRecord,
     ModelEvidence,
     ParityEvidence,
-    Selection,
 )
+from retrainer.artifacts.parity import ParityReport
+from retrainer.artifacts.profile import PROFILE, TrainingProfile
+from retrainer.artifacts.selection import SELECTION_FILE, Selection
+from retrainer.artifacts.training import TrainingRecord
+from retrainer.chain import Evaluated, StepRequest
+from retrainer.errors import RetrainerError
+from retrainer.gate.answers import Answers
+from retrainer.gate.confusion import confusion_matrix
+from retrainer.gate.drift import measure_drift
+from retrainer.report import charts
 from retrainer.store.bundle import BundleInfo
-from retrainer.work.evaluate import plots
 from retrainer.work.evaluate.baseline import fit_baseline
 from retrainer.work.evaluate.champion import Champion, fetch_champion
 from retrainer.work.evaluate.costs import measure_costs
-from retrainer.work.evaluate.evidence import champion_evidence, model_evidence
-from retrainer.work.evaluate.held_out import held_out_rows
-from retrainer.work.evaluate.rows import TRAIN_ROWS, HeldOutRows
-from retrainer.work.evaluate.scoring import Answers, score
+from retrainer.work.evaluate.held_out import TRAIN_ROWS, HeldOutRows, held_out_rows
+from retrainer.work.evaluate.scoring import champion_evidence, model_evidence, score
 from retrainer.work.profile import profile_of, shared_rows
 from retrainer.work.reporter import Reporter
 
@@ -93,11 +92,12 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         baseline_error=baseline_error,
         drift=drift,
         drift_error=drift_error,
-        selection=_read(Selection, inputs["select"] / "selection.json") if "select" in inputs else None,
+        selection=_read(Selection, inputs["select"] / SELECTION_FILE) if "select" in inputs else None,
     )
-    (folder / "evaluation.json").write_text(record.to_pretty_json())
+    (folder / EVALUATION_FILE).write_text(record.to_pretty_json())
     training = _read(TrainingRecord, inputs["train"] / "training.json")
-    _draw(answers["fp32"], evidence["fp32"].temperature, rows, info.labels, training, folder)
+    for name, png in _drawn(answers["fp32"], evidence["fp32"].temperature, rows, info.labels, training).items():
+        (folder / f"{name}.png").write_bytes(png)
     return _handed_on(record)
 
 
@@ -165,21 +165,18 @@ def _parity(path: Path) -> dict[str, ParityEvidence]:
     }
 
 
-def _draw(
-    answers: Answers,
-    temperature: float,
-    rows: HeldOutRows,
-    labels: tuple[str, ...],
-    training: TrainingRecord,
-    folder: Path,
-) -> None:
-    size = len(labels)
-    counts = np.bincount(rows.labels * size + answers.predictions, minlength=size * size).reshape(size, size)
-    plots.confusion_matrix(counts, labels, folder / "confusion_matrix.png")
-    plots.training_curve(training.curve, training.best_step, folder / "training_curve.png")
-    confidence = answers.scores.max(axis=1)
-    before = None if temperature == 1.0 else plots.uncalibrated(answers.scores, temperature).max(axis=1)
-    plots.reliability(confidence, answers.predictions == rows.labels, folder / "reliability.png", before=before)
+def _drawn(
+    answers: Answers, temperature: float, rows: HeldOutRows, labels: tuple[str, ...], training: TrainingRecord
+) -> dict[str, bytes]:
+    counts = confusion_matrix(rows.labels, answers.predictions, len(labels))
+    confidence = answers.probabilities.max(axis=1)
+    before = None if temperature == 1.0 else charts.uncalibrated(answers.probabilities, temperature).max(axis=1)
+    return {
+        # Of the challenger no label is foreign, so the last column is empty.
+        "confusion_matrix": charts.confusion_matrix(counts[:, :-1], labels),
+        "training_curve": charts.training_curve(training.curve, training.best_step),
+        "reliability": charts.reliability(confidence, answers.predictions == rows.labels, before=before),
+    }
 
 
 def _handed_on(record: EvaluationRecord) -> Evaluated:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from retrainer.artifacts.evaluation import ChampionState
 from retrainer.chain import StepRequest
 from retrainer.chain.model_store import model_of
 from retrainer.errors import NotFoundError, ResourceError, RetrainerError, StorageError
-from retrainer.gate.records import ChampionState
 from retrainer.serve.predictor import Predictor
 from retrainer.store.bundle import BundleInfo
 from retrainer.work.reporter import Reporter

@@ -27,9 +27,9 @@ import numpy.typing as npt
 from pydantic import ValidationError
 
 from retrainer import errors
+from retrainer.artifacts.measures import Latency
 from retrainer.chain.messages import Failed
 from retrainer.errors import DataError, ResourceError, StepError
-from retrainer.gate.records import Latency
 from retrainer.serve.texts import Text
 from retrainer.storage.errors import filesystem_errors
 from retrainer.work import costs_process

@@ -1,22 +1,94 @@
-"""The test rows that neither model was trained on, and how many had to go."""
+"""The frozen rows that models are scored on: those of a split, without the ones that a model was trained on.
+
+Not here: what the models answer (``scoring.py``).
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
 
+from retrainer.artifacts.evaluation import Leakage
 from retrainer.artifacts.snapshot import SnapshotStatistics
 from retrainer.chain import StepRequest
 from retrainer.errors import DataError, IntegrityError
-from retrainer.gate.records import Leakage
-from retrainer.work.evaluate.rows import HeldOutRows, read_rows, trained_on
 from retrainer.work.near import NEAR_ROWS
 from retrainer.work.near.index import near_rows
 from retrainer.work.reporter import Reporter
 
 SHOWN = 3
+TRAIN_ROWS = "train_rows.bin"
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOutRows:
+    """Test rows of a snapshot.
+
+    :param labels: index of the true label of each row.
+    :param columns: what groups rows into slices: ``characters``, ``slice_<name>`` and ``pattern_<position>``.
+    """
+
+    row_ids: tuple[str, ...]
+    texts: tuple[str | tuple[str, str], ...]
+    labels: npt.NDArray[np.int64]
+    columns: dict[str, pa.Array]
+
+    def __len__(self) -> int:
+        return len(self.row_ids)
+
+    def where(self, keep: npt.NDArray[np.bool_]) -> HeldOutRows:
+        """The rows to keep, in their order."""
+        indices = np.flatnonzero(keep)
+        return HeldOutRows(
+            row_ids=tuple(self.row_ids[i] for i in indices),
+            texts=tuple(self.texts[i] for i in indices),
+            labels=self.labels[keep],
+            columns={name: column.filter(pa.array(keep)) for name, column in self.columns.items()},
+        )
+
+
+def read_rows(split: Path, patterns: Sequence[str] = ()) -> HeldOutRows:
+    """Read a split of a snapshot.
+
+    :param patterns: regular expressions that the texts are searched for; either text of a pair.
+    """
+    table = pq.read_table(split)
+    first = table.column("text").to_pylist()
+    second = table.column("text_pair").to_pylist() if "text_pair" in table.column_names else None
+    texts = tuple(zip(first, second, strict=True)) if second is not None else tuple(first)
+    characters = [len(text) if isinstance(text, str) else len(text[0]) + len(text[1]) for text in texts]
+    slices = [name for name in table.column_names if name.startswith("slice_")]
+    return HeldOutRows(
+        row_ids=tuple(table.column("row_id").to_pylist()),
+        texts=texts,
+        labels=table.column("label").to_numpy().astype(np.int64),
+        columns={
+            "characters": pa.array(characters, pa.int64()),
+            **{name: table.column(name).combine_chunks() for name in slices},
+            **{f"pattern_{position}": _found(pattern, texts) for position, pattern in enumerate(patterns)},
+        },
+    )
+
+
+def _found(pattern: str, texts: Sequence[str | tuple[str, str]]) -> pa.Array:
+    search = re.compile(pattern).search
+    found = [any(search(part) for part in ((text,) if isinstance(text, str) else text)) for text in texts]
+    return pa.array(found, pa.bool_())
+
+
+def trained_on(rows: HeldOutRows, bundle: Path) -> npt.NDArray[np.bool_]:
+    """Which rows the model of a bundle was trained on, ``[rows]``: it may have learnt them by heart."""
+    trained = np.fromfile(bundle / TRAIN_ROWS, dtype=">u8")
+    ids = np.array([int(row_id, 16) for row_id in rows.row_ids], dtype=np.uint64)
+    known: npt.NDArray[np.bool_] = np.isin(ids, trained.astype(np.uint64))
+    return known
 
 
 def held_out_rows(
@@ -72,7 +144,7 @@ def _nearly_trained_on(
 ) -> tuple[npt.NDArray[np.bool_], str | None]:
     """Rows that are nearly a training row of the champion; and why that is unknown, where it is.
 
-    An index that cannot be used is no reason to stop: it would stop every run until somebody replaces the champion.
+    An index that cannot be used is not a reason to stop: it would stop every run until somebody replaces the champion.
     """
     nothing = np.zeros(len(rows), dtype=np.bool_)
     similarity = request.pipeline.dataset.checks.near_duplicate_similarity

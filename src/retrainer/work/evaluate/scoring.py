@@ -1,33 +1,30 @@
-"""What a bundle answers, in the order of the snapshot's labels.
+"""What each model answers, the file of its answers, and the record of what was measured of it.
 
 Uses the client's own predictor: what is judged is what will be served. Not here: how long it takes (``costs.py``).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from retrainer.serve.predictor import Predictor
-from retrainer.work.evaluate.rows import HeldOutRows
+from retrainer.artifacts.evaluation import BASELINE, CHAMPION, ChampionEvidence, ModelEvidence, PredictionsFile
+from retrainer.gate.answers import Answers
+from retrainer.gate.metrics import METRICS
+from retrainer.records import sha256_file
+from retrainer.serve.predictor import Predictor, load_info
+from retrainer.work.evaluate.champion import Champion
+from retrainer.work.evaluate.costs import Costs
+from retrainer.work.evaluate.held_out import HeldOutRows
 from retrainer.work.reporter import Reporter
 
 CHUNK_ROWS = 512
-
-
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """One model's answers.
-
-    :param predictions: index of each row's label among the snapshot's; -1 when it is none of them.
-    :param scores: probabilities, ``[rows, labels of the snapshot]``. A label the model does not know has 0.
-    """
-
-    predictions: npt.NDArray[np.int64]
-    scores: npt.NDArray[np.float64]
+# Whose predictions are not those of a precision of the challenger.
+_OWN_NAME = frozenset({CHAMPION, BASELINE})
 
 
 def score(
@@ -46,3 +43,77 @@ def score(
     scores = np.zeros((len(rows), len(labels)))
     scores[:, mapped[mapped >= 0]] = own[:, mapped >= 0]
     return Answers(mapped[own.argmax(axis=1)], scores)
+
+
+def write_predictions(
+    path: Path, rows: HeldOutRows, predictions: npt.NDArray[np.int64], scores: npt.NDArray[np.float64]
+) -> None:
+    """Write one model's answer to each row.
+
+    :param predictions: index of the predicted label; -1 for a label that this snapshot does not have.
+    :param scores: probabilities, ``[rows, labels]``.
+    """
+    path.parent.mkdir(exist_ok=True)
+    values = pa.array(scores.reshape(-1), pa.float64())
+    offsets = pa.array(np.arange(len(rows) + 1, dtype=np.int32) * scores.shape[1])
+    table = pa.table(
+        {
+            "row_id": pa.array(rows.row_ids, pa.string()),
+            "label": pa.array(rows.labels, pa.int64()),
+            "prediction": pa.array(predictions, pa.int64()),
+            "scores": pa.ListArray.from_arrays(offsets, values),
+            **rows.columns,
+        }
+    )
+    pq.write_table(table, path, compression="zstd")
+
+
+def model_evidence(
+    name: str,
+    answers: Answers,
+    rows: HeldOutRows,
+    metrics: list[str],
+    folder: Path,
+    *,
+    model: tuple[Path, str] | None = None,
+    costs: Costs | None = None,
+) -> ModelEvidence:
+    """Write ``predictions/<name>.parquet`` and sum it up.
+
+    :param name: a precision of the challenger, ``champion`` or ``baseline``.
+    :param folder: of the evaluate artifact.
+    :param model: bundle and precision; none for a model that cannot be served.
+    """
+    path = folder / "predictions" / (f"{name}.parquet" if name in _OWN_NAME else f"challenger_{name}.parquet")
+    write_predictions(path, rows, answers.predictions, answers.probabilities)
+    return ModelEvidence(
+        metrics={metric: _value(metric, rows, answers) for metric in metrics},
+        latency_ms=costs.latency if costs else None,
+        rows_per_second=costs.rows_per_second if costs else None,
+        size_mb=size_mb(*model) if model else None,
+        peak_memory_mb=costs.peak_memory_mb if costs else None,
+        temperature=(load_info(model[0]).precisions[model[1]].temperature or 1.0) if model else 1.0,
+        predictions=PredictionsFile(file=path.relative_to(folder).as_posix(), sha256=sha256_file(path)),
+    )
+
+
+def _value(name: str, rows: HeldOutRows, answers: Answers) -> float | None:
+    value = float(METRICS[name].value(rows.labels, answers))
+    return value if np.isfinite(value) else None
+
+
+def size_mb(bundle: Path, precision: str) -> float:
+    """What a client of that precision downloads, in 10^6 bytes: its graph and everything that is not a graph."""
+    graph = load_info(bundle).precisions[precision].file
+    files = [path for path in bundle.rglob("*") if path.is_file()]
+    needed = [p for p in files if p.parent.name != "onnx" or p.relative_to(bundle).as_posix().startswith(graph)]
+    return sum(path.stat().st_size for path in needed) / 1e6
+
+
+def champion_evidence(evidence: ModelEvidence | None, champion: Champion, precision: str) -> ChampionEvidence | None:
+    """The same with what is known of a champion only."""
+    if evidence is None or champion.info is None:
+        return None
+    return ChampionEvidence(
+        **evidence.model_dump(), version=champion.version, labels=champion.info.labels, precision=precision
+    )

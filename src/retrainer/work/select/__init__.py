@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from retrainer.artifacts.repository import Artifacts
+from retrainer.artifacts.selection import SELECTION_FILE
 from retrainer.artifacts.snapshot import SnapshotStatistics, split_file
 from retrainer.chain import TRAIN, Selected, StepRequest
 from retrainer.errors import DataError
@@ -18,12 +19,10 @@ from retrainer.gate.evidence import Table
 from retrainer.gate.selection import Contender, select
 from retrainer.sources.base_models import short_names
 from retrainer.work.evaluate.costs import Costs, measure_costs
-from retrainer.work.evaluate.evidence import size_mb
-from retrainer.work.evaluate.rows import HeldOutRows, read_rows, write_predictions
-from retrainer.work.evaluate.scoring import score
+from retrainer.work.evaluate.held_out import HeldOutRows, read_rows
+from retrainer.work.evaluate.scoring import score, size_mb, write_predictions
 from retrainer.work.reporter import Reporter
 
-SELECTION = "selection.json"
 PREDICTIONS = "predictions"
 PRECISION = "fp32"
 
@@ -69,7 +68,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         metrics=request.identity["metrics"],
         alpha=request.identity["alpha"],
     )
-    (folder / SELECTION).write_text(selection.to_pretty_json(), encoding="utf-8")
+    (folder / SELECTION_FILE).write_text(selection.to_pretty_json(), encoding="utf-8")
     reporter.log(selection.why)
     chosen = next(one for one in selection.candidates if one.base == selection.chosen)
     return Selected(selection=selection, export=chosen.export)
@@ -80,12 +79,12 @@ def _answers(
 ) -> Table:
     """What a bundle says on the rows, also written down."""
     answers = score(bundle, PRECISION, rows, labels, reporter, name=name)
-    write_predictions(file, rows, answers.predictions, answers.scores)
+    write_predictions(file, rows, answers.predictions, answers.probabilities)
     return Table(
         row_ids=np.array(rows.row_ids, dtype=np.str_),
         labels=rows.labels,
         predictions=answers.predictions,
-        scores=answers.scores,
+        scores=answers.probabilities,
     )
 
 

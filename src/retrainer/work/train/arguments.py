@@ -9,7 +9,7 @@ import torch
 from transformers import TrainingArguments
 
 from retrainer.errors import PipelineError
-from retrainer.gate.metrics import METRICS
+from retrainer.spec.known_metrics import lower_is_better
 from retrainer.spec.model import Pipeline
 
 # What a pipeline gets unless it says otherwise. Grouping by length costs nothing and saves a third of the time.
@@ -44,7 +44,7 @@ def training_arguments(pipeline: Pipeline, output: Path, *, has_validation: bool
     values.setdefault("load_best_model_at_end", keeps_best)
     if values["load_best_model_at_end"]:
         best = str(values.setdefault("metric_for_best_model", pipeline.metrics[0])).removeprefix("eval_")
-        values.setdefault("greater_is_better", METRICS[best].greater_is_better if best in METRICS else best != "loss")
+        values.setdefault("greater_is_better", best != "loss" and not lower_is_better(best))
     on_cpu = values.get("use_cpu", not torch.cuda.is_available())
     if pipeline.training.early_stopping_patience is not None:
         values["restore_callback_states_from_checkpoint"] = True

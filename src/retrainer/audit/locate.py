@@ -1,4 +1,7 @@
-"""Where a receipt lies, and what is known about it there: in an artifact root, a store, or by itself."""
+"""Where a receipt is, and where its evidence is: in an artifact root, a store, or by itself; and what is known there.
+
+Not here: whether the receipt is what its evidence gives (``check.py``).
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from retrainer.artifacts.evaluation import EVALUATION_FILE
 from retrainer.artifacts.repository import MANIFEST, ArtifactManifest, Artifacts
 from retrainer.errors import NotFoundError
+from retrainer.gate.receipt import Receipt
+from retrainer.records import digest_of, sha256_file
 from retrainer.storage import is_s3, open_storage
 from retrainer.storage.errors import filesystem_errors
 from retrainer.store import Keyring, Manifest, Store
@@ -24,7 +30,7 @@ _IN_STORE = re.compile(r"(?P<store>.+)/(?P<model>[^/]+)/versions/(?P<version>[0-
 class FoundReceipt:
     """The bytes of a receipt, and what is known about them where they lie.
 
-    :param root: of the artifacts, where it lies among them.
+    :param root: of the artifacts, where it is among them.
     :param artifact: the manifest of its decide artifact.
     :param published: the manifest of its version, whose own name was checked.
     :param decision: the digest that it must have; ``None`` where nothing says so.
@@ -52,7 +58,7 @@ class FoundReceipt:
 def find_receipt(location: str, *, trusted: Keyring | None = None) -> FoundReceipt:
     """The receipt at a path, ``file://`` or ``s3://``; also of the folder, artifact or run folder that holds one.
 
-    :param trusted: public keys, of which one must have signed the version, where it lies in a store.
+    :param trusted: public keys, of which one must have signed the version, where it is in a store.
     :raises NotFoundError: there is none.
     :raises RetrainerError: it, or the manifest beside it, cannot be read.
     """
@@ -125,3 +131,71 @@ def _decided_as(manifest: Manifest | None) -> dict[str, Any]:
     if manifest is None or "decide" not in manifest.artifacts:
         return {}
     return {"decision": manifest.artifacts["decide"], "said_by": f"the manifest of version {manifest.version}"}
+
+
+def find_evidence(
+    found: FoundReceipt, receipt: Receipt, artifacts: str | None, evaluation: str | None, notes: list[str]
+) -> tuple[Path, str, list[str]]:
+    """The folder of the evaluate artifact, where it was found, and what of it is not as it was recorded.
+
+    :param artifacts: a root; the one that the receipt is in unless given.
+    :param evaluation: the folder itself, instead.
+    :param notes: what could not be checked is added.
+    :raises NotFoundError: it is not there, or not whole.
+    """
+    digest = receipt.digests.get("evaluate", "")
+    if evaluation is not None:
+        folder = Path(evaluation).expanduser()
+        if not (folder / EVALUATION_FILE).is_file():
+            raise _missing(f"no {EVALUATION_FILE} in that folder", evaluation)
+        if not (folder / MANIFEST).is_file():
+            notes.append(
+                f"the folder has no {MANIFEST}: {EVALUATION_FILE} is taken as it is, the predictions were checked"
+            )
+            return folder, evaluation, []
+        manifest = ArtifactManifest.from_json((folder / MANIFEST).read_bytes(), where=str(folder / MANIFEST))
+        return folder, evaluation, _evidence_problems(folder, manifest, digest)
+    root = artifacts or found.root
+    if root is None:
+        raise _missing("the receipt is not in an artifact root", found.where)
+    opened = Artifacts(root)
+    found_manifest = opened.find("evaluate", digest) if digest else None
+    if found_manifest is None:
+        raise _missing(f"no evaluate artifact {digest[:12]}", root)
+    folder = opened.local / "evaluate" / digest
+    if opened.remote:
+        # What was altered in the bucket, or in the copy of it here, is an error: there is nothing to decide by.
+        opened.fetch("evaluate", digest)
+    return folder, f"{root}/evaluate/{digest}", _evidence_problems(folder, found_manifest, digest)
+
+
+def _missing(what: str, where: str) -> NotFoundError:
+    return NotFoundError(
+        f"evidence missing: {what}",
+        where=where,
+        hint="give the root of the artifacts (--artifacts), or the folder of the evaluate artifact (--evaluation)",
+    )
+
+
+def _evidence_problems(folder: Path, manifest: ArtifactManifest, digest: str) -> list[str]:
+    """Whether the files are those that the evaluate step wrote for this decision.
+
+    :raises NotFoundError: one of them is gone, so that nothing can be said.
+    """
+    problems = []
+    if digest not in {manifest.digest, ""} or digest_of(manifest.identity) != manifest.digest:
+        problems.append(f"evidence exchanged: the manifest is not that of evaluate artifact {digest[:12]}")
+    for name, entry in manifest.files.items():
+        path = folder / name
+        if name != EVALUATION_FILE and not name.endswith(".parquet"):
+            continue  # plots decide nothing
+        if not path.is_file():
+            raise _missing(f"{name} of the evaluate artifact is gone", str(folder))
+        with filesystem_errors(str(path)):
+            sha256 = sha256_file(path)
+        if sha256 != entry.sha256:
+            what = "evaluation changed" if name == EVALUATION_FILE else "predictions changed"
+            problems.append(
+                f"{what}: {name} has sha256 {sha256[:12]}..., the evaluate step wrote {entry.sha256[:12]}..."
+            )
+    return problems

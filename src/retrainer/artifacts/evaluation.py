@@ -1,0 +1,166 @@
+"""The record of an evaluation, ``evaluation.json``: everything that was measured of the models but their answers.
+
+Light: pydantic only. Not here: the predictions of each row (``gate/evidence.py`` reads them), the judging
+(``gate/decide.py``). A number that could not be measured, or came out as NaN or infinite, is ``None``, for which JSON
+has a word.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from retrainer.artifacts.measures import Latency
+from retrainer.artifacts.selection import Candidate, Selection
+from retrainer.records import Record
+from retrainer.spec.model import DriftKind
+
+EVALUATION_FILE = "evaluation.json"
+# What the models that are not a precision of the challenger are called.
+CHAMPION = "champion"
+BASELINE = "baseline"
+
+ChampionState = Literal["none", "present", "unreadable"]
+
+
+class PredictionsFile(Record):
+    """A parquet file of per-row predictions.
+
+    :param file: path within the evaluate artifact.
+    """
+
+    file: str
+    sha256: str
+
+
+class ModelEvidence(Record):
+    """What was measured of one model in one precision.
+
+    :param metrics: name to value on all test rows; ``None`` where undefined.
+    :param rows_per_second: texts a second in bulk, in the same fresh process as the latency.
+    :param size_mb: size of the files a client downloads for this precision, in 10^6 bytes.
+    :param peak_memory_mb: largest resident memory of that process, in 10^6 bytes.
+    :param temperature: what the client divides the logits by before it makes probabilities of them.
+    """
+
+    metrics: dict[str, float | None]
+    latency_ms: Latency | None = None
+    rows_per_second: float | None = None
+    size_mb: float | None = None
+    peak_memory_mb: float | None = None
+    temperature: float = 1.0
+    predictions: PredictionsFile
+
+
+def cost_of(model: ModelEvidence | Candidate, cost: str) -> float | None:
+    """What was measured of one of ``retrainer.spec.budgets.COSTS``; ``None`` where it was not."""
+    value: Any = model
+    for part in cost.split("."):
+        value = None if value is None else getattr(value, part)
+    return None if value is None else float(value)
+
+
+class ChampionEvidence(ModelEvidence):
+    """The same of the champion, in the precision it was scored in.
+
+    :param labels: the champion's own labels. Its predictions are stored as indices into the challenger's; a
+        predicted label that the challenger does not have is -1, and its scores are left out.
+    """
+
+    version: str
+    labels: tuple[str, ...]
+    precision: str = "fp32"
+
+
+class ParityEvidence(Record):
+    """The exported graph against the checkpoint, on real rows.
+
+    :param max_difference: largest absolute difference of a logit.
+    :param tolerance: what is accepted; ``None`` where the difference is reported but judged by the statistics
+        instead (int8).
+    """
+
+    max_difference: float | None
+    tolerance: float | None
+    rows: int
+
+
+class Leakage(Record):
+    """Rows that stood in two splits, exactly or nearly, and what became of them.
+
+    :param exact: ``train_in_test`` and the like to rows taken out of the former split.
+    :param near: the same for rows that are nearly a row of the other split, with the same label.
+    :param champion_exact: test rows left out because the champion was trained on them.
+    :param champion_near: test rows left out because the champion was trained on nearly the same text.
+    :param champion_near_unknown: why such rows could not be looked for; ``None`` where they were, or nobody asked.
+    """
+
+    exact: dict[str, int] = Field(default_factory=dict)
+    near: dict[str, int] = Field(default_factory=dict)
+    champion_exact: int = 0
+    champion_near: int = 0
+    champion_near_unknown: str | None = None
+
+
+class DriftMeasure(Record):
+    """How far the training rows of the challenger are from those of the champion, in one respect.
+
+    :param measure: what was compared, in words: ``label shares``, ``characters``, ``words``.
+    :param distance: between 0 (the same) and 1.
+    :param method: of distance and p value.
+    :param p_value: of "both come from the same source"; ``None`` where the method has none.
+    :param detail: the numbers behind it, for people: ``sports 0.25 -> 0.40``.
+    """
+
+    kind: DriftKind
+    measure: str
+    distance: float | None
+    method: str
+    p_value: float | None = None
+    detail: str = ""
+
+
+class EvaluationRecord(Record):
+    """``evaluation.json``: everything measured but the rows.
+
+    :param digests: step name to digest: ingest, train, export, evaluate.
+    :param rows: test rows scored.
+    :param excluded_rows: test rows left out because the champion was trained on them, exactly or nearly.
+    :param challenger: precision to what was measured.
+    :param parity: precision to parity.
+    :param threads: of each process in which costs were measured.
+    :param patterns: the regular expressions that the rows were searched for, in the order of the columns.
+    :param baseline: TF-IDF with logistic regression on the same rows; ``baseline_error`` says why there is none.
+    :param drift: ``None`` without a champion, or where its bundle holds no profile of its training rows.
+    :param selection: how the challenger was chosen among several base models; ``None`` when there was one.
+    :param challenger_withdrawn: this very bundle was live on the channel and was rolled back from.
+    """
+
+    format_version: Literal[1] = 1
+    model: str
+    task: str
+    labels: tuple[str, ...]
+    digests: dict[str, str]
+    rows: int
+    excluded_rows: int = 0
+    challenger: dict[str, ModelEvidence]
+    champion_state: ChampionState
+    champion: ChampionEvidence | None = None
+    champion_error: str | None = None
+    challenger_withdrawn: bool = False
+    parity: dict[str, ParityEvidence]
+    threads: int | None = None
+    leakage: Leakage = Leakage()
+    patterns: tuple[str, ...] = ()
+    baseline: ModelEvidence | None = None
+    baseline_error: str | None = None
+    drift: tuple[DriftMeasure, ...] | None = None
+    drift_error: str | None = None
+    selection: Selection | None = None
+
+    @property
+    def models(self) -> dict[str, ModelEvidence]:
+        """What was measured of each model: precisions of the challenger, ``champion`` and ``baseline``, if any."""
+        others = {CHAMPION: self.champion, BASELINE: self.baseline}
+        return {**self.challenger, **{name: model for name, model in others.items() if model is not None}}

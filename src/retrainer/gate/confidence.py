@@ -1,0 +1,102 @@
+"""Metrics of the confidence of a model: log loss, and the expected calibration error."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from retrainer.gate.answers import Answers, Floats, Ints
+from retrainer.gate.bootstrap import SEED, RowStatistic, Weighted
+
+ECE_BINS = 15
+ECE_DRAWS = 20_000
+# A probability of zero on the true label costs this much, not infinity; the same bound as in most libraries.
+SMALLEST_PROBABILITY = float(np.finfo(np.float64).eps)
+
+
+def log_loss_of_rows(labels: Ints, probabilities: Floats) -> Floats:
+    """Minus the logarithm of the true label's probability, ``[n]``."""
+    chosen = probabilities[np.arange(labels.size), labels]
+    losses: Floats = -np.log(np.clip(chosen, SMALLEST_PROBABILITY, 1.0))
+    return losses
+
+
+def ece_parts(labels: Ints, probabilities: Floats, predictions: Ints) -> tuple[Ints, Floats]:
+    """Bin of each row by its confidence ``[n]``, and confidence minus correctness ``[n]``."""
+    confidence = probabilities.max(axis=1)
+    bins = np.clip((confidence * ECE_BINS).astype(np.int64), 0, ECE_BINS - 1)
+    return bins, confidence - (labels == predictions)
+
+
+def _value(labels: Ints, answers: Answers) -> float:
+    if labels.size == 0:
+        return float("nan")
+    bins, gaps = ece_parts(labels, *answers.pair)
+    return float(np.abs(np.bincount(bins, weights=gaps, minlength=ECE_BINS)).sum() / labels.size)
+
+
+def _weighted(labels: Ints, answers: Answers) -> Weighted:
+    bins, gaps = ece_parts(labels, *answers.pair)
+    spread = np.zeros((ECE_BINS, labels.size))
+    spread[bins, np.arange(labels.size)] = gaps
+    return lambda weights: np.abs(spread @ weights).sum(axis=0) / labels.size
+
+
+def _limit(labels: Ints, models: Sequence[Answers]) -> tuple[float, str]:
+    parts = [ece_parts(labels, *model.pair) for model in models]
+    return ece_error(labels, parts, SEED) ** 2, "its limit by the covariance of the bins"
+
+
+def ece_error(labels: Ints, models: Sequence[tuple[Ints, Floats]], seed: int) -> float:
+    """Standard error of the calibration error of one model, or of the difference of two, without drawing rows.
+
+    The error is a function of the sums of its bins, of both models together. Their covariance is exact by the same
+    formula as the variance of a mean, their distribution normal by the central limit theorem. The function bends where
+    a bin's sum is zero, so its standard error is taken from seeded draws of those sums.
+
+    :param models: of each, bin of each row ``[n]`` and its confidence minus correctness ``[n]``.
+    """
+    n, size = labels.size, ECE_BINS * len(models)
+    strata = int(labels.max()) + 1
+    counts = np.bincount(labels, minlength=strata)
+    sums = np.concatenate([_table(labels, bins, gaps, (strata, ECE_BINS)) for bins, gaps in models], axis=1)
+    covariance = np.zeros((size, size))
+    for row, (bins, gaps) in enumerate(models):
+        for column, (other_bins, other_gaps) in enumerate(models):
+            block = _table(bins, other_bins, gaps * other_gaps, (ECE_BINS, ECE_BINS))
+            covariance[row * ECE_BINS : (row + 1) * ECE_BINS, column * ECE_BINS : (column + 1) * ECE_BINS] = block
+    used = counts > 0
+    covariance -= (sums[used].T / counts[used]) @ sums[used]
+    random = np.random.RandomState(seed)
+    drawn = sums.sum(axis=0) + random.standard_normal((ECE_DRAWS, size)) @ _root(covariance).T
+    values = np.abs(drawn[:, :ECE_BINS]).sum(axis=1)
+    if len(models) > 1:
+        values -= np.abs(drawn[:, ECE_BINS:]).sum(axis=1)
+    return float(np.std(values, ddof=1)) / n
+
+
+def _least_variance(rows: Ints) -> float:
+    """Of two rows, one in favour of either model, on which one of them is sure and wrong."""
+    return 2.0 / int(rows.sum()) ** 2
+
+
+def _table(rows: Ints, columns: Ints, values: Floats, shape: tuple[int, int]) -> Floats:
+    """Sums of values by two codes."""
+    summed = np.bincount(rows * shape[1] + columns, weights=values, minlength=shape[0] * shape[1])
+    return summed.reshape(shape).astype(np.float64)
+
+
+def _root(covariance: Floats) -> Floats:
+    """Lower triangular root, also where bins are empty. Cholesky's is unique, unlike that of eigenvectors."""
+    size = covariance.shape[0]
+    root = np.zeros((size, size))
+    least = 1e-12 * max(float(np.diagonal(covariance).max()), 0.0)
+    for column in range(size):
+        rest = covariance[column:, column] - root[column:, :column] @ root[column, :column]
+        if rest[0] > least:
+            root[column:, column] = rest / np.sqrt(rest[0])
+    return root
+
+
+ECE = RowStatistic(_value, _weighted, _limit, _least_variance)

@@ -1,0 +1,204 @@
+"""The records of a decision: why a challenger was refused, what was checked, and the receipt.
+
+Light: pydantic only. Not here: what was measured (``artifacts/evaluation.py``), the judging (``decide.py``).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import Field
+
+from retrainer.artifacts.evaluation import ChampionState, DriftMeasure, Leakage, ParityEvidence
+from retrainer.artifacts.measures import Interval, Score
+from retrainer.artifacts.selection import Selection
+from retrainer.records import Record
+from retrainer.spec.model import Gate
+
+Verdict = Literal["promote", "refuse"]
+
+
+class ReasonCode(StrEnum):
+    """Why a challenger was refused. ``help`` is one line for people."""
+
+    help: str
+
+    def __new__(cls, value: str, help_line: str = "") -> ReasonCode:
+        """A code with its line of help."""
+        code = str.__new__(cls, value)
+        code._value_ = value
+        code.help = help_line
+        return code
+
+    # The policy
+    POLICY_EMPTY = "policy_empty", "The gate has no floor and no champion comparison: it checks nothing."
+    METRIC_UNKNOWN = "metric_unknown", "The gate names a metric that does not exist."
+    # The evidence
+    EVIDENCE_INCONSISTENT = "evidence_inconsistent", "Parts of the evaluation contradict each other."
+    PREDICTIONS_MISSING = "predictions_missing", "A file of per-row predictions is not there."
+    PREDICTIONS_CHANGED = "predictions_changed", "A file of predictions is not the one that was evaluated."
+    PREDICTIONS_UNREADABLE = "predictions_unreadable", "A file of predictions cannot be read, or lacks columns."
+    NO_ROWS = "no_rows", "There is no test row to judge by."
+    ROWS_DUPLICATED = "rows_duplicated", "A test row occurs more than once."
+    ROWS_MISALIGNED = "rows_misaligned", "The models were not scored on the same rows with the same labels."
+    SINGLE_LABEL = "single_label", "All test rows have the same label, so nothing can be told from them."
+    LABELS_INVALID = "labels_invalid", "A label or prediction is not one of the model's labels."
+    SCORES_INVALID = "scores_invalid", "A score is NaN, infinite, or not a probability."
+    PREDICTIONS_INCONSISTENT = "predictions_inconsistent", "A predicted label does not have the highest score."
+    METRIC_MISSING = "metric_missing", "A metric that the gate needs was not measured."
+    METRIC_UNDEFINED = "metric_undefined", "A metric has no value on these rows (NaN or infinite)."
+    METRIC_MISMATCH = "metric_mismatch", "A reported metric is not what the predictions give."
+    # The model
+    CHALLENGER_WITHDRAWN = "challenger_withdrawn", "This very model was live before and was rolled back."
+    FLOOR_MISSED = "floor_missed", "A metric is below its floor (or above it, where lower is better)."
+    FLOOR_NOT_CONFIDENT = "floor_not_confident", "A metric meets its floor, its confidence bound does not."
+    PARITY_MISSING = "parity_missing", "The exported graph was not compared with the checkpoint."
+    PARITY_EXCEEDED = "parity_exceeded", "The exported graph does not compute what the checkpoint computes."
+    BUDGET_EXCEEDED = "budget_exceeded", "Serving the model would cost more than its budget."
+    BUDGET_NOT_MEASURED = "budget_not_measured", "A budget is set, but what it limits was not measured."
+    BASELINE_MISSING = "baseline_missing", "The simple baseline must be beaten, but could not be fitted or scored."
+    BASELINE_NOT_BEATEN = "baseline_not_beaten", "The challenger is no better than TF-IDF with logistic regression."
+    # The data
+    DRIFT_NOT_MEASURED = "drift_not_measured", "Drift can block, but it was not measured against the champion's data."
+    DRIFT_BLOCKED = "drift_blocked", "The training rows moved further from the champion's than the gate allows."
+    # Against the champion
+    CHAMPION_UNREADABLE = "champion_unreadable", "There is a champion, but it could not be read or scored."
+    WORSE_THAN_CHAMPION = "worse_than_champion", "The challenger is worse than the champion, beyond chance."
+    NOT_BETTER = "not_better", "Superiority was asked for, and the challenger shows no gain."
+    INSUFFICIENT_ROWS = "insufficient_rows", "There are too few test rows to tell the two models apart."
+    SLICE_MISSING = "slice_missing", "A slice is named that the test rows do not have."
+    SLICE_EMPTY = "slice_empty", "A slice has no row."
+    SLICE_UNUSABLE = "slice_unusable", "A column has too many different values to be a slice."
+    SLICE_WORSE = "slice_worse", "On some slice the challenger is worse, beyond chance and tolerance."
+
+
+class Reason(Record):
+    """One cause of a refusal.
+
+    :param detail: one sentence with the numbers.
+    """
+
+    code: ReasonCode
+    detail: str
+
+
+class FloorResult(Record):
+    """A floor that was checked.
+
+    :param judged: what was compared: the value, or its confidence bound on the bad side.
+    :param bound: the policy's floor; a ceiling for a metric of which less is better.
+    """
+
+    metric: str
+    value: float | None
+    judged: float | None
+    bound: float
+    met: bool
+
+
+class SliceResult(Record):
+    """Challenger and champion on one group of rows.
+
+    :param status: ``insufficient`` below the policy's minimum, ``worse`` when it refuses.
+    :param p_value: one-sided, of "not worse", before correction.
+    :param holm: the same, corrected for all slices tested.
+    """
+
+    by: str
+    value: str
+    rows: int
+    status: Literal["ok", "worse", "insufficient"]
+    challenger_accuracy: float | None = None
+    champion_accuracy: float | None = None
+    difference: float | None = None
+    p_value: float | None = None
+    holm: float | None = None
+
+
+class BudgetResult(Record):
+    """A budget that was checked. Units are in the name."""
+
+    budget: str
+    precision: str
+    measured: float | None
+    limit: float
+    met: bool
+
+
+class DriftResult(DriftMeasure):
+    """The same with a verdict: ``none`` where chance explains it, else by the policy's distances."""
+
+    verdict: Literal["none", "note", "warn", "block"]
+
+
+class PrecisionDecision(Record):
+    """Whether the graph of one precision goes live together with the model, and why.
+
+    :param publish: on its own merits; nothing of a refused challenger goes live.
+    :param comparison: it against fp32 on the same rows; ``None`` for fp32 itself, or where that was not possible.
+    """
+
+    publish: bool
+    why: str
+    comparison: Interval | None = None
+
+
+class Receipt(Record):
+    """The whole decision: whoever has the predictions and this can take it again.
+
+    Holds no time and no host: same evidence, same policy, same bytes.
+
+    :param champion_version: the champion it was judged against; ``None`` when the channel had none.
+        Publishing must find the channel still there.
+    :param predictions: name of the predictions (precision, or ``champion``) to the file's sha256.
+    :param metrics: the same names to metric to score.
+    :param notes: what was skipped, and why.
+    :param comparison: challenger fp32 against champion; ``None`` when skipped.
+    :param threshold: the end of the interval that had to be above it.
+    :param rows_needed: about how many test rows it would take to tell; ``None`` when told, or when none would do.
+    :param baseline: scores of TF-IDF with logistic regression on the same rows; ``None`` when none was fitted.
+    :param baseline_comparison: challenger fp32 against it.
+    :param temperatures: precision, or ``champion``, to what its logits are divided by.
+    """
+
+    format_version: Literal[1] = 1
+    model: str
+    task: str
+    verdict: Verdict
+    reasons: tuple[Reason, ...]
+    notes: tuple[str, ...]
+    policy: Gate
+    digests: dict[str, str]
+    predictions: dict[str, str]
+    labels: tuple[str, ...]
+    rows: int
+    excluded_rows: int
+    label_counts: dict[str, int]
+    champion_state: ChampionState
+    champion_version: str | None
+    metrics: dict[str, dict[str, Score]]
+    comparison: Interval | None
+    threshold: float | None
+    rows_needed: int | None
+    floors: tuple[FloorResult, ...]
+    slices: tuple[SliceResult, ...]
+    budgets: tuple[BudgetResult, ...]
+    parity: dict[str, ParityEvidence]
+    precisions: dict[str, PrecisionDecision]
+    baseline: dict[str, Score] | None = None
+    baseline_comparison: Interval | None = None
+    temperatures: dict[str, float] = Field(default_factory=dict)
+    leakage: Leakage = Leakage()
+    drift: tuple[DriftResult, ...] | None = None
+    selection: Selection | None = None
+
+    @property
+    def promoted(self) -> bool:
+        """Whether the challenger may replace the champion."""
+        return self.verdict == "promote"
+
+    @property
+    def publishable(self) -> tuple[str, ...]:
+        """The precisions that go live; none of a refused challenger."""
+        return tuple(name for name, decision in self.precisions.items() if decision.publish and self.promoted)

@@ -1,0 +1,344 @@
+"""A decision, presented: every sentence and table that people see of a receipt, made once. Pure and light.
+
+The command line, task logs, Airflow, the model card and the HTML page render these parts and say nothing of their own
+about a decision. Not here: what is decided (``gate/``), how a part becomes text or Markdown (``presentation.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from retrainer.artifacts.evaluation import Leakage, ModelEvidence, cost_of
+from retrainer.artifacts.measures import Interval, Score
+from retrainer.gate.receipt import BudgetResult, DriftResult, FloorResult, Reason, Receipt, SliceResult
+from retrainer.report.figures import number
+from retrainer.report.presentation import (
+    Cell,
+    Part,
+    Row,
+    describe_interval,
+    part,
+    percent,
+    probability,
+    scored,
+    signed,
+)
+from retrainer.report.selection_table import selection_part
+from retrainer.spec.budgets import BUDGETS, COSTS
+from retrainer.spec.known_metrics import lower_is_better
+from retrainer.spec.model import Gate
+
+FP32 = "fp32"
+# What is said where there is room for a few lines only: a terminal, a log, a page on which somebody approves.
+IN_BRIEF = ("comparison", "baseline", "scores", "floors", "selection", "leakage")
+
+
+def headline(receipt: Receipt) -> str:
+    """The verdict in one sentence."""
+    if receipt.promoted:
+        return f"PROMOTE {receipt.model}: {', '.join(receipt.publishable)} may go live"
+    count = len(receipt.reasons)
+    return f"REFUSE {receipt.model}: {count} reason{'s' if count != 1 else ''}, production does not change"
+
+
+def reason_line(reason: Reason) -> str:
+    """``accuracy 0.1385 is below the floor of 0.8 (floor_missed)``."""
+    return f"{reason.detail} ({reason.code.value})"
+
+
+def confidence(policy: Gate) -> str:
+    """Of an interval whose ends are one-sided bounds at the policy's alpha: ``90 %``."""
+    return percent(1 - 2 * policy.alpha)
+
+
+def explain(receipt: Receipt) -> list[str]:
+    """A decision in a few lines: the verdict, each reason, what was compared and scored, what was skipped."""
+    lines = [headline(receipt)]
+    lines += [f"  - {reason_line(reason)}" for reason in receipt.reasons]
+    for one in _brief(receipt):
+        lines += [f"  {one.title}", *(f"    {line}" for line in one.lines())]
+    return lines + [f"  note: {note}" for note in receipt.notes]
+
+
+def decision_markdown(receipt: Receipt) -> str:
+    """The same as a short page."""
+    verdict = "The gate promotes the challenger." if receipt.promoted else "The gate refuses the challenger."
+    blocks = [f"**{receipt.model}**: {verdict}", verdict_part(receipt).markdown()]
+    blocks += [f"### {one.title}\n\n{one.markdown()}" for one in _brief(receipt)]
+    return "\n\n".join(block for block in blocks if block)
+
+
+def parts(receipt: Receipt, measured: Mapping[str, ModelEvidence] | None = None) -> dict[str, Part]:
+    """Every part of a decision under its name, also those that only say that there is nothing.
+
+    :param measured: model to what was measured of it, which the receipt does not hold.
+    """
+    made = (
+        _comparison(receipt),
+        _baseline(receipt),
+        _scores(receipt),
+        _floors(receipt),
+        _slices(receipt),
+        _costs(measured or {}),
+        _budgets(receipt),
+        _precisions(receipt),
+        _calibration(receipt),
+        selection_part(receipt.selection) if receipt.selection else part("selection", "Base model"),
+        _leakage(receipt.leakage),
+        _drift(receipt),
+    )
+    return {one.name: one for one in made}
+
+
+def _brief(receipt: Receipt) -> list[Part]:
+    made = parts(receipt)
+    # Without a selection, leakage or floors there is nothing to say, and no need to say so.
+    return [made[name] for name in IN_BRIEF if made[name].said]
+
+
+def verdict_part(receipt: Receipt) -> Part:
+    """The reasons, and what else is worth knowing."""
+    return part("verdict", "Verdict", *map(reason_line, receipt.reasons), *receipt.notes)
+
+
+def models_of(receipt: Receipt) -> dict[str, Mapping[str, Score]]:
+    """Every model with scores: precisions, champion, baseline."""
+    models = {**receipt.metrics, **({"baseline": receipt.baseline} if receipt.baseline is not None else {})}
+    last = {"champion": 1, "baseline": 2}
+    return {name: models[name] for name in sorted(models, key=lambda name: (last.get(name, 0), name))}
+
+
+# --- against other models --------------------------------------------------------------------------------
+
+_NOT_COMPARED = {
+    "none": "The channel has no champion yet, so there was nothing to compare with.",
+    "unreadable": "The channel has a champion, but it could not be read or scored, so nothing was compared.",
+    "present": "The challenger was not compared with the champion.",
+}
+
+
+def _comparison(receipt: Receipt) -> Part:
+    champion = [f"The champion is version {receipt.champion_version}."] if receipt.champion_version else []
+    sentences = compared(receipt.comparison, receipt.threshold, receipt.rows_needed)
+    return part(
+        "comparison", "Against what is live", *champion, *(sentences or [_NOT_COMPARED[receipt.champion_state]])
+    )
+
+
+def compared(comparison: Interval | None, threshold: float | None, rows_needed: int | None) -> list[str]:
+    """The difference with its interval, what the interval has to exceed, and how many rows would tell."""
+    if comparison is None:
+        return []
+    sentences = [describe_interval(comparison)]
+    if threshold is not None:
+        sentences.append(f"The whole interval must be above {threshold:+g}.")
+    if rows_needed is not None:
+        sentences.append(f"About {rows_needed:,} test rows would tell.")
+    return sentences
+
+
+def _baseline(receipt: Receipt) -> Part:
+    title = "Against a simple baseline"
+    if receipt.baseline_comparison is None:
+        return part("baseline", title, "No baseline was compared with.")
+    demanded = receipt.policy.baseline == "floor"
+    asked = "The gate demands a gain over it." if demanded else "The gate does not demand a gain over it."
+    baseline = "The baseline is TF-IDF with logistic regression, fitted in seconds on the same rows."
+    return part("baseline", title, f"{baseline} {asked}", describe_interval(receipt.baseline_comparison))
+
+
+# --- scores ----------------------------------------------------------------------------------------------
+
+
+def _scores(receipt: Receipt) -> Part:
+    models = models_of(receipt)
+    metrics = dict.fromkeys(metric for scores in models.values() for metric in scores)
+    if not metrics:
+        return part("scores", "Scores", "The predictions could not be judged, so there are no scores.")
+
+    def row(metric: str) -> Row:
+        name = f"{metric} (less is better)" if lower_is_better(metric) else metric
+        return (name, *(scored(scores.get(metric)) for scores in models.values()))
+
+    level = confidence(receipt.policy)
+    sentence = f"On {receipt.rows:,} test rows, each with its {level} interval."
+    return part("scores", "Scores", sentence, head=("metric", *models), rows=map(row, metrics))
+
+
+def _floors(receipt: Receipt) -> Part:
+    def row(floor: FloorResult) -> Row:
+        bound = f"{'≤' if lower_is_better(floor.metric) else '≥'} {number(floor.bound)}"
+        return floor.metric, number(floor.value), number(floor.judged), bound, _met(floor.met)
+
+    return part(
+        "floors",
+        "Floors",
+        caption=f"What the scores must reach{' with their confidence bound' if receipt.policy.confident else ''}",
+        head=("metric", "value", "judged", "floor", "result"),
+        rows=map(row, receipt.floors),
+    )
+
+
+def _met(met: bool) -> Cell:
+    return Cell("met", mark="good") if met else Cell("missed", mark="bad")
+
+
+_SLICE_STATUS = {
+    "ok": Cell("ok", mark="good"),
+    "worse": Cell("worse", mark="bad"),
+    "insufficient": Cell("too few rows", mark="plain"),
+}
+
+
+def _slices(receipt: Receipt) -> Part:
+    def row(one: SliceResult) -> Row:
+        accuracies = number(one.challenger_accuracy), number(one.champion_accuracy), signed(one.difference)
+        name = f"{one.by} = {one.value or '(empty)'}"
+        return name, f"{one.rows:,}", *accuracies, probability(one.holm), _SLICE_STATUS[one.status]
+
+    if not receipt.slices:
+        return part("slices", "Slices")
+    policy = receipt.policy.slices
+    least = f"; below {policy.min_rows:,} rows nothing is concluded" if policy else ""
+    return part(
+        "slices",
+        "Slices",
+        "Groups of rows on which the challenger must not be worse. A group refuses only where it lost beyond what "
+        f"chance explains once all groups are taken into account (Holm){least}.",
+        caption="Accuracy by slice",
+        head=("slice", "rows", "challenger", "champion", "difference", "p, corrected", "result"),
+        rows=map(row, receipt.slices),
+    )
+
+
+# --- what is served --------------------------------------------------------------------------------------
+
+
+def _costs(measured: Mapping[str, ModelEvidence]) -> Part:
+    def row(item: tuple[str, ModelEvidence]) -> Row:
+        name, model = item
+        return (name, *(cost.amount(cost_of(model, path)) for path, cost in COSTS.items()))
+
+    return part(
+        "costs",
+        "What serving costs",
+        caption="Measured in a fresh process for each model, one text at a time and in bulk",
+        head=("model", *(cost.words for cost in COSTS.values())),
+        rows=map(row, measured.items()),
+    )
+
+
+def _budgets(receipt: Receipt) -> Part:
+    def row(result: BudgetResult) -> Row:
+        budget = BUDGETS.get(result.budget)
+        amount = budget.amount if budget else number
+        name = f"{budget.words} ({result.budget})" if budget else result.budget
+        measured = "not measured" if result.measured is None else amount(result.measured)
+        limit = f"{'≥' if budget and budget.at_least else '≤'} {amount(result.limit)}"
+        return name, result.precision, measured, limit, _met(result.met)
+
+    if not receipt.budgets:
+        return part("budgets", "Budgets", "The gate sets no budget.")
+    return part(
+        "budgets",
+        "Budgets",
+        head=("budget", "precision", "measured", "limit", "result"),
+        rows=map(row, receipt.budgets),
+    )
+
+
+def _precisions(receipt: Receipt) -> Part:
+    def row(name: str) -> Row:
+        decided, parity = receipt.precisions.get(name), receipt.parity.get(name)
+        live = Cell("no", mark="bad")
+        if decided is not None and decided.publish:
+            live = Cell("yes", mark="good") if receipt.promoted else Cell("not now", mark="plain")
+        apart = ("-", "-", "-")
+        if parity is not None:
+            apart = _tiny(parity.max_difference), _tiny(parity.tolerance), f"{parity.rows:,}"
+        return name, live, decided.why if decided else "-", *apart
+
+    return part(
+        "precisions",
+        "Precisions",
+        "fp32 is what the verdict is about. Another precision goes live only where it is shown to be as good as fp32 "
+        "on the same rows.",
+        caption="Each exported graph: whether it may go live, and how far its logits are from the checkpoint's",
+        head=("precision", "goes live", "why", "largest difference", "tolerance", "rows"),
+        rows=map(row, dict.fromkeys([*receipt.precisions, *receipt.parity])),
+    )
+
+
+def _tiny(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1e}"
+
+
+def _calibration(receipt: Receipt) -> Part:
+    errors = {name: scores["ece"] for name, scores in models_of(receipt).items() if "ece" in scores}
+
+    def row(name: str) -> Row:
+        temperature = f"{receipt.temperatures[name]:.3f}" if name in receipt.temperatures else "-"
+        return name, temperature, scored(errors[name]) if name in errors else "not measured"
+
+    return part(
+        "calibration",
+        "Calibration",
+        "Whether a confidence of 80 % is right in 80 of 100 cases. A temperature other than 1 was fitted on the "
+        "validation rows; the client divides the logits by it.",
+        caption="Temperature and expected calibration error (ECE), of which less is better",
+        head=("model", "temperature", "ECE"),
+        rows=map(row, dict.fromkeys([*receipt.temperatures, *errors])),
+    )
+
+
+# --- the data --------------------------------------------------------------------------------------------
+
+
+def _leakage(leakage: Leakage) -> Part:
+    champion = "test in the champion's training rows"
+    exact = {**leakage.exact, champion: leakage.champion_exact}
+    near = {**leakage.near, champion: leakage.champion_near}
+    unknown = leakage.champion_near_unknown
+
+    def row(name: str) -> Row:
+        nearly = "not known" if unknown and name == champion else f"{near.get(name, 0):,}"
+        return name.replace("_", " "), f"{exact.get(name, 0):,}", nearly
+
+    found = [name for name in {**exact, **near} if exact.get(name) or near.get(name) or (unknown and name == champion)]
+    why = [f"Rows that are nearly ones of the champion's could not be looked for: {unknown}."] if unknown else []
+    return part(
+        "leakage",
+        "Rows in two places",
+        *why,
+        caption="Rows that were in another split too, or in what the champion was trained on, and were taken out",
+        head=("rows", "exactly", "nearly"),
+        rows=map(row, found),
+    )
+
+
+_DRIFT_VERDICT = {
+    "none": Cell("none", mark="good"),
+    "note": Cell("note", mark="plain"),
+    "warn": Cell("warning", mark="warn"),
+    "block": Cell("blocks", mark="bad"),
+}
+
+
+def _drift(receipt: Receipt) -> Part:
+    def row(one: DriftResult) -> Row:
+        distance = "-" if one.distance is None else f"{one.distance:.3f}"
+        return one.measure, _DRIFT_VERDICT[one.verdict], distance, probability(one.p_value), one.detail or one.method
+
+    title = "How far the data moved"
+    if not receipt.drift:
+        none = receipt.champion_state == "none"
+        why = "There is no champion yet, so there is nothing to have moved from." if none else "It was not measured."
+        return part("drift", title, why)
+    return part(
+        "drift",
+        title,
+        "The training rows against those that the champion was trained on. A distance of 0 is the same, of 1 nothing "
+        "in common; what chance explains is not drift.",
+        head=("what", "verdict", "distance", "p", "in detail"),
+        rows=map(row, receipt.drift),
+    )

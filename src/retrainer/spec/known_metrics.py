@@ -1,0 +1,95 @@
+"""Every metric that a pipeline may ask for: one entry each.
+
+A new metric is its function, in a module of ``gate/``, and its entry here. Names, floors that make sense, which way is
+better and how sure one can be of a value all follow from the entry. Light: the function is only named here, and loaded
+by ``retrainer.gate.metrics``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+# What the function computes from, and so how the bounds of its values and differences are found:
+#   proportion  a share of rows, from confusion matrices: Clopper and Pearson's bounds, Tango's interval of a difference
+#   confusion   from confusion matrices, many at once: by the bootstrap, of a difference under each bound
+#   mean        a loss of each row, of which the metric is the mean: in closed form
+#   statistic   a ``RowStatistic``, which brings its own way
+IntervalMethod = Literal["proportion", "confusion", "mean", "statistic"]
+
+
+@dataclass(frozen=True, slots=True)
+class KnownMetric:
+    """One metric.
+
+    :param function: ``module:name`` of what computes it, as ``interval`` needs it.
+    :param also_called: what the same thing is called elsewhere, where a comparison of spellings would not find it.
+    :param lowest: the least value there can be; ``highest`` the largest, infinity where there is no end.
+    :param two_labels: it has no value where there are more.
+    """
+
+    name: str
+    function: str
+    interval: IntervalMethod
+    also_called: tuple[str, ...] = ()
+    lowest: float = 0.0
+    highest: float = 1.0
+    greater_is_better: bool = True
+    two_labels: bool = False
+
+    @property
+    def range(self) -> str:
+        """The values there can be, in words: ``between 0 and 1``."""
+        if math.isinf(self.highest):
+            return f"at least {self.lowest:g}"
+        return f"between {self.lowest:g} and {self.highest:g}"
+
+
+_GATE = "retrainer.gate"
+
+_ENTRIES = (
+    KnownMetric("accuracy", f"{_GATE}.confusion:accuracy", "proportion", also_called=("acc",)),
+    KnownMetric("f1", f"{_GATE}.confusion:f1", "confusion", also_called=("f1_macro", "macro_f1")),
+    KnownMetric("precision", f"{_GATE}.confusion:precision", "confusion"),
+    KnownMetric("recall", f"{_GATE}.confusion:recall", "confusion"),
+    KnownMetric(
+        "mcc",
+        f"{_GATE}.confusion:mcc",
+        "confusion",
+        also_called=("matthews_correlation", "matthews_corrcoef"),
+        lowest=-1.0,
+    ),
+    KnownMetric("auroc", f"{_GATE}.ranking:AUROC", "statistic", also_called=("roc_auc", "auc")),
+    KnownMetric(
+        "log_loss",
+        f"{_GATE}.confidence:log_loss_of_rows",
+        "mean",
+        also_called=("cross_entropy",),
+        highest=math.inf,
+        greater_is_better=False,
+    ),
+    KnownMetric(
+        "ece",
+        f"{_GATE}.confidence:ECE",
+        "statistic",
+        also_called=("calibration_error", "expected_calibration_error"),
+        greater_is_better=False,
+    ),
+    KnownMetric("f1_binary", f"{_GATE}.confusion:f1_binary", "confusion", also_called=("binary_f1",), two_labels=True),
+)
+
+KNOWN_METRICS: Mapping[str, KnownMetric] = MappingProxyType({entry.name: entry for entry in _ENTRIES})
+METRIC_NAMES: tuple[str, ...] = tuple(KNOWN_METRICS)
+
+
+def lower_is_better(name: str) -> bool:
+    """Whether less of this metric is better; false for a name that is not known."""
+    return name in KNOWN_METRICS and not KNOWN_METRICS[name].greater_is_better
+
+
+def meant(name: str) -> str | None:
+    """The metric that is called so elsewhere."""
+    return next((entry.name for entry in _ENTRIES if name in entry.also_called), None)
