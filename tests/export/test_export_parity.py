@@ -29,7 +29,7 @@ def sample(exported: Exported) -> Sample:
 
 @pytest.fixture(scope="session")
 def reference(exported: Exported, sample: Sample) -> npt.NDArray[np.float32]:
-    checkpoint = load_checkpoint(exported.checkpoint, tiny.LABELS)
+    checkpoint = load_checkpoint(exported.checkpoint, tiny.LABELS, "text-classification")
     return reference_logits(checkpoint, sample.texts, tiny.MAX_LENGTH)
 
 

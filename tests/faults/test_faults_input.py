@@ -108,7 +108,7 @@ BASES: dict[str, tuple[Callable[[Path], None], str]] = {
     "another model's tokenizer": (other_vocabulary, "the model takes 1,000 tokens"),
     "another model's config": (lambda base: edit(base / "config.json", hidden_size=64), "the shape that config.json"),
     "another model's weights": (other_weights, "are not in it, first bert."),
-    "weights cut short": (cut_short, "cannot be loaded for classification"),
+    "weights cut short": (cut_short, "cannot be loaded for text-classification"),
     "no weights": (lambda base: (base / "model.safetensors").unlink(), "no file named model.safetensors"),
     "config of another kind": (broken_config, "not a valid JSON"),
     "broken tokenizer": (broken_tokenizer, "cannot be loaded"),

@@ -46,7 +46,10 @@ def test_a_promoted_model(make):
     assert matter["base_model"] == "distilbert-base-uncased"
     assert "license" not in matter
     assert matter["model-index"][0]["results"][0]["metrics"][0] == {"type": "accuracy", "value": 0.955}
-    assert "Classifier.from_store('s3://models', 'news', channel='production')" in card
+    assert 'Classifier.from_store("s3://models", "news")' in card
+    assert 'public_keys=["ed25519:one"]' in model_card(
+        decide(policy, make.pair(2000, better=100, worse=40)), replace(FACTS, public_keys=("ed25519:one",))
+    )
     assert "| accuracy | 0.9550 [" in card
     assert "+0.0300" in card
     assert "label = label 0" in card

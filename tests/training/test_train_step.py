@@ -150,7 +150,7 @@ def test_a_broken_base_model_is_one_clear_error(
         (broken / file.name).write_bytes(file.read_bytes())
     (broken / "model.safetensors").write_bytes(b"not weights at all")
     pipeline = make_pipeline(model={"base": str(broken), "max_length": 32})
-    with pytest.raises(ModelError, match="cannot be loaded for classification") as caught:
+    with pytest.raises(ModelError, match="cannot be loaded for text-classification") as caught:
         train_here(pipeline, snapshot, tmp_path / "here")
     assert str(broken) in str(caught.value)
 

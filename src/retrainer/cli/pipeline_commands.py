@@ -89,7 +89,7 @@ def check_file(file: Path) -> Iterator[Finding]:
     except PipelineError as error:
         yield Finding("problem", "pipeline", f"{error.where}: {error.message}", error.hint)
         return
-    yield _task(pipeline)
+    yield _finding("pipeline", partial(_task, pipeline))
     dataset = pipeline.dataset
     judged = "train" if dataset.test is None else "test"  # only the rows that judge need the columns of slices
     for name, source in (("train", dataset.train), ("validation", dataset.validation), ("test", dataset.test)):
@@ -115,13 +115,10 @@ def _finding(what: str, look: Callable[[], str]) -> Finding:
         return Finding("problem", what, text, error.hint)
 
 
-def _task(pipeline: Pipeline) -> Finding:
-    from retrainer.spec.model import GENERATION_TASKS
+def _task(pipeline: Pipeline) -> str:
+    from retrainer.tasks import trainable_task
 
-    if pipeline.task in GENERATION_TASKS:
-        hint = "use text-classification or text-pair-classification"
-        return Finding("problem", "pipeline", f"task '{pipeline.task}' cannot be trained by this version", hint)
-    return Finding("ok", "pipeline", f"{pipeline.name}, {pipeline.task}")
+    return f"{pipeline.name}, {trainable_task(pipeline.task, where=pipeline.name).name}"
 
 
 def _data(source: HubSource | tuple[str, ...], wanted: Sequence[str]) -> str:

@@ -23,7 +23,6 @@ from retrainer.errors import DataError
 
 # Lines of standard input that are answered together: keeps memory flat, and answers appear while input comes.
 BATCH_LINES = 256
-PAIR_TASK = "text-pair-classification"
 
 Text = str | tuple[str, str]
 
@@ -58,12 +57,13 @@ def predict(
         raise typer.BadParameter("cannot be negative", param_hint="--top-k")
     require("serve")
     from retrainer.serve import Classifier
+    from retrainer.serve.texts import reads_pairs
 
     open_store(store, public_keys=public_key)
     classifier = Classifier.from_store(
         store, model, channel=channel, version=version, precision=precision, public_keys=public_key or None
     )
-    pairs = classifier.task == PAIR_TASK
+    pairs = reads_pairs(classifier.task)
     batches = _from_lines(pairs) if texts == ["-"] else iter([_from_arguments(texts, pair or [], pairs)])
     for batch in batches:
         answers: Any = classifier(cast(Any, batch), top_k=None)

@@ -15,8 +15,8 @@ from retrainer.artifacts.evaluation import ModelEvidence
 from retrainer.gate.receipt import Receipt
 from retrainer.report.decision import parts, verdict_part
 from retrainer.report.presentation import Part, table_of
+from retrainer.tasks import TaskDefinition, known_task
 
-PAIR_TASK = "text-pair-classification"
 PRECISION = "fp32"
 
 
@@ -31,6 +31,7 @@ class CardFacts:
     :param rows: split to number of rows.
     :param training: name to value, already formatted: epochs, device and so on.
     :param measured: precision, ``champion`` or ``baseline``, to what was measured of it.
+    :param public_keys: what a client has to pin, where versions are signed.
     """
 
     base_model: str
@@ -41,6 +42,7 @@ class CardFacts:
     rows: Mapping[str, int] = field(default_factory=dict)
     training: Mapping[str, str] = field(default_factory=dict)
     measured: Mapping[str, ModelEvidence] = field(default_factory=dict)
+    public_keys: Sequence[str] = ()
 
 
 def model_card(receipt: Receipt, facts: CardFacts) -> str:
@@ -61,14 +63,17 @@ def model_card(receipt: Receipt, facts: CardFacts) -> str:
     return "\n\n".join(sections) + "\n"
 
 
+def _task(receipt: Receipt) -> TaskDefinition:
+    return known_task(receipt.task, where=f"receipt of {receipt.model}")
+
+
 def _front_matter(receipt: Receipt, facts: CardFacts) -> str:
     scores = receipt.metrics.get(PRECISION, {})
     values = {name: score.value for name, score in scores.items() if score.value is not None}
     results = [{"type": name, "value": value} for name, value in values.items()]
     matter: dict[str, Any] = {
         "library_name": "onnx",
-        # The hub knows no task of pairs; a pair is one input to it.
-        "pipeline_tag": "text-classification" if receipt.task == PAIR_TASK else receipt.task,
+        "pipeline_tag": _task(receipt).hub_tag,
         "tags": ["retrainer", "onnx"],
         "base_model": facts.base_model,
     }
@@ -90,33 +95,21 @@ def _front_matter(receipt: Receipt, facts: CardFacts) -> str:
 
 
 def _summary(receipt: Receipt, facts: CardFacts) -> str:
-    reads = "pairs of texts" if receipt.task == PAIR_TASK else "texts"
     labels = ", ".join(f"`{_inline(label)}`" for label in receipt.labels)
     return (
-        f"Sorts {reads} into {len(receipt.labels)} labels: {labels}.\n"
+        f"Sorts {_task(receipt).reads} into {len(receipt.labels)} labels: {labels}.\n"
         f"Fine-tuned from `{_inline(facts.base_model)}`, exported to ONNX ({', '.join(receipt.precisions)}), "
         "and judged as exported."
     )
 
 
 def _intended_use(receipt: Receipt) -> str:
-    reads = "Pairs of texts" if receipt.task == PAIR_TASK else "Texts"
-    return (
-        f"{reads} like those it was trained on, each of which has exactly one of the labels. It always answers with "
-        "one of them, also for a text that belongs to none.\nIt is not meant to decide about people by itself."
-    )
+    return f"{_task(receipt).intended_use}\nIt is not meant to decide about people by itself."
 
 
 def _loading(receipt: Receipt, facts: CardFacts) -> str:
-    channel = f", channel={facts.channel!r}"
-    example = '("first text", "second text")' if receipt.task == PAIR_TASK else '"a text"'
-    return (
-        "```python\n"
-        "from retrainer.serve import Classifier\n\n"
-        f"classifier = Classifier.from_store({facts.store!r}, {receipt.model!r}{channel})\n"
-        f"classifier({example})\n"
-        "```"
-    )
+    code = _task(receipt).loading_code(facts.store, receipt.model, channel=facts.channel, public_keys=facts.public_keys)
+    return f"```python\n{code}\n```"
 
 
 def _data(receipt: Receipt, facts: CardFacts) -> str:

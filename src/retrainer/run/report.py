@@ -6,13 +6,13 @@ the whole evidence (the receipt and the model card, which are with the artifacts
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from retrainer.chain import DECIDE, EVALUATE, PUBLISH, Outcome, StepOutput, StepRef, Unchanged, outcome_of, step_named
 from retrainer.report.figures import Section, aligned
 from retrainer.spec.model import Pipeline
+from retrainer.tasks import TASKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,21 +73,10 @@ def _section(ref: StepRef) -> Section:
 
 def loading_code(pipeline: Pipeline) -> str:
     """Three lines of Python that load the model that the pipeline publishes, and ask it something."""
-    example = '("first text", "second text")' if pipeline.task == "text-pair-classification" else '"some text"'
-    channel = pipeline.publish.channel
-    more = f", channel={_quoted(channel)}" if channel != "production" else ""
-    if keys := pipeline.publish.trusted_keys:
-        more += f", public_keys=[{', '.join(map(_quoted, keys))}]"
-    return (
-        "from retrainer.serve import Classifier\n"
-        f"classifier = Classifier.from_store({_quoted(pipeline.publish.store)}, {_quoted(pipeline.name)}{more})\n"
-        f"print(classifier({example}))"
+    publish = pipeline.publish
+    return TASKS[pipeline.task].loading_code(
+        publish.store, pipeline.name, channel=publish.channel, public_keys=publish.trusted_keys
     )
-
-
-def _quoted(text: str) -> str:
-    """A Python literal in double quotes."""
-    return json.dumps(text, ensure_ascii=False)
 
 
 def _headline(outcome: Outcome, pipeline: Pipeline, steps: Mapping[str, StepRef], champion: str | None) -> str:

@@ -10,11 +10,22 @@ from retrainer.errors import IntegrityError, ResourceError, RetrainerError
 from retrainer.serve.cached_version import AUTO, preferred
 from retrainer.serve.faults import ENDS, described
 from retrainer.serve.golden import agreement, read_golden
-from retrainer.serve.predictor import Predictor, load_info
+from retrainer.serve.predictor import BUNDLE, Predictor, load_info
 from retrainer.serve.processor import cpu_features, features_differ
 from retrainer.store.bundle import GoldenRow
+from retrainer.tasks import known_task
 
 log = logging.getLogger(__name__)
+
+
+def open_predictor(folder: Path, *, precision: str = "fp32", threads: int | None = None) -> Predictor:
+    """What answers from a graph of a bundle: the predictor of the bundle's task. The golden rows are not asked.
+
+    :raises IntegrityError: a file is missing or damaged, or this version does not know the task.
+    """
+    kind = known_task(load_info(folder).task, where=str(folder / BUNDLE)).part("predictor")
+    predictor: Predictor = kind(folder, precision=precision, threads=threads)
+    return predictor
 
 
 def load_checked(
@@ -52,7 +63,7 @@ def load_checked(
 
 def _checked(folder: Path, precision: str, threads: int | None, golden: Sequence[GoldenRow]) -> Predictor:
     try:
-        predictor = Predictor(folder, precision=precision, threads=threads)
+        predictor = open_predictor(folder, precision=precision, threads=threads)
         found = agreement(predictor, golden)
     except (RetrainerError, *ENDS):
         raise

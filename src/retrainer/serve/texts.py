@@ -6,15 +6,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 from retrainer.errors import DataError
+from retrainer.tasks import TASKS
 
 Text: TypeAlias = str | tuple[str, str]
 
-PAIR_TASK = "text-pair-classification"
-
 
 def reads_pairs(task: str) -> bool:
-    """Whether a model of that task reads two texts at once."""
-    return task == PAIR_TASK
+    """Whether a model of that task, one that can be loaded, reads two texts at once."""
+    return TASKS[task].texts == 2
 
 
 def is_single(texts: Any) -> bool:

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 
 from retrainer.spec.known_metrics import KNOWN_METRICS, METRIC_NAMES, meant
 from retrainer.spec.problems import Place, Problem, listed, suggestion
+from retrainer.tasks import TASKS
 
 if TYPE_CHECKING:
     from retrainer.spec.model import Dataset, Pipeline
-
-_CLASSIFICATION = frozenset({"text-classification", "text-pair-classification"})
 
 
 def dataset(spec: Dataset) -> list[Problem]:
@@ -45,7 +44,7 @@ def dataset(spec: Dataset) -> list[Problem]:
 def pipeline(spec: Pipeline) -> list[Problem]:
     """Everything that one section says about another."""
     problems = _task_and_columns(spec)
-    if spec.task in _CLASSIFICATION:
+    if TASKS[spec.task].metrics is not None:
         problems += _metrics(spec)
     problems += _training(spec)
     problems += _validation_rows(spec)
@@ -60,15 +59,16 @@ def pipeline(spec: Pipeline) -> list[Problem]:
 
 
 def _task_and_columns(spec: Pipeline) -> list[Problem]:
-    columns = spec.dataset.text_columns
+    columns, task = spec.dataset.text_columns, TASKS[spec.task]
+    if len(columns) == task.texts:
+        return []
     place: Place = ("dataset", "text")
-    if spec.task == "text-pair-classification" and len(columns) == 1:
-        return [Problem(place, f"task {spec.task} reads two columns, found '{columns[0]}'; write [first, second]")]
-    if spec.task == "text-classification" and len(columns) == 2:
-        return [Problem(place, "two columns are a pair; write task: text-pair-classification")]
-    if spec.task not in _CLASSIFICATION and len(columns) == 2:
-        return [Problem(place, f"task {spec.task} reads one column, found two")]
-    return []
+    if len(columns) == 1:
+        return [Problem(place, f"task {task.name} reads two columns, found '{columns[0]}'; write [first, second]")]
+    for other in TASKS.values():
+        if other.metrics == task.metrics and other.texts == len(columns):
+            return [Problem(place, f"two columns are a pair; write task: {other.name}")]
+    return [Problem(place, f"task {task.name} reads one column, found two")]
 
 
 def _metrics(spec: Pipeline) -> list[Problem]:

@@ -16,14 +16,14 @@ from pydantic_core import CoreSchema
 from retrainer.records import Record
 from retrainer.spec import cross_checks
 from retrainer.spec.budgets import Budgets
-from retrainer.spec.fields import Fraction, Name, Text, as_list
+from retrainer.spec.fields import Fraction, Name, OneOf, Text, as_list
 from retrainer.spec.gate import AgainstChampion, Drift, DriftKind, Gate, Slices
 from retrainer.spec.problems import found, refuse, refuse_one
 from retrainer.spec.publish import Publish
 from retrainer.spec.training_arguments import check_training_arguments
+from retrainer.tasks import TASKS
 
 __all__ = [
-    "GENERATION_TASKS",
     "AgainstChampion",
     "Budgets",
     "Checks",
@@ -46,8 +46,7 @@ __all__ = [
     "Training",
 ]
 
-Task = Literal["text-classification", "text-pair-classification", "text2text-generation", "text-generation"]
-GENERATION_TASKS: frozenset[str] = frozenset({"text2text-generation", "text-generation"})
+Task = Annotated[str, OneOf(TASKS)]
 
 
 class HubDataset(Record):
@@ -319,12 +318,11 @@ class Pipeline(Record):
 
     @model_validator(mode="before")
     @classmethod
-    def _columns_of_generation(cls, value: Any) -> Any:
-        if isinstance(value, dict) and str(value.get("task")) in GENERATION_TASKS:
-            dataset = value.get("dataset")
-            if isinstance(dataset, dict):
-                return {**value, "dataset": {"text": "model_input", "label": "model_output", **dataset}}
-        return value
+    def _columns_of_the_task(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or not isinstance(value.get("dataset"), dict):
+            return value
+        task = TASKS.get(str(value.get("task")))
+        return {**value, "dataset": {**task.columns, **value["dataset"]}} if task is not None else value
 
     @model_validator(mode="after")
     def _keys_agree(self) -> Self:

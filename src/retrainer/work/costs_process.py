@@ -19,7 +19,7 @@ from pydantic import Field, TypeAdapter
 from retrainer.chain.messages import Failed
 from retrainer.errors import RetrainerError
 from retrainer.records import Record
-from retrainer.serve.predictor import Predictor
+from retrainer.serve.loading import open_predictor
 
 STATUS = Path("/proc/self/status")
 THREADS = Path("/proc/self/task")
@@ -136,7 +136,7 @@ def main(work_file: Path) -> None:
 def _serve(work_file: Path, replies: int) -> None:
     work = Work.from_json(work_file.read_bytes(), where=str(work_file))
     stopwatch = Stopwatch(work.threads)
-    predictor = Predictor(Path(work.bundle), precision=work.precision, threads=work.threads)
+    predictor = open_predictor(Path(work.bundle), precision=work.precision, threads=work.threads)
     seconds = stopwatch.seconds()
     while True:
         os.write(replies, Reply(seconds=seconds, peak_bytes=peak_bytes()).to_json() + b"\n")

@@ -72,6 +72,7 @@ def _card_facts(
         max_length=pipeline.model.max_length,
         store=pipeline.publish.store,
         channel=pipeline.publish.channel,
+        public_keys=pipeline.publish.trusted_keys,
         sources=[source.name for source in statistics.sources],
         rows={split: counted.rows for split, counted in statistics.splits.items()},
         training=_training(training),

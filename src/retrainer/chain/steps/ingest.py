@@ -8,10 +8,10 @@ from typing import ClassVar, Self
 from retrainer.artifacts.snapshot import SPLITS, SnapshotStatistics
 from retrainer.chain.definition import Step, StepOutput
 from retrainer.chain.requests import RunContext, StepRef, StepRequest
-from retrainer.errors import PipelineError
 from retrainer.report.figures import Facts, counted_rows, number
 from retrainer.sources import fingerprint
-from retrainer.spec.model import GENERATION_TASKS, Pipeline
+from retrainer.spec.model import Pipeline
+from retrainer.tasks import trainable_task
 
 
 class Ingested(StepOutput):
@@ -73,8 +73,9 @@ def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str
     """Read the pipeline's data, by content.
 
     :raises DataError: a source does not exist or cannot be read.
+    :raises PipelineError: this version cannot train the task.
     """
-    _refuse_unsupported(pipeline)
+    trainable_task(pipeline.task, where=pipeline.name)
     dataset = pipeline.dataset
     sources = {name: fingerprint(source) for name in SPLITS if (source := getattr(dataset, name)) is not None}
     identity = {
@@ -86,15 +87,6 @@ def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str
     return INGEST.request(
         identity, pipeline, inputs={}, root=context.root, context=context, compared=pipeline.model.candidates
     )
-
-
-def _refuse_unsupported(pipeline: Pipeline) -> None:
-    if pipeline.task in GENERATION_TASKS:
-        raise PipelineError(
-            f"task '{pipeline.task}' cannot be trained by this version",
-            where=pipeline.name,
-            hint="use text-classification or text-pair-classification",
-        )
 
 
 INGEST = Step(

@@ -24,6 +24,7 @@ from retrainer.report.decision import FP32, confidence, models_of, parts
 from retrainer.report.model_card import CardFacts
 from retrainer.report.presentation import Part, scored, signed, table_of
 from retrainer.spec.budgets import COSTS
+from retrainer.tasks import known_task
 
 TEMPLATE = "report.html.jinja"
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -74,6 +75,7 @@ def report_html(receipt: Receipt, facts: ReportFacts, images: Mapping[str, bytes
         .render(
             receipt=receipt,
             facts=facts,
+            task=known_task(receipt.task, where=f"receipt of {receipt.model}"),
             version=__version__,
             level=confidence(receipt.policy),
             reasons=_reasons(receipt),

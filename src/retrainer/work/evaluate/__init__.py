@@ -31,11 +31,12 @@ from retrainer.gate.confusion import confusion_matrix
 from retrainer.gate.drift import measure_drift
 from retrainer.report import charts
 from retrainer.store.bundle import BundleInfo
+from retrainer.tasks import trainable_task
 from retrainer.work.evaluate.baseline import fit_baseline
 from retrainer.work.evaluate.champion import Champion, fetch_champion
 from retrainer.work.evaluate.costs import measure_costs
 from retrainer.work.evaluate.held_out import TRAIN_ROWS, HeldOutRows, held_out_rows
-from retrainer.work.evaluate.scoring import champion_evidence, model_evidence, score
+from retrainer.work.evaluate.scoring import champion_evidence, model_evidence
 from retrainer.work.profile import profile_of, shared_rows
 from retrainer.work.reporter import Reporter
 
@@ -54,6 +55,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         models = {precision: (bundle, precision) for precision in info.precisions}
         if champion.folder is not None:
             models[CHAMPION] = (champion.folder, CHAMPION_PRECISION)
+        score = trainable_task(request.pipeline.task, where=request.pipeline.name).part("score")
         answers = {
             name: score(*model, rows, info.labels, reporter, name=_spoken(name, champion))
             for name, model in models.items()

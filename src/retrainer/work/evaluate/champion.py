@@ -9,7 +9,7 @@ from retrainer.artifacts.evaluation import ChampionState
 from retrainer.chain import StepRequest
 from retrainer.chain.model_store import model_of
 from retrainer.errors import NotFoundError, ResourceError, RetrainerError, StorageError
-from retrainer.serve.predictor import Predictor
+from retrainer.serve.loading import open_predictor
 from retrainer.store.bundle import BundleInfo
 from retrainer.work.reporter import Reporter
 
@@ -47,7 +47,7 @@ def fetch_champion(request: StepRequest, folder: Path, info: BundleInfo, reporte
         manifest = model.manifest(version)
         wanted = [name for name in manifest.files if not name.startswith("checkpoint/")]
         model.fetch(version, folder, wanted)
-        champion = Predictor(folder)
+        champion = open_predictor(folder)
         if champion.info.task != info.task:
             return Champion(state="unreadable", error=f"it answers another task: {champion.info.task}", version=version)
     except NotFoundError as error:

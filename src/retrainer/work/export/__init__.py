@@ -11,10 +11,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from retrainer.artifacts.calibration import CalibrationReport
+from retrainer.artifacts.parity import ParityReport
 from retrainer.artifacts.profile import PROFILE
 from retrainer.artifacts.snapshot import SnapshotStatistics, split_file
 from retrainer.chain import Exported, StepRequest
-from retrainer.work.export.bundle import GRAPHS, export_bundle
+from retrainer.tasks import trainable_task
+from retrainer.work.export.bundle import GRAPHS
 from retrainer.work.export.calibrate import calibrate
 from retrainer.work.export.graph import graph_bytes
 from retrainer.work.export.sample import Row, read_rows
@@ -40,7 +42,8 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     train = split_file(snapshot, "train")
     trained_on = pq.read_table(train, columns=["row_id"]).column("row_id").to_pylist()
     bundle = folder / BUNDLE_FOLDER
-    report = export_bundle(
+    export = trainable_task(pipeline.task, where=pipeline.name).part("export")
+    report: ParityReport = export(
         inputs["train"] / "checkpoint",
         # Without a validation split the rows it was trained on serve: it is the graph that is tested, not the model.
         validation or read_rows(train),

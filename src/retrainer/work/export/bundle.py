@@ -53,7 +53,7 @@ def export_bundle(
     :raises ExportError: it cannot be traced, or the graph computes something else.
     """
     on_stage("loading the checkpoint")
-    checkpoint = load_checkpoint(checkpoint_folder, labels)
+    checkpoint = load_checkpoint(checkpoint_folder, labels, task)
     folder.mkdir(parents=True, exist_ok=True)
     on_stage("tracing the fp32 graph")
     exporter = export_graph(checkpoint, folder / GRAPHS["fp32"], max_length=max_length)

@@ -13,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers import AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from retrainer.errors import ExportError, ModelError
 from retrainer.serve.predictor import INPUTS
 from retrainer.serve.texts import Text
+from retrainer.tasks import trainable_task
 
 REFERENCE_ROWS = 16
 
@@ -43,7 +44,7 @@ class Checkpoint:
         return tuple(str(names.get(index)) for index in range(self.model.config.num_labels))
 
 
-def load_checkpoint(folder: Path, labels: tuple[str, ...]) -> Checkpoint:
+def load_checkpoint(folder: Path, labels: tuple[str, ...], task: str) -> Checkpoint:
     """Load a checkpoint on the CPU, in float32, in evaluation mode.
 
     :param labels: what the logits should mean, in order.
@@ -53,9 +54,10 @@ def load_checkpoint(folder: Path, labels: tuple[str, ...]) -> Checkpoint:
     verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    model_class = trainable_task(task, where=str(folder)).part("model_class")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+        model = model_class.from_pretrained(folder, dtype=torch.float32)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelError(f"the checkpoint cannot be loaded: {lines[0]}", where=str(folder)) from error

@@ -15,12 +15,14 @@ from retrainer.artifacts.selection import SELECTION_FILE
 from retrainer.artifacts.snapshot import SnapshotStatistics, split_file
 from retrainer.chain import TRAIN, Selected, StepRequest
 from retrainer.errors import DataError
+from retrainer.gate.answers import Answers
 from retrainer.gate.evidence import Table
 from retrainer.gate.selection import Contender, select
 from retrainer.sources.base_models import short_names
+from retrainer.tasks import trainable_task
 from retrainer.work.evaluate.costs import Costs, measure_costs
 from retrainer.work.evaluate.held_out import HeldOutRows, read_rows
-from retrainer.work.evaluate.scoring import score, size_mb, write_predictions
+from retrainer.work.evaluate.scoring import size_mb, write_predictions
 from retrainer.work.reporter import Reporter
 
 PREDICTIONS = "predictions"
@@ -45,10 +47,11 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
             where=f"{request.pipeline.name}: dataset.validation",
             hint="raise dataset.split.validation, name a file, or list one base model",
         )
-    tables = {
-        base: _answers(bundle, rows, labels, folder / PREDICTIONS / f"{names[base]}.parquet", names[base], reporter)
-        for base, bundle in bundles.items()
-    }
+    score = trainable_task(request.pipeline.task, where=request.pipeline.name).part("score")
+    tables = {}
+    for base, bundle in bundles.items():
+        answers = score(bundle, PRECISION, rows, labels, reporter, name=names[base])
+        tables[base] = _written(answers, rows, folder / PREDICTIONS / f"{names[base]}.parquet")
     costs = _costs(request, bundles, rows, reporter)
     selection = select(
         [
@@ -74,11 +77,8 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     return Selected(selection=selection, export=chosen.export)
 
 
-def _answers(
-    bundle: Path, rows: HeldOutRows, labels: tuple[str, ...], file: Path, name: str, reporter: Reporter
-) -> Table:
-    """What a bundle says on the rows, also written down."""
-    answers = score(bundle, PRECISION, rows, labels, reporter, name=name)
+def _written(answers: Answers, rows: HeldOutRows, file: Path) -> Table:
+    """What a bundle says on the rows, as it was written down."""
     write_predictions(file, rows, answers.predictions, answers.probabilities)
     return Table(
         row_ids=np.array(rows.row_ids, dtype=np.str_),

@@ -10,12 +10,12 @@ from retrainer.artifacts.snapshot import SnapshotStatistics
 from retrainer.artifacts.training import TrainingRecord, learning_curve, scores_at
 from retrainer.chain import StepRequest, Trained
 from retrainer.chain.messages import duration
+from retrainer.tasks import trainable_task
 from retrainer.work.distributed import is_first_rank
 from retrainer.work.reporter import Reporter
 from retrainer.work.train.arguments import training_arguments
 from retrainer.work.train.checkpoints import Checkpoints
 from retrainer.work.train.divergence import all_finite, diverged
-from retrainer.work.train.encoding import encode
 from retrainer.work.train.loading import load_base
 from retrainer.work.train.trainer import build_trainer, device_name
 
@@ -23,6 +23,7 @@ from retrainer.work.train.trainer import build_trainer, device_name
 def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: Reporter) -> Trained | None:
     """Fill ``folder`` with ``checkpoint/`` and ``training.json``; the first rank alone, where there are several."""
     pipeline = request.pipeline
+    task = trainable_task(pipeline.task, where=pipeline.name)
     snapshot = inputs["ingest"]
     labels = SnapshotStatistics.from_json(
         (snapshot / "statistics.json").read_bytes(), where=str(snapshot / "statistics.json")
@@ -30,6 +31,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     artifacts = Artifacts(request.root)
     checkpoints = Checkpoints(artifacts, request.digest)
     base = load_base(pipeline, labels, reporter)
+    encode = task.part("encode")
     train = encode(snapshot / "train.parquet", base.tokenizer, pipeline.model.max_length)
     validation = encode(snapshot / "validation.parquet", base.tokenizer, pipeline.model.max_length)
     arguments = training_arguments(pipeline, checkpoints.folder, has_validation=len(validation) > 0)

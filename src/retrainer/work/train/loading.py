@@ -12,7 +12,6 @@ import torch
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
-    AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -24,6 +23,7 @@ from retrainer.errors import ModelError, PipelineError
 from retrainer.sources.base_models import local_folder
 from retrainer.spec.model import Pipeline
 from retrainer.storage import is_s3, open_storage
+from retrainer.tasks import trainable_task
 from retrainer.work.reporter import Reporter
 
 # Families that number positions from pad_token_id + 1, so that two of them carry no token.
@@ -32,7 +32,7 @@ _OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert", "longforme
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A pretrained model with a fresh classification head."""
+    """A pretrained model with a fresh head for the task."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerFast
@@ -41,25 +41,20 @@ class Base:
 def load_base(pipeline: Pipeline, labels: tuple[str, ...], reporter: Reporter) -> Base:
     """Load the base model with a head for these labels. The head's start depends on ``training.seed`` alone.
 
-    :raises ModelError: it cannot be read, or not be used for classification.
-    :raises PipelineError: ``model.max_length`` is more than it can take.
+    :raises ModelError: it cannot be read, or not be used for the task.
+    :raises PipelineError: ``model.max_length`` is more than it can take, or the task cannot be trained.
     """
+    task = trainable_task(pipeline.task, where=pipeline.name)
+    model_class = task.part("model_class")
     with ExitStack() as stack:
         source, revision = _resolve(pipeline, stack, reporter)
         set_seed(int(pipeline.training.arguments.get("seed", 42)))
         transformers_logging.disable_progress_bar()
         transformers_logging.set_verbosity_error()  # its table of new head weights alarms people for nothing
         try:
-            config = AutoConfig.from_pretrained(
-                source,
-                revision=revision,
-                num_labels=len(labels),
-                id2label=dict(enumerate(labels)),
-                label2id={label: index for index, label in enumerate(labels)},
-                problem_type="single_label_classification",
-            )
+            config = AutoConfig.from_pretrained(source, revision=revision, **task.part("head")(labels))
             tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-            model, loaded = AutoModelForSequenceClassification.from_pretrained(
+            model, loaded = model_class.from_pretrained(
                 source,
                 revision=revision,
                 config=config,
@@ -69,7 +64,7 @@ def load_base(pipeline: Pipeline, labels: tuple[str, ...], reporter: Reporter) -
                 output_loading_info=True,
             )
         except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-            raise _unreadable(pipeline.model.base, error) from error
+            raise _unreadable(pipeline, model_class, error) from error
         finally:
             transformers_logging.set_verbosity_warning()
     _check_weights(model, loaded, pipeline.model.base)
@@ -77,6 +72,16 @@ def load_base(pipeline: Pipeline, labels: tuple[str, ...], reporter: Reporter) -
     _add_padding(tokenizer, model)
     _check_max_length(pipeline, config, tokenizer)
     return Base(model, tokenizer)
+
+
+def single_label_head(labels: tuple[str, ...]) -> dict[str, Any]:
+    """What the configuration of a model says of a head that chooses one of these labels."""
+    return {
+        "num_labels": len(labels),
+        "id2label": dict(enumerate(labels)),
+        "label2id": {label: index for index, label in enumerate(labels)},
+        "problem_type": "single_label_classification",
+    }
 
 
 def _resolve(pipeline: Pipeline, stack: ExitStack, reporter: Reporter) -> tuple[str, str | None]:
@@ -94,12 +99,12 @@ def _resolve(pipeline: Pipeline, stack: ExitStack, reporter: Reporter) -> tuple[
     return (str(local), None) if local is not None else (base, pipeline.model.revision)
 
 
-def _unreadable(base: str, error: Exception) -> ModelError:
+def _unreadable(pipeline: Pipeline, model_class: type, error: Exception) -> ModelError:
     lines = [line for line in str(error).splitlines() if line.strip()]
     return ModelError(
-        f"cannot be loaded for classification: {lines[0].strip() if lines else type(error).__name__}",
-        where=f"model.base: {base}",
-        hint="check that it is complete, and a model that AutoModelForSequenceClassification knows",
+        f"cannot be loaded for {pipeline.task}: {lines[0].strip() if lines else type(error).__name__}",
+        where=f"model.base: {pipeline.model.base}",
+        hint=f"check that it is complete, and a model that {model_class.__name__} knows",
     )
 
 

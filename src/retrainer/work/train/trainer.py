@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from transformers import (
-    DataCollatorWithPadding,
     EarlyStoppingCallback,
     Trainer,
     TrainerCallback,
@@ -18,13 +17,13 @@ from transformers import (
 
 from retrainer.errors import PipelineError
 from retrainer.spec.model import Pipeline
+from retrainer.tasks import trainable_task
 from retrainer.work.distributed import is_first_rank
 from retrainer.work.reporter import Reporter
 from retrainer.work.train.checkpoints import Checkpoints
 from retrainer.work.train.divergence import diverged
 from retrainer.work.train.encoding import EncodedRows
 from retrainer.work.train.loading import Base
-from retrainer.work.train.metrics import compute_metrics
 
 
 class FineTuner(Trainer):  # type: ignore[misc]
@@ -141,6 +140,7 @@ def build_trainer(
 
     :raises PipelineError: transformers refuses a combination of arguments.
     """
+    task = trainable_task(pipeline.task, where=pipeline.name)
     half = arguments.fp16 or arguments.bf16
     callbacks: list[TrainerCallback] = []
     if pipeline.training.early_stopping_patience is not None:
@@ -154,8 +154,8 @@ def build_trainer(
             train_dataset=train,
             eval_dataset=validation if len(validation) else None,
             processing_class=base.tokenizer,
-            data_collator=DataCollatorWithPadding(base.tokenizer, pad_to_multiple_of=8 if half else None),
-            compute_metrics=compute_metrics(pipeline.metrics, where=pipeline.name),
+            data_collator=task.part("collate")(base.tokenizer, pad_to_multiple_of=8 if half else None),
+            compute_metrics=task.part("training_scores")(pipeline.metrics, where=pipeline.name),
             callbacks=callbacks,
         )
     except ValueError as error:

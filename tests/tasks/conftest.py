@@ -1,0 +1,3 @@
+"""The bundle that the client's tests use."""
+
+from tests.serve.conftest import bundle as bundle

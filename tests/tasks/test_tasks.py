@@ -1,0 +1,182 @@
+"""A task is one definition: nothing else asks which task it is, its code is where it says, a new one is one entry."""
+
+from __future__ import annotations
+
+import ast
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from retrainer.chain.planning import plan_ingest
+from typer.testing import CliRunner
+
+from retrainer import tasks
+from retrainer.chain import RunContext
+from retrainer.cli import app
+from retrainer.errors import IntegrityError, PipelineError
+from retrainer.serve.loading import open_predictor
+from retrainer.spec import json_schema, parse_pipeline
+from retrainer.tasks import TASKS, Parts, TaskDefinition, known_task, trainable_task
+from retrainer.work.reporter import Reporter
+from retrainer.work.train.loading import load_base
+from tests.export import tiny
+
+SOURCE = Path(tasks.__file__).parents[1]
+CONTEXT = RunContext(run_id="r", actor="a", started_at="2026-11-27T00:00:00+00:00")
+TRAINABLE = [task for task in TASKS.values() if task.parts is not None]
+
+
+def raw(**changes: Any) -> dict[str, Any]:
+    return {
+        "name": "toy",
+        "dataset": {"train": "rows.csv"},
+        "model": {"base": "base"},
+        "publish": {"store": "/models"},
+        **changes,
+    }
+
+
+@pytest.mark.parametrize("task", TRAINABLE, ids=lambda task: task.name)
+@pytest.mark.parametrize("part", [field.name for field in fields(Parts)])
+def test_every_part_is_where_the_definition_says(task: TaskDefinition, part: str) -> None:
+    assert callable(task.part(part))
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_pipeline_file_knows_each_task_and_its_columns(name: str) -> None:
+    task = TASKS[name]
+    columns = {"text": ["a", "b"]} if task.texts == 2 else {}
+    dataset = parse_pipeline(raw(task=name, dataset={"train": "rows.csv", **columns})).dataset
+    assert len(dataset.text_columns) == task.texts
+    assert dataset.label == task.columns.get("label", "label")
+    assert json_schema()["properties"]["task"]["enum"] == list(TASKS)
+
+
+def test_an_unknown_task_is_answered_with_the_nearest() -> None:
+    with pytest.raises(
+        PipelineError, match=r"'text-clasification' .* is not one of .*did you mean 'text-classification'"
+    ):
+        parse_pipeline(raw(task="text-clasification"))
+
+
+def test_check_and_the_first_step_refuse_with_the_same_sentence(tmp_path: Path) -> None:
+    file = tmp_path / "pipeline.yaml"
+    (tmp_path / "rows.csv").write_text("model_input,model_output\na,b\n")
+    content = raw(task="text-generation", publish={"store": str(tmp_path / "models")})
+    file.write_text(json.dumps(content))
+    with pytest.raises(PipelineError) as caught:
+        plan_ingest(parse_pipeline(content), root=str(tmp_path), context=CONTEXT)
+    said = CliRunner().invoke(app, ["check", str(file)]).output
+    assert caught.value.message == "task 'text-generation' cannot be trained by this version"
+    assert caught.value.message in said
+    assert caught.value.hint == "use text-classification or text-pair-classification"
+    assert caught.value.hint in " ".join(said.split())
+
+
+def test_a_bundle_of_a_task_that_is_not_known_is_refused(bundle: Path, tmp_path: Path) -> None:
+    for name in ("paint-by-numbers", "text-generation"):
+        folder = shutil.copytree(bundle, tmp_path / name)
+        info = json.loads((folder / "bundle.json").read_text())
+        (folder / "bundle.json").write_text(json.dumps(info | {"task": name}))
+        with pytest.raises(IntegrityError, match=f"its task is '{name}', which this version does not know"):
+            open_predictor(folder)
+
+
+def test_code_that_loads_a_model_says_what_a_client_needs() -> None:
+    code = TASKS["text-classification"].loading_code("s3://models", "news")
+    assert 'from_store("s3://models", "news")\n' in code
+    code = TASKS["text-pair-classification"].loading_code(
+        's3://"odd"', "news", channel="staging", public_keys=("ed25519:one", "ed25519:two")
+    )
+    assert 'channel="staging", public_keys=["ed25519:one", "ed25519:two"]' in code
+    assert 'classifier(("first text", "second text"))' in code
+    compile(code, "code", "exec")
+
+
+def names_of_tasks(tree: ast.AST) -> Iterator[ast.AST]:
+    """Comparisons with the name of a task: ``==``, ``in``, ``match``, or a set of names to look in."""
+    for node in ast.walk(tree):
+        parts: list[ast.AST] = []
+        if isinstance(node, ast.Compare):
+            parts = [node.left, *node.comparators]
+        elif isinstance(node, ast.MatchValue):
+            parts = [node.value]
+        elif isinstance(node, (ast.Set, ast.Tuple, ast.List)):
+            parts = list(node.elts)
+        for part in parts:
+            if isinstance(part, ast.Constant) and part.value in TASKS:
+                yield part
+
+
+def test_no_other_code_asks_which_task_it_is() -> None:
+    asked = [
+        f"{path.relative_to(SOURCE)}:{node.lineno}"
+        for path in SOURCE.rglob("*.py")
+        if path.parent.name != "tasks"
+        for node in names_of_tasks(ast.parse(path.read_text()))
+    ]
+    asked += [str(path) for path in SOURCE.rglob("*.jinja") if any(f'"{name}"' in path.read_text() for name in TASKS)]
+    assert asked == []
+
+
+def toy_head(labels: tuple[str, ...]) -> dict[str, Any]:
+    """The configuration of a head with one number for each label, each judged by itself."""
+    return {"num_labels": len(labels), "problem_type": "multi_label_classification"}
+
+
+class ToyPredictor:
+    def __init__(self, folder: Path, *, precision: str, threads: int | None) -> None:
+        self.folder = folder
+
+
+ENTERED = """
+from retrainer.tasks import TASKS, TaskDefinition
+TASKS["toy"] = TaskDefinition(name="toy", texts=2, columns={"label": "tags"}, hub_tag="toy", model="toy")
+from retrainer.spec import json_schema, parse_pipeline
+raw = {"name": "toy", "task": "toy", "dataset": {"train": "rows.csv", "text": ["a", "b"]}, "metrics": ["x"],
+       "model": {"base": "base"}, "publish": {"store": "/models"}}
+assert parse_pipeline(raw).dataset.label == "tags"
+assert "toy" in json_schema()["properties"]["task"]["enum"]
+"""
+
+
+def test_the_pipeline_file_knows_a_new_task_by_its_entry() -> None:
+    answer = subprocess.run([sys.executable, "-c", ENTERED], capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+
+
+def test_a_new_task_is_one_entry(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A toy task is planned, given its own head and served by its own predictor."""
+    single = TASKS["text-classification"]
+    assert single.parts is not None
+    parts = {field.name: getattr(single.parts, field.name) for field in fields(Parts)}
+    toy = TaskDefinition(
+        name="toy-tagging",
+        columns={"label": "tags"},
+        metrics="classification",
+        hub_tag="text-classification",
+        model="tagger",
+        parts=Parts(**parts | {"head": f"{__name__}:toy_head", "predictor": f"{__name__}:ToyPredictor"}),
+    )
+    monkeypatch.setitem(TASKS, toy.name, toy)  # type: ignore[arg-type]
+
+    (tmp_path / "rows.csv").write_text("text,tags\na,b\n")
+    base = tiny.save_checkpoint(tmp_path / "base")
+    pipeline = parse_pipeline(raw(model={"base": str(base), "max_length": 16}), base_folder=tmp_path)
+    pipeline = pipeline.model_copy(update={"task": toy.name})
+    request = plan_ingest(pipeline, root=str(tmp_path), context=CONTEXT)
+    assert request.identity["task"] == toy.name
+    loaded = load_base(pipeline, ("one", "two", "three"), Reporter(tmp_path / "messages"))
+    assert loaded.model.config.problem_type == "multi_label_classification"
+
+    folder = shutil.copytree(bundle, tmp_path / "bundle")
+    info = json.loads((folder / "bundle.json").read_text())
+    (folder / "bundle.json").write_text(json.dumps(info | {"task": toy.name}))
+    assert isinstance(open_predictor(folder), ToyPredictor)
+    assert known_task(toy.name, where="bundle") is trainable_task(toy.name, where="toy") is toy
