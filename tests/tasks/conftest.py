@@ -1,3 +1,5 @@
 """The bundle that the client's tests use."""
 
-from tests.serve.conftest import bundle as bundle
+from tests.serve.conftest import bundle
+
+__all__ = ["bundle"]

@@ -7,7 +7,6 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -59,9 +58,7 @@ def test_the_pipeline_file_knows_each_task_and_its_columns(name: str) -> None:
 
 
 def test_an_unknown_task_is_answered_with_the_nearest() -> None:
-    with pytest.raises(
-        PipelineError, match=r"'text-clasification' .* is not one of .*did you mean 'text-classification'"
-    ):
+    with pytest.raises(PipelineError, match=r"is not one of .*did you mean 'text-classification'"):
         parse_pipeline(raw(task="text-clasification"))
 
 
@@ -99,30 +96,17 @@ def test_code_that_loads_a_model_says_what_a_client_needs() -> None:
     compile(code, "code", "exec")
 
 
-def names_of_tasks(tree: ast.AST) -> Iterator[ast.AST]:
-    """Comparisons with the name of a task: ``==``, ``in``, ``match``, or a set of names to look in."""
-    for node in ast.walk(tree):
-        parts: list[ast.AST] = []
-        if isinstance(node, ast.Compare):
-            parts = [node.left, *node.comparators]
-        elif isinstance(node, ast.MatchValue):
-            parts = [node.value]
-        elif isinstance(node, (ast.Set, ast.Tuple, ast.List)):
-            parts = list(node.elts)
-        for part in parts:
-            if isinstance(part, ast.Constant) and part.value in TASKS:
-                yield part
-
-
-def test_no_other_code_asks_which_task_it_is() -> None:
-    asked = [
+def test_no_other_code_names_a_task() -> None:
+    """So none can ask which task it is."""
+    found = [
         f"{path.relative_to(SOURCE)}:{node.lineno}"
         for path in SOURCE.rglob("*.py")
         if path.parent.name != "tasks"
-        for node in names_of_tasks(ast.parse(path.read_text()))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and node.value in TASKS
     ]
-    asked += [str(path) for path in SOURCE.rglob("*.jinja") if any(f'"{name}"' in path.read_text() for name in TASKS)]
-    assert asked == []
+    found += [str(path) for path in SOURCE.rglob("*.jinja") if any(f'"{name}"' in path.read_text() for name in TASKS)]
+    assert found == []
 
 
 def toy_head(labels: tuple[str, ...]) -> dict[str, Any]:
@@ -164,7 +148,7 @@ def test_a_new_task_is_one_entry(bundle: Path, tmp_path: Path, monkeypatch: pyte
         model="tagger",
         parts=Parts(**parts | {"head": f"{__name__}:toy_head", "predictor": f"{__name__}:ToyPredictor"}),
     )
-    monkeypatch.setitem(TASKS, toy.name, toy)  # type: ignore[arg-type]
+    monkeypatch.setitem(TASKS, toy.name, toy)
 
     (tmp_path / "rows.csv").write_text("text,tags\na,b\n")
     base = tiny.save_checkpoint(tmp_path / "base")

@@ -22,6 +22,7 @@ from retrainer.cli.store_options import (
     open_model,
     signer_of,
 )
+from retrainer.precisions import REFERENCE
 
 if TYPE_CHECKING:
     from retrainer.store import ModelStore, Published
@@ -150,4 +151,4 @@ def _loads(folder: Path) -> None:
     """
     from retrainer.serve import Classifier
 
-    Classifier.from_folder(folder, precision="fp32")
+    Classifier.from_folder(folder, precision=REFERENCE)

@@ -20,6 +20,7 @@ from retrainer.cli.store_options import (
     open_store,
 )
 from retrainer.errors import DataError
+from retrainer.precisions import PRECISIONS
 
 # Lines of standard input that are answered together: keeps memory flat, and answers appear while input comes.
 BATCH_LINES = 256
@@ -45,7 +46,7 @@ def predict(
     top_k: Annotated[int, typer.Option(min=0, metavar="N", help="Labels for each text, best first; 0 for all.")] = 1,
     channel: ChannelOption = DEFAULT_CHANNEL,
     version: VersionOption = None,
-    precision: Annotated[str, typer.Option(metavar="NAME", help="fp32, int8, or auto.")] = "auto",
+    precision: Annotated[str, typer.Option(metavar="NAME", help=f"{', '.join(PRECISIONS)}, or auto.")] = "auto",
     public_key: PublicKeysOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
 ) -> None:

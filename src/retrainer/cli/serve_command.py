@@ -13,6 +13,7 @@ import typer
 
 from retrainer.cli.libraries import require
 from retrainer.cli.store_options import DEFAULT_CHANNEL, ChannelOption, PublicKeysOption, StoreArgument
+from retrainer.precisions import PRECISIONS
 
 if TYPE_CHECKING:
     from retrainer.serve.http.settings import Settings
@@ -39,7 +40,7 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 for any that is free.")] = 8000,
     channel: ChannelOption = DEFAULT_CHANNEL,
     precision: Annotated[
-        str, typer.Option(metavar="NAME", help="fp32, int8, or auto.", rich_help_panel=WATCH)
+        str, typer.Option(metavar="NAME", help=f"{', '.join(PRECISIONS)}, or auto.", rich_help_panel=WATCH)
     ] = "auto",
     threads: Annotated[
         int | None,

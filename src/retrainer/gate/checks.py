@@ -141,7 +141,7 @@ def judge_budgets(
 def judge_parity(precision: str, parity: ParityEvidence | None, findings: Findings, *, needs_tolerance: bool) -> None:
     """Whether the exported graph computes what the checkpoint computes.
 
-    :param needs_tolerance: false for int8, which is judged by its predictions.
+    :param needs_tolerance: false for one that is judged by its predictions, such as int8.
     """
     if parity is None or parity.rows < 1 or not is_number(parity.max_difference):
         findings.refuse(ReasonCode.PARITY_MISSING, f"{precision}: the graph was not compared with the checkpoint")

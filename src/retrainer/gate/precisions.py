@@ -18,6 +18,7 @@ from retrainer.gate.findings import Findings
 from retrainer.gate.metrics import METRICS
 from retrainer.gate.receipt import BudgetResult, PrecisionDecision
 from retrainer.gate.validity import FP32, Rows
+from retrainer.precisions import PRECISIONS
 from retrainer.spec.model import Gate
 
 # Where the policy states no margin, or none that could ever be met.
@@ -59,7 +60,8 @@ def judge_precisions(
             obstacles.append(f"{said}: {against_fp32}, and the whole interval must be above {-margin:g}")
         judge_floors(policy.model_copy(update={"confident": False}), scores.get(name, {}), found)
         budgets += judge_budgets(policy.budgets, name, model, None, found)
-        judge_parity(name, record.parity.get(name), found, needs_tolerance=False)
+        exact = name in PRECISIONS and PRECISIONS[name].exact
+        judge_parity(name, record.parity.get(name), found, needs_tolerance=exact)
         obstacles += [reason.detail for reason in found.reasons]
         why = "; ".join(obstacles) or f"as good as {FP32}: {against_fp32}"
         decisions[name] = PrecisionDecision(publish=not obstacles, why=why, comparison=interval)

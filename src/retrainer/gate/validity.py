@@ -17,8 +17,9 @@ from retrainer.artifacts.evaluation import CHAMPION, EvaluationRecord
 from retrainer.gate.answers import Answers
 from retrainer.gate.evidence import Evidence, Table
 from retrainer.gate.receipt import Reason, ReasonCode
+from retrainer.precisions import REFERENCE
 
-FP32 = "fp32"
+FP32 = REFERENCE
 # Rounding of probabilities that were stored as 32-bit floats somewhere on their way.
 PROBABILITY_SLACK = 1e-3
 TIE_SLACK = 1e-6

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from retrainer.errors import UserError
+from retrainer.precisions import PRECISIONS, REFERENCE
 from retrainer.serve.file_locks import Hold
 from retrainer.store.channels import Pointer
 from retrainer.store.manifest import Manifest
@@ -52,11 +53,11 @@ def default_cache() -> Path:
 def preferred(precision: str, available: Collection[str]) -> tuple[str, ...]:
     """The graphs to try, in order.
 
-    :param precision: one of a bundle's, or ``auto``: int8 where the bundle has it, then fp32.
+    :param precision: one of a bundle's, or ``auto``: those that are faster, where the bundle has them, then fp32.
     """
     if precision != AUTO:
         return (precision,)
-    return ("int8", "fp32") if "int8" in available else ("fp32",)
+    return (*(name for name in reversed(tuple(PRECISIONS)) if name in available and name != REFERENCE), REFERENCE)
 
 
 def small_files(manifest: Manifest) -> list[str]:

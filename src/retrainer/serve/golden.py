@@ -15,15 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from retrainer.errors import DataError, IntegrityError
+from retrainer.precisions import PRECISIONS, REFERENCE
 from retrainer.serve.predictor import Predictor, softmax
 from retrainer.serve.texts import Text
 from retrainer.store.bundle import GoldenRow
 
 GOLDEN = "golden.jsonl"
-
-# Largest difference of a logit between the machine that made the bundle and this one. In fp32 only the order
-# of sums differs. In int8 a rounding that falls the other way moves an activation by a whole step.
-TOLERANCES = {"fp32": 2e-3, "int8": 0.1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +76,7 @@ def agreement(predictor: Predictor, golden: Sequence[GoldenRow]) -> Agreement:
     :raises IntegrityError: a golden row does not fit the graph, or the tokenizer cannot read it.
     """
     rows = [row for row in golden if predictor.precision in row.logits]
-    tolerance = TOLERANCES.get(predictor.precision, TOLERANCES["fp32"])
+    tolerance = PRECISIONS.get(predictor.precision, PRECISIONS[REFERENCE]).golden_tolerance
     if not rows:
         return Agreement(0, float("nan"), 0, tolerance)
     labels = len(predictor.info.labels)

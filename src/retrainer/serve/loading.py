@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from retrainer.errors import IntegrityError, ResourceError, RetrainerError
+from retrainer.precisions import REFERENCE
 from retrainer.serve.cached_version import AUTO, preferred
 from retrainer.serve.faults import ENDS, described
 from retrainer.serve.golden import agreement, read_golden
@@ -18,7 +19,7 @@ from retrainer.tasks import known_task
 log = logging.getLogger(__name__)
 
 
-def open_predictor(folder: Path, *, precision: str = "fp32", threads: int | None = None) -> Predictor:
+def open_predictor(folder: Path, *, precision: str = REFERENCE, threads: int | None = None) -> Predictor:
     """What answers from a graph of a bundle: the predictor of the bundle's task. The golden rows are not asked.
 
     :raises IntegrityError: a file is missing or damaged, or this version does not know the task.
@@ -81,6 +82,6 @@ def _checked(folder: Path, precision: str, threads: int | None, golden: Sequence
         raise IntegrityError(
             f"{precision} does not answer here as where it was made: {found}",
             where=str(folder),
-            hint="use precision='fp32' on this CPU" if precision != "fp32" else "publish the model again",
+            hint=f"use precision='{REFERENCE}' on this CPU" if precision != REFERENCE else "publish the model again",
         )
     return predictor

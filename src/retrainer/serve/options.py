@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Any, get_args
 
 from retrainer.errors import UserError
+from retrainer.precisions import PRECISIONS
 from retrainer.serve.cached_version import AUTO, Verify
-
-# What an export can make. A version need not have all of them.
-PRECISIONS = ("fp32", "int8")
 
 
 def check_options(*, precision: Any, threads: Any, verify: Any = "all") -> None:

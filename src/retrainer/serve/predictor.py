@@ -15,6 +15,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from retrainer.errors import DataError, IntegrityError, UserError
+from retrainer.precisions import REFERENCE
 from retrainer.serve import forks
 from retrainer.serve.batching import batches, pad
 from retrainer.serve.engine import ENGINE_ERRORS, load_session
@@ -42,7 +43,7 @@ class Predictor:
     :raises IntegrityError: a file is missing or damaged, or files do not belong together.
     """
 
-    def __init__(self, folder: Path, *, precision: str = "fp32", threads: int | None = None) -> None:
+    def __init__(self, folder: Path, *, precision: str = REFERENCE, threads: int | None = None) -> None:
         self.folder = Path(folder)
         self.info = load_info(self.folder)
         self.precision = precision

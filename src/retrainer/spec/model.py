@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Discriminator, Field, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from retrainer.precisions import PRECISIONS, REFERENCE
 from retrainer.records import Record
 from retrainer.spec import cross_checks
 from retrainer.spec.budgets import Budgets
@@ -21,7 +22,7 @@ from retrainer.spec.gate import AgainstChampion, Drift, DriftKind, Gate, Slices
 from retrainer.spec.problems import found, refuse, refuse_one
 from retrainer.spec.publish import Publish
 from retrainer.spec.training_arguments import check_training_arguments
-from retrainer.tasks import TASKS
+from retrainer.tasks import TASKS, text_classification
 
 __all__ = [
     "AgainstChampion",
@@ -255,23 +256,21 @@ class Training(Record):
         return flat_training(handler(schema))
 
 
-Precision = Literal["fp32", "int8"]
-
-
 class Export(Record):
     """Which ONNX graphs are made."""
 
-    precisions: tuple[Precision, ...] = Field(
-        ("fp32",), description="'fp32', and 'int8' beside it; int8 is judged against fp32."
+    precisions: tuple[Annotated[str, OneOf(PRECISIONS)], ...] = Field(
+        (REFERENCE,),
+        description=f"{' and '.join(PRECISIONS)}; each is judged against {REFERENCE}, which is always made.",
     )
     calibration: Literal["none", "temperature"] = Field(
         "none", description="'temperature' fits one number on the validation rows that makes the scores honest."
     )
 
     @model_validator(mode="after")
-    def _fp32_included(self) -> Self:
-        if "fp32" not in self.precisions:
-            refuse_one("fp32 must be exported too: int8 is judged against it", "precisions")
+    def _reference_included(self) -> Self:
+        if REFERENCE not in self.precisions:
+            refuse_one(f"{REFERENCE} must be exported too: every other precision is judged against it", "precisions")
         if len(set(self.precisions)) != len(self.precisions):
             refuse_one("each precision may stand only once", "precisions")
         return self
@@ -303,7 +302,7 @@ class Pipeline(Record):
     """One pipeline file. Paths in it are absolute once it has been loaded."""
 
     name: Name = Field(description="Lower case letters, digits, '.', '_' and '-'; names the model and the DAG.")
-    task: Task = Field("text-classification", description="What the model is to do.")
+    task: Task = Field(text_classification.TASK.name, description="What the model is to do.")
     dataset: Dataset = Field(description="Where labelled text comes from.")
     model: Model = Field(description="What is fine-tuned.")
     training: Training = Field(Training(), description="Any argument of transformers.TrainingArguments, and ours.")

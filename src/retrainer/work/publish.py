@@ -14,6 +14,7 @@ from retrainer.chain import Published, StepRequest
 from retrainer.chain.model_store import model_of, signer_of
 from retrainer.errors import GateError
 from retrainer.gate.receipt import Receipt
+from retrainer.precisions import REFERENCE
 from retrainer.records import sha256_file
 from retrainer.store import FileEntry, Manifest
 from retrainer.store.bundle import BundleInfo
@@ -115,7 +116,7 @@ def _manifest(request: StepRequest, inputs: dict[str, Path], receipt: Receipt, t
     training = TrainingRecord.from_json(
         (inputs["train"] / "training.json").read_bytes(), where=str(inputs["train"] / "training.json")
     )
-    scores = receipt.metrics.get("fp32", {})
+    scores = receipt.metrics.get(REFERENCE, {})
     return Manifest(
         model=request.pipeline.name,
         task=info.task,

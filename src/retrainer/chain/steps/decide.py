@@ -8,6 +8,7 @@ from retrainer.artifacts.measures import Interval, Score
 from retrainer.chain.definition import Step, StepOutput, inputs_after, of_base
 from retrainer.chain.requests import RunContext, StepRef, StepRequest
 from retrainer.gate.receipt import DriftResult, Reason, Receipt, Verdict
+from retrainer.precisions import REFERENCE
 from retrainer.report.decision import compared, confidence, reason_line
 from retrainer.report.figures import Facts, number
 from retrainer.report.presentation import bounds_of
@@ -45,7 +46,7 @@ class Decided(StepOutput):
             verdict=receipt.verdict,
             reasons=receipt.reasons,
             notes=receipt.notes,
-            metrics=receipt.metrics.get("fp32", {}),
+            metrics=receipt.metrics.get(REFERENCE, {}),
             confidence=confidence(receipt.policy),
             comparison=receipt.comparison,
             threshold=receipt.threshold,

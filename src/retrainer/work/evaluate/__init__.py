@@ -29,6 +29,7 @@ from retrainer.errors import RetrainerError
 from retrainer.gate.answers import Answers
 from retrainer.gate.confusion import confusion_matrix
 from retrainer.gate.drift import measure_drift
+from retrainer.precisions import PRECISIONS, REFERENCE
 from retrainer.report import charts
 from retrainer.store.bundle import BundleInfo
 from retrainer.tasks import trainable_task
@@ -40,7 +41,6 @@ from retrainer.work.evaluate.scoring import champion_evidence, model_evidence
 from retrainer.work.profile import profile_of, shared_rows
 from retrainer.work.reporter import Reporter
 
-CHAMPION_PRECISION = "fp32"
 # In every receipt, whether or not the pipeline asks: accuracy says nothing of whether scores can be believed.
 ALWAYS_MEASURED = ("ece",)
 
@@ -54,7 +54,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         rows, leakage = held_out_rows(request, inputs["ingest"], bundle, champion.folder, reporter)
         models = {precision: (bundle, precision) for precision in info.precisions}
         if champion.folder is not None:
-            models[CHAMPION] = (champion.folder, CHAMPION_PRECISION)
+            models[CHAMPION] = (champion.folder, REFERENCE)
         score = trainable_task(request.pipeline.task, where=request.pipeline.name).part("score")
         answers = {
             name: score(*model, rows, info.labels, reporter, name=_spoken(name, champion))
@@ -83,7 +83,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         excluded_rows=leakage.champion_exact + leakage.champion_near,
         challenger={name: item for name, item in evidence.items() if name != CHAMPION},
         champion_state=champion.state,
-        champion=champion_evidence(evidence.get(CHAMPION), champion, CHAMPION_PRECISION),
+        champion=champion_evidence(evidence.get(CHAMPION), champion, REFERENCE),
         champion_error=champion.error,
         challenger_withdrawn=bool(request.identity["withdrawn"]),
         parity=_parity(inputs["export"] / "parity.json"),
@@ -98,7 +98,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     )
     (folder / EVALUATION_FILE).write_text(record.to_pretty_json())
     training = _read(TrainingRecord, inputs["train"] / "training.json")
-    for name, png in _drawn(answers["fp32"], evidence["fp32"].temperature, rows, info.labels, training).items():
+    for name, png in _drawn(answers[REFERENCE], evidence[REFERENCE].temperature, rows, info.labels, training).items():
         (folder / f"{name}.png").write_bytes(png)
     return _handed_on(record)
 
@@ -160,7 +160,7 @@ def _parity(path: Path) -> dict[str, ParityEvidence]:
     return {
         precision: ParityEvidence(
             max_difference=difference,
-            tolerance=report.tolerance if precision == "fp32" else None,
+            tolerance=report.tolerance if PRECISIONS[precision].exact else None,
             rows=report.rows,
         )
         for precision, difference in report.max_difference.items()
@@ -182,7 +182,7 @@ def _drawn(
 
 
 def _handed_on(record: EvaluationRecord) -> Evaluated:
-    challenger, champion = record.challenger["fp32"], record.champion
+    challenger, champion = record.challenger[REFERENCE], record.champion
     return Evaluated(
         rows=record.rows,
         metrics=challenger.metrics,

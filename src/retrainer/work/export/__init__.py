@@ -15,8 +15,8 @@ from retrainer.artifacts.parity import ParityReport
 from retrainer.artifacts.profile import PROFILE
 from retrainer.artifacts.snapshot import SnapshotStatistics, split_file
 from retrainer.chain import Exported, StepRequest
+from retrainer.precisions import PRECISIONS
 from retrainer.tasks import trainable_task
-from retrainer.work.export.bundle import GRAPHS
 from retrainer.work.export.calibrate import calibrate
 from retrainer.work.export.graph import graph_bytes
 from retrainer.work.export.sample import Row, read_rows
@@ -73,7 +73,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         rows=report.rows,
         longest_tokens=report.longest_tokens,
         exporter=report.exporter,
-        size_mb={name: round(graph_bytes(bundle / GRAPHS[name]) / 1e6, 2) for name in precisions},
+        size_mb={name: round(graph_bytes(bundle / PRECISIONS[name].file) / 1e6, 2) for name in precisions},
         temperatures={name: graph.temperature for name, graph in calibration.graphs.items()} if calibration else {},
     )
 

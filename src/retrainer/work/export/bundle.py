@@ -11,6 +11,7 @@ import numpy as np
 
 from retrainer.artifacts.parity import ParityReport
 from retrainer.errors import ExportError
+from retrainer.precisions import PRECISIONS, REFERENCE
 from retrainer.serve.golden import GOLDEN, agreement, read_golden
 from retrainer.serve.predictor import BUNDLE, TOKENIZER, Predictor, load_tokenizer
 from retrainer.serve.processor import cpu_features
@@ -19,10 +20,8 @@ from retrainer.store.bundle import BundleInfo, GoldenRow, PrecisionEntry
 from retrainer.work.export import parity
 from retrainer.work.export.checkpoint import Checkpoint, load_checkpoint, reference_logits
 from retrainer.work.export.graph import export_graph, input_names, weight_types
-from retrainer.work.export.quantize import quantize
 from retrainer.work.export.sample import Row, Sample, choose, thin
 
-GRAPHS = {"fp32": "onnx/model.onnx", "int8": "onnx/model_int8.onnx"}
 TRAIN_ROWS = "train_rows.bin"
 GOLDEN_ROWS = 16
 # Where the two best labels are closer than this, another CPU may well choose the other one.
@@ -37,7 +36,7 @@ def export_bundle(
     task: str,
     labels: tuple[str, ...],
     max_length: int,
-    precisions: Sequence[str] = ("fp32",),
+    precisions: Sequence[str] = (REFERENCE,),
     train_row_ids: Iterable[str] = (),
     on_stage: Callable[[str], None] = lambda stage: None,
 ) -> ParityReport:
@@ -55,28 +54,31 @@ def export_bundle(
     on_stage("loading the checkpoint")
     checkpoint = load_checkpoint(checkpoint_folder, labels, task)
     folder.mkdir(parents=True, exist_ok=True)
-    on_stage("tracing the fp32 graph")
-    exporter = export_graph(checkpoint, folder / GRAPHS["fp32"], max_length=max_length)
-    if "int8" in precisions:
-        on_stage("quantising to int8")
-        quantize(folder / GRAPHS["fp32"], folder / GRAPHS["int8"])
+    on_stage(f"tracing the {REFERENCE} graph")
+    graphs = {name: folder / PRECISIONS[name].file for name in sorted(precisions)}
+    traced = graphs[REFERENCE]
+    exporter = export_graph(checkpoint, traced, max_length=max_length)
+    for name, graph in graphs.items():
+        if name != REFERENCE:
+            on_stage(f"making the {name} graph")
+            PRECISIONS[name].maker()(traced, graph)
     _write_tokenizer(checkpoint, folder, max_length)
     _write_config(checkpoint, folder)
     info = BundleInfo(
         task=task,
         labels=labels,
         max_length=max_length,
-        inputs=input_names(folder / GRAPHS["fp32"]),
+        inputs=input_names(traced),
         pad_token_id=checkpoint.tokenizer.pad_token_id,
         pad_token_type_id=checkpoint.tokenizer.pad_token_type_id,
         padding_side=checkpoint.tokenizer.padding_side,
         precisions={
             name: PrecisionEntry(
-                file=GRAPHS[name],
-                weight_types=weight_types(folder / GRAPHS[name]),
-                cpu_features=cpu_features() if name == "int8" else None,
+                file=PRECISIONS[name].file,
+                weight_types=weight_types(graph),
+                cpu_features=cpu_features() if PRECISIONS[name].depends_on_processor else None,
             )
-            for name in sorted(precisions)
+            for name, graph in graphs.items()
         },
         tie_margin=TIE_MARGIN,
     )

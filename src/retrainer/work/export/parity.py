@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from retrainer.artifacts.parity import ParityReport
 from retrainer.errors import ExportError
+from retrainer.precisions import PRECISIONS
 from retrainer.serve.golden import lead
 from retrainer.serve.predictor import BUNDLE, Predictor, load_info, softmax
 from retrainer.work.export.checkpoint import check_labels
@@ -66,11 +67,11 @@ def check_bundle(
         for batch_size in BATCH_SIZES:
             logits = predictor.logits(sample.texts, batch_size=batch_size)
             difference = np.abs(logits - reference).max(axis=1)
-            # int8 is measured and judged by its predictions; but a number it must be.
-            allowed = tolerance if precision == "fp32" else np.inf
+            # One that is not exact is judged by its predictions later; but a number it must be.
+            allowed = tolerance if PRECISIONS[precision].exact else np.inf
             _refuse_worst(difference, allowed, sample, f"{precision}, batch {batch_size}", bundle)
             changed = logits.argmax(axis=1) != reference.argmax(axis=1)
-            if precision == "fp32":
+            if PRECISIONS[precision].exact:
                 _refuse_other_label(changed & decided, sample, logits, reference, info.labels, bundle)
             worst = max(worst, float(difference.max()))
             agreeing = min(agreeing, float(1 - changed.mean()))

@@ -18,6 +18,7 @@ from retrainer.errors import DataError
 from retrainer.gate.answers import Answers
 from retrainer.gate.evidence import Table
 from retrainer.gate.selection import Contender, select
+from retrainer.precisions import REFERENCE
 from retrainer.sources.base_models import short_names
 from retrainer.tasks import trainable_task
 from retrainer.work.evaluate.costs import Costs, measure_costs
@@ -26,7 +27,6 @@ from retrainer.work.evaluate.scoring import size_mb, write_predictions
 from retrainer.work.reporter import Reporter
 
 PREDICTIONS = "predictions"
-PRECISION = "fp32"
 
 
 def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: Reporter) -> Selected:
@@ -50,7 +50,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     score = trainable_task(request.pipeline.task, where=request.pipeline.name).part("score")
     tables = {}
     for base, bundle in bundles.items():
-        answers = score(bundle, PRECISION, rows, labels, reporter, name=names[base])
+        answers = score(bundle, REFERENCE, rows, labels, reporter, name=names[base])
         tables[base] = _written(answers, rows, folder / PREDICTIONS / f"{names[base]}.parquet")
     costs = _costs(request, bundles, rows, reporter)
     selection = select(
@@ -60,7 +60,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
                 export=digest,
                 table=tables[base],
                 parameters=_parameters(artifacts, digest),
-                size_mb=size_mb(bundles[base], PRECISION),
+                size_mb=size_mb(bundles[base], REFERENCE),
                 latency=costs[base].latency,
                 rows_per_second=costs[base].rows_per_second,
                 peak_memory_mb=costs[base].peak_memory_mb,
@@ -90,7 +90,7 @@ def _written(answers: Answers, rows: HeldOutRows, file: Path) -> Table:
 
 def _costs(request: StepRequest, bundles: dict[str, Path], rows: HeldOutRows, reporter: Reporter) -> dict[str, Costs]:
     return measure_costs(
-        {base: (bundle, PRECISION) for base, bundle in bundles.items()},
+        {base: (bundle, REFERENCE) for base, bundle in bundles.items()},
         rows.texts,
         threads=request.identity["threads"],
         on_progress=lambda done, total: reporter.progress("measuring speed", done=done, total=total, unit="call"),
