@@ -23,10 +23,10 @@ def copied(source: Path, target: Path) -> None:
 
 
 def shifted(source: Path, target: Path) -> None:
-    """The maker of one that is wrong: every weight is a little larger."""
+    """The maker of one that is wrong: every matrix is a little larger."""
     graph = onnx.load(str(source))
     for tensor in graph.graph.initializer:
-        if tensor.data_type == onnx.TensorProto.FLOAT:
+        if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) == 2:
             values = onnx.numpy_helper.to_array(tensor) * 1.05
             tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype("float32"), tensor.name))
     onnx.save(graph, str(target))

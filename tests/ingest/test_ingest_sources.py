@@ -86,11 +86,11 @@ def test_what_is_not_there_names_what_is(tmp_path: Path):
 
 
 def test_unknown_formats(tmp_path: Path):
-    with pytest.raises(DataError, match=r"'.xlsx' is no known format; known are csv, tsv, jsonl"):
+    with pytest.raises(DataError, match=r"'.xlsx' is not a known format; known are csv, tsv, jsonl"):
         names(write(tmp_path / "a.xlsx"))
     with pytest.raises(DataError, match=r"write one JSON object a line and call it .jsonl"):
         names(write(tmp_path / "a.json"))
-    with pytest.raises(DataError, match="no known format"):
+    with pytest.raises(DataError, match="not a known format"):
         names(write(tmp_path / "data"))
 
 

@@ -6,7 +6,7 @@ Reading rows is the ingest step's business (``retrainer.work.ingest``).
 """
 
 from retrainer.sources.columns import read_columns
-from retrainer.sources.files import FORMATS, Format, SourceFile, expand, fetched
+from retrainer.sources.files import SourceFile, expand, fetched
 from retrainer.sources.identity import fingerprint
 
-__all__ = ["FORMATS", "Format", "SourceFile", "expand", "fetched", "fingerprint", "read_columns"]
+__all__ = ["SourceFile", "expand", "fetched", "fingerprint", "read_columns"]

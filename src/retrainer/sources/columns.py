@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import IO
 
 from retrainer.errors import DataError
+from retrainer.formats import FORMATS
 from retrainer.sources.files import SourceFile, fetched, unreadable
-
-DELIMITERS = {"csv": ",", "tsv": "\t"}
 
 
 def read_columns(file: SourceFile) -> tuple[str, ...]:
@@ -22,16 +21,25 @@ def read_columns(file: SourceFile) -> tuple[str, ...]:
 
     :raises DataError: the file is empty, not of its format, not UTF-8, or cannot be read.
     """
-    with fetched(file) as path:
+    with readable(file) as path:
+        columns: tuple[str, ...] = FORMATS[file.format].read_header(path, file)
+        return columns
+
+
+@contextlib.contextmanager
+def readable(file: SourceFile, folder: Path | None = None) -> Iterator[Path]:
+    """The file as a local one; what is wrong with its bytes becomes a data error while the block reads it.
+
+    :param folder: where to download to; the system's temporary folder unless given.
+    :raises DataError: it is not UTF-8, not complete, or cannot be read.
+    """
+    with fetched(file, folder) as path:
         try:
-            if file.format == "parquet":
-                return _parquet(path, file.url)
-            with open_text(path, compressed=file.compressed) as stream:
-                return _jsonl(stream, file.url) if file.format == "jsonl" else _delimited(stream, file)
+            yield path
         except UnicodeDecodeError:
-            raise not_utf8(path, file) from None
+            raise _not_utf8(path, file) from None
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise damaged_gzip(error, file.url) from None
+            raise DataError(f"not a complete gzip file: {error}", where=file.url) from None
         except OSError as error:
             raise unreadable(error, file.url) from None
 
@@ -52,12 +60,7 @@ def empty_file(where: str) -> DataError:
     return DataError("the file is empty", where=where)
 
 
-def damaged_gzip(error: Exception, where: str) -> DataError:
-    """The error about a .gz that is none, or was cut short."""
-    return DataError(f"not a complete gzip file: {error}", where=where)
-
-
-def not_utf8(path: Path, file: SourceFile) -> DataError:
+def _not_utf8(path: Path, file: SourceFile) -> DataError:
     """The error about a file in another encoding: finds the first bad byte and guesses the encoding."""
     offset = 0
     with gzip.open(path, "rb") if file.compressed else path.open("rb") as stream:
@@ -76,27 +79,44 @@ def not_utf8(path: Path, file: SourceFile) -> DataError:
     return DataError("not UTF-8: it ends within a character", where=file.url, hint="the file was cut short")
 
 
-def _delimited(stream: IO[str], file: SourceFile) -> tuple[str, ...]:
-    try:
-        header = next(csv.reader(stream, delimiter=DELIMITERS[file.format], strict=True), None)
-    except csv.Error as error:
-        raise DataError(f"the header is not {file.format}: {error}", where=f"{file.url}, line 1") from None
+def delimited_header(path: Path, file: SourceFile) -> tuple[str, ...]:
+    """The first row of a csv or tsv file."""
+    with open_text(path, compressed=file.compressed) as stream:
+        try:
+            header = next(csv.reader(stream, delimiter=str(FORMATS[file.format].delimiter), strict=True), None)
+        except csv.Error as error:
+            raise DataError(f"the header is not {file.format}: {error}", where=f"{file.url}, line 1") from None
     if not header:
         raise empty_file(file.url)
     return tuple(name.strip() for name in header)
 
 
-def _jsonl(stream: IO[str], where: str) -> tuple[str, ...]:
-    for number, line in enumerate(stream, start=1):
-        if line.strip():
-            return tuple(json_row(line, f"{where}, line {number}"))
-    raise empty_file(where)
+def json_lines_header(path: Path, file: SourceFile) -> tuple[str, ...]:
+    """The keys of the first object."""
+    with open_text(path, compressed=file.compressed) as stream:
+        for number, line in enumerate(stream, start=1):
+            if line.strip():
+                return tuple(json_row(line, f"{file.url}, line {number}"))
+    raise empty_file(file.url)
+
+
+def parquet_header(path: Path, file: SourceFile) -> tuple[str, ...]:
+    """The names in the schema."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if path.stat().st_size == 0:
+        raise empty_file(file.url)
+    try:
+        return tuple(pq.read_schema(path).names)
+    except pa.ArrowInvalid as error:
+        raise DataError(f"not parquet: {str(error).splitlines()[0]}", where=file.url) from None
 
 
 def json_row(line: str, where: str) -> dict[str, object]:
     """One line of jsonl.
 
-    :raises DataError: it is no JSON object.
+    :raises DataError: it is not a JSON object.
     """
     try:
         row = json.loads(line)
@@ -107,15 +127,3 @@ def json_row(line: str, where: str) -> dict[str, object]:
         hint = "a JSON array; write one object a line" if isinstance(row, list) else None
         raise DataError("not a JSON object", where=where, hint=hint)
     return row
-
-
-def _parquet(path: Path, where: str) -> tuple[str, ...]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if path.stat().st_size == 0:
-        raise empty_file(where)
-    try:
-        return tuple(pq.read_schema(path).names)
-    except pa.ArrowInvalid as error:
-        raise DataError(f"not parquet: {str(error).splitlines()[0]}", where=where) from None

@@ -8,23 +8,14 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal
 
 from retrainer.errors import DataError
+from retrainer.formats import FORMATS, format_of
 from retrainer.records import sha256_file
 from retrainer.spec.problems import listed, nearest
 from retrainer.storage import is_s3, open_storage
 
-Format = Literal["csv", "tsv", "jsonl", "parquet"]
-FORMATS: dict[str, Format] = {
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-}
-KNOWN = "csv, tsv, jsonl (each also .gz) and parquet"
+KNOWN = f"{listed(FORMATS)} ({listed(form.name for form in FORMATS.values() if form.gzipped)} also as .gz)"
 _WILDCARD = re.compile(r"[*?\[]")
 
 
@@ -34,6 +25,7 @@ class SourceFile:
 
     :param url: absolute path, or ``s3://bucket/key``.
     :param name: path below what the pipeline named; of a single file its name. The same wherever the data lies.
+    :param format: its name in ``FORMATS``.
     :param compressed: with gzip.
     :param size: bytes.
     :param etag: S3's word for the content; ``None`` for a local file.
@@ -41,7 +33,7 @@ class SourceFile:
 
     url: str
     name: str
-    format: Format
+    format: str
     compressed: bool
     size: int
     etag: str | None = None
@@ -141,21 +133,13 @@ def _hidden(relative: str) -> bool:
     return any(part.startswith((".", "_")) for part in PurePosixPath(relative).parts)
 
 
-def _format_of(name: str) -> Format | None:
-    suffixes = PurePosixPath(name.lower()).suffixes
-    if suffixes and suffixes[-1] == ".gz":
-        form = FORMATS.get(suffixes[-2]) if len(suffixes) > 1 else None
-        return None if form == "parquet" else form
-    return FORMATS.get(suffixes[-1]) if suffixes else None
-
-
-def _known_format(name: str, where: str) -> Format:
-    form = _format_of(name)
+def _known_format(name: str, where: str) -> str:
+    form = format_of(name)
     if form is None:
         suffix = "".join(PurePosixPath(name).suffixes[-2:]) or "no suffix"
         hint = "write one JSON object a line and call it .jsonl" if suffix == ".json" else None
-        raise DataError(f"'{suffix}' is no known format; known are {KNOWN}", where=where, hint=hint)
-    return form
+        raise DataError(f"'{suffix}' is not a known format; known are {KNOWN}", where=where, hint=hint)
+    return form.name
 
 
 def _expand_local(path: str) -> list[SourceFile]:
@@ -175,7 +159,7 @@ def _expand_local(path: str) -> list[SourceFile]:
 def _files_of_folder(folder: Path) -> list[SourceFile]:
     next(folder.iterdir(), None)  # rglob leaves out what it may not read, without a word
     everything = list(visible_files(folder))
-    known = [file for file in everything if _format_of(file.name) is not None]
+    known = [file for file in everything if format_of(file.name) is not None]
     if not known:
         raise DataError(
             f"the folder holds no data file ({KNOWN})",
@@ -220,7 +204,7 @@ def _expand_s3(url: str) -> list[SourceFile]:
         pattern = _glob_pattern(key[len(root) + 1 :] if root else key)
         return _objects(bucket, root, pattern, url)
     key = key.rstrip("/")
-    if not url.endswith("/") and _format_of(key) is not None:
+    if not url.endswith("/") and format_of(key) is not None:
         parent, _, name = key.rpartition("/")
         return _objects(bucket, parent, re.compile(re.escape(name)), url, one=True)
     return _objects(bucket, key, None, url)
@@ -244,7 +228,7 @@ def _objects(
             etag=entry.etag,
         )
         for entry in entries
-        if (pattern.fullmatch(entry.key) if pattern else not _hidden(entry.key) and _format_of(entry.key))
+        if (pattern.fullmatch(entry.key) if pattern else not _hidden(entry.key) and format_of(entry.key))
     ]
     if files:
         return files

@@ -13,13 +13,14 @@ from pydantic import BeforeValidator, Discriminator, Field, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from retrainer.formats import FORMATS
 from retrainer.precisions import PRECISIONS, REFERENCE
 from retrainer.records import Record
 from retrainer.spec import cross_checks
 from retrainer.spec.budgets import Budgets
 from retrainer.spec.fields import Fraction, Name, OneOf, Text, as_list
 from retrainer.spec.gate import AgainstChampion, Drift, DriftKind, Gate, Slices
-from retrainer.spec.problems import found, refuse, refuse_one
+from retrainer.spec.problems import found, listed, refuse, refuse_one
 from retrainer.spec.publish import Publish
 from retrainer.spec.training_arguments import check_training_arguments
 from retrainer.tasks import TASKS, text_classification
@@ -147,7 +148,7 @@ class Dataset(Record):
     """Where labelled text comes from, and which columns hold what."""
 
     train: Source = Field(
-        description="File, folder, glob or s3:// of csv, tsv, jsonl or parquet, or a list of these, or {hub: ...}."
+        description=f"File, folder, glob or s3:// of {listed(FORMATS)}, or a list of these, or {{hub: ...}}."
     )
     validation: Source | None = Field(None, description="Like train. Carved from train when absent.")
     test: Source | None = Field(

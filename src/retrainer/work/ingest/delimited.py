@@ -13,49 +13,43 @@ from pathlib import Path
 from typing import Any
 
 from retrainer.errors import DataError
-from retrainer.sources.columns import DELIMITERS, empty_file, open_text
+from retrainer.formats import FORMATS
+from retrainer.sources.columns import empty_file, open_text
 from retrainer.sources.files import SourceFile
-from retrainer.work.ingest.rows import (
-    RawRows,
-    Wanted,
-    empty_column,
-    label_column,
-    no_rows,
-    positions,
-    text_column,
-)
+from retrainer.work.ingest.rows import RawRows, Wanted, positions, raw_rows
 
-_QUOTED = {"strict": True}
-_UNQUOTED = {"quoting": csv.QUOTE_NONE}
+_DELIMITERS = {",": "comma", "\t": "tab"}
 
 
-def read_delimited(path: Path, file: SourceFile, name: str, wanted: Wanted) -> RawRows:
-    """The wanted columns of a csv or tsv file.
+def read_comma_separated(path: Path, file: SourceFile, name: str, wanted: Wanted) -> RawRows:
+    """The wanted columns of a csv file.
+
+    :raises DataError: empty, header only, a column is missing, a row has too few or too many fields.
+    """
+    return _read(path, file, name, wanted, {"strict": True})
+
+
+def read_tab_separated(path: Path, file: SourceFile, name: str, wanted: Wanted) -> RawRows:
+    """The wanted columns of a tsv file.
 
     Quotes in a tsv are plain characters to some tools and quotes to others: they are taken as quotes where that
     makes every row come out right, and as characters where only that does.
 
-    :raises DataError: empty, header only, a column is missing, a row has too few or too many fields.
+    :raises DataError: as of csv.
     """
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # texts may be longer than the 128 KiB it allows
     try:
-        return _read(path, file, name, wanted, _QUOTED)
-    except _MalformedError as malformed:
-        if file.format == "tsv":
-            try:
-                return _read(path, file, name, wanted, _UNQUOTED)
-            except _MalformedError:
-                pass  # neither way: what it says about quotes is the more useful
-        raise DataError(malformed.message, where=malformed.where, hint=malformed.hint) from None
-
-
-class _MalformedError(DataError):
-    """The text is not that of a table."""
+        return _read(path, file, name, wanted, {"strict": True})
+    except DataError as quoted:
+        try:
+            return _read(path, file, name, wanted, {"quoting": csv.QUOTE_NONE})
+        except DataError:
+            raise quoted from None  # neither way: what it says about quotes is the more useful
 
 
 def _read(path: Path, file: SourceFile, name: str, wanted: Wanted, dialect: dict[str, Any]) -> RawRows:
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # texts may be longer than the 128 KiB it allows
     with open_text(path, compressed=file.compressed) as stream:
-        reader = csv.reader(stream, delimiter=DELIMITERS[file.format], **dialect)
+        reader = csv.reader(stream, delimiter=str(FORMATS[file.format].delimiter), **dialect)
         rows = _rows(reader, file)
         header = [column.strip() for column in next(rows, [])]
         if not header:
@@ -69,21 +63,7 @@ def _read(path: Path, file: SourceFile, name: str, wanted: Wanted, dialect: dict
                 raise _wrong_width(row, width, reader.line_num, file)
             for append, index in targets:
                 append(row[index])
-    count = len(picked[wanted.label])
-    if count == 0:
-        raise no_rows(file.url)
-    return RawRows(
-        name=name,
-        where=file.url,
-        format=file.format,
-        size=file.size,
-        texts=tuple(text_column(picked[column], file.url, column) for column in wanted.texts),
-        labels=label_column(picked[wanted.label], file.url, wanted.label),
-        slices={
-            column: text_column(picked[column], file.url, column) if column in picked else empty_column(count)
-            for column in wanted.slices
-        },
-    )
+    return raw_rows(picked.__getitem__, picked, wanted, name=name, where=file.url, format=file.format, size=file.size)
 
 
 def _rows(reader: Any, file: SourceFile) -> Iterator[list[str]]:
@@ -96,7 +76,7 @@ def _rows(reader: Any, file: SourceFile) -> Iterator[list[str]]:
             return
         except csv.Error as error:
             message, hint = _in_words(str(error), started)
-            raise _MalformedError(message, where=f"{file.url}, line {reader.line_num}", hint=hint) from None
+            raise DataError(message, where=f"{file.url}, line {reader.line_num}", hint=hint) from None
         if row:
             yield row
 
@@ -109,9 +89,9 @@ def _in_words(problem: str, started: int) -> tuple[str, str]:
     return f"not a table: {problem}", "quote texts that hold commas, quotes or line ends"
 
 
-def _wrong_width(row: list[str], width: int, line: int, file: SourceFile) -> _MalformedError:
-    mark = "comma" if file.format == "csv" else "tab"
-    return _MalformedError(
+def _wrong_width(row: list[str], width: int, line: int, file: SourceFile) -> DataError:
+    mark = _DELIMITERS.get(str(FORMATS[file.format].delimiter), "delimiter")
+    return DataError(
         f"the row has {len(row)} field{'s' * (len(row) != 1)}, the header {width}",
         where=f"{file.url}, line {line}",
         hint=f"a text that holds a {mark} must stand in quotes" if len(row) > width else "fields are missing",

@@ -7,13 +7,13 @@ from typing import Any
 
 from retrainer.sources.columns import empty_file, json_row, open_text
 from retrainer.sources.files import SourceFile
-from retrainer.work.ingest.rows import RawRows, Wanted, label_column, positions, text_column
+from retrainer.work.ingest.rows import RawRows, Wanted, positions, raw_rows
 
 
 def read_json_lines(path: Path, file: SourceFile, name: str, wanted: Wanted) -> RawRows:
     """The wanted keys of every object. A key that some rows lack is null there.
 
-    :raises DataError: empty, a line is no JSON object, no row has a wanted key.
+    :raises DataError: empty, a line is not a JSON object, no row has a wanted key.
     """
     columns = (*wanted.texts, wanted.label, *wanted.slices)
     values: dict[str, list[Any]] = {column: [] for column in columns}
@@ -30,12 +30,4 @@ def read_json_lines(path: Path, file: SourceFile, name: str, wanted: Wanted) -> 
     if not keys:
         raise empty_file(file.url)
     positions(list(keys), wanted, file.url)
-    return RawRows(
-        name=name,
-        where=file.url,
-        format=file.format,
-        size=file.size,
-        texts=tuple(text_column(values[column], file.url, column) for column in wanted.texts),
-        labels=label_column(values[wanted.label], file.url, wanted.label),
-        slices={column: text_column(values[column], file.url, column).fill_null("") for column in wanted.slices},
-    )
+    return raw_rows(values.__getitem__, values, wanted, name=name, where=file.url, format=file.format, size=file.size)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,14 +12,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from retrainer.artifacts.snapshot import QuarantineReason, SplitName
-from retrainer.sources.columns import damaged_gzip, not_utf8
-from retrainer.sources.files import SourceFile, expand, fetched, unreadable
+from retrainer.formats import FORMATS
+from retrainer.sources.columns import readable
+from retrainer.sources.files import expand
 from retrainer.spec.model import HubSource
-from retrainer.work.ingest.delimited import read_delimited
-from retrainer.work.ingest.json_lines import read_json_lines
 from retrainer.work.ingest.row_keys import row_keys
 from retrainer.work.ingest.rows import RawRows, Wanted
-from retrainer.work.ingest.tables import read_hub, read_parquet
+from retrainer.work.ingest.tables import read_hub
 from retrainer.work.reporter import Reporter
 
 # Less is read before anybody could read that it is being read.
@@ -44,27 +41,12 @@ def read_pool(
     done = 0
     pool: list[RawRows] = []
     for file in files:
-        pool.append(_read(file, wanted, f"{split}/{file.name}", folder))
+        with readable(file, folder) as path:
+            pool.append(FORMATS[file.format].read_rows(path, file, f"{split}/{file.name}", wanted))
         done += file.size
         if total >= WORTH_SAYING_BYTES:
             reporter.progress(f"reading {split}", done=round(done / 1e6, 1), total=round(total / 1e6, 1), unit="MB")
     return pool
-
-
-def _read(file: SourceFile, wanted: Wanted, name: str, folder: Path) -> RawRows:
-    with fetched(file, folder) as path:
-        try:
-            if file.format == "parquet":
-                return read_parquet(path, file, name, wanted)
-            if file.format == "jsonl":
-                return read_json_lines(path, file, name, wanted)
-            return read_delimited(path, file, name, wanted)
-        except UnicodeDecodeError:
-            raise not_utf8(path, file) from None
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise damaged_gzip(error, file.url) from None
-        except OSError as error:
-            raise unreadable(error, file.url) from None
 
 
 class RowTexts(Sequence[str | tuple[str, str]]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -78,32 +78,47 @@ def missing_column(name: str, columns: Sequence[str], where: str) -> DataError:
     near = nearest(name, columns)
     hint = f"did you mean '{near}'? " if near else ""
     if len(columns) == 1 and any(mark in columns[0] for mark in ";\t|"):
-        hint = "the columns seem to be separated by something else than commas; "
+        hint = "the columns seem to be separated by something other than commas; "
     return DataError(f"no column '{name}'", where=where, hint=f"{hint}columns: {listed(columns)}")
 
 
-def no_rows(where: str) -> DataError:
-    """The error about a file with nothing below its header."""
-    return DataError("no data row, only a header", where=where)
+def raw_rows(
+    values_of: Callable[[str], Sequence[Any]],
+    present: Collection[str],
+    wanted: Wanted,
+    *,
+    name: str,
+    where: str,
+    format: str,
+    size: int | None,
+    label_names: tuple[str, ...] | None = None,
+) -> RawRows:
+    """The wanted columns as text: values of any plain type, labels without white space around them.
 
+    Of labels ``1.0`` is ``1``, true is ``true``, NaN is none. A slice column that the file does not have is empty.
 
-def text_column(values: Iterable[Any], where: str, column: str) -> pa.Array:
-    """Values of any plain type as text.
-
-    :raises DataError: one is a list or an object, or is no text that can be written.
+    :param values_of: the values of a column, asked for one column at a time.
+    :param present: the columns that the file has.
+    :raises DataError: there is no row; a value is a list or an object, or is not text that can be written.
     """
-    texts = [_as_text(value, where, row, column) for row, value in enumerate(values, start=1)]
-    return _array(texts, where, column)
 
+    def texts(column: str) -> pa.Array:
+        return _column(values_of(column), _as_text, where, column)
 
-def label_column(values: Iterable[Any], where: str, column: str) -> pa.Array:
-    """Labels as text: ``1.0`` is ``1``, true is ``true``, NaN is none. White space around them is dropped."""
-    return _array([_as_label(value, where, row, column) for row, value in enumerate(values, 1)], where, column)
-
-
-def empty_column(rows: int) -> pa.Array:
-    """A slice column for a file that does not have it."""
-    return pa.array([""] * rows, pa.large_string())
+    labels = _column(values_of(wanted.label), _as_label, where, wanted.label)
+    if not len(labels):
+        raise DataError("no data row, only a header", where=where)
+    missing = pa.array([""] * len(labels), pa.large_string())
+    return RawRows(
+        name=name,
+        where=where,
+        format=format,
+        size=size,
+        texts=tuple(texts(column) for column in wanted.texts),
+        labels=labels,
+        slices={column: texts(column).fill_null("") if column in present else missing for column in wanted.slices},
+        label_names=label_names,
+    )
 
 
 def _as_text(value: Any, where: str, row: int, column: str) -> str | None:
@@ -131,14 +146,17 @@ def _as_label(value: Any, where: str, row: int, column: str) -> str | None:
     return None if text in _NO_LABEL else text
 
 
-def _array(values: list[str | None], where: str, column: str) -> pa.Array:
+def _column(
+    values: Sequence[Any], convert: Callable[[Any, str, int, str], str | None], where: str, column: str
+) -> pa.Array:
+    texts = [convert(value, where, row, column) for row, value in enumerate(values, start=1)]
     try:
-        return pa.array(values, pa.large_string())
+        return pa.array(texts, pa.large_string())
     except UnicodeEncodeError:
         # JSON can spell half of a character's surrogate pair; no encoding can.
-        row = next(at for at, value in enumerate(values, 1) if value is not None and not _encodable(value))
+        row = next(at for at, value in enumerate(texts, 1) if value is not None and not _encodable(value))
         raise DataError(
-            f"column '{column}' holds half of a surrogate pair, which is no character", where=f"{where}, row {row}"
+            f"column '{column}' holds half of a surrogate pair, which is not a character", where=f"{where}, row {row}"
         ) from None
 
 

@@ -16,21 +16,13 @@ from retrainer.sources.files import SourceFile
 from retrainer.sources.hub import is_folder, pinned
 from retrainer.spec.model import HubDataset
 from retrainer.spec.problems import listed
-from retrainer.work.ingest.rows import (
-    RawRows,
-    Wanted,
-    empty_column,
-    label_column,
-    no_rows,
-    positions,
-    text_column,
-)
+from retrainer.work.ingest.rows import RawRows, Wanted, positions, raw_rows
 
 
 def read_parquet(path: Path, file: SourceFile, name: str, wanted: Wanted) -> RawRows:
     """The wanted columns of a parquet file.
 
-    :raises DataError: no parquet, no rows, a column is missing or holds no plain values.
+    :raises DataError: not parquet, no rows, a column is missing or its values are not plain.
     """
     if path.stat().st_size == 0:
         raise empty_file(file.url)
@@ -111,29 +103,24 @@ def _rows(
     size: int | None,
     label_names: tuple[str, ...] | None,
 ) -> RawRows:
-    if table.num_rows == 0:
-        raise no_rows(where)
     for column in table.column_names:
         _refuse_nested(table.schema.field(column), where)
 
-    def texts(column: str) -> pa.Array:
-        return text_column(table.column(column).to_pylist(), where, column)
-
-    labels = table.column(wanted.label).to_pylist()
-    if label_names is not None:
+    def values(column: str) -> list[Any]:
+        found: list[Any] = table.column(column).to_pylist()
+        if column != wanted.label or label_names is None:
+            return found
         # -1 is what `datasets` writes where the label is not given, as in test splits of benchmarks.
-        labels = [None if label == -1 else label for label in labels]
-    return RawRows(
+        return [None if label == -1 else label for label in found]
+
+    return raw_rows(
+        values,
+        table.column_names,
+        wanted,
         name=name,
         where=where,
         format=form,
         size=size,
-        texts=tuple(texts(column) for column in wanted.texts),
-        labels=label_column(labels, where, wanted.label),
-        slices={
-            column: texts(column).fill_null("") if column in table.column_names else empty_column(table.num_rows)
-            for column in wanted.slices
-        },
         label_names=label_names,
     )
 
