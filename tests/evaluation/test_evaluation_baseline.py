@@ -13,7 +13,8 @@ import pytest
 
 from retrainer.errors import DataError
 from retrainer.work.evaluate import baseline
-from retrainer.work.evaluate.baseline import Text, fit_baseline
+from retrainer.work.evaluate.baseline import fit_baseline
+from retrainer.work.snapshot_texts import Text
 
 
 def write(path: Path, texts: list[Text], labels: list[int]) -> Path:

@@ -14,10 +14,11 @@ from retrainer.artifacts.snapshot import Characters, SnapshotStatistics, SplitSt
 from retrainer.chain import RunContext, StepRequest
 from retrainer.errors import DataError
 from retrainer.spec import parse_pipeline
-from retrainer.work.evaluate.held_out import TRAIN_ROWS, held_out_rows
+from retrainer.work.evaluate.held_out import held_out_rows
 from retrainer.work.near import NEAR_ROWS
 from retrainer.work.near.index import write_index
 from retrainer.work.reporter import Reporter
+from retrainer.work.snapshot_texts import TRAIN_ROWS
 
 LABELS = ("closed", "open")
 TEST = (

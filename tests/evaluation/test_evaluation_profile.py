@@ -162,7 +162,7 @@ def test_only_some_rows(tmp_path: Path) -> None:
     ids = pq.read_table(path).column("row_id").to_pylist()
     trained = np.array(sorted(int(row_id, 16) for row_id in [*ids[::3], "00000000000000ff"]), dtype=">u8")
     trained.tofile(tmp_path / "train_rows.bin")
-    shared = shared_rows(path, tmp_path / "train_rows.bin")
+    shared = shared_rows(path, tmp_path)
     assert shared == set(ids[::3])
     alone = profile_of(write(tmp_path / "y.parquet", texts[::3], [row % 2 for row in range(0, 30, 3)]), LABELS)
     assert profile_of(path, LABELS, only=shared) == alone

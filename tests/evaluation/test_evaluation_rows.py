@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from retrainer.work.evaluate.held_out import TRAIN_ROWS, read_rows, trained_on
+from retrainer.work.evaluate.held_out import read_rows
 from retrainer.work.evaluate.scoring import write_predictions
+from retrainer.work.snapshot_texts import TRAIN_ROWS, trained_on
 
 IDS = ["ffffffffffffffff", "0000000000000001", "8000000000000000"]
 
@@ -36,14 +37,14 @@ def bundle_trained_on(folder: Path, ids: list[str]) -> Path:
 
 def test_rows_the_champion_learnt_by_heart_do_not_count(split: Path, tmp_path: Path) -> None:
     rows = read_rows(split)
-    kept = rows.where(~trained_on(rows, bundle_trained_on(tmp_path, [IDS[0], "1234567890abcdef"])))
+    kept = rows.where(~trained_on(rows.row_ids, bundle_trained_on(tmp_path, [IDS[0], "1234567890abcdef"])))
     assert kept.row_ids == tuple(IDS[1:])
     assert kept.texts == ("two two", "three")
     assert kept.labels.tolist() == [1, 0]
     assert kept.columns["slice_park"].to_pylist() == ["", "south"]
     assert kept.columns["characters"].to_pylist() == [7, 5]
-    assert not trained_on(rows, bundle_trained_on(tmp_path, [])).any()
-    assert trained_on(rows, bundle_trained_on(tmp_path, IDS)).all()
+    assert not trained_on(rows.row_ids, bundle_trained_on(tmp_path, [])).any()
+    assert trained_on(rows.row_ids, bundle_trained_on(tmp_path, IDS)).all()
 
 
 def test_patterns_are_searched_in_every_text(split: Path, tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from retrainer.errors import ExportError, ModelError
 from retrainer.records import sha256_file
 from retrainer.serve.golden import read_golden
 from retrainer.serve.predictor import load_info
-from retrainer.work.export.bundle import export_bundle, pack_row_ids
+from retrainer.work.export.bundle import export_bundle
+from retrainer.work.snapshot_texts import pack_row_ids
 from tests.export import tiny
 from tests.export.conftest import Exported
 

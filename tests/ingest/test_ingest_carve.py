@@ -10,9 +10,12 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from retrainer.artifacts.snapshot import SplitName
+from retrainer.spec.model import Checks
 from retrainer.work.ingest.carve import TEST, TRAIN, VALIDATION, carve, draw
-from retrainer.work.ingest.duplicates import find_duplicates, stands_in
-from retrainer.work.ingest.row_keys import row_keys
+from retrainer.work.ingest.checks import find_duplicates
+from retrainer.work.ingest.leakage import set_exact_aside
+from retrainer.work.ingest.pools import Pool, row_keys
 from retrainer.work.near.text import normalise
 
 keys_and_labels = st.lists(
@@ -147,7 +150,22 @@ def test_duplicates_against_the_obvious_way(rows):
     assert found.conflicts == sum(len(labels) > 1 for labels in labels_of.values())
 
 
+def pool_of(split: SplitName, keys: list[int]) -> Pool:
+    rows = len(keys)
+    return Pool(
+        split=split,
+        files=(),
+        label=np.zeros(rows, dtype=np.int64),
+        key=np.array(keys, dtype=np.uint64),
+        blank=np.zeros(rows, dtype=np.bool_),
+        kept=np.ones(rows, dtype=np.bool_),
+    )
+
+
 @given(st.lists(st.integers(0, 9)), st.lists(st.integers(0, 9)))
 def test_leakage_against_the_obvious_way(keys, others):
-    found = stands_in(np.array(keys, dtype=np.uint64), np.array(others, dtype=np.uint64))
-    assert found.tolist() == [key in others for key in keys]
+    pools: dict[SplitName, Pool] = {"train": pool_of("train", keys), "test": pool_of("test", others)}
+    leaked = [key in others for key in keys]
+    assert set_exact_aside(pools, Checks()) == {"train_in_test": sum(leaked)}
+    assert pools["train"].kept.tolist() == [not one for one in leaked]
+    assert pools["test"].kept.all()

@@ -29,11 +29,12 @@ from retrainer.chain.messages import Log, Message
 from retrainer.errors import DataError, IntegrityError
 from retrainer.spec import Pipeline, parse_pipeline
 from retrainer.work.ingest import ingest
-from retrainer.work.near.features import Text, fewest_words
+from retrainer.work.near.features import fewest_words
 from retrainer.work.near.index import near_rows, write_index
 from retrainer.work.near.search import Texts
 from retrainer.work.near.text import simplify
 from retrainer.work.reporter import Reporter
+from retrainer.work.snapshot_texts import Text
 
 # Of the index of four texts, see ``test_the_functions_have_not_changed``.
 KNOWN = "c7a0d605b7e22e7716652316218d936baacbf1459b8f009c1f4a150930893185"

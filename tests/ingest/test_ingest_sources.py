@@ -138,7 +138,7 @@ def test_hub_fingerprints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     floating = HubSource(hub=HubDataset(path="org/glue"))
-    with pytest.raises(DataError, match="pin `revision` to a full commit"):
+    with pytest.raises(DataError, match="pin the revision to a full commit"):
         fingerprint(floating)
     write(tmp_path / "hub" / "datasets--org--glue" / "refs" / "main", commit)
     assert fingerprint(floating) == f"hub:org/glue@{commit}:train"

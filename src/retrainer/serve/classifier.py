@@ -9,16 +9,16 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, overload
+from typing import Any, Literal, Self, get_args, overload
 
 from retrainer.errors import UserError
+from retrainer.precisions import PRECISIONS
 from retrainer.serve import forks, heap
 from retrainer.serve.cache import ModelCache
 from retrainer.serve.cached_version import AUTO, Verify, default_cache
 from retrainer.serve.faults import ENDS
 from retrainer.serve.folder import load_folder
 from retrainer.serve.following import DEFAULT_INTERVAL, Follower, Progress, load_version
-from retrainer.serve.options import check_options
 from retrainer.serve.predictions import Prediction, Response, check_top_k
 from retrainer.serve.served import Served
 from retrainer.serve.status import Status
@@ -97,7 +97,7 @@ class Classifier:
             answer instead.
         :raises UserError: ``precision``, ``threads``, ``verify`` or ``public_keys`` cannot be used.
         """
-        check_options(precision=precision, threads=threads, verify=verify)
+        _check_options(precision=precision, threads=threads, verify=verify)
         folder = Path(cache_dir) if cache_dir is not None else default_cache()
         open_cache = partial(ModelCache, url, model, folder, trusted=_pinned(public_keys), access=access, verify=verify)
         if version is not None:
@@ -117,7 +117,7 @@ class Classifier:
             not answer as where it was made.
         :raises UserError: ``precision`` or ``threads`` cannot be used.
         """
-        check_options(precision=precision, threads=threads)
+        _check_options(precision=precision, threads=threads)
         load = partial(load_folder, Path(folder), precision=precision, threads=threads)
         served = load()
         model = served.manifest.model if served.manifest is not None else Path(folder).resolve().name
@@ -368,3 +368,16 @@ def _pinned(public_keys: str | Path | Iterable[str | Path] | None) -> Keyring | 
         # Reading everything would be the wrong guess at what an empty list means.
         raise UserError("public_keys names no key", hint="ed25519:... or a path; None for no signatures")
     return keyring
+
+
+def _check_options(*, precision: Any, threads: Any, verify: Any = "all") -> None:
+    """Insist on options that make sense.
+
+    :raises UserError: one of them does not; says what may be given.
+    """
+    if precision not in (AUTO, *PRECISIONS):
+        raise UserError(f"precision must be one of {', '.join((AUTO, *PRECISIONS))}; got {precision!r}")
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+        raise UserError(f"threads must be a whole number from 1, or None for the usable cores; got {threads!r}")
+    if verify not in get_args(Verify):
+        raise UserError(f"verify must be one of {', '.join(get_args(Verify))}; got {verify!r}")

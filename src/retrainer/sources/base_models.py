@@ -7,19 +7,17 @@ folder. ``s3://`` is a prefix. Everything else is an id on the Hugging Face hub,
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from retrainer.errors import ModelError
 from retrainer.records import digest_of, sha256_file
+from retrainer.sources.hub import commit_of
 from retrainer.spec.model import Model
 from retrainer.storage import is_s3, open_storage
 
 PACKAGE = "package:"
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-_OFFLINE = {"1", "true", "yes", "on"}
 
 
 def local_folder(base: str) -> Path | None:
@@ -96,44 +94,14 @@ def _unreadable(error: OSError) -> ModelError:
 
 
 def _hub_commit(model: Model) -> str:
-    if model.revision and _COMMIT.fullmatch(model.revision):
-        return model.revision
-    offline = os.environ.get("HF_HUB_OFFLINE", "").lower() in _OFFLINE
-    cached = _cached_commit(model.base, model.revision or "main")
-    if offline and cached:
-        return cached
-    if offline:
-        raise ModelError(
-            "neither a folder, nor in the local hub cache, and the hub is switched off (HF_HUB_OFFLINE)",
-            where=f"model.base: {model.base}",
-            hint="give a folder that holds config.json, s3://, or package:NAME/FOLDER",
-        )
-    try:
-        from huggingface_hub import HfApi
-    except ImportError:
-        raise ModelError(
-            "the commit of a hub model cannot be found without huggingface_hub",
-            where=f"model.base: {model.base}",
-            hint="set model.revision to a full commit, or install airflow-retrainer[train]",
-        ) from None
-    try:
-        commit = HfApi().model_info(model.base, revision=model.revision, timeout=20).sha
-    except (OSError, ValueError) as error:
-        if cached:
-            return cached
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(
-            f"neither a folder nor a model that the hub gives: {first}",
-            where=f"model.base: {model.base}",
-            hint="check the name, or give a folder that holds config.json",
-        ) from None
-    return str(commit)
-
-
-def _cached_commit(repository: str, revision: str) -> str | None:
-    home = Path(os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME", "~/.cache/huggingface")) / "hub")
-    reference = home.expanduser() / f"models--{repository.replace('/', '--')}" / "refs" / revision
-    return reference.read_text().strip() if reference.is_file() else None
+    return commit_of(
+        model.base,
+        model.revision,
+        kind="model",
+        where=f"model.base: {model.base}",
+        instead="give a folder that holds config.json, s3://, or package:NAME/FOLDER",
+        error=ModelError,
+    )
 
 
 def short_name(base: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from retrainer.errors import DataError
 from retrainer.records import digest_of, sha256_file
 from retrainer.sources.files import expand, near_hint, unreadable, visible_files
-from retrainer.sources.hub import is_folder, pinned
+from retrainer.sources.hub import commit_of
 from retrainer.spec.model import HubDataset, HubSource
 
 
@@ -24,10 +24,30 @@ def fingerprint(source: HubSource | tuple[str, ...]) -> str:
     return digest_of({"files": [[file.format, file.fingerprint()] for file in expand(source)]})
 
 
+def is_folder(hub: HubDataset) -> bool:
+    """Whether it is a dataset in a local folder. Paths in a pipeline are absolute once it has been loaded."""
+    return Path(hub.path).is_absolute()
+
+
+def dataset_commit(hub: HubDataset) -> str:
+    """The commit of a dataset on the hub.
+
+    :raises DataError: it cannot be found out.
+    """
+    return commit_of(
+        hub.path,
+        hub.revision,
+        kind="dataset",
+        where=f"dataset {hub.path}",
+        instead="name files",
+        error=DataError,
+    )
+
+
 def _hub(hub: HubDataset) -> str:
     if not is_folder(hub):
         name = f"{hub.path}/{hub.name}" if hub.name else hub.path
-        return f"hub:{name}@{pinned(hub).revision}:{hub.split}"
+        return f"hub:{name}@{dataset_commit(hub)}:{hub.split}"
     folder = Path(hub.path)
     if not folder.is_dir():
         raise DataError("no such folder", where=hub.path, hint=near_hint(folder))

@@ -32,6 +32,7 @@ from retrainer.artifacts.profile import (
     Vocabulary,
 )
 from retrainer.errors import DataError
+from retrainer.work.snapshot_texts import text_columns, trained_on
 
 BATCH_ROWS = 5_000
 # Rows whose covariance is looked at pair by pair: 2,000 rows are two million pairs.
@@ -112,7 +113,7 @@ def profile_of(split: Path, labels: tuple[str, ...], only: frozenset[str] | None
     :raises DataError: it has no rows, or labels out of range.
     """
     file = pq.ParquetFile(split)
-    paired = "text_pair" in file.schema_arrow.names
+    columns = text_columns(file.schema_arrow.names)
     ids = _row_ids(split)
     ids = ids if only is None else ids[[row_id in only for row_id in ids]]
     total = len(ids)
@@ -121,7 +122,7 @@ def profile_of(split: Path, labels: tuple[str, ...], only: frozenset[str] | None
     histograms = {
         measure: np.zeros(len(edges), dtype=np.int64)
         for measure, edges in EDGES.items()
-        if paired or measure not in ONLY_PAIRS
+        if len(columns) == 2 or measure not in ONLY_PAIRS
     }
     label_counts = np.zeros(len(labels), dtype=np.int64)
     sums, squares = np.zeros(BUCKETS + 1, dtype=np.int64), np.zeros(BUCKETS + 1, dtype=np.int64)
@@ -129,12 +130,12 @@ def profile_of(split: Path, labels: tuple[str, ...], only: frozenset[str] | None
     chosen = frozenset(np.sort(ids)[:COVARIANCE_ROWS].tolist())
     kept: list[tuple[str, npt.NDArray[np.int64], npt.NDArray[np.float64]]] = []
     words = _Words()
-    for batch in _batches(file, paired, only):
+    for batch in _batches(file, columns, only):
         label = batch.column("label").to_numpy()
         if label.size and (label.min() < 0 or label.max() >= len(labels)):
             raise DataError(f"a label is none of the {len(labels)}", where=str(split))
         label_counts += np.bincount(label, minlength=len(labels))
-        texts = [batch.column(name) for name in (("text", "text_pair") if paired else ("text",))]
+        texts = [batch.column(name) for name in columns]
         shares, measured = _words_of(texts, words)
         measured |= _characters_of(texts)
         for measure in histograms:
@@ -164,15 +165,10 @@ def profile_of(split: Path, labels: tuple[str, ...], only: frozenset[str] | None
     )
 
 
-def shared_rows(split: Path, train_rows: Path) -> frozenset[str]:
-    """Ids of those rows of a split that a bundle's model was trained on too.
-
-    :param train_rows: the bundle's ``train_rows.bin``: ids as big-endian uint64.
-    """
-    trained = np.fromfile(train_rows, dtype=">u8").astype(np.uint64)
+def shared_rows(split: Path, bundle: Path) -> frozenset[str]:
+    """Ids of those rows of a split that a bundle's model was trained on too."""
     ids = _row_ids(split)
-    numbers = np.array([int(row_id, 16) for row_id in ids], dtype=np.uint64)
-    return frozenset(ids[np.isin(numbers, trained)].tolist())
+    return frozenset(ids[trained_on(ids.tolist(), bundle)].tolist())
 
 
 def _row_ids(split: Path) -> npt.NDArray[np.object_]:
@@ -180,10 +176,9 @@ def _row_ids(split: Path) -> npt.NDArray[np.object_]:
     return ids
 
 
-def _batches(file: pq.ParquetFile, paired: bool, only: frozenset[str] | None) -> Iterator[pa.RecordBatch]:
-    columns = ["row_id", "text", *(["text_pair"] if paired else []), "label"]
+def _batches(file: pq.ParquetFile, texts: list[str], only: frozenset[str] | None) -> Iterator[pa.RecordBatch]:
     wanted = None if only is None else pa.array(sorted(only), pa.string())
-    for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=columns):
+    for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=["row_id", *texts, "label"]):
         yield batch if wanted is None else batch.filter(pc.is_in(batch.column("row_id"), value_set=wanted))
 
 

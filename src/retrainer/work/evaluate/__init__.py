@@ -36,7 +36,7 @@ from retrainer.tasks import trainable_task
 from retrainer.work.evaluate.baseline import fit_baseline
 from retrainer.work.evaluate.champion import Champion, fetch_champion
 from retrainer.work.evaluate.costs import measure_costs
-from retrainer.work.evaluate.held_out import TRAIN_ROWS, HeldOutRows, held_out_rows
+from retrainer.work.evaluate.held_out import HeldOutRows, held_out_rows
 from retrainer.work.evaluate.scoring import champion_evidence, model_evidence
 from retrainer.work.profile import profile_of, shared_rows
 from retrainer.work.reporter import Reporter
@@ -144,7 +144,7 @@ def _drift(
     if not path.is_file():
         return None, "the champion was published without a profile of its training rows"
     # Rows in both make the two alike, which a test must know.
-    shared = shared_rows(train, champion.folder / TRAIN_ROWS)
+    shared = shared_rows(train, champion.folder)
     return (
         measure_drift(
             _read(TrainingProfile, path),

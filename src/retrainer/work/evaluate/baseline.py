@@ -6,7 +6,7 @@ A fine-tuned model that is no better is not worth serving. Not here: judging tha
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,7 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from retrainer.errors import DataError
-
-Text = str | tuple[str, str]
+from retrainer.work.snapshot_texts import Text, parts, text_columns
 
 # What keeps it at seconds: of more rows, of longer texts or of more labels fewer rows are taken, of more labels fewer
 # words too. Rows with the least ids are taken: ids are hashes, so they are a random sample, always the same one.
@@ -108,7 +107,7 @@ def fit_baseline(train: Path, labels: tuple[str, ...]) -> Baseline:
 def _read(train: Path, label_count: int) -> tuple[list[Text], npt.NDArray[np.int64]]:
     """Rows in the order of their ids, as many as can be afforded."""
     table = pq.read_table(train)
-    names = [name for name in ("text", "text_pair") if name in table.column_names]
+    names = text_columns(table.column_names)
     characters = sum(pc.sum(pc.utf8_length(table.column(name))).as_py() or 0 for name in names)
     rows = min(MOST_ROWS, max(LEAST_ROWS_TAKEN, MOST_CELLS // max(label_count, 1)))
     rows = min(rows, int(MOST_CHARACTERS / max(characters, 1) * table.num_rows) + 1)
@@ -136,7 +135,7 @@ def _fit_vectorizer(texts: list[Text], label_count: int, train: Path) -> tuple[A
     for choice in choices:
         vectorizer = TfidfVectorizer(**settings, **choice)
         try:
-            matrix = vectorizer.fit_transform(_parts(texts))
+            matrix = vectorizer.fit_transform(part for text in texts for part in parts(text))
         except ValueError as error:
             # How the library says that nothing was found, or nothing twice.
             if "empty vocabulary" not in str(error) and "no terms remain" not in str(error):
@@ -146,16 +145,8 @@ def _fit_vectorizer(texts: list[Text], label_count: int, train: Path) -> tuple[A
     raise DataError("the train texts hold neither words nor characters that recur", where=str(train))
 
 
-def _parts(texts: Sequence[Text]) -> Iterator[str]:
-    for text in texts:
-        if isinstance(text, str):
-            yield text
-        else:
-            yield from text
-
-
 def _features(vectorizer: Any, texts: Sequence[Text]) -> Any:
-    matrix = vectorizer.transform(part[:LONGEST_TEXT] for part in _parts(texts))
+    matrix = vectorizer.transform(part[:LONGEST_TEXT] for text in texts for part in parts(text))
     return matrix if isinstance(texts[0], str) else _paired(matrix[0::2], matrix[1::2])
 
 

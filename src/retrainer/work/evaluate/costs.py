@@ -34,6 +34,7 @@ from retrainer.serve.texts import Text
 from retrainer.storage.errors import filesystem_errors
 from retrainer.work import costs_process
 from retrainer.work.costs_process import Ask, Reply, Work, parse_reply
+from retrainer.work.snapshot_texts import characters
 
 # Texts timed one by one, and texts timed in bulk. Fewer where the models are slow, down to the second number.
 SINGLE_TEXTS = (64, 12)
@@ -105,7 +106,7 @@ def measure_costs(
 
 def spread(texts: Sequence[Text], count: int) -> list[Text]:
     """``count`` texts from the shortest to the longest, so that every length is measured; all where there are fewer."""
-    ordered = sorted(texts, key=lambda text: len(text) if isinstance(text, str) else len(text[0]) + len(text[1]))
+    ordered = sorted(texts, key=characters)
     return [ordered[position] for position in _evenly(len(ordered), count)]
 
 

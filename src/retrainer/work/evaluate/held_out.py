@@ -22,9 +22,9 @@ from retrainer.errors import DataError, IntegrityError
 from retrainer.work.near import NEAR_ROWS
 from retrainer.work.near.index import near_rows
 from retrainer.work.reporter import Reporter
+from retrainer.work.snapshot_texts import Text, characters, parts, texts_of, trained_on
 
 SHOWN = 3
-TRAIN_ROWS = "train_rows.bin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class HeldOutRows:
     """
 
     row_ids: tuple[str, ...]
-    texts: tuple[str | tuple[str, str], ...]
+    texts: tuple[Text, ...]
     labels: npt.NDArray[np.int64]
     columns: dict[str, pa.Array]
 
@@ -60,35 +60,24 @@ def read_rows(split: Path, patterns: Sequence[str] = ()) -> HeldOutRows:
     :param patterns: regular expressions that the texts are searched for; either text of a pair.
     """
     table = pq.read_table(split)
-    first = table.column("text").to_pylist()
-    second = table.column("text_pair").to_pylist() if "text_pair" in table.column_names else None
-    texts = tuple(zip(first, second, strict=True)) if second is not None else tuple(first)
-    characters = [len(text) if isinstance(text, str) else len(text[0]) + len(text[1]) for text in texts]
+    texts = tuple(texts_of(table))
     slices = [name for name in table.column_names if name.startswith("slice_")]
     return HeldOutRows(
         row_ids=tuple(table.column("row_id").to_pylist()),
         texts=texts,
         labels=table.column("label").to_numpy().astype(np.int64),
         columns={
-            "characters": pa.array(characters, pa.int64()),
+            "characters": pa.array(map(characters, texts), pa.int64()),
             **{name: table.column(name).combine_chunks() for name in slices},
             **{f"pattern_{position}": _found(pattern, texts) for position, pattern in enumerate(patterns)},
         },
     )
 
 
-def _found(pattern: str, texts: Sequence[str | tuple[str, str]]) -> pa.Array:
+def _found(pattern: str, texts: Sequence[Text]) -> pa.Array:
     search = re.compile(pattern).search
-    found = [any(search(part) for part in ((text,) if isinstance(text, str) else text)) for text in texts]
+    found = [any(map(search, parts(text))) for text in texts]
     return pa.array(found, pa.bool_())
-
-
-def trained_on(rows: HeldOutRows, bundle: Path) -> npt.NDArray[np.bool_]:
-    """Which rows the model of a bundle was trained on, ``[rows]``: it may have learnt them by heart."""
-    trained = np.fromfile(bundle / TRAIN_ROWS, dtype=">u8")
-    ids = np.array([int(row_id, 16) for row_id in rows.row_ids], dtype=np.uint64)
-    known: npt.NDArray[np.bool_] = np.isin(ids, trained.astype(np.uint64))
-    return known
 
 
 def held_out_rows(
@@ -103,10 +92,10 @@ def held_out_rows(
     statistics = SnapshotStatistics.load(snapshot)
     slices = request.pipeline.gate.slices
     rows = read_rows(snapshot / "test.parquet", slices.patterns if slices else ())
-    rows = rows.where(~trained_on(rows, bundle))
+    rows = rows.where(~trained_on(rows.row_ids, bundle))
     leakage = Leakage(exact=statistics.leakage, near=statistics.near_leakage)
     if champion is not None and len(rows):
-        exact = trained_on(rows, champion)
+        exact = trained_on(rows.row_ids, champion)
         near, unknown = _nearly_trained_on(request, rows, statistics.labels, champion)
         near &= ~exact
         leakage = leakage.model_copy(

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from retrainer.artifacts.parity import ParityReport
 from retrainer.errors import ExportError
 from retrainer.precisions import PRECISIONS, REFERENCE
@@ -21,8 +19,8 @@ from retrainer.work.export import parity
 from retrainer.work.export.checkpoint import Checkpoint, load_checkpoint, reference_logits
 from retrainer.work.export.graph import export_graph, input_names, weight_types
 from retrainer.work.export.sample import Row, Sample, choose, thin
+from retrainer.work.snapshot_texts import TRAIN_ROWS, pack_row_ids
 
-TRAIN_ROWS = "train_rows.bin"
 GOLDEN_ROWS = 16
 # Where the two best labels are closer than this, another CPU may well choose the other one.
 TIE_MARGIN = 0.02
@@ -92,12 +90,6 @@ def export_bundle(
     report = parity.check_bundle(folder, sample, reference, labels=labels, exporter=exporter)
     _write_golden(folder, sample, info)
     return report
-
-
-def pack_row_ids(row_ids: Iterable[str]) -> bytes:
-    """Row ids as big-endian uint64, sorted, each once."""
-    values = np.array([int(row_id, 16) for row_id in row_ids], dtype=np.uint64)
-    return np.unique(values).astype(">u8").tobytes()
 
 
 def _write_tokenizer(checkpoint: Checkpoint, folder: Path, max_length: int) -> None:

@@ -20,6 +20,7 @@ from retrainer.errors import ExportError, ModelError
 from retrainer.serve.predictor import INPUTS
 from retrainer.serve.texts import Text
 from retrainer.tasks import trainable_task
+from retrainer.work.snapshot_texts import parts
 
 REFERENCE_ROWS = 16
 
@@ -111,7 +112,7 @@ def reference_logits(checkpoint: Checkpoint, texts: Sequence[Text], max_length: 
 
     Tokenised by transformers and without any padding: only rows of the same length share a batch.
     """
-    rows = [checkpoint.tokenizer(*_parts(text), truncation=True, max_length=max_length) for text in texts]
+    rows = [checkpoint.tokenizer(*parts(text), truncation=True, max_length=max_length) for text in texts]
     by_length: dict[int, list[int]] = defaultdict(list)
     for position, row in enumerate(rows):
         by_length[len(row["input_ids"])].append(position)
@@ -123,7 +124,3 @@ def reference_logits(checkpoint: Checkpoint, texts: Sequence[Text], max_length: 
                 feed = {name: torch.tensor([rows[position][name] for position in chosen]) for name in checkpoint.inputs}
                 result[chosen] = checkpoint.model(**feed).logits.numpy()
     return result
-
-
-def _parts(text: Text) -> tuple[str, ...]:
-    return (text,) if isinstance(text, str) else text

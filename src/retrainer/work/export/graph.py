@@ -6,8 +6,13 @@ believed: ``parity.py`` measures what comes out.
 
 from __future__ import annotations
 
+import io
+import logging
 import tempfile
+import warnings
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +25,6 @@ from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 from retrainer.errors import ExportError
 from retrainer.serve.predictor import OUTPUT
 from retrainer.work.export.checkpoint import Checkpoint
-from retrainer.work.export.quiet import quiet
 
 ExporterName = Literal["transformers", "torch-legacy"]
 
@@ -94,6 +98,23 @@ def weight_types(path: Path) -> dict[str, int]:
 def input_names(path: Path) -> tuple[str, ...]:
     """What a graph reads, in order."""
     return tuple(value.name for value in onnx.load(str(path), load_external_data=False).graph.input)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep exporters from talking over our own progress: no warnings, no log records below error, no standard output.
+
+    What they say is about their own versions and about operators that are not used. Whether the graph is
+    right is not read off their messages: it is measured.
+    """
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _sample(checkpoint: Checkpoint, max_length: int) -> dict[str, torch.Tensor]:

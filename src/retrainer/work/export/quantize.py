@@ -10,8 +10,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from retrainer.errors import ExportError
 from retrainer.work.export import graph
-from retrainer.work.export.graph import graph_bytes, weight_types
-from retrainer.work.export.quiet import quiet
+from retrainer.work.export.graph import graph_bytes, quiet, weight_types
 
 
 def quantize(source: Path, target: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
-from retrainer.serve.texts import Text
+from retrainer.work.snapshot_texts import Text, characters, parts, texts_of
 
 # Rows whose tokens are counted to choose from; a larger split is thinned evenly by length first.
 CANDIDATES = 20_000
@@ -49,12 +49,8 @@ class Sample:
 def read_rows(split: Path) -> list[Row]:
     """All rows of a split."""
     table = pq.read_table(split)
-    ids, first = table.column("row_id").to_pylist(), table.column("text").to_pylist()
-    labels = table.column("label").to_pylist()
-    if "text_pair" not in table.column_names:
-        return [Row(*row) for row in zip(ids, first, labels, strict=True)]
-    second = table.column("text_pair").to_pylist()
-    return [Row(row_id, (one, two), label) for row_id, one, two, label in zip(ids, first, second, labels, strict=True)]
+    ids, labels = table.column("row_id").to_pylist(), table.column("label").to_pylist()
+    return [Row(*row) for row in zip(ids, texts_of(table), labels, strict=True)]
 
 
 def choose(rows: Sequence[Row], tokenizer: Any, *, max_length: int, count: int) -> Sample:
@@ -67,7 +63,7 @@ def choose(rows: Sequence[Row], tokenizer: Any, *, max_length: int, count: int) 
     """
     if not rows:
         return Sample((), ())
-    candidates = _spread(sorted(rows, key=_characters), CANDIDATES)
+    candidates = _spread(sorted(rows, key=lambda row: characters(row.text)), CANDIDATES)
     tokens = _count(tokenizer, candidates)
     order = [int(position) for position in np.argsort(tokens, kind="stable")]
     chosen = _spread(order, count)
@@ -92,10 +88,6 @@ def _spread(items: Any, count: int) -> list[Any]:
     return [items[int(position)] for position in positions]
 
 
-def _characters(row: Row) -> int:
-    return len(row.text) if isinstance(row.text, str) else len(row.text[0]) + len(row.text[1])
-
-
 def _count(tokenizer: Any, rows: Sequence[Row]) -> npt.NDArray[np.int64]:
     encoded = tokenizer.encode_batch_fast([row.text for row in rows])
     return np.array([len(row.ids) for row in encoded], dtype=np.int64)
@@ -103,15 +95,13 @@ def _count(tokenizer: Any, rows: Sequence[Row]) -> npt.NDArray[np.int64]:
 
 def _concatenated(rows: Sequence[Row], tokenizer: Any, max_length: int) -> Row:
     """Real rows, longest first, joined until they have to be cut."""
-    firsts: list[str] = []
-    seconds: list[str] = []
+    joined: list[list[str]] = [[] for _ in parts(rows[-1].text)]
     # A row of only white space adds no token; the bound ends the search where all are like that.
     for turn in range(8 * max_length):
-        text = rows[-1 - turn % len(rows)].text
-        firsts.append(text if isinstance(text, str) else text[0])
-        seconds.append("" if isinstance(text, str) else text[1])
-        joined: Text = " ".join(firsts) if isinstance(text, str) else (" ".join(firsts), " ".join(seconds))
-        row = Row("several rows joined", joined)
+        for pieces, part in zip(joined, parts(rows[-1 - turn % len(rows)].text), strict=True):
+            pieces.append(part)
+        first, *second = map(" ".join, joined)
+        row = Row("several rows joined", (first, second[0]) if second else first)
         if _count(tokenizer, [row])[0] > max_length:
             break
     return row

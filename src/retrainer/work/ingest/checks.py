@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,6 @@ from retrainer.artifacts.snapshot import SplitName
 from retrainer.errors import DataError
 from retrainer.spec.model import Checks
 from retrainer.spec.problems import listed
-from retrainer.work.ingest.duplicates import find_duplicates
 from retrainer.work.ingest.labels import NO_LABEL
 from retrainer.work.ingest.pools import Pool
 
@@ -50,6 +50,44 @@ def set_duplicates_aside(pool: Pool) -> int:
     pool.drop_repeated(rows[found.repeated])
     pool.quarantine(rows[found.conflicting], "conflicting_labels")
     return found.conflicts
+
+
+class Duplicates(NamedTuple):
+    """What to do with each row.
+
+    :param repeated: the same text with the same label stands further up, and nowhere with another label.
+    :param conflicting: the same text stands there with another label.
+    :param conflicts: distinct texts of the latter.
+    """
+
+    repeated: npt.NDArray[np.bool_]
+    conflicting: npt.NDArray[np.bool_]
+    conflicts: int
+
+
+def find_duplicates(keys: npt.NDArray[np.uint64], labels: npt.NDArray[np.int64]) -> Duplicates:
+    """Compare every row with every other of its split.
+
+    :param keys: uint64 [rows].
+    :param labels: int64 [rows], none missing.
+    """
+    rows = len(keys)
+    if rows == 0:
+        nothing = np.zeros(0, dtype=np.bool_)
+        return Duplicates(nothing, nothing, 0)
+    order = np.argsort(keys, kind="stable")  # stable: within a text, source order
+    first = np.ones(rows, dtype=np.bool_)
+    first[1:] = keys[order][1:] != keys[order][:-1]
+    starts = np.flatnonzero(first)
+    group = np.cumsum(first) - 1
+    lowest = np.minimum.reduceat(labels[order], starts)
+    highest = np.maximum.reduceat(labels[order], starts)
+    conflict = lowest != highest
+    conflicting = np.empty(rows, dtype=np.bool_)
+    conflicting[order] = conflict[group]
+    repeated = np.empty(rows, dtype=np.bool_)
+    repeated[order] = ~first & ~conflict[group]
+    return Duplicates(repeated, conflicting, int(conflict.sum()))
 
 
 def check_enough(

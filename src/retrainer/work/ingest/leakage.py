@@ -15,7 +15,6 @@ import numpy.typing as npt
 from retrainer.artifacts.snapshot import QuarantineReason, SplitName
 from retrainer.errors import DataError
 from retrainer.spec.model import Checks
-from retrainer.work.ingest.duplicates import stands_in
 from retrainer.work.ingest.output import Selection
 from retrainer.work.ingest.pools import Pool
 from retrainer.work.near.search import Texts
@@ -48,7 +47,7 @@ def set_exact_aside(pools: Mapping[SplitName, Pool], checks: Checks) -> dict[str
                 continue
             pool, other = pools[split], pools[held_out]
             rows = pool.remaining
-            leaked = rows[stands_in(pool.key[rows], other.key[other.remaining])]
+            leaked = rows[np.isin(pool.key[rows], other.key[other.remaining])]
             leakage[f"{split}_in_{held_out}"] = len(leaked)
             if len(leaked) and checks.on_leakage == "fail":
                 raise _exact_error(pool, other, leaked)

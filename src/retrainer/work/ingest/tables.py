@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from retrainer.errors import DataError
 from retrainer.sources.columns import empty_file
 from retrainer.sources.files import SourceFile
-from retrainer.sources.hub import is_folder, pinned
+from retrainer.sources.identity import dataset_commit, is_folder
 from retrainer.spec.model import HubDataset
 from retrainer.spec.problems import listed
 from retrainer.work.ingest.rows import RawRows, Wanted, positions, raw_rows
@@ -63,8 +63,7 @@ def read_hub(hub: HubDataset, name: str, wanted: Wanted) -> RawRows:
 def _from_hub(hub: HubDataset) -> Any:
     import datasets
 
-    commit = pinned(hub).revision
-    return datasets.load_dataset(hub.path, hub.name, revision=commit, split=hub.split)
+    return datasets.load_dataset(hub.path, hub.name, revision=dataset_commit(hub), split=hub.split)
 
 
 def _from_folder(hub: HubDataset, cache: str) -> Any:

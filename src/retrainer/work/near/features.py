@@ -28,12 +28,12 @@ import numpy.typing as npt
 from datasketch import MinHash
 
 from retrainer.work.near.text import FEWEST_CHARACTERS, GRAM, simplify
+from retrainer.work.snapshot_texts import Text
 
 U64 = npt.NDArray[np.uint64]
 Ints = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 Bools = npt.NDArray[np.bool_]
-Text = str | tuple[str, str]
 
 PERMUTATIONS = 128
 SKETCH_BYTES = PERMUTATIONS * 2 // 8

@@ -35,8 +35,9 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from retrainer.errors import IntegrityError
-from retrainer.work.near.features import SKETCH_BYTES, U64, Bytes, Features, Text, features, fewest_words
+from retrainer.work.near.features import SKETCH_BYTES, U64, Bytes, Features, features, fewest_words
 from retrainer.work.near.search import BATCH_ROWS, SketchIndex, standard_error
+from retrainer.work.snapshot_texts import Text, text_columns, texts_of
 
 FORMAT_VERSION = 1
 _MAGIC = b"NEARROWS"
@@ -183,11 +184,8 @@ def _read(path: Path) -> _Content:
 
 def _batches(train: Path) -> Iterator[tuple[list[Text], npt.NDArray[np.int64]]]:
     with pq.ParquetFile(train) as file:
-        columns = [name for name in ("text", "text_pair") if name in file.schema_arrow.names]
-        for batch in file.iter_batches(BATCH_ROWS, columns=[*columns, "label"]):
-            values = [batch.column(name).to_pylist() for name in columns]
-            texts: list[Text] = list(zip(*values, strict=True)) if len(values) == 2 else values[0]
-            yield texts, batch.column("label").to_numpy()
+        for batch in file.iter_batches(BATCH_ROWS, columns=[*text_columns(file.schema_arrow.names), "label"]):
+            yield texts_of(batch), batch.column("label").to_numpy()
 
 
 def _label(name: str) -> int:

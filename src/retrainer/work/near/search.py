@@ -14,9 +14,10 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from retrainer.work.near.features import PERMUTATIONS, SKETCH_BYTES, U64, Bytes, Features, Ints, Text, features
+from retrainer.work.near.features import PERMUTATIONS, SKETCH_BYTES, U64, Bytes, Features, Ints, features
 from retrainer.work.near.features import fewest_words as words_for
 from retrainer.work.near.text import grams, jaccard, simplify
+from retrainer.work.snapshot_texts import Text
 
 Floats = npt.NDArray[np.float64]
 Progress = Callable[[int], None]
