@@ -114,17 +114,21 @@ class FileStorage:
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """See ``Storage.list``; the token is made of size, time of change and inode."""
         folder = self.root / check_prefix(prefix, where=str(self.root)).rpartition("/")[0]
-        found: list[ObjectInfo] = []
+        found = [
+            ObjectInfo(key, info.st_size, _state(info), _modified(info))
+            for key, info in self._walk(folder)
+            if key.startswith(prefix) and not _name(key).startswith(RESERVED)
+        ]
+        return iter(sorted(found, key=lambda info: info.key))
+
+    def _walk(self, folder: Path) -> Iterator[tuple[str, os.stat_result]]:
+        """Every file below a folder, by its key; none where there is no such folder."""
         with filesystem_errors(str(folder)):
             for parent, _, names in os.walk(folder, onerror=_unless_missing):
-                for name in names:
-                    path = Path(parent, name)
-                    key = path.relative_to(self.root).as_posix()
-                    if key.startswith(prefix) and not name.startswith(RESERVED):
-                        # Deleted since it was listed, or a link to nothing.
-                        with suppress(FileNotFoundError):
-                            found.append(_info(key, path.stat()))
-        return iter(sorted(found, key=lambda info: info.key))
+                for path in (Path(parent, name) for name in names):
+                    # Deleted since it was listed, or a link to nothing.
+                    with suppress(FileNotFoundError):
+                        yield path.relative_to(self.root).as_posix(), path.stat()
 
     def list_folders(self, prefix: str = "") -> builtins.list[str]:
         """See ``Storage.list_folders``."""
@@ -184,23 +188,18 @@ class FileStorage:
     def leftovers(self, prefix: str = "") -> Iterator[Leftover]:
         """See ``Storage.leftovers``: temporary files."""
         folder = self.root / check_folder(prefix, where=str(self.root))
-        found: list[Leftover] = []
-        with filesystem_errors(str(folder)):
-            for parent, _, names in os.walk(folder, onerror=_unless_missing):
-                for name in names:
-                    path = Path(parent, name)
-                    if name.startswith(_TEMPORARY):
-                        with suppress(FileNotFoundError):
-                            info = path.stat()
-                            token = (path.relative_to(self.root).as_posix(),)
-                            found.append(Leftover(str(path), token, _modified(info), info.st_size))
+        found = [
+            Leftover(self.where(key), (key,), _modified(info), info.st_size)
+            for key, info in self._walk(folder)
+            if _name(key).startswith(_TEMPORARY)
+        ]
         return iter(sorted(found, key=lambda leftover: leftover.where))
 
     def remove_leftover(self, leftover: Leftover) -> None:
         """See ``Storage.remove_leftover``."""
         folder, _, name = leftover.token[0].rpartition("/")
         if not name.startswith(_TEMPORARY):
-            raise StorageError("is no leftover", where=leftover.where)
+            raise StorageError("is not a leftover", where=leftover.where)
         path = self.root / check_folder(folder, where=str(self.root)) / name
         with filesystem_errors(str(path)):
             path.unlink(missing_ok=True)
@@ -225,17 +224,16 @@ def _token(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _info(key: str, stat: os.stat_result) -> ObjectInfo:
-    return ObjectInfo(
-        key=key,
-        size=stat.st_size,
-        etag=f"{stat.st_size:x}-{stat.st_mtime_ns:x}-{stat.st_ino:x}",
-        modified=_modified(stat),
-    )
+def _name(key: str) -> str:
+    return key.rpartition("/")[2]
 
 
-def _modified(stat: os.stat_result) -> datetime:
-    return datetime.fromtimestamp(stat.st_mtime, UTC)
+def _state(info: os.stat_result) -> str:
+    return f"{info.st_size:x}-{info.st_mtime_ns:x}-{info.st_ino:x}"
+
+
+def _modified(info: os.stat_result) -> datetime:
+    return datetime.fromtimestamp(info.st_mtime, UTC)
 
 
 def _unless_missing(error: OSError) -> None:

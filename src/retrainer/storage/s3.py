@@ -156,14 +156,11 @@ class S3Storage:
                 for entry in page.get("Contents", []):
                     key = entry["Key"].removeprefix(self._prefix)
                     if key and not key.endswith("/"):  # what consoles make to show an empty folder
-                        yield ObjectInfo(
-                            key=key, size=entry["Size"], etag=entry["ETag"], modified=entry["LastModified"]
-                        )
+                        yield ObjectInfo(key, entry["Size"], entry["ETag"], entry["LastModified"])
 
     def list_folders(self, prefix: str = "") -> builtins.list[str]:
         """See ``Storage.list_folders``."""
-        folder = check_folder(prefix, where=self.where())
-        start = f"{self._prefix}{folder}/" if folder else self._prefix
+        start = self._folder(prefix)
         with s3_errors(self.where(prefix)):
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self.bucket, Prefix=start, Delimiter="/"
@@ -312,10 +309,10 @@ class S3Storage:
 
     def leftovers(self, prefix: str = "") -> Iterator[Leftover]:
         """See ``Storage.leftovers``: uploads in parts that were neither completed nor ended. S3 charges for them."""
-        folder = check_folder(prefix, where=self.where())
-        start = f"{self._prefix}{folder}/" if folder else self._prefix
         with s3_errors(self.where(prefix)):
-            pages = self._client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=start)
+            pages = self._client.get_paginator("list_multipart_uploads").paginate(
+                Bucket=self.bucket, Prefix=self._folder(prefix)
+            )
             for page in pages:
                 for upload in page.get("Uploads", []):
                     key, name = upload["Key"], upload["UploadId"]
@@ -359,6 +356,10 @@ class S3Storage:
 
     def _key(self, key: str) -> str:
         return self._prefix + check_key(key, where=self.where())
+
+    def _folder(self, prefix: str) -> str:
+        folder = check_folder(prefix, where=self.where())
+        return f"{self._prefix}{folder}/" if folder else self._prefix
 
 
 def _move(temporary: Path, target: Path) -> None:
