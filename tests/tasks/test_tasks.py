@@ -19,6 +19,8 @@ from retrainer import tasks
 from retrainer.chain import RunContext
 from retrainer.cli import app
 from retrainer.errors import IntegrityError, PipelineError
+from retrainer.formats import FORMATS
+from retrainer.precisions import PRECISIONS
 from retrainer.serve.loading import open_predictor
 from retrainer.spec import json_schema, parse_pipeline
 from retrainer.tasks import TASKS, Parts, TaskDefinition, known_task, trainable_task
@@ -107,6 +109,18 @@ def test_no_other_code_names_a_task() -> None:
     ]
     found += [str(path) for path in SOURCE.rglob("*.jinja") if any(f'"{name}"' in path.read_text() for name in TASKS)]
     assert found == []
+
+
+def test_no_code_compares_with_the_name_of_a_format_or_a_precision() -> None:
+    names = {*FORMATS, *PRECISIONS}
+    compared = [
+        f"{path.relative_to(SOURCE)}:{node.lineno}"
+        for path in SOURCE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Compare | ast.MatchValue)
+        and any(isinstance(part, ast.Constant) and part.value in names for part in ast.walk(node))
+    ]
+    assert compared == []
 
 
 def toy_head(labels: tuple[str, ...]) -> dict[str, Any]:
