@@ -111,14 +111,22 @@ def test_no_other_code_names_a_task() -> None:
     assert found == []
 
 
+def compared_values(node: ast.AST) -> list[object]:
+    """The constants that a comparison, also with each of several, or a ``case`` compares with."""
+    sides = [node.left, *node.comparators] if isinstance(node, ast.Compare) else []
+    sides += [node.value] if isinstance(node, ast.MatchValue) else []
+    sides += [each for side in sides if isinstance(side, ast.Tuple | ast.List | ast.Set) for each in side.elts]
+    return [side.value for side in sides if isinstance(side, ast.Constant)]
+
+
 def test_no_code_compares_with_the_name_of_a_format_or_a_precision() -> None:
     names = {*FORMATS, *PRECISIONS}
     compared = [
-        f"{path.relative_to(SOURCE)}:{node.lineno}"
+        f"{path.relative_to(SOURCE)}: {value}"
         for path in SOURCE.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Compare | ast.MatchValue)
-        and any(isinstance(part, ast.Constant) and part.value in names for part in ast.walk(node))
+        for value in compared_values(node)
+        if value in names
     ]
     assert compared == []
 
