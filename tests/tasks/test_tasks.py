@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from retrainer.chain.planning import plan_ingest
 from typer.testing import CliRunner
 
 from retrainer import tasks
-from retrainer.chain import RunContext
+from retrainer.chain import INGEST, RunContext, StepRequest
 from retrainer.cli import app
 from retrainer.errors import IntegrityError, PipelineError
 from retrainer.formats import FORMATS
@@ -29,7 +28,7 @@ from retrainer.work.train.loading import load_base
 from tests.export import tiny
 
 SOURCE = Path(tasks.__file__).parents[1]
-CONTEXT = RunContext(run_id="r", actor="a", started_at="2026-11-27T00:00:00+00:00")
+CONTEXT = RunContext(run_id="r", actor="a", started_at="2026-11-27T00:00:00+00:00", root="/artifacts")
 TRAINABLE = [task for task in TASKS.values() if task.parts is not None]
 
 
@@ -70,7 +69,7 @@ def test_check_and_the_first_step_refuse_with_the_same_sentence(tmp_path: Path) 
     content = raw(task="text-generation", publish={"store": str(tmp_path / "models")})
     file.write_text(json.dumps(content))
     with pytest.raises(PipelineError) as caught:
-        plan_ingest(parse_pipeline(content), root=str(tmp_path), context=CONTEXT)
+        INGEST.plan(parse_pipeline(content), context=CONTEXT)
     said = CliRunner().invoke(app, ["check", str(file)]).output
     assert caught.value.message == "task 'text-generation' cannot be trained by this version"
     assert caught.value.message in said
@@ -176,7 +175,8 @@ def test_a_new_task_is_one_entry(bundle: Path, tmp_path: Path, monkeypatch: pyte
     base = tiny.save_checkpoint(tmp_path / "base")
     pipeline = parse_pipeline(raw(model={"base": str(base), "max_length": 16}), base_folder=tmp_path)
     pipeline = pipeline.model_copy(update={"task": toy.name})
-    request = plan_ingest(pipeline, root=str(tmp_path), context=CONTEXT)
+    request = INGEST.plan(pipeline, context=CONTEXT)
+    assert isinstance(request, StepRequest)
     assert request.identity["task"] == toy.name
     loaded = load_base(pipeline, ("one", "two", "three"), Reporter(tmp_path / "messages"))
     assert loaded.model.config.problem_type == "multi_label_classification"
