@@ -13,6 +13,7 @@ from pydantic import Field
 
 from retrainer.artifacts.measures import Latency
 from retrainer.artifacts.selection import Candidate, Selection
+from retrainer.precisions import REFERENCE
 from retrainer.records import Record
 from retrainer.spec.model import DriftKind
 
@@ -70,7 +71,7 @@ class ChampionEvidence(ModelEvidence):
 
     version: str
     labels: tuple[str, ...]
-    precision: str = "fp32"
+    precision: str = REFERENCE
 
 
 class ParityEvidence(Record):

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from retrainer.gate.paired import holm, probability_not_worse, tidy
 from retrainer.gate.receipt import Reason, ReasonCode, SliceResult
 from retrainer.gate.validity import Rows
+from retrainer.precisions import REFERENCE
 from retrainer.spec.model import Slices
 
 LENGTH_BUCKETS = 4
@@ -63,7 +64,7 @@ def judge_slices(
             reasons.append(found)
         else:
             groupings.append(found)
-    right = rows.labels == rows.answers["fp32"].predictions
+    right = rows.labels == rows.answers[REFERENCE].predictions
     right_champion = rows.labels == champion
     names = [(grouping.by, value) for grouping in groupings for value in grouping.values]
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from retrainer.artifacts.evaluation import Leakage, ModelEvidence, cost_of
 from retrainer.artifacts.measures import Interval, Score
 from retrainer.gate.receipt import BudgetResult, DriftResult, FloorResult, Reason, Receipt, SliceResult
+from retrainer.precisions import REFERENCE
 from retrainer.report.figures import number
 from retrainer.report.presentation import (
     Cell,
@@ -28,7 +29,7 @@ from retrainer.spec.budgets import BUDGETS, COSTS
 from retrainer.spec.known_metrics import lower_is_better
 from retrainer.spec.model import Gate
 
-FP32 = "fp32"
+FP32 = REFERENCE
 # What is said where there is room for a few lines only: a terminal, a log, a page on which somebody approves.
 IN_BRIEF = ("comparison", "baseline", "scores", "floors", "selection", "leakage")
 

@@ -13,11 +13,12 @@ import yaml
 
 from retrainer.artifacts.evaluation import ModelEvidence
 from retrainer.gate.receipt import Receipt
+from retrainer.precisions import REFERENCE
 from retrainer.report.decision import parts, verdict_part
 from retrainer.report.presentation import Part, table_of
 from retrainer.tasks import TaskDefinition, known_task
 
-PRECISION = "fp32"
+PRECISION = REFERENCE
 
 
 @dataclass(frozen=True, slots=True)
