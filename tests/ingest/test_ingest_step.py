@@ -153,7 +153,7 @@ def test_leakage_leaves_what_is_held_out_alone(tmp_path: Path):
 
     spec = pipeline(train, validation=validation, test=test, checks={"on_leakage": "fail"})
     error = refused(spec, tmp_path / "out")
-    assert "1 validation rows also stand in test" in error.message
+    assert "1 validation rows are also in test" in error.message
     assert f"{validation}, row 7 is {test}, row 2" in error.message
 
 

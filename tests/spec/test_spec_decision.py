@@ -82,7 +82,7 @@ def test_choosing_and_calibrating_need_validation_rows(sections):
 @pytest.mark.parametrize(
     ("gate", "said"),
     [
-        ({"slices": {"patterns": ["("]}}, "no regular expression"),
+        ({"slices": {"patterns": ["("]}}, "not a regular expression"),
         ({"slices": {"patterns": ["a", "a"]}}, "only once"),
         ({"budgets": {"threads": 0}}, "threads"),
         ({"budgets": {"max_latency_ration": 1.5}}, "max_latency_ratio"),

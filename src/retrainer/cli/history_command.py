@@ -86,7 +86,7 @@ def _moment(text: str) -> datetime:
         return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
     except (ValueError, OverflowError):
         raise typer.BadParameter(
-            f"'{text}' is no time: give 2026-03-31, 2026-03-31T14:05 or 2026-03-31T16:05+02:00", param_hint="--at"
+            f"'{text}' is not a time: give 2026-03-31, 2026-03-31T14:05 or 2026-03-31T16:05+02:00", param_hint="--at"
         ) from None
 
 

@@ -64,7 +64,7 @@ def keygen(
 def sign(
     store: StoreArgument,
     model: Annotated[
-        str | None, typer.Argument(metavar="[MODEL]", help="One model; all unless given.", show_default=False)
+        str | None, typer.Argument(metavar="[MODEL]", help="One model; all by default.", show_default=False)
     ] = None,
     key: KeyOption = None,
     public_key: Annotated[
@@ -114,6 +114,6 @@ def sign(
     if as_json:
         display.print_json({"key_id": signer.public.key_id, "done": [asdict(line) for line in lines]})
         return
-    for line in lines:  # as it is done: after an error, what was signed before stands above it
+    for line in lines:  # as it is done: after an error, what was signed before is above it
         why = f": {line.problem}" if line.problem else ""
         typer.echo(display.printable(f"{line.model}\t{line.what}\t{line.done}{why}"))

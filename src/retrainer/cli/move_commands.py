@@ -98,7 +98,7 @@ def rollback(
     to: Annotated[
         str | None,
         typer.Option(
-            metavar="VERSION", help="The version to serve; the champion before unless given.", show_default=False
+            metavar="VERSION", help="The version to serve; by default the champion before.", show_default=False
         ),
     ] = None,
     cause: CauseOption = None,

@@ -39,11 +39,18 @@ def register(app: typer.Typer) -> None:
     app.command("schema")(schema)
 
 
-def schema() -> None:
+def schema(
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="A reference in Markdown instead, as it is in docs/pipeline.md.")
+    ] = False,
+) -> None:
     """Print the pipeline file's JSON Schema, for editors and forms."""
-    from retrainer.spec import json_schema
+    from retrainer.spec import json_schema, reference
 
-    display.print_json(json_schema())
+    if markdown:
+        typer.echo(reference.markdown(), nl=False)
+    else:
+        display.print_json(json_schema())
 
 
 def check(

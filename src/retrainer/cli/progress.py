@@ -128,7 +128,7 @@ class LiveList(Display):
         self._rows[stage].detail = "starting"
 
     def message(self, stage: Stage, message: Message) -> None:
-        """Progress goes into the step's line, scores and warnings stand above the list."""
+        """Progress goes into the step's line, scores and warnings above the list."""
         row = self._rows[stage]
         about = _about(stage)
         match message:
@@ -142,14 +142,14 @@ class LiveList(Display):
                 row.progress, row.detail = None, message.text
 
     def finished(self, stage: Stage, ref: StepRef) -> None:
-        """Show what came out in the place of progress."""
+        """Show what came out in place of progress."""
         row = self._rows[stage]
         row.state = "done"
         row.took = None if ref.reused else self._clock() - row.began
         row.progress, row.detail = None, brief(ref) + (" (done before)" if ref.reused and not ref.unchanged else "")
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """The list as it stands now."""
+        """The list as it is now."""
         grid = Table.grid(padding=(0, 1), expand=True)
         names = min(max(len(str(stage)) for stage in self._rows), MOST_NAME_WIDTH)
         grid.add_column(min_width=1, max_width=1)
@@ -199,7 +199,7 @@ def _doing(row: _Row) -> Text | Table:
 
 
 def _measured(message: Progress) -> str:
-    """``step 12/46, 1 min 23 s left, epoch 0.52, loss 0.412, 22.3 rows/s``: what is cut off last stands first."""
+    """``step 12/46, 1 min 23 s left, epoch 0.52, loss 0.412, 22.3 rows/s``: what is cut off last comes first."""
     total = f"/{message.total:g}" if message.total else ""
     stage = "" if message.stage == "training" else f"{message.stage}: "
     parts = [f"{stage}{message.unit} {message.done:g}{total}".strip()]

@@ -54,7 +54,7 @@ def run(
         str | None,
         typer.Option(
             metavar="PATH",
-            help="Interpreter that has airflow-retrainer[train]; this one unless given.",
+            help="Interpreter that has airflow-retrainer[train]; this one by default.",
             show_default=False,
         ),
     ] = None,

@@ -34,7 +34,7 @@ WORDS: dict[Severity, str] = {"damage": "damaged", "suspect": "suspect", "leftov
 NOUNS = {"channels": "channel", "versions": "version", "files": "file"}
 
 ModelsArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="[MODEL]...", help="Only these; all unless given.", show_default=False)
+    list[str] | None, typer.Argument(metavar="[MODEL]...", help="Only these; all by default.", show_default=False)
 ]
 
 
@@ -185,14 +185,14 @@ def collect(
 
 
 def _a_number(days: float) -> float:
-    """What is no number is neither too small nor too large."""
+    """What is not a number is neither too small nor too large."""
     if math.isnan(days):
         raise typer.BadParameter("nan is not a number of days")
     return days
 
 
 def _say_notes(notes: Iterable[str]) -> None:
-    """What could not be looked at; on the error stream, for it is no finding."""
+    """What could not be looked at; on the error stream, because it is not a finding."""
     for note in notes:
         typer.echo(f"note: {note}", err=True)
 

@@ -54,7 +54,7 @@ def verify(
         str | None,
         typer.Option(
             metavar="URL",
-            help="Root of the artifacts that hold the evaluation; the one that the receipt is in unless given.",
+            help="Root of the artifacts that hold the evaluation; by default the one that the receipt is in.",
             show_default=False,
         ),
     ] = None,

@@ -1,4 +1,4 @@
-"""Where a pipeline's data lies: the files that a source names, their columns, and what identifies their content.
+"""Where a pipeline's data is: the files that a source names, their columns, and what identifies their content.
 
 ``files.py`` finds files in folders and buckets, ``hub.py`` pins what is on the hub, ``columns.py`` reads
 headers. Light: pyarrow and huggingface_hub are loaded only where a parquet file or a hub dataset asks for it.

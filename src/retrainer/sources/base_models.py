@@ -1,4 +1,4 @@
-"""Where a pipeline's base model lies and what identifies its content, without loading it.
+"""Where a pipeline's base model is and what identifies its content, without loading it.
 
 ``package:NAME/FOLDER`` is a folder inside an installed Python package, found without importing it. A path is a
 folder. ``s3://`` is a prefix. Everything else is an id on the Hugging Face hub, identified by its commit.

@@ -24,7 +24,7 @@ class SourceFile:
     """One file of labelled text.
 
     :param url: absolute path, or ``s3://bucket/key``.
-    :param name: path below what the pipeline named; of a single file its name. The same wherever the data lies.
+    :param name: path below what the pipeline named; of a single file its name. The same wherever the data is.
     :param format: its name in ``FORMATS``.
     :param compressed: with gzip.
     :param size: bytes.
@@ -54,7 +54,7 @@ class SourceFile:
 def expand(paths: Iterable[str]) -> tuple[SourceFile, ...]:
     """The files that paths, folders and globs name: in the order given, within each sorted, each once.
 
-    A folder stands for all files of a known format below it, without those hidden or starting with ``_``.
+    A folder means all files of a known format below it, without those that are hidden or start with ``_``.
 
     :param paths: absolute paths and ``s3://`` addresses, of a file, a folder (prefix) or a glob.
     :raises DataError: one of them names nothing, or a file of unknown format.
@@ -69,9 +69,9 @@ def expand(paths: Iterable[str]) -> tuple[SourceFile, ...]:
 
 @contextlib.contextmanager
 def fetched(file: SourceFile, folder: Path | None = None) -> Iterator[Path]:
-    """The file as a local one, downloaded for the while where it lies on S3.
+    """The file as a local one, downloaded for the while where it is on S3.
 
-    :param folder: where to download to; the system's temporary folder unless given.
+    :param folder: where to download to; the system's temporary folder by default.
     """
     if file.etag is None:
         yield Path(file.url)
@@ -100,11 +100,11 @@ def visible_files(folder: Path) -> Iterator[Path]:
 
 
 def near_hint(place: Path) -> str | None:
-    """What stands in the folder of a path that does not exist, and might have been meant."""
+    """What is in the folder of a path that does not exist, and might have been meant."""
     if place.is_symlink() and not place.exists():
         return f"it is a link to {place.readlink()}, where nothing is"
     if place.exists():
-        return "what stands there is neither a file nor a folder"
+        return "what is there is neither a file nor a folder"
     existing = place.parent
     if not existing.is_dir():
         while not existing.is_dir() and existing != existing.parent:

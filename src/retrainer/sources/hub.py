@@ -24,10 +24,10 @@ def commit_of(
 ) -> str:
     """The commit of a revision. A full commit is taken as it is.
 
-    A branch or a tag, ``main`` unless given, is looked up on the hub; where that gives nothing, and offline, in the
+    A branch or a tag, ``main`` by default, is looked up on the hub; where that gives nothing, and offline, in the
     hub's local cache.
 
-    :param where: for errors, as is ``instead``: what to name in the place of a repository on the hub.
+    :param where: for errors, as is ``instead``: what to name in place of a repository on the hub.
     :param error: raised when the commit cannot be found out.
     """
     if revision and _COMMIT.fullmatch(revision):
@@ -46,7 +46,7 @@ def commit_of(
             hint = "pin the revision to a full commit, or install airflow-retrainer[train]"
         except (OSError, ValueError) as failure:
             first = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
-            problem = f"neither a folder nor a {kind} that the hub gives: {first}"
+            problem = f"neither a folder nor a {kind} that can be had from the hub: {first}"
             hint = f"check the name, or {instead}"
     if cached:
         return cached

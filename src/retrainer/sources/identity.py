@@ -1,4 +1,4 @@
-"""What identifies the content of a source, so that the same data is ingested once wherever it lies."""
+"""What identifies the content of a source, so that the same data is ingested once wherever it is."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from retrainer.spec.model import HubDataset, HubSource
 
 
 def fingerprint(source: HubSource | tuple[str, ...]) -> str:
-    """A digest of the files' contents, or name and commit on the hub; neither says where the data lies.
+    """A digest of the files' contents, or name and commit on the hub; neither says where the data is.
 
-    Files count in their order and by format; their names do not. On S3 the ETag stands for the content.
+    Files count in their order and by format; their names do not. On S3 the ETag represents the content.
 
     :raises DataError: the source does not exist or cannot be read.
     :raises StorageError: a bucket cannot be read.

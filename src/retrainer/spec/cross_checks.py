@@ -28,7 +28,7 @@ def dataset(spec: Dataset) -> list[Problem]:
     if spec.labels is not None:
         twice = [name for name, count in Counter(spec.labels).items() if count > 1]
         if twice:
-            problems.append(Problem(("labels",), f"each label may stand only once, found {listed(twice)} again"))
+            problems.append(Problem(("labels",), f"list each label only once, found {listed(twice)} again"))
         elif len(spec.labels) < 2:
             problems.append(Problem(("labels",), "a classifier needs at least two labels"))
     if spec.test is None and spec.split.test == 0.0:
@@ -52,7 +52,7 @@ def pipeline(spec: Pipeline) -> list[Problem]:
         problems.append(
             Problem(
                 ("resources", "processes"),
-                f"{spec.resources.processes} processes cannot train on {spec.resources.gpus} GPU; one each at least",
+                f"{spec.resources.processes} processes cannot train on {spec.resources.gpus} GPU; each needs one",
             )
         )
     return problems
@@ -81,7 +81,7 @@ def _metrics(spec: Pipeline) -> list[Problem]:
     problems = [Problem(place, complaint) for place, name in places if (complaint := _unknown_metric(name))]
     twice = [name for name, count in Counter(spec.metrics).items() if count > 1]
     if twice:
-        problems.append(Problem(("metrics",), f"each metric may stand only once, found {listed(twice)} again"))
+        problems.append(Problem(("metrics",), f"list each metric only once, found {listed(twice)} again"))
     labels = spec.dataset.labels
     if labels is not None and len(labels) != 2:
         problems += [
@@ -191,10 +191,10 @@ def cron(expression: str) -> str | None:
         for part in field.lower().split(","):
             match = _CRON_PART.fullmatch(part)
             if match is None or match[2] == "0":
-                return f"'{field}' is no {what}"
+                return f"'{field}' cannot be read as {what}"
             for bound in match[1].split("-"):
                 if bound in {"*", "?", "l"} or bound[:3] in names:
                     continue
                 if not bound.isdigit() or not low <= int(bound) <= high:
-                    return f"'{bound}' is no {what}: it goes from {low} to {high}"
+                    return f"'{bound}' is outside of {what}, which goes from {low} to {high}"
     return None

@@ -79,7 +79,7 @@ def _sentence(detail: ErrorDetails, place: Place, model: type[BaseModel]) -> str
         return "must not be empty"
     if kind == "string_pattern_mismatch":
         return (
-            f"{found(value)} is no name: lower case letters, digits, '.', '_' and '-', at most 100, and a letter or "
+            f"{found(value)} is not a name: lower case letters, digits, '.', '_' and '-', at most 100, and a letter or "
             "digit first"
         )
     return detail["msg"][:1].lower() + detail["msg"][1:]
@@ -93,7 +93,7 @@ def _unknown_key(place: Place, model: type[BaseModel]) -> str:
 
 
 def keys_of(model: type[BaseModel], place: Place) -> tuple[str, ...]:
-    """The keys that may stand at a place of the file."""
+    """The keys that a mapping of the file may have."""
     for part in place:
         inner = _model_at(model, part)
         if inner is None:
@@ -121,7 +121,7 @@ def _first_model(annotation: Any) -> type[BaseModel] | None:
 
 
 def line_of(place: Place, lines: Mapping[Place, int]) -> int:
-    """The line of the deepest key on the way to a place that stands in the file."""
+    """The line of the deepest key on the way to a place that is in the file."""
     while place not in lines and place:
         place = place[:-1]
     return lines.get(place, 1)

@@ -26,5 +26,5 @@ class OneOf:
 
 
 def as_list(value: Any) -> Any:
-    """A single text where a list of them may stand."""
+    """A list of one where a single text was written."""
     return [value] if isinstance(value, str) else value

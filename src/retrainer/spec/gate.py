@@ -16,36 +16,45 @@ from retrainer.spec.problems import refuse_one
 class AgainstChampion(Record):
     """The paired comparison with the model that is live."""
 
-    metric: str = Field("accuracy", description="What is compared on the same rows.")
+    metric: str = Field("accuracy", description="The metric that is compared, on the same rows.")
     mode: Literal["superiority", "non_inferiority"] = Field(
         "non_inferiority",
-        description="'superiority': the interval of the difference lies above 0; 'non_inferiority': above -margin.",
+        description="The whole interval of the difference must be above 0 for 'superiority', above -margin for "
+        "'non_inferiority'.",
     )
-    margin: Fraction = Field(0.01, description="How much worse still counts as not worse.")
-    alpha: Alpha = Field(0.05, description="1 - alpha is the confidence of the interval; below 0.5.")
+    margin: Fraction = Field(
+        0.01, description="How much worse still counts as not worse: 0.01 is one point of accuracy."
+    )
+    alpha: Alpha = Field(
+        0.05,
+        description="Error rate of each end of an interval, and of the slices' tests: a challenger exactly at the "
+        "threshold is promoted this often.",
+    )
 
 
 class Slices(Record):
     """Groups of rows on which the challenger must not have got worse."""
 
-    by: tuple[Text, ...] = Field((), description="'label', 'length', or any column of the data.")
+    by: tuple[Text, ...] = Field((), description="'label', 'length' (quarters), or any column of the data.")
     patterns: tuple[Text, ...] = Field(
-        (), description="Regular expressions of Python; the rows in whose text one is found are a group."
+        (), description="Regular expressions of Python: the rows in whose text one is found are a group."
     )
-    min_rows: int = Field(50, ge=1, description="A group with fewer rows is reported as insufficient.")
-    max_drop: Fraction = Field(0.05, description="Largest loss against the champion within a group.")
+    min_rows: int = Field(50, ge=1, description="A group with fewer rows is not judged, and reported as insufficient.")
+    max_drop: Fraction = Field(
+        0.05, description="Loss of accuracy within a group that is accepted even when it is certain."
+    )
 
     @model_validator(mode="after")
     def _groups_differ(self) -> Self:
         if len(set(self.by)) != len(self.by):
-            refuse_one("each column may stand only once", "by")
+            refuse_one("list each column only once", "by")
         if len(set(self.patterns)) != len(self.patterns):
-            refuse_one("each pattern may stand only once", "patterns")
+            refuse_one("list each pattern only once", "patterns")
         for at, pattern in enumerate(self.patterns):
             try:
                 re.compile(pattern)
             except re.error as error:
-                refuse_one(f"'{pattern}' is no regular expression: {error}", "patterns", at)
+                refuse_one(f"'{pattern}' is not a regular expression: {error}", "patterns", at)
         return self
 
 
@@ -53,12 +62,12 @@ DriftKind = Literal["labels", "length", "vocabulary", "style"]
 
 
 class Drift(Record):
-    """How far the training rows may have moved from those of the champion; distances lie between 0 and 1."""
+    """How far the training rows may have moved from those of the champion; distances are between 0 and 1."""
 
-    warn: Fraction = Field(0.1, description="Distance from which on a note becomes a warning.")
+    warn: Fraction = Field(0.1, description="From this distance on, drift that chance does not explain is a warning.")
     block: dict[DriftKind, Fraction] = Field(
         default_factory=dict,
-        description="Distance from which on the challenger is refused; for 'labels', 'length', 'vocabulary', 'style'.",
+        description="The same for refusing the challenger, for each of 'labels', 'length', 'vocabulary', 'style'.",
     )
 
 
@@ -66,20 +75,21 @@ class Gate(Record):
     """What a challenger must show before it may replace the champion."""
 
     floors: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = Field(
-        default_factory=dict, description="Metric to the least value accepted."
+        default_factory=dict,
+        description="Metric to the least value accepted; to the highest where less is better (log_loss, ece).",
     )
-    confident: bool = Field(False, description="Compare floors with the lower confidence bound, not the point.")
+    confident: bool = Field(False, description="Floors must be met by the confidence bound, not only by the value.")
     against_champion: AgainstChampion | None = Field(
-        AgainstChampion(), description="Null: a champion is replaced without a comparison."
+        AgainstChampion(), description="The paired comparison; null replaces a champion without one."
     )
-    slices: Slices | None = Field(None, description="Groups of rows that must not get worse.")
+    slices: Slices | None = Field(None, description="Groups of rows on which it must not be worse.")
     budgets: Budgets = Field(Budgets(), description="What serving may cost.")
     baseline: Literal["report", "floor"] = Field(
         "report",
         description="TF-IDF with logistic regression, fitted on the same rows: 'report' shows it, 'floor' refuses a "
         "challenger that does not beat it.",
     )
-    drift: Drift = Field(Drift(), description="How far the data may have moved.")
+    drift: Drift = Field(Drift(), description="How far the training rows may have moved.")
 
     @property
     def alpha(self) -> float:

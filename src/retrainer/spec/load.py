@@ -75,7 +75,7 @@ def parse_pipeline(
     """The pipeline of a mapping that did not come from a file, such as the fields of a form.
 
     :param where: what to call it in errors.
-    :param base_folder: what relative paths are relative to; the current folder unless given.
+    :param base_folder: what relative paths are relative to; the current folder by default.
     :raises PipelineError: it is wrong.
     """
     if not isinstance(mapping, Mapping):

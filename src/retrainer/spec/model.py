@@ -20,6 +20,7 @@ from retrainer.spec import cross_checks
 from retrainer.spec.budgets import Budgets
 from retrainer.spec.fields import Fraction, Name, OneOf, Text, as_list
 from retrainer.spec.gate import AgainstChampion, Drift, DriftKind, Gate, Slices
+from retrainer.spec.known_metrics import METRIC_NAMES
 from retrainer.spec.problems import found, listed, refuse, refuse_one
 from retrainer.spec.publish import Publish
 from retrainer.spec.training_arguments import check_training_arguments
@@ -57,11 +58,11 @@ class HubDataset(Record):
     path: Text = Field(description="Repository id on the hub, or a local folder.")
     name: str | None = Field(None, description="Configuration within the dataset, such as 'mrpc'.")
     revision: str | None = Field(None, description="Commit, tag or branch; pin a commit to be reproducible.")
-    split: Text = Field("train", description="Split, with slicing: 'train[:5000]'.")
+    split: Text = Field("train", description="Name of the split; a slice of it is 'train[:5000]'.")
 
 
 class HubSource(Record):
-    """``{hub: {...}}`` in the place of a path."""
+    """``{hub: {...}}`` in place of a path."""
 
     hub: HubDataset = Field(description="A dataset on the hub, or a local folder in its layout.")
 
@@ -108,13 +109,13 @@ LabelName = Annotated[Text, BeforeValidator(_label_name, json_schema_input_type=
 
 
 class Split(Record):
-    """How validation and test rows are carved when the pipeline names no files for them."""
+    """How validation and test rows are carved from train when the pipeline names no files for them."""
 
-    validation: Fraction = Field(0.1, description="Share of all rows used to pick the best checkpoint.")
+    validation: Fraction = Field(0.1, description="Share of all rows that choose the best checkpoint.")
     test: Fraction = Field(0.2, description="Share of all rows that judge the model.")
-    seed: int = Field(42, description="Changes which rows are carved.")
+    seed: int = Field(42, description="Another seed carves other rows.")
     stratify: bool = Field(
-        True, description="Give each label of at least three rows a row in every split, however few it has."
+        True, description="Gives each label that has at least three rows at least one row in every split."
     )
 
     @model_validator(mode="after")
@@ -125,22 +126,22 @@ class Split(Record):
 
 
 class Checks(Record):
-    """What the data must fulfil before anything is trained on it."""
+    """What must hold of the data before anything is trained on it."""
 
-    min_rows: int = Field(100, ge=1, description="Fewest training rows, after duplicates are gone.")
-    min_rows_per_label: int = Field(5, ge=1, description="Fewest training rows of each label.")
+    min_rows: int = Field(100, ge=1, description="Fewest training rows that are left once unusable rows are out.")
+    min_rows_per_label: int = Field(5, ge=1, description="The same for each label.")
     max_null_fraction: Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)] = Field(
-        0.0, description="Share of rows that may lack a text or a label; they go to quarantine."
+        0.0, description="Share of rows that may lack a text or a label and go to quarantine; more is an error."
     )
     on_leakage: Literal["remove", "fail"] = Field(
         "remove",
-        description="When validation or test rows also stand in train, exactly or nearly: 'remove' takes the copy "
-        "out of train, so that the held-out rows stay as they are; 'fail' stops.",
+        description="When a held-out row is also in train, exactly or nearly: 'remove' takes the copy out of train, so "
+        "that the held-out rows stay as they are; 'fail' stops.",
     )
     near_duplicate_similarity: Annotated[float, Field(ge=0.5, le=1.0, allow_inf_nan=False)] | None = Field(
         0.8,
-        description="How alike two texts with the same label are to count as nearly the same, as Jaccard similarity of "
-        "their character 5-grams; null looks for exact copies only.",
+        description="Jaccard similarity of the character 5-grams from which on two texts with the same label count as "
+        "nearly the same; null looks for exact copies only.",
     )
 
 
@@ -148,19 +149,21 @@ class Dataset(Record):
     """Where labelled text comes from, and which columns hold what."""
 
     train: Source = Field(
-        description=f"File, folder, glob or s3:// of {listed(FORMATS)}, or a list of these, or {{hub: ...}}."
+        description=f"Required unless 'hub' is given: a file, folder, glob or s3:// of {listed(FORMATS)}; or a list of "
+        "these; or {hub: ...}."
     )
     validation: Source | None = Field(None, description="Like train. Carved from train when absent.")
     test: Source | None = Field(
-        None, description="Like train. Carved from train when absent; chosen by row content, so it stays."
+        None,
+        description="Like train. Carved from train when absent, by row content: it stays the same set as data grows.",
     )
     text: TextColumns = Field("text", description="Column of the text, or two columns for a pair.")
-    label: Text = Field("label", description="Column of the label; for generation, of the wanted output.")
+    label: Text = Field("label", description="Column of the label; for generation, of the output.")
     labels: tuple[LabelName, ...] | None = Field(
-        None, description="Names and order of the labels; found in the data when absent."
+        None, description="Names and order of the labels. When absent, those of train, sorted."
     )
     split: Split = Field(Split(), description="How validation and test rows are carved from train.")
-    checks: Checks = Field(Checks(), description="What the data must fulfil.")
+    checks: Checks = Field(Checks(), description="What must hold of the data.")
 
     @property
     def text_columns(self) -> tuple[str, ...]:
@@ -192,13 +195,13 @@ class Model(Record):
         "on the validation rows becomes the challenger."
     )
     candidates: tuple[Text, ...] = Field(
-        (), description="The bases of which the best is chosen; written as a list in the place of base."
+        (), description="The bases of which the best is chosen; written as a list in place of base."
     )
     choose_by: str | None = Field(
-        None, description="Metric by which the best of several bases is chosen; that of the gate unless given."
+        None, description="Metric by which the best of several bases is chosen; by default that of against_champion."
     )
-    revision: str | None = Field(None, description="Commit of a hub id.")
-    max_length: int = Field(128, ge=8, le=32768, description="Tokens after which a text is cut.")
+    revision: str | None = Field(None, description="Commit, tag or branch of a hub id.")
+    max_length: int = Field(128, ge=8, le=32768, description="Texts are cut after so many tokens.")
 
     @model_validator(mode="before")
     @classmethod
@@ -209,7 +212,7 @@ class Model(Record):
         if not bases:
             refuse_one("name at least one base model", "base")
         if len(set(map(str, bases))) != len(bases):
-            refuse_one("each base model may stand only once", "base")
+            refuse_one("list each base model only once", "base")
         return {**value, "base": bases[0], "candidates": bases if len(bases) > 1 else []}
 
     @model_validator(mode="after")
@@ -224,13 +227,13 @@ class Model(Record):
 class Training(Record):
     """Arguments of ``transformers.TrainingArguments`` under their own names, and ours.
 
-    In the file the arguments stand flat under ``training``. In a record, and in its JSON, they are packed into
+    In the file the arguments are keys of ``training``. In a record, and in its JSON, they are packed into
     ``arguments``, each of the type that transformers expects. Both forms are read.
     """
 
     arguments: dict[str, Any] = Field(default_factory=dict)
     early_stopping_patience: int | None = Field(
-        None, ge=1, description="Evaluations without improvement after which training stops."
+        None, ge=1, description="Ours: training stops after so many evaluations without improvement."
     )
 
     @model_validator(mode="before")
@@ -262,10 +265,13 @@ class Export(Record):
 
     precisions: tuple[Annotated[str, OneOf(PRECISIONS)], ...] = Field(
         (REFERENCE,),
-        description=f"{' and '.join(PRECISIONS)}; each is judged against {REFERENCE}, which is always made.",
+        description=f"{' and '.join(PRECISIONS)}. {REFERENCE} is always made; another is published where it is not "
+        "worse on the test rows.",
     )
     calibration: Literal["none", "temperature"] = Field(
-        "none", description="'temperature' fits one number on the validation rows that makes the scores honest."
+        "none",
+        description="'temperature' fits one number on the validation rows by which logits are divided, so that scores "
+        "come nearer to how often they are right.",
     )
 
     @model_validator(mode="after")
@@ -273,16 +279,16 @@ class Export(Record):
         if REFERENCE not in self.precisions:
             refuse_one(f"{REFERENCE} must be exported too: every other precision is judged against it", "precisions")
         if len(set(self.precisions)) != len(self.precisions):
-            refuse_one("each precision may stand only once", "precisions")
+            refuse_one("list each precision only once", "precisions")
         return self
 
 
 class Schedule(Record):
     """When Airflow starts the pipeline by itself."""
 
-    cron: str | None = Field(None, description="Five fields, or @hourly, @daily, @weekly, @monthly, @yearly.")
-    on_new_data: bool = Field(False, description="Also start when new rows have arrived.")
-    min_new_rows: int = Field(1, ge=1, description="New rows that are worth a run.")
+    cron: str | None = Field(None, description="In UTC: five fields, or @hourly, @daily, @weekly, @monthly, @yearly.")
+    on_new_data: bool = Field(False, description="Also start when the assets of the data files are updated.")
+    min_new_rows: int = Field(1, ge=1, description="Only 1 in this version.")
 
     @model_validator(mode="after")
     def _cron_can_be_read(self) -> Self:
@@ -294,27 +300,42 @@ class Schedule(Record):
 class Resources(Record):
     """What a training run occupies."""
 
-    gpus: int = Field(0, ge=0, description="GPUs to lease; 0 trains on the CPU.")
-    pool: Text = Field("gpu_pool", description="Airflow pool whose slots count the GPUs.")
-    processes: int = Field(1, ge=1, description="Processes of torch.distributed.")
+    gpus: int = Field(0, ge=0, description="GPUs to lease; 0 trains on the CPU, and so does a host without any.")
+    pool: Text = Field(
+        "gpu_pool", description="Airflow pool in which training takes as many slots as GPUs, at least one."
+    )
+    processes: int = Field(1, ge=1, description="Processes of torch.distributed; with GPUs, at most one for each.")
 
 
 class Pipeline(Record):
     """One pipeline file. Paths in it are absolute once it has been loaded."""
 
-    name: Name = Field(description="Lower case letters, digits, '.', '_' and '-'; names the model and the DAG.")
-    task: Task = Field(text_classification.TASK.name, description="What the model is to do.")
+    name: Name = Field(
+        description="Names the model in the store and the DAG: lower case letters, digits, '.', '_' and '-'."
+    )
+    task: Task = Field(
+        text_classification.TASK.name,
+        description="What the model does. This version cannot train "
+        f"{' and '.join(name for name, task in TASKS.items() if task.parts is None)}.",
+    )
     dataset: Dataset = Field(description="Where labelled text comes from.")
     model: Model = Field(description="What is fine-tuned.")
-    training: Training = Field(Training(), description="Any argument of transformers.TrainingArguments, and ours.")
-    metrics: tuple[str, ...] = Field(
-        ("accuracy", "f1"), min_length=1, description="What is measured; f1, precision and recall are macro."
+    training: Training = Field(
+        Training(),
+        description="How it is fine-tuned: any argument of [transformers.TrainingArguments]"
+        "(https://huggingface.co/docs/transformers/main_classes/trainer#transformers.TrainingArguments) under its own "
+        "name, and ours.",
     )
-    gate: Gate = Field(Gate(), description="What a challenger must show before it replaces the champion.")
+    metrics: tuple[str, ...] = Field(
+        ("accuracy", "f1"),
+        min_length=1,
+        description=f"What is measured: {listed(METRIC_NAMES)}. f1, precision and recall are macro averages.",
+    )
+    gate: Gate = Field(Gate(), description="What a challenger must show before it may replace the champion.")
     export: Export = Field(Export(), description="Which ONNX graphs are made.")
-    publish: Publish = Field(description="Where a promoted model goes.")
-    schedule: Schedule = Field(Schedule(), description="When Airflow starts it by itself.")
-    resources: Resources = Field(Resources(), description="What training occupies.")
+    publish: Publish = Field(description="Where a promoted model goes, and who vouches for it.")
+    schedule: Schedule = Field(Schedule(), description="When Airflow starts the pipeline by itself.")
+    resources: Resources = Field(Resources(), description="What training takes of a host.")
 
     @model_validator(mode="before")
     @classmethod

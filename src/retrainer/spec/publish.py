@@ -1,6 +1,6 @@
 """``publish`` of a pipeline file: where a promoted model goes, and which keys vouch for it.
 
-A private key is never part of the file: ``sign_with`` names the place that it is read from. Public keys may stand in
+A private key is never part of the file: ``sign_with`` names the place that it is read from. Public keys may be in
 it. Not here: reading either (``retrainer.store``).
 """
 
@@ -36,11 +36,11 @@ def _source_of_key(value: str) -> str:
     kind, _, name = value.partition(":")
     if _PEM.search(value) or _RANDOM.fullmatch(value) or (kind != "file" and _RANDOM.fullmatch(name)):
         refuse_one(
-            f"this looks like a key itself, and a pipeline file is no place for one; name where it lies: {_FORMS}"
+            f"this looks like a key itself, and a pipeline file must not hold one; name where it is kept: {_FORMS}"
             " (and make a new key if others could read this file)"
         )
     if kind not in SOURCES or not name:
-        refuse_one(f"names no place of a private key; write {_FORMS}")
+        refuse_one(f"does not name the place of a private key; write {_FORMS}")
     if kind in _NAMES and not _NAMES[kind].fullmatch(name):
         what = "environment variable" if kind == "env" else "Airflow connection"
         refuse_one(f"'{kind}:' is not followed by the name of an {what}")
@@ -58,7 +58,7 @@ def _public_key(value: str) -> str:
         except binascii.Error:
             length = 0
         if length != 32:
-            refuse_one(f"'{value}' is no Ed25519 public key: {PUBLIC} and 32 bytes in base64")
+            refuse_one(f"'{value}' is not an Ed25519 public key: {PUBLIC} and 32 bytes in base64")
     return value
 
 
@@ -70,11 +70,13 @@ class Publish(Record):
     """Where a promoted model goes."""
 
     store: Text = Field(description="s3://bucket/prefix, file:///folder, or a folder relative to this file.")
-    channel: Name = Field("production", description="The pointer that a promoted model moves.")
-    approval: Literal["none", "required"] = Field("none", description="'required' asks a person in Airflow's UI.")
+    channel: Name = Field("production", description="The channel that a promoted model moves.")
+    approval: Literal["none", "required"] = Field(
+        "none", description="'required' asks a person in Airflow's UI, or `retrainer run --approve`."
+    )
     sign_with: PrivateKeySource | None = Field(
         None,
-        description="Where the Ed25519 private key lies that signs what is published: file:PATH, env:NAME, or "
+        description="Where the Ed25519 private key that signs what is published is kept: file:PATH, env:NAME, or "
         "airflow:CONNECTION, whose password holds it. Never the key itself.",
     )
     trusted_keys: Annotated[
@@ -83,14 +85,14 @@ class Publish(Record):
     ] = Field(
         (),
         description="Public keys, 'ed25519:...' or paths of their files: a champion that none of them signed is not "
-        "trusted. Empty trusts whoever can write to the store.",
+        "trusted. Without any, whoever can write to the store is trusted.",
     )
     include_checkpoint: bool = Field(False, description="Also publish the torch checkpoint.")
 
     @model_validator(mode="after")
     def _what_is_published_can_be_trusted(self) -> Self:
         if len(set(self.trusted_keys)) != len(self.trusted_keys):
-            refuse_one("each key may stand only once", "trusted_keys")
+            refuse_one("list each key only once", "trusted_keys")
         if self.trusted_keys and self.sign_with is None:
             refuse_one("what is published unsigned would not be trusted the next time; give sign_with", "trusted_keys")
         return self

@@ -76,13 +76,13 @@ RENAMED: Mapping[str, str] = {
 
 REMOVED: Mapping[str, str] = {
     "overwrite_output_dir": "retrainer never overwrites an artifact; drop it",
-    "logging_dir": "logs lie in the run's folder; TensorBoard reads the variable TENSORBOARD_LOGGING_DIR",
+    "logging_dir": "logs are in the run's folder; TensorBoard reads the variable TENSORBOARD_LOGGING_DIR",
     "save_safetensors": "checkpoints are always safetensors; drop it",
     "fp16_opt_level": "it belonged to Apex; 'fp16: true' or 'bf16: true' is enough",
     "jit_mode_eval": "what is served is an ONNX graph; drop it",
     "use_ipex": "torch has taken it in; drop it",
     "use_mps_device": "the device is found by itself; drop it, or set 'use_cpu: true'",
-    "past_index": "it served no classifier; drop it",
+    "past_index": "no classifier used it; drop it",
     "use_legacy_prediction_loop": "there is one loop; drop it",
     "tpu_num_cores": "retrainer trains on CPU or GPU; drop it",
     "ray_scope": "it belonged to hyperparameter search; drop it",

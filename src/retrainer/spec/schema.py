@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from retrainer.spec.model import HubDataset, Pipeline
 from retrainer.spec.renamed_arguments import OWNED
-from retrainer.spec.training_arguments import known_arguments
+from retrainer.spec.training_arguments import DEFAULTS, WORKED_OUT, known_arguments
 
 _TYPES = {
     "bool": "boolean",
@@ -20,7 +21,7 @@ _ANY_OF = "anyOf"
 
 
 def json_schema() -> dict[str, Any]:
-    """The schema, without references, so that each property of it stands by itself.
+    """The schema, without references, so that each property of it is complete by itself.
 
     Airflow checks every parameter of a DAG against its own schema, in which a reference leads nowhere.
     """
@@ -32,7 +33,7 @@ def json_schema() -> dict[str, Any]:
     hub = _resolved(HubDataset.model_json_schema(), {})
     dataset["properties"]["hub"] = {
         **hub,
-        "description": "In the place of train: a dataset that `datasets` reads.",
+        "description": "In place of train: a dataset that `datasets` reads.",
     }
     dataset["required"] = [name for name in dataset.get("required", []) if name != "train"]
     dataset[_ANY_OF] = [{"required": ["train"]}, {"required": ["hub"]}]
@@ -49,7 +50,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def flat_training(packed: dict[str, Any]) -> dict[str, Any]:
-    """The schema of ``training`` as it stands in the file.
+    """The schema of ``training`` as it is in the file.
 
     :param packed: the schema of the record, in which the arguments are packed.
     """
@@ -62,7 +63,7 @@ def flat_training(packed: dict[str, Any]) -> dict[str, Any]:
         "type": "object",
         "title": "Training",
         "description": "Any argument of transformers.TrainingArguments under its own name, and ours.",
-        "properties": {**dict(sorted(properties.items())), **ours},
+        "properties": {**ours, **dict(sorted(properties.items()))},
         "additionalProperties": False,
     }
 
@@ -72,9 +73,13 @@ def _argument(name: str, argument: Any) -> dict[str, Any]:
     types = [_TYPES[kind] for kind in kinds] + (["null"] if argument["null"] else [])
     schema: dict[str, Any] = {
         "title": name,
-        "description": f"TrainingArguments.{name}, there {argument['default']!r} unless given.",
+        "description": WORKED_OUT.get(name, f"TrainingArguments.{name}"),
         "type": types[0] if len(types) == 1 else types,
     }
+    if name not in WORKED_OUT:
+        schema["default"] = DEFAULTS.get(name, argument["default"])
+        if schema["default"] != argument["default"]:
+            schema["description"] = f"The default of transformers is {json.dumps(argument['default'])}."
     if argument["choices"]:
         extra: list[Any] = [True, False] if "bool" in kinds else []
         schema["enum"] = [*argument["choices"], *extra, *([None] if argument["null"] else [])]
@@ -84,7 +89,7 @@ def _argument(name: str, argument: Any) -> dict[str, Any]:
 
 
 def _resolved(node: Any, definitions: dict[str, Any]) -> Any:
-    """A copy with every reference replaced by what it names; what stands beside a reference wins."""
+    """A copy with every reference replaced by what it names; what is beside a reference wins."""
     if isinstance(node, list):
         return [_resolved(item, definitions) for item in node]
     if not isinstance(node, dict):

@@ -1,7 +1,7 @@
 """YAML text to plain values, with the line of every key.
 
 Scalars follow YAML 1.2's core schema, in which ``5e-5`` is a number and ``no`` is a word: labels are often
-called yes and no, and nobody expects a date where a text was written. Keys may stand only once.
+called yes and no, and nobody expects a date where a text was written. Each key may be given only once.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def _refuse_duplicates(node: yaml.MappingNode, place: Place, where: str) -> None
         line = key_node.start_mark.line + 1
         if key in seen:
             raise PipelineError(
-                f"key '{key_path((*place, key))}' stands twice, first in line {seen[key]}",
+                f"key '{key_path((*place, key))}' is given twice, first in line {seen[key]}",
                 where=f"{where}:{line}",
             )
         seen[key] = line
@@ -140,7 +140,7 @@ def _explained(error: yaml.YAMLError, text: str, where: str) -> PipelineError:
         return PipelineError("a tab is used for indentation", where=place, hint="YAML wants spaces")
     start = row[mark.column :] if mark is not None else ""
     if "cannot start any token" in problem and start[:1] in {"@", "`", "%"}:
-        return PipelineError(f"'{start.strip()}' must stand in quotes, because of its '{start[0]}'", where=place)
+        return PipelineError(f"'{start.strip()}' must be in quotes, because of its '{start[0]}'", where=place)
     if "expected a single document" in str(getattr(error, "context", "")) + problem:
         return PipelineError("more than one document ('---'); write one pipeline a file", where=place)
     return PipelineError(f"not valid YAML: {problem}", where=place, hint="check indentation, colons and quotes")

@@ -1,9 +1,8 @@
 """The ingest step: labelled text of any source becomes a snapshot of deduplicated, fixed splits.
 
 ``pools.py`` reads the files, ``labels.py`` makes labels indices, ``checks.py`` sets aside what cannot be used,
-``carve.py`` chooses validation and test rows, ``leakage.py`` what of one split stands in another,
-``output.py`` writes. What a snapshot holds stands in
-``retrainer.artifacts.snapshot``.
+``carve.py`` chooses validation and test rows, ``leakage.py`` finds what of one split is also
+in another, ``output.py`` writes. What a snapshot holds is in ``retrainer.artifacts.snapshot``.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ def _refuse_changed(request: StepRequest) -> None:
             raise DataError(
                 f"the {split} data changed since this run was planned",
                 where=str(source) if isinstance(source, tuple) else source.hub.path,
-                hint="run again; a run reads data that stands still",
+                hint="run again while nobody writes to the data",
             )
 
 

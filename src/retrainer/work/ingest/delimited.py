@@ -94,5 +94,5 @@ def _wrong_width(row: list[str], width: int, line: int, file: SourceFile) -> Dat
     return DataError(
         f"the row has {len(row)} field{'s' * (len(row) != 1)}, the header {width}",
         where=f"{file.url}, line {line}",
-        hint=f"a text that holds a {mark} must stand in quotes" if len(row) > width else "fields are missing",
+        hint=f"a text that holds a {mark} must be in quotes" if len(row) > width else "fields are missing",
     )

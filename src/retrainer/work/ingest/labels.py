@@ -70,7 +70,7 @@ def _named(rows: RawRows, given: tuple[str, ...] | None) -> pa.Array:
 
 
 def _names(columns: Sequence[pa.Array], given: tuple[str, ...] | None) -> dict[str, str]:
-    """Each value of a pool to the name it stands for."""
+    """Each value of a pool to the name it means."""
     values = {value for column in columns for value in pc.unique(column).to_pylist() if value is not None}
     wholes = {value: match[1] for value in values if (match := _WHOLE.fullmatch(value))}
     if given is not None and values <= set(given):

@@ -1,4 +1,4 @@
-"""Rows of one split that stand in another, exactly or nearly: they leave the split that is judged by the other.
+"""Rows of one split that are also in another, exactly or nearly: they leave the split that is judged by the other.
 
 What is held out stays as it is: test before validation before train. So a carved test set is the same set of rows
 however the data grows.
@@ -33,7 +33,7 @@ _HINT = "remove them, or set dataset.checks.on_leakage: remove"
 
 
 def set_exact_aside(pools: Mapping[SplitName, Pool], checks: Checks) -> dict[str, int]:
-    """Quarantine the rows of a split whose text also stands in a split that judges it, whatever their labels.
+    """Quarantine the rows of a split whose text is also in a split that judges it, whatever their labels.
 
     Only files can leak into each other; carved splits have no text in common.
 
@@ -60,7 +60,7 @@ def _exact_error(pool: Pool, other: Pool, leaked: npt.NDArray[np.int64]) -> Data
     positions = {int(key): int(row) for key, row in zip(other.key[theirs], theirs, strict=True)}
     pairs = [f"{pool.place(int(row))} is {other.place(positions[int(pool.key[row])])}" for row in leaked[:_SHOWN]]
     return DataError(
-        f"{len(leaked):,} {pool.split} rows also stand in {other.split}: {'; '.join(pairs)}{_more(len(leaked))}",
+        f"{len(leaked):,} {pool.split} rows are also in {other.split}: {'; '.join(pairs)}{_more(len(leaked))}",
         where=f"{pool.split} and {other.split}",
         hint=_HINT,
     )

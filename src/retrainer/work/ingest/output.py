@@ -68,7 +68,7 @@ def _characters(lengths: npt.NDArray[np.int64]) -> Characters:
 
 
 def write_quarantine(pools: Sequence[Pool], folder: Path) -> dict[QuarantineReason, int]:
-    """Write every row that was set aside, with where it stood and why.
+    """Write every row that was set aside, with where it was and why.
 
     :return: reason to rows.
     """

@@ -105,7 +105,7 @@ class Pool:
     """The rows of a source as columns, and what becomes of each.
 
     :param label: index of the label, -1 for none, int64 [rows].
-    :param key: what stands for the normalised text, uint64 [rows].
+    :param key: what identifies the normalised text, uint64 [rows].
     :param kept: still in; rows leave through :meth:`quarantine` and :meth:`drop_repeated`.
     """
 
@@ -176,7 +176,7 @@ class Pool:
         return pa.chunked_array([rows.slices[column] for rows in self.files], pa.large_string())
 
     def file_names(self) -> pa.Array:
-        """For each row the file it stands in."""
+        """For each row the file it is in."""
         return pa.concat_arrays([pa.array([rows.name] * len(rows), pa.large_string()) for rows in self.files])
 
     def file_rows(self) -> npt.NDArray[np.int64]:

@@ -57,9 +57,9 @@ _NO_LABEL = frozenset({"", "nan", "NaN", "NAN", "null", "NULL", "<NA>", "#N/A"})
 
 
 def positions(columns: Sequence[str], wanted: Wanted, where: str) -> dict[str, int]:
-    """Where each wanted column stands among a file's columns; slices that are missing and may be are left out.
+    """Where each wanted column is among a file's columns; slices that are missing and may be are left out.
 
-    :raises DataError: a column is missing, or stands there twice.
+    :raises DataError: a column is missing, or is there twice.
     """
     found_at: dict[str, int] = {}
     for name in (*wanted.texts, wanted.label, *wanted.slices):
@@ -67,7 +67,7 @@ def positions(columns: Sequence[str], wanted: Wanted, where: str) -> dict[str, i
         if count == 1:
             found_at[name] = columns.index(name)
         elif count > 1:
-            raise DataError(f"column '{name}' stands in the header {count} times", where=where)
+            raise DataError(f"column '{name}' is in the header {count} times", where=where)
         elif name not in wanted.slices or wanted.slices_required:
             raise missing_column(name, columns, where)
     return found_at

@@ -9,9 +9,9 @@ _LABELS_SHOWN = 8
 _REASONS = {
     "missing_text": "without text",
     "missing_label": "without label",
-    "conflicting_labels": "whose text stands there with another label",
-    "also_in_test": "that also stand in the test file",
-    "also_in_validation": "that also stand in the validation file",
+    "conflicting_labels": "whose text also has another label",
+    "also_in_test": "that are also in the test file",
+    "also_in_validation": "that are also in the validation file",
     "nearly_in_test": "that are nearly a test row",
     "nearly_in_validation": "that are nearly a validation row",
 }

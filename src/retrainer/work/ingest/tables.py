@@ -22,7 +22,7 @@ from retrainer.work.ingest.rows import RawRows, Wanted, positions, raw_rows
 def read_parquet(path: Path, file: SourceFile, name: str, wanted: Wanted) -> RawRows:
     """The wanted columns of a parquet file.
 
-    :raises DataError: not parquet, no rows, a column is missing or its values are not plain.
+    :raises DataError: not parquet, no rows, a column is missing or holds lists or objects.
     """
     if path.stat().st_size == 0:
         raise empty_file(file.url)

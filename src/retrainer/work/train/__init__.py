@@ -50,7 +50,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     seconds = time.monotonic() - started
     trainer.require_finite_loss()
     if not all_finite(base.model):
-        raise diverged(pipeline.name, "the weights are no numbers any more")
+        raise diverged(pipeline.name, "weights are no longer numbers")
     if not is_first_rank():
         return None
 

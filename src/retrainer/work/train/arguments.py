@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import TrainingArguments
@@ -11,17 +10,7 @@ from transformers import TrainingArguments
 from retrainer.errors import PipelineError
 from retrainer.spec.known_metrics import lower_is_better
 from retrainer.spec.model import Pipeline
-
-# What a pipeline gets unless it says otherwise. Grouping by length costs nothing and saves a third of the time.
-DEFAULTS: dict[str, Any] = {
-    "per_device_train_batch_size": 16,
-    "per_device_eval_batch_size": 64,
-    "train_sampling_strategy": "group_by_length",
-    "eval_strategy": "epoch",
-    "logging_steps": 10,
-    "save_total_limit": 2,
-    "report_to": "none",
-}
+from retrainer.spec.training_arguments import DEFAULTS
 
 
 def training_arguments(pipeline: Pipeline, output: Path, *, has_validation: bool) -> TrainingArguments:

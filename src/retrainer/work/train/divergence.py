@@ -1,4 +1,4 @@
-"""Training that ran away: numbers became infinite or no number, and nothing later makes them numbers again."""
+"""Training that ran away: numbers became infinite or NaN, and nothing later makes them numbers again."""
 
 from __future__ import annotations
 

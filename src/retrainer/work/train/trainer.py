@@ -56,7 +56,7 @@ class FineTuner(Trainer):  # type: ignore[misc]
     def require_finite_loss(self) -> None:
         """Stop a training that ran away, before a checkpoint of it is kept.
 
-        :raises PipelineError: the newest loss is no number.
+        :raises PipelineError: the newest loss is not a number.
         """
         if self._newest_loss is not None and not bool(torch.isfinite(self._newest_loss).all()):
             raise diverged(self._where, f"the loss is {float(self._newest_loss):g} at step {self.state.global_step}")
