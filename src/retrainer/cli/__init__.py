@@ -18,6 +18,7 @@ import typer
 
 from retrainer import __version__
 from retrainer.cli import (
+    init_command,
     key_commands,
     move_commands,
     pipeline_commands,
@@ -63,6 +64,7 @@ def _every_command(
         os.environ[DEBUG_VARIABLE] = "1"  # so that the steps' processes know, too
 
 
+init_command.register(app)
 run_command.register(app)
 pipeline_commands.register(app)
 store_commands.register(app)

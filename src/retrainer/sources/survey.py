@@ -1,0 +1,117 @@
+"""What data files hold, column by column, and which columns seem to be text and label: for ``retrainer init``.
+
+Rows are read by the ingest step's own readers, which ``formats`` names. Not here: judging them (``work.ingest``).
+"""
+
+from __future__ import annotations
+
+import pkgutil
+import re
+from collections.abc import Sequence
+from itertools import chain, combinations
+
+from retrainer.errors import DataError
+from retrainer.formats import FORMATS
+from retrainer.sources.columns import read_columns, readable
+from retrainer.sources.files import SourceFile
+from retrainer.spec.problems import listed
+
+Columns = dict[str, list[str]]
+
+# What the formats' readers of rows, named by dotted names as well, take.
+WANTED = "retrainer.work.ingest.rows:Wanted"
+
+# More different values are not labels.
+MOST_LABELS = 100
+LABEL_NAMES = ("label", "labels", "class", "category", "target", "sentiment", "intent", "topic")
+TEXT_NAMES = ("text", "sentence", "content", "body", "message", "review", "comment")
+PAIRS = (("premise", "hypothesis"), ("question", "sentence"), ("query", "passage"), ("text", "text_pair"))
+_NUMBERED = re.compile(r"(.+?)[ _]?([12ab])")
+
+
+def survey(files: Sequence[SourceFile]) -> Columns:
+    """All values of all files as text, by column; empty where a row has none. Reads a file once for each column.
+
+    :raises DataError: a file cannot be read as what its name says, there is no row, or only one column.
+    """
+    tables = [_table(file) for file in files]
+    names = dict.fromkeys(chain.from_iterable(tables))
+    if len(names) < 2:
+        hint = "text and label are columns of their own, in csv separated by commas"
+        raise DataError(f"only one column, '{''.join(names)}'", where=files[0].url, hint=hint)
+    lengths = [len(next(iter(table.values()))) for table in tables]
+    return {
+        name: list(
+            chain.from_iterable(table.get(name, [""] * length) for table, length in zip(tables, lengths, strict=True))
+        )
+        for name in names
+    }
+
+
+def guess_label(columns: Columns, where: str) -> list[str]:
+    """The columns that may be the label, the likeliest first: by its name, then by how few values it has.
+
+    :raises DataError: none may.
+    """
+    kinds = {name: len(set(filter(None, values))) for name, values in columns.items()}
+    likely = [name for name, count in kinds.items() if 2 <= count <= min(MOST_LABELS, max(2, len(columns[name]) // 5))]
+    if not likely:
+        raise DataError(
+            "no column has the few, repeated values of a label; different values: "
+            + listed(f"{name} {count:,}" for name, count in kinds.items()),
+            where=where,
+            hint="name it with --label; the first line of the file must name the columns",
+        )
+    return sorted(likely, key=lambda name: (_rank(name, LABEL_NAMES), kinds[name]))
+
+
+def guess_texts(columns: Columns, label: str, where: str) -> list[tuple[str, ...]]:
+    """The column, or the pair of columns, that may be the text, the likeliest first: pairs, known names, most words.
+
+    :raises DataError: none holds words.
+    """
+    words = {name: sum(len(value.split()) for value in values) for name, values in columns.items() if name != label}
+    wordy = [name for name, count in words.items() if count and any(map(_has_letter, columns[name]))]
+    if not wordy:
+        raise DataError(f"no column beside '{label}' holds text", where=where, hint="name it with --text")
+    ranked = sorted(wordy, key=lambda name: (_rank(name, TEXT_NAMES), -words[name]))
+    pairs = [pair for pair in combinations(wordy, 2) if _is_pair(pair)]
+    return [*pairs, *((name,) for name in ranked if not pairs or name not in pairs[0])]
+
+
+def _rank(name: str, known: Sequence[str]) -> int:
+    return known.index(name.lower()) if name.lower() in known else len(known)
+
+
+def _has_letter(value: str) -> bool:
+    return any(map(str.isalpha, value))
+
+
+def _is_pair(names: tuple[str, ...]) -> bool:
+    first, second = (name.lower() for name in names)
+    numbered = _NUMBERED.fullmatch(first), _NUMBERED.fullmatch(second)
+    return (first, second) in PAIRS or bool(
+        numbered[0]
+        and numbered[1]
+        and numbered[0][1] == numbered[1][1]
+        and numbered[0][2] + numbered[1][2] in {"12", "ab"}
+    )
+
+
+def _table(file: SourceFile) -> Columns:
+    """The columns of a file, each read as ingest reads labels; without those that hold lists or objects."""
+    names = [name for name in dict.fromkeys(read_columns(file)) if name]  # pandas writes its index without a name
+    wanted = pkgutil.resolve_name(WANTED)
+    table: Columns = {}
+    problem: DataError | None = None
+    with readable(file) as path:
+        for name in names:
+            try:
+                rows = FORMATS[file.format].read_rows(path, file, file.name, wanted(texts=(), label=name))
+            except DataError as error:
+                problem = error
+            else:
+                table[name] = rows.labels.fill_null("").to_pylist()
+    if problem is not None and not table:
+        raise problem
+    return table
