@@ -27,7 +27,9 @@ def register(app: typer.Typer) -> None:
 def keygen(
     path: Annotated[
         Path,
-        typer.Argument(metavar="PATH", help="Makes PATH.key and PATH.pub; never writes over one.", show_default=False),
+        typer.Argument(
+            metavar="PATH", help="Makes PATH.key and PATH.pub; never overwrites a file.", show_default=False
+        ),
     ],
     as_json: JsonOption = False,
 ) -> None:
@@ -72,7 +74,7 @@ def sign(
         typer.Option(
             metavar="KEY",
             help="An old key, whose signatures are checked first: ed25519:... or the path of a .pub file. Once for "
-            "each. Unless given, $RETRAINER_PUBLIC_KEYS.",
+            "each. By default $RETRAINER_PUBLIC_KEYS.",
             show_default=False,
         ),
     ] = None,
@@ -83,12 +85,12 @@ def sign(
         bool,
         typer.Option(
             "--trust-unsigned",
-            help="Also sign what nobody signed. For a store that was begun without keys, once you looked at it.",
+            help="Also sign what nobody signed: for a store that was begun without keys, once you have looked at it.",
         ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Sign what a store serves with a new key, where an old key's signature holds. Again, it changes nothing.
+    """Sign what a store serves with a new key, where an old key's signature holds. Running it again changes nothing.
 
     The way to a new key: readers pin the old and the new one, publish with the new one, sign, readers drop the old.
     """

@@ -72,7 +72,8 @@ def promote(
 ) -> None:
     """Point a channel at what another one serves, or at any version; no bytes are copied.
 
-    The version is fetched, verified file by file, loaded and asked its golden rows before the channel moves.
+    The version is fetched, verified file by file, loaded and checked against its golden rows before the channel
+    moves.
     """
     if (version is None) == (from_channel is None):
         raise typer.BadParameter("give either --from or --version", param_hint="--from")
@@ -107,7 +108,8 @@ def rollback(
 ) -> None:
     """Move a channel back to an earlier version.
 
-    The version is fetched, verified file by file, loaded and asked its golden rows before the channel moves.
+    The version is fetched, verified file by file, loaded and checked against its golden rows before the channel
+    moves.
     Clients follow within their watch interval. The same bundle is not promoted again by itself.
     """
     why = _reason(reason)

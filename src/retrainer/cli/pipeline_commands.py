@@ -159,7 +159,7 @@ def _missing(absent: list[str], columns: tuple[str, ...]) -> str:
 
 
 def _base_model(pipeline: Pipeline, base: str, seen: dict[str, str]) -> str:
-    """One base model is there, and is none of those seen before it: there would be nothing to choose."""
+    """One base model is there, and is not one of those seen before it: there would be nothing to choose."""
     from retrainer.sources import base_models
 
     identity = base_models.fingerprint(pipeline.of_base(base).model)

@@ -37,7 +37,8 @@ def predict(
     store: StoreArgument,
     model: ModelArgument,
     texts: Annotated[
-        list[str], typer.Argument(metavar="TEXT...", help="Texts, or - to read one a line.", show_default=False)
+        list[str],
+        typer.Argument(metavar="TEXT...", help="Texts, or - to read them from standard input.", show_default=False),
     ],
     pair: Annotated[
         list[str] | None,

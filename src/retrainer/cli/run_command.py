@@ -46,7 +46,7 @@ def run(
         typer.Option(
             metavar="URL",
             help="Where step outputs, checkpoints and run folders are kept: a folder, file:// or s3://. "
-            f"Unless given, ${ROOT_VARIABLE}, else {DEFAULT_ROOT} beside the pipeline file.",
+            f"By default ${ROOT_VARIABLE}, else {DEFAULT_ROOT} beside the pipeline file.",
             show_default=False,
         ),
     ] = None,
@@ -60,10 +60,12 @@ def run(
     ] = None,
     approve: Annotated[
         bool,
-        typer.Option("--approve", help="Approve what the gate promotes, where the pipeline wants a person's approval."),
+        typer.Option(
+            "--approve", help="Approve what the gate promotes, where the pipeline requires a person's approval."
+        ),
     ] = False,
     plain: Annotated[
-        bool, typer.Option("--plain", help="Plain lines also on a terminal. Without one they are plain anyway.")
+        bool, typer.Option("--plain", help="Plain lines on a terminal, too; elsewhere they are always plain.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON instead of the report.")] = False,
 ) -> None:
@@ -71,8 +73,8 @@ def run(
 
     Where it lists several base models, each is trained and exported, and the best on the validation rows is evaluated.
 
-    What was done before is not done again: an interrupted training resumes, and a run in which nothing changed ends
-    after a second and says "unchanged".
+    Nothing is done twice: an interrupted training resumes, and a run in which nothing changed ends after a second and
+    says "unchanged".
 
     Exit codes: 0 promoted or unchanged, 1 error, 2 wrong usage, 3 refused by the gate or not approved, 130 interrupted.
     """

@@ -34,7 +34,7 @@ PublicKeysOption = Annotated[
         "--public-key",
         metavar="KEY",
         help="Read only what this key signed: ed25519:... or the path of a .pub file. Once for each key. "
-        "Unless given, $RETRAINER_PUBLIC_KEYS.",
+        "By default $RETRAINER_PUBLIC_KEYS.",
         show_default=False,
     ),
 ]

@@ -38,7 +38,11 @@ def verify(
     ] = None,
     store: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Instead of RECEIPT: that of a published version.", show_default=False),
+        typer.Option(
+            metavar="URL",
+            help="Instead of RECEIPT: the store of a published version, whose receipt is checked.",
+            show_default=False,
+        ),
     ] = None,
     model: Annotated[
         str | None, typer.Option(metavar="NAME", help="With --store: the model.", show_default=False)
@@ -78,7 +82,7 @@ def verify(
     """Check a receipt: take its decision again from the per-row predictions, and compare byte for byte.
 
     Also checked: that the policy is the one that the decision was taken with, and that evaluation and predictions
-    are the files that were recorded. Nothing is trained, no model is loaded, no network is needed but for s3://.
+    are the files that were recorded. Nothing is trained, no model is loaded, and only s3:// needs the network.
 
     Exit codes: 0 the receipt holds, 1 it could not be checked, 2 wrong usage, 4 it does not hold.
     """
