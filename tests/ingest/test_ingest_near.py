@@ -290,7 +290,7 @@ class TestIngest:
             made(spec, tmp_path / "out")
         first, second = caught.value.message.split(": ", 1)[1].split("; ")
         assert re.fullmatch(rf"{train}, row 6 and {test}, row 1 \(.*\d\d% alike\)", first)
-        assert second == f"{train}, row 41 and {test}, row 2 (the same but for one word, 47% alike)"
+        assert second == f"{train}, row 41 and {test}, row 2 (the same except for one word, 47% alike)"
         assert "near_duplicate_similarity" in str(caught.value.hint)
 
     def test_where_nearly_all_rows_go_the_error_says_why(self, tmp_path: Path):

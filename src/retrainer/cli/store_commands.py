@@ -176,7 +176,7 @@ def _about(manifest: Manifest, serving: list[str]) -> list[tuple[str, str]]:
 
     graphs = ", ".join(f"{name} ({entry.file})" for name, entry in manifest.precisions.items())
     return [
-        ("channels", ", ".join(serving) or "none serves it now"),
+        ("channels", ", ".join(serving) or "no channel serves it now"),
         ("task", manifest.task),
         ("labels", ", ".join(manifest.labels)),
         ("metrics", scores(manifest.metrics)),

@@ -115,7 +115,7 @@ def set_near_aside(selection: Selection, checks: Checks, reporter: Reporter) -> 
 
 def _how_near(similarity: float, threshold: float) -> str:
     alike = f"{similarity:.0%} alike"
-    return alike if similarity >= threshold else f"the same but for one word, {alike}"
+    return alike if similarity >= threshold else f"the same except for one word, {alike}"
 
 
 def _more(rows: int) -> str:

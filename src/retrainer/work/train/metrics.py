@@ -55,7 +55,7 @@ def compute_metrics(names: tuple[str, ...], *, where: str) -> Callable[[Any], di
         # Some models return hidden states after the logits.
         logits = logits[0] if isinstance(logits, tuple) else logits
         if not np.isfinite(logits).all():
-            raise diverged(where, "the model gives no number for validation rows")
+            raise diverged(where, "the model's answers on validation rows are not numbers")
         scores: dict[str, float] = combined.compute(predictions=logits, references=prediction.label_ids)
         return scores
 
