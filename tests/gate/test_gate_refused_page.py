@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from retrainer.gate.records import ReasonCode
+from retrainer.gate.receipt import ReasonCode
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "refused.md"
 SECTIONS = dict(re.findall(r"^### `(\w+)`\n\n(.+?)(?=\n##|\Z)", PAGE.read_text(), re.MULTILINE | re.DOTALL))
