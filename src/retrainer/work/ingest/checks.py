@@ -55,8 +55,8 @@ def set_duplicates_aside(pool: Pool) -> int:
 class Duplicates(NamedTuple):
     """What to do with each row.
 
-    :param repeated: the same text with the same label stands further up, and nowhere with another label.
-    :param conflicting: the same text stands there with another label.
+    :param repeated: an earlier row has the same text and label, and none has it with another label.
+    :param conflicting: another row has the same text with another label.
     :param conflicts: distinct texts of the latter.
     """
 
