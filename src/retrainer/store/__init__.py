@@ -1,23 +1,23 @@
-"""Published models in a folder or a bucket: immutable versions, channels that point at them, a history of each move."""
+"""Published models in a folder or a bucket: immutable versions, channels that point at them, a log of each move."""
 
 from retrainer.store.bundle import BundleInfo, GoldenRow, PrecisionEntry
-from retrainer.store.channels import Pointer
-from retrainer.store.history import HistoryEntry
-from retrainer.store.listing import VersionInfo
+from retrainer.store.causes import Cause
 from retrainer.store.manifest import FileEntry, Manifest
-from retrainer.store.moves import Published
+from retrainer.store.move import Move
+from retrainer.store.moving import Published
+from retrainer.store.reading import VersionInfo
 from retrainer.store.signing import Keyring, PublicKey, Signature, Signer
 from retrainer.store.store import ModelStore, Store
 
 __all__ = [
     "BundleInfo",
+    "Cause",
     "FileEntry",
     "GoldenRow",
-    "HistoryEntry",
     "Keyring",
     "Manifest",
     "ModelStore",
-    "Pointer",
+    "Move",
     "PrecisionEntry",
     "PublicKey",
     "Published",

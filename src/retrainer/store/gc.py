@@ -1,27 +1,27 @@
 """Delete the versions that nobody needs: first a plan to look at, then what it says, looked at again.
 
 A version stays while a channel points at it, while one of the last moves of a channel names it, while anything in its
-folder is younger than a day, and while a move of the last day names it. So what a rollback goes to is there, and what
-a publisher is about to point at.
-
-A publisher writes its entry of the history, then reads the manifest again, then moves the pointer. Here the manifest
-first gives way to a note that holds its bytes (``removal.py``), then pointers and entries are looked at again. One of
-the two sees the other: either the publisher misses the manifest and moves nothing, or its entry is seen here, and the
-manifest put back. Files go last, under the note, so that nobody ever completes a version that is being deleted.
+folder is younger than a day, and while an intent of the last day names it. So what a rollback goes to is there, and
+what a publisher is about to point at. How the two keep out of each other's way: ``removal.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 
-from retrainer.errors import ResourceError, StorageError, UserError
+from retrainer.errors import PreconditionFailed, ResourceError, StorageError, UserError
 from retrainer.records import Record
-from retrainer.storage import ObjectInfo, Storage
-from retrainer.store.leftovers import leftovers_of, unlisted
-from retrainer.store.names import MANIFEST, check_name
-from retrainer.store.needs import read_needs
-from retrainer.store.version_removal import Remover, folders, newest, not_ours
+from retrainer.storage import Leftover, ObjectInfo, Storage
+from retrainer.storage.keys import check_key
+from retrainer.store.log import ChannelLog
+from retrainer.store.move import Move
+from retrainer.store.names import FOLDERS, MANIFEST, REMOVAL, check_name, is_version, version_key
+from retrainer.store.parallel import in_parallel
+from retrainer.store.reading import list_channels
+from retrainer.store.removal import Removal, intents, read_removal
 
 LEAST_AGE = timedelta(days=1)
 MOST_AGE = timedelta(days=36_500)
@@ -119,7 +119,7 @@ def plan_gc(
     :param min_age: what is younger stays.
     :param now: what ages are counted from; the present unless given.
     :raises UserError: ``keep`` is below 1, or ``min_age`` below a day or above a hundred years.
-    :raises IntegrityError: a pointer or a history cannot be trusted, so that nobody can say what is needed.
+    :raises IntegrityError: a channel's log cannot be trusted, so that nobody can say what is needed.
     """
     if keep < 1:
         raise UserError("at least the last move of each channel has to be kept", where="keep", hint="1 or more")
@@ -131,15 +131,15 @@ def plan_gc(
         raise UserError("nothing is as old as that", where="min age", hint=f"at most {MOST_AGE.days:,} days")
     check_name("model", model, where=storage.where())
     at = now or datetime.now(UTC)
-    needs = read_needs(storage, model, keep=keep, young_since=at - LEAST_AGE)
+    reasons_to_stay, _ = _needs(storage, model, keep, at - LEAST_AGE)
     delete: list[Doomed] = []
     kept: list[Kept] = []
-    for version, objects in sorted(folders(storage, model).items(), key=lambda item: (newest(item[1]), item[0])):
+    for version, objects in sorted(_folders(storage, model).items(), key=lambda item: (_newest(item[1]), item[0])):
         size = sum(info.size for info in objects.values())
-        reasons = needs.reasons.get(version, ())
-        if at - newest(objects) < min_age:
-            reasons += (f"written {newest(objects):%Y-%m-%d %H:%M} UTC, which is too young",)
-        foreign = not_ours(objects.values())
+        reasons = tuple(dict.fromkeys(reasons_to_stay.get(version, ())))
+        if at - _newest(objects) < min_age:
+            reasons += (f"written {_newest(objects):%Y-%m-%d %H:%M} UTC, which is too young",)
+        foreign = _not_ours(objects.values())
         if foreign is not None:
             reasons += (foreign,)
         if reasons:
@@ -150,7 +150,7 @@ def plan_gc(
                 version=version,
                 objects=len(objects),
                 bytes=size,
-                newest=newest(objects).isoformat(timespec="seconds"),
+                newest=_newest(objects).isoformat(timespec="seconds"),
                 reason=_why(objects, keep),
             )
         )
@@ -194,7 +194,7 @@ def run_gc(
 
     :param now: as for the plan.
     :param on_outcome: called after each version.
-    :raises IntegrityError: a pointer or a history cannot be trusted any more. What was deleted before stays so, and
+    :raises IntegrityError: a channel's log cannot be trusted any more. What was deleted before stays so, and
         was told to ``on_outcome``.
     :raises StorageError: the storage failed, or does not allow it. As above.
     :raises UserError: the plan is of another store.
@@ -203,15 +203,18 @@ def run_gc(
         raise UserError(f"the plan is of the store {plan.store}", where=storage.url)
     at = now or datetime.now(UTC)
     min_age = max(timedelta(days=plan.min_age), LEAST_AGE)
-    needs = read_needs(storage, plan.model, keep=max(plan.keep, 1), young_since=at - LEAST_AGE)
-    doomed = {one.version for one in plan.delete}
-    remover = Remover(storage, plan.model, needs, doomed, at - min_age, at)
+    young_since = at - LEAST_AGE
+    needed, newest = _needs(storage, plan.model, max(plan.keep, 1), young_since)
+    remover = _Remover(storage, plan.model, needed, newest, old_before=at - min_age, young_since=young_since)
     outcomes = []
     for one in plan.delete:
         outcome = Outcome(version=one.version, bytes=one.bytes, kept=remover.remove(one.version))
         outcomes.append(outcome)
         if on_outcome is not None:
             on_outcome(outcome)
+    in_parallel(
+        storage.delete, [key for key, (_, written) in intents(storage, plan.model).items() if written < young_since]
+    )
     planned = {leftover.where for leftover in plan.leftovers}
     gone = 0
     for leftover in list(leftovers_of(storage, plan.model)) if planned else ():
@@ -219,3 +222,185 @@ def run_gc(
             storage.remove_leftover(leftover)
             gone += 1
     return Collected(model=plan.model, outcomes=tuple(outcomes), leftovers=gone)
+
+
+# What is needed, and what there is
+
+
+def _needs(
+    storage: Storage, model: str, keep: int, young_since: datetime
+) -> tuple[dict[str, list[str]], dict[str, Move]]:
+    """Version -> why it is needed, for people; and the newest move of each channel, whose whole log was checked.
+
+    :raises IntegrityError: a move is missing or was altered.
+    """
+    needed: dict[str, list[str]] = defaultdict(list)
+    newest: dict[str, Move] = {}
+    for channel in list_channels(storage, model):
+        log = ChannelLog(storage, model, channel)
+        head = log.head().move
+        if head is None:
+            continue
+        newest[channel] = head
+        needed[head.to_version].append(f"{channel} points at it")
+        for number, move in enumerate(log.walk(head)):
+            for version in _named(move) if number < keep else ():
+                needed[version].append(f"among the last {keep} moves of {channel}")
+    for version, written in intents(storage, model).values():
+        if written > young_since:
+            needed[version].append("needed by a move of the last day")
+    return needed, newest
+
+
+def _named(move: Move) -> set[str]:
+    return {move.to_version} if move.from_version is None else {move.to_version, move.from_version}
+
+
+def _folders(storage: Storage, model: str) -> dict[str, dict[str, ObjectInfo]]:
+    """Version -> name within it -> the object."""
+    start = f"{model}/versions/"
+    folders: dict[str, dict[str, ObjectInfo]] = defaultdict(dict)
+    for info in storage.list(start):
+        version, slash, name = info.key.removeprefix(start).partition("/")
+        if slash and is_version(version):
+            folders[version][name] = info
+    return folders
+
+
+def _not_ours(objects: Iterable[ObjectInfo]) -> str | None:
+    """Why a folder cannot be removed: keys that no storage of ours can name, so that they would stay for ever."""
+    for info in objects:
+        try:
+            check_key(info.key, where=info.key)
+        except StorageError:
+            return f"it holds objects that are not the store's, such as '{info.key}'; delete them by hand"
+    return None
+
+
+def _newest(objects: dict[str, ObjectInfo]) -> datetime:
+    """When anything of a folder was last written."""
+    return max(info.modified for info in objects.values())
+
+
+def leftovers_of(storage: Storage, model: str) -> Iterator[Leftover]:
+    """Temporary files, and uploads in parts that were never completed.
+
+    Other applications may upload to the same bucket, below a folder that looks like a model, too: only the folders of
+    the layout are looked at. On a folder their names tell whose they are.
+
+    :raises StorageError: they cannot be listed. Some servers cannot, and a publisher's policy does not allow it.
+    """
+    if storage.local_path() is not None:
+        yield from storage.leftovers(model)
+        return
+    for folder in FOLDERS:
+        yield from storage.leftovers(f"{model}/{folder}")
+
+
+def unlisted(error: Exception) -> str:
+    """What to tell people where they cannot be listed; everything else goes on without."""
+    return f"unfinished uploads could not be listed: {error}"
+
+
+# Deleting
+
+
+class _Remover:
+    """Deletes versions of a model, each only while nobody needs it.
+
+    :param needed: what was needed when the run began; ``newest`` of each channel then.
+    :param old_before: a version of which something was written since then stays.
+    :param young_since: intents written since then count.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        model: str,
+        needed: dict[str, list[str]],
+        newest: dict[str, Move],
+        *,
+        old_before: datetime,
+        young_since: datetime,
+    ) -> None:
+        self._storage = storage
+        self._model = model
+        self._needed = needed
+        self._newest = newest
+        self._old_before = old_before
+        self._young_since = young_since
+        self._id = uuid.uuid4().hex
+        self._may_delete = False
+
+    def remove(self, version: str) -> str | None:
+        """Delete a version; or say why it stays."""
+        if version in self._needed:
+            return self._needed[version][0]
+        start = version_key(self._model, version, "")
+        objects = {info.key.removeprefix(start): info for info in self._storage.list(start)}
+        if not objects:
+            return "it is gone already"
+        if _newest(objects) > self._old_before:
+            return "something was written to it meanwhile"
+        foreign = _not_ours(objects.values())  # before the note, which would stay with them
+        if foreign is not None:
+            return foreign
+        self._require_permission()
+        removal_id = self._note(version, began_by_another=REMOVAL in objects)
+        if removal_id is None:
+            return "somebody else is removing it"
+        key = version_key(self._model, version, REMOVAL)
+        try:
+            why = self._needed_after_all(version)
+        except BaseException:  # also Ctrl-C
+            self._storage.delete(key)
+            raise
+        if why is not None:
+            self._storage.delete(key)
+            return why
+        note = read_removal(self._storage, self._model, version)
+        if note is None or note.removal_id != removal_id:  # fsck takes a note that is old for that of a killed gc
+            return "somebody put it back meanwhile"
+        self._storage.delete(version_key(self._model, version, MANIFEST))
+        in_parallel(
+            self._storage.delete, [info.key for name, info in objects.items() if name not in {MANIFEST, REMOVAL}]
+        )
+        self._storage.delete(key)
+        return None
+
+    def _require_permission(self) -> None:
+        """Delete what is not there: who may not delete is told here, with every version still whole."""
+        if not self._may_delete:
+            self._storage.delete(f"{self._model}/intents/{self._id}.json")
+            self._may_delete = True
+
+    def _note(self, version: str, *, began_by_another: bool) -> str | None:
+        """Say that the version is being removed.
+
+        :param began_by_another: by a gc that was killed long ago, whose note then is ours.
+        :return: the id of the note that stands now; ``None`` where another gc has just written one.
+        """
+        if not began_by_another:
+            note = Removal(removal_id=self._id, at=datetime.now(UTC).isoformat(timespec="microseconds"))
+            key = version_key(self._model, version, REMOVAL)
+            try:
+                self._storage.write(key, note.to_pretty_json().encode(), if_absent=True)
+            except PreconditionFailed:  # another's, or this request was repeated
+                found = read_removal(self._storage, self._model, version)
+                return self._id if found is not None and found.removal_id == self._id else None
+            return self._id
+        found = read_removal(self._storage, self._model, version)
+        return found.removal_id if found is not None else None
+
+    def _needed_after_all(self, version: str) -> str | None:
+        """Look at intents and channels anew, new ones included."""
+        for named, written in intents(self._storage, self._model).values():
+            if named == version and written > self._young_since:
+                return "a channel is about to be moved to it"
+        for channel in list_channels(self._storage, self._model):
+            log, known = ChannelLog(self._storage, self._model, channel), self._newest.get(channel)
+            newest = log.after(known) if known else log.head().move
+            for move in log.walk(newest, down_to=known.sequence if known else 1) if newest else ():
+                if move != known and version in _named(move):
+                    return "a channel was moved to it"
+        return None

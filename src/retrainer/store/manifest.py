@@ -11,7 +11,7 @@ from pydantic import Field, FiniteFloat, model_validator
 
 from retrainer.records import Record, digest_of
 from retrainer.store.bundle import PrecisionEntry
-from retrainer.store.names import MANIFEST, FileName, Sha256
+from retrainer.store.names import MANIFEST, REMOVAL, FileName, Sha256
 
 
 class FileEntry(Record):
@@ -53,8 +53,8 @@ class Manifest(Record):
 
     @model_validator(mode="after")
     def _files_are_complete(self) -> Self:
-        if MANIFEST in self.files:
-            raise ValueError(f"{MANIFEST} cannot list itself")
+        for name in {MANIFEST, REMOVAL} & self.files.keys():
+            raise ValueError(f"{name} is the store's own, and cannot be a file of a version")
         for name, entry in self.precisions.items():
             if entry.file not in self.files:
                 raise ValueError(f"the {name} graph {entry.file} is not among the files")

@@ -1,13 +1,13 @@
-"""Names in the store and where things lie: models, channels, versions, the keys of the layout.
+"""Names in the store and where things are: models, channels, versions, the keys of the layout.
 
 ::
 
     <model>/versions/<version>/manifest.json              and the files that it lists
                               /signatures/<key id>.json   who vouches for it
-    <model>/channels/<channel>.json                       the only object that is ever replaced
-    <model>/history/<sha256 of the entry>.json            one move of one channel
-    <model>/journal/<channel>/<sequence>.json             each pointer as it was after that move
-    <model>/files/<sha256>.json                           a place where a file of that content lies
+                              /removal.json               gc is removing it
+    <model>/channels/<channel>/<number>.json              one move of the channel, written once
+                              /latest.json                a hint where the newest move is
+    <model>/intents/<version>-<id>.json                   a channel is about to be pointed at that version
 """
 
 from __future__ import annotations
@@ -23,8 +23,11 @@ from retrainer.storage.keys import RESERVED
 
 MANIFEST = "manifest.json"
 SIGNATURES = "signatures"
-# Of a model. Beside them lies only what a probe for conditional writes leaves.
-FOLDERS = ("channels", "files", "history", "journal", "versions")
+REMOVAL = "removal.json"
+# Of a model. Beside them is only what a probe for conditional writes leaves.
+FOLDERS = ("channels", "intents", "versions")
+# Ten digits, so that sorted by name is sorted by move.
+LAST_MOVE = 9_999_999_999
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 _VERSION = re.compile(r"[0-9a-f]{16}")
@@ -81,30 +84,35 @@ def check_version(text: str, *, where: str) -> str:
 
 
 def version_key(model: str, version: str, file: str = MANIFEST) -> str:
-    """Where a file of a version lies."""
+    """Where a file of a version is."""
     return f"{model}/versions/{version}/{file}"
 
 
-def pointer_key(model: str, channel: str) -> str:
-    """Where the pointer of a channel lies."""
+def channel_folder(model: str, channel: str = "") -> str:
+    """The folder of a channel's moves, with a slash at its end; without a channel, the folder of all of them."""
+    return f"{model}/channels/{channel}/" if channel else f"{model}/channels/"
+
+
+def move_key(model: str, channel: str, sequence: int) -> str:
+    """Where a move is. Sorted by name is sorted by move."""
+    return f"{channel_folder(model, channel)}{sequence:010d}.json"
+
+
+def hint_key(model: str, channel: str) -> str:
+    """Where the hint is that tells the newest move."""
+    return f"{channel_folder(model, channel)}latest.json"
+
+
+def pointer_key_of_version_1(model: str, channel: str) -> str:
+    """Where an earlier retrainer kept what a channel points at. For refusing such a store only."""
     return f"{model}/channels/{channel}.json"
 
 
-def entry_key(model: str, sha256: str) -> str:
-    """Where an entry of the history lies."""
-    return f"{model}/history/{sha256}.json"
+def intent_key(model: str, version: str, intent_id: str) -> str:
+    """Where it says that a channel is about to be pointed at a version."""
+    return f"{model}/intents/{version}-{intent_id}.json"
 
 
 def signature_key(model: str, version: str, key_id: str) -> str:
-    """Where one key's signature of a version lies."""
+    """Where one key's signature of a version is."""
     return version_key(model, version, f"{SIGNATURES}/{key_id}.json")
-
-
-def journal_key(model: str, channel: str, sequence: int) -> str:
-    """Where the pointer of a channel is kept as it was after a move. Sorted by name is sorted by move."""
-    return f"{model}/journal/{channel}/{sequence:010d}.json"
-
-
-def content_key(model: str, sha256: str) -> str:
-    """Where it is noted which version holds a file of that content."""
-    return f"{model}/files/{sha256}.json"

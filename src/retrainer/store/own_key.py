@@ -1,9 +1,9 @@
 """What somebody may sign who was told of no public key to trust: nothing that was planted in a signed store.
 
-A move signs the version that it goes to and the pointer, and every reader who pinned the key believes both. So where
-the channel was signed before, only what this very key signed counts: the pointer that is moved, the one that is
-promoted from, and the version. A channel that nobody ever signed is moved as it is; its first signed move begins it.
-Not here: the keys that a caller names, which take the place of all this.
+A move signs the version that it goes to and itself, and every reader who pinned the key believes both. So where the
+channel was signed before, only what this very key signed counts: the newest move of the channel that is moved, that of
+the one that is promoted from, and the version. A channel that nobody ever signed is moved as it is; its first signed
+move begins it. Not here: the keys that a caller names, which take the place of all this.
 """
 
 from __future__ import annotations
@@ -13,44 +13,50 @@ from contextlib import contextmanager
 
 from retrainer.errors import IntegrityError, SignatureError
 from retrainer.storage import Storage
-from retrainer.store.channels import Pointer
-from retrainer.store.journal import Journal
-from retrainer.store.names import is_name
+from retrainer.store.log import ChannelLog
+from retrainer.store.move import Move
 from retrainer.store.parallel import in_parallel
+from retrainer.store.reading import list_channels
 from retrainer.store.signing import Keyring, Signer
 
-# Moves of a journal that are looked at for a signature: the newest, and the first.
+# Moves of a channel that are looked at for a signature: the newest, and the first.
 _LOOKED_AT = 8
 
 
-def own_keys(storage: Storage, model: str, channel: str, pointer: Pointer | None, signer: Signer) -> Keyring | None:
+def own_keys(storage: Storage, model: str, newest: Move | None, signer: Signer) -> Keyring | None:
     """The key that signs as the one to trust; ``None`` for a channel that was never signed.
 
-    No further request where the pointer is signed, as it is where moves are signed.
+    No further request where the newest move is signed, as it is where moves are signed.
 
-    :param pointer: of the channel that is to move. Where it says nothing of signatures the journal does: its own, or
-        for a channel that is new those of the model's other channels.
+    :param newest: move of the channel that is to move. Where it is not signed those before it tell; for a channel
+        that is new, those of the model's other channels.
     """
-    if pointer is not None:
-        signed = pointer.signature is not None or _was_signed(storage, model, channel)
+    if newest is not None:
+        signed = newest.signature is not None or _was_signed(storage, newest)
     else:
-        others = [name for name in storage.list_folders(f"{model}/journal") if is_name(name)]
-        signed = any(_was_signed(storage, model, name) for name in others)
+        signed = any(_signed_channel(storage, model, name) for name in list_channels(storage, model))
     return Keyring((signer.public,)) if signed else None
 
 
-def _was_signed(storage: Storage, model: str, channel: str) -> bool:
-    journal = Journal(storage, model, channel)
+def _signed_channel(storage: Storage, model: str, channel: str) -> bool:
+    try:
+        newest = ChannelLog(storage, model, channel).head().move
+    except IntegrityError:
+        return True  # nobody can tell, so what is signed has to prove itself
+    return newest is not None and (newest.signature is not None or _was_signed(storage, newest))
+
+
+def _was_signed(storage: Storage, newest: Move) -> bool:
+    log = ChannelLog(storage, newest.model, newest.channel)
 
     def signed(sequence: int) -> bool:
         try:
-            written = journal.read(sequence)
+            move = log.read(sequence)
         except IntegrityError:
             return False
-        return written is not None and written.signature is not None
+        return move is not None and move.signature is not None
 
-    sequences = journal.sequences()
-    return any(in_parallel(signed, {*sequences[:_LOOKED_AT], *sequences[-1:]}))
+    return any(in_parallel(signed, {1, *range(max(newest.sequence - _LOOKED_AT, 1), newest.sequence)}))
 
 
 @contextmanager

@@ -1,31 +1,47 @@
-"""One model of a store as it is read: versions, channels, history. Every byte is checked before it is given out.
+"""One model of a store as it is read: versions, channels, their moves. Every byte is checked before it is given out.
 
-With trusted keys a pointer and a version need the signature of one of them. Nothing is written here (``store.py``).
+With trusted keys the newest move of a channel and a version need the signature of one of them. Nothing is written here
+(``store.py``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import heapq
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
 
+from retrainer.errors import IntegrityError, NotFoundError
 from retrainer.storage import Storage
-from retrainer.store.channel_check import check_channel, manifest_of
-from retrainer.store.channels import Pointer, list_channels
-from retrainer.store.history import HistoryEntry, walk
-from retrainer.store.listing import VersionInfo, all_versions, newest_versions
 from retrainer.store.manifest import Manifest
-from retrainer.store.moves import Moves
-from retrainer.store.names import is_name
+from retrainer.store.move import Move
+from retrainer.store.moving import Moves
+from retrainer.store.names import channel_folder, is_name
 from retrainer.store.parallel import in_parallel
-from retrainer.store.recent_moves import check_recent_moves
 from retrainer.store.signing import Keyring, Signer, VersionSignature
 from retrainer.store.versions import Versions
 
 
+@dataclass(frozen=True, slots=True)
+class VersionInfo:
+    """One line of a list of versions.
+
+    :ivar channels: those that point at it now.
+    :ivar moved_at: when a channel was last pointed at it, ISO 8601 in UTC; ``None`` when none ever was.
+    :ivar problem: why its manifest cannot be trusted; ``None`` for a sound one.
+    """
+
+    version: str
+    channels: tuple[str, ...]
+    metrics: dict[str, float]
+    moved_at: str | None
+    problem: str | None = None
+
+
 class ModelReader:
-    """One model of a store: its versions, its channels and their history."""
+    """One model of a store: its versions, its channels and their moves."""
 
     def __init__(
         self, storage: Storage, name: str, *, signer: Signer | None = None, trusted: Keyring | None = None
@@ -38,45 +54,49 @@ class ModelReader:
         self.name = name
 
     def channels(self) -> list[str]:
-        """The channels that have a champion, sorted."""
+        """The channels that were ever published on, sorted; also those whose moves were deleted and left a hint."""
         return list_channels(self._storage, self.name)
 
-    def lost_channels(self) -> list[str]:
-        """The channels whose pointer was deleted: they have a journal and no champion. Sorted."""
-        present = set(self.channels())
-        names = [name for name in self._storage.list_folders(f"{self.name}/journal") if is_name(name)]
-        return sorted(name for name in names if name not in present and not self._moves.journal(name).is_empty())
+    def newest_move(self, channel: str, *, seen: Move | None = None) -> Move | None:
+        """The move that says what a channel serves, in three requests; ``None`` while there was none.
 
-    def pointer(self, channel: str) -> Pointer | None:
-        """Where a channel points, in one request; ``None`` while it has no champion.
-
-        :raises IntegrityError: the pointer cannot be read.
+        :param seen: a move of this channel that was believed before. Where the newest is of the same origin and within
+            32 moves, it must lead back to that one.
+        :raises ReplayError: the newest moves were deleted, or an older state was put back and moved from there.
+        :raises IntegrityError: the move was altered.
         :raises SignatureError: keys are trusted here, and none of them signed it.
         """
-        return self._moves.seen(channel).pointer
+        return self._moves.head(channel, seen=seen).move
 
-    def newest_pointer(self, channel: str) -> Pointer | None:
-        """As ``pointer``, once the journal was asked whether it is the newest; ``None`` while there was no move.
+    def move_after(self, move: Move) -> Move:
+        """The newest move of a channel from one on that was believed, each checked against the one before.
 
-        :raises ReplayError: an older pointer was put back.
-        :raises IntegrityError: the pointer was deleted or altered.
-        :raises SignatureError: keys are trusted here, and none of them signed it.
+        One request where the channel stays. It does not look at what was: a channel that was begun anew is told by
+        ``newest_move`` only, until it has as many moves.
+
+        :raises IntegrityError: a later move was altered, or does not continue that one.
+        :raises SignatureError: keys are trusted here, and none of them signed the newest.
         """
-        return self._moves.newest(channel)
+        return self._moves.after(move)
 
     def champion(self, channel: str) -> Manifest | None:
         """The manifest of the version that a channel points at, checked; ``None`` while there is none.
 
-        :raises IntegrityError: the pointer, or the manifest that it names, is missing or was altered.
-        :raises SignatureError: keys are trusted here, and none of them signed the pointer, or the version.
+        :raises IntegrityError: the newest move, or the manifest that it names, is missing or was altered.
+        :raises SignatureError: keys are trusted here, and none of them signed the move, or the version.
         """
-        pointer = self.pointer(channel)
-        return manifest_of(self._versions, pointer) if pointer else None
+        move = self.newest_move(channel)
+        return self._manifest_of(move) if move else None
 
-    def newest_champion(self, channel: str) -> Manifest | None:
-        """As ``champion``, of ``newest_pointer``. Errors as of both."""
-        pointer = self.newest_pointer(channel)
-        return manifest_of(self._versions, pointer) if pointer else None
+    def _manifest_of(self, move: Move) -> Manifest:
+        try:
+            return self._versions.manifest(move.to_version, sha256=move.manifest_sha256)
+        except NotFoundError as error:
+            raise IntegrityError(
+                f"the channel '{move.channel}' points at a version that is not there: {move.to_version}",
+                where=error.where,
+                hint="roll the channel back to a version that is",
+            ) from None
 
     def manifest(self, version: str) -> Manifest:
         """The manifest of a version, checked against the name of the version.
@@ -96,72 +116,42 @@ class ModelReader:
         """
         return self._versions.signatures(version)
 
-    def versions(self, *, limit: int | None = None) -> list[VersionInfo]:
-        """The complete versions, newest first: by the last move of a channel to them, or else their upload.
-
-        :param limit: at most so many, of those that a channel was ever pointed at. Only the newest part of the
-            histories is read then, and no list of all versions.
-        :raises IntegrityError: a pointer or a history cannot be trusted.
-        """
-        found = in_parallel(self.pointer, self.channels())
-        pointers = [pointer for pointer in found if pointer is not None]
-        if limit is None:
-            return all_versions(self._storage, self._versions, pointers)
-        return newest_versions(self._storage, self._versions, pointers, limit)
-
-    def history(self, channel: str, *, limit: int | None = None) -> list[HistoryEntry]:
+    def history(self, channel: str, *, limit: int | None = None) -> list[Move]:
         """The moves of a channel, newest first, each checked against the one after it.
 
         :param limit: only the newest; older ones are not read.
-        :raises IntegrityError: an entry is missing, was edited, or does not belong where it stands; or the pointer
-            was deleted.
-        :raises ReplayError: an older pointer was put back.
+        :raises IntegrityError: a move is missing, was edited, or does not belong where it is.
+        :raises ReplayError: the newest moves were deleted.
         """
-        pointer = self.newest_pointer(channel)
-        return list(islice(walk(self._storage, pointer), limit)) if pointer else []
+        return list(islice(self._walk(channel), limit))
 
     def champion_at(self, channel: str, time: datetime) -> str | None:
         """The version that a channel pointed at at that time; ``None`` before its first publication.
 
         :param time: with a time zone.
         :raises ValueError: it has none.
-        :raises IntegrityError: the pointer was deleted, or does not lead to a whole history.
-        :raises ReplayError: an older pointer was put back.
+        :raises IntegrityError: as of ``history``.
         """
         if time.tzinfo is None:
             raise ValueError("the time needs a time zone")
-        pointer = self.newest_pointer(channel)
-        entries = walk(self._storage, pointer) if pointer else iter(())
-        return next((entry.to_version for entry in entries if datetime.fromisoformat(entry.at) <= time), None)
+        moves = self._walk(channel)
+        return next((move.to_version for move in moves if datetime.fromisoformat(move.at) <= time), None)
 
-    def journal(self, channel: str) -> Iterator[tuple[int, Pointer]]:
-        """The number of each move of a channel and its pointer after it, newest first, as they were written down.
+    def _walk(self, channel: str) -> Iterator[Move]:
+        newest = self.newest_move(channel)
+        return self._moves.log(channel).walk(newest) if newest else iter(())
 
-        Each is checked for itself only: ``verify_channel`` holds them against the history.
+    def verify_channel(self, channel: str) -> Move | None:
+        """Check a channel to its first move, and the champion's manifest.
 
-        :raises IntegrityError: one cannot be read.
+        :return: the newest move; ``None`` for a channel that never had one.
+        :raises ReplayError: the newest moves were deleted.
+        :raises IntegrityError: the first thing that is missing or was altered.
         """
-        return self._moves.journal(channel).newest_first()
-
-    def verify_channel(self, channel: str) -> Pointer | None:
-        """Check a channel to its first move: pointer, champion's manifest, history, and the journal against both.
-
-        :return: the pointer; ``None`` for a channel that never had one.
-        :raises ReplayError: an older pointer was put back.
-        :raises IntegrityError: the first thing that was deleted or altered.
-        """
-        return check_channel(self._storage, self._moves, self._versions, channel)
-
-    def check_recent(self, pointer: Pointer, *, known: Pointer | None) -> None:
-        """What a reader checks before it believes a pointer that is new to it: the moves that led there.
-
-        See ``recent_moves.check_recent_moves``.
-
-        :param known: a pointer of the channel that was checked before.
-        :raises IntegrityError: an entry of the history is missing or was altered.
-        :raises ReplayError: the journal has a later move. Read the pointer again: it may have moved just now.
-        """
-        check_recent_moves(self._storage, pointer, known=known)
+        moves = list(self._walk(channel))
+        if moves:
+            self._manifest_of(moves[0])
+        return moves[0] if moves else None
 
     def fetch(self, version: str, folder: Path, files: Iterable[str] | None = None) -> Manifest:
         """Copy files of a version into a folder, each checked. What is there already and matches is kept.
@@ -172,3 +162,56 @@ class ModelReader:
         :raises SignatureError: keys are trusted here, and none of them signed the version.
         """
         return self._versions.fetch(version, folder, files)
+
+    def versions(self, *, limit: int | None = None) -> list[VersionInfo]:
+        """The complete versions, newest first: by the last move of a channel to them, or else their upload.
+
+        :param limit: at most so many, of those that a channel was ever pointed at. Only the newest part of the logs is
+            read then, and no list of all versions.
+        :raises IntegrityError: a log cannot be trusted.
+        """
+        newest = [move for move in in_parallel(self.newest_move, self.channels()) if move is not None]
+        moved = _last_moved(self._moves.log(move.channel).walk(move) for move in newest)
+        if limit is not None:
+            infos: list[VersionInfo] = []
+            for _ in range(2):  # a second time for those that were removed since
+                infos += self._infos(newest, list(islice(moved, limit - len(infos))))
+            return infos
+        moves = dict(moved)
+        times = {
+            version: datetime.fromisoformat(moves[version]) if version in moves else uploaded
+            for version, uploaded in self._versions.completed().items()
+        }
+        in_order = sorted(times, key=lambda version: (times[version], version), reverse=True)
+        return self._infos(newest, [(version, moves.get(version)) for version in in_order])
+
+    def _infos(self, newest: Sequence[Move], moved: Sequence[tuple[str, str | None]]) -> list[VersionInfo]:
+        def info(one: tuple[str, str | None]) -> VersionInfo | None:
+            version, moved_at = one
+            channels = tuple(move.channel for move in newest if move.to_version == version)
+            try:
+                metrics = self.manifest(version).metrics
+            except NotFoundError:  # removed since
+                return None
+            except IntegrityError as error:
+                return VersionInfo(version, channels, {}, moved_at, problem=error.message)
+            return VersionInfo(version, channels, metrics, moved_at)
+
+        return [found for found in in_parallel(info, moved) if found is not None]
+
+
+def list_channels(storage: Storage, model: str) -> list[str]:
+    """The channels of a model of which there is anything, sorted."""
+    return [name for name in storage.list_folders(channel_folder(model).rstrip("/")) if is_name(name)]
+
+
+def _last_moved(logs: Iterable[Iterator[Move]]) -> Iterator[tuple[str, str]]:
+    """Each version that a channel was ever pointed at, once, with the time of the newest move to it; newest first.
+
+    :param logs: of each channel, newest first; read only as far as the result is.
+    """
+    seen: set[str] = set()
+    for move in heapq.merge(*logs, key=lambda move: datetime.fromisoformat(move.at), reverse=True):
+        if move.to_version not in seen:
+            seen.add(move.to_version)
+            yield move.to_version, move.at

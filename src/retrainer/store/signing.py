@@ -1,8 +1,8 @@
 """Ed25519 signatures: who may publish, and how a reader who pinned a public key can tell.
 
 Two things are signed: a version, by a statement that names its model, its name and the SHA-256 of its manifest, and
-with the manifest every file; and a channel's pointer, with all that it says. The history needs no signatures of its
-own: a pointer names its newest entry, and each entry the one before. Not here: where private keys come from
+with the manifest every file; and each move of a channel, with all that it says, the hash of the move before included.
+Not here: where private keys come from
 (``signing_keys.py``).
 
 Ed25519 as in RFC 8032, from ``cryptography``.
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 PREFIX = "ed25519:"
 # A signature over one kind of statement must never pass for one over the other.
-_POINTER = b"retrainer pointer v1\n"
+_MOVE = b"retrainer move v2\n"
 _VERSION = b"retrainer version v1\n"
 # How an Ed25519 key of PKCS #8 begins in base64, whatever the key (RFC 8410, section 7).
 _PRIVATE_IN_BASE64 = "MC4CAQAwBQYDK2Vw"
@@ -73,12 +73,12 @@ class VersionSignature(Record):
     signature: Signature
 
 
-def pointer_bytes(canonical: bytes) -> bytes:
-    """The bytes that a signature of a pointer covers.
+def move_bytes(canonical: bytes) -> bytes:
+    """The bytes that a signature of a move covers.
 
-    :param canonical: the pointer's canonical JSON without its signature.
+    :param canonical: the move's canonical JSON without its signature.
     """
-    return _POINTER + canonical
+    return _MOVE + canonical
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +169,7 @@ class Keyring:
     def check(self, signature: Signature | None, data: bytes, *, what: str, where: str) -> None:
         """Insist that one of these keys signed those bytes.
 
-        :param what: what was signed, for the message: ``the pointer``.
+        :param what: what was signed, for the message: ``the version``.
         :raises SignatureError: it is unsigned, signed by another key, or was altered since.
         """
         if signature is None:

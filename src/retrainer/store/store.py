@@ -1,8 +1,8 @@
-"""Published models: the store, and one model of it with its versions, channels and history.
+"""Published models: the store, and one model of it with its versions and channels.
 
-Order of every publication: files, manifest, signature, content index, history entry, pointer, journal. Readers follow
-the pointer, so that a crash at any point leaves them on the old version, and a second try ends at the same new one.
-Not here: reading (``reading.py``), how a channel moves (``moves.py``), whether a model deserves to be published
+Order of every publication: intent, files, manifest, signature, move, hint. Readers follow the moves, so that a crash at
+any point leaves them on the old version, and a second try ends at the same new one.
+Not here: reading (``reading.py``), how a channel moves (``moving.py``), whether a model deserves to be published
 (``gate``), and what is done with it (``serve``).
 """
 
@@ -10,25 +10,29 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Self
 
-from retrainer.errors import NotFoundError, StorageError, UserError
+from retrainer.errors import IntegrityError, NotFoundError, PreconditionFailed, StorageError, UserError
 from retrainer.storage import S3Access, Storage, open_storage
 from retrainer.storage.errors import filesystem_errors
-from retrainer.store.channels import Pointer, Seen
-from retrainer.store.history import Cause, champion_before, walk
+from retrainer.store.causes import Cause
+from retrainer.store.champions import champion_before
+from retrainer.store.log import Head
 from retrainer.store.manifest import Manifest
-from retrainer.store.moves import Motive, Moves, Published
-from retrainer.store.names import check_name, is_name, pointer_key
+from retrainer.store.move import RECENT_MOVES, Move
+from retrainer.store.moving import Motive, Moves, Published
+from retrainer.store.names import check_name, is_name
 from retrainer.store.own_key import own_keys, told_what_to_do
-from retrainer.store.probe import require_conditional_writes
-from retrainer.store.reading import ModelReader
+from retrainer.store.reading import ModelReader, list_channels
 from retrainer.store.signing import Keyring, Signer, VersionSignature
 from retrainer.store.versions import Put, Versions
 
 Check = Callable[[Path], None]
+_PROBE = b"Written to see that this storage refuses conditional writes whose condition does not hold.\n"
 
 
 class Store:
@@ -50,7 +54,7 @@ class Store:
     ) -> Self:
         """The store at ``s3://bucket/prefix``, ``file:///folder`` or a path. Nothing is read yet.
 
-        :param signer: signs each version and pointer that is written.
+        :param signer: signs each version and move that is written.
         :param trusted: public keys; nothing that none of them signed is then read. ``None`` reads all.
         :param access: how a bucket is reached; ``None`` for ``use_access`` or the environment.
         """
@@ -62,10 +66,9 @@ class Store:
         return self._storage.url
 
     def models(self) -> list[str]:
-        """The models of which a version was ever published, sorted; also those whose pointers were deleted."""
+        """The models of which a version was ever published, sorted; also those whose moves were deleted."""
         names = [name for name in self._storage.list_folders() if is_name(name)]
-        models = [self.model(name) for name in names]
-        return [model.name for model in models if model.channels() or model.lost_channels()]
+        return [name for name in names if list_channels(self._storage, name)]
 
     def model(self, name: str) -> ModelStore:
         """One model, published or not yet.
@@ -80,7 +83,7 @@ class Store:
 class _Target:
     """Where a channel is to move.
 
-    :ivar manifest_sha256: of its manifest, where a pointer says so.
+    :ivar manifest_sha256: of its manifest, where a move says so.
     """
 
     version: str
@@ -101,10 +104,14 @@ class ModelStore(ModelReader):
         self._put(folder, manifest)
         return manifest.version
 
-    def _put(self, folder: Path, manifest: Manifest) -> Put:
+    def _put(self, folder: Path, manifest: Manifest, champion: Move | None = None) -> Put:
         if manifest.model != self.name:
             raise StorageError(f"the manifest is of the model '{manifest.model}'", where=self._storage.where(self.name))
-        return self._versions.put(folder, manifest)
+        like = None
+        if champion is not None:
+            with suppress(IntegrityError, NotFoundError):  # it only saves sending what both have
+                like = Versions(self._storage, self.name).manifest(champion.to_version)
+        return self._versions.put(folder, manifest, like=like)
 
     def publish(
         self,
@@ -116,7 +123,7 @@ class ModelStore(ModelReader):
         reason: str,
         decision: str | None,
         expected: str | None,
-        cause: Cause = "gate",
+        cause: Cause = Cause.GATE,
     ) -> Published:
         """Upload a version and point a channel at it. With a signer both are signed.
 
@@ -132,12 +139,13 @@ class ModelStore(ModelReader):
         :raises StorageError: the storage cannot be written, or ignores conditional writes.
         """
         motive = Motive("publish", actor, cause, reason, decision)
-        seen, _ = self._begin(channel)
-        if seen.version not in {manifest.version, expected}:
-            raise self._moves.changed(channel, expected, seen.version)
-        require_conditional_writes(self._storage, self.name)
-        put = self._put(folder, manifest)
-        published = self._moves.move(seen, channel, manifest.version, put.manifest_sha256, motive)
+        head, _ = self._begin(channel)
+        champion = head.move.to_version if head.move else None
+        if champion not in {manifest.version, expected}:
+            raise self._moves.changed(channel, expected, head.move)
+        self._require_conditional_writes()
+        put = self._put(folder, manifest, head.move)
+        published = self._moves.move(head, channel, manifest.version, put.manifest_sha256, motive)
         return replace(published, sent_bytes=put.sent_bytes, copied_bytes=put.copied_bytes)
 
     def promote(
@@ -148,7 +156,7 @@ class ModelStore(ModelReader):
         from_channel: str | None = None,
         actor: str,
         reason: str,
-        cause: Cause = "release",
+        cause: Cause = Cause.RELEASE,
         expected: str | None = None,
         check: Check | None = None,
     ) -> Published:
@@ -158,7 +166,7 @@ class ModelStore(ModelReader):
 
         :param version: either this or ``from_channel``.
         :param expected: the present champion as the caller knows it; ``None`` for whichever there is.
-        :param check: called with a folder that holds the version, before the pointer moves; raises to stop it.
+        :param check: called with a folder that holds the version, before the channel moves; raises to stop it.
         :raises NotFoundError: there is no such version, or that channel has no champion.
         :raises IntegrityError: the version is damaged, or the channel was tampered with. Nothing was moved.
         :raises UserError: the channel is signed, and there is no key here.
@@ -169,7 +177,7 @@ class ModelStore(ModelReader):
         if (version is None) == (from_channel is None):
             raise ValueError("either version or from_channel")
 
-        def target(_: Pointer | None, trusted: Keyring | None) -> _Target:
+        def target(_: Move | None, trusted: Keyring | None) -> _Target:
             if version is not None:
                 return _Target(version)
             assert from_channel is not None
@@ -178,12 +186,13 @@ class ModelStore(ModelReader):
         return self._repoint(channel, Motive("promote", actor, cause, reason), expected, check, target)
 
     def _champion_of(self, channel: str, trusted: Keyring | None) -> _Target:
-        """What a channel serves, once its last moves were checked as a reader does who is new to it."""
-        moves = Moves(self._storage, self.name, trusted=trusted)
-        pointer = moves.newest(channel, lambda pointer: self.check_recent(pointer, known=None))
-        if pointer is None:
+        """What a channel serves, once its last moves were read and checked."""
+        newest = Moves(self._storage, self.name, trusted=trusted).head(channel).move
+        if newest is None:
             raise NotFoundError(f"the channel '{channel}' has no champion", where=self._storage.where(self.name))
-        return _Target(pointer.version, pointer.manifest_sha256)
+        for _ in islice(self._moves.log(channel).walk(newest), RECENT_MOVES):
+            pass
+        return _Target(newest.to_version, newest.manifest_sha256)
 
     def rollback(
         self,
@@ -192,7 +201,7 @@ class ModelStore(ModelReader):
         to: str | None = None,
         actor: str,
         reason: str,
-        cause: Cause = "unspecified",
+        cause: Cause = Cause.UNSPECIFIED,
         expected: str | None = None,
         check: Check | None = None,
     ) -> Published:
@@ -201,7 +210,7 @@ class ModelStore(ModelReader):
         :param to: a version; ``None`` for the champion before the present one. What was rolled back from is not
             returned to: the next rollback goes further back.
         :param expected: the present champion as the caller knows it; ``None`` for whichever there is.
-        :param check: called with a folder that holds the version, before the pointer moves; raises to stop it.
+        :param check: called with a folder that holds the version, before the channel moves; raises to stop it.
         :raises NotFoundError: there is no such version, or no champion before the present one.
         :raises IntegrityError: the version, the history that names it or the channel is damaged. Nothing was moved.
         :raises UserError: the channel is signed, and there is no key here.
@@ -210,14 +219,14 @@ class ModelStore(ModelReader):
         :raises ChampionChanged: the channel was moved by somebody else meanwhile.
         """
 
-        def target(pointer: Pointer | None, _: Keyring | None) -> _Target:
-            if pointer is None:
+        def target(newest: Move | None, _: Keyring | None) -> _Target:
+            if newest is None:
                 raise NotFoundError(
                     f"the channel '{channel}' has no champion to roll back",
                     where=self._storage.where(self.name),
                     hint=f"channels: {', '.join(self.channels()) or 'none'}",
                 )
-            return _Target(to if to is not None else self._before(pointer))
+            return _Target(to if to is not None else self._before(newest))
 
         return self._repoint(channel, Motive("rollback", actor, cause, reason), expected, check, target)
 
@@ -227,22 +236,23 @@ class ModelStore(ModelReader):
         motive: Motive,
         expected: str | None,
         check: Check | None,
-        choose: Callable[[Pointer | None, Keyring | None], _Target],
+        choose: Callable[[Move | None, Keyring | None], _Target],
     ) -> Published:
         """Move a channel to a version that is there, once every file of it was read, matched and checked.
 
-        :param choose: the version, from the present pointer and the keys that are trusted.
+        :param choose: the version, from the newest move and the keys that are trusted.
         """
-        seen, trusted = self._begin(channel)
+        head, trusted = self._begin(channel)
         with told_what_to_do(own=trusted is not self._trusted):
-            target = choose(seen.pointer, trusted)
+            target = choose(head.move, trusted)
         version = target.version
-        if expected is not None and seen.version != expected:
-            raise self._moves.changed(channel, expected, seen.version)
-        require_conditional_writes(self._storage, self.name)
+        if expected is not None and (head.move is None or head.move.to_version != expected):
+            raise self._moves.changed(channel, expected, head.move)
+        self._require_conditional_writes()
         with told_what_to_do(own=trusted is not self._trusted):
             checked = Versions(self._storage, self.name, trusted=trusted)
             _, sha256 = checked.manifest_with_sha256(version, sha256=target.manifest_sha256)
+        self._versions.protect(version)
         with filesystem_errors(tempfile.gettempdir()):
             temporary = tempfile.TemporaryDirectory(prefix="retrainer-verify-")
         with temporary as folder:
@@ -251,32 +261,48 @@ class ModelStore(ModelReader):
                 check(Path(folder))
         if self._signer is not None:
             self._versions.sign(version, self._signer, sha256=sha256)
-        return self._moves.move(seen, channel, version, sha256, motive)
+        return self._moves.move(head, channel, version, sha256, motive)
 
-    def _begin(self, channel: str) -> tuple[Seen, Keyring | None]:
+    def _begin(self, channel: str) -> tuple[Head, Keyring | None]:
         """The channel as a move starts from it, and the keys of which one must have signed what the move signs.
 
         :raises SignatureError: the channel is signed, and not by a key that is trusted, nor by the one that signs.
         """
-        seen = self._moves.begin(channel)
+        head = self._moves.begin(channel)
         if self._signer is None or self._trusted is not None:
-            return seen, self._trusted
-        own = own_keys(self._storage, self.name, channel, seen.pointer, self._signer)
-        if own is not None and seen.pointer is not None:
-            where = self._storage.where(pointer_key(self.name, channel))
+            return head, self._trusted
+        own = own_keys(self._storage, self.name, head.move, self._signer)
+        if own is not None and head.move is not None:
             with told_what_to_do(own=True):
-                own.check(seen.pointer.signature, seen.pointer.signed_bytes(), what="the pointer", where=where)
-        return seen, own
+                Moves(self._storage, self.name, trusted=own).check_signature(head.move)
+        return head, own
 
-    def _before(self, pointer: Pointer) -> str:
-        version = champion_before(walk(self._storage, pointer))
+    def _before(self, newest: Move) -> str:
+        version = champion_before(self._moves.log(newest.channel).walk(newest))
         if version is None:
             raise NotFoundError(
-                f"the channel '{pointer.channel}' has no champion before {pointer.version}",
+                f"the channel '{newest.channel}' has no champion before {newest.to_version}",
                 where=self._storage.where(self.name),
                 hint="name the version to go to",
             )
         return version
+
+    def _require_conditional_writes(self) -> None:
+        """Write twice under a condition that can hold once. Without it two publishers could both believe to have won.
+
+        The object that this needs stays where it is, so that publishing takes no permission to delete.
+
+        :raises StorageError: both writes went through.
+        """
+        key = f"{self.name}/.probe"
+        with suppress(PreconditionFailed):
+            for _ in range(2):
+                self._storage.write(key, _PROBE, if_absent=True)
+            raise StorageError(
+                "this storage ignores conditional writes (If-None-Match), so nothing can be published there safely",
+                where=self._storage.where(key),
+                hint="use S3, a server that supports conditional writes such as MinIO, or a folder",
+            )
 
     # Signing what is there
 
@@ -291,12 +317,13 @@ class ModelStore(ModelReader):
             raise UserError("there is no private key to sign with", where=self._storage.where(self.name))
         return self._versions.sign(version, self._signer)
 
-    def sign_pointer(self, channel: str) -> Pointer:
-        """Put this signer's signature on a channel's pointer as it stands, unless it is there. No move.
+    def sign_channel(self, channel: str, *, actor: str, reason: str) -> Move:
+        """Sign what a channel serves, unless this signer signed its newest move: a move to the same version.
 
+        :return: the newest move then.
         :raises NotFoundError: the channel has no champion.
         :raises SignatureError: keys are trusted here, and none of them signed it before.
         :raises ChampionChanged: the channel was moved by somebody else meanwhile.
         :raises UserError: there is no signer.
         """
-        return self._moves.sign(channel)
+        return self._moves.sign(channel, actor=actor, reason=reason)

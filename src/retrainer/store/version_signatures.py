@@ -5,16 +5,14 @@ A signature covers the hash of the manifest, and with it every file. Not here: t
 
 from __future__ import annotations
 
-from retrainer.errors import IntegrityError, NotFoundError, PreconditionFailed, SignatureError, StorageError
+from retrainer.errors import IntegrityError, NotFoundError, SignatureError
 from retrainer.storage import Storage
 from retrainer.store.names import SIGNATURES, signature_key, version_key
 from retrainer.store.signing import Keyring, PublicKey, Signer, VersionSignature, VersionStatement
 
-_TRIES = 3
-
 
 def read_signature(storage: Storage, model: str, version: str, key_id: str) -> VersionSignature | None:
-    """What lies where that key's signature of the version would; not checked. ``None`` for nothing.
+    """What is where that key's signature of the version would be; not checked. ``None`` for nothing.
 
     :raises IntegrityError: it cannot be read.
     """
@@ -91,26 +89,16 @@ def check_signature(storage: Storage, key: PublicKey, found: VersionSignature, s
 
 
 def add_signature(storage: Storage, signer: Signer, statement: VersionStatement) -> VersionSignature:
-    """Sign a version, unless this key did so already. What is there and does not hold is replaced.
+    """Sign a version, unless this key did so already. What is there and does not hold is written over.
 
-    :raises StorageError: it is changed by somebody else all the time.
+    Whoever has the key writes the same bytes: a signature of Ed25519 depends on nothing but key and statement.
     """
     key = signature_key(statement.model, statement.version, signer.public.key_id)
-    signature = VersionSignature(statement=statement, signature=signer.sign(statement.signed_bytes()))
-    data = signature.to_pretty_json().encode()
-    for _ in range(_TRIES):
-        etag: str | None = None
-        try:
-            found, etag = storage.read_with_etag(key)
-            present = VersionSignature.from_json(found, where=storage.where(key))
-            check_signature(storage, signer.public, present, statement)
-        except (NotFoundError, IntegrityError):
-            pass
-        else:
-            return present
-        try:
-            storage.write(key, data, if_match=etag, if_absent=etag is None)
-        except PreconditionFailed:  # the same key in another process, or this request repeated: look again
-            continue
+    try:
+        present = VersionSignature.from_json(storage.read(key), where=storage.where(key))
+        check_signature(storage, signer.public, present, statement)
+    except (NotFoundError, IntegrityError):
+        signature = VersionSignature(statement=statement, signature=signer.sign(statement.signed_bytes()))
+        storage.write(key, signature.to_pretty_json().encode())
         return signature
-    raise StorageError("somebody else writes this signature", where=storage.where(key), hint="try again")
+    return present

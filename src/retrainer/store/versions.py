@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,13 +13,15 @@ from retrainer.errors import IntegrityError, NotFoundError, PreconditionFailed, 
 from retrainer.records import sha256_file
 from retrainer.storage import Storage, Transfer
 from retrainer.storage.errors import filesystem_errors
-from retrainer.store.content import Place, find_content, note_content
 from retrainer.store.manifest import FileEntry, Manifest
 from retrainer.store.names import MANIFEST, check_version, version_key
 from retrainer.store.parallel import in_parallel
-from retrainer.store.removal import read_removal
+from retrainer.store.removal import read_removal, write_intent
 from retrainer.store.signing import Keyring, Signer, VersionSignature, VersionStatement
 from retrainer.store.version_signatures import add_signature, list_signatures, require_trusted, trusted_signatures
+
+# An upload that takes longer says once more that the version is needed: an intent counts for a day.
+_INTENT_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ class Versions:
     def manifest(self, version: str, *, sha256: str | None = None) -> Manifest:
         """The manifest, checked against the version that it names.
 
-        :param sha256: what a pointer says of its bytes.
+        :param sha256: what a move says of its bytes.
         :raises NotFoundError: there is no such version; an upload that was never completed is none.
         :raises IntegrityError: it was altered.
         :raises SignatureError: keys are trusted here, and none of them signed it.
@@ -63,7 +66,7 @@ class Versions:
         return self.manifest_with_sha256(version, sha256=sha256)[0]
 
     def manifest_with_sha256(self, version: str, *, sha256: str | None = None) -> tuple[Manifest, str]:
-        """As ``manifest``, with the hash of its bytes as they are stored, for a pointer."""
+        """As ``manifest``, with the hash of its bytes as they are stored, for a move."""
         manifest, found = self._read(version)
         if sha256 is not None and found != sha256:
             raise self._altered(version)
@@ -81,13 +84,6 @@ class Versions:
                 where=where,
                 hint="it was never published here, its upload was not completed, or it was removed",
             ) from None
-        if read_removal(data) is not None:
-            raise NotFoundError(
-                f"the version '{version}' is being removed",
-                where=where,
-                hint="publish it again when it is gone; where 'retrainer gc' was killed, 'retrainer fsck --repair' puts"
-                " it back an hour later",
-            )
         return self._parsed(version, data)
 
     def _parsed(self, version: str, data: bytes) -> tuple[Manifest, str]:
@@ -171,37 +167,47 @@ class Versions:
         _, found = self.manifest_with_sha256(version, sha256=sha256)
         return add_signature(self._storage, signer, self._statement(version, found))
 
-    def put(self, folder: Path, manifest: Manifest) -> Put:
-        """Make the version complete: files that are missing, manifest, signature, content index.
+    def protect(self, version: str) -> None:
+        """Keep a version from gc for a day, whether it is complete or not. From here on it may be moved to.
 
-        A file that the store holds already, in any version of this model, is copied there instead of sent. A
-        complete version stays as it is.
+        :raises StorageError: gc is removing it.
+        """
+        write_intent(self._storage, self._model, version)
+        if read_removal(self._storage, self._model, version) is not None:
+            raise StorageError(
+                f"the version '{version}' is being removed",
+                where=self._where(version),
+                hint="try again when 'retrainer gc' has ended; where it was killed, run 'retrainer fsck --repair' an"
+                " hour later, or 'retrainer gc' a day later",
+            )
+
+    def put(self, folder: Path, manifest: Manifest, *, like: Manifest | None = None) -> Put:
+        """Make the version complete: files that are missing, manifest, signature. It is protected from gc.
+
+        A complete version stays as it is.
 
         :param folder: holds every file of the manifest.
+        :param like: of a version of this model that may have files in common; they are copied there instead of sent.
         :raises IntegrityError: a file of the folder is not what the manifest says.
+        :raises StorageError: gc is removing this version.
         """
         in_parallel(lambda name: check_file(folder / name, manifest.files[name]), manifest.files)
-        version = manifest.version
+        version, began = manifest.version, time.monotonic()
+        self.protect(version)
         sha256 = self._present(version, manifest)
         missing = self._missing(version, manifest) if sha256 else list(manifest.files)
-        noted = self._noted(manifest)
-        copied = {
-            name
-            for name, done in zip(
-                missing, in_parallel(lambda name: self._copied(version, name, manifest, noted), missing), strict=True
-            )
-            if done
-        }
+        places = {entry.sha256: self._key(like.version, name) for name, entry in like.files.items()} if like else {}
+        done = in_parallel(lambda name: self._copied(version, name, manifest.files[name], places), missing)
+        copied = {name for name, is_done in zip(missing, done, strict=True) if is_done}
         sent = [name for name in missing if name not in copied]
         self._send(version, manifest, folder, sent)
+        if time.monotonic() - began > _INTENT_SECONDS:
+            self.protect(version)
+            self._send(version, manifest, folder, self._missing(version, manifest))
         if sha256 is None:
             sha256 = self._put_manifest(version, manifest)
-            # gc may have been deleting an older, incomplete upload of this version, and files of this one with it. It
-            # ended before the manifest could be written, and leaves what has a young manifest alone.
-            self._send(version, manifest, folder, self._missing(version, manifest))
         if self._signer is not None:
             add_signature(self._storage, self._signer, self._statement(version, sha256))
-        self._note(manifest, noted, sent)
         return Put(
             sha256,
             sent_bytes=sum(manifest.files[name].size for name in sent),
@@ -214,19 +220,11 @@ class Versions:
         Without a manifest nothing tells whether a file came to its end, so everything is sent again.
 
         :raises IntegrityError: what is stored says something else. A version's name is a part of a digest only.
-        :raises StorageError: it is being removed.
         """
         try:
             data = self._storage.read(self._key(version))
         except NotFoundError:
             return None
-        if read_removal(data) is not None:
-            raise StorageError(
-                f"the version '{version}' is being removed",
-                where=self._where(version),
-                hint="try again when 'retrainer gc' has ended; where it was killed, run 'retrainer fsck --repair' an"
-                " hour later, or 'retrainer gc' a day later",
-            )
         found, sha256 = self._parsed(version, data)
         if found != manifest:
             raise self._altered(version)
@@ -241,19 +239,10 @@ class Versions:
     def _send(self, version: str, manifest: Manifest, folder: Path, names: list[str]) -> None:
         self._storage.upload_all([self._transfer(version, name, manifest.files[name], folder) for name in names])
 
-    def _noted(self, manifest: Manifest) -> dict[str, Place]:
-        """SHA-256 -> where the store is said to hold that content, as far as anything is said."""
-        contents = sorted({entry.sha256 for entry in manifest.files.values()})
-        places = in_parallel(lambda sha256: find_content(self._storage, self._model, sha256), contents)
-        return {sha256: place for sha256, place in zip(contents, places, strict=True) if place is not None}
-
-    def _copied(self, version: str, name: str, manifest: Manifest, noted: dict[str, Place]) -> bool:
+    def _copied(self, version: str, name: str, entry: FileEntry, places: dict[str, str]) -> bool:
         """Whether the store could copy the file from somewhere else, with proof of what arrived."""
-        entry, key = manifest.files[name], self._key(version, name)
-        place = noted.get(entry.sha256)
-        if place is None or place.key(self._model) == key:
-            return False
-        return self._storage.copy(place.key(self._model), key, sha256=entry.sha256, size=entry.size)
+        place, key = places.get(entry.sha256), self._key(version, name)
+        return place not in {None, key} and self._storage.copy(place, key, sha256=entry.sha256, size=entry.size)
 
     def _put_manifest(self, version: str, manifest: Manifest) -> str:
         data = manifest.to_pretty_json().encode()
@@ -265,16 +254,6 @@ class Versions:
                 raise
             return present
         return hashlib.sha256(data).hexdigest()
-
-    def _note(self, manifest: Manifest, noted: dict[str, Place], sent: list[str]) -> None:
-        """Complete the content index: what was not noted, and what had to be sent in spite of a note."""
-        version = manifest.version
-        places: dict[str, Place] = {}
-        for name, entry in manifest.files.items():
-            place = noted.get(entry.sha256)
-            if place is None or (name in sent and place.key(self._model) != self._key(version, name)):
-                places.setdefault(entry.sha256, Place(version=version, file=name))
-        in_parallel(lambda item: note_content(self._storage, self._model, *item), places.items())
 
     def _transfer(self, version: str, name: str, entry: FileEntry, folder: Path) -> Transfer:
         return Transfer(folder / name, self._key(version, name), entry.sha256, entry.size)

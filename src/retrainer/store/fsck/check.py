@@ -1,4 +1,4 @@
-"""Check a store: every pointer, chain, manifest, signature and file; and put right what is safe to put right.
+"""Check a store: every move, hint, manifest, signature and file; and put right what is safe to put right.
 
 A check reads and never writes. One finding never hides another: an object that is damaged is a finding, and only a
 store that cannot be reached is an error. A publisher who is at work meanwhile is no finding.
@@ -9,18 +9,19 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import partial
 
-from retrainer.errors import NotFoundError, RetrainerError
+from retrainer.errors import NotFoundError, ResourceError, RetrainerError, StorageError
 from retrainer.records import Record
 from retrainer.storage import Storage
+from retrainer.store.fsck.channels import check_channels
 from retrainer.store.fsck.files import CheckedFiles, check_files
-from retrainer.store.fsck.findings import Code, Finding, Findings, OnProgress, Problem, Severity
+from retrainer.store.fsck.findings import Code, Finding, Findings, OnProgress, Problem, Repair, Severity
 from retrainer.store.fsck.listing import find_models, no_models
-from retrainer.store.fsck.moves import check_channels
-from retrainer.store.fsck.remains import check_remains
 from retrainer.store.fsck.state import ModelState
-from retrainer.store.fsck.versions import check_versions
-from retrainer.store.names import check_name, version_key
+from retrainer.store.fsck.versions import DAY, check_versions
+from retrainer.store.gc import leftovers_of, unlisted
+from retrainer.store.names import check_name
 from retrainer.store.signing import Keyring
 
 _ORDER: dict[Severity, int] = {"damage": 0, "suspect": 1, "leftover": 2}
@@ -68,7 +69,7 @@ def check_store(
         problems = _problems(state, checked)
         findings += [problem.finding for problem in sorted(problems, key=_rank)]
         notes += state.notes
-        channels += len(state.listing.pointers)
+        channels += len(state.logs)
         versions += sum(found.manifest is not None for found in state.versions.values())
         files, size = files + checked.count, size + checked.size
     return Findings(
@@ -90,8 +91,8 @@ def repair(
 ) -> tuple[Repaired, ...]:
     """Put right what a check found and offered to repair. Each is looked at again first, and proved.
 
-    History entries are never written, and nothing of a version is ever deleted. What is written over was looked at
-    before: a publisher who came in between wins. Check again afterwards for what remains.
+    A move is never written, and nothing of a version is ever deleted. What is written over was looked at before. Check
+    again afterwards for what remains.
 
     :param trusted: as for the check.
     :return: each finding that the check had offered to repair, or that became possible, and what became of it.
@@ -103,31 +104,19 @@ def repair(
             wanted[finding.model].append(finding)
     done: list[Repaired] = []
     for model, several in wanted.items():
-        for turn in range(3):
-            chosen = [finding for finding in several if _turn(finding) == turn]
+        # Whether a version needs a file is said by its manifest, which comes before.
+        for of_files in (False, True):
+            chosen = [finding for finding in several if (finding.code in _OF_FILES) is of_files]
             if chosen:
                 state = ModelState(storage, model, trusted=trusted, now=now or datetime.now(UTC))
                 done += _repaired(state, chosen)
     return tuple(done)
 
 
-def _turn(finding: Finding) -> int:
-    """When a finding is repaired. Whether a version needs a file is said by its manifest, which comes before.
-
-    A pointer that is older than it should be serves something sound: it is only moved on to a version that is whole.
-    """
-    if finding.code is Code.POINTER_REPLAYED:
-        return 2
-    return 1 if finding.code in _OF_FILES else 0
-
-
 def _repaired(state: ModelState, findings: list[Finding]) -> list[Repaired]:
     keys = {finding.key for finding in findings if finding.code in _OF_FILES}
-    for finding in findings:
-        if finding.code is Code.POINTER_REPLAYED:
-            keys |= _files_of_newest(state, finding.channels)
     checked = check_files(state, quick=False, only=keys)
-    present = {(one.finding.code, one.finding.key): one for one in _problems(state, checked, repairable=False)}
+    present = {(one.finding.code, one.finding.key): one for one in _problems(state, checked)}
     done = []
     for finding in findings:
         problem = present.get((finding.code, finding.key))
@@ -147,29 +136,43 @@ def _repaired(state: ModelState, findings: list[Finding]) -> list[Repaired]:
     return done
 
 
-def _files_of_newest(state: ModelState, channels: Iterable[str]) -> set[str]:
-    """The files of the versions to which the journals of some channels lead, whether the check had read them or not."""
-    keys = set()
-    for channel in channels:
-        entries = state.journal.get(channel, {})
-        pointer = entries[max(entries)].pointer if entries else None
-        found = state.version(pointer.version) if pointer else None
-        if found is not None and found.manifest is not None:
-            keys |= {version_key(state.model, found.version, name) for name in found.manifest.files}
-    return keys
+def _problems(state: ModelState, checked: CheckedFiles) -> list[Problem]:
+    """Everything that is wrong."""
+    unknown = [
+        state.problem(
+            Code.OBJECT_UNKNOWN,
+            "suspect",
+            info.key,
+            f"an object of {info.size:,} bytes that has no place in a store",
+            "nothing reads it; look at it, and delete it by hand",
+        )
+        for info in state.listing.unknown
+    ]
+    return [*check_channels(state), *check_versions(state), *checked.problems, *_leftovers(state), *unknown]
 
 
-def _problems(state: ModelState, checked: CheckedFiles, *, repairable: bool = True) -> list[Problem]:
-    """Everything that is wrong.
-
-    :param repairable: files that another version holds too will be repaired before pointers are.
-    """
-    state.unsound = {
-        problem.finding.version
-        for problem in checked.problems
-        if problem.finding.version is not None and not (repairable and problem.repair)
-    }
-    return [*check_channels(state), *check_versions(state), *checked.problems, *check_remains(state)]
+def _leftovers(state: ModelState) -> list[Problem]:
+    problems = []
+    try:
+        leftovers = list(leftovers_of(state.storage, state.model))
+    except (StorageError, ResourceError) as error:
+        state.notes.append(f"{state.model}: {unlisted(error)}")
+        return []
+    for leftover in leftovers:
+        old = state.now - leftover.modified >= DAY
+        repair = Repair("delete it", partial(state.storage.remove_leftover, leftover)) if old else None
+        size = "" if leftover.size is None else f" of {leftover.size:,} bytes"
+        found = state.problem(
+            Code.TEMPORARY,
+            "leftover",
+            state.model,
+            f"a write{size} that was never completed, begun {leftover.modified:%Y-%m-%d %H:%M} UTC",
+            "'retrainer gc' or 'fsck --repair' deletes it" if old else "it may be under way; after a day it may go",
+            repair=repair,
+        )
+        named = found.finding.model_copy(update={"where": leftover.where, "key": "/".join(leftover.token)})
+        problems.append(Problem(named, repair))
+    return problems
 
 
 def _rank(problem: Problem) -> tuple[int, str, str]:

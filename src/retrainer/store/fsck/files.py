@@ -83,7 +83,7 @@ def _files_of(state: ModelState) -> list[File]:
     return [
         File(version, name, version_key(state.model, version, name), entry)
         for version, found in sorted(state.versions.items())
-        if found.manifest is not None
+        if found.manifest is not None and (found.removal is None or version in state.serving)  # else gc is at work
         for name, entry in sorted(found.manifest.files.items())
     ]
 

@@ -20,24 +20,14 @@ Severity = Literal[
 class Code(StrEnum):
     """Kinds of findings. ``docs/store.md`` says of each what it means and what can be done."""
 
-    POINTER_UNREADABLE = "pointer-unreadable"
-    POINTER_ALTERED = "pointer-altered"
-    POINTER_REPLAYED = "pointer-replayed"
-    POINTER_DELETED = "pointer-deleted"
-    POINTER_DANGLING = "pointer-dangling"
-    POINTER_UNSIGNED = "pointer-unsigned"
-    POINTER_SIGNATURE = "pointer-signature"
-    CHANNEL_FORKED = "channel-forked"
-    JOURNAL_UNREADABLE = "journal-unreadable"
-    JOURNAL_MISMATCH = "journal-mismatch"
-    JOURNAL_SIGNATURE = "journal-signature"
-    JOURNAL_BEHIND = "journal-behind"
-    JOURNAL_GAP = "journal-gap"
-    HISTORY_MISSING = "history-missing"
-    HISTORY_ALTERED = "history-altered"
-    HISTORY_BROKEN = "history-broken"
-    HISTORY_TIMES = "history-times"
-    HISTORY_ORPHAN = "history-orphan"
+    MOVE_MISSING = "move-missing"
+    MOVE_ALTERED = "move-altered"
+    MOVE_UNSIGNED = "move-unsigned"
+    MOVE_SIGNATURE = "move-signature"
+    MOVE_TIMES = "move-times"
+    CHANNEL_DANGLING = "channel-dangling"
+    HINT_ALTERED = "hint-altered"
+    HINT_BEHIND = "hint-behind"
     MANIFEST_ALTERED = "manifest-altered"
     VERSION_UNSIGNED = "version-unsigned"
     VERSION_SIGNATURE = "version-signature"
@@ -46,8 +36,6 @@ class Code(StrEnum):
     FILE_MISSING = "file-missing"
     FILE_ALTERED = "file-altered"
     FILE_UNLISTED = "file-unlisted"
-    INDEX_ALTERED = "index-altered"
-    INDEX_STALE = "index-stale"
     OBJECT_UNREADABLE = "object-unreadable"
     OBJECT_UNKNOWN = "object-unknown"
     TEMPORARY = "temporary"
@@ -57,7 +45,7 @@ class Finding(Record):
     """One thing that is not as a publisher leaves it.
 
     :ivar version: the version that it is about, where it is about one.
-    :ivar channels: those that it touches: that serve the version, or whose pointer, journal or history it is.
+    :ivar channels: those that it touches: that serve the version, or whose move or hint it is.
     :ivar key: of the object within the store.
     :ivar where: its full address, for people.
     :ivar hint: what to do about it.

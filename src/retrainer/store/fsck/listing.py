@@ -8,39 +8,29 @@ from dataclasses import dataclass, field
 
 from retrainer.errors import IntegrityError, NotFoundError, RetrainerError
 from retrainer.storage import ObjectInfo, Storage
-from retrainer.store.names import is_name, is_version
+from retrainer.store.names import channel_folder, is_name, is_version
 from retrainer.store.parallel import in_parallel
 
 # What a probe for conditional writes leaves.
 _PROBE = re.compile(r"\.probe[^/]*")
-_DIGEST = re.compile(r"[0-9a-f]{64}")
-_SEQUENCE = re.compile(r"[0-9]{10}")
+_SEQUENCE = re.compile(r"(?!0{10})[0-9]{10}")
+_INTENT = re.compile(r"[0-9a-f]{16}-[0-9a-f]{32}")
 _SHOWN = 5
-# Names within a folder by which a model is known. Those of journal and history are nobody else's.
-_OF_A_MODEL = {
-    "channels": re.compile(r"[a-z0-9][a-z0-9._-]*\.json"),
-    "journal": re.compile(r"[^/]+/[0-9]{10}\.json"),
-    "history": re.compile(r"[0-9a-f]{64}\.json"),
-}
+# Objects of a channel by which a model is known. They are nobody else's.
+_OF_A_CHANNEL = re.compile(r"[^/]+/([0-9]{10}|latest)\.json")
 
 
 @dataclass
 class Listing:
     """Every object of a model.
 
-    :ivar pointers: channel -> its pointer.
-    :ivar journal: channel -> sequence -> the entry.
-    :ivar history: SHA-256 in its name -> the entry.
-    :ivar versions: version -> name within it -> the object, manifest and signatures included.
-    :ivar contents: SHA-256 -> the entry of the content index.
+    :ivar channels: channel -> the numbers of its moves.
+    :ivar versions: version -> name within it -> the object, manifest, signatures and note of a removal included.
     :ivar unknown: what has no place in the layout.
     """
 
-    pointers: dict[str, ObjectInfo] = field(default_factory=dict)
-    journal: dict[str, dict[int, ObjectInfo]] = field(default_factory=dict)
-    history: dict[str, ObjectInfo] = field(default_factory=dict)
+    channels: dict[str, list[int]] = field(default_factory=dict)
     versions: dict[str, dict[str, ObjectInfo]] = field(default_factory=dict)
-    contents: dict[str, ObjectInfo] = field(default_factory=dict)
     unknown: list[ObjectInfo] = field(default_factory=list)
 
     @classmethod
@@ -60,29 +50,23 @@ class Listing:
         match parts:
             case [name] if _PROBE.fullmatch(name):
                 pass
-            case ["channels", _] if is_json and is_name(stem):
-                self.pointers[stem] = info
-            case ["journal", channel, _] if is_json and is_name(channel) and _SEQUENCE.fullmatch(stem):
-                self.journal.setdefault(channel, {})[int(stem)] = info
-            case ["history", _] if is_json and _DIGEST.fullmatch(stem):
-                self.history[stem] = info
-            case ["files", _] if is_json and _DIGEST.fullmatch(stem):
-                self.contents[stem] = info
+            case ["channels", channel, _] if is_json and is_name(channel) and _SEQUENCE.fullmatch(stem):
+                self.channels.setdefault(channel, []).append(int(stem))
+            case ["channels", channel, "latest.json"] if is_name(channel):
+                self.channels.setdefault(channel, [])
+            case ["intents", _] if is_json and _INTENT.fullmatch(stem):
+                pass
             case ["versions", version, *inner] if inner and all(inner) and is_version(version):
                 self.versions.setdefault(version, {})["/".join(inner)] = info
             case _:
                 return False
         return True
 
-    def channels(self) -> list[str]:
-        """Channels that have a pointer or a journal, sorted."""
-        return sorted({*self.pointers, *self.journal})
-
 
 def find_models(storage: Storage) -> list[str]:
     """The folders of a store that hold a model or part of one, sorted.
 
-    A folder of somebody else's that is called ``files`` makes no model: an object of the layout has to be there.
+    A folder of somebody else's that is called ``channels`` makes no model: an object of the layout has to be there.
     """
     return [name for name in storage.list_folders() if is_name(name) and _is_model(storage, name)]
 
@@ -102,11 +86,9 @@ def _is_model(storage: Storage, name: str) -> bool:
     folders = storage.list_folders(name)
     if "versions" in folders and any(map(is_version, storage.list_folders(f"{name}/versions"))):
         return True
-    return any(
-        of_a_model.fullmatch(info.key.removeprefix(f"{name}/{folder}/"))
-        for folder, of_a_model in _OF_A_MODEL.items()
-        if folder in folders
-        for info in storage.list(f"{name}/{folder}/")
+    start = channel_folder(name)
+    return "channels" in folders and any(
+        _OF_A_CHANNEL.fullmatch(info.key.removeprefix(start)) for info in storage.list(start)
     )
 
 

@@ -8,40 +8,42 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 
-from retrainer.errors import IntegrityError, NotFoundError, RetrainerError
+from retrainer.errors import IntegrityError, NotFoundError
 from retrainer.storage import ObjectInfo, Storage
-from retrainer.store.channels import Pointer
-from retrainer.store.content import Place
-from retrainer.store.fsck.chain import History
 from retrainer.store.fsck.findings import Code, Finding, Problem, Repair, Severity
-from retrainer.store.fsck.listing import Content, Listing, as_unreadable, read_objects
+from retrainer.store.fsck.listing import Content, Listing, read_objects
+from retrainer.store.log import ChannelLog
 from retrainer.store.manifest import Manifest
-from retrainer.store.names import MANIFEST, SIGNATURES, content_key, journal_key, pointer_key, version_key
-from retrainer.store.removal import Removal, read_removal
+from retrainer.store.move import Hint, Move
+from retrainer.store.names import MANIFEST, REMOVAL, SIGNATURES, hint_key, move_key, version_key
 from retrainer.store.signing import Keyring, VersionSignature
 
 
 @dataclass(frozen=True, slots=True)
-class FoundPointer:
-    """The object of a channel's pointer.
+class FoundMove:
+    """An object of a log; ``move`` is ``None`` where it is not that move, and ``fault`` says why."""
 
-    :ivar pointer: ``None`` where it is none of this channel; ``fault`` then says why.
-    :ivar etag: the token that a compare-and-swap takes; ``None`` where the object cannot be read.
+    move: Move | None
+    fault: str = ""
+    unreadable: bool = False
+
+
+@dataclass
+class FoundLog:
+    """A channel as it is stored.
+
+    :ivar moves: number -> the object.
+    :ivar hint: ``None`` where there is none that can be read; ``hint_fault`` then says why, and nothing for no hint.
     """
 
-    pointer: Pointer | None
-    data: bytes = b""
-    etag: str | None = None
-    fault: str = ""
+    moves: dict[int, FoundMove]
+    hint: Hint | None = None
+    hint_fault: str = ""
 
-
-@dataclass(frozen=True, slots=True)
-class FoundEntry:
-    """An object of a journal; ``pointer`` is ``None`` where it is not the pointer after that move."""
-
-    pointer: Pointer | None
-    data: bytes = b""
-    fault: str = ""
+    @property
+    def newest(self) -> Move | None:
+        """The last move; ``None`` where it is not one."""
+        return self.moves[max(self.moves)].move if self.moves else None
 
 
 @dataclass
@@ -53,7 +55,6 @@ class FoundVersion:
     :ivar sha256: of the bytes of ``manifest.json``, whatever they are; ``None`` where there are none.
     :ivar parsed: the manifest in ``manifest.json``, also where it is that of another version.
     :ivar as_written: the manifest has just the bytes that a publisher writes.
-    :ivar removal: the note of a removal that stands in its place.
     :ivar signatures: key id in the name -> the signature, or why it cannot be read.
     """
 
@@ -63,9 +64,13 @@ class FoundVersion:
     sha256: str | None = None
     parsed: Manifest | None = None
     as_written: bool = False
-    removal: Removal | None = None
     fault: str = ""
     signatures: dict[str, VersionSignature | str] = field(default_factory=dict)
+
+    @property
+    def removal(self) -> ObjectInfo | None:
+        """The note that gc is removing it."""
+        return self.objects.get(REMOVAL)
 
     @property
     def newest(self) -> datetime:
@@ -76,8 +81,8 @@ class FoundVersion:
 class ModelState:
     """A model as it is stored, files of versions aside.
 
-    Pointers are read after the listing, and what a pointer names is read again where the listing lacks it: so a
-    publisher who is at work meanwhile is not taken for damage.
+    Hints and the moves after the listed ones are read after the listing, and what a move names is read again where the
+    listing lacks it: so a publisher who is at work meanwhile is not taken for damage.
     """
 
     def __init__(self, storage: Storage, model: str, *, trusted: Keyring | None, now: datetime) -> None:
@@ -86,13 +91,9 @@ class ModelState:
         self.trusted = trusted
         self.now = now
         self.notes: list[str] = []  # what could not be looked at
-        self.unsound: set[str] = set()  # versions with files that are damaged, and not repaired before pointers are
         self.listing = Listing.of(storage, model)
-        self.pointers = {channel: self._pointer(channel) for channel in self.listing.pointers}
-        self.journal = self._journal()
-        self.history = History(storage, model, self.listing.history)
+        self.logs = {channel: self._log(channel, numbers) for channel, numbers in self.listing.channels.items()}
         self.versions = self._versions(self.listing.versions)
-        self.places = self._places()
         self.serving = self._serving()
 
     def problem(
@@ -125,17 +126,6 @@ class ModelState:
         )
         return Problem(finding, repair)
 
-    def entries(self, channel: str, pointer: Pointer | None) -> dict[int, FoundEntry]:
-        """The journal of a channel. The entry of the present move is looked for again where the listing lacks it."""
-        entries = self.journal.get(channel, {})
-        if pointer is not None and pointer.sequence not in entries:
-            key = journal_key(self.model, channel, pointer.sequence)
-            content = read_objects(self.storage, [key])[key]
-            if not isinstance(content, NotFoundError):
-                entries = entries | {pointer.sequence: self._entry(channel, pointer.sequence, content)}
-                self.journal[channel] = entries
-        return entries
-
     def version(self, version: str) -> FoundVersion | None:
         """A version that something names; where the listing does not have it complete, it is looked at again."""
         found = self.versions.get(version)
@@ -147,18 +137,21 @@ class ModelState:
         return self.versions.get(version)
 
     @cached_property
-    def naming(self) -> dict[str, list[Pointer]]:
-        """Version -> the pointers, present and in journals, that name it."""
-        naming: dict[str, list[Pointer]] = defaultdict(list)
-        pointers = [found.pointer for found in self.pointers.values()]
-        pointers += [entry.pointer for entries in self.journal.values() for entry in entries.values()]
-        for pointer in pointers:
-            if pointer is not None:
-                naming[pointer.version].append(pointer)
+    def naming(self) -> dict[str, list[Move]]:
+        """Version -> the moves to it."""
+        naming: dict[str, list[Move]] = defaultdict(list)
+        for log in self.logs.values():
+            for found in log.moves.values():
+                if found.move is not None:
+                    naming[found.move.to_version].append(found.move)
         return dict(naming)
 
+    def somebody_signs(self) -> bool:
+        """Whether any move of the model is signed."""
+        return any(move.signature is not None for moves in self.naming.values() for move in moves)
+
     def known_hashes(self, version: str) -> set[str]:
-        """What pointers, journal and signatures say that the SHA-256 of a version's manifest is."""
+        """What moves and signatures say that the SHA-256 of a version's manifest is."""
         found = self.versions.get(version)
         statements = [
             signature.statement
@@ -166,59 +159,53 @@ class ModelState:
             if isinstance(signature, VersionSignature)
         ]
         return {
-            *(pointer.manifest_sha256 for pointer in self.naming.get(version, ())),
+            *(move.manifest_sha256 for move in self.naming.get(version, ())),
             *(one.manifest_sha256 for one in statements if (one.model, one.version) == (self.model, version)),
         }
 
     def _serving(self) -> dict[str, tuple[str, ...]]:
         serving: dict[str, list[str]] = defaultdict(list)
-        for channel, found in sorted(self.pointers.items()):
-            if found.pointer is not None:
-                serving[found.pointer.version].append(channel)
+        for channel, log in sorted(self.logs.items()):
+            if log.newest is not None:
+                serving[log.newest.to_version].append(channel)
         return {version: tuple(channels) for version, channels in serving.items()}
 
-    def _pointer(self, channel: str) -> FoundPointer:
-        key = pointer_key(self.model, channel)
-        try:
-            data, etag = self.storage.read_with_etag(key)
-        except NotFoundError:
-            return FoundPointer(None, fault="is not there")
-        except RetrainerError as error:
-            return FoundPointer(None, fault=as_unreadable(self.storage, key, error).message)
-        try:
-            pointer = Pointer.from_json(data, where=key)
-        except IntegrityError as error:
-            return FoundPointer(None, data, etag, error.message)
-        if (pointer.model, pointer.channel) != (self.model, channel):
-            return FoundPointer(None, data, etag, f"is the pointer of channel '{pointer.channel}' of '{pointer.model}'")
-        return FoundPointer(pointer, data, etag)
+    def _log(self, channel: str, numbers: list[int]) -> FoundLog:
+        key = hint_key(self.model, channel)
+        hint: Hint | None = None
+        fault = ""
+        match read_objects(self.storage, [key])[key]:
+            case bytes() as data:
+                try:
+                    hint = Hint.from_json(data, where=key)
+                except IntegrityError as error:
+                    fault = f"cannot be used: {error.message}"
+            case IntegrityError() as error:
+                fault = error.message
+        keys = {move_key(self.model, channel, number): number for number in numbers}
+        contents = {keys[key]: content for key, content in read_objects(self.storage, keys).items()}
+        last = max(numbers, default=0)
+        while not isinstance(contents.get(last), NotFoundError):  # what was made since the listing
+            last += 1
+            key = move_key(self.model, channel, last)
+            contents[last] = read_objects(self.storage, [key])[key]
+        return FoundLog(
+            {
+                number: self._move(channel, number, content)
+                for number, content in sorted(contents.items())
+                if not isinstance(content, NotFoundError)
+            },
+            hint,
+            fault,
+        )
 
-    def _journal(self) -> dict[str, dict[int, FoundEntry]]:
-        keys = {
-            journal_key(self.model, channel, sequence): (channel, sequence)
-            for channel, entries in self.listing.journal.items()
-            for sequence in entries
-        }
-        journal: dict[str, dict[int, FoundEntry]] = defaultdict(dict)
-        for key, content in read_objects(self.storage, keys).items():
-            channel, sequence = keys[key]
-            journal[channel][sequence] = self._entry(channel, sequence, content)
-        return dict(journal)
-
-    def _entry(self, channel: str, sequence: int, content: Content) -> FoundEntry:
-        if not isinstance(content, bytes):
-            return FoundEntry(None, fault=content.message)
+    def _move(self, channel: str, sequence: int, content: bytes | IntegrityError) -> FoundMove:
+        if isinstance(content, IntegrityError):
+            return FoundMove(None, content.message, unreadable=True)
         try:
-            pointer = Pointer.from_json(content, where=channel)
+            return FoundMove(ChannelLog(self.storage, self.model, channel).parsed(sequence, content))
         except IntegrityError as error:
-            return FoundEntry(None, content, error.message)
-        if (pointer.model, pointer.channel, pointer.sequence) != (self.model, channel, sequence):
-            return FoundEntry(
-                None,
-                content,
-                f"is the pointer of channel '{pointer.channel}' of '{pointer.model}' after move {pointer.sequence}",
-            )
-        return FoundEntry(pointer, content)
+            return FoundMove(None, error.message)
 
     def _versions(self, folders: dict[str, dict[str, ObjectInfo]]) -> dict[str, FoundVersion]:
         versions = {version: FoundVersion(version, objects) for version, objects in folders.items()}
@@ -244,10 +231,6 @@ class ModelState:
             found.fault = content.message
             return
         found.sha256 = hashlib.sha256(content).hexdigest()
-        found.removal = read_removal(content)
-        if found.removal is not None:
-            found.fault = "is the note of a removal"
-            return
         try:
             found.parsed = Manifest.from_json(content, where=found.version)
         except IntegrityError as error:
@@ -258,22 +241,6 @@ class ModelState:
             return
         found.manifest = found.parsed
         found.as_written = content == found.parsed.to_pretty_json().encode()
-
-    def _places(self) -> dict[str, Place | str]:
-        keys = {content_key(self.model, sha256): sha256 for sha256 in self.listing.contents}
-        places: dict[str, Place | str] = {}
-        for key, content in read_objects(self.storage, keys).items():
-            match content:
-                case NotFoundError():
-                    continue
-                case IntegrityError():
-                    places[keys[key]] = content.message
-                case bytes():
-                    try:
-                        places[keys[key]] = Place.from_json(content, where=key)
-                    except IntegrityError as error:
-                        places[keys[key]] = error.message
-        return places
 
 
 def _signature(content: Content) -> VersionSignature | str:

@@ -1,4 +1,4 @@
-"""Checks of versions, contents of their files aside: manifests, signatures, and what lies in their folders."""
+"""Checks of versions, contents of their files aside: manifests, signatures, and what is in their folders."""
 
 from __future__ import annotations
 
@@ -11,29 +11,26 @@ from retrainer.errors import IntegrityError, SignatureError
 from retrainer.store.fsck.files import require_files
 from retrainer.store.fsck.findings import Code, Problem, Repair, Severity
 from retrainer.store.fsck.state import FoundVersion, ModelState
-from retrainer.store.manifest import Manifest
-from retrainer.store.names import MANIFEST, SIGNATURES, signature_key, version_key
+from retrainer.store.names import MANIFEST, REMOVAL, SIGNATURES, signature_key, version_key
 from retrainer.store.signing import VersionSignature
-from retrainer.store.swapping import write_over
 
 DAY = timedelta(days=1)
 # Between its note and the end gc lists, reads what is new, and deletes one version: seconds, minutes at most.
 HOUR = timedelta(hours=1)
 _PUBLISH = "roll the channel back; to repair the version, remove its manifest and publish the same bundle again"
+_REPAIR = "run 'retrainer fsck --repair'"
 
 
 def check_versions(state: ModelState) -> list[Problem]:
     """Everything that is wrong with the folders of a model's versions."""
-    pointers = (pointer for several in state.naming.values() for pointer in several)
-    # Whoever signs a pointer signs its version as well: that tells, too, where no version has a signature any more.
-    signed = any(found.signatures for found in state.versions.values()) or any(one.signature for one in pointers)
+    # Whoever signs a move signs its version as well: that tells, too, where no version has a signature any more.
+    signed = any(found.signatures for found in state.versions.values()) or state.somebody_signs()
     problems: list[Problem] = []
     for _, found in sorted(state.versions.items()):
-        if MANIFEST not in found.objects:
-            problems += _incomplete(state, found)
-            continue
         if found.removal is not None:
             problems.append(_removed(state, found))
+        if MANIFEST not in found.objects:
+            problems += _incomplete(state, found)
             continue
         problems += _manifest(state, found)
         problems += _signatures(state, found, signed=signed)
@@ -42,21 +39,20 @@ def check_versions(state: ModelState) -> list[Problem]:
 
 
 def _incomplete(state: ModelState, found: FoundVersion) -> list[Problem]:
-    if not found.objects:
+    served = found.version in state.serving
+    if not found.objects or (found.removal is not None and not served):
         return []
     count = len(found.objects)
     files = f"{count} object" if count == 1 else f"{count} objects"
-    if found.version in state.serving:
-        repair = _from_copy(state, found)
-        hint = "run 'retrainer fsck --repair'" if repair else "roll the channel back, or publish the same bundle again"
+    repair = _from_copy(state, found) if served else None
+    severity: Severity = "damage" if served else "leftover"
+    if served:
+        hint = _REPAIR if repair else "roll the channel back, or publish the same bundle again"
         text = f"the version {found.version} has lost its manifest, and a channel points at it"
-        severity: Severity = "damage"
     elif state.now - found.newest < DAY:
-        repair, severity = None, "leftover"
         text = f"{files} and no manifest: an upload that is under way, or was cut short"
         hint = "nothing to do; 'retrainer gc' takes it after a day"
     else:
-        repair, severity = None, "leftover"
         text = f"{files} and no manifest: an upload or a removal that was cut short"
         hint = "'retrainer gc' removes it; publishing the same bundle completes it"
     key = version_key(state.model, found.version, "")
@@ -65,54 +61,40 @@ def _incomplete(state: ModelState, found: FoundVersion) -> list[Problem]:
 
 def _removed(state: ModelState, found: FoundVersion) -> Problem:
     """A note of a removal: harmless, unless a channel points there since."""
+    assert found.removal is not None
     served = found.version in state.serving
-    repair = _from_copy(state, found) if served else _undone(state, found)
+    old = state.now - found.removal.modified >= HOUR
+    repair = None
+    if (served or old) and _looks_whole(found):
+        text = "take the note away, if every file is still what was published"
+        repair = Repair(text, partial(_keep, state, found))
+    hint = "the next 'retrainer gc' ends it, when the note is a day old"
+    if not served and not old:
+        hint = "nothing to do while gc runs; where it was killed, check again when the note is an hour old"
     return state.problem(
         Code.REMOVAL_UNFINISHED,
         "damage" if served else "leftover",
-        version_key(state.model, found.version),
+        found.removal.key,
         "gc removes this version, or was stopped while it did" + (", and a channel points at it" if served else ""),
-        _hint_of_removal(state, found, repair),
+        _REPAIR if repair else hint,
         version=found.version,
         repair=repair,
     )
 
 
-def _hint_of_removal(state: ModelState, found: FoundVersion, repair: Repair | None) -> str:
-    if repair:
-        return "run 'retrainer fsck --repair'"
-    if found.version not in state.serving and state.now - found.objects[MANIFEST].modified < HOUR:
-        return "nothing to do while gc runs; where it was killed, check again when the note is an hour old"
-    return "the next 'retrainer gc' ends it, when the note is a day old"
-
-
-def _undone(state: ModelState, found: FoundVersion) -> Repair | None:
-    """The manifest from the note of a gc that was killed before it deleted anything: none runs for an hour."""
-    if found.removal is None or found.removal.manifest is None:
-        return None
-    if state.now - found.objects[MANIFEST].modified < HOUR:
-        return None
-    data = found.removal.manifest.encode()
-    try:
-        manifest = Manifest.from_json(data, where=found.version)
-    except IntegrityError:
-        return None
-    known = state.known_hashes(found.version)
-    as_published = hashlib.sha256(data).hexdigest() in known if known else data == manifest.to_pretty_json().encode()
+def _looks_whole(found: FoundVersion) -> bool:
+    """Whether gc had not begun to delete anything, or has deleted all but its note."""
     sizes = {name: info.size for name, info in found.objects.items()}
-    if (
-        not as_published
-        or (manifest.model, manifest.version) != (state.model, found.version)
-        or any(sizes.get(name) != entry.size for name, entry in manifest.files.items())
-    ):
-        return None
-    text = "put the manifest back from the note of the removal, if every file is still what was published"
-    return Repair(text, partial(_undo, state, found, manifest, data))
+    if found.manifest is None:
+        return len(found.objects) == 1
+    return all(sizes.get(name) == entry.size for name, entry in found.manifest.files.items())
 
 
-def _undo(state: ModelState, found: FoundVersion, manifest: Manifest, data: bytes) -> None:
-    require_files(state, manifest)
-    _put(state, found, data)
+def _keep(state: ModelState, found: FoundVersion) -> None:
+    """End the removal of a gc that was killed: none runs for an hour."""
+    if found.manifest is not None:
+        require_files(state, found.manifest)
+    state.storage.delete(version_key(state.model, found.version, REMOVAL))
 
 
 def _manifest(state: ModelState, found: FoundVersion) -> list[Problem]:
@@ -121,7 +103,7 @@ def _manifest(state: ModelState, found: FoundVersion) -> list[Problem]:
     if found.manifest is not None and (found.sha256 in known or (found.as_written and not known)):
         return []
     if found.as_written:
-        return []  # then the pointer or the signature that names another hash is at fault
+        return []  # then the move or the signature that names another hash is at fault
     key = version_key(state.model, found.version)
     if found.sha256 is None:
         text = f"the manifest {found.fault}"
@@ -129,7 +111,7 @@ def _manifest(state: ModelState, found: FoundVersion) -> list[Problem]:
     repair = _from_copy(state, found)
     fault = found.fault or "says the same in other bytes than were published"
     severity: Severity = "damage" if found.manifest is None or known else "suspect"
-    hint = "run 'retrainer fsck --repair'" if repair else _PUBLISH
+    hint = _REPAIR if repair else _PUBLISH
     return [
         state.problem(
             Code.MANIFEST_ALTERED,
@@ -144,7 +126,7 @@ def _manifest(state: ModelState, found: FoundVersion) -> list[Problem]:
 
 
 def _from_copy(state: ModelState, found: FoundVersion) -> Repair | None:
-    """The manifest itself, where another place holds it and a pointer or a signature proves its hash."""
+    """The manifest itself, where another place holds it and a move or a signature proves its hash."""
     known = state.known_hashes(found.version)
     for data, place in _copies(state, found.version):
         if hashlib.sha256(data).hexdigest() in known:
@@ -158,19 +140,16 @@ def _copies(state: ModelState, version: str) -> Iterator[tuple[bytes, str]]:
         if other.parsed is not None and (other.parsed.model, other.parsed.version) == (state.model, version):
             place = "in its own bytes" if other.version == version else f"from the folder of {other.version}"
             yield other.parsed.to_pretty_json().encode(), place
-        if other.version == version and other.removal is not None and other.removal.manifest is not None:
-            yield other.removal.manifest.encode(), "from the note of the removal"
 
 
 def _put(state: ModelState, found: FoundVersion, data: bytes) -> None:
     key = version_key(state.model, found.version)
     if MANIFEST not in found.objects:
-        write_over(state.storage, key, data, None)
+        state.storage.write(key, data, if_absent=True)
         return
-    present, etag = state.storage.read_with_etag(key)
-    if hashlib.sha256(present).hexdigest() != found.sha256:
+    if hashlib.sha256(state.storage.read(key)).hexdigest() != found.sha256:
         raise IntegrityError("somebody else changed it meanwhile", where=state.storage.where(key), hint="check again")
-    write_over(state.storage, key, data, etag)
+    state.storage.write(key, data)  # of a publisher there is nothing else to come: these are the bytes that it writes
 
 
 def _signatures(state: ModelState, found: FoundVersion, *, signed: bool) -> list[Problem]:
@@ -195,11 +174,11 @@ def _signatures(state: ModelState, found: FoundVersion, *, signed: bool) -> list
 
 
 def _unsigned(state: ModelState, found: FoundVersion, text: str) -> Problem:
-    """Damage, where a signed pointer named it: whoever moved it there signed the version as well."""
+    """Damage, where a signed move named it: whoever moved it there signed the version as well."""
     naming = state.naming.get(found.version, [])
     severity: Severity = "suspect" if naming else "leftover"  # a publisher may have been stopped before it signed
-    if not found.signatures and any(pointer.signature is not None for pointer in naming):
-        severity, text = "damage", "the signature of the version was removed: a signed pointer named it"
+    if not found.signatures and any(move.signature is not None for move in naming):
+        severity, text = "damage", "the signature of the version was removed: a signed move named it"
     elif state.trusted is not None and found.version in state.serving:
         severity = "damage"
     return state.problem(
@@ -239,7 +218,7 @@ def _unlisted(state: ModelState, found: FoundVersion) -> list[Problem]:
         return []
     problems = []
     for name, info in sorted(found.objects.items()):
-        expected = name == MANIFEST or name in manifest.files
+        expected = name in {MANIFEST, REMOVAL} or name in manifest.files
         if expected or (name.startswith(f"{SIGNATURES}/") and name.endswith(".json")):
             continue
         text = f"a file of {info.size:,} bytes that the manifest of {found.version} does not list"

@@ -1,0 +1,316 @@
+"""The log of a channel: its moves, one object each, written only if absent. The newest says what the channel serves.
+
+Whoever creates the next number has moved the channel. So there is one truth, and nothing to reconcile with it: the
+newest move is the one whose next number does not exist. ``latest.json`` only says from where to look. It is written
+after the move, so it may be behind, and never ahead: a hint above the log tells that the newest moves were deleted.
+Not here: who may move a channel, and to what (``moving.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from retrainer.errors import IntegrityError, NotFoundError, PreconditionFailed, ReplayError, StoragePermissionError
+from retrainer.storage import Storage
+from retrainer.store.move import RECENT_MOVES, Hint, Move
+from retrainer.store.names import LAST_MOVE, channel_folder, hint_key, move_key, pointer_key_of_version_1
+from retrainer.store.parallel import in_parallel
+
+# Moves in a listing of one request, told by all but the last three digits of their number.
+_BLOCK = 1000
+# Moves after the hint that are read one by one before the newest is searched for.
+_STEPS = 8
+_MOST_AT_ONCE = 64
+_BACKUP = "find out by whom, and restore it from a backup of the bucket (docs/store.md: what to do when)"
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The end of a log, as it was read.
+
+    :ivar move: the newest; ``None`` for a channel that was never published.
+    :ivar hashes: of the newest move and those before it, as far as hint and reading told them; newest first.
+    :ivar hinted: whether the hint is of just this move.
+    """
+
+    move: Move | None
+    hashes: tuple[str, ...] = ()
+    hinted: bool = False
+
+    def then(self, move: Move) -> Head:
+        """The end of the log once that move was made."""
+        return Head(move, (move.sha256, *self.hashes)[:RECENT_MOVES])
+
+
+class ChannelLog:
+    """The moves of one channel. It changes nothing but by ``create`` and ``write_hint``."""
+
+    def __init__(self, storage: Storage, model: str, channel: str) -> None:
+        self._storage = storage
+        self._model = model
+        self._channel = channel
+
+    def where(self, sequence: int | None = None) -> str:
+        """A move for people; the hint without a number."""
+        return self._storage.where(hint_key(self._model, self._channel) if sequence is None else self._key(sequence))
+
+    def _key(self, sequence: int) -> str:
+        return move_key(self._model, self._channel, sequence)
+
+    # The newest move
+
+    def head(self, seen: Move | None = None) -> Head:
+        """The newest move. Three requests where the hint is of it; without a hint, or with an old one, as many more as
+        the logarithm of the number of moves, which takes the right to list.
+
+        :param seen: a move of this channel that was believed before: the newest must lead back to it, unless it is of
+            another origin or farther back than is looked. What the hint lists is not read for that.
+        :raises ReplayError: the newest moves were deleted.
+        :raises IntegrityError: the newest move was altered, or does not follow the one before.
+        :raises StoragePermissionError: it cannot be read, or there is no hint and no right to list.
+        """
+        hint = self._hint()
+        if hint is None:
+            head = self._found()
+            later = self._next(head.move) if head.move else None
+        else:
+            head, later = self._hinted(hint)
+        steps = 0
+        while later is not None:
+            head = head.then(self._following(head.move, later))
+            steps += 1
+            if steps == _STEPS:
+                with suppress(StoragePermissionError):  # who may not list goes on one by one
+                    head = self._found()
+            later = self._next(head.move) if head.move else None
+        if seen is not None and head.move is not None:
+            self._leads_back(head, head.move, seen)
+        return head
+
+    def after(self, move: Move) -> Move:
+        """The newest move from one on that was read before. One request where there is none later.
+
+        Without the right to list a bucket denies what is absent: that counts as absent once the move itself could be
+        read again, with a second request.
+
+        :raises IntegrityError: a later move was altered, or does not follow: the channel may have been begun anew.
+        :raises ReplayError: without the right to list, the move itself is gone.
+        """
+        newest, later = move, self._next(move)
+        while later is not None:
+            newest = self._following(newest, later)
+            later = self._next(newest)
+        return newest
+
+    def _hint(self) -> Hint | None:
+        key = hint_key(self._model, self._channel)
+        try:
+            return Hint.from_json(self._storage.read(key), where=self._storage.where(key))
+        except (NotFoundError, IntegrityError):  # nobody has to believe it, nor to read it
+            return None
+
+    def _hinted(self, hint: Hint) -> tuple[Head, Move | None]:
+        """The move of the hint, and the one after it."""
+
+        def read(sequence: int) -> Move | None:
+            try:
+                return self.read(sequence)
+            except StoragePermissionError:
+                if sequence == hint.sequence:
+                    raise
+                return None  # as what is absent is denied, unless the hint's own move is denied as well
+
+        move, later = in_parallel(read, (hint.sequence, min(hint.sequence + 1, LAST_MOVE)))
+        if move is None:
+            raise self._deleted(hint.sequence)
+        if hint.hashes[0] != move.sha256 or (hint.hashes[1:2] or (move.previous,))[0] != move.previous:
+            raise IntegrityError(
+                f"move {move.sequence} of the channel '{self._channel}' is another one than was made: its hash is not"
+                " that of the hint",
+                where=self.where(move.sequence),
+                hint=f"one of the two was altered: {self.where()}; run 'retrainer fsck'",
+            )
+        return Head(move, hint.hashes, hinted=True), later
+
+    def _deleted(self, sequence: int) -> ReplayError:
+        return ReplayError(
+            f"the newest moves of the channel '{self._channel}' were deleted: its hint is of move {sequence}, which is"
+            " not there",
+            where=self.where(sequence),
+            hint=_BACKUP,
+        )
+
+    def _found(self) -> Head:
+        """The newest move as listings tell it, a page of a thousand moves each."""
+        low, high = 0, 1
+        while self._any(high):
+            low, high = high, high * 2
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self._any(middle) else (low, middle)
+        numbers = self._listed(low)
+        if not numbers:
+            self._refuse_version_1()
+            return Head(None)
+        first = max(low * _BLOCK, 1)
+        if numbers != list(range(first, first + len(numbers))):
+            missing = next(number for number in range(first, LAST_MOVE) if number not in numbers)
+            raise self.missing(missing)  # nobody searches across a gap
+        move = self.read(numbers[-1])
+        if move is None:
+            raise self._deleted(numbers[-1])
+        return Head(move, tuple(each for each in (move.sha256, move.previous) if each))
+
+    def _any(self, block: int) -> bool:
+        return next(self._storage.list(self._prefix(block)), None) is not None
+
+    def _listed(self, block: int) -> list[int]:
+        names = (info.key.rpartition("/")[2].removesuffix(".json") for info in self._storage.list(self._prefix(block)))
+        return [int(name) for name in names if len(name) == 10 and name.isdigit() and int(name)]
+
+    def _prefix(self, block: int) -> str:
+        return f"{channel_folder(self._model, self._channel)}{block:07d}"
+
+    def _refuse_version_1(self) -> None:
+        key = pointer_key_of_version_1(self._model, self._channel)
+        if self._storage.exists(key):
+            raise IntegrityError(
+                "this channel was written by an earlier version of retrainer, which this one does not read",
+                where=self._storage.where(key),
+                hint="publish the model to another store, or with the version that wrote it",
+            )
+
+    def _next(self, move: Move) -> Move | None:
+        """The move after one that was read."""
+        if move.sequence == LAST_MOVE:
+            return None
+        try:
+            return self.read(move.sequence + 1)
+        except StoragePermissionError:
+            if self.read(move.sequence) is None:
+                raise self._deleted(move.sequence) from None
+            return None
+
+    def _following(self, before: Move | None, move: Move) -> Move:
+        if before is None or not move.follows(before):
+            raise self.broken(move)
+        return move
+
+    def _leads_back(self, head: Head, newest: Move, seen: Move) -> None:
+        """Insist that the newest move continues one that was seen. Another origin is for whoever remembers to judge."""
+        distance = newest.sequence - seen.sequence
+        if distance <= 0 or distance > RECENT_MOVES or newest.begun_by != seen.begun_by:
+            return
+        if distance < len(head.hashes):
+            if head.hashes[distance] != seen.sha256:
+                raise self._forked(seen)
+            return
+        moves = list(self.walk(newest, down_to=seen.sequence + 1))
+        if not moves[-1].follows(seen):
+            raise self._forked(seen)
+
+    def _forked(self, seen: Move) -> ReplayError:
+        return ReplayError(
+            f"move {seen.sequence} of the channel '{self._channel}' is another one than was seen before: an older state"
+            " was put back, and moved from there",
+            where=self.where(seen.sequence),
+            hint=_BACKUP,
+        )
+
+    # Single moves, and those before
+
+    def read(self, sequence: int) -> Move | None:
+        """That move, as it is stored; ``None`` where there is none.
+
+        :raises IntegrityError: what is there is not that move of this channel, in the bytes of a publisher.
+        """
+        try:
+            data = self._storage.read(self._key(sequence))
+        except NotFoundError:
+            return None
+        return self.parsed(sequence, data)
+
+    def parsed(self, sequence: int, data: bytes) -> Move:
+        """The move of that number from its bytes. Errors as of ``read``."""
+        where = self.where(sequence)
+        move = Move.from_json(data, where=where)
+        problem = None
+        if (move.model, move.channel, move.sequence) != (self._model, self._channel, sequence):
+            problem = f"is move {move.sequence} of the channel '{move.channel}' of '{move.model}'"
+        elif move.written() != data:
+            problem = "was altered: it says the same in other bytes than were written"
+        if problem is not None:
+            raise IntegrityError(problem, where=where, hint=_BACKUP)
+        return move
+
+    def walk(self, newest: Move, *, down_to: int = 1) -> Iterator[Move]:
+        """The moves of a channel from that one on, newest first, each checked before it is given out.
+
+        Several are read at a time, few at first: whoever needs two does not wait for a hundred.
+
+        :raises IntegrityError: a move is missing, was altered, or does not lead to the one after it.
+        """
+        yield newest
+        later, size = newest, 2
+        while later.sequence > down_to:
+            least = max(later.sequence - size, down_to)
+            for found in in_parallel(self._tried, range(later.sequence - 1, least - 1, -1)):
+                if isinstance(found, IntegrityError):
+                    raise found
+                if later.previous != found.sha256:
+                    raise self.altered(found)
+                if not later.follows(found):
+                    raise self.broken(later)
+                yield found
+                later = found
+            size = min(size * 2, _MOST_AT_ONCE)
+
+    def _tried(self, sequence: int) -> Move | IntegrityError:
+        """A move or what is wrong with it, which is raised only when its turn comes."""
+        try:
+            return self.read(sequence) or self.missing(sequence)
+        except IntegrityError as error:
+            return error
+
+    def missing(self, sequence: int) -> IntegrityError:
+        """The error for a move that is not there, though later ones are."""
+        return IntegrityError(
+            f"move {sequence} of the channel '{self._channel}' is missing", where=self.where(sequence), hint=_BACKUP
+        )
+
+    def altered(self, move: Move) -> IntegrityError:
+        """The error for a move whose hash is not the one that the next move names."""
+        return IntegrityError(
+            f"move {move.sequence} of the channel '{self._channel}' was altered: its hash is not the one that the next"
+            " move names",
+            where=self.where(move.sequence),
+            hint=_BACKUP,
+        )
+
+    def broken(self, move: Move) -> IntegrityError:
+        """The error for a move that does not follow the one before it."""
+        return IntegrityError(
+            f"move {move.sequence} of the channel '{self._channel}' does not continue the one before it",
+            where=self.where(move.sequence),
+            hint=_BACKUP,
+        )
+
+    # Writing
+
+    def create(self, move: Move) -> bool:
+        """Make a move: atomic, once, and only while its number is free.
+
+        :return: whether this is the move of that number. Where the answer was lost, the content tells.
+        """
+        try:
+            self._storage.write(self._key(move.sequence), move.written(), if_absent=True)
+        except PreconditionFailed:
+            return self.read(move.sequence) == move
+        return True
+
+    def write_hint(self, hashes: Sequence[str], sequence: int) -> None:
+        """Tell where the newest move is. An older hint that comes late does no harm: readers look further."""
+        hint = Hint(sequence=sequence, hashes=tuple(hashes))
+        self._storage.write(hint_key(self._model, self._channel), hint.to_pretty_json().encode())

@@ -1,0 +1,273 @@
+"""How a channel is moved: the next number of its log is created, then the hint follows.
+
+A move starts from the channel as it was read. Of several publishers one creates the next number, and the others are
+told. Not here: what a channel may be moved to (``store.py``, and the gate), and reading and writing moves (``log.py``).
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from retrainer.errors import ChampionChanged, NotFoundError, StorageError, StoragePermissionError, UserError
+from retrainer.storage import Storage
+from retrainer.store.causes import Cause
+from retrainer.store.log import ChannelLog, Head
+from retrainer.store.move import Action, Move
+from retrainer.store.names import LAST_MOVE, check_name
+from retrainer.store.signing import Keyring, Signer
+from retrainer.store.versions import Versions
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """How a publication, promotion or rollback ended.
+
+    :ivar moved: ``False`` when the channel already pointed there.
+    :ivar previous: the champion before this version.
+    :ivar sequence: number of the move in the channel's log.
+    :ivar move: SHA-256 of that move.
+    :ivar sent_bytes: of the files that were sent to the store.
+    :ivar copied_bytes: of the files that the store held already and copied itself.
+    """
+
+    version: str
+    channel: str
+    moved: bool
+    previous: str | None
+    sequence: int
+    move: str
+    sent_bytes: int = 0
+    copied_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Motive:
+    """What a move says beside from where to where. Fields as in ``Move``.
+
+    :raises UserError: actor or reason cannot be written as UTF-8; so are arguments that are not in the locale's code.
+    """
+
+    action: Action
+    actor: str
+    cause: Cause
+    reason: str
+    decision: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, text in (("actor", self.actor), ("reason", self.reason)):
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise UserError(
+                    f"the {name} of the move is not text: it holds bytes that are not UTF-8", hint="write it in UTF-8"
+                ) from None
+
+
+class Moves:
+    """The channels of one model, and how they move.
+
+    :param signer: signs each move that is made.
+    :param trusted: keys of which one must have signed the newest move of a channel, when it is read.
+    """
+
+    def __init__(
+        self, storage: Storage, model: str, *, signer: Signer | None = None, trusted: Keyring | None = None
+    ) -> None:
+        self._storage = storage
+        self._model = model
+        self._signer = signer
+        self._trusted = trusted
+        self._versions = Versions(storage, model)
+
+    def log(self, channel: str) -> ChannelLog:
+        """The log of a channel."""
+        name = check_name("channel", channel, where=self._storage.where(self._model))
+        return ChannelLog(self._storage, self._model, name)
+
+    def head(self, channel: str, *, seen: Move | None = None) -> Head:
+        """The end of a channel's log. Parameters and errors as of ``ChannelLog.head``.
+
+        :raises SignatureError: keys are trusted here, and none of them signed the newest move.
+        """
+        head = self.log(channel).head(seen)
+        if head.move is not None:
+            self.check_signature(head.move)
+        return head
+
+    def after(self, move: Move) -> Move:
+        """The newest move from one on that was believed. Errors as of ``ChannelLog.after``, and ``SignatureError``."""
+        newest = self.log(move.channel).after(move)
+        if newest != move:
+            self.check_signature(newest)
+        return newest
+
+    def check_signature(self, move: Move) -> None:
+        """Insist that a trusted key signed a move, where keys are trusted.
+
+        :raises SignatureError: none of them did.
+        """
+        if self._trusted is not None:
+            where = self.log(move.channel).where(move.sequence)
+            self._trusted.check(move.signature, move.signed_bytes(), what=f"move {move.sequence}", where=where)
+
+    def begin(self, channel: str) -> Head:
+        """The channel as a move starts from it. Errors as of ``head``.
+
+        :raises UserError: the channel is signed, and there is no key here.
+        """
+        head = self.head(channel)
+        if head.move is not None and head.move.signature is not None and self._signer is None:
+            raise UserError(
+                f"the channel '{channel}' is signed, and there is no private key to sign the move with",
+                where=self.log(channel).where(head.move.sequence),
+                hint="give the key that signs this channel; readers that pinned it would refuse an unsigned move",
+            )
+        return head
+
+    def move(self, head: Head, channel: str, version: str, manifest_sha256: str, motive: Motive) -> Published:
+        """Point a channel at a complete version, from where it was seen by ``begin``.
+
+        The version is protected from gc: ``Versions.protect`` was called before it was looked at.
+
+        :param manifest_sha256: of the version's manifest, as it was verified.
+        :raises ChampionChanged: somebody else moved the channel meanwhile. Nothing was moved.
+        :raises StorageError: the version was removed meanwhile, and nothing was moved; or the storage failed.
+
+        A publication that fails may have moved; a second try ends where it would have. A rollback that is tried again
+        goes back once more: where it has moved, it has succeeded.
+        """
+        before = head.move
+        if before is not None and before.to_version == version:
+            return self._unmoved(head, before, motive)
+        self._require(version, manifest_sha256)
+        move = self._next(before, channel, version, manifest_sha256, motive)
+        if self._create(move, repeatable=motive.action == "publish"):
+            self._hint(head.then(move), move)
+            return Published(version, channel, True, move.from_version, move.sequence, move.sha256)
+        winner = self.head(channel)
+        if winner.move is not None and winner.move.to_version == version:
+            return self._unmoved(winner, winner.move, motive)  # another publisher of the same content won
+        raise self.changed(channel, before, winner.move)
+
+    def _next(self, before: Move | None, channel: str, version: str, manifest_sha256: str, motive: Motive) -> Move:
+        if before is not None and before.sequence == LAST_MOVE:
+            raise StorageError(f"the channel '{channel}' has no more numbers", hint="begin another channel")
+        move = Move(
+            model=self._model,
+            channel=channel,
+            sequence=before.sequence + 1 if before else 1,
+            action=motive.action,
+            from_version=before.to_version if before else None,
+            to_version=version,
+            manifest_sha256=manifest_sha256,
+            actor=motive.actor,
+            at=datetime.now(UTC).isoformat(timespec="microseconds"),
+            cause=motive.cause,
+            reason=motive.reason,
+            decision=motive.decision,
+            previous=before.sha256 if before else None,
+            origin=before.begun_by if before else None,
+        )
+        if self._signer is None:
+            return move
+        return move.model_copy(update={"signature": self._signer.sign(move.signed_bytes())})
+
+    def _create(self, move: Move, *, repeatable: bool) -> bool:
+        """Create a move. One that must not be made twice is looked for after an error, in case it took effect."""
+        channel_log = self.log(move.channel)
+        try:
+            return channel_log.create(move)
+        except StorageError as error:
+            if repeatable:
+                raise
+            try:
+                found = channel_log.read(move.sequence)
+            except StorageError:
+                raise _uncertain(move, error) from None
+            if found is not None:
+                return found == move
+            if isinstance(error, StoragePermissionError):
+                raise
+            raise _uncertain(move, error) from None
+
+    def _hint(self, head: Head, move: Move) -> None:
+        """The move is made, whatever becomes of the hint: who reads it looks for later moves anyway."""
+        try:
+            self.log(move.channel).write_hint(head.hashes, move.sequence)
+        except StorageError as error:
+            log.warning("move %d of '%s' is made; its hint is not written: %s", move.sequence, move.channel, error)
+
+    def _unmoved(self, head: Head, newest: Move, motive: Motive) -> Published:
+        """The channel points there already: sign it where it is not signed yet, and complete the hint."""
+        if newest.signature is None and self._signer is not None:
+            newest = self._sign(newest, head, motive)
+        elif not head.hinted:
+            self._hint(head, newest)
+        moves = self.log(newest.channel).walk(newest)
+        made = next(move for move in moves if move.action != "sign")
+        return Published(newest.to_version, newest.channel, False, made.from_version, newest.sequence, newest.sha256)
+
+    def _require(self, version: str, manifest_sha256: str) -> None:
+        try:
+            self._versions.manifest(version, sha256=manifest_sha256)
+        except NotFoundError as error:
+            raise StorageError(
+                f"the version {version} was removed while the channel was to be pointed at it",
+                where=error.where,
+                hint="'retrainer gc' was running; try again when it has ended",
+            ) from None
+
+    def sign(self, channel: str, *, actor: str, reason: str) -> Move:
+        """Sign what a channel serves, unless this key signed its newest move: a move to the same version.
+
+        :return: the newest move then.
+        :raises NotFoundError: the channel has no champion.
+        :raises ChampionChanged: it moved meanwhile.
+        """
+        head = self.begin(channel)
+        newest = head.move
+        if newest is None:
+            raise NotFoundError(f"the channel '{channel}' has no champion", where=self.log(channel).where())
+        if self._signer is not None and newest.signature is not None:
+            key = self._signer.public
+            if newest.signature.key_id == key.key_id and key.holds(newest.signature, newest.signed_bytes()):
+                if not head.hinted:
+                    self._hint(head, newest)
+                return newest
+        return self._sign(newest, head, Motive("sign", actor, Cause.MAINTENANCE, reason))
+
+    def _sign(self, newest: Move, head: Head, motive: Motive) -> Move:
+        channel, where = newest.channel, self.log(newest.channel).where()
+        if self._signer is None:
+            raise UserError("there is no private key to sign with", where=where, hint="give one")
+        signing = Motive("sign", motive.actor, motive.cause, motive.reason)
+        signed = self._next(newest, channel, newest.to_version, newest.manifest_sha256, signing)
+        if not self._create(signed, repeatable=True):
+            raise self.changed(channel, newest, self.head(channel).move)
+        self._hint(head.then(signed), signed)
+        return signed
+
+    def changed(self, channel: str, expected: Move | str | None, found: Move | None) -> ChampionChanged:
+        """The error for a decision that was taken against another champion."""
+        before = expected.to_version if isinstance(expected, Move) else expected
+        now = found.to_version if found else None
+        return ChampionChanged(
+            f"the champion changed: it was {before or 'none'} and is {now or 'none'} now"
+            if before != now
+            else f"the channel was moved meanwhile, and points at {now or 'none'} again",
+            where=self.log(channel).where(found.sequence if found else None),
+            hint="evaluate and decide again, against the present champion",
+        )
+
+
+def _uncertain(move: Move, error: StorageError) -> StorageError:
+    return type(error)(
+        error.message,
+        where=error.where,
+        hint="the channel may have moved, or move yet: look at 'retrainer history' before you try again, and repeat a "
+        f"rollback with --to {move.to_version}",
+    )
