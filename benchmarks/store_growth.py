@@ -42,7 +42,7 @@ class Filled:
         while self.count < count:
             self._add()
             self.count += 1
-        assert self.pointer is not None
+        assert self.newest is not None
         self.put(pointer_key(MODEL, CHANNEL), _pretty(self.pointer))
 
     def _add(self) -> None:
@@ -113,7 +113,7 @@ def costs(
 ) -> dict[str, dict[int, Costs]]:
     """What each action takes on stores of several sizes, which take turns."""
     actions: dict[str, Callable[[ModelStore, tuple[Path, Manifest]], object]] = {
-        "read a pointer": lambda model, _: model.pointer(CHANNEL),
+        "read a pointer": lambda model, _: model.newest_move(CHANNEL),
         "publish": _publish_next,
         f"list the newest {NEWEST}": lambda model, _: model.versions(limit=NEWEST),
     }
@@ -131,8 +131,8 @@ def costs(
 
 
 def _publish_next(model: ModelStore, bundle: tuple[Path, Manifest]) -> None:
-    pointer = model.pointer(CHANNEL)
-    publish(model, bundle, pointer.version if pointer else None)
+    newest = model.newest_move(CHANNEL)
+    publish(model, bundle, newest.to_version if newest else None)
 
 
 def growth(folder: Path, most: int) -> None:

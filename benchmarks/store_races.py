@@ -19,10 +19,10 @@ PUBLISHERS = 8
 def _racer(url: str, bundles: list[tuple[Path, Manifest]], barrier: Barrier, outcomes: Path, name: int) -> None:
     model = Store.open(url).model(MODEL)
     for number, bundle in enumerate(bundles):
-        pointer = model.pointer(CHANNEL)
+        newest = model.newest_move(CHANNEL)
         barrier.wait(600)
         try:
-            publish(model, bundle, pointer.version if pointer else None)
+            publish(model, bundle, newest.to_version if newest else None)
         except ChampionChanged:
             (outcomes / f"{number}-{name}-told").touch()
         else:
@@ -64,7 +64,7 @@ def race(url: str, folder: Path, rounds: int) -> list[str]:
     return [
         f"{one_each} of {rounds}",
         f"{told} of {rounds * (PUBLISHERS - 1)}",
-        "intact" if pointer is not None and follows and pointer.sequence == rounds else "BROKEN",
+        "intact" if newest is not None and follows and newest.sequence == rounds else "BROKEN",
         f"{kept} of {rounds * PUBLISHERS}",
         str(failed),
         f"{seconds / (rounds * PUBLISHERS) * 1000:.0f}",

@@ -181,8 +181,8 @@ def _report(outcome: RunOutcome, workspace: Workspace) -> Report:
 
 def _live_version(workspace: Workspace) -> str | None:
     pipeline = load_pipeline(workspace.pipeline_file)
-    pointer = Store.open(str(workspace.store)).model(pipeline.name).pointer(pipeline.publish.channel)
-    return pointer.version if pointer else None
+    newest = Store.open(str(workspace.store)).model(pipeline.name).newest_move(pipeline.publish.channel)
+    return newest.to_version if newest else None
 
 
 def _expect(holds: bool, otherwise: str, report: Report) -> None:

@@ -132,11 +132,11 @@ class IntegrityError(RetrainerError):
 
 
 class SignatureError(IntegrityError):
-    """A version or pointer is unsigned where a signature is required, or signed by another key."""
+    """A version or move is unsigned where a signature is required, or signed by another key."""
 
 
 class ReplayError(IntegrityError):
-    """A channel points where it pointed before it was moved: an older pointer was put back."""
+    """A channel points where it pointed before it was moved: an older state of it was put back."""
 
 
 def by_name(name: str) -> type[RetrainerError]:

@@ -19,15 +19,15 @@ def test_a_first_model_is_published_and_a_second_run_changes_nothing(project: Pr
     assert first.states() == {**DONE, "publish": "success"}, first.output
     published = StepRef.model_validate(first.xcoms["publish"]["return_value"])
     model = Store.open(str(project.store)).model(project.content["name"])
-    pointer = model.pointer("production")
-    assert pointer is not None
-    assert pointer.version == PUBLISH.output_of(published).version
+    newest = model.newest_move("production")
+    assert newest is not None
+    assert newest.to_version == PUBLISH.output_of(published).version
     assert model.history("production")[0].actor == "dag_test"
 
     (event,) = first.events
     assert event["name"] == f"retrainer/{project.content['name']}"
     assert event["uri"].startswith("file:///")
-    assert event["extra"]["version"] == pointer.version
+    assert event["extra"]["version"] == newest.to_version
     assert event["extra"]["moved"] is True
     assert event["extra"]["previous"] is None
     assert "accuracy" in event["extra"]["metrics"]
@@ -46,11 +46,11 @@ def test_a_first_model_is_published_and_a_second_run_changes_nothing(project: Pr
     second = run_dag(project)
 
     assert second.states() == {**DONE, "publish": "skipped"}, second.output
-    assert f"unchanged: production already serves this model, version {pointer.version}" in second.output
-    assert second.xcoms["gate"]["return_value"]["unchanged"]["version"] == pointer.version
+    assert f"unchanged: production already serves this model, version {newest.to_version}" in second.output
+    assert second.xcoms["gate"]["return_value"]["unchanged"]["version"] == newest.to_version
     assert second.xcoms["train"]["return_value"]["reused"] is True
     assert second.events == []
-    assert model.pointer("production") == pointer
+    assert model.newest_move("production") == newest
 
 
 def test_a_refused_challenger_skips_publish_and_the_run_is_green(project: Project, run_dag: RunDag) -> None:

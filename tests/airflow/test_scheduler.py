@@ -119,7 +119,7 @@ def test_from_trigger_over_approval_to_rollback(running: Running) -> None:
     assert "The gate promotes the challenger" in shown
     assert "| accuracy |" in shown
     model = Store.open(str(project.store)).model("asks")
-    first = model.pointer("production")
+    first = model.newest_move("production")
     assert first is not None
     published = model.history("production")[0]
     assert (published.actor, published.cause) == (USER, "approval")
@@ -138,7 +138,7 @@ def test_from_trigger_over_approval_to_rollback(running: Running) -> None:
     second_run = client.trigger(project.dag_id)
     approve(running, project.dag_id, second_run)
     assert running.until_ended(project.dag_id, second_run)["publish"] == "success"
-    second = model.pointer("production")
+    second = model.newest_move("production")
     assert second is not None
     assert second.version != first.version
 
@@ -148,7 +148,7 @@ def test_from_trigger_over_approval_to_rollback(running: Running) -> None:
     )
     moved = running.until_ended("operate_models", move)
     assert moved == {"move_channel": "success"}, running.log("operate_models", move, "move_channel")
-    back = model.pointer("production")
+    back = model.newest_move("production")
     assert back is not None
     assert back.version == first.version
     newest = model.history("production")[0]

@@ -153,11 +153,11 @@ def test_connections_open_the_bucket_and_sign_and_are_seen_nowhere(running: Runn
 
     # What was published is signed, and only that key's owner could have signed it.
     model = running.model(trusting=running.pair)
-    pointer, champion = model.pointer("production"), model.champion("production")
-    assert pointer is not None
+    newest, champion = model.newest_move("production"), model.champion("production")
+    assert newest is not None
     assert champion is not None
     summary = client.xcom(project.dag_id, run_id, "publish")["output"]
-    assert (summary["version"], summary["signed_by"]) == (pointer.version, running.pair.key.key_id)
+    assert (summary["version"], summary["signed_by"]) == (newest.to_version, running.pair.key.key_id)
     assert summary["sent_bytes"] == sum(entry.size for entry in champion.files.values())
     assert model.history("production")[0].cause == "gate"
     (running.project.folder / "other").mkdir()
@@ -179,9 +179,9 @@ def test_connections_open_the_bucket_and_sign_and_are_seen_nowhere(running: Runn
     )
     moved = running.until_ended("operate_models", move)
     assert moved == {"move_channel": "success"}, running.log("operate_models", move, "move_channel")
-    partners = model.pointer("partners")
+    partners = model.newest_move("partners")
     assert partners is not None
-    assert partners.version == pointer.version
+    assert partners.version == newest.to_version
     assert model.history("partners")[0].cause == "release"
 
     # Wrong keys: no second try, though two were allowed.
@@ -194,7 +194,7 @@ def test_connections_open_the_bucket_and_sign_and_are_seen_nowhere(running: Runn
     for secret in running.secrets():
         assert files_with(secret, *folders) == []
     # The search finds what is there.
-    found = files_with(pointer.version, *folders)
+    found = files_with(newest.to_version, *folders)
     assert any(path.name.startswith("airflow.db") for path in found)
     assert any(path.is_relative_to(running.server.home / "logs") for path in found)
     whole = open_storage("s3://models", access=running.bucket.access)

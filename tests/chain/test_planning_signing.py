@@ -158,9 +158,9 @@ def test_a_request_names_the_key_and_does_not_hold_it(tmp_path: Path, pair: KeyP
 
 def test_a_signed_channel_is_not_left_to_a_pipeline_without_a_key(tmp_path: Path, pair: KeyPair) -> None:
     signed, plain = signing(tmp_path, pair), make_pipeline(tmp_path)
-    check_channel(plain.publish, model_of(plain).pointer("production"))
+    check_channel(plain.publish, model_of(plain).newest_move("production"))
     publish(signed, tmp_path, signer=signer_of(signed.publish))
-    pointer = model_of(plain).pointer("production")
+    newest = model_of(plain).newest_move("production")
     check_channel(signed.publish, pointer)
     with pytest.raises(UserError, match="is signed by the key") as caught:
         check_channel(plain.publish, pointer)

@@ -170,7 +170,7 @@ def publish_variant(store: Path, change: Callable[[Path], None], **fields: Any) 
     }
     manifest = champion.model_copy(update={"files": files, **fields})
     target = Store.open(str(store)).model(manifest.model)
-    pointer = target.pointer("production")
+    newest = target.newest_move("production")
     moved = target.publish(
         folder,
         manifest,
@@ -178,7 +178,7 @@ def publish_variant(store: Path, change: Callable[[Path], None], **fields: Any) 
         actor="tester",
         reason="a variant",
         decision=None,
-        expected=pointer.version if pointer else None,
+        expected=newest.to_version if newest else None,
     )
     return moved.version
 

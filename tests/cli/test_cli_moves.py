@@ -13,7 +13,7 @@ import pytest
 from retrainer.cli.move_commands import PersonsCause
 from retrainer.records import sha256_file
 from retrainer.store import FileEntry, Store
-from retrainer.store.history import Cause
+from retrainer.store.causes import Cause
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Cli, Published, Workbench
@@ -34,8 +34,8 @@ def other_answers(folder: Path) -> None:
 
 
 def served(store: Path, channel: str = "production") -> str | None:
-    pointer = Store.open(store).model(MODEL).pointer(channel)
-    return pointer.version if pointer else None
+    newest = Store.open(store).model(MODEL).newest_move(channel)
+    return newest.to_version if newest else None
 
 
 def damage(store: Path, version: str) -> None:

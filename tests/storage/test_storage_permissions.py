@@ -133,7 +133,7 @@ def test_each_role_does_its_work_and_no_more(access: dict[str, S3Access], tmp_pa
     entry = first.files["onnx/model.onnx"]
 
     reader = Store.open(URL, access=access["reader"]).model("news")
-    seen = reader.pointer("production")
+    seen = reader.newest_move("production")
     assert seen is not None
     assert seen.version == first.version
     reader.fetch(first.version, tmp_path / "fetched")

@@ -43,7 +43,7 @@ def with_graph(bundle: tuple[Path, Manifest], content: bytes) -> tuple[Path, Man
 
 def publish(model: ModelStore, bundle: tuple[Path, Manifest]) -> Published:
     folder, manifest = bundle
-    pointer = model.pointer("production")
+    newest = model.newest_move("production")
     return model.publish(
         folder,
         manifest,
@@ -51,7 +51,7 @@ def publish(model: ModelStore, bundle: tuple[Path, Manifest]) -> Published:
         actor="ada",
         reason="",
         decision=None,
-        expected=pointer.version if pointer else None,
+        expected=newest.to_version if newest else None,
     )
 
 
@@ -157,7 +157,7 @@ def test_what_is_asked_of_the_store_does_not_grow_with_it(proxy: Proxy, s3_bucke
         new = with_graph(bundle(f"{number}"), GRAPH)
         counts[number] = (
             calls(lambda new=new: publish(model, new)),  # type: ignore[misc]
-            calls(lambda: model.pointer("production")),
+            calls(lambda: model.newest_move("production")),
             calls(lambda: model.versions(limit=5)),
         )
     assert counts[6] == counts[9] == counts[11]

@@ -122,7 +122,7 @@ def test_an_altered_pointer(
     edit(storage, key, **changes)
     folder, manifest = bundle("four")
     for attempt in (
-        lambda: model.pointer("production"),
+        lambda: model.newest_move("production"),
         lambda: model.champion("production"),
         lambda: model.history("production"),
         lambda: model.rollback("production", actor="bob", reason=""),
@@ -156,10 +156,10 @@ def test_a_pointer_that_disagrees_with_its_history(storage: Storage, model: Mode
 
 @pytest.mark.parametrize("position", [0, 1, 2])
 def test_an_edited_or_missing_entry(storage: Storage, model: ModelStore, position: int) -> None:
-    pointer = model.pointer("production")
-    assert pointer is not None
+    newest = model.newest_move("production")
+    assert newest is not None
     entries = model.history("production")
-    names = [pointer.history, *(entry.previous for entry in entries if entry.previous)]
+    names = [newest.sha256, *(entry.previous for entry in entries if entry.previous)]
     key = f"news/history/{names[position]}.json"
     sound = storage.read(key)
     edit(storage, key, actor="somebody else")
@@ -224,10 +224,10 @@ def test_a_pointer_of_another_channel_or_model(
     sound = storage.read(key)
     storage.write(key, storage.read("news/channels/staging.json"))
     with pytest.raises(IntegrityError, match="is the pointer of channel 'staging' of 'news'"):
-        model.pointer("production")
+        model.newest_move("production")
     storage.write("other/channels/production.json", sound)
     with pytest.raises(IntegrityError, match="is the pointer of channel 'production' of 'news'"):
-        Store.open(url).model("other").pointer("production")
+        Store.open(url).model("other").newest_move("production")
 
 
 def moves(model: ModelStore, bundle: MakeBundle) -> list[Callable[[], object]]:
@@ -263,7 +263,7 @@ def test_a_deleted_pointer_begins_no_new_chain(storage: Storage, model: ModelSto
     key = "news/channels/production.json"
     sound = storage.read(key)
     storage.delete(key)
-    assert model.pointer("production") is None
+    assert model.newest_move("production") is None
     folder, manifest = bundle("four")
     attempts: list[Callable[[], object]] = [
         *moves(model, bundle),
@@ -307,5 +307,5 @@ def test_a_version_that_vanished_is_not_pointed_at(storage: Storage, model: Mode
     with pytest.raises(StorageError, match="was removed while the channel was to be pointed at it"):
         model.rollback("production", to=one, actor="bob", reason="", check=remove)
     pointer = model.verify_channel("production")
-    assert pointer is not None
-    assert pointer.version == bundle("three")[1].version
+    assert newest is not None
+    assert newest.to_version == bundle("three")[1].version

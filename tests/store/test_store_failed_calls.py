@@ -74,20 +74,20 @@ class Attempts:
     def judge(self, new: tuple[Path, Manifest]) -> None:
         """Look at the store as a reader does, then publish again."""
         before, version = self.live, new[1].version
-        pointer = self.reader.pointer("production")
-        assert pointer is not None
-        assert pointer.version in {before.version, version}
-        self.reader.fetch(pointer.version, self.copy)  # whole, whichever it is
+        newest = self.reader.newest_move("production")
+        assert newest is not None
+        assert newest.to_version in {before.version, version}
+        self.reader.fetch(newest.to_version, self.copy)  # whole, whichever it is
         again = self.publish(self.second, new, before.version)
         assert (again.version, again.previous, again.sequence) == (version, before.version, before.sequence + 1)
-        assert again.moved == (pointer.version == before.version)
+        assert again.moved == (newest.to_version == before.version)
         self.live = again
 
     def judge_all(self) -> None:
         """Chain, journal, signatures and index, from the last publication to the first."""
         pointer = self.reader.verify_channel("production")
-        assert pointer is not None
-        assert pointer.history == self.live.history
+        assert newest is not None
+        assert newest.sha256 == self.live.history
         moves = [sequence for sequence, _ in self.reader.journal("production")]
         assert moves == list(range(self.live.sequence, 0, -1))
         infos = self.reader.versions()

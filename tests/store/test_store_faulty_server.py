@@ -63,9 +63,9 @@ def test_a_server_that_ignores_conditions_is_refused(
     for move in moves:
         with pytest.raises(StorageError, match="ignores conditional writes"):
             move()
-    pointer = model.pointer("production")
-    assert pointer is not None
-    assert pointer.version == first.version
+    newest = model.newest_move("production")
+    assert newest is not None
+    assert newest.to_version == first.version
 
 
 def test_a_server_without_conditions_says_so(proxy: Proxy, s3_bucket: str, bundle: MakeBundle) -> None:

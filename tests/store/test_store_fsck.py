@@ -61,7 +61,7 @@ def sharing(bundle: MakeBundle) -> MakeBundle:
 
 def publish(model: ModelStore, bundle: tuple[Path, Manifest], channel: str = "production") -> str:
     folder, manifest = bundle
-    pointer = model.pointer(channel)
+    newest = model.newest_move(channel)
     return model.publish(
         folder,
         manifest,
@@ -69,7 +69,7 @@ def publish(model: ModelStore, bundle: tuple[Path, Manifest], channel: str = "pr
         actor="ada",
         reason="a test",
         decision=None,
-        expected=pointer.version if pointer else None,
+        expected=newest.to_version if newest else None,
     ).version
 
 

@@ -224,9 +224,9 @@ def test_a_publisher_who_comes_in_between_wins(
     moved = model.rollback("production", actor="ada", reason="meanwhile")
     (done,) = repair(storage, found)
     assert done.problem == "it is not found any more"
-    pointer = model.pointer("production")
-    assert pointer is not None
-    assert pointer.sequence == moved.sequence == 4
+    newest = model.newest_move("production")
+    assert newest is not None
+    assert newest.sequence == moved.sequence == 4
 
 
 @pytest.mark.parametrize("store_url", ["folder"], indirect=True)

@@ -56,16 +56,16 @@ def test_a_channel_from_before_there_were_journals(storage: Storage, model: Mode
     one = publish(model, bundle("one")).version
     two = publish(model, bundle("two"), one).version
     storage.delete_tree("news/journal")
-    pointer = model.pointer("production")
-    assert pointer is not None
+    newest = model.newest_move("production")
+    assert newest is not None
     old = pointer.model_copy(update={"origin": None})
     storage.write("news/channels/production.json", old.to_pretty_json().encode())
     assert b"origin" not in storage.read("news/channels/production.json")
     publish(model, bundle("three"), two)
     assert moves(model) == [3, 2]
-    pointer = model.pointer("production")
-    assert pointer is not None
-    assert pointer.origin is None  # what was not known from the start stays unknown
+    newest = model.newest_move("production")
+    assert newest is not None
+    assert newest.begun_by is None  # what was not known from the start stays unknown
 
 
 class Between:
@@ -147,7 +147,7 @@ def test_a_journal_that_cannot_be_written_is_completed_later(
     broken: Any = Between(storage, "news/journal/", fail)
     with pytest.raises(StorageError, match="went away"):
         publish(ModelStore(broken, "news"), bundle("one"))
-    pointer = model.pointer("production")
-    assert pointer is not None  # moved all the same
+    newest = model.newest_move("production")
+    assert newest is not None  # moved all the same
     assert publish(model, bundle("one")).moved is False
     assert list(model.journal("production")) == [(1, pointer)]

@@ -50,7 +50,7 @@ def publish(storage: Storage, bundle: MakeBundle) -> Publish:
     def run(content: str, channel: str = "production", *, signer: Signer | None = None, at: Any = storage) -> str:
         folder, manifest = bundle(content)
         model = ModelStore(at, "news", signer=signer)
-        expected = pointer.version if (pointer := model.pointer(channel)) else None
+        expected = newest.to_version if (newest := model.newest_move(channel)) else None
         return model.publish(
             folder, manifest, channel=channel, actor="ada", reason="", decision=None, expected=expected
         ).version
@@ -67,9 +67,9 @@ def journal(sequence: int, channel: str = "production") -> str:
 
 
 def version_of(model: ModelStore, channel: str = "production") -> str:
-    pointer = model.pointer(channel)
-    assert pointer is not None
-    return pointer.version
+    newest = model.newest_move(channel)
+    assert newest is not None
+    return newest.to_version
 
 
 def edit(storage: Storage, key: str, **changes: Any) -> bytes:
@@ -179,7 +179,7 @@ def test_an_older_source_that_was_put_back_is_not_promoted(
     storage.write(STAGING, older)
     with pytest.raises(ReplayError, match="an older pointer was put back"):
         model.promote("production", from_channel="staging", actor="ada", reason="")
-    assert model.pointer("production") is None
+    assert model.newest_move("production") is None
     storage.delete(STAGING)
     with pytest.raises(IntegrityError, match="the pointer of the channel 'staging' was deleted"):
         model.promote("production", from_channel="staging", actor="ada", reason="")
@@ -345,7 +345,7 @@ def test_an_unsigned_pointer_that_was_altered(
     monkeypatch.setattr("retrainer.store.recent_moves.RECENT_MOVES", 2)
     for content in ("one", "two", "three"):
         publish(content)
-    before = model.pointer("production") if known else None
+    before = model.newest_move("production") if known else None
     publish("four")
     for written in (True, False):
         value = {"moved_at": "2020-01-01T00:00:00.000000+00:00", "origin": "0" * 64}[changed]
@@ -368,7 +368,7 @@ def test_an_unsigned_pointer_that_was_altered(
 def test_another_origin_makes_the_history_be_read_again(storage: Storage, model: ModelStore, publish: Publish) -> None:
     for content in ("one", "two"):
         publish(content)
-    known = model.pointer("production")
+    known = model.newest_move("production")
     publish("three")
     storage.delete(journal(3))
     edit(storage, PRODUCTION, origin="0" * 64)
@@ -379,7 +379,7 @@ def test_another_origin_makes_the_history_be_read_again(storage: Storage, model:
 def test_an_entry_that_was_seen_is_not_read_again(storage: Storage, model: ModelStore, publish: Publish) -> None:
     publish("one")
     publish("two")
-    known = model.pointer("production")
+    known = model.newest_move("production")
     assert known is not None
     sound = storage.read(f"news/history/{known.history}.json")
     storage.delete(f"news/history/{known.history}.json")
@@ -409,8 +409,8 @@ def test_what_is_told_of_a_channel_goes_by_its_journal(storage: Storage, model: 
     publish("two")
     newest = storage.read(PRODUCTION)
     asked: list[Callable[[], object]] = [
-        lambda: model.newest_pointer("production"),
-        lambda: model.newest_champion("production"),
+        lambda: model.newest_move("production"),
+        lambda: model.champion("production"),
         lambda: model.history("production"),
         lambda: model.champion_at("production", NOW),
     ]
@@ -439,7 +439,7 @@ def test_a_time_that_is_none(storage: Storage, model: ModelStore, publish: Publi
     publish("one")
     edit(storage, PRODUCTION, moved_at=time)
     with pytest.raises(IntegrityError, match="not a valid Pointer: moved_at"):
-        model.pointer("production")
+        model.newest_move("production")
 
 
 # Forks

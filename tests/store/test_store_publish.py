@@ -33,7 +33,7 @@ def publish(model: ModelStore, bundle: MakeBundle) -> Callable[..., Published]:
 
     def run(content: str, channel: str = "production") -> Published:
         folder, manifest = bundle(content)
-        pointer = model.pointer(channel)
+        newest = model.newest_move(channel)
         return model.publish(
             folder,
             manifest,
@@ -41,7 +41,7 @@ def publish(model: ModelStore, bundle: MakeBundle) -> Callable[..., Published]:
             actor="ada",
             reason=f"publish {content}",
             decision="d" * 64,
-            expected=pointer.version if pointer else None,
+            expected=newest.to_version if newest else None,
         )
 
     return run
@@ -53,7 +53,7 @@ def test_an_empty_store(store_url: str) -> None:
     assert store.models() == []
     assert model.channels() == []
     assert model.versions() == []
-    assert model.pointer("production") is None
+    assert model.newest_move("production") is None
     assert model.champion("production") is None
     assert model.history("production") == []
     assert model.champion_at("production", datetime.now(UTC)) is None
@@ -78,12 +78,12 @@ def test_the_first_publication(
     assert model.channels() == ["production"]
     assert model.champion("production") == manifest == model.manifest(manifest.version)
 
-    pointer = model.pointer("production")
-    assert pointer is not None
-    assert (pointer.version, pointer.sequence, pointer.history) == (manifest.version, 1, published.history)
+    newest = model.newest_move("production")
+    assert newest is not None
+    assert (newest.to_version, newest.sequence, newest.sha256) == (manifest.version, 1, published.history)
     storage = open_storage(store_url)
     stored = storage.read(f"news/versions/{manifest.version}/manifest.json")
-    assert hashlib.sha256(stored).hexdigest() == pointer.manifest_sha256
+    assert hashlib.sha256(stored).hexdigest() == newest.manifest_sha256
     entry_bytes = storage.read(f"news/history/{published.history}.json")
     assert hashlib.sha256(entry_bytes).hexdigest() == published.history
 
@@ -96,9 +96,9 @@ def test_the_first_publication(
         "publish one",
         "d" * 64,
     )
-    assert (pointer.origin, pointer.signature) == (published.history, None)
+    assert (newest.begun_by, newest.signature) == (published.history, None)
     assert list(model.journal("production")) == [(1, pointer)]
-    assert model.verify_channel("production") == pointer
+    assert model.verify_channel("production") == newest
     assert model.fetch(manifest.version, tmp_path / "copy") == manifest
     copied = {path.relative_to(tmp_path / "copy").as_posix() for path in (tmp_path / "copy").rglob("*.*")}
     assert copied == set(manifest.files)
@@ -245,9 +245,9 @@ def test_a_version_that_does_not_pass_the_check_is_not_moved_to(
     with pytest.raises(ModelError, match="does not load"):
         model.promote("production", version=one.version, actor="bob", reason="", check=refuse)
     assert seen == ["onnx/model.onnx of one"] * 2
-    pointer = model.pointer("production")
-    assert pointer is not None
-    assert pointer.version == two.version
+    newest = model.newest_move("production")
+    assert newest is not None
+    assert newest.to_version == two.version
 
 
 def test_promotion_moves_the_pointer_only(store_url: str, model: ModelStore, publish: Callable[..., Published]) -> None:
@@ -312,7 +312,7 @@ def test_names_that_cannot_be(store_url: str, name: str) -> None:
     with pytest.raises(StorageError, match="cannot name a model"):
         store.model(name)
     with pytest.raises(StorageError, match="cannot name a channel"):
-        store.model("news").pointer(name)
+        store.model("news").newest_move(name)
 
 
 def test_long_names_work(model: ModelStore, publish: Callable[..., Published]) -> None:

@@ -36,10 +36,10 @@ def _publish(model: ModelStore, bundle: tuple[Path, Manifest], expected: str | N
 def _race(url: str, bundles: list[tuple[Path, Manifest]], barrier: Barrier, outcomes: Path, name: int) -> None:
     model = Store.open(url).model("news")
     for number, bundle in enumerate(bundles):
-        pointer = model.pointer("production")
+        newest = model.newest_move("production")
         barrier.wait(60)  # all have seen the same champion
         try:
-            published = _publish(model, bundle, pointer.version if pointer else None)
+            published = _publish(model, bundle, newest.to_version if newest else None)
         except ChampionChanged:
             (outcomes / f"{number}-{name}-told").touch()
         else:

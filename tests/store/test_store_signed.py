@@ -48,7 +48,7 @@ def publish(storage: Storage, bundle: MakeBundle) -> Publish:
     def run(content: str, signer: Signer | None, channel: str = "production", trusted: Keyring | None = None) -> str:
         folder, manifest = bundle(content)
         model = Store(storage, signer=signer, trusted=trusted).model("news")
-        pointer = model.pointer(channel)
+        newest = model.newest_move(channel)
         return model.publish(
             folder,
             manifest,
@@ -56,7 +56,7 @@ def publish(storage: Storage, bundle: MakeBundle) -> Publish:
             actor="ada",
             reason=f"publish {content}",
             decision=None,
-            expected=pointer.version if pointer else None,
+            expected=newest.to_version if newest else None,
         ).version
 
     return run
@@ -91,7 +91,7 @@ def test_what_is_published_with_a_key_is_read_with_its_public_one(
     assert [info.version for info in pinned.versions(limit=20)] == [second, first]
     (signature,) = pinned.signatures(second)
     assert signature.signature.key_id == signer.public.key_id
-    assert pinned.verify_channel("production") == pinned.pointer("production")
+    assert pinned.verify_channel("production") == pinned.newest_move("production")
     # Who pins nothing reads it as any other store.
     assert Store(storage).model("news").champion("production") == bundle("two")[1]
 
@@ -99,7 +99,7 @@ def test_what_is_published_with_a_key_is_read_with_its_public_one(
 def test_an_unsigned_store_is_not_read_with_a_pinned_key(publish: Publish, pinned: ModelStore, tmp_path: Path) -> None:
     version = publish("one", None)
     for attempt in (
-        lambda: pinned.pointer("production"),
+        lambda: pinned.newest_move("production"),
         lambda: pinned.champion("production"),
         lambda: pinned.history("production"),
         lambda: pinned.manifest(version),
@@ -157,7 +157,7 @@ def test_signatures_by_another_key(
     pointer = json.loads(storage.read(POINTER))
     edit(storage, POINTER, signature=pointer["signature"] | {"key_id": signer.public.key_id})
     with pytest.raises(SignatureError, match="does not hold"):
-        pinned.pointer("production")
+        pinned.newest_move("production")
 
 
 def test_an_edited_pointer(
@@ -181,7 +181,7 @@ def test_an_edited_pointer(
         storage.write(POINTER, sound)
     # Other white space is the same pointer.
     storage.write(POINTER, json.dumps(json.loads(sound)).encode())
-    assert pinned.pointer("production") == now
+    assert pinned.newest_move("production") == now
 
 
 def test_an_edited_manifest(publish: Publish, storage: Storage, pinned: ModelStore, signer: Signer) -> None:
@@ -244,9 +244,9 @@ def test_an_older_pointer_put_back(publish: Publish, storage: Storage, pinned: M
     older = storage.read(POINTER)
     publish("two", signer)
     storage.write(POINTER, older)
-    pointer = pinned.pointer("production")
-    assert pointer is not None
-    assert pointer.version == first
+    newest = pinned.newest_move("production")
+    assert newest is not None
+    assert newest.to_version == first
     with pytest.raises(ReplayError, match="an older pointer was put back"):
         pinned.verify_channel("production")
     with pytest.raises(ReplayError, match="an older pointer was put back"):
@@ -265,9 +265,9 @@ def test_a_signed_channel_is_not_moved_without_a_key(storage: Storage, publish: 
     ):
         with pytest.raises(UserError, match="the channel 'production' is signed"):
             attempt()
-    pointer = model.pointer("production")
-    assert pointer is not None
-    assert pointer.version == second
+    newest = model.newest_move("production")
+    assert newest is not None
+    assert newest.to_version == second
 
 
 def test_a_move_signs_what_it_moves_to(storage: Storage, publish: Publish, pinned: ModelStore, signer: Signer) -> None:
@@ -279,7 +279,7 @@ def test_a_move_signs_what_it_moves_to(storage: Storage, publish: Publish, pinne
     assert champion is not None
     assert champion.version == version
     with pytest.raises(SignatureError):
-        pinned.pointer("staging")
+        pinned.newest_move("staging")
 
 
 # Rotation
@@ -301,12 +301,12 @@ def test_rotation(publish: Publish, storage: Storage, signer: Signer, other: Sig
     ]
     # Readers of the new key, and of both, are served; nothing has moved.
     for model in (reader(storage, other), reader(storage, signer, other)):
-        pointer = model.pointer("production")
-        assert pointer is not None
-        assert (pointer.version, pointer.sequence) == (second, 2)
+        newest = model.newest_move("production")
+        assert newest is not None
+        assert (newest.to_version, newest.sequence) == (second, 2)
         assert model.champion("production") is not None
         assert model.champion("staging") is not None
-        assert model.verify_channel("production") == pointer
+        assert model.verify_channel("production") == newest
     with pytest.raises(SignatureError):
         reader(storage, signer).champion("production")
     with pytest.raises(SignatureError):

@@ -76,19 +76,19 @@ def test_what_is_published_with_a_key_is_read_with_it(
 ) -> None:
     published = publish(opened(old), bundle("one"))
     reader = opened(None, old)
-    pointer = reader.pointer("production")
-    assert pointer is not None
-    assert pointer.signature is not None
-    assert pointer.signature.key_id == old.public.key_id
+    newest = reader.newest_move("production")
+    assert newest is not None
+    assert newest.signature is not None
+    assert newest.signature.key_id == old.public.key_id
     assert reader.champion("production") == reader.manifest(published.version) == bundle("one")[1]
     reader.fetch(published.version, tmp_path / "copy")
     (signature,) = reader.signatures(published.version)
     assert (signature.statement.version, signature.statement.manifest_sha256) == (
         published.version,
-        pointer.manifest_sha256,
+        newest.manifest_sha256,
     )
     assert opened().signatures(published.version) == (signature,)
-    assert reader.verify_channel("production") == pointer
+    assert reader.verify_channel("production") == newest
     assert [info.problem for info in reader.versions(limit=3)] == [None]
     # Who pinned nothing reads it too.
     assert opened().champion("production") == bundle("one")[1]
@@ -98,7 +98,7 @@ def test_an_unsigned_store_is_refused(opened: Open, old: Signer, bundle: MakeBun
     version = publish(opened(), bundle("one")).version
     reader = opened(None, old)
     of_channel: list[Callable[[], object]] = [
-        lambda: reader.pointer("production"),
+        lambda: reader.newest_move("production"),
         lambda: reader.champion("production"),
         lambda: reader.history("production"),
         lambda: reader.verify_channel("production"),
@@ -134,7 +134,7 @@ def test_a_removed_or_altered_signature(
     ):
         sound = edit(storage, POINTER, **changes)
         with pytest.raises(SignatureError, match=message):
-            reader.pointer("production")
+            reader.newest_move("production")
         storage.write(POINTER, sound)
     key = f"news/versions/{two}/signatures/{old.public.key_id}.json"
     other = storage.read(key.replace(two, one))
@@ -198,7 +198,7 @@ def test_a_store_that_was_begun_without_keys(opened: Open, old: Signer, bundle: 
     reader = opened(None, old)
     assert [sequence for sequence, _ in reader.journal("production")] == [1]
     ((_, written),) = reader.journal("production")
-    assert written == reader.pointer("production")
+    assert written == reader.newest_move("production")
     folder, manifest = bundle("aside")
     aside = opened().put_version(folder, manifest)
     with pytest.raises(SignatureError):
@@ -215,7 +215,7 @@ def test_a_store_that_was_begun_without_keys(opened: Open, old: Signer, bundle: 
 def test_keys_are_rotated(storage: Storage, opened: Open, old: Signer, new: Signer, bundle: MakeBundle) -> None:
     one = publish(opened(old), bundle("one")).version
     both = opened(new, old, new)
-    before = opened(None, old).pointer("production")
+    before = opened(None, old).newest_move("production")
     assert before is not None
     signature = both.sign_version(one)
     assert signature.signature.key_id == new.public.key_id
@@ -223,13 +223,13 @@ def test_keys_are_rotated(storage: Storage, opened: Open, old: Signer, new: Sign
     assert {found.signature.key_id for found in opened().signatures(one)} == {old.public.key_id, new.public.key_id}
     assert len(opened(None, old, new).signatures(one)) == 2
     pointer = both.sign_pointer("production")
-    assert both.sign_pointer("production") == pointer
+    assert both.sign_pointer("production") == newest
     assert pointer.model_copy(update={"signature": before.signature}) == before  # no move
     assert list(both.journal("production")) == [(1, pointer)]
     assert opened(None, new).champion("production") == bundle("one")[1]
-    assert opened(None, new).verify_channel("production") == pointer
+    assert opened(None, new).verify_channel("production") == newest
     with pytest.raises(SignatureError, match="which is not trusted here"):
-        opened(None, old).pointer("production")
+        opened(None, old).newest_move("production")
     # A move by the new key over what the old one wrote.
     two = publish(both, bundle("two"), one).version
     assert opened(new, new).rollback("production", actor="ada", reason="").version == one

@@ -17,7 +17,7 @@ _GLOB = frozenset("*?[")
 
 
 def model_asset(pipeline: Pipeline) -> Asset:
-    """The published model: the pointer of its channel. Other DAGs can be scheduled on it.
+    """The published model: the moves of its channel. Other DAGs can be scheduled on it.
 
     Each event's ``extra`` holds ``version``, ``previous``, ``moved``, ``metrics``, ``decision``.
     """
@@ -26,7 +26,7 @@ def model_asset(pipeline: Pipeline) -> Asset:
     publish = pipeline.publish
     return Asset(
         name=f"retrainer/{pipeline.name}",
-        uri=f"{_as_uri(publish.store)}/{pipeline.name}/channels/{publish.channel}.json",
+        uri=f"{_as_uri(publish.store)}/{pipeline.name}/channels/{publish.channel}",
         group="model",
     )
 

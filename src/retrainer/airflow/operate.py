@@ -25,7 +25,7 @@ from retrainer.spec import load_pipeline, pipeline_files
 from retrainer.spec.model import Publish
 from retrainer.storage import use_access
 from retrainer.store import ModelStore, Store
-from retrainer.store.history import Cause
+from retrainer.store.causes import Cause
 
 DOC = """
 Moves a channel of a published model to another version: back to an earlier champion (`rollback`), or to a version,
@@ -44,16 +44,6 @@ info = BundleInfo.from_json((folder / "bundle.json").read_bytes(), where="bundle
 for precision in info.precisions:
     Classifier.from_folder(folder, precision=precision)
 """
-
-# What a person may give as the cause of a move. "gate" and "approval" are those of publications.
-CAUSES: Mapping[Cause, str] = {
-    "release": "release: it goes on to the next channel",
-    "regression": "regression: the one before answers better",
-    "incident": "incident: a service broke",
-    "maintenance": "maintenance: a drill, a move of stores, keys rotated",
-    "other": "other",
-    "unspecified": "not given",
-}
 
 
 class MoveChannelOperator(BaseOperator):  # type: ignore[misc]
@@ -103,7 +93,7 @@ class MoveChannelOperator(BaseOperator):  # type: ignore[misc]
         model: ModelStore = store.model(name)
         common: dict[str, Any] = {
             "actor": actor,
-            "cause": params["cause"],
+            "cause": Cause(params["cause"]),
             "reason": params["reason"],
             "check": partial(_require_loads, python or sys.executable),
         }
@@ -184,10 +174,10 @@ def _params(names: list[str]) -> dict[str, Any]:
             description="To promote what another channel serves, instead of naming a version.",
         ),
         "cause": Param(
-            "unspecified",
+            Cause.UNSPECIFIED.value,
             type="string",
-            enum=list(CAUSES),
-            values_display=dict(CAUSES),
+            enum=[cause.value for cause in Cause.of_people()],
+            values_display={cause.value: f"{cause.value}: {cause.meaning}" for cause in Cause.of_people()},
             title="Cause",
             description="In a word that can be counted; the next field says it in full.",
         ),

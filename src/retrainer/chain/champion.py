@@ -24,15 +24,15 @@ def read_champion(
 def withdrawn(model: ModelStore, channel: str, export_digest: str) -> bool:
     """Whether that bundle was live on the channel and somebody rolled it back; the newest move of it counts.
 
-    Of the last ``REMEMBERED_MOVES`` only: a channel may have moved for years, and each entry is a request.
+    Of the last ``REMEMBERED_MOVES`` only: a channel may have moved for years, and each move is a request.
     """
-    entries = model.history(channel, limit=REMEMBERED_MOVES)
-    if all(entry.action != "rollback" for entry in entries):
+    moves = model.history(channel, limit=REMEMBERED_MOVES)
+    if all(move.action != "rollback" for move in moves):
         return False
     is_bundle: dict[str, bool] = {}
-    for entry in entries:
-        for version, verdict in ((entry.to_version, False), (entry.from_version, True)):
-            if version is None or (verdict and entry.action != "rollback"):
+    for move in moves:
+        for version, verdict in ((move.to_version, False), (move.from_version, True)):
+            if version is None or (verdict and move.action != "rollback"):
                 continue
             if version not in is_bundle:
                 is_bundle[version] = _made_from(model, version) == export_digest

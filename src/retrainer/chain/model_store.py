@@ -12,7 +12,7 @@ import os
 from retrainer.errors import ResourceError, UserError
 from retrainer.spec.model import Pipeline
 from retrainer.spec.publish import Publish
-from retrainer.store import Keyring, ModelStore, Pointer, Signer, Store
+from retrainer.store import Keyring, ModelStore, Move, Signer, Store
 from retrainer.store.signing_keys import SIGNING_KEY, load_signer, signer_of_pem
 
 
@@ -75,14 +75,15 @@ def variables_with_keys(publish: Publish) -> set[str]:
     return {SIGNING_KEY, name} if kind == "env" else {SIGNING_KEY}
 
 
-def check_channel(publish: Publish, pointer: Pointer | None) -> None:
+def check_channel(publish: Publish, newest: Move | None) -> None:
     """Whether the pipeline may move its channel.
 
+    :param newest: move of the channel.
     :raises UserError: the channel is signed, and the pipeline signs nothing.
     """
-    if pointer is not None and pointer.signature is not None and publish.sign_with is None:
+    if newest is not None and newest.signature is not None and publish.sign_with is None:
         raise UserError(
-            f"the channel '{publish.channel}' is signed by the key {pointer.signature.key_id}, and this pipeline "
+            f"the channel '{publish.channel}' is signed by the key {newest.signature.key_id}, and this pipeline "
             "signs nothing",
             where="publish.sign_with",
             hint="name the private key: nothing unsigned takes the place of what is signed",

@@ -23,7 +23,7 @@ from retrainer.cli.store_options import (
 )
 
 if TYPE_CHECKING:
-    from retrainer.store import HistoryEntry, ModelStore
+    from retrainer.store import ModelStore, Move
 
 # Moves that are read at once where only a moment is asked for.
 MOVES_AT_ONCE = 64
@@ -53,7 +53,7 @@ def history(
     if time and limit:
         raise typer.BadParameter("with --at there is one move to tell", param_hint="--limit")
     found = open_model(store, model, public_keys=public_key)
-    if found.newest_pointer(channel) is None:
+    if found.newest_move(channel) is None:
         raise no_such_channel(found, channel)
     if time:
         _print_moment(model, channel, time, _move_at(found, channel, time), as_json)
@@ -90,7 +90,7 @@ def _moment(text: str) -> datetime:
         ) from None
 
 
-def _move_at(model: ModelStore, channel: str, time: datetime) -> HistoryEntry | None:
+def _move_at(model: ModelStore, channel: str, time: datetime) -> Move | None:
     """The newest move that was made by then. Moves of the last days are found without reading those of years."""
     limit = MOVES_AT_ONCE
     while True:
@@ -101,7 +101,7 @@ def _move_at(model: ModelStore, channel: str, time: datetime) -> HistoryEntry | 
         limit *= 8
 
 
-def _print_moment(model: str, channel: str, time: datetime, move: HistoryEntry | None, as_json: bool) -> None:
+def _print_moment(model: str, channel: str, time: datetime, move: Move | None, as_json: bool) -> None:
     if as_json:
         display.print_json(
             {

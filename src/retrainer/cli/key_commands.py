@@ -95,6 +95,7 @@ def sign(
     The way to a new key: readers pin the old and the new one, publish with the new one, sign, readers drop the old.
     """
     require("serve", only=("cryptography",))
+    from retrainer.run import default_actor
     from retrainer.storage import open_storage
     from retrainer.store.rotation import sign_again
 
@@ -110,7 +111,13 @@ def sign(
         line
         for name in ([model] if model else names)
         for line in sign_again(
-            storage, name, signer=signer, old=old, every_version=every_version, trust_unsigned=trust_unsigned
+            storage,
+            name,
+            signer=signer,
+            old=old,
+            actor=default_actor(),
+            every_version=every_version,
+            trust_unsigned=trust_unsigned,
         )
     )
     if as_json:

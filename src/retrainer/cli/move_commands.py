@@ -5,10 +5,10 @@ Not here: publishing, which ``retrainer run`` does after the gate; and the moves
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import click
 import typer
 
 from retrainer.cli.libraries import require
@@ -23,28 +23,22 @@ from retrainer.cli.store_options import (
     signer_of,
 )
 from retrainer.precisions import REFERENCE
+from retrainer.store.causes import Cause
 
 if TYPE_CHECKING:
     from retrainer.store import ModelStore, Published
-    from retrainer.store.history import Cause
-
-
-class PersonsCause(StrEnum):
-    """Those of ``store.history.Cause`` that a person has: "gate" is the pipeline's."""
-
-    approval = "approval"
-    release = "release"
-    regression = "regression"
-    incident = "incident"
-    maintenance = "maintenance"
-    other = "other"
 
 
 ReasonOption = Annotated[
     str, typer.Option(metavar="TEXT", help="Why; it stays in the channel's history.", show_default=False)
 ]
 CauseOption = Annotated[
-    PersonsCause | None, typer.Option(help="Why, in a word that can be counted.", show_default=False)
+    str | None,
+    typer.Option(
+        click_type=click.Choice([cause.value for cause in Cause.of_people()]),
+        help="Why, in a word that can be counted.",
+        show_default=False,
+    ),
 ]
 
 
@@ -84,7 +78,7 @@ def promote(
         version=version,
         from_channel=from_channel,
         actor=_actor(),
-        cause=_cause(cause, "release" if from_channel else "unspecified"),
+        cause=_cause(cause, Cause.RELEASE if from_channel else Cause.UNSPECIFIED),
         reason=why,
         check=_loads,
     )
@@ -114,7 +108,9 @@ def rollback(
     """
     why = _reason(reason)
     found = _opened(store, model, key, public_key)
-    moved = found.rollback(channel, to=to, actor=_actor(), cause=_cause(cause, "unspecified"), reason=why, check=_loads)
+    moved = found.rollback(
+        channel, to=to, actor=_actor(), cause=_cause(cause, Cause.UNSPECIFIED), reason=why, check=_loads
+    )
     _say(model, moved)
 
 
@@ -129,8 +125,8 @@ def _reason(text: str) -> str:
     return text.strip()
 
 
-def _cause(given: PersonsCause | None, otherwise: Cause) -> Cause:
-    return given.value if given else otherwise
+def _cause(given: str | None, otherwise: Cause) -> Cause:
+    return Cause(given) if given else otherwise
 
 
 def _actor() -> str:

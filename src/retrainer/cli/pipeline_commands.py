@@ -196,7 +196,7 @@ def _store(pipeline: Pipeline) -> str:
     if folder is not None:
         _require_writable(folder)
     model = model_of(pipeline)
-    check_channel(pipeline.publish, model.pointer(channel))
+    check_channel(pipeline.publish, model.newest_move(channel))
     champion = model.champion(channel)
     return f"{url}, {channel} " + (f"serves version {champion.version}" if champion else "serves nothing yet")
 

@@ -135,7 +135,7 @@ def _look_ahead(pipeline: Pipeline) -> None:
     check_keys(pipeline.publish)
     # What cannot be trusted in a store is evidence for the gate, not an error of this run.
     with suppress(IntegrityError):
-        check_channel(pipeline.publish, model_of(pipeline).pointer(pipeline.publish.channel))
+        check_channel(pipeline.publish, model_of(pipeline).newest_move(pipeline.publish.channel))
 
 
 @contextmanager

@@ -61,19 +61,18 @@ def models(store: StoreArgument, public_key: PublicKeysOption = None, as_json: J
 
 
 def _rows(model: ModelStore) -> list[dict[str, Any]]:
-    channels = sorted({*model.channels(), *model.lost_channels()})
-    return [row for channel in channels if (row := _row(model, channel))]
+    return [row for channel in model.channels() if (row := _row(model, channel))]
 
 
 def _row(model: ModelStore, channel: str) -> dict[str, Any]:
     """A channel in a list. One that is damaged says so in its line, and does not hide the others."""
     row = {"model": model.name, "channel": channel, **NO_VERSION}
     try:
-        pointer = model.newest_pointer(channel)
-        if pointer is None:
+        move = model.newest_move(channel)
+        if move is None:
             return {}
-        row |= {"version": pointer.version, "moves": pointer.sequence, "moved_at": pointer.moved_at}
-        manifest = model.manifest(pointer.version)
+        row |= {"version": move.to_version, "moves": move.sequence, "moved_at": move.at}
+        manifest = model.manifest(move.to_version)
     except (IntegrityError, NotFoundError) as error:
         return row | {"problem": str(error)}
     return row | {"task": manifest.task, "metrics": dict(manifest.metrics)}
@@ -156,10 +155,10 @@ def _serving(model: ModelStore, version: str) -> list[str]:
     serving = []
     for name in model.channels():
         try:
-            pointer = model.newest_pointer(name)
+            move = model.newest_move(name)
         except IntegrityError:
             continue
-        if pointer is not None and pointer.version == version:
+        if move is not None and move.to_version == version:
             serving.append(name)
     return serving
 

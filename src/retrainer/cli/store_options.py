@@ -73,7 +73,6 @@ def open_model(
     """A model of a store; keys as for ``open_store``.
 
     :raises NotFoundError: the store does not have it.
-    :raises IntegrityError: the pointers of all its channels were deleted.
     """
     from retrainer.store.names import is_name
 
@@ -82,9 +81,6 @@ def open_model(
         model = store.model(name)
         if model.channels():
             return model
-        for channel in model.lost_channels():
-            if model.newest_pointer(channel) is not None:  # else it says that the pointer was deleted
-                return model
     names = store.models()
     holds = f"it holds {', '.join(names)}" if names else "it holds no model"
     raise NotFoundError(f"no model '{name}'", where=url, hint=holds)
@@ -121,9 +117,9 @@ def champion(model: ModelStore, channel: str) -> Manifest:
     """What a channel serves.
 
     :raises NotFoundError: nothing.
-    :raises IntegrityError: the pointer was deleted, altered, or put back to an older one.
+    :raises IntegrityError: the channel's newest moves were deleted or altered.
     """
-    manifest = model.newest_champion(channel)
+    manifest = model.champion(channel)
     if manifest is None:
         raise no_such_channel(model, channel)
     return manifest

@@ -42,7 +42,7 @@ from retrainer.serve.writing import write_whole
 from retrainer.storage import S3Access, Storage, open_storage
 from retrainer.storage.errors import filesystem_errors
 from retrainer.storage.files import FileStorage
-from retrainer.store import Keyring, Manifest, ModelStore, Pointer, Store
+from retrainer.store import Keyring, Manifest, ModelStore, Move, Store
 from retrainer.store.names import MANIFEST, SIGNATURES, check_version, version_key
 from retrainer.store.versions import Versions, matches
 
@@ -50,6 +50,8 @@ log = logging.getLogger(__name__)
 
 # How often a channel may move on while one look at it is under way, before the look gives up.
 MOVES_MEANWHILE = 10
+# Looks of one request before one that begins at the hint again: so a channel that was begun anew is noticed.
+LOOKS_IN_A_ROW = 64
 
 
 class ModelCache:
@@ -82,7 +84,8 @@ class ModelCache:
         self._folder = folder / model
         self._content = Content(folder)
         self._memories: dict[str, ChannelMemory] = {}
-        self._checked: set[str] = set()  # channels whose last moves were read
+        self._current: dict[str, Move] = {}  # of each channel, as far as it was followed in this process
+        self._looks: dict[str, int] = {}  # since the last one that began at the hint
 
     @property
     def model(self) -> str:
@@ -91,62 +94,65 @@ class ModelCache:
 
     # What the store says
 
-    def pointer(self, channel: str) -> Pointer:
-        """Where a channel points now, in one request while it does not move; remembered.
+    def newest_move(self, channel: str) -> Move:
+        """What a channel serves now, in one request while it does not move; remembered.
 
         :raises NotFoundError: the channel has no champion.
-        :raises SignatureError: keys are pinned, and none of them signed the pointer.
+        :raises SignatureError: keys are pinned, and none of them signed the move.
         :raises ReplayError: the channel had moved further before.
-        :raises IntegrityError: the pointer, or the history of the last moves, was altered.
+        :raises IntegrityError: the move was altered, or does not continue those that were seen.
         :raises StorageError: the store cannot be reached.
         """
-        pointer = self._read_pointer(channel)
-        for _ in range(MOVES_MEANWHILE):
+        memory = self._memory(channel)
+        move = self._look(channel)
+        for left in reversed(range(MOVES_MEANWHILE)):
             try:
-                self._admit(pointer)
+                memory.refuse_older(move)
             except ReplayError:
-                # The channel may have moved on since this pointer was read.
-                again = self._read_pointer(channel)
-                if again == pointer:
+                # Another process of this host may have seen a move that was made since this one was read.
+                again = self._look(channel)
+                if again == move or not left:
                     raise
-                pointer = again
+                move = again
             else:
-                return pointer
-        self._admit(pointer)
-        return pointer
+                break
+        memory.admit(move)
+        self._current[channel] = move
+        return move
 
-    def _admit(self, pointer: Pointer) -> None:
-        """Believe a pointer once the moves that led to it were checked.
+    def _look(self, channel: str) -> Move:
+        """The newest move, after the one that was followed last; else, or where that fails, from the hint on.
 
-        The first time in a process all of the last moves, though the host may have seen them: a history that was
-        altered since then is told at the next start, and not only by fsck. Afterwards those that are new.
+        The first time in a process the move that this host remembers has to lead to it.
         """
-        memory = self._memory(pointer.channel)
-        memory.refuse_older(pointer)
-        known = memory.newest() if pointer.channel in self._checked else None
-        if pointer != known:
-            self._store.check_recent(pointer, known=known)
-        memory.admit(pointer)
-        self._checked.add(pointer.channel)
+        current = self._current.get(channel)
+        self._looks[channel] = self._looks.get(channel, 0) + 1
+        if current is not None and self._looks[channel] < LOOKS_IN_A_ROW:
+            try:
+                return self._store.move_after(current)
+            except IntegrityError as error:
+                log.debug("the channel '%s' is looked at from the hint on: %s", channel, error)
+        self._looks[channel] = 0
+        return self._read_newest(channel)
 
-    def last_good(self, channel: str) -> Pointer | None:
-        """The pointer of the version that answered last on this host; ``None`` where none did."""
+    def last_good(self, channel: str) -> Move | None:
+        """The move to the version that answered last on this host; ``None`` where none did."""
         return self._memory(channel).last_good()
 
-    def _read_pointer(self, channel: str) -> Pointer:
+    def _read_newest(self, channel: str) -> Move:
         if (folder := self._storage.local_path()) is not None and not folder.is_dir():
             # A share that is not mounted cannot be told from an empty store.
             raise StorageError(
                 "there is no such folder", where=self._storage.url, hint="check the address, and that it is mounted"
             )
-        pointer = self._store.pointer(channel)
-        if pointer is None:
+        move = self._store.newest_move(channel, seen=self._memory(channel).newest())
+        if move is None:
             raise NotFoundError(
                 f"the model '{self.model}' has no champion on the channel '{channel}'",
                 where=self._storage.url,
                 hint=f"channels: {', '.join(self._store.channels()) or 'none'}",
             )
-        return pointer
+        return move
 
     # Versions
 
@@ -160,21 +166,21 @@ class ModelCache:
         """
         return self._obtain(check_version(version, where=self._storage.where(self.model)), None, precision)
 
-    def pointed_at(self, pointer: Pointer, precision: str = AUTO) -> CachedVersion:
-        """The version of a pointer. Parameters and errors as of ``version``."""
-        return self._obtain(pointer.version, pointer, precision)
+    def pointed_at(self, move: Move, precision: str = AUTO) -> CachedVersion:
+        """The version that a move went to. Parameters and errors as of ``version``."""
+        return self._obtain(move.to_version, move, precision)
 
-    def kept(self, pointer: Pointer, reason: StorageError | ResourceError) -> CachedVersion:
-        """The version of a remembered pointer, without the store.
+    def kept(self, move: Move, reason: StorageError | ResourceError) -> CachedVersion:
+        """The version that a remembered move went to, without the store.
 
         :param reason: why the store is not asked.
         :raises StorageError: the local copy is not complete and sound.
         """
-        with self._held(pointer.version) as hold:
-            manifest = self._verified(pointer, whole=False)
+        with self._held(move.to_version) as hold:
+            manifest = self._verified(move, whole=False)
             if manifest is None:
-                raise self._not_here(pointer.version, "damaged", reason)
-            return CachedVersion(self._version_folder(pointer.version), manifest, pointer, hold)
+                raise self._not_here(move.to_version, "damaged", reason)
+            return CachedVersion(self._version_folder(move.to_version), manifest, move, hold)
 
     def require(
         self, cached: CachedVersion, precision: str, offline: StorageError | ResourceError | None = None
@@ -196,30 +202,30 @@ class ModelCache:
 
     def remember(self, cached: CachedVersion) -> None:
         """Note that a version was loaded and answers well, for a start without the store; drop what is long unused."""
-        if cached.pointer is not None:
-            self._memory(cached.pointer.channel).served(cached.pointer)
+        if cached.move is not None:
+            self._memory(cached.move.channel).served(cached.move)
         prune(self._folder, self._content, in_use=cached.manifest.version)
 
-    def seen_again(self, pointer: Pointer) -> None:
+    def seen_again(self, move: Move) -> None:
         """Note that a channel that moved names the version that answers already."""
-        self._memory(pointer.channel).served(pointer)
+        self._memory(move.channel).served(move)
 
-    def _obtain(self, version: str, pointer: Pointer | None, precision: str) -> CachedVersion:
+    def _obtain(self, version: str, move: Move | None, precision: str) -> CachedVersion:
         with self._held(version) as hold:
-            manifest = self._verified(pointer or version)
+            manifest = self._verified(move or version)
             if manifest is None:
-                manifest = self._fetch(version, pointer, precision)
-            return CachedVersion(self._version_folder(version), manifest, pointer, hold)
+                manifest = self._fetch(version, move, precision)
+            return CachedVersion(self._version_folder(version), manifest, move, hold)
 
-    def _verified(self, wanted: Pointer | str, *, whole: bool = True) -> Manifest | None:
+    def _verified(self, wanted: Move | str, *, whole: bool = True) -> Manifest | None:
         """The manifest of a local copy of which all but the graphs match; ``None`` when there is none.
 
         :param whole: ask for the files that are not served, too, where all are to be fetched.
         """
-        version, pointer = (wanted, None) if isinstance(wanted, str) else (wanted.version, wanted)
+        version, move = (wanted, None) if isinstance(wanted, str) else (wanted.to_version, wanted)
         folder = self._version_folder(version)
         try:
-            manifest = self._copies.manifest(version, sha256=pointer.manifest_sha256 if pointer else None)
+            manifest = self._copies.manifest(version, sha256=move.manifest_sha256 if move else None)
         except NotFoundError:
             return None
         except IntegrityError as error:
@@ -235,12 +241,12 @@ class ModelCache:
         sizes = {name: entry.size for name, entry in manifest.files.items()}
         return all((folder / name).is_file() and (folder / name).stat().st_size == size for name, size in sizes.items())
 
-    def _fetch(self, version: str, pointer: Pointer | None, precision: str) -> Manifest:
+    def _fetch(self, version: str, move: Move | None, precision: str) -> Manifest:
         with self._named_in_errors(), locked(self._fetch_lock(version)):
-            manifest = self._verified(pointer or version)  # another process may have fetched it meanwhile
+            manifest = self._verified(move or version)  # another process may have fetched it meanwhile
             if manifest is not None:
                 return manifest
-            manifest, sha256 = self._published(version, pointer)
+            manifest, sha256 = self._published(version, move)
             names = self._wanted(manifest, precision)
             folder = self._version_folder(version)
             if folder.is_dir():
@@ -263,15 +269,15 @@ class ModelCache:
         first = preferred(precision, manifest.precisions)[0]
         return [*small_files(manifest), *graph_files(manifest, first)]
 
-    def _published(self, version: str, pointer: Pointer | None) -> tuple[Manifest, str]:
+    def _published(self, version: str, move: Move | None) -> tuple[Manifest, str]:
         """The manifest as it is in the store, with the SHA-256 of its bytes."""
         try:
-            return self._versions.manifest_with_sha256(version, sha256=pointer.manifest_sha256 if pointer else None)
+            return self._versions.manifest_with_sha256(version, sha256=move.manifest_sha256 if move else None)
         except NotFoundError as error:
-            if pointer is None:
+            if move is None:
                 raise
             raise IntegrityError(
-                f"the channel '{pointer.channel}' points at a version that is not there: {version}",
+                f"the channel '{move.channel}' points at a version that is not there: {version}",
                 where=error.where,
                 hint="roll the channel back to a version that is",
             ) from None

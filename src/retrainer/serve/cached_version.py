@@ -11,8 +11,8 @@ from typing import Literal
 from retrainer.errors import UserError
 from retrainer.precisions import PRECISIONS, REFERENCE
 from retrainer.serve.file_locks import Hold
-from retrainer.store.channels import Pointer
 from retrainer.store.manifest import Manifest
+from retrainer.store.move import Move
 
 AUTO = "auto"
 ANOTHER_CACHE = "give a folder as cache_dir, or in the environment variable RETRAINER_CACHE"
@@ -25,13 +25,13 @@ SERVED_FILES = frozenset({"bundle.json", "config.json", "golden.jsonl", "tokeniz
 class CachedVersion:
     """A version of which every file but the graphs was checked.
 
-    :param pointer: of the channel that named it; ``None`` when the version was asked for by name.
+    :param move: of the channel, that led to it; ``None`` when the version was asked for by name.
     :param hold: keeps it in the cache; ``None`` where the cache cannot be written.
     """
 
     folder: Path
     manifest: Manifest
-    pointer: Pointer | None
+    move: Move | None
     hold: Hold | None
 
 

@@ -25,8 +25,8 @@ from retrainer.serve.status import Status
 from retrainer.serve.texts import Text, checked, is_single
 from retrainer.serve.watching import Watcher, ending
 from retrainer.storage import S3Access
-from retrainer.store.channels import Pointer
 from retrainer.store.manifest import Manifest
+from retrainer.store.move import Move
 from retrainer.store.signing import Keyring
 from retrainer.store.signing_keys import public_keys_from_environment
 
@@ -201,7 +201,7 @@ class Classifier:
             channel=self._follower.channel if self._follower is not None else None,
             version=served.version,
             precision=served.predictor.precision,
-            sequence=served.pointer.sequence if served.pointer is not None else None,
+            sequence=served.move.sequence if served.move is not None else None,
             loaded_at=served.loaded_at,
             checked_at=progress.checked_at,
             watching=watcher is not None and watcher.alive,
@@ -333,11 +333,11 @@ class Classifier:
             before = self._served
             if self._follower is None or before is None:
                 return False
-            pointer = before.pointer
+            move = before.move
             del before  # a look may take long, and the classifier may be closed meanwhile
-            found = self._follower.look(pointer, patient=patient)
+            found = self._follower.look(move, patient=patient)
             swapped = False
-            if isinstance(found, Pointer):
+            if isinstance(found, Move):
                 self._named_by(found)
             elif found is not None and not self._closed:
                 self._follower.took_over(found)  # first: whoever sees the new version finds it counted
@@ -349,11 +349,11 @@ class Classifier:
             self._trim_again = swapped
             return swapped
 
-    def _named_by(self, pointer: Pointer) -> None:
-        """Note that another move of the channel names the version that answers."""
+    def _named_by(self, move: Move) -> None:
+        """Note that a later move of the channel led to the version that answers."""
         served = self._served
         if served is not None:
-            self._replace(replace(served, pointer=pointer))
+            self._replace(replace(served, move=move))
 
 
 def _closed() -> UserError:

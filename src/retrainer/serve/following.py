@@ -1,4 +1,4 @@
-"""Keeping up with a channel: looks at the store, loads what is new, and refuses what is no good.
+"""Keeping up with a channel: looks at the store, loads what is new, and refuses what cannot be used.
 
 Holds what a status says about it. Not here: when to look (``watching.py``), and who answers meanwhile
 (``classifier.py``).
@@ -20,7 +20,7 @@ from retrainer.serve.cached_version import CachedVersion
 from retrainer.serve.loading import load_checked
 from retrainer.serve.served import Served
 from retrainer.serve.watching import next_wait
-from retrainer.store.channels import Pointer
+from retrainer.store.move import Move
 
 log = logging.getLogger(__name__)
 
@@ -46,12 +46,12 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class _Refusal:
-    """A pointer whose version is no good, or that is none.
+    """A move to a version that cannot be used.
 
     :ivar retry_at: on the monotonic clock.
     """
 
-    pointer: Pointer
+    move: Move
     tries: int
     retry_at: float
 
@@ -72,7 +72,7 @@ class Follower:
         self.progress = Progress()
         self._open_cache = open_cache
         self._cache = open_cache()
-        self._served: Pointer | None = None
+        self._served: Move | None = None
         self._precision = precision
         self._threads = threads
         self._refusal: _Refusal | None = None
@@ -94,8 +94,8 @@ class Follower:
         :raises ResourceError: this host lacks something, and nothing of that channel is here.
         """
         try:
-            pointer = self._cache.pointer(self.channel)
-            served = self._load(self._cache.pointed_at(pointer, self._precision))
+            move = self._cache.newest_move(self.channel)
+            served = self._load(self._cache.pointed_at(move, self._precision))
         except NotFoundError:
             raise
         except (StorageError, ResourceError) as error:
@@ -114,39 +114,39 @@ class Follower:
             return self.first()
         return self._load(self._cache.pointed_at(self._served, self._precision))
 
-    def look(self, before: Pointer | None, *, patient: bool) -> Served | Pointer | None:
+    def look(self, before: Move | None, *, patient: bool) -> Served | Move | None:
         """Look at the store once. Never raises for what is wrong there; ``progress`` says it.
 
         What answers is not handed in: a look may take long, and would keep a model in memory that nobody needs.
 
-        :param before: of the version that answers now.
+        :param before: the move to the version that answers now.
         :param patient: leave a version that was refused alone until it is time to try it again.
-        :return: what shall answer from now on; a pointer where that is the same version, named by another move of the
-            channel; ``None`` when nothing changes.
+        :return: what shall answer from now on; a move where the channel moved, and to the same version; ``None`` when
+            nothing changes.
         """
         try:
-            pointer = self._cache.pointer(self.channel)
+            move = self._cache.newest_move(self.channel)
         except IntegrityError as error:
-            self._refused_pointer(error)
+            self._refused_channel(error)
             return None
         except RetrainerError as error:
             self._failed(error, "the store cannot be read", offline=not isinstance(error, NotFoundError))
             return None
-        if before is not None and pointer.version == before.version:
-            return self._same_version(before, pointer)
-        if patient and self._waits(pointer):
+        if before is not None and move.to_version == before.to_version:
+            return self._same_version(before, move)
+        if patient and self._waits(move):
             self.progress = replace(self.progress, checked_at=_now(), unreachable=0, offline=False)
             return None
         try:
-            found = self._load(self._cache.pointed_at(pointer, self._precision))
+            found = self._load(self._cache.pointed_at(move, self._precision))
         except StorageError as error:
             self._failed(error, "the store cannot be read", offline=True)
             return None
         except ResourceError as error:
-            self._failed(error, f"this host cannot take version {pointer.version}", offline=False)
+            self._failed(error, f"this host cannot take version {move.to_version}", offline=False)
             return None
         except RetrainerError as error:
-            self._refused_version(pointer, error)
+            self._refused_version(move, error)
             return None
         return found
 
@@ -155,9 +155,9 @@ class Follower:
         log.info("%s: %s takes over", self._name(), found.version)
         self._ended_well(swaps=self.progress.swaps + 1)
 
-    def _waits(self, pointer: Pointer) -> bool:
+    def _waits(self, move: Move) -> bool:
         refusal = self._refusal
-        return refusal is not None and refusal.pointer == pointer and time.monotonic() < refusal.retry_at
+        return refusal is not None and refusal.move == move and time.monotonic() < refusal.retry_at
 
     def unexpected(self, error: BaseException) -> None:
         """Note an error that a look should not have raised, so that it is seen and not only logged."""
@@ -165,33 +165,33 @@ class Follower:
 
     def _load(self, cached: CachedVersion, offline: StorageError | ResourceError | None = None) -> Served:
         served = _load(self._cache, cached, self._precision, self._threads, offline)
-        self._served = cached.pointer
+        self._served = cached.move
         return served
 
     def _last_good(self, error: StorageError | ResourceError) -> Served:
         offline = isinstance(error, StorageError)
-        pointer = self._cache.last_good(self.channel)
-        if pointer is None:
+        move = self._cache.last_good(self.channel)
+        if move is None:
             raise error
-        served = self._load(self._cache.kept(pointer, error), error)
+        served = self._load(self._cache.kept(move, error), error)
         what = "the store cannot be reached" if offline else "this host cannot take what is in the store"
         self._failed(error, what, offline=offline)
         log.warning(
             "%s; serving %s %s, the champion of '%s' when it was last seen: %s",
             what,
             self.model,
-            pointer.version,
+            move.to_version,
             self.channel,
             error,
         )
         return served
 
-    def _same_version(self, before: Pointer, pointer: Pointer) -> Pointer | None:
+    def _same_version(self, before: Move, move: Move) -> Move | None:
         self._ended_well()
-        if pointer == before:
+        if move == before:
             return None
-        self._cache.seen_again(pointer)  # away and back again between two looks
-        return pointer
+        self._cache.seen_again(move)  # signed anew, or away and back again between two looks
+        return move
 
     def _ended_well(self, *, swaps: int | None = None) -> None:
         before = self.progress
@@ -214,7 +214,7 @@ class Follower:
         )
         self._log(f"{type(error).__name__} {offline}", what, error)
 
-    def _refused_pointer(self, error: IntegrityError) -> None:
+    def _refused_channel(self, error: IntegrityError) -> None:
         before = self.progress
         again = before.problem == str(error)
         self.progress = replace(
@@ -227,13 +227,13 @@ class Follower:
             refused_version=None,
             offline=False,
         )
-        self._log(str(error), "the pointer is refused", error)
+        self._log(str(error), "the channel is refused", error)
 
-    def _refused_version(self, pointer: Pointer, error: RetrainerError) -> None:
+    def _refused_version(self, move: Move, error: RetrainerError) -> None:
         before, refusal = self.progress, self._refusal
-        tries = refusal.tries + 1 if refusal is not None and refusal.pointer == pointer else 1
+        tries = refusal.tries + 1 if refusal is not None and refusal.move == move else 1
         wait = next_wait(self.interval, tries, self._random)
-        self._refusal = _Refusal(pointer, tries, time.monotonic() + wait)
+        self._refusal = _Refusal(move, tries, time.monotonic() + wait)
         self.progress = replace(
             before,
             checked_at=_now(),
@@ -241,10 +241,10 @@ class Follower:
             failures_in_a_row=before.failures_in_a_row + 1,
             unreachable=0,
             problem=str(error),
-            refused_version=pointer.version,
+            refused_version=move.to_version,
             offline=False,
         )
-        self._log(f"{pointer.version} {error}", f"version {pointer.version} is refused", error)
+        self._log(f"{move.to_version} {error}", f"version {move.to_version} is refused", error)
 
     def _log(self, state: str, what: str, error: BaseException) -> None:
         """Once for each state, not at each look."""
@@ -287,4 +287,4 @@ def _load(
         if cached.hold is not None:
             cached.hold.release()  # whoever keeps the error keeps this frame, and would keep the version
         raise
-    return Served(cached.manifest.version, cached.manifest, predictor, cached.pointer, _now(), cached.hold)
+    return Served(cached.manifest.version, cached.manifest, predictor, cached.move, _now(), cached.hold)

@@ -4,8 +4,8 @@
 
     <cache>/<model>/channels/<digest>.json     of one channel of one store
 
-The first is for a start without the store. The second is for refusing an older pointer that somebody put back: its
-signature is good, so only who saw the newer one can tell. Shared by the processes of the cache.
+The first is for a start without the store. The second is for refusing an older state of the channel that somebody put
+back: its signatures are good, so only a host that saw the newer one can tell. Shared by the processes of the cache.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from retrainer.records import Record, digest_of
 from retrainer.serve.file_locks import locked
 from retrainer.serve.writing import write_whole
 from retrainer.storage.errors import filesystem_errors
-from retrainer.store.channels import Pointer
+from retrainer.store.move import Move
 from retrainer.store.signing import Keyring
 
 log = logging.getLogger(__name__)
 
 
-class SeenPointer(Record):
+class SeenMoves(Record):
     """``channels/<digest>.json``.
 
-    :ivar pointer: of the version that was last loaded from this channel and answered well.
-    :ivar newest: the newest pointer that was ever read, whether or not its version was any good.
+    :ivar served: the move to the version that was last loaded from this channel and answered well.
+    :ivar newest: the newest move that was ever read, whether or not its version was any good.
     """
 
     store: str
-    pointer: Pointer | None
-    newest: Pointer | None = None
+    served: Move | None
+    newest: Move | None = None
 
 
 class ChannelMemory:
     """The memory of one channel of one store. Where the cache cannot be written, it lasts as long as the process.
 
     :param folder: of the model in the cache.
-    :param trusted: pinned keys; a pointer that none of them signed is then not believed to have been seen.
+    :param trusted: pinned keys; a move that none of them signed is then not believed to have been seen.
     """
 
     def __init__(self, folder: Path, store: str, channel: str, trusted: Keyring | None) -> None:
@@ -51,46 +51,46 @@ class ChannelMemory:
         self._store = store
         self._channel = channel
         self._trusted = trusted
-        self._newest: Pointer | None = None
+        self._newest: Move | None = None
         self._lock = threading.Lock()
         self._complained = False
 
-    def last_good(self) -> Pointer | None:
-        """The pointer of the version that answered last; with pinned keys, only one that they signed."""
-        return self._believed(self._read().pointer)
+    def last_good(self) -> Move | None:
+        """The move to the version that answered last; with pinned keys, only one that they signed."""
+        return self._believed(self._read().served)
 
-    def newest(self) -> Pointer | None:
-        """The newest pointer that was ever admitted; with pinned keys, only one that they signed."""
+    def newest(self) -> Move | None:
+        """The newest move that was ever admitted; with pinned keys, only one that they signed."""
         with self._lock:
             return self._newest or self._believed(self._read().newest)
 
-    def refuse_older(self, pointer: Pointer) -> None:
-        """Refuse a pointer that this host has seen a later one of, without remembering it.
+    def refuse_older(self, move: Move) -> None:
+        """Refuse a move that this host has seen a later one of, without remembering it.
 
         :raises ReplayError: the channel had moved further before.
         """
         with self._lock:
             for known in (self._newest, self._believed(self._read().newest)):
-                if known is not None and pointer != known:
-                    self._continues(known, pointer)
+                if known is not None and move != known:
+                    self._continues(known, move)
 
-    def admit(self, pointer: Pointer) -> None:
-        """Accept a pointer that was just read from the store, and remember it.
+    def admit(self, move: Move) -> None:
+        """Accept a move that was just read from the store, and remember it.
 
         :raises ReplayError: the channel had moved further before.
         """
         with self._lock:
-            if pointer == self._newest:
+            if move == self._newest:
                 return
-            self._update(newest=pointer)
-            self._newest = pointer
+            self._update(newest=move)
+            self._newest = move
 
-    def served(self, pointer: Pointer) -> None:
+    def served(self, move: Move) -> None:
         """Note that the version answers well."""
         with self._lock:
-            self._update(good=pointer)
+            self._update(good=move)
 
-    def _update(self, *, newest: Pointer | None = None, good: Pointer | None = None) -> None:
+    def _update(self, *, newest: Move | None = None, good: Move | None = None) -> None:
         try:
             with locked(self._lock_path):
                 seen = self._read()
@@ -104,24 +104,22 @@ class ChannelMemory:
                 log.warning("cannot note the present version for a start without the store: %s", error)
             self._complained = True
 
-    def _changed(self, seen: SeenPointer, newest: Pointer | None, good: Pointer | None) -> SeenPointer:
+    def _changed(self, seen: SeenMoves, newest: Move | None, good: Move | None) -> SeenMoves:
         if newest is not None:
             for known in (self._newest, self._believed(seen.newest)):
                 if known is not None and not self._continues(known, newest):
                     log.warning("the channel '%s' of %s was begun anew; following it", self._channel, self._store)
-        return SeenPointer(store=self._store, pointer=good or seen.pointer, newest=newest or seen.newest)
+        return SeenMoves(store=self._store, served=good or seen.served, newest=newest or seen.newest)
 
-    def _continues(self, known: Pointer, found: Pointer) -> bool:
-        """Whether a pointer goes on from one that was seen; ``False`` for a channel that was begun anew."""
-        if found.origin is None and known.origin is not None:
-            raise self._replayed("does not say any more where its history began")
-        if known.origin != found.origin:
+    def _continues(self, known: Move, found: Move) -> bool:
+        """Whether a move goes on from one that was seen; ``False`` for a channel that was begun anew."""
+        if known.begun_by != found.begun_by:
             if self._trusted is not None:
                 raise self._replayed("belongs to another history than the one that was seen before")
             return False
         if found.sequence < known.sequence:
             raise self._replayed(f"is at move {found.sequence}, and was at {known.sequence} before")
-        if found.sequence == known.sequence and _unsigned(found) != _unsigned(known):
+        if found.sequence == known.sequence and found != known:
             raise self._replayed(f"has another move {found.sequence} than the one that was seen before")
         return True
 
@@ -132,26 +130,23 @@ class ChannelMemory:
             hint=f"run 'retrainer fsck' on the store; if it was restored from a backup on purpose, remove {self._path}",
         )
 
-    def _believed(self, pointer: Pointer | None) -> Pointer | None:
-        if pointer is None or self._trusted is None:
-            return pointer
+    def _believed(self, move: Move | None) -> Move | None:
+        if move is None or self._trusted is None:
+            return move
         try:
-            self._trusted.check(pointer.signature, pointer.signed_bytes(), what="the pointer", where=str(self._path))
+            what = f"move {move.sequence}"
+            self._trusted.check(move.signature, move.signed_bytes(), what=what, where=str(self._path))
         except SignatureError as error:
             log.warning("what the cache remembers of the channel '%s' is not believed: %s", self._channel, error)
             return None
-        return pointer
+        return move
 
-    def _read(self) -> SeenPointer:
-        empty = SeenPointer(store=self._store, pointer=None)
+    def _read(self) -> SeenMoves:
+        empty = SeenMoves(store=self._store, served=None)
         try:
             with filesystem_errors(str(self._path)):
                 data = self._path.read_bytes() if self._path.is_file() else None
-            return SeenPointer.from_json(data, where=str(self._path)) if data is not None else empty
+            return SeenMoves.from_json(data, where=str(self._path)) if data is not None else empty
         except (IntegrityError, ResourceError, StorageError) as error:
             log.warning("what the cache remembers of the channel '%s' cannot be read: %s", self._channel, error)
             return empty
-
-
-def _unsigned(pointer: Pointer) -> Pointer:
-    return pointer.model_copy(update={"signature": None})

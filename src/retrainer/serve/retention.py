@@ -17,7 +17,7 @@ from pathlib import Path
 from retrainer.errors import IntegrityError, ResourceError, StorageError
 from retrainer.serve.content import Content
 from retrainer.serve.file_locks import take
-from retrainer.serve.memory import SeenPointer
+from retrainer.serve.memory import SeenMoves
 from retrainer.storage.errors import filesystem_errors
 from retrainer.store.names import MANIFEST
 
@@ -79,9 +79,9 @@ def _remembered(folder: Path) -> set[str]:
     names = set()
     for path in (folder / "channels").glob("*.json"):
         with suppress(OSError, IntegrityError):
-            pointer = SeenPointer.from_json(path.read_bytes(), where=str(path)).pointer
-            if pointer is not None:
-                names.add(pointer.version)
+            served = SeenMoves.from_json(path.read_bytes(), where=str(path)).served
+            if served is not None:
+                names.add(served.to_version)
     return names
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from retrainer.serve.predictions import Prediction, Response, ranked
 from retrainer.serve.predictor import Predictor
-from retrainer.store.channels import Pointer
 from retrainer.store.manifest import Manifest
+from retrainer.store.move import Move
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
@@ -18,14 +18,14 @@ class Served:
     """A loaded version whose golden rows agreed. Freed when neither the classifier nor a call needs it any more.
 
     :param manifest: ``None`` for a bundle that was never published.
-    :param pointer: of the channel that named it; ``None`` where none did.
+    :param move: of the channel, that led to it; ``None`` where none did.
     :param hold: keeps the version in the cache for as long as this lives.
     """
 
     version: str
     manifest: Manifest | None
     predictor: Predictor
-    pointer: Pointer | None
+    move: Move | None
     loaded_at: datetime
     hold: object = None
 

@@ -19,7 +19,7 @@ class Status:
     :ivar checked_at: when the channel was last read from the store; ``None`` while that never succeeded.
     :ivar watching: whether ``watch`` is at work.
     :ivar swaps: versions that took over from another since the start.
-    :ivar refusals: pointers or versions that were refused since the start, each counted once however often it is
+    :ivar refusals: moves or versions that were refused since the start, each counted once however often it is
         tried again.
     :ivar failures_in_a_row: looks at the store since the last one that ended well: with the version that the channel
         points at being served.

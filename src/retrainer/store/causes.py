@@ -18,7 +18,7 @@ class Cause(StrEnum):
     meaning: str
     for_people: bool
 
-    def __new__(cls, word: str, meaning: str, for_people: bool = True) -> Cause:
+    def __new__(cls, word: str, meaning: str = "", for_people: bool = True) -> Cause:
         """One line of the list."""
         cause = str.__new__(cls, word)
         cause._value_ = word

@@ -108,10 +108,11 @@ class ModelStore(ModelReader):
         if manifest.model != self.name:
             raise StorageError(f"the manifest is of the model '{manifest.model}'", where=self._storage.where(self.name))
         like = None
-        if champion is not None:
+        if champion is not None and champion.to_version != manifest.version:
             with suppress(IntegrityError, NotFoundError):  # it only saves sending what both have
                 like = Versions(self._storage, self.name).manifest(champion.to_version)
-        return self._versions.put(folder, manifest, like=like)
+        served = champion is not None and champion.to_version == manifest.version
+        return self._versions.put(folder, manifest, like=like, served=served)
 
     def publish(
         self,

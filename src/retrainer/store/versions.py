@@ -181,19 +181,21 @@ class Versions:
                 " hour later, or 'retrainer gc' a day later",
             )
 
-    def put(self, folder: Path, manifest: Manifest, *, like: Manifest | None = None) -> Put:
+    def put(self, folder: Path, manifest: Manifest, *, like: Manifest | None = None, served: bool = False) -> Put:
         """Make the version complete: files that are missing, manifest, signature. It is protected from gc.
 
         A complete version stays as it is.
 
         :param folder: holds every file of the manifest.
         :param like: of a version of this model that may have files in common; they are copied there instead of sent.
+        :param served: whether a channel points at it already, so that gc leaves it alone anyway.
         :raises IntegrityError: a file of the folder is not what the manifest says.
         :raises StorageError: gc is removing this version.
         """
         in_parallel(lambda name: check_file(folder / name, manifest.files[name]), manifest.files)
         version, began = manifest.version, time.monotonic()
-        self.protect(version)
+        if not served:
+            self.protect(version)
         sha256 = self._present(version, manifest)
         missing = self._missing(version, manifest) if sha256 else list(manifest.files)
         places = {entry.sha256: self._key(like.version, name) for name, entry in like.files.items()} if like else {}

@@ -16,9 +16,8 @@ from retrainer.errors import GateError
 from retrainer.gate.receipt import Receipt
 from retrainer.precisions import REFERENCE
 from retrainer.records import sha256_file
-from retrainer.store import FileEntry, Manifest
+from retrainer.store import Cause, FileEntry, Manifest
 from retrainer.store.bundle import BundleInfo
-from retrainer.store.history import Cause
 from retrainer.work.reporter import Reporter
 
 LIBRARIES = (
@@ -31,7 +30,6 @@ LIBRARIES = (
     "numpy",
     "scikit-learn",
 )
-REASONS = {"gate": "promoted by the gate", "approval": "promoted by the gate and approved"}
 # Where a deployment says which commit of its own repository the pipeline came from.
 COMMIT_VARIABLES = ("RETRAINER_GIT_COMMIT", "GITHUB_SHA", "CI_COMMIT_SHA")
 
@@ -52,7 +50,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         raise GateError(f"the challenger was refused: {codes}", where=pipeline.name, hint="nothing was published")
     signer = signer_of(pipeline.publish)
     model = model_of(pipeline, signer=signer)
-    cause: Cause = "approval" if request.context.approved else "gate"
+    cause = Cause.APPROVAL if request.context.approved else Cause.GATE
     version_folder = folder.parent / f"{folder.name}-version"
     try:
         _assemble(version_folder, inputs, receipt, include_checkpoint=pipeline.publish.include_checkpoint)
@@ -64,7 +62,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
             channel=pipeline.publish.channel,
             actor=request.context.actor,
             cause=cause,
-            reason=f"{REASONS[cause]} in run {request.context.run_id}",
+            reason=f"{cause.meaning}, in run {request.context.run_id}",
             decision=request.inputs["decide"],
             expected=receipt.champion_version,
         )
@@ -82,7 +80,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         precisions=receipt.publishable,
         metrics=manifest.metrics,
         decision=request.inputs["decide"],
-        history=published.history,
+        move=published.move,
         sent_bytes=published.sent_bytes,
         copied_bytes=published.copied_bytes,
         signed_by=signer.public.key_id if signer else None,

@@ -14,7 +14,7 @@ class Published(StepOutput):
     """Where a model went, and what the channel served before.
 
     :param moved: false where the channel served this version already.
-    :param sequence: number of the channel's move.
+    :param sequence: number of the channel's move; ``move`` is its SHA-256.
     :param signed_by: id of the key; ``None`` where nothing was signed.
     :param decision: digest of the decide artifact.
     :param sent_bytes: uploaded; ``copied_bytes`` were in the store already.
@@ -32,7 +32,7 @@ class Published(StepOutput):
     precisions: tuple[str, ...]
     metrics: dict[str, float]
     decision: str
-    history: str
+    move: str
     sent_bytes: int
     copied_bytes: int
     signed_by: str | None
