@@ -12,11 +12,10 @@ import pytest
 from retrainer.errors import IntegrityError, ReplayError, StorageError
 from retrainer.storage import Storage, open_storage
 from retrainer.store import Manifest, ModelStore, Store
-from retrainer.store.history import write_entry
 
 MakeBundle = Callable[[str], tuple[Path, Manifest]]
-POINTER = "news/channels/production.json"
-JOURNAL = "news/journal/production/0000000003.json"
+NEWEST = "news/channels/production/0000000003.json"
+HINT = "news/channels/production/latest.json"
 
 
 @pytest.fixture
@@ -50,7 +49,7 @@ def model(url: str, bundle: MakeBundle) -> ModelStore:
 
 
 def edit(storage: Storage, key: str, **changes: Any) -> None:
-    storage.write(key, json.dumps(json.loads(storage.read(key)) | changes).encode())
+    storage.write(key, (json.dumps(json.loads(storage.read(key)) | changes, indent=2) + "\n").encode())
 
 
 def test_one_flipped_bit_in_any_file(storage: Storage, model: ModelStore, bundle: MakeBundle, tmp_path: Path) -> None:
@@ -98,7 +97,7 @@ def test_swapped_manifests(storage: Storage, model: ModelStore, bundle: MakeBund
         model.champion("production")
 
 
-def test_a_pointer_to_nothing(storage: Storage, model: ModelStore, bundle: MakeBundle) -> None:
+def test_a_move_to_nothing(storage: Storage, model: ModelStore, bundle: MakeBundle) -> None:
     storage.delete_tree(f"news/versions/{bundle('three')[1].version}")
     with pytest.raises(IntegrityError, match="points at a version that is not there"):
         model.champion("production")
@@ -109,17 +108,19 @@ def test_a_pointer_to_nothing(storage: Storage, model: ModelStore, bundle: MakeB
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"channel": "staging"}, "is the pointer of channel 'staging'"),
-        ({"sequence": 0}, "not a valid Pointer: sequence"),
-        ({"format_version": 2}, "not a valid Pointer: format_version"),
-        ({"owner": "eve"}, "not a valid Pointer: owner"),
+        ({"channel": "staging"}, "is move 3 of the channel 'staging'"),
+        ({"sequence": 0}, "not a valid Move: sequence"),
+        ({"sequence": 7}, "is move 7 of the channel 'production'"),
+        ({"format_version": 1}, "not a valid Move: format_version"),
+        ({"owner": "eve"}, "not a valid Move: owner"),
+        ({"previous": None}, "only the first move has none before it"),
+        ({"to_version": "0" * 16}, "its hash is not that of the hint"),
     ],
 )
-def test_an_altered_pointer(
+def test_an_altered_newest_move(
     storage: Storage, model: ModelStore, bundle: MakeBundle, changes: dict[str, Any], message: str
 ) -> None:
-    key = "news/channels/production.json"
-    edit(storage, key, **changes)
+    edit(storage, NEWEST, **changes)
     folder, manifest = bundle("four")
     for attempt in (
         lambda: model.newest_move("production"),
@@ -132,52 +133,37 @@ def test_an_altered_pointer(
     ):
         with pytest.raises(IntegrityError, match=message) as caught:
             attempt()
-        assert caught.value.where == storage.where(key)
+        assert caught.value.where == storage.where(NEWEST)
 
 
-def edit_with_its_journal(storage: Storage, **changes: Any) -> None:
-    """Alter the pointer and what the journal says of its move: only the history tells."""
-    edit(storage, POINTER, **changes)
-    storage.write(JOURNAL, storage.read(POINTER))
+def test_the_same_move_in_other_bytes(storage: Storage, model: ModelStore) -> None:
+    storage.write(NEWEST, storage.read(NEWEST) + b"\n")
+    with pytest.raises(IntegrityError, match="says the same in other bytes"):
+        model.newest_move("production")
 
 
-def test_a_pointer_that_disagrees_with_its_history(storage: Storage, model: ModelStore, bundle: MakeBundle) -> None:
-    sound = storage.read(POINTER)
-    for changes in ({"version": bundle("one")[1].version}, {"history": json.loads(storage.read(POINTER))["origin"]}):
-        edit_with_its_journal(storage, **changes)
-        with pytest.raises(IntegrityError, match="does not continue"):
-            model.history("production")
-        for key in (POINTER, JOURNAL):
-            storage.write(key, sound)
-    edit(storage, POINTER, sequence=7)  # of which the journal says nothing
-    with pytest.raises(IntegrityError, match="does not continue"):
-        model.history("production")
-
-
-@pytest.mark.parametrize("position", [0, 1, 2])
-def test_an_edited_or_missing_entry(storage: Storage, model: ModelStore, position: int) -> None:
-    newest = model.newest_move("production")
-    assert newest is not None
-    entries = model.history("production")
-    names = [newest.sha256, *(entry.previous for entry in entries if entry.previous)]
-    key = f"news/history/{names[position]}.json"
+@pytest.mark.parametrize("number", [3, 2, 1])
+def test_an_edited_or_missing_move(storage: Storage, model: ModelStore, number: int) -> None:
+    moves = model.history("production")
+    key = f"news/channels/production/{number:010d}.json"
     sound = storage.read(key)
     edit(storage, key, actor="somebody else")
-    with pytest.raises(IntegrityError, match="was altered") as caught:
+    with pytest.raises(IntegrityError, match=r"was altered|is not that of the hint") as caught:
         model.history("production")
     assert caught.value.where == storage.where(key)
     storage.delete(key)
-    with pytest.raises(IntegrityError, match="is missing") as caught:
-        model.history("production")
-    assert caught.value.where == storage.where(key)
-    with pytest.raises(IntegrityError, match="is missing"):
-        model.verify_channel("production")
-    if position < 2:  # what tells the champion before the present one
+    for attempt in (lambda: model.history("production"), lambda: model.verify_channel("production")):
+        with pytest.raises(IntegrityError, match=r"is missing|were deleted") as caught:
+            attempt()
+        assert caught.value.where == storage.where(key)
+    if number == 3:
+        return  # nothing can be moved from there
+    if number == 2:  # what tells the champion before the present one
         with pytest.raises(IntegrityError, match="is missing"):
             model.rollback("production", actor="bob", reason="")
-    # A rollback to a named version needs no history, and the model is still served.
+    # A rollback to a named version needs no older move, and the model is still served.
     assert model.champion("production") is not None
-    assert model.rollback("production", to=entries[-1].to_version, actor="bob", reason="").moved
+    assert model.rollback("production", to=moves[-1].to_version, actor="bob", reason="").moved
     storage.write(key, sound)
     assert len(model.history("production")) == 4
 
@@ -191,42 +177,38 @@ def test_a_damaged_version_is_not_rolled_back_to(storage: Storage, model: ModelS
     assert len(model.history("production")) == 3
 
 
-def test_entries_in_another_order(storage: Storage, model: ModelStore) -> None:
-    """Whoever can write the store can give every edited entry its right name, but not the pointer's."""
+def test_moves_in_another_order(storage: Storage, model: ModelStore) -> None:
+    """Whoever can write the store can make every edited move lead to the next; only not what readers have seen."""
     newest, middle, oldest = model.history("production")
-    swapped = middle.model_copy(update={"previous": None, "sequence": 1, "from_version": None})
-    below = oldest.model_copy(update={"previous": write_entry(storage, swapped), "sequence": 2})
-    forged = newest.model_copy(update={"previous": write_entry(storage, below)})
-    name = write_entry(storage, forged)
-    sound = storage.read(POINTER)
-    edit_with_its_journal(storage, history=name)
-    with pytest.raises(IntegrityError, match="does not continue"):
+    swapped = middle.model_copy(update={"previous": None, "origin": None, "sequence": 1, "from_version": None})
+    update = {"previous": swapped.sha256, "origin": swapped.sha256, "sequence": 2, "from_version": swapped.to_version}
+    below = oldest.model_copy(update=update)
+    for number, move in ((1, swapped), (2, below)):
+        storage.write(f"news/channels/production/{number:010d}.json", move.written())
+    with pytest.raises(IntegrityError, match="move 2 of the channel 'production' was altered"):
         model.history("production")
-    for key in (POINTER, JOURNAL):
-        storage.write(key, sound)
-    # A chain that is whole in itself still is another than the one that the journal was written along.
-    below = below.model_copy(update={"from_version": swapped.to_version})
-    forged = newest.model_copy(update={"previous": write_entry(storage, below), "from_version": below.to_version})
-    edit(storage, POINTER, history=write_entry(storage, forged), origin=below.previous)
+    update = {"previous": below.sha256, "origin": swapped.sha256, "from_version": below.to_version}
+    forged = newest.model_copy(update=update)
+    storage.write(NEWEST, forged.written())
     for attempt in (model.history, model.verify_channel):
-        with pytest.raises(IntegrityError, match="move 3 of the channel 'production' is another in the journal"):
+        with pytest.raises(IntegrityError, match="move 3 of the channel 'production' is another one than was made"):
             attempt("production")
-    edit_with_its_journal(storage, origin=json.loads(sound)["origin"])
-    with pytest.raises(IntegrityError, match="entry 1 of the history of 'production' does not continue"):
+    broken = newest.model_copy(update={"from_version": oldest.to_version})
+    for number, move in ((1, oldest), (2, middle), (3, broken)):
+        storage.write(f"news/channels/production/{number:010d}.json", move.written())
+    storage.delete(HINT)
+    with pytest.raises(IntegrityError, match="move 3 of the channel 'production' does not continue"):
         model.history("production")
 
 
-def test_a_pointer_of_another_channel_or_model(
-    url: str, storage: Storage, model: ModelStore, bundle: MakeBundle
-) -> None:
+def test_a_move_of_another_channel_or_model(url: str, storage: Storage, model: ModelStore, bundle: MakeBundle) -> None:
     model.promote("staging", version=bundle("one")[1].version, actor="ada", reason="")
-    key = "news/channels/production.json"
-    sound = storage.read(key)
-    storage.write(key, storage.read("news/channels/staging.json"))
-    with pytest.raises(IntegrityError, match="is the pointer of channel 'staging' of 'news'"):
-        model.newest_move("production")
-    storage.write("other/channels/production.json", sound)
-    with pytest.raises(IntegrityError, match="is the pointer of channel 'production' of 'news'"):
+    first = storage.read("news/channels/production/0000000001.json")
+    storage.write("news/channels/production/0000000001.json", storage.read("news/channels/staging/0000000001.json"))
+    with pytest.raises(IntegrityError, match="is move 1 of the channel 'staging' of 'news'"):
+        model.history("production")
+    storage.write("other/channels/production/0000000001.json", first)
+    with pytest.raises(IntegrityError, match="is move 1 of the channel 'production' of 'news'"):
         Store.open(url).model("other").newest_move("production")
 
 
@@ -243,57 +225,24 @@ def moves(model: ModelStore, bundle: MakeBundle) -> list[Callable[[], object]]:
     ]
 
 
-@pytest.mark.parametrize("back_to", [1, 2])
-def test_an_older_pointer_put_back(storage: Storage, model: ModelStore, bundle: MakeBundle, back_to: int) -> None:
+@pytest.mark.parametrize("back_to", [0, 1, 2])
+def test_an_older_state_put_back(storage: Storage, model: ModelStore, bundle: MakeBundle, back_to: int) -> None:
+    taken = {
+        key: storage.read(key)
+        for number in range(back_to + 1, 4)
+        for key in [f"news/channels/production/{number:010d}.json"]
+    }
+    for key in taken:
+        storage.delete(key)
     before = sorted(info.key for info in storage.list())
-    key = "news/channels/production.json"
-    sound = storage.read(key)
-    storage.write(key, storage.read(f"news/journal/production/{back_to:010d}.json"))
     for move in moves(model, bundle):
-        with pytest.raises(ReplayError, match="an older pointer was put back") as caught:
+        with pytest.raises(ReplayError, match="the newest moves of the channel 'production' were deleted") as caught:
             move()
-        assert caught.value.where == storage.where(key)
-        assert "fsck" in str(caught.value.hint)
+        assert caught.value.where == storage.where(NEWEST)
+        assert "backup" in str(caught.value.hint)
     assert sorted(info.key for info in storage.list()) == before
-    storage.write(key, sound)
-    assert model.verify_channel("production") is not None
-
-
-def test_a_deleted_pointer_begins_no_new_chain(storage: Storage, model: ModelStore, bundle: MakeBundle) -> None:
-    key = "news/channels/production.json"
-    sound = storage.read(key)
-    storage.delete(key)
-    assert model.newest_move("production") is None
-    folder, manifest = bundle("four")
-    attempts: list[Callable[[], object]] = [
-        *moves(model, bundle),
-        lambda: model.publish(
-            folder, manifest, channel="production", actor="", reason="", decision=None, expected=None
-        ),
-    ]
-    for attempt in attempts:
-        with pytest.raises(IntegrityError, match="'production' was deleted: its journal shows earlier moves"):
-            attempt()
-    assert not storage.exists(key)
-    storage.write(key, sound)
-    assert model.verify_channel("production") is not None
-
-
-def test_a_journal_that_says_otherwise(storage: Storage, model: ModelStore, bundle: MakeBundle) -> None:
-    for sequence in (3, 2):
-        key = f"news/journal/production/{sequence:010d}.json"
-        sound = storage.read(key)
-        edit(storage, key, version=bundle("one")[1].version)
-        with pytest.raises(IntegrityError, match=f"move {sequence} of the channel 'production' is another") as caught:
-            model.verify_channel("production")
-        assert caught.value.where == storage.where(key)
-        if sequence == 3:
-            with pytest.raises(IntegrityError, match="move 3 of the channel 'production' is another"):
-                moves(model, bundle)[0]()
-        edit(storage, key, sequence=7)
-        with pytest.raises(IntegrityError, match="of 'news' after move 7"):
-            model.verify_channel("production")
-        storage.write(key, sound)
+    for key, data in taken.items():
+        storage.write(key, data)
     assert model.verify_channel("production") is not None
 
 
@@ -306,6 +255,6 @@ def test_a_version_that_vanished_is_not_pointed_at(storage: Storage, model: Mode
 
     with pytest.raises(StorageError, match="was removed while the channel was to be pointed at it"):
         model.rollback("production", to=one, actor="bob", reason="", check=remove)
-    pointer = model.verify_channel("production")
+    newest = model.verify_channel("production")
     assert newest is not None
     assert newest.to_version == bundle("three")[1].version

@@ -21,15 +21,14 @@ from retrainer.errors import (
     UserError,
 )
 from retrainer.storage import Storage, open_storage
-from retrainer.store import Keyring, Manifest, ModelStore, Pointer, Signer, Store
+from retrainer.store import Keyring, Manifest, ModelStore, Move, Signer, Store
 from retrainer.store.fsck import check_store, repair
+from retrainer.store.log import ChannelLog
 from retrainer.store.rotation import sign_again
 
 MakeBundle = Callable[[str], tuple[Path, Manifest]]
 Publish = Callable[..., str]
 
-PRODUCTION = "news/channels/production.json"
-STAGING = "news/channels/staging.json"
 NOW = datetime.now(UTC) + timedelta(days=1)
 
 
@@ -62,8 +61,12 @@ def key() -> Signer:
     return Signer(Ed25519PrivateKey.generate())
 
 
-def journal(sequence: int, channel: str = "production") -> str:
-    return f"news/journal/{channel}/{sequence:010d}.json"
+def move_key(sequence: int, channel: str = "production") -> str:
+    return f"news/channels/{channel}/{sequence:010d}.json"
+
+
+def hint_key(channel: str = "production") -> str:
+    return f"news/channels/{channel}/latest.json"
 
 
 def version_of(model: ModelStore, channel: str = "production") -> str:
@@ -78,14 +81,25 @@ def edit(storage: Storage, key: str, **changes: Any) -> bytes:
     return sound
 
 
-def plant(storage: Storage, publish: Publish, tmp_path: Path, *, channel: str, journal_too: bool = False) -> str:
-    """What somebody does who may write and has no key: a whole store of their own, copied in."""
+def plant(storage: Storage, publish: Publish, tmp_path: Path, *, channel: str) -> str:
+    """What somebody does who may write and has no key: a version of their own, and a move to it."""
     other = open_storage(tmp_path / "evil")
     version = publish("evil", channel, at=other)
-    for info in other.list():
-        if "/channels/" not in info.key and ("/journal/" not in info.key or journal_too):
-            storage.write(info.key, other.read(info.key))
-    storage.write(f"news/channels/{channel}.json", other.read(f"news/channels/{channel}.json"))
+    for info in other.list("news/versions/"):
+        storage.write(info.key, other.read(info.key))
+    planted = Move.from_json(other.read(move_key(1, channel)), where=channel)
+    log = ChannelLog(storage, "news", channel)
+    head = log.head()
+    assert head.move is not None
+    update = {
+        "sequence": head.move.sequence + 1,
+        "from_version": head.move.to_version,
+        "previous": head.move.sha256,
+        "origin": head.move.begun_by,
+    }
+    move = planted.model_copy(update=update)
+    assert log.create(move)
+    log.write_hint(head.then(move).hashes, move.sequence)
     return version
 
 
@@ -98,8 +112,8 @@ def test_a_planted_source_is_not_promoted_and_signed(storage: Storage, publish: 
     staged = publish("one", "staging", signer=signer)
     model.promote("production", from_channel="staging", actor="ada", reason="")
     evil = plant(storage, publish, tmp_path, channel="staging")
-    for channel in ("production", "canary"):  # the second was never published: the model's journal tells
-        with pytest.raises(SignatureError, match="the pointer is not signed") as caught:
+    for channel in ("production", "canary"):  # the second was never published: the model's other channels tell
+        with pytest.raises(SignatureError, match="move 2 is not signed") as caught:
             model.promote(channel, from_channel="staging", actor="ada", reason="")
         assert "--public-key" in str(caught.value.hint)
         assert "--trust-unsigned" in str(caught.value.hint)
@@ -113,29 +127,29 @@ def test_a_planted_source_is_not_promoted_and_signed(storage: Storage, publish: 
         reader.manifest(evil)
 
 
-def test_a_planted_pointer_is_not_moved_and_signed(storage: Storage, publish: Publish, tmp_path: Path) -> None:
+def test_a_planted_move_is_not_gone_on_from_and_signed(storage: Storage, publish: Publish, tmp_path: Path) -> None:
     signer = key()
     publish("one", signer=signer)
     publish("two", signer=signer)
+    plant(storage, publish, tmp_path, channel="production")
     before = {info.key: info.etag for info in storage.list("news/versions/")}
     model = ModelStore(storage, "news", signer=signer)
-    # A history of two moves, so that a rollback has somewhere to go; the journal says the same of the second.
-    other = open_storage(tmp_path / "evil")
-    for content in ("bad", "worse"):
-        publish(content, at=other)
-    for info in other.list():
-        if "/channels/" in info.key or "/history/" in info.key or info.key == journal(2):
-            storage.write(info.key, other.read(info.key))
-    assert json.loads(storage.read(journal(1)))["signature"]
     attempts: list[Callable[[], object]] = [
         lambda: model.rollback("production", actor="ada", reason=""),
         lambda: publish("three", signer=signer),
-        lambda: publish("worse", signer=signer),
+        lambda: publish("evil", signer=signer),
     ]
     for attempt in attempts:
-        with pytest.raises(SignatureError, match="the pointer is not signed"):
+        with pytest.raises(SignatureError, match="move 3 is not signed"):
             attempt()
     assert {info.key: info.etag for info in storage.list("news/versions/")} == before
+    codes = {finding.code.value: finding.severity for finding in check_store(storage).findings}
+    assert codes == {"move-unsigned": "damage", "version-unsigned": "suspect"}
+    # The way back that docs/store.md names.
+    storage.delete(move_key(3))
+    storage.delete(hint_key())
+    assert publish("three", signer=signer)
+    assert model.verify_channel("production") is not None
 
 
 def test_a_channel_of_another_key_is_moved_when_that_is_named(storage: Storage, publish: Publish) -> None:
@@ -162,36 +176,45 @@ def test_what_was_never_signed_is_moved_and_signed(storage: Storage, publish: Pu
     # What nobody signed counts again once somebody vouched for it.
     with pytest.raises(SignatureError):
         model.rollback("production", actor="ada", reason="")
-    list(sign_again(storage, "news", signer=signer, old=None, every_version=True, trust_unsigned=True))
+    list(sign_again(storage, "news", signer=signer, old=None, actor="ada", every_version=True, trust_unsigned=True))
     assert model.rollback("production", actor="ada", reason="").moved
 
 
 # What a move goes by
 
 
-def test_an_older_source_that_was_put_back_is_not_promoted(
+def test_a_source_that_was_put_back_or_altered_is_not_promoted(
     storage: Storage, model: ModelStore, publish: Publish
 ) -> None:
     publish("one", "staging")
-    older = storage.read(STAGING)
     two = publish("two", "staging")
-    newest = storage.read(STAGING)
-    storage.write(STAGING, older)
-    with pytest.raises(ReplayError, match="an older pointer was put back"):
-        model.promote("production", from_channel="staging", actor="ada", reason="")
+    newest = storage.read(move_key(2, "staging"))
+
+    def promote() -> Any:
+        return model.promote("production", from_channel="staging", actor="ada", reason="")
+
+    storage.delete(move_key(2, "staging"))
+    with pytest.raises(ReplayError, match="the newest moves of the channel 'staging' were deleted"):
+        promote()
     assert model.newest_move("production") is None
-    storage.delete(STAGING)
-    with pytest.raises(IntegrityError, match="the pointer of the channel 'staging' was deleted"):
-        model.promote("production", from_channel="staging", actor="ada", reason="")
-    storage.write(STAGING, newest)
-    sound = edit(storage, STAGING, manifest_sha256="0" * 64)
-    with pytest.raises(IntegrityError, match="another in the journal"):
-        model.promote("production", from_channel="staging", actor="ada", reason="")
-    storage.delete(journal(2, "staging"))  # then the manifest tells
+    storage.write(move_key(2, "staging"), newest)
+    for changes in ({"manifest_sha256": "0" * 64}, {"at": "2020-01-01T00:00:00.000000+00:00"}):
+        sound = edit(storage, move_key(2, "staging"), **changes)
+        with pytest.raises(IntegrityError, match="its hash is not that of the hint"):
+            promote()
+        storage.write(move_key(2, "staging"), sound)
+    hint = storage.read(hint_key("staging"))
+    edit(storage, move_key(2, "staging"), manifest_sha256="0" * 64)
+    storage.delete(hint_key("staging"))  # then the manifest tells
     with pytest.raises(IntegrityError, match="not the one that was published"):
-        model.promote("production", from_channel="staging", actor="ada", reason="")
-    storage.write(STAGING, sound)
-    assert model.promote("production", from_channel="staging", actor="ada", reason="").version == two
+        promote()
+    storage.write(move_key(2, "staging"), newest)
+    storage.write(hint_key("staging"), hint)
+    sound = edit(storage, move_key(1, "staging"), actor="eve")  # an older move counts here, too
+    with pytest.raises(IntegrityError, match="move 1 of the channel 'staging' was altered"):
+        promote()
+    storage.write(move_key(1, "staging"), sound)
+    assert promote().version == two
 
 
 def test_a_source_that_moves_on_meanwhile_is_read_again(storage: Storage, model: ModelStore, publish: Publish) -> None:
@@ -199,7 +222,7 @@ def test_a_source_that_moves_on_meanwhile_is_read_again(storage: Storage, model:
 
     class Moving(Failing):
         def read(self, key: str) -> bytes:
-            if key == journal(2, "staging") and not self.hits:
+            if key == move_key(2, "staging") and not self.hits:
                 self.hits.append(key)
                 publish("two", "staging")
             return bytes(self._storage.read(key))
@@ -244,10 +267,10 @@ class Failing:
             self._storage.write(key, data, **options)
         raise self._error("cannot reach the server", where=key)
 
-    def read_with_etag(self, key: str) -> tuple[bytes, str]:
+    def read(self, key: str) -> bytes:
         if self.blind and self.hits and self._part in key:
             raise StorageError("still cannot reach the server", where=key)
-        return self._storage.read_with_etag(key)
+        return self._storage.read(key)
 
 
 @pytest.fixture
@@ -261,19 +284,19 @@ def failing(storage: Storage, part: str, **how: Any) -> tuple[ModelStore, Failin
 
 
 @pytest.mark.parametrize("action", ["rollback", "promote"])
-def test_a_move_whose_journal_cannot_be_written_is_made(
+def test_a_move_whose_hint_cannot_be_written_is_made(
     storage: Storage, model: ModelStore, three: list[str], action: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    broken, _ = failing(storage, "/journal/", times=9)
+    broken, _ = failing(storage, "/latest.json", times=9)
     if action == "rollback":
         moved = broken.rollback("production", actor="ada", reason="")
     else:
         moved = broken.promote("production", version=three[1], actor="ada", reason="")
     assert (moved.moved, moved.version, moved.sequence) == (True, three[1], 4)
-    assert "move 4 of 'production' is made; the next move notes it" in caplog.text
-    assert [sequence for sequence, _ in model.journal("production")] == [3, 2, 1]
+    assert "move 4 of 'production' is made; its hint is not written" in caplog.text
+    assert json.loads(storage.read(hint_key()))["sequence"] == 3
     model.rollback("production", to=three[2], actor="ada", reason="")
-    assert [sequence for sequence, _ in model.journal("production")] == [5, 4, 3, 2, 1]
+    assert json.loads(storage.read(hint_key()))["sequence"] == 5
     assert model.verify_channel("production") is not None
 
 
@@ -300,7 +323,7 @@ def test_a_rollback_of_which_nobody_knows_whether_it_is_made(
     assert model.history("production", limit=1)[0].sequence == 4
 
 
-def test_a_rollback_that_failed_before_its_swap(storage: Storage, model: ModelStore, three: list[str]) -> None:
+def test_a_rollback_that_failed_before_its_move(storage: Storage, model: ModelStore, three: list[str]) -> None:
     broken, _ = failing(storage, "/channels/")
     with pytest.raises(StorageError, match="cannot reach the server") as caught:
         broken.rollback("production", actor="ada", reason="")
@@ -333,169 +356,71 @@ def test_a_reason_that_is_no_text(model: ModelStore, three: list[str]) -> None:
 # What readers are told
 
 
-def pointer_of(storage: Storage) -> Pointer:
-    return Pointer.from_json(storage.read(PRODUCTION), where=PRODUCTION)
-
-
-@pytest.mark.parametrize("known", [False, True])
-@pytest.mark.parametrize("changed", ["moved_at", "origin"])
-def test_an_unsigned_pointer_that_was_altered(
-    storage: Storage, model: ModelStore, publish: Publish, known: bool, changed: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("retrainer.store.recent_moves.RECENT_MOVES", 2)
-    for content in ("one", "two", "three"):
-        publish(content)
-    before = model.newest_move("production") if known else None
-    publish("four")
-    for written in (True, False):
-        value = {"moved_at": "2020-01-01T00:00:00.000000+00:00", "origin": "0" * 64}[changed]
-        sound = edit(storage, PRODUCTION, **{changed: value})
-        if written or changed == "moved_at":
-            with pytest.raises(IntegrityError):
-                model.check_recent(pointer_of(storage), known=before)
-        storage.write(PRODUCTION, sound)
-        model.check_recent(pointer_of(storage), known=before)
-        if written:
-            storage.delete(journal(4))
-    # The same pointer as was seen, but for that.
-    edit(storage, PRODUCTION, **{changed: value})
-    known_pointer = Pointer.from_json(sound, where=PRODUCTION)
-    if changed == "moved_at":
-        with pytest.raises(IntegrityError, match="the pointer was altered"):
-            model.check_recent(pointer_of(storage), known=known_pointer)
-
-
-def test_another_origin_makes_the_history_be_read_again(storage: Storage, model: ModelStore, publish: Publish) -> None:
-    for content in ("one", "two"):
-        publish(content)
-    known = model.newest_move("production")
-    publish("three")
-    storage.delete(journal(3))
-    edit(storage, PRODUCTION, origin="0" * 64)
-    with pytest.raises(IntegrityError, match="does not continue"):
-        model.check_recent(pointer_of(storage), known=known)
-
-
-def test_an_entry_that_was_seen_is_not_read_again(storage: Storage, model: ModelStore, publish: Publish) -> None:
-    publish("one")
-    publish("two")
-    known = model.newest_move("production")
-    assert known is not None
-    sound = storage.read(f"news/history/{known.history}.json")
-    storage.delete(f"news/history/{known.history}.json")
-    publish("three")
-    now = pointer_of(storage)
-    model.check_recent(now, known=known)
-    with pytest.raises(IntegrityError, match="is missing") as caught:
-        model.check_recent(now, known=None)
-    assert "readers that start anew refuse the channel" in str(caught.value.hint)
-    with pytest.raises(IntegrityError, match="does not continue"):
-        model.check_recent(now, known=known.model_copy(update={"sequence": 1}))
-    storage.write(f"news/history/{known.history}.json", sound)
-    model.check_recent(now, known=None)
-
-
-def test_a_journal_that_cannot_be_read_says_nothing_against_its_move(
+def test_what_is_told_of_a_channel_is_told_by_its_newest_move(
     storage: Storage, model: ModelStore, publish: Publish
 ) -> None:
     publish("one")
-    storage.write(journal(1), b"damaged")
-    model.check_recent(pointer_of(storage), known=None)
-
-
-def test_what_is_told_of_a_channel_goes_by_its_journal(storage: Storage, model: ModelStore, publish: Publish) -> None:
-    publish("one")
-    older = storage.read(PRODUCTION)
     publish("two")
-    newest = storage.read(PRODUCTION)
+    newest = storage.read(move_key(2))
     asked: list[Callable[[], object]] = [
         lambda: model.newest_move("production"),
         lambda: model.champion("production"),
         lambda: model.history("production"),
         lambda: model.champion_at("production", NOW),
+        lambda: list(sign_again(storage, "news", signer=key(), old=None, actor="ada", trust_unsigned=True)),
     ]
-    storage.write(PRODUCTION, older)
+    storage.delete(move_key(2))
     for question in asked:
-        with pytest.raises(ReplayError, match="an older pointer was put back"):
+        with pytest.raises(ReplayError, match="were deleted") as caught:
             question()
-    storage.delete(PRODUCTION)
-    for question in asked:
-        with pytest.raises(IntegrityError, match="was deleted") as caught:
-            question()
-        assert "fsck --repair" in str(caught.value.hint)
-    assert model.channels() == []
-    assert model.lost_channels() == ["production"]
+        assert "backup" in str(caught.value.hint)
+    storage.delete(move_key(1))
+    assert model.channels() == ["production"]
     assert Store(storage).models() == ["news"]
-    with pytest.raises(IntegrityError, match="was deleted"):
-        list(sign_again(storage, "news", signer=key(), old=None, trust_unsigned=True))
-    storage.write(PRODUCTION, newest)
-    assert model.lost_channels() == []
     for question in asked:
+        with pytest.raises(ReplayError, match="were deleted"):
+            question()
+    storage.write(move_key(2), newest)
+    for question in asked[:2]:  # an older move is not asked for
         question()
+    with pytest.raises(IntegrityError, match="move 1 of the channel 'production' is missing"):
+        model.history("production")
 
 
 @pytest.mark.parametrize("time", ["", "yesterday", "2030-01-01T00:00:00", "0001-01-01T00:00:00+23:00"])
-def test_a_time_that_is_none(storage: Storage, model: ModelStore, publish: Publish, time: str) -> None:
+def test_a_time_that_cannot_be(storage: Storage, model: ModelStore, publish: Publish, time: str) -> None:
     publish("one")
-    edit(storage, PRODUCTION, moved_at=time)
-    with pytest.raises(IntegrityError, match="not a valid Pointer: moved_at"):
+    edit(storage, move_key(1), at=time)
+    with pytest.raises(IntegrityError, match="not a valid Move: at"):
         model.newest_move("production")
 
 
-# Forks
-
-
-def fork(storage: Storage, model: ModelStore, publish: Publish) -> tuple[str, str]:
-    """Two moves of the number 3: the pointer and its history say one, the journal another."""
-    publish("one")
-    publish("two")
-    kept = publish("three")
-    real = storage.read(journal(3))
-    storage.write(PRODUCTION, storage.read(journal(2)))
-    storage.delete(journal(3))
-    other = model.rollback("production", actor="eve", reason="").version
-    storage.write(journal(3), real)
-    return other, kept
-
-
-def test_a_fork_is_resolved_for_the_pointer(storage: Storage, model: ModelStore, publish: Publish) -> None:
-    pointed, written = fork(storage, model, publish)
-    assert "channel-forked" in [finding.code.value for finding in check_store(storage).findings]
-    with pytest.raises(IntegrityError, match="move 3 of the channel 'production' is another in the journal") as caught:
-        publish("four")
-    assert caught.value.where == storage.where(journal(3))
-    assert "delete this entry of the journal" in str(caught.value.hint)
-    storage.delete(journal(3))
-    assert model.rollback("production", to=written, actor="ada", reason="").previous == pointed
-    assert model.verify_channel("production") is not None
-    assert check_store(storage).sound
-
-
-def test_a_fork_is_resolved_for_the_journal(storage: Storage, model: ModelStore, publish: Publish) -> None:
-    _, written = fork(storage, model, publish)
-    with pytest.raises(IntegrityError) as caught:
-        model.check_recent(pointer_of(storage), known=None)
-    assert "copy it over the pointer" in str(caught.value.hint)
-    storage.write(PRODUCTION, storage.read(journal(3)))
-    assert check_store(storage).sound
-    assert version_of(model) == written
+def test_a_move_that_an_older_state_was_moved_on_with(storage: Storage, model: ModelStore, publish: Publish) -> None:
+    """The newest moves and the hint were taken away, and a publisher went on: whoever saw them is told."""
+    for content in ("one", "two", "three"):
+        publish(content)
+    seen = model.newest_move("production")
+    assert seen is not None
+    for name in (move_key(3), hint_key()):
+        storage.delete(name)
+    model.rollback("production", actor="eve", reason="")
     publish("four")
-    assert model.verify_channel("production") is not None
+    assert model.verify_channel("production") is not None  # whole in itself
+    with pytest.raises(ReplayError, match="move 3 of the channel 'production' is another one than was seen before"):
+        model.newest_move("production", seen=seen)
+    with pytest.raises(IntegrityError, match="move 4 of the channel 'production' does not continue"):
+        model.move_after(seen)
 
 
-def test_junk_where_the_next_move_is_to_be_written_down(storage: Storage, model: ModelStore, publish: Publish) -> None:
+def test_junk_where_the_next_move_is_to_be(storage: Storage, model: ModelStore, publish: Publish) -> None:
     publish("one")
-    storage.write(journal(2), b"junk")
-    attempts: list[Callable[[], object]] = [
-        lambda: publish("two"),
-        lambda: model.check_recent(pointer_of(storage), known=None),
-    ]
-    for attempt in attempts:
-        with pytest.raises(IntegrityError, match="not a valid Pointer") as caught:
+    storage.write(move_key(2), b"junk")
+    for attempt in (lambda: publish("two"), lambda: model.newest_move("production")):
+        with pytest.raises(IntegrityError, match="not a valid Move") as caught:
             attempt()
-        assert caught.value.where == storage.where(journal(2))
-        assert "delete it" in str(caught.value.hint)
+        assert caught.value.where == storage.where(move_key(2))
+    assert [finding.code.value for finding in check_store(storage).findings] == ["move-altered"]
     list(repair(storage, check_store(storage)))
-    storage.delete(journal(2))
+    storage.delete(move_key(2))
     publish("two")
     assert model.verify_channel("production") is not None

@@ -17,7 +17,7 @@ from retrainer.errors import (
     StorageError,
 )
 from retrainer.storage import open_storage
-from retrainer.store import Manifest, ModelStore, Published, Store
+from retrainer.store import Cause, Manifest, ModelStore, Published, Store
 
 MakeBundle = Callable[[str], tuple[Path, Manifest]]
 
@@ -72,7 +72,7 @@ def test_the_first_publication(
     folder, manifest = bundle("one")
     published = publish("one")
     assert published == Published(
-        manifest.version, "production", True, None, 1, published.history, sent_bytes=manifest.size
+        manifest.version, "production", True, None, 1, published.move, sent_bytes=manifest.size
     )
     assert Store.open(store_url).models() == ["news"]
     assert model.channels() == ["production"]
@@ -80,24 +80,23 @@ def test_the_first_publication(
 
     newest = model.newest_move("production")
     assert newest is not None
-    assert (newest.to_version, newest.sequence, newest.sha256) == (manifest.version, 1, published.history)
+    assert (newest.to_version, newest.sequence, newest.sha256) == (manifest.version, 1, published.move)
     storage = open_storage(store_url)
     stored = storage.read(f"news/versions/{manifest.version}/manifest.json")
     assert hashlib.sha256(stored).hexdigest() == newest.manifest_sha256
-    entry_bytes = storage.read(f"news/history/{published.history}.json")
-    assert hashlib.sha256(entry_bytes).hexdigest() == published.history
+    move_bytes = storage.read("news/channels/production/0000000001.json")
+    assert hashlib.sha256(move_bytes).hexdigest() == published.move
 
-    (entry,) = model.history("production")
-    assert (entry.previous, entry.from_version, entry.to_version) == (None, None, manifest.version)
-    assert (entry.action, entry.actor, entry.cause, entry.reason, entry.decision) == (
+    assert (newest.previous, newest.origin, newest.from_version) == (None, None, None)
+    assert (newest.action, newest.actor, newest.cause, newest.reason, newest.decision) == (
         "publish",
         "ada",
         "gate",
         "publish one",
         "d" * 64,
     )
-    assert (newest.begun_by, newest.signature) == (published.history, None)
-    assert list(model.journal("production")) == [(1, pointer)]
+    assert (newest.begun_by, newest.signature) == (published.move, None)
+    assert model.history("production") == [newest]
     assert model.verify_channel("production") == newest
     assert model.fetch(manifest.version, tmp_path / "copy") == manifest
     copied = {path.relative_to(tmp_path / "copy").as_posix() for path in (tmp_path / "copy").rglob("*.*")}
@@ -115,7 +114,7 @@ def test_the_same_bundle_again_changes_nothing(
     again = model.publish(
         folder, manifest, channel="production", actor="bob", reason="", decision=None, expected="whatever"
     )
-    assert again == Published(first.version, "production", False, first.previous, 2, first.history)
+    assert again == Published(first.version, "production", False, first.previous, 2, first.move)
     assert {info.key: info.etag for info in open_storage(store_url).list()} == before
 
 
@@ -136,7 +135,7 @@ def test_a_decision_against_another_champion_is_refused(
                 decision=None,
                 expected=expected,
             )
-        assert "channels/production.json" in str(caught.value.where)
+        assert "channels/production/0000000001.json" in str(caught.value.where)
     assert sorted(info.key for info in open_storage(store_url).list()) == before
     with pytest.raises(ChampionChanged, match="is none now"):
         model.publish(folder, manifest, channel="staging", actor="ada", reason="", decision=None, expected="0" * 16)
@@ -148,7 +147,7 @@ def test_the_history_is_a_chain(model: ModelStore, publish: Callable[..., Publis
     entries = model.history("production")
     assert [entry.to_version for entry in entries] == [move.version for move in reversed(moves)]
     assert [entry.from_version for entry in entries] == [moves[1].version, moves[0].version, None]
-    assert [entry.previous for entry in entries] == [moves[1].history, moves[0].history, None]
+    assert [entry.previous for entry in entries] == [moves[1].move, moves[0].move, None]
     assert [entry.sequence for entry in entries] == [3, 2, 1]
     assert model.history("production", limit=1) == entries[:1]
     assert len(model.history("staging")) == 1
@@ -207,7 +206,7 @@ def test_rollbacks_go_further_back_each_time(model: ModelStore, publish: Callabl
         "unspecified",
         "wrong labels",
     )
-    assert model.rollback("production", actor="bob", cause="incident", reason="").version == one.version
+    assert model.rollback("production", actor="bob", cause=Cause.INCIDENT, reason="").version == one.version
     assert model.history("production")[0].cause == "incident"
     with pytest.raises(NotFoundError, match="no champion before"):
         model.rollback("production", actor="bob", reason="")
@@ -250,7 +249,7 @@ def test_a_version_that_does_not_pass_the_check_is_not_moved_to(
     assert newest.to_version == two.version
 
 
-def test_promotion_moves_the_pointer_only(store_url: str, model: ModelStore, publish: Callable[..., Published]) -> None:
+def test_promotion_moves_the_channel_only(store_url: str, model: ModelStore, publish: Callable[..., Published]) -> None:
     staged = publish("one", "staging")
     promoted = model.promote("production", from_channel="staging", actor="eve", reason="tested")
     assert (promoted.version, promoted.moved, promoted.previous) == (staged.version, True, None)

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from retrainer.store.history import champion_before, line_of_champions
 
 from retrainer.errors import IntegrityError
 from retrainer.store import BundleInfo, FileEntry, GoldenRow, HistoryEntry, Manifest, Pointer, PrecisionEntry
-from retrainer.store.history import champion_before, line_of_champions
 
 MakeBundle = Callable[[str], tuple[Path, Manifest]]
 

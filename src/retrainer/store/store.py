@@ -144,7 +144,7 @@ class ModelStore(ModelReader):
         champion = head.move.to_version if head.move else None
         if champion not in {manifest.version, expected}:
             raise self._moves.changed(channel, expected, head.move)
-        self._require_conditional_writes()
+        require_conditional_writes(self._storage, self.name)
         put = self._put(folder, manifest, head.move)
         published = self._moves.move(head, channel, manifest.version, put.manifest_sha256, motive)
         return replace(published, sent_bytes=put.sent_bytes, copied_bytes=put.copied_bytes)
@@ -249,7 +249,7 @@ class ModelStore(ModelReader):
         version = target.version
         if expected is not None and (head.move is None or head.move.to_version != expected):
             raise self._moves.changed(channel, expected, head.move)
-        self._require_conditional_writes()
+        require_conditional_writes(self._storage, self.name)
         with told_what_to_do(own=trusted is not self._trusted):
             checked = Versions(self._storage, self.name, trusted=trusted)
             _, sha256 = checked.manifest_with_sha256(version, sha256=target.manifest_sha256)
@@ -288,23 +288,6 @@ class ModelStore(ModelReader):
             )
         return version
 
-    def _require_conditional_writes(self) -> None:
-        """Write twice under a condition that can hold once. Without it two publishers could both believe to have won.
-
-        The object that this needs stays where it is, so that publishing takes no permission to delete.
-
-        :raises StorageError: both writes went through.
-        """
-        key = f"{self.name}/.probe"
-        with suppress(PreconditionFailed):
-            for _ in range(2):
-                self._storage.write(key, _PROBE, if_absent=True)
-            raise StorageError(
-                "this storage ignores conditional writes (If-None-Match), so nothing can be published there safely",
-                where=self._storage.where(key),
-                hint="use S3, a server that supports conditional writes such as MinIO, or a folder",
-            )
-
     # Signing what is there
 
     def sign_version(self, version: str) -> VersionSignature:
@@ -328,3 +311,21 @@ class ModelStore(ModelReader):
         :raises UserError: there is no signer.
         """
         return self._moves.sign(channel, actor=actor, reason=reason)
+
+
+def require_conditional_writes(storage: Storage, model: str) -> None:
+    """Write twice under a condition that can hold once. Without it two publishers could both believe to have won.
+
+    The object that this needs stays where it is, so that publishing takes no permission to delete.
+
+    :raises StorageError: both writes went through.
+    """
+    key = f"{model}/.probe"
+    with suppress(PreconditionFailed):
+        for _ in range(2):
+            storage.write(key, _PROBE, if_absent=True)
+        raise StorageError(
+            "this storage ignores conditional writes (If-None-Match), so nothing can be published there safely",
+            where=storage.where(key),
+            hint="use S3, a server that supports conditional writes such as MinIO, or a folder",
+        )
