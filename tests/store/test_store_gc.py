@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import threading
@@ -24,10 +23,10 @@ from retrainer.storage import ObjectInfo, Storage, Transfer, open_storage
 from retrainer.store import FileEntry, Manifest, ModelStore, Store
 from retrainer.store.fsck import check_store, repair
 from retrainer.store.gc import Plan, plan_gc, run_gc
-from retrainer.store.removal import read_removal
+from retrainer.store.removal import Removal, read_removal, write_intent
 
 MakeBundle = Callable[[str], tuple[Path, Manifest]]
-POINTER = "news/channels/production.json"
+HINT = "news/channels/production/latest.json"
 LATER = timedelta(days=3)
 
 
@@ -118,6 +117,14 @@ def aged(url: str, before: Callable[[str], object] = lambda _: None) -> Storage:
     return Aged(open_storage(url), before)
 
 
+def move_key(number: int) -> str:
+    return f"news/channels/production/{number:010d}.json"
+
+
+def moves_of(url: str) -> set[str]:
+    return {info.key for info in open_storage(url).list("news/channels/")}
+
+
 def versions_of(plan: Plan) -> list[str]:
     return sorted(doomed.version for doomed in plan.delete)
 
@@ -156,10 +163,6 @@ def test_what_goes_is_gone_and_the_rest_is_whole(store_url: str, sharing: MakeBu
     assert done.bytes == plan.bytes
     assert in_store(store_url) == set(versions[3:])
     assert not [info for version in versions[:3] for info in storage.list(f"news/versions/{version}/")]
-    # The index names what stays: the shared file in another version, the others not at all.
-    places = [json.loads(storage.read(info.key)) for info in storage.list("news/files/")]
-    assert {place["version"] for place in places} == set(versions[3:])
-    assert "config.json" in {place["file"] for place in places}
     assert check_store(open_storage(store_url)).findings == ()
     model = Store.open(store_url).model("news")
     assert model.rollback("production", actor="ada", reason="the one before is there").version == versions[3]
@@ -187,28 +190,18 @@ def test_the_young_stay(store_url: str, sharing: MakeBundle) -> None:
         plan_gc(old, "news", keep=0)
 
 
-def test_what_a_move_of_the_last_day_names_stays(store_url: str, sharing: MakeBundle) -> None:
-    """Also one that never took place: its publisher may be about to move the pointer."""
-    from retrainer.store.history import HistoryEntry, write_entry
-
+def test_what_an_intent_of_the_last_day_names_stays(store_url: str, sharing: MakeBundle) -> None:
+    """Whether its move took place or not: its publisher may be about to make it."""
     versions = fill(store_url, sharing)
     storage = aged(store_url)
-    entry = HistoryEntry(
-        previous="0" * 64,
-        sequence=6,
-        model="news",
-        channel="production",
-        action="promote",
-        from_version=versions[4],
-        to_version=versions[0],
-        actor="ada",
-        reason="under way",
-        decision=None,
-        at=datetime.now(UTC).isoformat(),
-    )
-    write_entry(open_storage(store_url), entry)
+    write_intent(open_storage(store_url), "news", versions[0])
     assert versions_of(plan_gc(storage, "news", keep=1)) == sorted(versions[1:3])
-    assert versions_of(plan_gc(storage, "news", keep=1, now=datetime.now(UTC) + LATER)) == sorted(versions[:3])
+    later = datetime.now(UTC) + LATER
+    plan = plan_gc(storage, "news", keep=1, now=later)
+    assert versions_of(plan) == sorted(versions[:3])
+    assert len(list(storage.list("news/intents/"))) == 6
+    run_gc(storage, plan, now=later)
+    assert list(storage.list("news/intents/")) == []  # they have done their duty
 
 
 def test_leftovers_of_killed_writers_go(tmp_path: Path, sharing: MakeBundle) -> None:
@@ -267,19 +260,14 @@ def test_an_age_beyond_all_time(tmp_path: Path, sharing: MakeBundle) -> None:
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda storage: storage.write(POINTER, b"{"),
-        lambda storage: storage.delete(POINTER),
-        lambda storage: [storage.delete(POINTER), storage.delete_tree("news/journal/production")],
-        lambda storage: storage.write(POINTER, storage.read("news/journal/production/0000000003.json")),
-        lambda storage: [
-            storage.write(POINTER, storage.read("news/journal/production/0000000003.json")),
-            storage.delete("news/journal/production/0000000005.json"),
-            storage.delete("news/journal/production/0000000004.json"),
-        ],
-        lambda storage: storage.delete(next(iter(storage.list("news/history/"))).key),
-        lambda storage: storage.write(next(iter(storage.list("news/history/"))).key, b"{}"),
+        lambda storage: storage.write(move_key(5), b"{"),
+        lambda storage: storage.delete(move_key(5)),
+        lambda storage: [storage.delete(move_key(number)) for number in range(1, 6)],
+        lambda storage: storage.delete(move_key(1)),
+        lambda storage: storage.write(move_key(2), b"{}"),
+        lambda storage: storage.write(move_key(6), storage.read(move_key(5))),
     ],
-    ids=["unreadable", "deleted", "all deleted", "replayed", "replayed, no journal", "entry gone", "entry altered"],
+    ids=["unreadable", "newest deleted", "all deleted", "one gone", "one altered", "junk after it"],
 )
 def test_a_channel_that_cannot_be_trusted_stops_everything(
     tmp_path: Path, sharing: MakeBundle, damage: Callable[[Storage], object]
@@ -372,7 +360,7 @@ def race(
     return publisher, count
 
 
-def settle(url: str, publisher: Paused, doomed: str, before: bytes, folder: Path) -> bool:
+def settle(url: str, publisher: Paused, doomed: str, before: set[str], folder: Path) -> bool:
     """What has to hold after a race.
 
     :return: whether the publisher got through.
@@ -387,7 +375,7 @@ def settle(url: str, publisher: Paused, doomed: str, before: bytes, folder: Path
         assert champion.version == doomed
         return True
     assert isinstance(publisher.error, StorageError | IntegrityError)
-    assert storage.read(POINTER) == before
+    assert moves_of(url) == before
     return False
 
 
@@ -396,7 +384,7 @@ def promoting(version: str) -> Callable[[ModelStore], object]:
 
 
 def test_a_promotion_between_any_two_requests_of_gc(store_url: str, sharing: MakeBundle, tmp_path: Path) -> None:
-    """The pointer never names a version that is gone: the promotion wins, or is told and moves nothing."""
+    """No move ever goes to a version that is gone: the promotion wins, or is told and moves nothing."""
     folder = "://" not in store_url
     ended = set()
     versions = three(sharing)
@@ -404,7 +392,7 @@ def test_a_promotion_between_any_two_requests_of_gc(store_url: str, sharing: Mak
         url = fresh(store_url, gc_at, sharing)
         plan = plan_gc(aged(url), "news", keep=1)
         assert versions_of(plan) == [versions[0]]
-        before = open_storage(url).read(POINTER)
+        before = moves_of(url)
         publisher, count = race(url, plan, promoting(versions[0]), 0, gc_at)
         ended.add(settle(url, publisher, versions[0], before, tmp_path / f"copy-{gc_at}"))
         if count < gc_at:
@@ -426,7 +414,7 @@ def test_any_interleaving_with_a_publisher(tmp_path: Path, sharing: MakeBundle, 
     def check(publisher_at: int, gc_at: int) -> None:
         url = fresh(str(tmp_path / "store"), next(numbers), sharing)
         plan = plan_gc(aged(url), "news", keep=1)
-        before = open_storage(url).read(POINTER)
+        before = moves_of(url)
         publisher, _ = race(url, plan, work, publisher_at, gc_at)
         if settle(url, publisher, versions[0], before, Path(f"{url}-copy")):
             return
@@ -505,16 +493,12 @@ def test_a_gc_that_was_stopped_is_ended_by_the_next(store_url: str, sharing: Mak
             run_gc(storage, plan)
         found = check_store(open_storage(url))
         assert found.sound, found.findings
-        note = f"news/versions/{versions[0]}/manifest.json"
-        if open_storage(url).exists(note) and read_removal(open_storage(url).read(note)) is not None:
+        if read_removal(open_storage(url), "news", versions[0]) is not None:
             with pytest.raises(RetrainerError):
                 Store.open(url).model("news").promote("production", version=versions[0], actor="a", reason="b")
         done = run_gc(aged(url), plan_gc(aged(url), "news", keep=1))
         assert all(outcome.kept is None for outcome in done.outcomes)
         assert in_store(url) == set(versions[1:])
-        rest = check_store(open_storage(url))
-        assert {finding.code for finding in rest.findings} <= {"index-stale"}
-        assert all(one.problem is None for one in repair(open_storage(url), rest))
         assert check_store(open_storage(url)).findings == ()
         if not dead:
             break
@@ -523,18 +507,15 @@ def test_a_gc_that_was_stopped_is_ended_by_the_next(store_url: str, sharing: Mak
 
 def test_a_version_under_a_note_can_be_put_back(store_url: str, sharing: MakeBundle, tmp_path: Path) -> None:
     """The worst case: gc died after its note, and somebody pointed the channel there by hand."""
-    from retrainer.store.removal import Removal
-
     versions = fill(store_url, sharing, 2)
     storage = open_storage(store_url)
-    key = f"news/versions/{versions[1]}/manifest.json"
-    manifest = storage.read(key)
-    note = Removal(removal_id="0" * 32, at=datetime.now(UTC).isoformat(), manifest=manifest.decode())
+    key = f"news/versions/{versions[1]}/removal.json"
+    note = Removal(removal_id="0" * 32, at=datetime.now(UTC).isoformat())
     storage.write(key, note.to_pretty_json().encode())
     found = check_store(storage)
     assert [(finding.code, finding.severity) for finding in found.findings] == [("removal-unfinished", "damage")]
     assert [one.problem for one in repair(storage, found)] == [None]
-    assert storage.read(key) == manifest
+    assert not storage.exists(key)
     Store.open(store_url).model("news").fetch(versions[1], tmp_path / "copy")
 
 
@@ -545,16 +526,35 @@ def test_a_note_that_fsck_took_away_stops_gc(store_url: str, sharing: MakeBundle
     storage: Any = aged(store_url)
     plan = plan_gc(storage, "news", keep=1)
     other = open_storage(store_url)
-    key = f"news/versions/{versions[0]}/manifest.json"
+    key = f"news/versions/{versions[0]}/removal.json"
 
     def before(name: str) -> None:
-        note = read_removal(other.read(key)) if name == "delete" else None
-        if note is not None and note.manifest is not None:  # the index is done before the files
-            other.write(key, note.manifest.encode())
+        if name == "list_folders" and other.exists(key):  # the look at the channels, once the note is there
+            other.delete(key)
 
     storage._before = before
     (outcome,) = run_gc(storage, plan).outcomes
     assert outcome.kept == "somebody put it back meanwhile"
+    Store.open(store_url).model("news").fetch(versions[0], tmp_path / "copy")
+
+
+def test_two_gcs_at_once_delete_nothing_that_is_needed(store_url: str, sharing: MakeBundle, tmp_path: Path) -> None:
+    versions = fill(store_url, sharing, 3)
+    storage: Any = aged(store_url)
+    plan = plan_gc(storage, "news", keep=1)
+    other = open_storage(store_url)
+    started = False
+
+    def before(name: str) -> None:
+        nonlocal started
+        if name == "write" and not started:  # the other one is first to write its note
+            started = True
+            note = Removal(removal_id="another", at=datetime.now(UTC).isoformat())
+            other.write(f"news/versions/{versions[0]}/removal.json", note.to_pretty_json().encode())
+
+    storage._before = before
+    (outcome,) = run_gc(storage, plan).outcomes
+    assert outcome.kept == "somebody else is removing it"
     Store.open(store_url).model("news").fetch(versions[0], tmp_path / "copy")
 
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from retrainer.store.history import champion_before, line_of_champions
 
 from retrainer.errors import IntegrityError
-from retrainer.store import BundleInfo, FileEntry, GoldenRow, HistoryEntry, Manifest, Pointer, PrecisionEntry
+from retrainer.store import BundleInfo, FileEntry, GoldenRow, Manifest, Move, PrecisionEntry
+from retrainer.store.champions import champion_before, line_of_champions
 
 MakeBundle = Callable[[str], tuple[Path, Manifest]]
 
@@ -78,19 +78,21 @@ def named(short: str) -> str:
     return short.encode().hex().zfill(16)
 
 
-def entries(moves: list[tuple[str, str]]) -> list[HistoryEntry]:
+def entries(moves: list[tuple[str, str]]) -> list[Move]:
     """A history, newest first, of actions and the versions that they went to, by short names."""
-    chain: list[HistoryEntry] = []
+    chain: list[Move] = []
     for number, (action, version) in enumerate(moves):
         chain.append(
-            HistoryEntry(
+            Move(
                 previous="0" * 64 if number else None,
                 sequence=number + 1,
                 model="news",
                 channel="production",
                 action=action,
+                origin="0" * 64 if number else None,
                 from_version=chain[-1].to_version if chain else None,
                 to_version=named(version),
+                manifest_sha256="1" * 64,
                 actor="ada",
                 reason="",
                 decision=None,
@@ -117,10 +119,13 @@ def entries(moves: list[tuple[str, str]]) -> list[HistoryEntry]:
         ("+a +b -x -a", "a"),
         ("+a +b +c -a -c", "ac"),
         ("+a +b +c -a -c -a", "a"),
+        ("+a +b =b", "ab"),
+        ("+a =a +b =b -a =a", "a"),
+        ("+a +b -x =x -b =b", "ab"),
     ],
 )
 def test_where_rollbacks_lead(moves: str, line: str) -> None:
-    actions = {"+": "publish", "-": "rollback"}
+    actions = {"+": "publish", "-": "rollback", "=": "sign"}
     assert line_of_champions(entries([(actions[move[0]], move[1]) for move in moves.split()])) == [
         named(letter) for letter in line
     ]
@@ -149,7 +154,7 @@ def test_the_champion_before_is_found_from_the_newest_entries(moves: list[tuple[
 def test_no_more_of_the_history_is_read_than_a_rollback_takes() -> None:
     read: list[int] = []
 
-    def reading(chain: list[HistoryEntry]) -> Iterator[HistoryEntry]:
+    def reading(chain: list[Move]) -> Iterator[Move]:
         for entry in chain:
             read.append(entry.sequence)
             yield entry
@@ -164,20 +169,19 @@ def test_no_more_of_the_history_is_read_than_a_rollback_takes() -> None:
 
 
 @pytest.mark.parametrize("version", ["../../../etc", "/tmp/elsewhere", "0123", "0" * 16 + "\n", "A" * 16, ""])
-def test_a_pointer_or_entry_cannot_lead_elsewhere(version: str) -> None:
+def test_a_move_cannot_lead_elsewhere(version: str) -> None:
     """Readers make paths of a version before they have looked at anything else."""
-    good = Pointer(
-        model="news",
-        channel="production",
-        version="0" * 16,
-        manifest_sha256="1" * 64,
-        sequence=1,
-        history="2" * 64,
-        moved_at="2030-01-01T00:00:00.000000+00:00",
-    )
-    with pytest.raises(IntegrityError, match="not a valid Pointer"):
-        Pointer.from_json(json.dumps({**good.model_dump(), "version": version}), where="x")
-    entry = entries([("publish", "a")])[0].model_dump()
+    move = entries([("publish", "a"), ("publish", "b")])[0].model_dump(mode="json")
     for field in ("from_version", "to_version"):
-        with pytest.raises(IntegrityError, match="not a valid HistoryEntry"):
-            HistoryEntry.from_json(json.dumps({**entry, field: version}), where="x")
+        with pytest.raises(IntegrityError, match="not a valid Move"):
+            Move.from_json(json.dumps({**move, field: version}), where="x")
+
+
+@pytest.mark.parametrize("field", ["previous", "origin", "from_version"])
+def test_only_the_first_move_has_none_before_it(field: str) -> None:
+    second, first = (move.model_dump(mode="json") for move in entries([("publish", "a"), ("publish", "b")]))
+    for move in ({**second, field: None}, {**first, field: second[field]}, {**first, "sequence": 2}):
+        with pytest.raises(IntegrityError, match="only the first move has none before it"):
+            Move.from_json(json.dumps(move), where="x")
+    with pytest.raises(IntegrityError, match="signing changes no version"):
+        Move.from_json(json.dumps({**second, "action": "sign"}), where="x")

@@ -13,14 +13,18 @@ import pytest
 
 from retrainer.errors import IntegrityError, ReplayError, SignatureError, UserError
 from retrainer.storage import Storage, open_storage
-from retrainer.store import Keyring, Manifest, ModelStore, Pointer, Signer, Store
+from retrainer.store import Keyring, Manifest, ModelStore, Move, Signer, Store
 from retrainer.store.rotation import Signed, sign_again
 from retrainer.store.signing_keys import load_signer, make_key_pair
 
 MakeBundle = Callable[[str], tuple[Path, Manifest]]
 Publish = Callable[..., str]
 
-POINTER = "news/channels/production.json"
+HINT = "news/channels/production/latest.json"
+
+
+def move_key(number: int, channel: str = "production") -> str:
+    return f"news/channels/{channel}/{number:010d}.json"
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +82,8 @@ def signature_file(version: str, signer: Signer) -> str:
 
 
 def edit(storage: Storage, key: str, **changes: Any) -> None:
-    storage.write(key, json.dumps(json.loads(storage.read(key)) | changes).encode())
+    text = json.dumps(json.loads(storage.read(key)) | changes, indent=2) + "\n"
+    storage.write(key, text.encode())
 
 
 def test_what_is_published_with_a_key_is_read_with_its_public_one(
@@ -126,16 +131,15 @@ def test_a_removed_signature_of_the_version(
     assert pinned.champion("production") is not None
 
 
-def test_a_removed_signature_of_the_pointer(
+def test_a_removed_signature_of_the_newest_move(
     publish: Publish, storage: Storage, pinned: ModelStore, signer: Signer
 ) -> None:
     publish("one", signer)
-    document = json.loads(storage.read(POINTER))
-    del document["signature"]
-    storage.write(POINTER, json.dumps(document).encode())
-    with pytest.raises(SignatureError, match="the pointer is not signed") as caught:
+    edit(storage, move_key(1), signature=None)
+    storage.delete(HINT)
+    with pytest.raises(SignatureError, match="move 1 is not signed") as caught:
         pinned.champion("production")
-    assert caught.value.where == storage.where(POINTER)
+    assert caught.value.where == storage.where(move_key(1))
 
 
 def test_signatures_by_another_key(
@@ -154,33 +158,41 @@ def test_signatures_by_another_key(
     storage.write(signature_file(version, signer), json.dumps(record).encode())
     with pytest.raises(SignatureError, match="does not hold"):
         pinned.manifest(version)
-    pointer = json.loads(storage.read(POINTER))
-    edit(storage, POINTER, signature=pointer["signature"] | {"key_id": signer.public.key_id})
+    signature = json.loads(storage.read(move_key(2)))["signature"]
+    edit(storage, move_key(2), signature=signature | {"key_id": signer.public.key_id})
+    storage.delete(HINT)
     with pytest.raises(SignatureError, match="does not hold"):
         pinned.newest_move("production")
 
 
-def test_an_edited_pointer(
+def test_an_edited_move(
     publish: Publish, storage: Storage, pinned: ModelStore, signer: Signer, bundle: MakeBundle
 ) -> None:
     first = publish("one", signer)
     publish("two", signer)
-    sound = storage.read(POINTER)
-    now = Pointer.from_json(sound, where=POINTER)
+    sound, hint = storage.read(move_key(2)), storage.read(HINT)
+    now = Move.from_json(sound, where="here")
     for changes in (
-        {"version": first},
+        {"to_version": first},
         {"manifest_sha256": "0" * 64},
-        {"sequence": 3},
-        {"history": "0" * 64},
-        {"moved_at": "2020-01-01T00:00:00.000000+00:00"},
-        {"origin": None},
+        {"previous": "0" * 64},
+        {"at": "2020-01-01T00:00:00.000000+00:00"},
+        {"origin": "0" * 64},
+        {"reason": "another"},
     ):
-        edit(storage, POINTER, **changes)
+        edit(storage, move_key(2), **changes)
+        with pytest.raises(IntegrityError):
+            pinned.champion("production")
+        storage.delete(HINT)  # whoever may write can do that, too
         with pytest.raises(SignatureError, match="does not hold"):
             pinned.champion("production")
-        storage.write(POINTER, sound)
-    # Other white space is the same pointer.
-    storage.write(POINTER, json.dumps(json.loads(sound)).encode())
+        storage.write(move_key(2), sound)
+        storage.write(HINT, hint)
+    # Another number is another move.
+    storage.write(move_key(3), sound.replace(b'"sequence": 2', b'"sequence": 3'))
+    with pytest.raises(IntegrityError):
+        pinned.champion("production")
+    storage.delete(move_key(3))
     assert pinned.newest_move("production") == now
 
 
@@ -209,7 +221,7 @@ def test_the_signature_of_another_version(
         pinned.champion("production")
 
 
-def test_a_version_that_was_swapped_below_its_pointer(
+def test_a_version_that_was_swapped_below_its_move(
     publish: Publish, storage: Storage, pinned: ModelStore, signer: Signer, other: Signer
 ) -> None:
     """An attacker's bundle, whole in itself, under the name of a version that the owner signed."""
@@ -221,38 +233,45 @@ def test_a_version_that_was_swapped_below_its_pointer(
         pinned.champion("production")
 
 
-def test_the_pointer_of_another_channel_or_model(
+def test_the_move_of_another_channel_or_model(
     publish: Publish, storage: Storage, pinned: ModelStore, signer: Signer
 ) -> None:
     publish("one", signer)
     publish("two", signer, "staging")
-    storage.write(POINTER, storage.read("news/channels/staging.json"))
-    with pytest.raises(IntegrityError, match="is the pointer of channel 'staging'"):
+    storage.write(move_key(1), storage.read(move_key(1, "staging")))
+    with pytest.raises(IntegrityError, match="is move 1 of the channel 'staging'"):
         pinned.champion("production")
-    edit(storage, POINTER, channel="production")
+    edit(storage, move_key(1), channel="production")
+    storage.delete(HINT)
     with pytest.raises(SignatureError, match="does not hold"):
         pinned.champion("production")
-    storage.write("mail/channels/production.json", storage.read("news/channels/staging.json"))
-    edit(storage, "mail/channels/production.json", channel="production", model="mail")
+    mail = "mail/channels/production/0000000001.json"
+    storage.write(mail, storage.read(move_key(1, "staging")))
+    edit(storage, mail, channel="production", model="mail")
     with pytest.raises(SignatureError, match="does not hold"):
         Store(storage, trusted=Keyring((signer.public,))).model("mail").champion("production")
 
 
-def test_an_older_pointer_put_back(publish: Publish, storage: Storage, pinned: ModelStore, signer: Signer) -> None:
-    """Its signature holds, so only the journal tells, or a reader who has seen the later one."""
-    first = publish("one", signer)
-    older = storage.read(POINTER)
-    publish("two", signer)
-    storage.write(POINTER, older)
-    newest = pinned.newest_move("production")
+def test_an_older_state_put_back(publish: Publish, storage: Storage, pinned: ModelStore, signer: Signer) -> None:
+    """Its signature holds, so only the hint tells, or a reader who has seen the later one."""
+    first, _ = publish("one", signer), publish("two", signer)
+    seen = pinned.newest_move("production")
+    later = storage.read(move_key(2))
+    storage.delete(move_key(2))
+    for attempt in (
+        lambda: pinned.newest_move("production"),
+        lambda: pinned.verify_channel("production"),
+        lambda: publish("three", signer),
+        lambda: list(sign_again(storage, "news", signer=signer, old=None, actor="ada")),
+    ):
+        with pytest.raises(ReplayError, match="the newest moves of the channel 'production' were deleted"):
+            attempt()
+    storage.delete(HINT)  # then only who has seen it can tell, and is told by the number
+    newest = pinned.newest_move("production", seen=seen)
     assert newest is not None
-    assert newest.to_version == first
-    with pytest.raises(ReplayError, match="an older pointer was put back"):
-        pinned.verify_channel("production")
-    with pytest.raises(ReplayError, match="an older pointer was put back"):
-        publish("three", signer)
-    with pytest.raises(ReplayError):
-        list(sign_again(storage, "news", signer=signer, old=None))
+    assert (newest.to_version, newest.sequence) == (first, 1)
+    storage.write(move_key(2), later)
+    assert pinned.newest_move("production") == seen
 
 
 def test_a_signed_channel_is_not_moved_without_a_key(storage: Storage, publish: Publish, signer: Signer) -> None:
@@ -292,7 +311,7 @@ def reader(storage: Storage, *signers: Signer) -> ModelStore:
 def test_rotation(publish: Publish, storage: Storage, signer: Signer, other: Signer) -> None:
     first, second, staged = publish("one", signer), publish("two", signer), publish("three", signer, "staging")
     old = Keyring((signer.public,))
-    done = list(sign_again(storage, "news", signer=other, old=old))
+    done = list(sign_again(storage, "news", signer=other, old=old, actor="ada"))
     assert done == [
         Signed("news", f"version {second}", "signed"),
         Signed("news", "channel production", "signed"),
@@ -303,7 +322,7 @@ def test_rotation(publish: Publish, storage: Storage, signer: Signer, other: Sig
     for model in (reader(storage, other), reader(storage, signer, other)):
         newest = model.newest_move("production")
         assert newest is not None
-        assert (newest.to_version, newest.sequence) == (second, 2)
+        assert (newest.to_version, newest.from_version, newest.action, newest.sequence) == (second, second, "sign", 3)
         assert model.champion("production") is not None
         assert model.champion("staging") is not None
         assert model.verify_channel("production") == newest
@@ -313,11 +332,11 @@ def test_rotation(publish: Publish, storage: Storage, signer: Signer, other: Sig
         reader(storage, other).manifest(first)
     # Again, it changes nothing.
     before = {info.key: info.etag for info in storage.list()}
-    again = list(sign_again(storage, "news", signer=other, old=old))
+    again = list(sign_again(storage, "news", signer=other, old=old, actor="ada"))
     assert [line.done for line in again] == ["signed already"] * 4
     assert {info.key: info.etag for info in storage.list()} == before
     # What is not live follows when it is asked for, and then a rollback to it is read by the new key alone.
-    assert list(sign_again(storage, "news", signer=other, old=old, every_version=True))[4:] == [
+    assert list(sign_again(storage, "news", signer=other, old=old, actor="ada", every_version=True))[4:] == [
         Signed("news", f"version {first}", "signed")
     ]
     assert reader(storage, other).manifest(first).version == first
@@ -333,19 +352,24 @@ def test_rotation_signs_nothing_that_the_old_key_did_not(
     first = publish("one", signer)
     folder, manifest = bundle("planted")
     planted = Store(storage).model("news").put_version(folder, manifest)
-    # A planted version is left; a planted pointer stops it.
-    lines = list(sign_again(storage, "news", signer=other, old=old, every_version=True))
+    # A planted version is left; a planted move stops it.
+    lines = list(sign_again(storage, "news", signer=other, old=old, actor="ada", every_version=True))
     assert [line.done for line in lines] == ["signed", "signed", "left"]
     assert lines[2].what == f"version {planted}"
-    sound = storage.read(POINTER)
-    edit(storage, POINTER, version=planted)
+    hint = storage.read(HINT)
+    newest = Store(storage).model("news")._moves.log("production").read(2)
+    assert newest is not None
+    update = {"sequence": 3, "from_version": first, "to_version": planted, "action": "promote"}
+    forged = newest.model_copy(update=update | {"previous": newest.sha256})
+    storage.write(move_key(3), forged.written())
     with pytest.raises(SignatureError, match="does not hold"):
-        list(sign_again(storage, "news", signer=other, old=old, trust_unsigned=True))
-    storage.write(POINTER, sound)
+        list(sign_again(storage, "news", signer=other, old=old, actor="ada", trust_unsigned=True))
+    storage.delete(move_key(3))
+    storage.write(HINT, hint)
     # Without the old key nothing tells whether its signature holds.
     third = load_signer_of(signer)
     with pytest.raises(SignatureError, match="not trusted here") as caught:
-        list(sign_again(storage, "news", signer=third, old=None, trust_unsigned=True))
+        list(sign_again(storage, "news", signer=third, old=None, actor="ada", trust_unsigned=True))
     assert "--public-key" in str(caught.value.hint)
     assert not storage.exists(signature_file(first, third))
 
@@ -363,18 +387,20 @@ def test_a_store_that_was_begun_without_keys(
     publish: Publish, storage: Storage, pinned: ModelStore, signer: Signer
 ) -> None:
     first, second = publish("one", None), publish("two", None)
-    with pytest.raises(SignatureError, match="the pointer is not signed") as caught:
-        list(sign_again(storage, "news", signer=signer, old=None))
+    with pytest.raises(SignatureError, match="move 2 is not signed") as caught:
+        list(sign_again(storage, "news", signer=signer, old=None, actor="ada"))
     assert "--trust-unsigned" in str(caught.value.hint)
     # Somebody vouches for it; what is damaged is still not signed.
     graph = f"news/versions/{second}/onnx/model.onnx"
     sound = storage.read(graph)
     storage.write(graph, b"damaged")
     with pytest.raises(IntegrityError, match="not the one that was published"):
-        list(sign_again(storage, "news", signer=signer, old=None, trust_unsigned=True))
+        list(sign_again(storage, "news", signer=signer, old=None, actor="ada", trust_unsigned=True))
     assert not storage.exists(signature_file(second, signer))
     storage.write(graph, sound)
-    lines = list(sign_again(storage, "news", signer=signer, old=None, every_version=True, trust_unsigned=True))
+    lines = list(
+        sign_again(storage, "news", signer=signer, old=None, actor="ada", every_version=True, trust_unsigned=True)
+    )
     assert [line.done for line in lines] == ["signed"] * 3
     assert pinned.champion("production") is not None
     assert pinned.manifest(first).version == first
@@ -388,10 +414,10 @@ def test_a_rotation_that_was_killed_is_completed(
     publish("two", signer, "staging")
     old = Keyring((signer.public,))
     for steps in range(1, 4):
-        assert len(list(islice(sign_again(storage, "news", signer=other, old=old), steps))) == steps
+        assert len(list(islice(sign_again(storage, "news", signer=other, old=old, actor="ada"), steps))) == steps
         for channel in ("production", "staging"):
             assert reader(storage, signer, other).champion(channel) is not None
-    list(sign_again(storage, "news", signer=other, old=old))
+    list(sign_again(storage, "news", signer=other, old=old, actor="ada"))
     for channel in ("production", "staging"):
         assert reader(storage, other).champion(channel) is not None
         assert reader(storage, other).verify_channel(channel) is not None

@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrainer.errors import ResourceError, RetrainerError, SignatureError, UserError
-from retrainer.store import Keyring, Pointer, PublicKey, Signature, Signer
+from retrainer.store import Cause, Keyring, Move, PublicKey, Signature, Signer
 from retrainer.store.signing import VersionSignature, VersionStatement
 from retrainer.store.signing_keys import (
     PUBLIC_KEYS,
@@ -70,16 +70,22 @@ NAMES = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,20}", fullmatch=True)
 VERSIONS = st.from_regex(r"[0-9a-f]{16}", fullmatch=True)
 DIGESTS = st.from_regex(r"[0-9a-f]{64}", fullmatch=True)
 STATEMENTS = st.builds(VersionStatement, model=NAMES, version=VERSIONS, manifest_sha256=DIGESTS)
-POINTERS = st.builds(
-    Pointer,
+MOVES = st.builds(
+    Move,
     model=NAMES,
     channel=NAMES,
-    version=VERSIONS,
+    sequence=st.integers(2, 10**6),
+    action=st.sampled_from(["publish", "promote", "rollback"]),
+    from_version=VERSIONS,
+    to_version=VERSIONS,
     manifest_sha256=DIGESTS,
-    sequence=st.integers(1, 10**6),
-    history=DIGESTS,
-    moved_at=st.just("2026-03-31T14:05:00.000000+00:00"),
-    origin=st.none() | DIGESTS,
+    actor=st.text(st.characters(exclude_categories=["Cs"])),
+    at=st.just("2026-03-31T14:05:00.000000+00:00"),
+    cause=st.sampled_from(Cause),
+    reason=st.text(st.characters(exclude_categories=["Cs"])),
+    decision=st.none() | DIGESTS,
+    previous=DIGESTS,
+    origin=DIGESTS,
     signature=st.none(),
 )
 
@@ -143,14 +149,14 @@ def test_a_changed_byte_of_a_statement_is_refused(statement: VersionStatement, d
 
 
 @unhurried
-@given(POINTERS, st.data())
-def test_a_changed_field_of_a_pointer_is_refused(pointer: Pointer, data: st.DataObject) -> None:
-    signed = pointer.model_copy(update={"signature": SIGNER.sign(pointer.signed_bytes())})
-    read = Pointer.from_json(signed.to_pretty_json(), where="here")
+@given(MOVES, st.data())
+def test_a_changed_field_of_a_move_is_refused(move: Move, data: st.DataObject) -> None:
+    signed = move.model_copy(update={"signature": SIGNER.sign(move.signed_bytes())})
+    read = Move.from_json(signed.to_pretty_json(), where="here")
     assert holds(read.signature, read.signed_bytes())
-    other = data.draw(POINTERS)
-    for name in Pointer.model_fields:
-        if name not in {"format_version", "signature"} and getattr(other, name) != getattr(pointer, name):
+    other = data.draw(MOVES)
+    for name in Move.model_fields:
+        if name not in {"format_version", "signature"} and getattr(other, name) != getattr(move, name):
             changed = read.model_copy(update={name: getattr(other, name)})
             assert not holds(changed.signature, changed.signed_bytes()), name
 
@@ -183,14 +189,14 @@ def test_the_second_form_of_a_signature_is_refused(statement: VersionStatement) 
 
 
 @unhurried
-@given(POINTERS, STATEMENTS)
-def test_a_signature_of_one_kind_never_passes_for_the_other(pointer: Pointer, statement: VersionStatement) -> None:
-    of_pointer, of_version = SIGNER.sign(pointer.signed_bytes()), SIGNER.sign(statement.signed_bytes())
-    assert not holds(of_pointer, statement.signed_bytes())
-    assert not holds(of_version, pointer.signed_bytes())
+@given(MOVES, STATEMENTS)
+def test_a_signature_of_one_kind_never_passes_for_the_other(move: Move, statement: VersionStatement) -> None:
+    of_move, of_version = SIGNER.sign(move.signed_bytes()), SIGNER.sign(statement.signed_bytes())
+    assert not holds(of_move, statement.signed_bytes())
+    assert not holds(of_version, move.signed_bytes())
     # Not even of the same JSON.
-    assert not holds(of_version, pointer.signed_bytes().partition(b"\n")[0] + b"\n" + statement.to_json())
-    assert not holds(of_pointer, statement.signed_bytes().partition(b"\n")[0] + b"\n" + pointer.to_json())
+    assert not holds(of_version, move.signed_bytes().partition(b"\n")[0] + b"\n" + statement.to_json())
+    assert not holds(of_move, statement.signed_bytes().partition(b"\n")[0] + b"\n" + move.to_json())
 
 
 @unhurried
@@ -216,15 +222,15 @@ def test_a_keyring_says_why_it_refuses() -> None:
     assert both is not None
     for signer in (SIGNER, OTHER):
         both.check(signer.sign(b"data"), b"data", what="it", where="here")
-    with pytest.raises(SignatureError, match="the pointer is not signed"):
-        KEYRING.check(None, b"data", what="the pointer", where="here")
+    with pytest.raises(SignatureError, match="the thing is not signed"):
+        KEYRING.check(None, b"data", what="the thing", where="here")
     with pytest.raises(SignatureError, match=f"signed by the key {OTHER.public.key_id}, which is not trusted"):
-        KEYRING.check(OTHER.sign(b"data"), b"data", what="the pointer", where="here")
+        KEYRING.check(OTHER.sign(b"data"), b"data", what="the thing", where="here")
     with pytest.raises(SignatureError, match="does not hold"):
-        KEYRING.check(SIGNER.sign(b"data"), b"date", what="the pointer", where="here")
+        KEYRING.check(SIGNER.sign(b"data"), b"date", what="the thing", where="here")
     borrowed = OTHER.sign(b"data").model_copy(update={"key_id": SIGNER.public.key_id})
     with pytest.raises(SignatureError, match="does not hold"):
-        KEYRING.check(borrowed, b"data", what="the pointer", where="here")
+        KEYRING.check(borrowed, b"data", what="the thing", where="here")
     assert Keyring.of(None) is None
     assert Keyring.of([]) is None
 

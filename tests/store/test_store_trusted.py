@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from retrainer.errors import SignatureError, UserError
+from retrainer.errors import IntegrityError, SignatureError, UserError
 from retrainer.storage import Storage, open_storage
 from retrainer.store import Keyring, Manifest, ModelStore, Published, Signer, Store
 
@@ -64,11 +64,15 @@ def publish(model: ModelStore, bundle: tuple[Path, Manifest], expected: str | No
 
 def edit(storage: Storage, key: str, **changes: Any) -> bytes:
     sound = storage.read(key)
-    storage.write(key, json.dumps(json.loads(sound) | changes).encode())
+    storage.write(key, (json.dumps(json.loads(sound) | changes, indent=2) + "\n").encode())
     return sound
 
 
-POINTER = "news/channels/production.json"
+HINT = "news/channels/production/latest.json"
+
+
+def move_key(number: int) -> str:
+    return f"news/channels/production/{number:010d}.json"
 
 
 def test_what_is_published_with_a_key_is_read_with_it(
@@ -104,10 +108,10 @@ def test_an_unsigned_store_is_refused(opened: Open, old: Signer, bundle: MakeBun
         lambda: reader.verify_channel("production"),
         lambda: publish(opened(old, old), bundle("two"), version),
         lambda: opened(old, old).rollback("production", to=version, actor="", reason=""),
-        lambda: opened(old, old).sign_pointer("production"),
+        lambda: opened(old, old).sign_channel("production", actor="", reason=""),
     ]
     for attempt in of_channel:
-        with pytest.raises(SignatureError, match="the pointer is not signed"):
+        with pytest.raises(SignatureError, match="move 1 is not signed"):
             attempt()
     of_version: list[Callable[[], object]] = [
         lambda: reader.manifest(version),
@@ -127,15 +131,20 @@ def test_a_removed_or_altered_signature(
     one = publish(opened(old), bundle("one")).version
     two = publish(opened(old), bundle("two"), one).version
     reader = opened(None, new, old)
+    hint = storage.read(HINT)
     for changes, message in (
-        ({"moved_at": "2030-01-01T00:00:00.000000+00:00"}, "does not hold: it was altered"),
-        ({"version": one}, "does not hold: it was altered"),
-        ({"signature": None}, "not a valid Pointer|is not signed"),
+        ({"at": "2030-01-01T00:00:00.000000+00:00"}, "does not hold: it was altered"),
+        ({"to_version": one}, "does not hold: it was altered"),
+        ({"signature": None}, "move 2 is not signed"),
     ):
-        sound = edit(storage, POINTER, **changes)
+        sound = edit(storage, move_key(2), **changes)
+        with pytest.raises(IntegrityError, match="its hash is not that of the hint"):
+            reader.newest_move("production")
+        storage.delete(HINT)
         with pytest.raises(SignatureError, match=message):
             reader.newest_move("production")
-        storage.write(POINTER, sound)
+        storage.write(move_key(2), sound)
+        storage.write(HINT, hint)
     key = f"news/versions/{two}/signatures/{old.public.key_id}.json"
     other = storage.read(key.replace(two, one))
     sound = storage.read(key)
@@ -183,7 +192,10 @@ def test_a_signed_channel_is_not_moved_without_a_key(
     for attempt in moves:
         with pytest.raises(UserError, match="is signed, and there is no private key"):
             attempt()
-    signing: list[Callable[[], object]] = [lambda: model.sign_version(one), lambda: model.sign_pointer("production")]
+    signing: list[Callable[[], object]] = [
+        lambda: model.sign_version(one),
+        lambda: model.sign_channel("production", actor="", reason=""),
+    ]
     for attempt in signing:
         with pytest.raises(UserError, match="no private key to sign with"):
             attempt()
@@ -193,12 +205,13 @@ def test_a_signed_channel_is_not_moved_without_a_key(
 def test_a_store_that_was_begun_without_keys(opened: Open, old: Signer, bundle: MakeBundle) -> None:
     """The first move with a key signs the channel. From then on it moves to what the key signed."""
     one = publish(opened(), bundle("one")).version
-    assert publish(opened(old), bundle("one")).moved is False  # the same content: signed as it stands
+    assert publish(opened(old), bundle("one")).moved is False  # the same content: signed as it is
     assert opened(None, old).champion("production") == bundle("one")[1]
     reader = opened(None, old)
-    assert [sequence for sequence, _ in reader.journal("production")] == [1]
-    ((_, written),) = reader.journal("production")
-    assert written == reader.newest_move("production")
+    assert [(move.sequence, move.action, move.actor) for move in reader.history("production")] == [
+        (2, "sign", "ada"),
+        (1, "publish", "ada"),
+    ]
     folder, manifest = bundle("aside")
     aside = opened().put_version(folder, manifest)
     with pytest.raises(SignatureError):
@@ -222,12 +235,12 @@ def test_keys_are_rotated(storage: Storage, opened: Open, old: Signer, new: Sign
     assert both.sign_version(one) == signature
     assert {found.signature.key_id for found in opened().signatures(one)} == {old.public.key_id, new.public.key_id}
     assert len(opened(None, old, new).signatures(one)) == 2
-    pointer = both.sign_pointer("production")
-    assert both.sign_pointer("production") == newest
-    assert pointer.model_copy(update={"signature": before.signature}) == before  # no move
-    assert list(both.journal("production")) == [(1, pointer)]
+    signed = both.sign_channel("production", actor="ada", reason="rotated")
+    assert both.sign_channel("production", actor="ada", reason="again") == signed
+    assert (signed.sequence, signed.action, signed.from_version, signed.to_version) == (2, "sign", one, one)
+    assert (signed.previous, signed.cause, signed.reason) == (before.sha256, "maintenance", "rotated")
     assert opened(None, new).champion("production") == bundle("one")[1]
-    assert opened(None, new).verify_channel("production") == newest
+    assert opened(None, new).verify_channel("production") == signed
     with pytest.raises(SignatureError, match="which is not trusted here"):
         opened(None, old).newest_move("production")
     # A move by the new key over what the old one wrote.

@@ -228,12 +228,14 @@ class Moves:
         :raises NotFoundError: the channel has no champion.
         :raises ChampionChanged: it moved meanwhile.
         """
+        if self._signer is None:
+            raise UserError("there is no private key to sign with", where=self.log(channel).where(), hint="give one")
+        key = self._signer.public
         head = self.begin(channel)
         newest = head.move
         if newest is None:
             raise NotFoundError(f"the channel '{channel}' has no champion", where=self.log(channel).where())
-        if self._signer is not None and newest.signature is not None:
-            key = self._signer.public
+        if newest.signature is not None:
             if newest.signature.key_id == key.key_id and key.holds(newest.signature, newest.signed_bytes()):
                 if not head.hinted:
                     self._hint(head, newest)
@@ -241,9 +243,7 @@ class Moves:
         return self._sign(newest, head, Motive("sign", actor, Cause.MAINTENANCE, reason))
 
     def _sign(self, newest: Move, head: Head, motive: Motive) -> Move:
-        channel, where = newest.channel, self.log(newest.channel).where()
-        if self._signer is None:
-            raise UserError("there is no private key to sign with", where=where, hint="give one")
+        channel = newest.channel
         signing = Motive("sign", motive.actor, motive.cause, motive.reason)
         signed = self._next(newest, channel, newest.to_version, newest.manifest_sha256, signing)
         if not self._create(signed, repeatable=True):
