@@ -13,7 +13,7 @@ import boto3
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from retrainer.errors import IntegrityError, StorageError
+from retrainer.errors import IntegrityError, ReplayError, StorageError
 from retrainer.records import sha256_file
 from retrainer.storage import Storage, open_storage
 from retrainer.store import FileEntry, Keyring, Manifest, ModelStore, Signer, Store
@@ -21,7 +21,7 @@ from retrainer.store.fsck import Repaired, check_store, repair
 from retrainer.store.removal import Removal, read_removal
 
 MakeBundle = Callable[[str], tuple[Path, Manifest]]
-POINTER = "news/channels/production.json"
+HINT = "news/channels/production/latest.json"
 
 
 @pytest.fixture
@@ -59,8 +59,13 @@ def fill(model: ModelStore, sharing: MakeBundle) -> list[str]:
     return versions
 
 
-def journal(sequence: int) -> str:
-    return f"news/journal/production/{sequence:010d}.json"
+def move_key(sequence: int) -> str:
+    return f"news/channels/production/{sequence:010d}.json"
+
+
+def older_hint(storage: Storage, sequence: int = 2) -> None:
+    hashes = json.loads(storage.read(HINT))["hashes"]
+    edit(storage, HINT, sequence=sequence, hashes=hashes[len(hashes) - sequence :])
 
 
 def edit(storage: Storage, key: str, **changes: Any) -> None:
@@ -83,14 +88,10 @@ Damage = Callable[[Storage, list[str]], object]
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda storage, _: storage.delete(POINTER),
-        lambda storage, _: storage.write(POINTER, b"{"),
-        lambda storage, _: storage.write(POINTER, storage.read(journal(1))),
-        lambda storage, versions: edit(storage, POINTER, version=versions[0]),
-        lambda storage, _: edit(storage, POINTER, sequence=7),
-        lambda storage, _: storage.delete(journal(3)),
-        lambda storage, _: storage.write(journal(3), b"{"),
-        lambda storage, versions: edit(storage, journal(3), version=versions[0]),
+        lambda storage, _: storage.delete(HINT),
+        lambda storage, _: storage.write(HINT, b"{"),
+        lambda storage, _: older_hint(storage),
+        lambda storage, _: edit(storage, HINT, hashes=[*json.loads(storage.read(HINT))["hashes"][:2], "0" * 64]),
         lambda storage, versions: storage.delete(f"news/versions/{versions[2]}/config.json"),
         lambda storage, versions: storage.write(f"news/versions/{versions[0]}/config.json", b"the same at all"),
         lambda storage, versions: storage.write(
@@ -99,14 +100,10 @@ Damage = Callable[[Storage, list[str]], object]
         ),
     ],
     ids=[
-        "pointer deleted",
-        "pointer no JSON",
-        "pointer replayed",
-        "pointer to another version",
-        "pointer of no move",
-        "journal behind",
-        "journal no JSON",
-        "journal of another version",
+        "hint deleted",
+        "hint is not JSON",
+        "hint of an older move",
+        "hint with another hash of an older move",
         "file missing",
         "file altered",
         "manifest in other bytes",
@@ -126,13 +123,13 @@ def test_what_the_store_can_prove(storage: Storage, versions: list[str], damage:
 
 def test_several_at_once(store_url: str, storage: Storage, versions: list[str]) -> None:
     sound = everything(storage)
-    storage.delete(POINTER)
+    storage.delete(HINT)
     one, two = (f"news/versions/{version}/manifest.json" for version in versions[:2])
     storage.write(one, sound[two])
     storage.write(two, sound[one])
     storage.write(f"news/versions/{versions[2]}/config.json", b"the same at all")
     done = mend(storage)
-    assert {one.finding.code for one in done} == {"pointer-deleted", "manifest-altered", "file-altered"}
+    assert {one.finding.code for one in done} == {"hint-behind", "manifest-altered", "file-altered"}
     assert [one.problem for one in done] == [None] * 4
     assert everything(storage) == sound
     model = Store.open(store_url).model("news")
@@ -146,20 +143,12 @@ def test_several_at_once(store_url: str, storage: Storage, versions: list[str]) 
         (lambda storage, v: storage.write(f"news/versions/{v[2]}/onnx/model.onnx", b""), "publish the same bundle"),
         (lambda storage, v: storage.delete(f"news/versions/{v[2]}/manifest.json"), "publish the same bundle"),
         (lambda storage, v: edit(storage, f"news/versions/{v[2]}/manifest.json", labels=["a"]), "publish the same"),
-        (lambda storage, v: storage.delete(next(iter(storage.list("news/history/"))).key), "backup"),
-        (lambda storage, v: edit(storage, next(iter(storage.list("news/history/"))).key, actor="eve"), "backup"),
-        (lambda storage, v: [storage.write(POINTER, b"{"), storage.write(journal(3), b"{")], "backup"),
-        (
-            lambda storage, v: [storage.delete(POINTER), *map(storage.delete, map(journal, (1, 2, 3)))],
-            "publish to it",
-        ),
-        (
-            lambda storage, v: [
-                storage.write(POINTER, storage.read(journal(1))),
-                storage.delete_tree(f"news/versions/{v[2]}"),
-            ],
-            "roll back to a version",
-        ),
+        (lambda storage, v: storage.delete(move_key(2)), "backup"),
+        (lambda storage, v: storage.delete(move_key(3)), "backup"),
+        (lambda storage, v: edit(storage, move_key(1), actor="eve"), "backup"),
+        (lambda storage, v: edit(storage, move_key(3), actor="eve"), "signature would tell"),
+        (lambda storage, v: storage.write(move_key(4), b"{"), "backup"),
+        (lambda storage, v: [storage.delete(move_key(2)), storage.write(HINT, b"{")], "backup"),
     ],
 )
 def test_what_nothing_proves_is_left_alone(storage: Storage, versions: list[str], damage: Damage, words: str) -> None:
@@ -169,57 +158,39 @@ def test_what_nothing_proves_is_left_alone(storage: Storage, versions: list[str]
     assert not found.sound
     assert any(words in finding.hint for finding in found.of("damage") if finding.repair is None)
     repair(storage, found)
-    kept = {key: data for key, data in everything(storage).items() if "/files/" not in key}
-    assert kept == {key: data for key, data in altered.items() if "/files/" not in key}
+    kept = {key: data for key, data in everything(storage).items() if key != HINT}
+    assert kept == {key: data for key, data in altered.items() if key != HINT}
 
 
-def test_the_index_is_put_right(storage: Storage, versions: list[str], sharing: MakeBundle) -> None:
-    _, manifest = sharing("three")
-    shared, own = (f"news/files/{manifest.files[name].sha256}.json" for name in ("config.json", "README.md"))
-    edit(storage, shared, version="0" * 16)
-    edit(storage, own, file="onnx/model.onnx")
-    assert {(one.finding.code, one.finding.key) for one in mend(storage)} == {
-        ("index-stale", shared),
-        ("index-altered", own),
-    }
-    assert json.loads(storage.read(shared))["version"] in versions
-    assert json.loads(storage.read(own)) == {"format_version": 1, "version": versions[2], "file": "README.md"}
-    storage.delete_tree(f"news/versions/{versions[0]}")
-    gone = {one.finding.key for one in mend(storage)}
-    assert gone
-    assert not [key for key in gone if storage.exists(key) and key != shared]
-    assert check_store(storage).findings == ()
-
-
-def test_a_signed_pointer_needs_its_key(store_url: str, storage: Storage, sharing: MakeBundle) -> None:
+def test_a_signature_tells_whether_move_or_hint_was_altered(
+    store_url: str, storage: Storage, sharing: MakeBundle
+) -> None:
     signer, other = Signer(Ed25519PrivateKey.generate()), Signer(Ed25519PrivateKey.generate())
     fill(Store.open(store_url, signer=signer).model("news"), sharing)
-    sound = storage.read(POINTER)
-    storage.write(POINTER, storage.read(journal(2)))
+    sound, hint = storage.read(move_key(3)), storage.read(HINT)
+    edit(storage, HINT, hashes=["0" * 64, *json.loads(hint)["hashes"][1:]])
     (finding,) = check_store(storage).findings
-    assert finding.repair is None
+    assert (finding.code, finding.repair) == ("hint-altered", None)
     assert "--public-key" in finding.hint
-    assert not [one for one in mend(storage, trusted=Keyring((other.public,))) if one.finding.key == POINTER]
+    assert not [one for one in mend(storage, trusted=Keyring((other.public,))) if one.finding.key == HINT]
     (done,) = mend(storage, trusted=Keyring((signer.public,)))
-    assert (done.finding.code, done.problem) == ("pointer-replayed", None)
-    assert storage.read(POINTER) == sound
-    # An unsigned entry in a signed journal proves nothing.
-    forged = json.loads(sound)
-    del forged["signature"]
-    storage.write(journal(3), (json.dumps(forged, indent=2) + "\n").encode())
-    storage.delete(POINTER)
+    assert (done.finding.code, done.problem) == ("hint-altered", None)
+    assert storage.read(HINT) == hint
+    # The same finding for a move that was altered: then it does not hold, and the hint stays.
+    edit(storage, move_key(3), actor="eve")
     assert mend(storage, trusted=Keyring((signer.public,))) == ()
-    assert mend(storage) == ()
+    assert storage.read(HINT) == hint
+    storage.write(move_key(3), sound)
+    assert check_store(storage, trusted=Keyring((signer.public,))).findings == ()
 
 
 @pytest.mark.parametrize("store_url", ["folder"], indirect=True)
 def test_a_publisher_who_comes_in_between_wins(
     store_url: str, storage: Storage, versions: list[str], sharing: MakeBundle
 ) -> None:
-    edit(storage, POINTER, version=versions[0])
+    older_hint(storage)
     found = check_store(storage)
     assert found.findings[0].repair
-    storage.write(POINTER, storage.read(journal(3)))  # repaired by somebody else
     model = Store.open(store_url).model("news")
     moved = model.rollback("production", actor="ada", reason="meanwhile")
     (done,) = repair(storage, found)
@@ -230,77 +201,26 @@ def test_a_publisher_who_comes_in_between_wins(
 
 
 @pytest.mark.parametrize("store_url", ["folder"], indirect=True)
-def test_the_pointer_is_only_written_over_what_was_seen(storage: Storage, versions: list[str]) -> None:
-    """The swap itself is conditional: here the pointer changes between the look and the write."""
-    edit(storage, POINTER, version=versions[0])
-
-    class Meddled:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(storage, name)
-
-        def write(self, key: str, data: bytes, **options: Any) -> str:
-            if key == POINTER:
-                storage.write(key, b"somebody else's")
-            return storage.write(key, data, **options)
-
-    (done,) = repair(Meddled(), check_store(storage))
-    assert "another writer came first" in str(done.problem)
-    assert storage.read(POINTER) == b"somebody else's"
-
-
-@pytest.mark.parametrize("store_url", ["folder"], indirect=True)
-@pytest.mark.parametrize("quick", [False, True])
-def test_an_older_pointer_is_not_moved_on_to_what_is_damaged(
-    store_url: str, storage: Storage, versions: list[str], quick: bool
-) -> None:
-    """It serves something sound. The way on that is told leads past the damage."""
-    replayed = storage.read(journal(2))
-    storage.write(POINTER, replayed)
-    graph = f"news/versions/{versions[2]}/onnx/model.onnx"
-    storage.write(graph, b"x" * len(storage.read(graph)))
-    done = repair(storage, check_store(storage, quick=quick))
-    assert ["put its files back" in str(one.problem) for one in done] == [True] * quick  # the full check offers nothing
-    assert storage.read(POINTER) == replayed
-    (hint,) = [one.hint for one in check_store(storage).findings if one.code == "pointer-replayed"]
-    assert "delete the pointer, repair again, and roll back" in hint
-    storage.delete(POINTER)
-    assert [one.finding.code for one in mend(storage)] == ["pointer-deleted"]
-    moved = Store.open(store_url).model("news").rollback("production", actor="a", reason="b", to=versions[1])
-    assert moved.version == versions[1]
-
-
-@pytest.mark.parametrize("store_url", ["folder"], indirect=True)
-def test_a_file_is_repaired_before_the_pointer_moves_on_to_it(storage: Storage, versions: list[str]) -> None:
-    sound = everything(storage)
-    storage.write(POINTER, storage.read(journal(2)))
-    storage.write(f"news/versions/{versions[2]}/config.json", b"the same at all")
-    done = mend(storage)
-    assert [(one.finding.code, one.problem) for one in done] == [("file-altered", None), ("pointer-replayed", None)]
-    assert everything(storage) == sound
-
-
-@pytest.mark.parametrize("store_url", ["folder"], indirect=True)
-def test_a_deleted_pointer_is_restored_to_what_is_damaged(
+def test_newest_moves_that_were_deleted_are_given_up_by_hand(
     store_url: str, storage: Storage, versions: list[str]
 ) -> None:
-    """Nobody is served anything, and without a pointer no channel can be rolled back."""
-    storage.delete(POINTER)
-    storage.write(f"news/versions/{versions[2]}/onnx/model.onnx", b"x")
-    assert [(one.finding.code, one.problem) for one in mend(storage)] == [("pointer-deleted", None)]
+    """Nothing restores them. Where there is no backup, the hint is deleted: then the log ends at what is there."""
+    storage.delete(move_key(3))
+    assert mend(storage) == ()
     model = Store.open(store_url).model("news")
-    assert model.rollback("production", actor="a", reason="b", to=versions[1]).version == versions[1]
+    with pytest.raises(ReplayError):
+        model.rollback("production", actor="a", reason="b", to=versions[0])
+    storage.delete(HINT)
+    assert model.rollback("production", actor="a", reason="b", to=versions[0]).previous == versions[1]
+    assert check_store(storage).sound
 
 
 @pytest.mark.parametrize("store_url", ["folder"], indirect=True)
-@pytest.mark.parametrize("damage", ["pointer", "manifest"])
-def test_a_write_whose_answer_was_lost_was_made(storage: Storage, versions: list[str], damage: str) -> None:
-    """The request is repeated, and loses against itself."""
+def test_a_write_whose_answer_was_lost_was_made(storage: Storage, versions: list[str]) -> None:
+    """The request is repeated."""
     sound = everything(storage)
     manifest = f"news/versions/{versions[2]}/manifest.json"
-    if damage == "pointer":
-        storage.delete(POINTER)
-    else:
-        storage.write(manifest, sound[manifest] + b" ")
+    storage.write(manifest, sound[manifest] + b" ")
 
     class Repeated:
         def __getattr__(self, name: str) -> Any:
@@ -319,10 +239,10 @@ def test_a_write_whose_answer_was_lost_was_made(storage: Storage, versions: list
 def test_a_removal_that_was_killed_is_undone_while_all_is_there(
     store_url: str, storage: Storage, versions: list[str], sharing: MakeBundle
 ) -> None:
-    key = f"news/versions/{versions[0]}/manifest.json"
+    key = f"news/versions/{versions[0]}/removal.json"
     graph = f"news/versions/{versions[0]}/onnx/model.onnx"
-    manifest, content = storage.read(key), storage.read(graph)
-    note = Removal(removal_id="0" * 32, at=datetime.now(UTC).isoformat(), manifest=manifest.decode())
+    content = storage.read(graph)
+    note = Removal(removal_id="0" * 32, at=datetime.now(UTC).isoformat())
     storage.write(key, note.to_pretty_json().encode())
     model = Store.open(store_url).model("news")
     folder, bundle = sharing("one")
@@ -340,10 +260,10 @@ def test_a_removal_that_was_killed_is_undone_while_all_is_there(
     storage.write(graph, b"x" * len(content))
     (altered,) = mend(storage, now=later)
     assert "not the one that was published" in str(altered.problem)
-    assert read_removal(storage.read(key)) is not None
+    assert read_removal(storage, "news", versions[0]) == note
     storage.write(graph, content)
     assert [(one.finding.code, one.problem) for one in mend(storage, now=later)] == [("removal-unfinished", None)]
-    assert storage.read(key) == manifest
+    assert not storage.exists(key)
     assert check_store(storage).findings == ()
     assert model.publish(folder, bundle, **again).version == versions[0]
 

@@ -327,10 +327,10 @@ def test_a_move_that_was_seen_has_to_lead_to_the_newest() -> None:
         assert log.head(seen).move == ALL[29]
         with pytest.raises(ReplayError, match="move 10 of the channel 'production' is another one than was seen"):
             log.head(other)
-    storage, log = filled(300, hint=300)
+    _, log = filled(300, hint=300)
     assert log.head(other).move == ALL[299]  # too far back to look
     begun_anew = ALL[0].model_copy(update={"reason": "another beginning"})
-    storage, log = filled(2, hint=2)
+    _, log = filled(2, hint=2)
     assert log.head(begun_anew).move == ALL[1]  # for whoever remembers to judge
 
 

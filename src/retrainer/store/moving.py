@@ -235,11 +235,11 @@ class Moves:
         newest = head.move
         if newest is None:
             raise NotFoundError(f"the channel '{channel}' has no champion", where=self.log(channel).where())
-        if newest.signature is not None:
-            if newest.signature.key_id == key.key_id and key.holds(newest.signature, newest.signed_bytes()):
-                if not head.hinted:
-                    self._hint(head, newest)
-                return newest
+        present = newest.signature
+        if present is not None and present.key_id == key.key_id and key.holds(present, newest.signed_bytes()):
+            if not head.hinted:
+                self._hint(head, newest)
+            return newest
         return self._sign(newest, head, Motive("sign", actor, Cause.MAINTENANCE, reason))
 
     def _sign(self, newest: Move, head: Head, motive: Motive) -> Move:

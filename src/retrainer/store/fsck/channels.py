@@ -203,11 +203,8 @@ class _Channel:
             return [
                 self._problem(code, severity, None, text, "readers without the right to list need it", repair=repair)
             ]
-        others = [
-            hint.sequence - number
-            for number, sha256 in enumerate(hint.hashes)
-            if (move := self.moves.get(hint.sequence - number)) is not None and move.sha256 != sha256
-        ]
+        hinted = zip(range(hint.sequence, 0, -1), hint.hashes, strict=False)
+        others = [number for number, sha256 in hinted if self._differs(number, sha256)]
         if others:
             proven = repair if all(self._is_proven(self.moves[number]) for number in others) else None
             text = f"the hint of '{self.name}' has another hash of move {others[0]} than that move has"
@@ -218,6 +215,11 @@ class _Channel:
             way = "harmless: a publisher was stopped before it wrote it, or an older one came late"
             return [self._problem(Code.HINT_BEHIND, "leftover", None, text, way, repair=repair)]
         return []
+
+    def _differs(self, sequence: int, sha256: str) -> bool:
+        """Whether a move is another than the hint says, and it is not the move after it that says so, too."""
+        move, after = self.moves.get(sequence), self.moves.get(sequence + 1)
+        return move is not None and move.sha256 != sha256 and (after is None or after.previous != sha256)
 
     def _contradicted(self, move: Move) -> bool:
         """Whether the hint has another hash of a move that no later one names."""
