@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from retrainer.store.content import Place
+
 from benchmarks.published import CHANNEL, GRAPH, MODEL, make_bundle, make_manifest, publish, server
 from benchmarks.table import show
 from retrainer.store import FileEntry, HistoryEntry, Manifest, ModelStore, Pointer, Store
-from retrainer.store.content import Place
 from retrainer.store.names import content_key, entry_key, journal_key, pointer_key, version_key
 
 NEWEST = 20

@@ -17,7 +17,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from retrainer.airflow import failures
 from retrainer.airflow.connections import s3_access, signer, signing_key, step_environment
-from retrainer.airflow.operate import CAUSES
+from retrainer.airflow.operate import _params
 from retrainer.airflow.settings import Settings
 from retrainer.errors import (
     ArtifactError,
@@ -37,7 +37,7 @@ from retrainer.errors import (
 from retrainer.spec.model import Publish
 from retrainer.storage import open_storage
 from retrainer.storage.access import S3Access
-from retrainer.store.history import Cause, HistoryEntry
+from retrainer.store.causes import Cause
 from retrainer.store.signing_keys import KeyPair, make_key_pair
 from tests.airflow.harness import REPOSITORY, airflow_environment
 
@@ -333,7 +333,6 @@ def test_missing_credentials_are_final_and_a_dead_server_is_not(monkeypatch: pyt
 
 
 def test_people_give_every_cause_but_those_of_publications() -> None:
-    causes = set(HistoryEntry.model_json_schema()["properties"]["cause"]["enum"])
-    assert set(CAUSES) == causes - {"gate", "approval"}
-    default: Cause = "unspecified"
-    assert default in CAUSES
+    form = _params(["news"])["cause"]
+    assert set(form.schema["enum"]) == set(form.schema["values_display"]) == set(Cause) - {"gate", "approval"}
+    assert form.value == Cause.UNSPECIFIED

@@ -111,7 +111,7 @@ def test_only_publish_has_an_outlet() -> None:
     dag = retrain_dag(CONTENT)
 
     outlets = {task.task_id: list(task.outlets) for task in dag.tasks if task.outlets}
-    asset = Asset(name="retrainer/ag-news.v2", uri="s3://models/ag-news.v2/channels/production.json", group="model")
+    asset = Asset(name="retrainer/ag-news.v2", uri="s3://models/ag-news.v2/channels/production", group="model")
     assert outlets == {"publish": [asset]}
     by_hand = PublishModelOperator(task_id="publish", pipeline=parse_pipeline(CONTENT), decision={})
     assert by_hand.outlets == [asset]

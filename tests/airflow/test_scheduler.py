@@ -140,7 +140,7 @@ def test_from_trigger_over_approval_to_rollback(running: Running) -> None:
     assert running.until_ended(project.dag_id, second_run)["publish"] == "success"
     second = model.newest_move("production")
     assert second is not None
-    assert second.version != first.version
+    assert second.to_version != first.to_version
 
     move = client.trigger(
         "operate_models",
@@ -150,7 +150,7 @@ def test_from_trigger_over_approval_to_rollback(running: Running) -> None:
     assert moved == {"move_channel": "success"}, running.log("operate_models", move, "move_channel")
     back = model.newest_move("production")
     assert back is not None
-    assert back.version == first.version
+    assert back.to_version == first.to_version
     newest = model.history("production")[0]
     assert (newest.action, newest.actor, newest.cause, newest.reason) == ("rollback", USER, "regression", "too eager")
 

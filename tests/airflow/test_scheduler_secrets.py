@@ -181,7 +181,7 @@ def test_connections_open_the_bucket_and_sign_and_are_seen_nowhere(running: Runn
     assert moved == {"move_channel": "success"}, running.log("operate_models", move, "move_channel")
     partners = model.newest_move("partners")
     assert partners is not None
-    assert partners.version == newest.to_version
+    assert partners.to_version == newest.to_version
     assert model.history("partners")[0].cause == "release"
 
     # Wrong keys: no second try, though two were allowed.

@@ -161,9 +161,9 @@ def test_a_signed_channel_is_not_left_to_a_pipeline_without_a_key(tmp_path: Path
     check_channel(plain.publish, model_of(plain).newest_move("production"))
     publish(signed, tmp_path, signer=signer_of(signed.publish))
     newest = model_of(plain).newest_move("production")
-    check_channel(signed.publish, pointer)
+    check_channel(signed.publish, newest)
     with pytest.raises(UserError, match="is signed by the key") as caught:
-        check_channel(plain.publish, pointer)
+        check_channel(plain.publish, newest)
     assert pair.key.key_id in caught.value.message
 
 

@@ -32,15 +32,15 @@ def again(published: Published, tmp_path: Path) -> Path:
     return copy / "pipeline.yaml"
 
 
-def pointer(store: Path) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads((store / "tiny-status" / "channels" / "production.json").read_text())
+def newest_move(store: Path) -> dict[str, Any]:
+    moves = (store / "tiny-status" / "channels" / "production").glob("[0-9]*.json")
+    loaded: dict[str, Any] = json.loads(max(moves).read_text())
     return loaded
 
 
 def test_promoted(published: Published) -> None:
-    assert pointer(published.store)["version"] == published.version
-    (entry,) = (published.store / "tiny-status" / "history").glob("*.json")
-    assert json.loads(entry.read_text())["actor"] == "tester"
+    move = newest_move(published.store)
+    assert (move["to_version"], move["actor"], move["sequence"]) == (published.version, "tester", 1)
 
 
 def test_progress_is_lines_on_the_error_stream_where_there_is_no_terminal(published: Published) -> None:
@@ -91,16 +91,16 @@ def test_the_result_as_json(cli: Cli, again: Path, published: Published) -> None
 
 def test_a_worse_model_is_refused_and_production_does_not_move(cli: Cli, bench: Workbench, again: Path) -> None:
     store = again.parent / "store"
-    before = pointer(store)
+    before = newest_move(store)
     bench.rows(again.parent / "train.csv", 400, seed=3, flipped=True)
     answer = cli("run", again)
     assert answer.returncode == 3, answer.stderr + answer.stdout
     assert answer.stdout.splitlines()[-1].startswith("refused: ")
     assert "floor_missed" in answer.stdout
     assert "worse_than_champion" in answer.stdout
-    assert f"production stays at version {before['version']}" in answer.stdout
+    assert f"production stays at version {before['to_version']}" in answer.stdout
     assert "Traceback" not in answer.stderr
-    assert pointer(store) == before
+    assert newest_move(store) == before
     # The reason stays: asked again, the answer comes from the artifacts.
     repeated = cli("run", again, *NO_PYTHON)
     assert repeated.returncode == 3
@@ -118,7 +118,7 @@ def test_a_model_that_needs_approval_waits_for_it(cli: Cli, again: Path) -> None
     assert not (again.parent / "careful").exists()
     approved = cli("run", again, "--approve")
     assert approved.returncode == 0, approved.stderr
-    assert pointer(again.parent / "careful")["sequence"] == 1
+    assert newest_move(again.parent / "careful")["sequence"] == 1
 
 
 def test_an_interrupt_ends_the_step_with_it(bench: Workbench, tmp_path: Path, tiny_bert: Path) -> None:

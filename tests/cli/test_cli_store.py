@@ -46,44 +46,42 @@ def test_models_names_a_damaged_one_and_still_lists_it(cli: Cli, published: Publ
     assert "damaged" in table(answer.stdout)[0]["metrics"]
 
 
-def test_an_older_pointer_that_was_put_back(
+def test_an_older_state_that_was_put_back(
     cli: Cli, bench: Workbench, store: Path, one_clear_error: Callable[..., None]
 ) -> None:
     """No command tells what it says as if it were so."""
-    pointer = store / MODEL / "channels" / "production.json"
-    older = pointer.read_bytes()
     second = bench.variant(store, another_readme)
-    pointer.write_bytes(older)
+    (store / MODEL / "channels" / "production" / "0000000002.json").unlink()
     commands = [["history", store, MODEL], ["history", store, MODEL, "--at", "2099-01-01"], ["show", store, MODEL]]
     for command in commands:
-        one_clear_error(cli(*command), "an older pointer was put back", "fsck --repair")
+        one_clear_error(cli(*command), "newest moves of the channel 'production' were deleted", "backup")
     (row,) = table(cli("models", store).stdout)
-    assert "an older pointer was put back" in row["metrics"]
+    assert "newest moves" in row["metrics"]
     assert row["version"] == "-"
     assert json.loads(cli("show", store, MODEL, "--version", second, "--json").stdout)["channels"] == []
 
 
-def test_a_pointer_that_was_deleted(cli: Cli, store: Path, one_clear_error: Callable[..., None]) -> None:
+def test_a_channel_that_was_deleted(cli: Cli, store: Path, one_clear_error: Callable[..., None]) -> None:
     """The only one of a model: it is not taken for a model that was never there."""
-    (store / MODEL / "channels" / "production.json").unlink()
+    (store / MODEL / "channels" / "production" / "0000000001.json").unlink()
     for command in ("history", "show", "versions"):
-        one_clear_error(cli(command, store, MODEL), "'production' was deleted", "fsck --repair")
-    one_clear_error(cli("rollback", store, MODEL, "--reason", "r"), "'production' was deleted", "fsck --repair")
+        one_clear_error(cli(command, store, MODEL), "'production' were deleted", "backup")
+    one_clear_error(cli("rollback", store, MODEL, "--reason", "r"), "'production' were deleted", "backup")
     answer = cli("models", store)
     assert answer.returncode == 0, answer.stderr
     (row,) = table(answer.stdout)
     assert (row["model"], row["channel"], row["version"]) == (MODEL, "production", "-")
-    assert "was deleted" in row["metrics"]
+    assert "were deleted" in row["metrics"]
     (record,) = json.loads(cli("models", store, "--json").stdout)
-    assert "was deleted" in record["problem"]
+    assert "were deleted" in record["problem"]
 
 
-def test_a_time_that_is_none(cli: Cli, store: Path, one_clear_error: Callable[..., None]) -> None:
-    pointer = store / MODEL / "channels" / "production.json"
-    pointer.write_text(pointer.read_text().replace('"moved_at": "20', '"moved_at": "2x'))
-    assert "moved_at" in table(cli("models", store).stdout)[0]["metrics"]
+def test_a_time_that_cannot_be(cli: Cli, store: Path, one_clear_error: Callable[..., None]) -> None:
+    move = store / MODEL / "channels" / "production" / "0000000001.json"
+    move.write_text(move.read_text().replace('"at": "20', '"at": "2x'))
+    assert "not a valid Move: at" in table(cli("models", store).stdout)[0]["metrics"]
     for command in ("history", "versions", "show"):
-        one_clear_error(cli(command, store, MODEL), "not a valid Pointer: moved_at")
+        one_clear_error(cli(command, store, MODEL), "not a valid Move: at")
 
 
 def test_an_empty_store_lists_nothing(cli: Cli, tmp_path: Path) -> None:

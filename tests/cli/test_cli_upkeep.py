@@ -86,33 +86,37 @@ def test_a_sound_store(cli: Cli, tmp_path: Path, versions: list[str]) -> None:
 
 def test_damage_is_named_and_repaired_only_when_asked(cli: Cli, tmp_path: Path, versions: list[str]) -> None:
     store = tmp_path / "store"
-    pointer = store / "news" / "channels" / "production.json"
+    hint = store / "news" / "channels" / "production" / "latest.json"
+    first = hint.with_name("0000000001.json")
     config = store / "news" / "versions" / versions[2] / "config.json"
     graph = store / "news" / "versions" / versions[0] / "onnx" / "model.onnx"
-    pointer.unlink()
+    hint.unlink()
+    sound = first.read_bytes()
+    first.unlink()
     config.write_text("SHARED")
     graph.write_text("nothing")
     answer = cli("fsck", store)
     assert answer.returncode == DAMAGED
-    for words in ("Damage", "pointer-deleted", str(pointer), "file-altered", str(config), str(graph), "3 damaged"):
+    for words in ("Damage", "move-missing", str(first), "file-altered", str(config), str(graph), "3 damaged"):
         assert words in answer.stdout
     assert "2 can be repaired: 'retrainer fsck" in answer.stdout
-    assert not pointer.exists()
+    assert not hint.exists()
     document = json.loads(cli("fsck", store, "--json").stdout)
     assert document["sound"] is False
-    assert {finding["code"] for finding in document["findings"]} == {"pointer-deleted", "file-altered"}
+    assert {finding["code"] for finding in document["findings"]} == {"move-missing", "file-altered", "hint-behind"}
     repaired = cli("fsck", store, "--repair")
     assert repaired.returncode == DAMAGED  # of the graph there is no other copy
-    assert "done: restore the pointer of move 3" in repaired.stdout
-    assert "1 damaged" in repaired.stdout.splitlines()[-1]
+    assert "done: write it for move 3" in repaired.stdout
+    assert "2 damaged" in repaired.stdout.splitlines()[-1]
     assert config.read_text() == "shared"
     graph.write_text("onnx/model.onnx of one")
+    first.write_bytes(sound)
     assert cli("fsck", store).returncode == 0
 
 
 def test_leftovers_are_no_damage(cli: Cli, tmp_path: Path, versions: list[str]) -> None:
     store = tmp_path / "store"
-    (store / "news" / "journal" / "production" / "0000000003.json").unlink()
+    (store / "news" / "channels" / "production" / "latest.json").unlink()
     answer = cli("fsck", store)
     assert answer.returncode == 0
     assert "Left over" in answer.stdout
@@ -127,7 +131,7 @@ def test_signatures_are_checked_with_the_key(cli: Cli, tmp_path: Path, versions:
     assert cli("keygen", key).returncode == 0
     answer = cli("fsck", tmp_path / "store", "--public-key", key.with_suffix(".pub"))
     assert answer.returncode == DAMAGED
-    assert "pointer-unsigned" in answer.stdout
+    assert "move-unsigned" in answer.stdout
     assert "version-unsigned" in answer.stdout
     same = cli("fsck", tmp_path / "store", RETRAINER_PUBLIC_KEYS=str(key.with_suffix(".pub")))
     assert same.stdout == answer.stdout
@@ -171,8 +175,8 @@ def test_gc_leaves_a_damaged_model_alone(
 ) -> None:
     store = tmp_path / "store"
     age(store)
-    (store / "news" / "channels" / "production.json").unlink()
-    one_clear_error(cli("gc", store, "--keep", "1", "--delete"), "was deleted", "retrainer fsck")
+    (store / "news" / "channels" / "production" / "0000000001.json").unlink()
+    one_clear_error(cli("gc", store, "--keep", "1", "--delete"), "is missing", "retrainer fsck")
     assert (store / "news" / "versions" / versions[0] / "manifest.json").exists()
 
 
@@ -180,7 +184,7 @@ def test_gc_goes_on_where_a_model_cannot_be_done(cli: Cli, tmp_path: Path, versi
     store = tmp_path / "store"
     broken = store / "a-model" / "versions" / versions[0]
     broken.mkdir(parents=True)
-    (store / "a-model" / "history").write_text("not a folder")
+    (store / "a-model" / "channels").write_text("not a folder")
     age(store)
     done = cli("gc", store, "--keep", "1", "--delete")
     assert done.returncode == 1
@@ -224,9 +228,9 @@ def test_a_store_in_a_bucket(cli: Cli, tmp_path: Path, s3_bucket: str) -> None:
     url = f"s3://{s3_bucket}/models"
     versions = fill(url, tmp_path)
     assert cli("fsck", url).returncode == 0
-    open_storage(url).delete("news/channels/production.json")
+    open_storage(url).delete("news/channels/production/latest.json")
     answer = cli("fsck", url, "--repair")
     assert answer.returncode == 0, answer.stdout
-    assert f"{url}/news/channels/production.json" in answer.stdout
-    assert f"to {versions[2]}" in answer.stdout
+    assert f"{url}/news/channels/production/latest.json" in answer.stdout
+    assert f"for move {len(versions)}" in answer.stdout
     assert cli("gc", url).returncode == 0

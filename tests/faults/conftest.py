@@ -80,8 +80,13 @@ class Bench:
             env={**os.environ, "RETRAINER_ACTOR": "tester", **(environment or {})},
         )
 
-    def pointer(self) -> bytes:
-        return (self.store / MODEL / "channels" / "production.json").read_bytes()
+    def moves(self) -> dict[str, bytes]:
+        """Of the production channel, and its hint."""
+        return moves_of(self.store)
+
+
+def moves_of(store: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (store / MODEL / "channels" / "production").glob("*.json")}
 
 
 @pytest.fixture
@@ -100,7 +105,7 @@ def unharmed(published: Published) -> Callable[[Bench], None]:  # noqa: F811
         for step in STEPS:
             for artifact in (place / step).glob("*"):
                 assert (artifact / "manifest.json").is_file(), artifact
-        assert bench.pointer() == (published.store / MODEL / "channels" / "production.json").read_bytes()
+        assert bench.moves() == moves_of(published.store)
         classifier = Classifier.from_store(str(bench.store), MODEL, cache_dir=bench.cache)
         assert classifier("the north trail 5 is flooded today")[0]["label"] == "closed"
 

@@ -104,10 +104,10 @@ def test_a_champion_that_cannot_be_read_is_not_replaced(bench: Bench) -> None:
     bench.forget("evaluate", "decide")
     (manifest,) = bench.store.glob("*/versions/*/manifest.json")
     flip(manifest)
-    before = bench.pointer()
+    before = bench.moves()
     result = bench.run()
     assert result.outcome == "refused"
     (reason,) = DECIDE.output_of(result.steps["decide"]).reasons
     assert reason.code == "champion_unreadable"
     assert str(manifest) in reason.detail
-    assert bench.pointer() == before
+    assert bench.moves() == before

@@ -116,10 +116,14 @@ class PublishedStore:
         """Of the store."""
         return Path(urlparse(self.url).path)
 
+    def move_path(self, number: int) -> Path:
+        """Of a move of the production channel."""
+        return self.hint_path.with_name(f"{number:010d}.json")
+
     @property
-    def pointer_path(self) -> Path:
+    def hint_path(self) -> Path:
         """Of the production channel."""
-        return self.folder / self.model.name / "channels" / "production.json"
+        return self.folder / self.model.name / "channels" / "production" / "latest.json"
 
     def file(self, version: str, name: str) -> Path:
         """A file of a version in the store."""

@@ -41,9 +41,9 @@ class Hanging:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._content = path.read_bytes()
+        self._content = path.read_bytes() if path.exists() else b""
         self._pipe: int | None = None
-        path.unlink()
+        path.unlink(missing_ok=True)
         os.mkfifo(path)
 
     def entered(self) -> bool:
@@ -56,8 +56,10 @@ class Hanging:
         return True
 
     def answer(self) -> None:
-        """Give what was in the file, now and from now on."""
-        if not self._path.is_file():
+        """Give what was in the file, now and from now on; where there was none, there is none."""
+        if not self._content:
+            self._path.unlink(missing_ok=True)
+        elif not self._path.is_file():
             other = self._path.with_name("other")
             other.write_bytes(self._content)
             other.replace(self._path)
@@ -81,9 +83,9 @@ def test_closing_waits_for_no_look(store: PublishedStore, cache: Path, tmp_path:
     """And what the look finds afterwards is dropped, with its place in the cache."""
     classify = load(store, cache)
     second = store.publish(bundle=relabelled(store.bundle, tmp_path / "second", "2"))
-    with hanging(store.pointer_path) as pointer, ThreadPoolExecutor(4) as pool:
+    with hanging(store.move_path(2)) as move, ThreadPoolExecutor(4) as pool:
         look = pool.submit(classify.refresh)
-        eventually(pointer.entered, "nobody looked")
+        eventually(move.entered, "nobody looked")
         start = time.monotonic()
         for closing in [pool.submit(classify.close) for _ in range(2)]:
             closing.result(60)
@@ -94,7 +96,7 @@ def test_closing_waits_for_no_look(store: PublishedStore, cache: Path, tmp_path:
             classify("the trail is open")
         with pytest.raises(UserError, match="was closed"):
             classify.watch()
-        pointer.answer()
+        move.answer()
         assert look.result(60) is False
     assert classify._served is None
     assert (cache / "trails" / "versions" / second).is_dir()
@@ -104,13 +106,13 @@ def test_closing_waits_for_no_look(store: PublishedStore, cache: Path, tmp_path:
 def test_closing_frees_the_model_while_a_look_hangs(store: PublishedStore, cache: Path) -> None:
     classify = load(store, cache)
     version = classify.version
-    with hanging(store.pointer_path) as pointer, ThreadPoolExecutor(1) as pool:
+    with hanging(store.move_path(2)) as move, ThreadPoolExecutor(1) as pool:
         look = pool.submit(classify.refresh)
-        eventually(pointer.entered, "nobody looked")
+        eventually(move.entered, "nobody looked")
         classify.close()
         hold = take(use_lock(cache / "trails", version), "exclusive", wait=False)
         assert hold is not None, "the look keeps the model"
-        pointer.answer()
+        move.answer()
         look.result(60)
 
 
@@ -119,9 +121,9 @@ def test_another_interval_while_a_look_hangs(store: PublishedStore, cache: Path)
 
     async def change() -> None:
         classify = await AsyncClassifier.from_store(store.url, "trails", cache_dir=cache)
-        with hanging(store.pointer_path) as pointer:
+        with hanging(store.move_path(2)) as move:
             classify.watch(0.01)
-            while not pointer.entered():
+            while not move.entered():
                 await asyncio.sleep(0.01)
             start = time.monotonic()
             classify.watch(0.02)
@@ -219,9 +221,9 @@ def test_a_process_that_ends_during_a_look(store: PublishedStore, cache: Path, t
     """The look comes to its end first, and nothing is said of pools that are gone."""
     with program(store, cache) as process:
         second = store.publish(bundle=relabelled(store.bundle, tmp_path / "second", "2"))
-        with hanging(store.pointer_path) as pointer:
+        with hanging(store.move_path(2)) as move:
             go_on(process, "watching")
-            eventually(pointer.entered, "nobody looked")
+            eventually(move.entered, "nobody looked")
             end(process)
         assert process.wait(60) == 0
         assert process.stderr is not None
@@ -230,9 +232,9 @@ def test_a_process_that_ends_during_a_look(store: PublishedStore, cache: Path, t
 
 
 def test_a_process_does_not_wait_for_a_store_that_never_answers(store: PublishedStore, cache: Path) -> None:
-    with program(store, cache) as process, hanging(store.pointer_path) as pointer:
+    with program(store, cache) as process, hanging(store.move_path(2)) as move:
         go_on(process, "watching")
-        eventually(pointer.entered, "nobody looked")
+        eventually(move.entered, "nobody looked")
         end(process)
         assert process.wait(30) == 0
         assert process.stderr is not None

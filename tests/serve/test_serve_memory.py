@@ -1,8 +1,7 @@
-"""What a host remembers of a channel: older pointers are refused, and a start without the store is verified."""
+"""What a host remembers of a channel: older states of it are refused, and a start without the store is verified."""
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,22 +13,27 @@ from hypothesis import strategies as st
 from retrainer.errors import IntegrityError, ReplayError, SignatureError, StorageError, UserError
 from retrainer.serve import Classifier
 from retrainer.serve.memory import ChannelMemory
-from retrainer.store import Keyring, Pointer, Signer, Store
+from retrainer.store import Keyring, Move, Signer, Store
 from tests.serve.conftest import PublishedStore, cached_file, load, relabelled
 
-FIRST, OTHER = "a" * 64, "b" * 64
+FIRST, OTHER = "a" * 64, "b" * 64  # moves with which a channel began
 
 
-def pointer(sequence: int, *, origin: str | None = FIRST, version: str = "0" * 16) -> Pointer:
-    return Pointer(
+def move(sequence: int, *, origin: str = FIRST, version: str = "0" * 16) -> Move:
+    return Move(
         model="trails",
         channel="production",
-        version=version,
-        manifest_sha256="c" * 64,
         sequence=sequence,
-        history="d" * 64,
-        moved_at="2026-01-01T00:00:00+00:00",
-        origin=origin,
+        action="publish",
+        from_version=None if sequence == 1 else "1" * 16,
+        to_version=version,
+        manifest_sha256="c" * 64,
+        actor="ada",
+        at="2026-01-01T00:00:00+00:00",
+        reason="",
+        decision=None,
+        previous=None if sequence == 1 else "d" * 64,
+        origin=None if sequence == 1 else origin,
     )
 
 
@@ -37,7 +41,7 @@ def memory(folder: Path, trusted: Keyring | None = None, store: str = "s3://mode
     return ChannelMemory(folder, store, "production", trusted)
 
 
-@given(sequences=st.lists(st.integers(1, 6), max_size=12))
+@given(sequences=st.lists(st.integers(2, 7), max_size=12))
 def test_what_is_admitted_never_goes_back(tmp_path_factory: pytest.TempPathFactory, sequences: list[int]) -> None:
     """By one process or by several that share the cache."""
     folder = tmp_path_factory.mktemp("memory")
@@ -46,67 +50,61 @@ def test_what_is_admitted_never_goes_back(tmp_path_factory: pytest.TempPathFacto
         for who in (one, memory(folder)):
             if sequence < highest:
                 with pytest.raises(ReplayError, match="an older state of it was put back"):
-                    who.admit(pointer(sequence))
+                    who.admit(move(sequence))
             else:
-                who.admit(pointer(sequence))
+                who.admit(move(sequence))
         highest = max(highest, sequence)
 
 
 def test_the_same_move_with_another_content_is_refused(tmp_path: Path) -> None:
-    memory(tmp_path).admit(pointer(3))
+    memory(tmp_path).admit(move(3))
     with pytest.raises(ReplayError, match="another move 3"):
-        memory(tmp_path).admit(pointer(3, version="1" * 16))
-
-
-def test_another_signature_of_the_same_pointer_is_the_same(tmp_path: Path, release_key: Signer) -> None:
-    """Keys are rotated without a move."""
-    memory(tmp_path).admit(pointer(3))
-    memory(tmp_path).admit(signed(pointer(3), release_key))
+        memory(tmp_path).admit(move(3, version="1" * 16))
 
 
 def test_a_channel_that_was_begun_anew(tmp_path: Path, release_key: Signer, caplog: pytest.LogCaptureFixture) -> None:
     """Followed with a warning where nothing is pinned; refused where keys are: they know no other beginning."""
-    memory(tmp_path).admit(pointer(9))
-    memory(tmp_path).admit(pointer(1, origin=OTHER))
+    memory(tmp_path).admit(move(9))
+    memory(tmp_path).admit(move(2, origin=OTHER))
     assert "was begun anew" in caplog.text
     trusted = Keyring((release_key.public,))
     folder = tmp_path / "pinned"
-    memory(folder, trusted).admit(signed(pointer(9), release_key))
+    memory(folder, trusted).admit(signed(move(9), release_key))
     with pytest.raises(ReplayError, match="belongs to another history"):
-        memory(folder, trusted).admit(signed(pointer(1, origin=OTHER), release_key))
+        memory(folder, trusted).admit(signed(move(2, origin=OTHER), release_key))
 
 
 def test_what_nobody_signed_was_never_seen(tmp_path: Path, release_key: Signer) -> None:
-    """Else anybody could lock readers with pinned keys out, by an unsigned pointer far ahead."""
-    memory(tmp_path).admit(pointer(1000))
-    memory(tmp_path).served(pointer(1000))
+    """Else anybody could lock readers with pinned keys out, by an unsigned move far ahead."""
+    memory(tmp_path).admit(move(1000))
+    memory(tmp_path).served(move(1000))
     trusted = Keyring((release_key.public,))
     pinned = memory(tmp_path, trusted)
     assert pinned.last_good() is None
-    good = signed(pointer(3), release_key)
+    good = signed(move(3), release_key)
     pinned.admit(good)
     pinned.served(good)
     assert memory(tmp_path, trusted).last_good() == good
 
 
 def test_stores_and_channels_are_told_apart(tmp_path: Path) -> None:
-    memory(tmp_path).admit(pointer(9))
-    memory(tmp_path, store="s3://others").admit(pointer(1))
-    ChannelMemory(tmp_path, "s3://models", "staging", None).admit(pointer(1))
+    memory(tmp_path).admit(move(9))
+    memory(tmp_path, store="s3://others").admit(move(2))
+    ChannelMemory(tmp_path, "s3://models", "staging", None).admit(move(2))
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"\xff"])
 def test_a_damaged_memory_is_no_memory(tmp_path: Path, damage: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    memory(tmp_path).served(pointer(3))
+    memory(tmp_path).served(move(3))
     (path,) = (tmp_path / "channels").glob("*.json")
     path.write_bytes(damage)
     assert memory(tmp_path).last_good() is None
     assert "cannot be read" in caplog.text
-    memory(tmp_path).served(pointer(4))
-    assert memory(tmp_path).last_good() == pointer(4)
+    memory(tmp_path).served(move(4))
+    assert memory(tmp_path).last_good() == move(4)
 
 
-def signed(unsigned: Pointer, key: Signer) -> Pointer:
+def signed(unsigned: Move, key: Signer) -> Move:
     return unsigned.model_copy(update={"signature": key.sign(unsigned.signed_bytes())})
 
 
@@ -125,70 +123,81 @@ def pinned(store: PublishedStore, cache: Path, key: Signer, **options: Any) -> C
     return load(store, cache, public_keys=str(key.public), **options)
 
 
-def test_an_older_pointer_put_back_is_refused(store: PublishedStore, cache: Path, tmp_path: Path) -> None:
+def test_an_older_state_put_back_is_refused(
+    store: PublishedStore, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retrainer.serve.cache.LOOKS_IN_A_ROW", 2)
     first = load(store, cache)
-    older = store.pointer_path.read_bytes()
+    older_hint = store.hint_path.read_bytes()
     second = store.publish(bundle=relabelled(store.bundle, tmp_path / "second", "2"))
     assert first.refresh()
-    newer = store.pointer_path.read_bytes()
-    store.pointer_path.write_bytes(older)
+    newer, hint = store.move_path(2).read_bytes(), store.hint_path.read_bytes()
+    store.move_path(2).unlink()
+    with pytest.raises(ReplayError, match="the newest moves of the channel 'production' were deleted"):
+        load(store, cache.with_name("a host that has seen nothing"))
+    store.hint_path.write_bytes(older_hint)  # the hint as well: who has seen nothing gets an older state, whole
+    assert load(store, cache.with_name("another host that has seen nothing")).version != second
     with pytest.raises(ReplayError, match="is at move 1, and was at 2 before"):
         load(store, cache)
-    assert not first.refresh()
+    for _ in range(2):  # one request tells only that there is nothing later
+        assert not first.refresh()
     assert first.version == second
     assert first.status.problem is not None
     assert "older state" in first.status.problem
     assert (first.status.refusals, first.status.offline) == (1, False)
-    assert not first.refresh()
+    for _ in range(2):
+        assert not first.refresh()
     assert first.status.refusals == 1
-    with pytest.raises(ReplayError, match="the journal has a later one"):
-        load(store, cache.with_name("a host that has seen nothing"))
-    store.pointer_path.write_bytes(newer)
+    store.move_path(2).write_bytes(newer)
+    store.hint_path.write_bytes(hint)
     assert not first.refresh()
     assert first.status.problem is None
 
 
-def test_a_history_with_an_edited_or_missing_entry_is_refused(
-    store: PublishedStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_moves_that_were_edited_or_deleted(store: PublishedStore, tmp_path: Path) -> None:
+    """The newest is refused. Those before it are proved by its hashes, and nobody is served by them."""
     for number in range(2, 4):
         store.publish(bundle=relabelled(store.bundle, tmp_path / str(number), str(number)))
     running = load(store, tmp_path / "seen")
-    entries = sorted((store.folder / "trails" / "history").glob("*.json"))
-    assert len(entries) == 3
-    for number, entry in enumerate(entries):
-        content = entry.read_bytes()
-        entry.write_bytes(content.replace(b"a test", b"a nest"))
-        with pytest.raises(IntegrityError, match="entry of the history was altered"):
-            load(store, tmp_path / f"edited {number}")
-        entry.unlink()
-        with pytest.raises(IntegrityError, match="entry of the history is missing"):
-            load(store, tmp_path / f"missing {number}")
-        entry.write_bytes(content)
-    # A process that has checked the entries reads only new ones; another one on the same host checks them again.
-    for entry in entries:
-        entry.write_bytes(entry.read_bytes().replace(b"a test", b"a nest"))
-    assert not running.refresh()
-    assert running.status.problem is None
-    with pytest.raises(IntegrityError, match="entry of the history was altered"):
-        load(store, tmp_path / "seen")
+    for number in (3, 2, 1):
+        path = store.move_path(number)
+        content = path.read_bytes()
+        path.write_bytes(content.replace(b"a test", b"a nest"))
+        if number == 3:
+            with pytest.raises(IntegrityError, match="its hash is not that of the hint"):
+                load(store, tmp_path / f"edited {number}")
+            path.unlink()
+            with pytest.raises(ReplayError, match="were deleted"):
+                load(store, tmp_path / f"missing {number}")
+            path.write_bytes(content)
+        else:
+            assert load(store, tmp_path / f"edited {number}").version == running.version
+    # A host that has seen a move reads what came after it, where the hint does not tell: each has to lead there.
+    store.hint_path.unlink()
+    fourth = store.publish(bundle=relabelled(store.bundle, tmp_path / "4", "4"))
+    assert running.refresh()
+    assert running.version == fourth
 
 
-def test_a_pointer_that_lost_its_origin_is_refused(store: PublishedStore, cache: Path) -> None:
-    classify = load(store, cache)
-    path = store.folder / "trails" / "channels" / "production.json"
-    document = json.loads(path.read_bytes())
-    del document["origin"]
-    path.write_text(json.dumps(document))
-    assert not classify.refresh()
-    assert classify.status.problem is not None
-    assert classify.status.refusals == 1
-    for folder in (cache, cache.parent / "another"):
-        with pytest.raises(IntegrityError):
-            load(store, folder)
+def test_a_log_that_goes_on_from_an_older_state_is_refused(store: PublishedStore, cache: Path, tmp_path: Path) -> None:
+    """Somebody took the newest move away, and a publisher went on from there: another move 2, and a third."""
+    first = load(store, cache)
+    hint = store.hint_path.read_bytes()
+    store.publish(bundle=relabelled(store.bundle, tmp_path / "2", "2"))
+    assert first.refresh()
+    store.move_path(2).unlink()
+    store.hint_path.write_bytes(hint)
+    for name in ("3", "4"):
+        store.publish(bundle=relabelled(store.bundle, tmp_path / name, name))
+    seen = first.version
+    assert not first.refresh()
+    assert (first.version, first.status.refusals) == (seen, 1)
+    assert "another one than was seen before" in str(first.status.problem)
+    with pytest.raises(ReplayError, match="move 2 of the channel 'production' is another one than was seen before"):
+        load(store, cache)
 
 
-def test_a_rollback_is_no_replay(store: PublishedStore, cache: Path, tmp_path: Path) -> None:
+def test_a_rollback_is_not_a_replay(store: PublishedStore, cache: Path, tmp_path: Path) -> None:
     classify = load(store, cache)
     first = classify.version
     store.publish(bundle=relabelled(store.bundle, tmp_path / "second", "2"))

@@ -143,19 +143,31 @@ def test_a_start_without_the_store_says_so_and_catches_up(store: PublishedStore,
     assert (classify.version, classify.status.offline) == (second, False)
 
 
-def test_a_pointer_that_is_gone_or_damaged(store: PublishedStore, cache: Path) -> None:
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_move_that_is_gone_or_damaged(
+    store: PublishedStore, cache: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Junk after the present move is seen at once; what became of that move itself, from time to time."""
+    monkeypatch.setattr("retrainer.serve.cache.LOOKS_IN_A_ROW", 3)
     classify = load(store, cache)
-    content = store.pointer_path.read_bytes()
+    path = store.move_path(number)
+    content = store.move_path(1).read_bytes()
     for damage in (None, b"", content[:-9]):
         if damage is None:
-            store.pointer_path.unlink()
+            path.unlink(missing_ok=True)
         else:
-            store.pointer_path.write_bytes(damage)
-        assert not classify.refresh()
-        assert classify.status.problem
+            path.write_bytes(damage)
+        for _ in range(3):
+            assert not classify.refresh()
+            if classify.status.problem or (damage is None and number == 2):
+                break
+        assert bool(classify.status.problem) is (damage is not None or number == 1)
         assert not classify.status.offline
         assert classify("the trail is open")
-    store.pointer_path.write_bytes(content)
+    if number == 1:
+        path.write_bytes(content)
+    else:
+        path.unlink()
     assert not classify.refresh()
     assert classify.status.problem is None
 
@@ -184,7 +196,7 @@ def test_a_look_that_finds_nothing_new_is_one_request(
     monkeypatch.setattr(handler, "do_GET", counted)
     for _ in range(3):
         classify._look(patient=True)
-    assert [path.partition("?")[0].rpartition("/")[2] for path in requests] == ["production.json"] * 3
+    assert [path.partition("?")[0].rpartition("/")[2] for path in requests] == ["0000000002.json"] * 3
     published.publish(bundle=contradicted(bundle, tmp_path / "bad"))
     classify._look(patient=True)
     requests.clear()

@@ -128,25 +128,28 @@ def test_each_role_does_its_work_and_no_more(access: dict[str, S3Access], tmp_pa
     assert publisher.rollback("production", actor="ada", reason="worse").version == first.version
 
     storage = {role: S3Storage(URL, access=access[role]) for role in ROLES}
-    pointer = "news/channels/production.json"
+    newest = "news/channels/production/0000000003.json"
     key = f"news/versions/{first.version}/onnx/model.onnx"
     entry = first.files["onnx/model.onnx"]
 
     reader = Store.open(URL, access=access["reader"]).model("news")
     seen = reader.newest_move("production")
     assert seen is not None
-    assert seen.version == first.version
+    assert seen.to_version == first.version
+    assert reader.move_after(seen) == seen  # what is absent is denied here
+    with pytest.raises(StoragePermissionError, match="access denied"):
+        reader.newest_move("never-published")  # that it is absent, nobody can tell
     reader.fetch(first.version, tmp_path / "fetched")
     assert sha256_file(tmp_path / "fetched" / "onnx" / "model.onnx") == entry.sha256
     for attempt in (
-        lambda: storage["reader"].write(pointer, b"{}"),
+        lambda: storage["reader"].write(newest, b"{}"),
         lambda: storage["reader"].write("news/new", b"", if_absent=True),
         lambda: storage["reader"].upload_all([Transfer(tmp_path / "1/onnx/model.onnx", "x", entry.sha256, entry.size)]),
         lambda: storage["reader"].upload(tmp_path / "1/config.json", "x"),
-        lambda: storage["reader"].delete(pointer),
+        lambda: storage["reader"].delete(newest),
         lambda: list(storage["reader"].list()),
         lambda: list(storage["reader"].leftovers()),
-        lambda: storage["publisher"].delete(pointer),
+        lambda: storage["publisher"].delete(newest),
         lambda: storage["publisher"].delete_tree("news"),
         lambda: list(storage["publisher"].leftovers()),
         lambda: S3Storage(f"s3://{BUCKET}/other", access=access["publisher"]).write("x", b""),
@@ -157,7 +160,7 @@ def test_each_role_does_its_work_and_no_more(access: dict[str, S3Access], tmp_pa
     # A copy that is refused is no error: whoever may write sends the file instead.
     assert not storage["reader"].copy(key, "x", sha256=entry.sha256, size=entry.size)
     assert not list(storage["keeper"].list("x"))
-    assert storage["publisher"].read(pointer) == storage["reader"].read(pointer)
+    assert storage["publisher"].read(newest) == storage["reader"].read(newest)
 
     unfinished = boto3.client(
         "s3",

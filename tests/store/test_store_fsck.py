@@ -245,6 +245,11 @@ def forge(storage: Storage, sequence: int, **changes: Any) -> None:
     edit(storage, move_key(sequence), **changes)
 
 
+def delete_moves(storage: Storage, *sequences: int) -> None:
+    for sequence in sequences:
+        storage.delete(move_key(sequence))
+
+
 def junk_of_later(storage: Storage, _: ModelStore) -> None:
     storage.write(move_key(9_999_999_999), b"{")
 
@@ -299,11 +304,11 @@ DAMAGES: dict[str, tuple[Damage, set[str]]] = {
     ),
     "newest move deleted": (lambda storage, _: storage.delete(move_key(4)), {"move-missing"}),
     "newest moves deleted": (
-        lambda storage, _: [storage.delete(move_key(number)) for number in (2, 3, 4)],
+        lambda storage, _: delete_moves(storage, 2, 3, 4),
         {"move-missing"},
     ),
     "all moves deleted": (
-        lambda storage, _: [storage.delete(move_key(number)) for number in (1, 2, 3, 4)],
+        lambda storage, _: delete_moves(storage, 1, 2, 3, 4),
         {"move-missing"},
     ),
     "older move deleted": (lambda storage, _: storage.delete(move_key(2)), {"move-missing"}),

@@ -323,7 +323,7 @@ def test_a_move_that_was_seen_has_to_lead_to_the_newest() -> None:
     seen = ALL[9]
     other = seen.model_copy(update={"reason": "of another history after the same beginning"})
     for hint in (30, None):
-        storage, log = filled(30, hint=hint)
+        _, log = filled(30, hint=hint)
         assert log.head(seen).move == ALL[29]
         with pytest.raises(ReplayError, match="move 10 of the channel 'production' is another one than was seen"):
             log.head(other)

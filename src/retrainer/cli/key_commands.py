@@ -95,7 +95,7 @@ def sign(
     The way to a new key: readers pin the old and the new one, publish with the new one, sign, readers drop the old.
     """
     require("serve", only=("cryptography",))
-    from retrainer.run import default_actor
+    from retrainer.run.pipeline_run import default_actor
     from retrainer.storage import open_storage
     from retrainer.store.rotation import sign_again
 

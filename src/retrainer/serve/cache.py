@@ -125,6 +125,11 @@ class ModelCache:
 
         The first time in a process the move that this host remembers has to lead to it.
         """
+        if (folder := self._storage.local_path()) is not None and not folder.is_dir():
+            # A share that is not mounted cannot be told from an empty store.
+            raise StorageError(
+                "there is no such folder", where=self._storage.url, hint="check the address, and that it is mounted"
+            )
         current = self._current.get(channel)
         self._looks[channel] = self._looks.get(channel, 0) + 1
         if current is not None and self._looks[channel] < LOOKS_IN_A_ROW:
@@ -140,11 +145,6 @@ class ModelCache:
         return self._memory(channel).last_good()
 
     def _read_newest(self, channel: str) -> Move:
-        if (folder := self._storage.local_path()) is not None and not folder.is_dir():
-            # A share that is not mounted cannot be told from an empty store.
-            raise StorageError(
-                "there is no such folder", where=self._storage.url, hint="check the address, and that it is mounted"
-            )
         move = self._store.newest_move(channel, seen=self._memory(channel).newest())
         if move is None:
             raise NotFoundError(

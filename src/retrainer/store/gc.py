@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 
-from retrainer.errors import PreconditionFailed, ResourceError, StorageError, UserError
+from retrainer.errors import IntegrityError, PreconditionFailed, ResourceError, StorageError, UserError
 from retrainer.records import Record
 from retrainer.storage import Leftover, ObjectInfo, Storage
 from retrainer.storage.keys import check_key
@@ -237,19 +237,27 @@ def _needs(
     needed: dict[str, list[str]] = defaultdict(list)
     newest: dict[str, Move] = {}
     for channel in list_channels(storage, model):
-        log = ChannelLog(storage, model, channel)
-        head = log.head().move
-        if head is None:
+        moves = _moves(storage, model, channel)
+        if not moves:
             continue
-        newest[channel] = head
-        needed[head.to_version].append(f"{channel} points at it")
-        for number, move in enumerate(log.walk(head)):
-            for version in _named(move) if number < keep else ():
-                needed[version].append(f"among the last {keep} moves of {channel}")
+        newest[channel] = moves[0]
+        needed[moves[0].to_version].append(f"{channel} points at it")
+        for version in [version for move in moves[:keep] for version in _named(move)]:
+            needed[version].append(f"among the last {keep} moves of {channel}")
     for version, written in intents(storage, model).values():
         if written > young_since:
             needed[version].append("needed by a move of the last day")
     return needed, newest
+
+
+def _moves(storage: Storage, model: str, channel: str) -> list[Move]:
+    log = ChannelLog(storage, model, channel)
+    try:
+        newest = log.head().move
+        return list(log.walk(newest)) if newest else []
+    except IntegrityError as error:
+        hint = "nothing is deleted while that is so; run 'retrainer fsck'"
+        raise type(error)(error.message, where=error.where, hint=hint) from None
 
 
 def _named(move: Move) -> set[str]:
