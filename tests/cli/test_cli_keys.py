@@ -283,7 +283,7 @@ def test_a_signed_run_leaves_no_secret(
     assert [line for line in seen if "retrainer.work publish" in line]  # it was looked at closely enough
     assert_no_secret(pair, answer.stdout, answer.stderr, *seen)
     files = [path for path in folder.rglob("*") if path.is_file()]
-    assert {"run.json", "manifest.json", "production.json"} <= {path.name for path in files}
+    assert {"run.json", "manifest.json", "0000000001.json"} <= {path.name for path in files}
     secrets = [secret.encode() for secret in secrets_of(pair)]
     assert not [path for path in files for secret in secrets if secret in path.read_bytes()]
     # And what it made is signed.

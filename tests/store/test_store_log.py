@@ -184,10 +184,6 @@ class Counting:
             raise NotFoundError("nothing is there", where=key)
         return self.objects[key]
 
-    def exists(self, key: str) -> bool:
-        self.requests.append(f"HEAD {key.rpartition('/')[2]}")
-        return key in self.objects
-
     def write(self, key: str, data: bytes, *, if_absent: bool = False) -> str:
         if if_absent and key in self.objects:
             raise PreconditionFailed("is there already", where=key)

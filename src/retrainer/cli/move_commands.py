@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import click
 import typer
 
 from retrainer.cli.libraries import require
@@ -32,12 +31,19 @@ if TYPE_CHECKING:
 ReasonOption = Annotated[
     str, typer.Option(metavar="TEXT", help="Why; it stays in the channel's history.", show_default=False)
 ]
+CAUSES = "|".join(Cause.of_people())
+
+
+def _known_cause(word: str | None) -> str | None:
+    if word is not None and word not in Cause.of_people():
+        raise typer.BadParameter(f"'{word}' is not one of {CAUSES.replace('|', ', ')}")
+    return word
+
+
 CauseOption = Annotated[
     str | None,
     typer.Option(
-        click_type=click.Choice([cause.value for cause in Cause.of_people()]),
-        help="Why, in a word that can be counted.",
-        show_default=False,
+        metavar=f"[{CAUSES}]", callback=_known_cause, help="Why, in a word that can be counted.", show_default=False
     ),
 ]
 

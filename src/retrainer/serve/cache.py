@@ -110,7 +110,7 @@ class ModelCache:
                 memory.refuse_older(move)
             except ReplayError:
                 # Another process of this host may have seen a move that was made since this one was read.
-                again = self._look(channel)
+                again = self._read_newest(channel)
                 if again == move or not left:
                     raise
                 move = again
@@ -130,7 +130,7 @@ class ModelCache:
             raise StorageError(
                 "there is no such folder", where=self._storage.url, hint="check the address, and that it is mounted"
             )
-        current = self._current.get(channel)
+        current = self._current.pop(channel, None)  # until this look ends well
         self._looks[channel] = self._looks.get(channel, 0) + 1
         if current is not None and self._looks[channel] < LOOKS_IN_A_ROW:
             try:

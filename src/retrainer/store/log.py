@@ -175,7 +175,8 @@ class ChannelLog:
 
     def _refuse_version_1(self) -> None:
         key = pointer_key_of_version_1(self._model, self._channel)
-        if self._storage.exists(key):
+        with suppress(NotFoundError):
+            self._storage.read(key)
             raise IntegrityError(
                 "this channel was written by an earlier version of retrainer, which this one does not read",
                 where=self._storage.where(key),
