@@ -332,7 +332,7 @@ def test_missing_credentials_are_final_and_a_dead_server_is_not(monkeypatch: pyt
     assert not failures.is_permanent(dead.value)
 
 
-def test_people_give_every_cause_but_those_of_publications() -> None:
+def test_people_give_every_cause_but_that_of_the_gate() -> None:
     form = _params(["news"])["cause"]
-    assert set(form.schema["enum"]) == set(form.schema["values_display"]) == set(Cause) - {"gate", "approval"}
+    assert set(form.schema["enum"]) == set(form.schema["values_display"]) == set(Cause) - {"gate"}
     assert form.value == Cause.UNSPECIFIED

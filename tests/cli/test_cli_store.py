@@ -194,9 +194,10 @@ def test_at_tells_one_move(cli: Cli, published: Published) -> None:
 def test_an_edited_history_is_not_told(
     cli: Cli, store: Path, three_moves: list[dict[str, Any]], one_clear_error: Callable[..., None]
 ) -> None:
-    (entry,) = [path for path in (store / MODEL / "history").iterdir() if "complained" in path.read_text()]
-    entry.chmod(0o644)
-    entry.write_text(entry.read_text().replace("complained", "cheered"))
+    channel = store / MODEL / "channels" / "production"
+    (move,) = [path for path in channel.glob("0*.json") if "complained" in path.read_text()]
+    move.chmod(0o644)
+    move.write_text(move.read_text().replace("complained", "cheered"))
     for arguments in ([], ["--at", "2026-03-31"]):
         one_clear_error(cli("history", store, MODEL, *arguments), "was altered")
 

@@ -12,7 +12,7 @@ class Cause(StrEnum):
     """A cause, and what it means.
 
     :ivar meaning: in words.
-    :ivar for_people: whether a person may give it; the others are the pipeline's.
+    :ivar for_people: whether a person may give it; else it is for the pipeline to give.
     """
 
     meaning: str
@@ -27,7 +27,7 @@ class Cause(StrEnum):
         return cause
 
     GATE = "gate", "the statistics promoted it", False
-    APPROVAL = "approval", "a person approved what the gate promoted", False
+    APPROVAL = "approval", "a person approved what the gate promoted"
     RELEASE = "release", "it goes on to the next channel"
     REGRESSION = "regression", "the one before answers better"
     INCIDENT = "incident", "a service broke"
