@@ -13,27 +13,30 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-
-from retrainer.store.content import Place
+from typing import Any, cast
 
 from benchmarks.published import CHANNEL, GRAPH, MODEL, make_bundle, make_manifest, publish, server
 from benchmarks.table import show
-from retrainer.store import FileEntry, HistoryEntry, Manifest, ModelStore, Pointer, Store
-from retrainer.store.names import content_key, entry_key, journal_key, pointer_key, version_key
+from retrainer.storage import Storage
+from retrainer.store import Cause, FileEntry, Manifest, ModelStore, Move, Store
+from retrainer.store.move import RECENT_MOVES, Hint
+from retrainer.store.names import hint_key, move_key, version_key
 
 NEWEST = 20
 
 
 @dataclass
 class Filled:
-    """A store that is filled past its front door, with a chain as publications leave it.
+    """A store that is filled past its front door, with a log as publications leave it.
 
     :ivar put: writes one object.
+    :ivar hashes: of the moves, the newest first.
     """
 
     put: Callable[[str, bytes], object]
     count: int = 0
-    pointer: Pointer | None = None
+    newest: Move | None = None
+    hashes: tuple[str, ...] = ()
     graph: FileEntry = field(
         default_factory=lambda: FileEntry(size=len(GRAPH), sha256=hashlib.sha256(GRAPH).hexdigest())
     )
@@ -43,8 +46,7 @@ class Filled:
         while self.count < count:
             self._add()
             self.count += 1
-        assert self.newest is not None
-        self.put(pointer_key(MODEL, CHANNEL), _pretty(self.pointer))
+        self.put(hint_key(MODEL, CHANNEL), _pretty(Hint(sequence=count, hashes=self.hashes)))
 
     def _add(self) -> None:
         name = f"grown-{self.count}"
@@ -57,39 +59,28 @@ class Filled:
         version, data = manifest.version, _pretty(manifest)
         self.put(version_key(MODEL, version, "config.json"), content)
         self.put(version_key(MODEL, version), data)
-        self.put(content_key(MODEL, files["config.json"].sha256), _pretty(Place(version=version, file="config.json")))
-        before = self.pointer
-        now = f"2026-01-01T{self.count // 3600:02d}:{self.count // 60 % 60:02d}:{self.count % 60:02d}.000000+00:00"
-        entry = HistoryEntry(
-            previous=before.history if before else None,
-            sequence=before.sequence + 1 if before else 1,
+        before = self.newest
+        self.newest = Move(
             model=MODEL,
             channel=CHANNEL,
+            sequence=before.sequence + 1 if before else 1,
             action="publish",
-            from_version=before.version if before else None,
+            from_version=before.to_version if before else None,
             to_version=version,
+            manifest_sha256=hashlib.sha256(data).hexdigest(),
             actor="ada",
-            cause="gate",
+            at=f"2026-01-01T{self.count // 3600:02d}:{self.count // 60 % 60:02d}:{self.count % 60:02d}.000000+00:00",
+            cause=Cause.GATE,
             reason="benchmark",
             decision=None,
-            at=now,
+            previous=before.sha256 if before else None,
+            origin=before.begun_by if before else None,
         )
-        history = hashlib.sha256(entry.to_json()).hexdigest()
-        self.put(entry_key(MODEL, history), entry.to_json())
-        self.pointer = Pointer(
-            model=MODEL,
-            channel=CHANNEL,
-            version=version,
-            manifest_sha256=hashlib.sha256(data).hexdigest(),
-            sequence=entry.sequence,
-            history=history,
-            moved_at=now,
-            origin=before.origin if before else history,
-        )
-        self.put(journal_key(MODEL, CHANNEL, entry.sequence), _pretty(self.pointer))
+        self.hashes = (self.newest.sha256, *self.hashes)[:RECENT_MOVES]
+        self.put(move_key(MODEL, CHANNEL, self.newest.sequence), self.newest.written())
 
 
-def _pretty(record: Manifest | Pointer | Place) -> bytes:
+def _pretty(record: Manifest | Hint) -> bytes:
     return record.to_pretty_json().encode()
 
 
@@ -114,15 +105,19 @@ def costs(
 ) -> dict[str, dict[int, Costs]]:
     """What each action takes on stores of several sizes, which take turns."""
     actions: dict[str, Callable[[ModelStore, tuple[Path, Manifest]], object]] = {
-        "read a pointer": lambda model, _: model.newest_move(CHANNEL),
+        "start: read the newest move": lambda model, _: model.newest_move(CHANNEL),
+        "look: nothing new": lambda model, _: model.move_after(newest[model]),
         "publish": _publish_next,
         f"list the newest {NEWEST}": lambda model, _: model.versions(limit=NEWEST),
+        "start without a hint": _start_without_hint,
     }
+    newest: dict[ModelStore, Move] = {}
     found = {name: {size: Costs() for size in stores} for name in actions}
     for number in range(rounds):
         for size, model in stores.items():
             bundle = make_bundle(folder, f"{size}-{number}")
             for name, action in actions.items():
+                newest[model] = _newest(model)
                 before, started = requests(), time.perf_counter()
                 action(model, bundle)
                 if number:  # the first time it connects
@@ -131,9 +126,38 @@ def costs(
     return found
 
 
-def _publish_next(model: ModelStore, bundle: tuple[Path, Manifest]) -> None:
+def _newest(model: ModelStore) -> Move:
     newest = model.newest_move(CHANNEL)
-    publish(model, bundle, newest.to_version if newest else None)
+    assert newest is not None
+    return newest
+
+
+def _publish_next(model: ModelStore, bundle: tuple[Path, Manifest]) -> None:
+    publish(model, bundle, _newest(model).to_version)
+
+
+def _start_without_hint(model: ModelStore, _: tuple[Path, Manifest]) -> None:
+    """Find the newest move by listing, as after a hint that was deleted."""
+    _WithoutHints(model).newest_move(CHANNEL)
+
+
+class _WithoutHints(ModelStore):
+    """The same model where no hint can be found."""
+
+    def __init__(self, model: ModelStore) -> None:
+        super().__init__(cast(Storage, _Hintless(model._storage)), model.name)
+
+
+class _Hintless:
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
+
+    def read(self, key: str) -> bytes:
+        """A hint is asked for elsewhere."""
+        return self._storage.read(key.replace("latest.json", "missing.json"))
 
 
 def growth(folder: Path, most: int) -> None:
@@ -158,7 +182,7 @@ def growth(folder: Path, most: int) -> None:
             f"{where}: ms, while a model has so many versions",
             heads,
             [[name, *_row([by_size[size].milliseconds for size in sizes], 2)] for name, by_size in measured.items()],
-            "publishing includes the reading of the pointer before it",
+            "publishing includes the reading of the newest move before it",
         )
     show(
         "In a bucket: requests, at most",

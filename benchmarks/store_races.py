@@ -56,7 +56,7 @@ def race(url: str, folder: Path, rounds: int) -> list[str]:
         if outcome == "won":
             won.setdefault(int(number), []).append(version[0])
     model = Store.open(url).model(MODEL)
-    pointer = model.verify_channel(CHANNEL)
+    newest = model.verify_channel(CHANNEL)
     history = [entry.to_version for entry in reversed(model.history(CHANNEL))]
     one_each = sum(len(winners) == 1 for winners in won.values())
     follows = history == [winner for number in sorted(won) for winner in won[number]]
