@@ -601,7 +601,7 @@ def test_moves_of_a_day_with_a_wrong_clock_are_suspect(tmp_path: Path, sharing: 
     """A sound log whose last move says that it was made before the one before it."""
     url = str(tmp_path / "store")
     model, storage = fill(url, sharing), open_storage(url)
-    log = model._moves.log("production")
+    log = model._log("production")
     early = model.history("production")[0].model_copy(update={"at": "2020-01-01T00:00:00.000000+00:00"})
     storage.delete(move_key(4))
     assert log.create(early)

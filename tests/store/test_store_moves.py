@@ -366,7 +366,7 @@ def test_what_is_told_of_a_channel_is_told_by_its_newest_move(
         lambda: model.newest_move("production"),
         lambda: model.champion("production"),
         lambda: model.history("production"),
-        lambda: model.champion_at("production", NOW),
+        lambda: model.move_at("production", NOW),
         lambda: list(sign_again(storage, "news", signer=key(), old=None, actor="ada", trust_unsigned=True)),
     ]
     storage.delete(move_key(2))

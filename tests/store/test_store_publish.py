@@ -56,7 +56,7 @@ def test_an_empty_store(store_url: str) -> None:
     assert model.newest_move("production") is None
     assert model.champion("production") is None
     assert model.history("production") == []
-    assert model.champion_at("production", datetime.now(UTC)) is None
+    assert model.move_at("production", datetime.now(UTC)) is None
     with pytest.raises(NotFoundError, match="has no version"):
         model.manifest("0" * 16)
     with pytest.raises(NotFoundError, match="no version 'nonsense'"):
@@ -153,11 +153,11 @@ def test_the_history_is_a_chain(model: ModelStore, publish: Callable[..., Publis
     assert len(model.history("staging")) == 1
 
     times = [datetime.fromisoformat(entry.at) for entry in reversed(entries)]
-    assert model.champion_at("production", times[0] - timedelta(seconds=1)) is None
-    assert [model.champion_at("production", time) for time in times] == [move.version for move in moves]
-    assert model.champion_at("production", times[2] + timedelta(days=1)) == moves[2].version
+    assert model.move_at("production", times[0] - timedelta(seconds=1)) is None
+    assert [model.move_at("production", time) for time in times] == entries[::-1]
+    assert model.move_at("production", times[2] + timedelta(days=1)) == entries[0]
     with pytest.raises(ValueError, match="time zone"):
-        model.champion_at("production", datetime(2030, 1, 1))
+        model.move_at("production", datetime(2030, 1, 1))
 
 
 def test_versions_are_listed_newest_first(

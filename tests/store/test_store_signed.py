@@ -357,7 +357,7 @@ def test_rotation_signs_nothing_that_the_old_key_did_not(
     assert [line.done for line in lines] == ["signed", "signed", "left"]
     assert lines[2].what == f"version {planted}"
     hint = storage.read(HINT)
-    newest = Store(storage).model("news")._moves.log("production").read(2)
+    newest = Store(storage).model("news")._log("production").read(2)
     assert newest is not None
     update = {"sequence": 3, "from_version": first, "to_version": planted, "action": "promote"}
     forged = newest.model_copy(update=update | {"previous": newest.sha256})

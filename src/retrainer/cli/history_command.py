@@ -23,10 +23,7 @@ from retrainer.cli.store_options import (
 )
 
 if TYPE_CHECKING:
-    from retrainer.store import ModelStore, Move
-
-# Moves that are read at once where only a moment is asked for.
-MOVES_AT_ONCE = 64
+    from retrainer.store import Move
 
 
 def history(
@@ -56,7 +53,7 @@ def history(
     if found.newest_move(channel) is None:
         raise no_such_channel(found, channel)
     if time:
-        _print_moment(model, channel, time, _move_at(found, channel, time), as_json)
+        _print_moment(model, channel, time, found.move_at(channel, time), as_json)
         return
     entries = found.history(channel, limit=limit)
     if as_json:
@@ -88,17 +85,6 @@ def _moment(text: str) -> datetime:
         raise typer.BadParameter(
             f"'{text}' is not a time: give 2026-03-31, 2026-03-31T14:05 or 2026-03-31T16:05+02:00", param_hint="--at"
         ) from None
-
-
-def _move_at(model: ModelStore, channel: str, time: datetime) -> Move | None:
-    """The newest move that was made by then. Moves of the last days are found without reading those of years."""
-    limit = MOVES_AT_ONCE
-    while True:
-        entries = model.history(channel, limit=limit)
-        found = next((entry for entry in entries if datetime.fromisoformat(entry.at) <= time), None)
-        if found is not None or len(entries) < limit:
-            return found
-        limit *= 8
 
 
 def _print_moment(model: str, channel: str, time: datetime, move: Move | None, as_json: bool) -> None:

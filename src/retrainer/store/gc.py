@@ -10,6 +10,7 @@ from __future__ import annotations
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from retrainer.errors import IntegrityError, PreconditionFailed, ResourceError, StorageError, UserError
@@ -205,7 +206,10 @@ def run_gc(
     min_age = max(timedelta(days=plan.min_age), LEAST_AGE)
     young_since = at - LEAST_AGE
     needed, newest = _needs(storage, plan.model, max(plan.keep, 1), young_since)
-    remover = _Remover(storage, plan.model, needed, newest, old_before=at - min_age, young_since=young_since)
+    run = uuid.uuid4().hex
+    remover = _Remover(storage, plan.model, needed, newest, at - min_age, young_since, run)
+    if plan.delete:  # what is not there: who may not delete is told here, with every version still whole
+        storage.delete(f"{plan.model}/intents/{run}.json")
     outcomes = []
     for one in plan.delete:
         outcome = Outcome(version=one.version, bytes=one.bytes, kept=remover.remove(one.version))
@@ -313,100 +317,81 @@ def unlisted(error: Exception) -> str:
 # Deleting
 
 
+@dataclass(frozen=True, slots=True)
 class _Remover:
     """Deletes versions of a model, each only while nobody needs it.
 
-    :param needed: what was needed when the run began; ``newest`` of each channel then.
-    :param old_before: a version of which something was written since then stays.
-    :param young_since: intents written since then count.
+    :ivar needed: what was needed when the run began; ``newest`` of each channel then.
+    :ivar old_before: a version of which something was written since then stays.
+    :ivar young_since: intents written since then count.
+    :ivar id: of this run.
     """
 
-    def __init__(
-        self,
-        storage: Storage,
-        model: str,
-        needed: dict[str, list[str]],
-        newest: dict[str, Move],
-        *,
-        old_before: datetime,
-        young_since: datetime,
-    ) -> None:
-        self._storage = storage
-        self._model = model
-        self._needed = needed
-        self._newest = newest
-        self._old_before = old_before
-        self._young_since = young_since
-        self._id = uuid.uuid4().hex
-        self._may_delete = False
+    storage: Storage
+    model: str
+    needed: dict[str, list[str]]
+    newest: dict[str, Move]
+    old_before: datetime
+    young_since: datetime
+    id: str
 
     def remove(self, version: str) -> str | None:
         """Delete a version; or say why it stays."""
-        if version in self._needed:
-            return self._needed[version][0]
-        start = version_key(self._model, version, "")
-        objects = {info.key.removeprefix(start): info for info in self._storage.list(start)}
+        if version in self.needed:
+            return self.needed[version][0]
+        start = version_key(self.model, version, "")
+        objects = {info.key.removeprefix(start): info for info in self.storage.list(start)}
         if not objects:
             return "it is gone already"
-        if _newest(objects) > self._old_before:
+        if _newest(objects) > self.old_before:
             return "something was written to it meanwhile"
         foreign = _not_ours(objects.values())  # before the note, which would stay with them
         if foreign is not None:
             return foreign
-        self._require_permission()
-        removal_id = self._note(version, began_by_another=REMOVAL in objects)
+        removal_id = self._note(version, begun=REMOVAL in objects)
         if removal_id is None:
             return "somebody else is removing it"
-        key = version_key(self._model, version, REMOVAL)
+        key = version_key(self.model, version, REMOVAL)
         try:
             why = self._needed_after_all(version)
         except BaseException:  # also Ctrl-C
-            self._storage.delete(key)
+            self.storage.delete(key)
             raise
         if why is not None:
-            self._storage.delete(key)
+            self.storage.delete(key)
             return why
-        note = read_removal(self._storage, self._model, version)
+        note = read_removal(self.storage, self.model, version)
         if note is None or note.removal_id != removal_id:  # fsck takes a note that is old for that of a killed gc
             return "somebody put it back meanwhile"
-        self._storage.delete(version_key(self._model, version, MANIFEST))
+        self.storage.delete(version_key(self.model, version, MANIFEST))
         in_parallel(
-            self._storage.delete, [info.key for name, info in objects.items() if name not in {MANIFEST, REMOVAL}]
+            self.storage.delete, [info.key for name, info in objects.items() if name not in {MANIFEST, REMOVAL}]
         )
-        self._storage.delete(key)
+        self.storage.delete(key)
         return None
 
-    def _require_permission(self) -> None:
-        """Delete what is not there: who may not delete is told here, with every version still whole."""
-        if not self._may_delete:
-            self._storage.delete(f"{self._model}/intents/{self._id}.json")
-            self._may_delete = True
-
-    def _note(self, version: str, *, began_by_another: bool) -> str | None:
+    def _note(self, version: str, *, begun: bool) -> str | None:
         """Say that the version is being removed.
 
-        :param began_by_another: by a gc that was killed long ago, whose note then is ours.
+        :param begun: by a gc that was killed long ago, whose note then is ours.
         :return: the id of the note that stands now; ``None`` where another gc has just written one.
         """
-        if not began_by_another:
-            note = Removal(removal_id=self._id, at=datetime.now(UTC).isoformat(timespec="microseconds"))
-            key = version_key(self._model, version, REMOVAL)
-            try:
-                self._storage.write(key, note.to_pretty_json().encode(), if_absent=True)
-            except PreconditionFailed:  # another's, or this request was repeated
-                found = read_removal(self._storage, self._model, version)
-                return self._id if found is not None and found.removal_id == self._id else None
-            return self._id
-        found = read_removal(self._storage, self._model, version)
-        return found.removal_id if found is not None else None
+        note = Removal(removal_id=self.id, at=datetime.now(UTC).isoformat(timespec="microseconds"))
+        key = version_key(self.model, version, REMOVAL)
+        try:
+            self.storage.write(key, note.to_pretty_json().encode(), if_absent=True)
+        except PreconditionFailed:  # another's, or this request was repeated
+            found = read_removal(self.storage, self.model, version)
+            return found.removal_id if found is not None and (begun or found.removal_id == self.id) else None
+        return self.id
 
     def _needed_after_all(self, version: str) -> str | None:
         """Look at intents and channels anew, new ones included."""
-        for named, written in intents(self._storage, self._model).values():
-            if named == version and written > self._young_since:
+        for named, written in intents(self.storage, self.model).values():
+            if named == version and written > self.young_since:
                 return "a channel is about to be moved to it"
-        for channel in list_channels(self._storage, self._model):
-            log, known = ChannelLog(self._storage, self._model, channel), self._newest.get(channel)
+        for channel in list_channels(self.storage, self.model):
+            log, known = ChannelLog(self.storage, self.model, channel), self.newest.get(channel)
             newest = log.after(known) if known else log.head().move
             for move in log.walk(newest, down_to=known.sequence if known else 1) if newest else ():
                 if move != known and version in _named(move):

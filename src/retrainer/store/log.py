@@ -15,14 +15,17 @@ from dataclasses import dataclass
 from retrainer.errors import IntegrityError, NotFoundError, PreconditionFailed, ReplayError, StoragePermissionError
 from retrainer.storage import Storage
 from retrainer.store.move import RECENT_MOVES, Hint, Move
-from retrainer.store.names import LAST_MOVE, channel_folder, hint_key, move_key, pointer_key_of_version_1
+from retrainer.store.names import LAST_MOVE, channel_folder, check_name, hint_key, move_key, pointer_key_of_version_1
 from retrainer.store.parallel import in_parallel
+from retrainer.store.signing import Keyring
 
 # Moves in a listing of one request, told by all but the last three digits of their number.
 _BLOCK = 1000
 # Moves after the hint that are read one by one before the newest is searched for.
 _STEPS = 8
 _MOST_AT_ONCE = 64
+_MISSING = "is missing"
+_BREAKS = "does not continue the one before it"
 _BACKUP = "find out by whom, and restore it from a backup of the bucket (docs/store.md: what to do when)"
 
 
@@ -45,12 +48,17 @@ class Head:
 
 
 class ChannelLog:
-    """The moves of one channel. It changes nothing but by ``create`` and ``write_hint``."""
+    """The moves of one channel. It changes nothing but by ``create`` and ``write_hint``.
 
-    def __init__(self, storage: Storage, model: str, channel: str) -> None:
+    :param trusted: keys of which one must have signed the newest move, when it is read.
+    :raises StorageError: no channel can have that name.
+    """
+
+    def __init__(self, storage: Storage, model: str, channel: str, *, trusted: Keyring | None = None) -> None:
         self._storage = storage
         self._model = model
-        self._channel = channel
+        self._channel = check_name("channel", channel, where=storage.where(model))
+        self._trusted = trusted
 
     def where(self, sequence: int | None = None) -> str:
         """A move for people; the hint without a number."""
@@ -69,6 +77,7 @@ class ChannelLog:
             another origin or farther back than is looked. What the hint lists is not read for that.
         :raises ReplayError: the newest moves were deleted.
         :raises IntegrityError: the newest move was altered, or does not follow the one before.
+        :raises SignatureError: keys are trusted here, and none of them signed the newest move.
         :raises StoragePermissionError: it cannot be read, or there is no hint and no right to list.
         """
         hint = self._hint()
@@ -85,8 +94,10 @@ class ChannelLog:
                 with suppress(StoragePermissionError):  # who may not list goes on one by one
                     head = self._found()
             later = self._next(head.move) if head.move else None
-        if seen is not None and head.move is not None:
-            self._leads_back(head, head.move, seen)
+        if head.move is not None:
+            self.check_signature(head.move, self._trusted)
+            if seen is not None:
+                self._leads_back(head, head.move, seen)
         return head
 
     def after(self, move: Move) -> Move:
@@ -96,13 +107,25 @@ class ChannelLog:
         read again, with a second request.
 
         :raises IntegrityError: a later move was altered, or does not follow: the channel may have been begun anew.
+        :raises SignatureError: as of ``head``.
         :raises ReplayError: without the right to list, the move itself is gone.
         """
         newest, later = move, self._next(move)
         while later is not None:
             newest = self._following(newest, later)
             later = self._next(newest)
+        if newest != move:
+            self.check_signature(newest, self._trusted)
         return newest
+
+    def check_signature(self, move: Move, trusted: Keyring | None) -> None:
+        """Insist that one of these keys signed a move; of no keys, nothing is asked.
+
+        :raises SignatureError: none of them did.
+        """
+        if trusted is not None:
+            where = self.where(move.sequence)
+            trusted.check(move.signature, move.signed_bytes(), what=f"move {move.sequence}", where=where)
 
     def _hint(self) -> Hint | None:
         key = hint_key(self._model, self._channel)
@@ -157,7 +180,7 @@ class ChannelLog:
         first = max(low * _BLOCK, 1)
         if numbers != list(range(first, first + len(numbers))):
             missing = next(number for number in range(first, LAST_MOVE) if number not in numbers)
-            raise self.missing(missing)  # nobody searches across a gap
+            raise self._damaged(missing, _MISSING)  # nobody searches across a gap
         move = self.read(numbers[-1])
         if move is None:
             raise self._deleted(numbers[-1])
@@ -196,7 +219,7 @@ class ChannelLog:
 
     def _following(self, before: Move | None, move: Move) -> Move:
         if before is None or not move.follows(before):
-            raise self.broken(move)
+            raise self._damaged(move.sequence, _BREAKS)
         return move
 
     def _leads_back(self, head: Head, newest: Move, seen: Move) -> None:
@@ -261,9 +284,9 @@ class ChannelLog:
                 if isinstance(found, IntegrityError):
                     raise found
                 if later.previous != found.sha256:
-                    raise self.altered(found)
+                    raise self._damaged(found.sequence, "was altered: its hash is not the one that the next move names")
                 if not later.follows(found):
-                    raise self.broken(later)
+                    raise self._damaged(later.sequence, _BREAKS)
                 yield found
                 later = found
             size = min(size * 2, _MOST_AT_ONCE)
@@ -271,32 +294,13 @@ class ChannelLog:
     def _tried(self, sequence: int) -> Move | IntegrityError:
         """A move or what is wrong with it, which is raised only when its turn comes."""
         try:
-            return self.read(sequence) or self.missing(sequence)
+            return self.read(sequence) or self._damaged(sequence, _MISSING)
         except IntegrityError as error:
             return error
 
-    def missing(self, sequence: int) -> IntegrityError:
-        """The error for a move that is not there, though later ones are."""
-        return IntegrityError(
-            f"move {sequence} of the channel '{self._channel}' is missing", where=self.where(sequence), hint=_BACKUP
-        )
-
-    def altered(self, move: Move) -> IntegrityError:
-        """The error for a move whose hash is not the one that the next move names."""
-        return IntegrityError(
-            f"move {move.sequence} of the channel '{self._channel}' was altered: its hash is not the one that the next"
-            " move names",
-            where=self.where(move.sequence),
-            hint=_BACKUP,
-        )
-
-    def broken(self, move: Move) -> IntegrityError:
-        """The error for a move that does not follow the one before it."""
-        return IntegrityError(
-            f"move {move.sequence} of the channel '{self._channel}' does not continue the one before it",
-            where=self.where(move.sequence),
-            hint=_BACKUP,
-        )
+    def _damaged(self, sequence: int, what: str) -> IntegrityError:
+        text = f"move {sequence} of the channel '{self._channel}' {what}"
+        return IntegrityError(text, where=self.where(sequence), hint=_BACKUP)
 
     # Writing
 

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from retrainer.errors import ChampionChanged, NotFoundError, StorageError, StoragePermissionError, UserError
-from retrainer.storage import Storage
 from retrainer.store.causes import Cause
-from retrainer.store.log import ChannelLog, Head
+from retrainer.store.log import Head
 from retrainer.store.move import Action, Move
-from retrainer.store.names import LAST_MOVE, check_name
-from retrainer.store.signing import Keyring, Signer
+from retrainer.store.names import LAST_MOVE
+from retrainer.store.own_key import own_keys, told_what_to_do
+from retrainer.store.reading import ModelReader
+from retrainer.store.signing import Keyring
 from retrainer.store.versions import Versions
 
 log = logging.getLogger(__name__)
@@ -67,69 +68,33 @@ class Motive:
                 ) from None
 
 
-class Moves:
-    """The channels of one model, and how they move.
+class ModelMover(ModelReader):
+    """One model of a store, with what every move of its channels has in common."""
 
-    :param signer: signs each move that is made.
-    :param trusted: keys of which one must have signed the newest move of a channel, when it is read.
-    """
-
-    def __init__(
-        self, storage: Storage, model: str, *, signer: Signer | None = None, trusted: Keyring | None = None
-    ) -> None:
-        self._storage = storage
-        self._model = model
-        self._signer = signer
-        self._trusted = trusted
-        self._versions = Versions(storage, model)
-
-    def log(self, channel: str) -> ChannelLog:
-        """The log of a channel."""
-        name = check_name("channel", channel, where=self._storage.where(self._model))
-        return ChannelLog(self._storage, self._model, name)
-
-    def head(self, channel: str, *, seen: Move | None = None) -> Head:
-        """The end of a channel's log. Parameters and errors as of ``ChannelLog.head``.
-
-        :raises SignatureError: keys are trusted here, and none of them signed the newest move.
-        """
-        head = self.log(channel).head(seen)
-        if head.move is not None:
-            self.check_signature(head.move)
-        return head
-
-    def after(self, move: Move) -> Move:
-        """The newest move from one on that was believed. Errors as of ``ChannelLog.after``, and ``SignatureError``."""
-        newest = self.log(move.channel).after(move)
-        if newest != move:
-            self.check_signature(newest)
-        return newest
-
-    def check_signature(self, move: Move) -> None:
-        """Insist that a trusted key signed a move, where keys are trusted.
-
-        :raises SignatureError: none of them did.
-        """
-        if self._trusted is not None:
-            where = self.log(move.channel).where(move.sequence)
-            self._trusted.check(move.signature, move.signed_bytes(), what=f"move {move.sequence}", where=where)
-
-    def begin(self, channel: str) -> Head:
-        """The channel as a move starts from it. Errors as of ``head``.
+    def _begin(self, channel: str) -> tuple[Head, Keyring | None]:
+        """The channel as a move starts from it, and the keys of which one must have signed what the move signs.
 
         :raises UserError: the channel is signed, and there is no key here.
+        :raises SignatureError: the channel is signed, and not by a key that is trusted, nor by the one that signs.
         """
-        head = self.head(channel)
-        if head.move is not None and head.move.signature is not None and self._signer is None:
+        log = self._log(channel)
+        head = log.head()
+        if self._signer is None and head.move is not None and head.move.signature is not None:
             raise UserError(
                 f"the channel '{channel}' is signed, and there is no private key to sign the move with",
-                where=self.log(channel).where(head.move.sequence),
+                where=log.where(head.move.sequence),
                 hint="give the key that signs this channel; readers that pinned it would refuse an unsigned move",
             )
-        return head
+        if self._signer is None or self._trusted is not None:
+            return head, self._trusted
+        own = own_keys(self._storage, self.name, head.move, self._signer)
+        if own is not None and head.move is not None:
+            with told_what_to_do(own=True):
+                log.check_signature(head.move, own)
+        return head, own
 
-    def move(self, head: Head, channel: str, version: str, manifest_sha256: str, motive: Motive) -> Published:
-        """Point a channel at a complete version, from where it was seen by ``begin``.
+    def _move(self, head: Head, channel: str, version: str, manifest_sha256: str, motive: Motive) -> Published:
+        """Point a channel at a complete version, from where it was seen by ``_begin``.
 
         The version is protected from gc: ``Versions.protect`` was called before it was looked at.
 
@@ -148,16 +113,16 @@ class Moves:
         if self._create(move, repeatable=motive.action == "publish"):
             self._hint(head.then(move), move)
             return Published(version, channel, True, move.from_version, move.sequence, move.sha256)
-        winner = self.head(channel)
+        winner = self._log(channel).head()
         if winner.move is not None and winner.move.to_version == version:
             return self._unmoved(winner, winner.move, motive)  # another publisher of the same content won
-        raise self.changed(channel, before, winner.move)
+        raise self._changed(channel, before, winner.move)
 
     def _next(self, before: Move | None, channel: str, version: str, manifest_sha256: str, motive: Motive) -> Move:
         if before is not None and before.sequence == LAST_MOVE:
             raise StorageError(f"the channel '{channel}' has no more numbers", hint="begin another channel")
         move = Move(
-            model=self._model,
+            model=self.name,
             channel=channel,
             sequence=before.sequence + 1 if before else 1,
             action=motive.action,
@@ -178,7 +143,7 @@ class Moves:
 
     def _create(self, move: Move, *, repeatable: bool) -> bool:
         """Create a move. One that must not be made twice is looked for after an error, in case it took effect."""
-        channel_log = self.log(move.channel)
+        channel_log = self._log(move.channel)
         try:
             return channel_log.create(move)
         except StorageError as error:
@@ -197,7 +162,7 @@ class Moves:
     def _hint(self, head: Head, move: Move) -> None:
         """The move is made, whatever becomes of the hint: who reads it looks for later moves anyway."""
         try:
-            self.log(move.channel).write_hint(head.hashes, move.sequence)
+            self._log(move.channel).write_hint(head.hashes, move.sequence)
         except StorageError as error:
             log.warning("move %d of '%s' is made; its hint is not written: %s", move.sequence, move.channel, error)
 
@@ -207,13 +172,13 @@ class Moves:
             newest = self._sign(newest, head, motive)
         elif not head.hinted:
             self._hint(head, newest)
-        moves = self.log(newest.channel).walk(newest)
+        moves = self._log(newest.channel).walk(newest)
         made = next(move for move in moves if move.action != "sign")
         return Published(newest.to_version, newest.channel, False, made.from_version, newest.sequence, newest.sha256)
 
     def _require(self, version: str, manifest_sha256: str) -> None:
         try:
-            self._versions.manifest(version, sha256=manifest_sha256)
+            Versions(self._storage, self.name).manifest(version, sha256=manifest_sha256)
         except NotFoundError as error:
             raise StorageError(
                 f"the version {version} was removed while the channel was to be pointed at it",
@@ -221,20 +186,22 @@ class Moves:
                 hint="'retrainer gc' was running; try again when it has ended",
             ) from None
 
-    def sign(self, channel: str, *, actor: str, reason: str) -> Move:
-        """Sign what a channel serves, unless this key signed its newest move: a move to the same version.
+    def sign_channel(self, channel: str, *, actor: str, reason: str) -> Move:
+        """Sign what a channel serves, unless this signer signed its newest move: a move to the same version.
 
         :return: the newest move then.
         :raises NotFoundError: the channel has no champion.
-        :raises ChampionChanged: it moved meanwhile.
+        :raises SignatureError: keys are trusted here, and none of them signed it before.
+        :raises ChampionChanged: the channel was moved by somebody else meanwhile.
+        :raises UserError: there is no signer.
         """
         if self._signer is None:
-            raise UserError("there is no private key to sign with", where=self.log(channel).where(), hint="give one")
+            raise UserError("there is no private key to sign with", where=self._log(channel).where(), hint="give one")
         key = self._signer.public
-        head = self.begin(channel)
+        head = self._log(channel).head()
         newest = head.move
         if newest is None:
-            raise NotFoundError(f"the channel '{channel}' has no champion", where=self.log(channel).where())
+            raise NotFoundError(f"the channel '{channel}' has no champion", where=self._log(channel).where())
         present = newest.signature
         if present is not None and present.key_id == key.key_id and key.holds(present, newest.signed_bytes()):
             if not head.hinted:
@@ -247,11 +214,11 @@ class Moves:
         signing = Motive("sign", motive.actor, motive.cause, motive.reason)
         signed = self._next(newest, channel, newest.to_version, newest.manifest_sha256, signing)
         if not self._create(signed, repeatable=True):
-            raise self.changed(channel, newest, self.head(channel).move)
+            raise self._changed(channel, newest, self._log(channel).head().move)
         self._hint(head.then(signed), signed)
         return signed
 
-    def changed(self, channel: str, expected: Move | str | None, found: Move | None) -> ChampionChanged:
+    def _changed(self, channel: str, expected: Move | str | None, found: Move | None) -> ChampionChanged:
         """The error for a decision that was taken against another champion."""
         before = expected.to_version if isinstance(expected, Move) else expected
         now = found.to_version if found else None
@@ -259,7 +226,7 @@ class Moves:
             f"the champion changed: it was {before or 'none'} and is {now or 'none'} now"
             if before != now
             else f"the channel was moved meanwhile, and points at {now or 'none'} again",
-            where=self.log(channel).where(found.sequence if found else None),
+            where=self._log(channel).where(found.sequence if found else None),
             hint="evaluate and decide again, against the present champion",
         )
 

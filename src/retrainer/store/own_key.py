@@ -31,23 +31,18 @@ def own_keys(storage: Storage, model: str, newest: Move | None, signer: Signer) 
     :param newest: move of the channel that is to move. Where it is not signed those before it tell; for a channel
         that is new, those of the model's other channels.
     """
-    if newest is not None:
-        signed = newest.signature is not None or _was_signed(storage, newest)
-    else:
-        signed = any(_signed_channel(storage, model, name) for name in list_channels(storage, model))
+    if newest is not None and newest.signature is not None:
+        return Keyring((signer.public,))
+    channels = [newest.channel] if newest is not None else list_channels(storage, model)
+    signed = any(_signs(ChannelLog(storage, model, channel)) for channel in channels)
     return Keyring((signer.public,)) if signed else None
 
 
-def _signed_channel(storage: Storage, model: str, channel: str) -> bool:
+def _signs(log: ChannelLog) -> bool:
     try:
-        newest = ChannelLog(storage, model, channel).head().move
+        newest = log.head().move
     except IntegrityError:
         return True  # nobody can tell, so what is signed has to prove itself
-    return newest is not None and (newest.signature is not None or _was_signed(storage, newest))
-
-
-def _was_signed(storage: Storage, newest: Move) -> bool:
-    log = ChannelLog(storage, newest.model, newest.channel)
 
     def signed(sequence: int) -> bool:
         try:
@@ -56,7 +51,9 @@ def _was_signed(storage: Storage, newest: Move) -> bool:
             return False
         return move is not None and move.signature is not None
 
-    return any(in_parallel(signed, {1, *range(max(newest.sequence - _LOOKED_AT, 1), newest.sequence)}))
+    return newest is not None and any(
+        in_parallel(signed, {1, *range(max(newest.sequence - _LOOKED_AT, 1), newest.sequence + 1)})
+    )
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """One model of a store as it is read: versions, channels, their moves. Every byte is checked before it is given out.
 
 With trusted keys the newest move of a channel and a version need the signature of one of them. Nothing is written here
-(``store.py``).
+(``moving.py``, ``store.py``).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pathlib import Path
 
 from retrainer.errors import IntegrityError, NotFoundError
 from retrainer.storage import Storage
+from retrainer.store.log import ChannelLog
 from retrainer.store.manifest import Manifest
 from retrainer.store.move import Move
-from retrainer.store.moving import Moves
 from retrainer.store.names import channel_folder, is_name
 from retrainer.store.parallel import in_parallel
 from retrainer.store.signing import Keyring, Signer, VersionSignature
@@ -50,8 +50,10 @@ class ModelReader:
         self._signer = signer
         self._trusted = trusted
         self._versions = Versions(storage, name, signer=signer, trusted=trusted)
-        self._moves = Moves(storage, name, signer=signer, trusted=trusted)
         self.name = name
+
+    def _log(self, channel: str) -> ChannelLog:
+        return ChannelLog(self._storage, self.name, channel, trusted=self._trusted)
 
     def channels(self) -> list[str]:
         """The channels that were ever published on, sorted; also those whose moves were deleted and left a hint."""
@@ -66,7 +68,7 @@ class ModelReader:
         :raises IntegrityError: the move was altered.
         :raises SignatureError: keys are trusted here, and none of them signed it.
         """
-        return self._moves.head(channel, seen=seen).move
+        return self._log(channel).head(seen).move
 
     def move_after(self, move: Move) -> Move:
         """The newest move of a channel from one on that was believed, each checked against the one before.
@@ -77,7 +79,7 @@ class ModelReader:
         :raises IntegrityError: a later move was altered, or does not continue that one.
         :raises SignatureError: keys are trusted here, and none of them signed the newest.
         """
-        return self._moves.after(move)
+        return self._log(move.channel).after(move)
 
     def champion(self, channel: str) -> Manifest | None:
         """The manifest of the version that a channel points at, checked; ``None`` while there is none.
@@ -125,8 +127,8 @@ class ModelReader:
         """
         return list(islice(self._walk(channel), limit))
 
-    def champion_at(self, channel: str, time: datetime) -> str | None:
-        """The version that a channel pointed at at that time; ``None`` before its first publication.
+    def move_at(self, channel: str, time: datetime) -> Move | None:
+        """The move that made the champion of that time; ``None`` before the first publication.
 
         :param time: with a time zone.
         :raises ValueError: it has none.
@@ -135,11 +137,11 @@ class ModelReader:
         if time.tzinfo is None:
             raise ValueError("the time needs a time zone")
         moves = self._walk(channel)
-        return next((move.to_version for move in moves if datetime.fromisoformat(move.at) <= time), None)
+        return next((move for move in moves if datetime.fromisoformat(move.at) <= time), None)
 
     def _walk(self, channel: str) -> Iterator[Move]:
         newest = self.newest_move(channel)
-        return self._moves.log(channel).walk(newest) if newest else iter(())
+        return self._log(channel).walk(newest) if newest else iter(())
 
     def verify_channel(self, channel: str) -> Move | None:
         """Check a channel to its first move, and the champion's manifest.
@@ -171,7 +173,7 @@ class ModelReader:
         :raises IntegrityError: a log cannot be trusted.
         """
         newest = [move for move in in_parallel(self.newest_move, self.channels()) if move is not None]
-        moved = _last_moved(self._moves.log(move.channel).walk(move) for move in newest)
+        moved = _last_moved(self._log(move.channel).walk(move) for move in newest)
         if limit is not None:
             infos: list[VersionInfo] = []
             for _ in range(2):  # a second time for those that were removed since

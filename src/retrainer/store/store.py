@@ -21,13 +21,13 @@ from retrainer.storage import S3Access, Storage, open_storage
 from retrainer.storage.errors import filesystem_errors
 from retrainer.store.causes import Cause
 from retrainer.store.champions import champion_before
-from retrainer.store.log import Head
+from retrainer.store.log import ChannelLog
 from retrainer.store.manifest import Manifest
 from retrainer.store.move import RECENT_MOVES, Move
-from retrainer.store.moving import Motive, Moves, Published
+from retrainer.store.moving import ModelMover, Motive, Published
 from retrainer.store.names import check_name, is_name
-from retrainer.store.own_key import own_keys, told_what_to_do
-from retrainer.store.reading import ModelReader, list_channels
+from retrainer.store.own_key import told_what_to_do
+from retrainer.store.reading import list_channels
 from retrainer.store.signing import Keyring, Signer, VersionSignature
 from retrainer.store.versions import Put, Versions
 
@@ -90,7 +90,7 @@ class _Target:
     manifest_sha256: str | None = None
 
 
-class ModelStore(ModelReader):
+class ModelStore(ModelMover):
     """One model of a store, read and written: versions are put, channels are moved."""
 
     def put_version(self, folder: Path, manifest: Manifest) -> str:
@@ -143,10 +143,10 @@ class ModelStore(ModelReader):
         head, _ = self._begin(channel)
         champion = head.move.to_version if head.move else None
         if champion not in {manifest.version, expected}:
-            raise self._moves.changed(channel, expected, head.move)
+            raise self._changed(channel, expected, head.move)
         require_conditional_writes(self._storage, self.name)
         put = self._put(folder, manifest, head.move)
-        published = self._moves.move(head, channel, manifest.version, put.manifest_sha256, motive)
+        published = self._move(head, channel, manifest.version, put.manifest_sha256, motive)
         return replace(published, sent_bytes=put.sent_bytes, copied_bytes=put.copied_bytes)
 
     def promote(
@@ -188,10 +188,10 @@ class ModelStore(ModelReader):
 
     def _champion_of(self, channel: str, trusted: Keyring | None) -> _Target:
         """What a channel serves, once its last moves were read and checked."""
-        newest = Moves(self._storage, self.name, trusted=trusted).head(channel).move
+        newest = ChannelLog(self._storage, self.name, channel, trusted=trusted).head().move
         if newest is None:
             raise NotFoundError(f"the channel '{channel}' has no champion", where=self._storage.where(self.name))
-        for _ in islice(self._moves.log(channel).walk(newest), RECENT_MOVES):
+        for _ in islice(self._log(channel).walk(newest), RECENT_MOVES):
             pass
         return _Target(newest.to_version, newest.manifest_sha256)
 
@@ -248,7 +248,7 @@ class ModelStore(ModelReader):
             target = choose(head.move, trusted)
         version = target.version
         if expected is not None and (head.move is None or head.move.to_version != expected):
-            raise self._moves.changed(channel, expected, head.move)
+            raise self._changed(channel, expected, head.move)
         require_conditional_writes(self._storage, self.name)
         with told_what_to_do(own=trusted is not self._trusted):
             checked = Versions(self._storage, self.name, trusted=trusted)
@@ -262,24 +262,10 @@ class ModelStore(ModelReader):
                 check(Path(folder))
         if self._signer is not None:
             self._versions.sign(version, self._signer, sha256=sha256)
-        return self._moves.move(head, channel, version, sha256, motive)
-
-    def _begin(self, channel: str) -> tuple[Head, Keyring | None]:
-        """The channel as a move starts from it, and the keys of which one must have signed what the move signs.
-
-        :raises SignatureError: the channel is signed, and not by a key that is trusted, nor by the one that signs.
-        """
-        head = self._moves.begin(channel)
-        if self._signer is None or self._trusted is not None:
-            return head, self._trusted
-        own = own_keys(self._storage, self.name, head.move, self._signer)
-        if own is not None and head.move is not None:
-            with told_what_to_do(own=True):
-                Moves(self._storage, self.name, trusted=own).check_signature(head.move)
-        return head, own
+        return self._move(head, channel, version, sha256, motive)
 
     def _before(self, newest: Move) -> str:
-        version = champion_before(self._moves.log(newest.channel).walk(newest))
+        version = champion_before(self._log(newest.channel).walk(newest))
         if version is None:
             raise NotFoundError(
                 f"the channel '{newest.channel}' has no champion before {newest.to_version}",
@@ -300,17 +286,6 @@ class ModelStore(ModelReader):
         if self._signer is None:
             raise UserError("there is no private key to sign with", where=self._storage.where(self.name))
         return self._versions.sign(version, self._signer)
-
-    def sign_channel(self, channel: str, *, actor: str, reason: str) -> Move:
-        """Sign what a channel serves, unless this signer signed its newest move: a move to the same version.
-
-        :return: the newest move then.
-        :raises NotFoundError: the channel has no champion.
-        :raises SignatureError: keys are trusted here, and none of them signed it before.
-        :raises ChampionChanged: the channel was moved by somebody else meanwhile.
-        :raises UserError: there is no signer.
-        """
-        return self._moves.sign(channel, actor=actor, reason=reason)
 
 
 def require_conditional_writes(storage: Storage, model: str) -> None:
