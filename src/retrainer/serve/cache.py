@@ -77,7 +77,6 @@ class ModelCache:
     ) -> None:
         self._storage: Storage = open_storage(url, access=access)
         self._store: ModelStore = Store(self._storage, trusted=trusted).model(model)
-        self._versions = Versions(self._storage, model, trusted=trusted)
         self._copies = Versions(FileStorage(folder), model, trusted=trusted)
         self._trusted = trusted
         self._verify: Verify = verify
@@ -272,7 +271,7 @@ class ModelCache:
     def _published(self, version: str, move: Move | None) -> tuple[Manifest, str]:
         """The manifest as it is in the store, with the SHA-256 of its bytes."""
         try:
-            return self._versions.manifest_with_sha256(version, sha256=move.manifest_sha256 if move else None)
+            return self._store.manifest_with_sha256(version, sha256=move.manifest_sha256 if move else None)
         except NotFoundError as error:
             if move is None:
                 raise
@@ -294,7 +293,7 @@ class ModelCache:
 
     def _copy_statements(self, folder: Path, version: str, sha256: str) -> None:
         """The signatures of pinned keys, and the manifest byte for byte: its bytes are what is signed."""
-        for signed in self._versions.signatures(version) if self._trusted is not None else ():
+        for signed in self._store.signatures(version) if self._trusted is not None else ():
             write_whole(folder / SIGNATURES / f"{signed.signature.key_id}.json", signed.to_json())
         data = self._storage.read(version_key(self.model, version))
         if hashlib.sha256(data).hexdigest() != sha256:

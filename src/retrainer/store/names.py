@@ -7,7 +7,7 @@
                               /removal.json               gc is removing it
     <model>/channels/<channel>/<number>.json              one move of the channel, written once
                               /latest.json                a hint where the newest move is
-    <model>/intents/<version>-<id>.json                   a channel is about to be pointed at that version
+    <model>/intents/<version>-<id>.txt                    a channel is about to be pointed at that version
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def pointer_key_of_version_1(model: str, channel: str) -> str:
 
 def intent_key(model: str, version: str, intent_id: str) -> str:
     """Where it says that a channel is about to be pointed at a version."""
-    return f"{model}/intents/{version}-{intent_id}.json"
+    return f"{model}/intents/{version}-{intent_id}.txt"
 
 
 def signature_key(model: str, version: str, key_id: str) -> str:

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
-from pathlib import Path
 
 from retrainer.errors import IntegrityError, NotFoundError
 from retrainer.storage import Storage
@@ -20,7 +19,6 @@ from retrainer.store.manifest import Manifest
 from retrainer.store.move import Move
 from retrainer.store.names import channel_folder, is_name
 from retrainer.store.parallel import in_parallel
-from retrainer.store.signing import Keyring, Signer, VersionSignature
 from retrainer.store.versions import Versions
 
 
@@ -40,17 +38,8 @@ class VersionInfo:
     problem: str | None = None
 
 
-class ModelReader:
+class ModelReader(Versions):
     """One model of a store: its versions, its channels and their moves."""
-
-    def __init__(
-        self, storage: Storage, name: str, *, signer: Signer | None = None, trusted: Keyring | None = None
-    ) -> None:
-        self._storage = storage
-        self._signer = signer
-        self._trusted = trusted
-        self._versions = Versions(storage, name, signer=signer, trusted=trusted)
-        self.name = name
 
     def _log(self, channel: str) -> ChannelLog:
         return ChannelLog(self._storage, self.name, channel, trusted=self._trusted)
@@ -92,31 +81,13 @@ class ModelReader:
 
     def _manifest_of(self, move: Move) -> Manifest:
         try:
-            return self._versions.manifest(move.to_version, sha256=move.manifest_sha256)
+            return self.manifest(move.to_version, sha256=move.manifest_sha256)
         except NotFoundError as error:
             raise IntegrityError(
                 f"the channel '{move.channel}' points at a version that is not there: {move.to_version}",
                 where=error.where,
                 hint="roll the channel back to a version that is",
             ) from None
-
-    def manifest(self, version: str) -> Manifest:
-        """The manifest of a version, checked against the name of the version.
-
-        :raises NotFoundError: there is no such version.
-        :raises IntegrityError: it was altered.
-        :raises SignatureError: keys are trusted here, and none of them signed it.
-        """
-        return self._versions.manifest(version)
-
-    def signatures(self, version: str) -> tuple[VersionSignature, ...]:
-        """Who vouches for a version: with trusted keys those of theirs, checked; else all there are, unchecked.
-
-        :raises NotFoundError: there is no such version.
-        :raises IntegrityError: a signature cannot be read.
-        :raises SignatureError: one of a trusted key does not hold.
-        """
-        return self._versions.signatures(version)
 
     def history(self, channel: str, *, limit: int | None = None) -> list[Move]:
         """The moves of a channel, newest first, each checked against the one after it.
@@ -155,16 +126,6 @@ class ModelReader:
             self._manifest_of(moves[0])
         return moves[0] if moves else None
 
-    def fetch(self, version: str, folder: Path, files: Iterable[str] | None = None) -> Manifest:
-        """Copy files of a version into a folder, each checked. What is there already and matches is kept.
-
-        :param files: names within the version; all of them when ``None``.
-        :raises NotFoundError: there is no such version, or it has no such file.
-        :raises IntegrityError: a file is missing from the store or was altered; nothing of it is left in the folder.
-        :raises SignatureError: keys are trusted here, and none of them signed the version.
-        """
-        return self._versions.fetch(version, folder, files)
-
     def versions(self, *, limit: int | None = None) -> list[VersionInfo]:
         """The complete versions, newest first: by the last move of a channel to them, or else their upload.
 
@@ -182,7 +143,7 @@ class ModelReader:
         moves = dict(moved)
         times = {
             version: datetime.fromisoformat(moves[version]) if version in moves else uploaded
-            for version, uploaded in self._versions.completed().items()
+            for version, uploaded in self.completed().items()
         }
         in_order = sorted(times, key=lambda version: (times[version], version), reverse=True)
         return self._infos(newest, [(version, moves.get(version)) for version in in_order])

@@ -2,7 +2,7 @@
 
 ::
 
-    <model>/intents/<version>-<id>.json            a channel is about to be pointed at that version
+    <model>/intents/<version>-<id>.txt             a channel is about to be pointed at that version
     <model>/versions/<version>/removal.json        gc is deleting that version
 
 Both are written only if absent, and each side writes its own before it looks for the other's: so one of the two sees
@@ -14,21 +14,15 @@ from __future__ import annotations
 
 import uuid
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Literal
 
 from retrainer.errors import IntegrityError, NotFoundError, PreconditionFailed
 from retrainer.records import Record
 from retrainer.storage import Storage
-from retrainer.store.names import REMOVAL, Version, intent_key, is_version, version_key
+from retrainer.store.names import REMOVAL, intent_key, is_version, version_key
 
-
-class Intent(Record):
-    """That a channel is about to be pointed at a version. Its name says all; its age is that of the object."""
-
-    format_version: Literal[1] = 1
-    version: Version
-    at: str
+_INTENT = b"A channel is about to be pointed at the version in this name. 'retrainer gc' leaves it alone for a day.\n"
 
 
 class Removal(Record):
@@ -49,9 +43,8 @@ class Removal(Record):
 
 def write_intent(storage: Storage, model: str, version: str) -> None:
     """Say that a channel is about to be pointed at a version: gc then leaves it alone for a day."""
-    intent = Intent(version=version, at=datetime.now(UTC).isoformat(timespec="microseconds"))
     with suppress(PreconditionFailed):  # of a name that nobody else has: the request was repeated
-        storage.write(intent_key(model, version, uuid.uuid4().hex), intent.to_pretty_json().encode(), if_absent=True)
+        storage.write(intent_key(model, version, uuid.uuid4().hex), _INTENT, if_absent=True)
 
 
 def intents(storage: Storage, model: str) -> dict[str, tuple[str, datetime]]:

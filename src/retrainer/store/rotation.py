@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 from retrainer.errors import IntegrityError, NotFoundError, SignatureError
 from retrainer.storage import Storage
@@ -19,7 +19,6 @@ from retrainer.store.signing import Keyring, Signer
 from retrainer.store.store import ModelStore
 
 Done = Literal["signed", "signed already", "left"]
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,90 +56,63 @@ def sign_again(
     :raises SignatureError: what is live is not signed by one of these keys, or was altered. Nothing more is signed.
     """
     keys = Keyring((*(old.keys if old else ()), signer.public))
-    rotation = _Rotation(
-        new=ModelStore(storage, model, signer=signer, trusted=Keyring((signer.public,))),
-        checked=ModelStore(storage, model, signer=signer, trusted=keys),
-        unchecked=ModelStore(storage, model, signer=signer),
-        trust_unsigned=trust_unsigned,
+    # The model read in three ways: only what the new key signed, what the new or an old key signed, all.
+    new, checked, unchecked = (
+        ModelStore(storage, model, signer=signer, trusted=trusted)
+        for trusted in (Keyring((signer.public,)), keys, None)
     )
-    live: set[str] = set()
-    for channel in rotation.checked.channels():
-        version, trusted = rotation.champion(channel)
-        if version not in live:
-            live.add(version)
-            yield rotation.sign_version(version)
-        already = _signed(lambda name=channel: rotation.new.newest_move(name))  # type: ignore[misc]
-        trusted.sign_channel(channel, actor=actor, reason=f"signed with the key {signer.public.key_id}")
-        yield Signed(model, f"channel {channel}", "signed already" if already else "signed")
-    for info in rotation.unchecked.versions() if every_version else ():
-        if info.version not in live:
-            yield rotation.sign_if_trusted(info.version)
 
-
-@dataclass(frozen=True, slots=True)
-class _Rotation:
-    """One model, read in three ways.
-
-    :ivar new: only what the new key signed.
-    :ivar checked: what the new or an old key signed.
-    :ivar unchecked: all.
-    """
-
-    new: ModelStore
-    checked: ModelStore
-    unchecked: ModelStore
-    trust_unsigned: bool
-
-    def champion(self, channel: str) -> tuple[str, ModelStore]:
-        """The version of a channel once its newest move was checked, and the way in which it could be read."""
-        model = self.checked
+    def sign_version(version: str) -> Signed:
+        if _is_read(lambda: new.manifest(version)):
+            return Signed(model, f"version {version}", "signed already")
         try:
-            move = model.newest_move(channel)
+            checked.sign_version(version)
         except SignatureError as error:
-            model = self.unchecked
-            move = model.newest_move(channel)
-            self._allow(error, unsigned=move is not None and move.signature is None)
-            model.verify_channel(channel)  # nobody vouches for it, so at least it has to be whole
-        if move is None:
-            raise NotFoundError(
-                f"the channel '{channel}' is gone", where=f"model {model.name}", hint="somebody else deleted it"
-            )
-        return move.to_version, model
-
-    def sign_version(self, version: str) -> Signed:
-        """Sign a version, once the signature of a trusted key was checked."""
-        what = f"version {version}"
-        if _signed(lambda: self.new.manifest(version)):
-            return Signed(self.new.name, what, "signed already")
-        try:
-            self.checked.sign_version(version)
-        except SignatureError as error:
-            self._allow(error, unsigned=not self.unchecked.signatures(version))
+            _allow(error, unsigned=not unchecked.signatures(version), trust_unsigned=trust_unsigned)
             with tempfile.TemporaryDirectory(prefix="retrainer-sign-") as folder:
-                self.unchecked.fetch(version, Path(folder))
-            self.unchecked.sign_version(version)
-        return Signed(self.new.name, what, "signed")
+                unchecked.fetch(version, Path(folder))
+            unchecked.sign_version(version)
+        return Signed(model, f"version {version}", "signed")
 
-    def sign_if_trusted(self, version: str) -> Signed:
-        """The same for a version that nobody serves: what cannot be trusted is left."""
+    live: set[str] = set()
+    for channel in checked.channels():
+        believed = checked
         try:
-            return self.sign_version(version)
-        except (IntegrityError, NotFoundError) as error:
-            return Signed(self.new.name, f"version {version}", "left", problem=error.message)
+            newest = checked.newest_move(channel)
+        except SignatureError as error:
+            believed = unchecked
+            newest = unchecked.verify_channel(channel)  # nobody vouches for it, so at least it has to be whole
+            unsigned = newest is not None and newest.signature is None
+            _allow(error, unsigned=unsigned, trust_unsigned=trust_unsigned)
+        if newest is None:
+            continue
+        if newest.to_version not in live:
+            live.add(newest.to_version)
+            yield sign_version(newest.to_version)
+        signed = believed.sign_channel(channel, actor=actor, reason=f"signed with the key {signer.public.key_id}")
+        yield Signed(model, f"channel {channel}", "signed already" if signed == newest else "signed")
+    for info in unchecked.versions() if every_version else ():
+        if info.version in live:
+            continue
+        try:
+            yield sign_version(info.version)
+        except (IntegrityError, NotFoundError) as error:  # nobody serves it: what cannot be trusted is left
+            yield Signed(model, f"version {info.version}", "left", problem=error.message)
 
-    def _allow(self, error: SignatureError, *, unsigned: bool) -> None:
-        """Go on with what nobody signed, where that was asked for."""
-        if unsigned and self.trust_unsigned:
-            return
-        hint = (
-            "if this store was begun without keys and you looked at it, sign it with --trust-unsigned"
-            if unsigned
-            else "name the key that signed it with --public-key"
-        )
-        raise SignatureError(error.message, where=error.where, hint=hint)
+
+def _allow(error: SignatureError, *, unsigned: bool, trust_unsigned: bool) -> None:
+    """Go on with what nobody signed, where that was asked for."""
+    if unsigned and trust_unsigned:
+        return
+    hint = (
+        "if this store was begun without keys and you looked at it, sign it with --trust-unsigned"
+        if unsigned
+        else "name the key that signed it with --public-key"
+    )
+    raise SignatureError(error.message, where=error.where, hint=hint)
 
 
-def _signed(read: Callable[[], object]) -> bool:
+def _is_read(read: Callable[[], object]) -> bool:
     """Whether a reader that trusts the new key alone can read something."""
     try:
         read()

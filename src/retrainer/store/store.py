@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Self
 
-from retrainer.errors import IntegrityError, NotFoundError, PreconditionFailed, StorageError, UserError
+from retrainer.errors import IntegrityError, NotFoundError, PreconditionFailed, StorageError
 from retrainer.storage import S3Access, Storage, open_storage
 from retrainer.storage.errors import filesystem_errors
 from retrainer.store.causes import Cause
@@ -28,7 +28,7 @@ from retrainer.store.moving import ModelMover, Motive, Published
 from retrainer.store.names import check_name, is_name
 from retrainer.store.own_key import told_what_to_do
 from retrainer.store.reading import list_channels
-from retrainer.store.signing import Keyring, Signer, VersionSignature
+from retrainer.store.signing import Keyring, Signer
 from retrainer.store.versions import Put, Versions
 
 Check = Callable[[Path], None]
@@ -112,7 +112,7 @@ class ModelStore(ModelMover):
             with suppress(IntegrityError, NotFoundError):  # it only saves sending what both have
                 like = Versions(self._storage, self.name).manifest(champion.to_version)
         served = champion is not None and champion.to_version == manifest.version
-        return self._versions.put(folder, manifest, like=like, served=served)
+        return self.put(folder, manifest, like=like, served=served)
 
     def publish(
         self,
@@ -253,15 +253,15 @@ class ModelStore(ModelMover):
         with told_what_to_do(own=trusted is not self._trusted):
             checked = Versions(self._storage, self.name, trusted=trusted)
             _, sha256 = checked.manifest_with_sha256(version, sha256=target.manifest_sha256)
-        self._versions.protect(version)
+        self.protect(version)
         with filesystem_errors(tempfile.gettempdir()):
             temporary = tempfile.TemporaryDirectory(prefix="retrainer-verify-")
         with temporary as folder:
-            self._versions.fetch(version, Path(folder), sha256=sha256)
+            self.fetch(version, Path(folder), sha256=sha256)
             if check is not None:
                 check(Path(folder))
         if self._signer is not None:
-            self._versions.sign(version, self._signer, sha256=sha256)
+            self.sign_version(version, sha256=sha256)
         return self._move(head, channel, version, sha256, motive)
 
     def _before(self, newest: Move) -> str:
@@ -273,19 +273,6 @@ class ModelStore(ModelMover):
                 hint="name the version to go to",
             )
         return version
-
-    # Signing what is there
-
-    def sign_version(self, version: str) -> VersionSignature:
-        """Add this signer's signature to a version, unless it is there.
-
-        :raises NotFoundError: there is no such version.
-        :raises SignatureError: keys are trusted here, and none of them signed it before.
-        :raises UserError: there is no signer.
-        """
-        if self._signer is None:
-            raise UserError("there is no private key to sign with", where=self._storage.where(self.name))
-        return self._versions.sign(version, self._signer)
 
 
 def require_conditional_writes(storage: Storage, model: str) -> None:

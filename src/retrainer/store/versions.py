@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from retrainer.errors import IntegrityError, NotFoundError, PreconditionFailed, StorageError
+from retrainer.errors import IntegrityError, NotFoundError, PreconditionFailed, StorageError, UserError
 from retrainer.records import sha256_file
 from retrainer.storage import Storage, Transfer
 from retrainer.storage.errors import filesystem_errors
@@ -41,15 +41,16 @@ class Put:
 class Versions:
     """The folder ``versions`` of a model.
 
+    :ivar name: of the model.
     :param signer: signs each version that is put.
     :param trusted: keys of which one must have signed each version that is read.
     """
 
     def __init__(
-        self, storage: Storage, model: str, *, signer: Signer | None = None, trusted: Keyring | None = None
+        self, storage: Storage, name: str, *, signer: Signer | None = None, trusted: Keyring | None = None
     ) -> None:
         self._storage = storage
-        self._model = model
+        self.name = name
         self._signer = signer
         self._trusted = trusted
 
@@ -75,12 +76,12 @@ class Versions:
         return manifest, found
 
     def _read(self, version: str) -> tuple[Manifest, str]:
-        where = self._where(check_version(version, where=self._storage.where(self._model)))
+        where = self._where(check_version(version, where=self._storage.where(self.name)))
         try:
             data = self._storage.read(self._key(version))
         except NotFoundError:
             raise NotFoundError(
-                f"the model '{self._model}' has no version '{version}'",
+                f"the model '{self.name}' has no version '{version}'",
                 where=where,
                 hint="it was never published here, its upload was not completed, or it was removed",
             ) from None
@@ -88,7 +89,7 @@ class Versions:
 
     def _parsed(self, version: str, data: bytes) -> tuple[Manifest, str]:
         manifest = Manifest.from_json(data, where=self._where(version))
-        if manifest.version != version or manifest.model != self._model:
+        if manifest.version != version or manifest.model != self.name:
             raise self._altered(version)
         return manifest, hashlib.sha256(data).hexdigest()
 
@@ -107,7 +108,8 @@ class Versions:
         :param files: names within the version; all of them when ``None``.
         :param sha256: of the manifest's bytes, where it is known.
         :raises NotFoundError: there is no such version, or it has no such file.
-        :raises IntegrityError: a file is missing from the store or was altered.
+        :raises IntegrityError: a file is missing from the store or was altered; nothing of it is left in the folder.
+        :raises SignatureError: keys are trusted here, and none of them signed the version.
         """
         manifest = self.manifest(version, sha256=sha256)
         names = list(manifest.files if files is None else files)
@@ -136,7 +138,7 @@ class Versions:
 
     def completed(self) -> dict[str, datetime]:
         """Every complete version -> when its manifest was written, by the clock of the storage."""
-        start = f"{self._model}/versions/"
+        start = f"{self.name}/versions/"
         found: dict[str, datetime] = {}
         for info in self._storage.list(start):
             version, _, name = info.key.removeprefix(start).partition("/")
@@ -145,35 +147,39 @@ class Versions:
         return found
 
     def signatures(self, version: str) -> tuple[VersionSignature, ...]:
-        """Who vouches for a version: with trusted keys those of theirs, else all there are.
+        """Who vouches for a version: with trusted keys those of theirs, checked; else all there are, unchecked.
 
         :raises NotFoundError: there is no such version.
+        :raises IntegrityError: a signature cannot be read.
         :raises SignatureError: one of a trusted key does not hold.
         """
         _, sha256 = self._read(version)
         if self._trusted is None:
-            return list_signatures(self._storage, self._model, version)
+            return list_signatures(self._storage, self.name, version)
         return trusted_signatures(self._storage, self._trusted, self._statement(version, sha256))
 
     # Writing
 
-    def sign(self, version: str, signer: Signer, *, sha256: str | None = None) -> VersionSignature:
+    def sign_version(self, version: str, *, sha256: str | None = None) -> VersionSignature:
         """Vouch for a version that is there, unless this key did so already.
 
         :param sha256: of the manifest's bytes, where it is known.
         :raises NotFoundError: there is no such version.
         :raises SignatureError: keys are trusted here, and none of them signed it before.
+        :raises UserError: there is no signer.
         """
+        if self._signer is None:
+            raise UserError("there is no private key to sign with", where=self._storage.where(self.name))
         _, found = self.manifest_with_sha256(version, sha256=sha256)
-        return add_signature(self._storage, signer, self._statement(version, found))
+        return add_signature(self._storage, self._signer, self._statement(version, found))
 
     def protect(self, version: str) -> None:
         """Keep a version from gc for a day, whether it is complete or not. From here on it may be moved to.
 
         :raises StorageError: gc is removing it.
         """
-        write_intent(self._storage, self._model, version)
-        if read_removal(self._storage, self._model, version) is not None:
+        write_intent(self._storage, self.name, version)
+        if read_removal(self._storage, self.name, version) is not None:
             raise StorageError(
                 f"the version '{version}' is being removed",
                 where=self._where(version),
@@ -261,10 +267,10 @@ class Versions:
         return Transfer(folder / name, self._key(version, name), entry.sha256, entry.size)
 
     def _statement(self, version: str, sha256: str) -> VersionStatement:
-        return VersionStatement(model=self._model, version=version, manifest_sha256=sha256)
+        return VersionStatement(model=self.name, version=version, manifest_sha256=sha256)
 
     def _key(self, version: str, name: str = MANIFEST) -> str:
-        return version_key(self._model, version, name)
+        return version_key(self.name, version, name)
 
     def _where(self, version: str, name: str = MANIFEST) -> str:
         return self._storage.where(self._key(version, name))

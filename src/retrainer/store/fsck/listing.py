@@ -14,7 +14,7 @@ from retrainer.store.parallel import in_parallel
 # What a probe for conditional writes leaves.
 _PROBE = re.compile(r"\.probe[^/]*")
 _SEQUENCE = re.compile(r"(?!0{10})[0-9]{10}")
-_INTENT = re.compile(r"[0-9a-f]{16}-[0-9a-f]{32}")
+_INTENT = re.compile(r"[0-9a-f]{16}-[0-9a-f]{32}\.txt")
 _SHOWN = 5
 # Objects of a channel by which a model is known. They are nobody else's.
 _OF_A_CHANNEL = re.compile(r"[^/]+/([0-9]{10}|latest)\.json")
@@ -54,7 +54,7 @@ class Listing:
                 self.channels.setdefault(channel, []).append(int(stem))
             case ["channels", channel, "latest.json"] if is_name(channel):
                 self.channels.setdefault(channel, [])
-            case ["intents", _] if is_json and _INTENT.fullmatch(stem):
+            case ["intents", name] if _INTENT.fullmatch(name):
                 pass
             case ["versions", version, *inner] if inner and all(inner) and is_version(version):
                 self.versions.setdefault(version, {})["/".join(inner)] = info
