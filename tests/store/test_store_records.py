@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from retrainer.errors import IntegrityError
-from retrainer.store import BundleInfo, FileEntry, GoldenRow, Manifest, Move, PrecisionEntry
+from retrainer.store import BundleInfo, Cause, FileEntry, GoldenRow, Manifest, Move, PrecisionEntry
 from retrainer.store.champions import champion_before, line_of_champions
 
 MakeBundle = Callable[[str], tuple[Path, Manifest]]
@@ -129,6 +129,13 @@ def test_where_rollbacks_lead(moves: str, line: str) -> None:
     assert line_of_champions(entries([(actions[move[0]], move[1]) for move in moves.split()])) == [
         named(letter) for letter in line
     ]
+
+
+def test_the_causes_are_documented() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "store.md").read_text()
+    table = page.partition("| cause | meaning |\n|---|---|\n")[2].partition("\n\n")[0]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines()]
+    assert {word.strip("`"): meaning for word, meaning in rows} == {cause.value: cause.meaning for cause in Cause}
 
 
 @given(st.lists(st.tuples(st.sampled_from(["publish", "promote", "rollback"]), st.sampled_from("abcd"))))

@@ -14,7 +14,7 @@ import typer
 from retrainer.cli import display
 from retrainer.cli.libraries import require
 from retrainer.cli.store_options import JsonOption, PublicKeysOption, StoreArgument, open_store, trusted_keys
-from retrainer.errors import NotFoundError, RetrainerError
+from retrainer.errors import RetrainerError
 
 if TYPE_CHECKING:
     from retrainer.storage import Storage
@@ -56,10 +56,10 @@ def fsck(
     public_key: PublicKeysOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check a store: every pointer, history, manifest, signature and file.
+    """Check a store: every move of every channel, manifest, signature and file.
 
     What is found is damaged, suspect or just left over. Exit code 4 when anything is damaged. --repair restores what
-    the store itself can prove: pointers from their journal, files from another version that holds the same content.
+    the store itself can prove: hints from the moves, files from another version that holds the same content.
     """
     from retrainer.store.fsck import check_store
     from retrainer.store.fsck import repair as repair_findings
@@ -146,16 +146,17 @@ def collect(
 ) -> None:
     """Delete versions that no channel and no recent move of one needs. Shows what would go unless --delete is given.
 
-    A model whose pointers or history are damaged is left alone, with exit code 1. So is one where deleting failed:
+    A model with a channel that is damaged is left alone, with exit code 1. So is one where deleting failed:
     what was deleted before is said, and the other models are done.
     """
+    from retrainer.store.fsck import models_of
     from retrainer.store.gc import Collected, plan_gc, run_gc
 
     storage = _opened(store)
     plans: list[Plan] = []
     collected: list[Collected] = []
     refused: list[RetrainerError] = []
-    for model in _models(storage, models):
+    for model in models_of(storage, models):
         outcomes: list[Outcome] = []
         try:
             plan = plan_gc(storage, model, keep=keep, min_age=timedelta(days=min_age))
@@ -247,18 +248,6 @@ def _opened(url: str) -> Storage:
 
     open_store(url)
     return open_storage(url)
-
-
-def _models(storage: Storage, models: list[str] | None) -> list[str]:
-    from retrainer.store.fsck import find_models, no_models
-
-    present = find_models(storage)
-    if not present:
-        raise no_models(storage)
-    for model in models or ():
-        if model not in present:
-            raise NotFoundError(f"no model '{model}'", where=storage.url, hint=f"it holds {', '.join(present)}")
-    return models or present
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from retrainer.store.fsck.check import Repaired, check_store, repair
 from retrainer.store.fsck.findings import Code, Finding, Findings, Progress, Severity
-from retrainer.store.fsck.listing import find_models, no_models
+from retrainer.store.fsck.listing import models_of
 
 __all__ = [
     "Code",
@@ -12,7 +12,6 @@ __all__ = [
     "Repaired",
     "Severity",
     "check_store",
-    "find_models",
-    "no_models",
+    "models_of",
     "repair",
 ]

@@ -11,17 +11,16 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import partial
 
-from retrainer.errors import NotFoundError, ResourceError, RetrainerError, StorageError
+from retrainer.errors import ResourceError, RetrainerError, StorageError
 from retrainer.records import Record
 from retrainer.storage import Storage
 from retrainer.store.fsck.channels import check_channels
 from retrainer.store.fsck.files import CheckedFiles, check_files
 from retrainer.store.fsck.findings import Code, Finding, Findings, OnProgress, Problem, Repair, Severity
-from retrainer.store.fsck.listing import find_models, no_models
+from retrainer.store.fsck.listing import models_of
 from retrainer.store.fsck.state import ModelState
 from retrainer.store.fsck.versions import DAY, check_versions
 from retrainer.store.gc import leftovers_of, unlisted
-from retrainer.store.names import check_name
 from retrainer.store.signing import Keyring
 
 _ORDER: dict[Severity, int] = {"damage": 0, "suspect": 1, "leftover": 2}
@@ -59,7 +58,7 @@ def check_store(
     :raises StorageError: the store cannot be reached.
     """
     began = now or datetime.now(UTC)
-    chosen = _chosen(storage, models)
+    chosen = models_of(storage, models)
     findings: list[Finding] = []
     notes: list[str] = []
     channels = versions = files = size = 0
@@ -178,20 +177,3 @@ def _leftovers(state: ModelState) -> list[Problem]:
 def _rank(problem: Problem) -> tuple[int, str, str]:
     finding = problem.finding
     return _ORDER[finding.severity], finding.key, finding.code
-
-
-def _chosen(storage: Storage, models: Iterable[str] | None) -> list[str]:
-    present = find_models(storage)
-    if not present:
-        raise no_models(storage)
-    if models is None:
-        return present
-    chosen = [check_name("model", model, where=storage.where()) for model in models]
-    for model in chosen:
-        if model not in present:
-            raise NotFoundError(
-                f"no model '{model}'",
-                where=storage.url,
-                hint=f"it holds {', '.join(present)}",
-            )
-    return chosen

@@ -67,13 +67,26 @@ def check_files(
             faults[file.key] = fault
         elif not quick:
             pending.append(file)
-    _read(state, pending, faults, _Meter(state.model, chosen, pending, on_progress))
+    count, size, total = 0, 0, _size(chosen)
+
+    def tell(done: list[File]) -> None:
+        nonlocal count, size
+        count, size = count + len(done), size + _size(done)
+        if on_progress is not None:
+            on_progress(Progress(state.model, count, len(chosen), size, total))
+
+    tell([file for file in chosen if quick or file.key in faults])
+    _read(state, pending, faults, tell)
     holders: dict[str, list[str]] = defaultdict(list)
     for file in files:
         if file.key not in faults and _listed(state, file) is None:
             holders[file.entry.sha256].append(file.key)
     problems = [_problem(state, file, faults[file.key], holders) for file in chosen if file.key in faults]
-    return CheckedFiles(problems, len(chosen), sum(file.entry.size for file in chosen))
+    return CheckedFiles(problems, len(chosen), total)
+
+
+def _size(files: list[File]) -> int:
+    return sum(file.entry.size for file in files)
 
 
 def _files_of(state: ModelState) -> list[File]:
@@ -98,28 +111,11 @@ def _listed(state: ModelState, file: File) -> Fault | None:
     return None
 
 
-class _Meter:
-    """Counts files and bytes, and tells."""
+def _read(state: ModelState, files: list[File], faults: dict[str, Fault], tell: Callable[[list[File]], None]) -> None:
+    """Read files, several at a time, and note what is wrong with each.
 
-    def __init__(
-        self, model: str, chosen: list[File], pending: list[File], on_progress: Callable[[Progress], None] | None
-    ) -> None:
-        self._model = model
-        self._total = len(chosen)
-        self._total_bytes = sum(file.entry.size for file in chosen)
-        self._files = len(chosen) - len(pending)
-        self._bytes = self._total_bytes - sum(file.entry.size for file in pending)
-        self._tell = on_progress
-        self.add(0, 0)
-
-    def add(self, files: int, size: int) -> None:
-        self._files += files
-        self._bytes += size
-        if self._tell is not None:
-            self._tell(Progress(self._model, self._files, self._total, self._bytes, self._total_bytes))
-
-
-def _read(state: ModelState, files: list[File], faults: dict[str, Fault], meter: _Meter) -> None:
+    :param tell: called with what was read just now.
+    """
     if not files:
         return
     with filesystem_errors(tempfile.gettempdir()):
@@ -135,7 +131,7 @@ def _read(state: ModelState, files: list[File], faults: dict[str, Fault], meter:
                 fault = done.result()
                 if fault is not None:
                     faults[file.key] = fault
-                meter.add(1, file.entry.size)
+                tell([file])
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

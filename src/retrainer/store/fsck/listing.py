@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from retrainer.errors import IntegrityError, NotFoundError, RetrainerError
 from retrainer.storage import ObjectInfo, Storage
-from retrainer.store.names import channel_folder, is_name, is_version
+from retrainer.store.names import channel_folder, check_name, is_name, is_version
 from retrainer.store.parallel import in_parallel
 
 # What a probe for conditional writes leaves.
@@ -63,23 +63,26 @@ class Listing:
         return True
 
 
-def find_models(storage: Storage) -> list[str]:
-    """The folders of a store that hold a model or part of one, sorted.
+def models_of(storage: Storage, named: Iterable[str] | None = None) -> list[str]:
+    """The models of a store, or those that are named, sorted: folders that hold a model or part of one.
 
     A folder of somebody else's that is called ``channels`` makes no model: an object of the layout has to be there.
+
+    :raises NotFoundError: a model that is named is not there; or there is none at all, as in a place that is empty, was
+        emptied or mistyped.
+    :raises StorageError: no model can have that name.
     """
-    return [name for name in storage.list_folders() if is_name(name) and _is_model(storage, name)]
-
-
-def no_models(storage: Storage) -> NotFoundError:
-    """The error for a place where there is no model: empty, emptied, mistyped, or nothing was published there yet."""
-    folders = storage.list_folders()[:_SHOWN]
-    holds = f"; there are the folders {', '.join(folders)}" if folders else ""
-    return NotFoundError(
-        "no models are there",
-        where=storage.url,
-        hint=f"give what the pipeline file says under publish.store{holds}",
-    )
+    folders = storage.list_folders()
+    present = [name for name in folders if is_name(name) and _is_model(storage, name)]
+    if not present:
+        holds = f"; there are the folders {', '.join(folders[:_SHOWN])}" if folders else ""
+        hint = f"give what the pipeline file says under publish.store{holds}"
+        raise NotFoundError("no models are there", where=storage.url, hint=hint)
+    chosen = [check_name("model", model, where=storage.where()) for model in named or present]
+    for model in chosen:
+        if model not in present:
+            raise NotFoundError(f"no model '{model}'", where=storage.url, hint=f"it holds {', '.join(present)}")
+    return chosen
 
 
 def _is_model(storage: Storage, name: str) -> bool:
