@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Collection
@@ -21,6 +22,8 @@ from retrainer.store.manifest import FileEntry, Manifest
 from retrainer.store.names import version_key
 
 _AT_ONCE = 4
+# Larger objects of a bucket go through a temporary file, so that memory stays bounded.
+_IN_MEMORY = 8 << 20
 _PUBLISH = "roll the channel back, if one serves it; remove the version's manifest and publish the same bundle again"
 
 
@@ -167,6 +170,8 @@ def _sha256(storage: Storage, file: File, temporary: Path) -> str:
     if path is not None:
         with filesystem_errors(str(path)):
             return sha256_file(path)
+    if file.entry.size <= _IN_MEMORY:
+        return hashlib.sha256(storage.read(file.key)).hexdigest()
     try:
         storage.download(file.key, temporary)
         with filesystem_errors(str(temporary)):
