@@ -81,9 +81,10 @@ def sign_again(
             newest = checked.newest_move(channel)
         except SignatureError as error:
             believed = unchecked
-            newest = unchecked.verify_channel(channel)  # nobody vouches for it, so at least it has to be whole
+            newest = unchecked.newest_move(channel)
             unsigned = newest is not None and newest.signature is None
             _allow(error, unsigned=unsigned, trust_unsigned=trust_unsigned)
+            unchecked.verify_channel(channel)  # nobody vouches for it, so at least it has to be whole
         if newest is None:
             continue
         if newest.to_version not in live:
