@@ -11,7 +11,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Self
@@ -32,6 +32,8 @@ from retrainer.store.signing import Keyring, Signer
 from retrainer.store.versions import Put, Versions
 
 Check = Callable[[Path], None]
+# Where a channel is to move: the version, and the SHA-256 of its manifest where a move says so.
+Target = tuple[str, str | None]
 _PROBE = b"Written to see that this storage refuses conditional writes whose condition does not hold.\n"
 
 
@@ -77,17 +79,6 @@ class Store:
         """
         check_name("model", name, where=self._storage.where())
         return ModelStore(self._storage, name, signer=self._signer, trusted=self._trusted)
-
-
-@dataclass(frozen=True, slots=True)
-class _Target:
-    """Where a channel is to move.
-
-    :ivar manifest_sha256: of its manifest, where a move says so.
-    """
-
-    version: str
-    manifest_sha256: str | None = None
 
 
 class ModelStore(ModelMover):
@@ -178,22 +169,22 @@ class ModelStore(ModelMover):
         if (version is None) == (from_channel is None):
             raise ValueError("either version or from_channel")
 
-        def target(_: Move | None, trusted: Keyring | None) -> _Target:
+        def target(_: Move | None, trusted: Keyring | None) -> Target:
             if version is not None:
-                return _Target(version)
+                return version, None
             assert from_channel is not None
             return self._champion_of(from_channel, trusted)
 
         return self._repoint(channel, Motive("promote", actor, cause, reason), expected, check, target)
 
-    def _champion_of(self, channel: str, trusted: Keyring | None) -> _Target:
+    def _champion_of(self, channel: str, trusted: Keyring | None) -> Target:
         """What a channel serves, once its last moves were read and checked."""
         newest = ChannelLog(self._storage, self.name, channel, trusted=trusted).head().move
         if newest is None:
             raise NotFoundError(f"the channel '{channel}' has no champion", where=self._storage.where(self.name))
         for _ in islice(self._log(channel).walk(newest), RECENT_MOVES):
             pass
-        return _Target(newest.to_version, newest.manifest_sha256)
+        return newest.to_version, newest.manifest_sha256
 
     def rollback(
         self,
@@ -220,14 +211,14 @@ class ModelStore(ModelMover):
         :raises ChampionChanged: the channel was moved by somebody else meanwhile.
         """
 
-        def target(newest: Move | None, _: Keyring | None) -> _Target:
+        def target(newest: Move | None, _: Keyring | None) -> Target:
             if newest is None:
                 raise NotFoundError(
                     f"the channel '{channel}' has no champion to roll back",
                     where=self._storage.where(self.name),
                     hint=f"channels: {', '.join(self.channels()) or 'none'}",
                 )
-            return _Target(to if to is not None else self._before(newest))
+            return to if to is not None else self._before(newest), None
 
         return self._repoint(channel, Motive("rollback", actor, cause, reason), expected, check, target)
 
@@ -237,7 +228,7 @@ class ModelStore(ModelMover):
         motive: Motive,
         expected: str | None,
         check: Check | None,
-        choose: Callable[[Move | None, Keyring | None], _Target],
+        choose: Callable[[Move | None, Keyring | None], Target],
     ) -> Published:
         """Move a channel to a version that is there, once every file of it was read, matched and checked.
 
@@ -245,14 +236,13 @@ class ModelStore(ModelMover):
         """
         head, trusted = self._begin(channel)
         with told_what_to_do(own=trusted is not self._trusted):
-            target = choose(head.move, trusted)
-        version = target.version
+            version, said = choose(head.move, trusted)
         if expected is not None and (head.move is None or head.move.to_version != expected):
             raise self._changed(channel, expected, head.move)
         require_conditional_writes(self._storage, self.name)
         with told_what_to_do(own=trusted is not self._trusted):
             checked = Versions(self._storage, self.name, trusted=trusted)
-            _, sha256 = checked.manifest_with_sha256(version, sha256=target.manifest_sha256)
+            _, sha256 = checked.manifest_with_sha256(version, sha256=said)
         self.protect(version)
         with filesystem_errors(tempfile.gettempdir()):
             temporary = tempfile.TemporaryDirectory(prefix="retrainer-verify-")
