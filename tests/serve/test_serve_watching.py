@@ -197,6 +197,10 @@ def test_a_look_that_finds_nothing_new_is_one_request(
     for _ in range(3):
         classify._look(patient=True)
     assert [path.partition("?")[0].rpartition("/")[2] for path in requests] == ["0000000002.json"] * 3
+    requests.clear()
+    load(published, cache)  # a start, with all files in the cache
+    asked = sorted(path.partition("?")[0].rpartition("/")[2] for path in requests)
+    assert asked == ["0000000001.json", "0000000002.json", "latest.json"]
     published.publish(bundle=contradicted(bundle, tmp_path / "bad"))
     classify._look(patient=True)
     requests.clear()

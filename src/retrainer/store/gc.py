@@ -19,10 +19,11 @@ from retrainer.storage import Leftover, ObjectInfo, Storage
 from retrainer.storage.keys import check_key
 from retrainer.store.log import ChannelLog
 from retrainer.store.move import Move
-from retrainer.store.names import FOLDERS, MANIFEST, REMOVAL, check_name, is_version, version_key
+from retrainer.store.names import FOLDERS, MANIFEST, REMOVAL, check_name, version_key
 from retrainer.store.parallel import in_parallel
 from retrainer.store.reading import list_channels
 from retrainer.store.removal import Removal, intents, read_removal
+from retrainer.store.versions import version_folders
 
 LEAST_AGE = timedelta(days=1)
 MOST_AGE = timedelta(days=36_500)
@@ -135,7 +136,9 @@ def plan_gc(
     reasons_to_stay, _ = _needs(storage, model, keep, at - LEAST_AGE)
     delete: list[Doomed] = []
     kept: list[Kept] = []
-    for version, objects in sorted(_folders(storage, model).items(), key=lambda item: (_newest(item[1]), item[0])):
+    for version, objects in sorted(
+        version_folders(storage, model).items(), key=lambda item: (_newest(item[1]), item[0])
+    ):
         size = sum(info.size for info in objects.values())
         reasons = tuple(dict.fromkeys(reasons_to_stay.get(version, ())))
         if at - _newest(objects) < min_age:
@@ -266,17 +269,6 @@ def _moves(storage: Storage, model: str, channel: str) -> list[Move]:
 
 def _named(move: Move) -> set[str]:
     return {move.to_version} if move.from_version is None else {move.to_version, move.from_version}
-
-
-def _folders(storage: Storage, model: str) -> dict[str, dict[str, ObjectInfo]]:
-    """Version -> name within it -> the object."""
-    start = f"{model}/versions/"
-    folders: dict[str, dict[str, ObjectInfo]] = defaultdict(dict)
-    for info in storage.list(start):
-        version, slash, name = info.key.removeprefix(start).partition("/")
-        if slash and is_version(version):
-            folders[version][name] = info
-    return folders
 
 
 def _not_ours(objects: Iterable[ObjectInfo]) -> str | None:

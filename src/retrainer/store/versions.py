@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,10 +12,10 @@ from pathlib import Path
 
 from retrainer.errors import IntegrityError, NotFoundError, PreconditionFailed, StorageError, UserError
 from retrainer.records import sha256_file
-from retrainer.storage import Storage, Transfer
+from retrainer.storage import ObjectInfo, Storage, Transfer
 from retrainer.storage.errors import filesystem_errors
 from retrainer.store.manifest import FileEntry, Manifest
-from retrainer.store.names import MANIFEST, check_version, version_key
+from retrainer.store.names import MANIFEST, check_version, is_version, version_key
 from retrainer.store.parallel import in_parallel
 from retrainer.store.removal import read_removal, write_intent
 from retrainer.store.signing import Keyring, Signer, VersionSignature, VersionStatement
@@ -138,13 +139,8 @@ class Versions:
 
     def completed(self) -> dict[str, datetime]:
         """Every complete version -> when its manifest was written, by the clock of the storage."""
-        start = f"{self.name}/versions/"
-        found: dict[str, datetime] = {}
-        for info in self._storage.list(start):
-            version, _, name = info.key.removeprefix(start).partition("/")
-            if name == MANIFEST:
-                found[version] = info.modified
-        return found
+        folders = version_folders(self._storage, self.name)
+        return {version: objects[MANIFEST].modified for version, objects in folders.items() if MANIFEST in objects}
 
     def signatures(self, version: str) -> tuple[VersionSignature, ...]:
         """Who vouches for a version: with trusted keys those of theirs, checked; else all there are, unchecked.
@@ -274,6 +270,17 @@ class Versions:
 
     def _where(self, version: str, name: str = MANIFEST) -> str:
         return self._storage.where(self._key(version, name))
+
+
+def version_folders(storage: Storage, model: str) -> dict[str, dict[str, ObjectInfo]]:
+    """Version -> name within its folder -> the object, complete or not."""
+    start = f"{model}/versions/"
+    folders: dict[str, dict[str, ObjectInfo]] = defaultdict(dict)
+    for info in storage.list(start):
+        version, slash, name = info.key.removeprefix(start).partition("/")
+        if slash and is_version(version):
+            folders[version][name] = info
+    return folders
 
 
 def matches(path: Path, entry: FileEntry) -> bool:
