@@ -234,3 +234,11 @@ def test_a_store_in_a_bucket(cli: Cli, tmp_path: Path, s3_bucket: str) -> None:
     assert f"{url}/news/channels/production/latest.json" in answer.stdout
     assert f"for move {len(versions)}" in answer.stdout
     assert cli("gc", url).returncode == 0
+
+
+def test_a_store_of_an_earlier_version(cli: Cli, tmp_path: Path, one_clear_error: Callable[..., None]) -> None:
+    pointer = tmp_path / "store" / "news" / "channels" / "production.json"
+    pointer.parent.mkdir(parents=True)
+    pointer.write_text("{}")
+    for command in ("show", "history", "versions"):
+        one_clear_error(cli(command, tmp_path / "store", "news"), "written by an earlier version of retrainer")

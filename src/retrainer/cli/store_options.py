@@ -73,6 +73,7 @@ def open_model(
     """A model of a store; keys as for ``open_store``.
 
     :raises NotFoundError: the store does not have it.
+    :raises IntegrityError: it was written by an earlier version of retrainer.
     """
     from retrainer.store.names import is_name
 
@@ -81,6 +82,7 @@ def open_model(
         model = store.model(name)
         if model.channels():
             return model
+        model.newest_move(DEFAULT_CHANNEL)  # tells a store that an earlier version of retrainer wrote
     names = store.models()
     holds = f"it holds {', '.join(names)}" if names else "it holds no model"
     raise NotFoundError(f"no model '{name}'", where=url, hint=holds)
