@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from retrainer.errors import RetrainerError
-from tests.serve.http_server import ServerProcess
+from tests.server.process import ServerProcess
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Cli, Published, Workbench

@@ -1,4 +1,4 @@
-"""``retrainer serve``: published models behind HTTP. Not here: the server (``serve.http``)."""
+"""``retrainer serve``: published models behind HTTP. Not here: the server (``server``)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from retrainer.cli.store_options import DEFAULT_CHANNEL, ChannelOption, PublicKe
 from retrainer.precisions import PRECISIONS
 
 if TYPE_CHECKING:
-    from retrainer.serve.http.settings import Settings
+    from retrainer.server.settings import Settings
 
 WATCH, BATCHES, LIMITS, STOPPING, ACCESS = "Models", "Batches", "Limits", "Stopping", "Who may ask"
 
@@ -153,8 +153,8 @@ def serve(
     require("serve")
     require("server")
     from retrainer.serve.cores import usable_cores
-    from retrainer.serve.http.batcher import Bounds
-    from retrainer.serve.http.settings import Limits, ModelAddress, Settings, share_cores
+    from retrainer.server.batcher import Bounds
+    from retrainer.server.settings import Limits, ModelAddress, Settings, share_cores
 
     threads, runs = share_cores(usable_cores(), threads, parallel_runs)
     _run(
@@ -192,10 +192,10 @@ def serve(
 
 def _run(settings: Settings) -> None:
     from retrainer.cli.store_options import trusted_keys
-    from retrainer.serve.http.listener import listen, url_of
-    from retrainer.serve.http.log_lines import log_to_stderr
-    from retrainer.serve.http.server import Server
-    from retrainer.serve.http.tokens import Tokens
+    from retrainer.server.listener import listen, url_of
+    from retrainer.server.log_lines import log_to_stderr
+    from retrainer.server.server import Server
+    from retrainer.server.tokens import Tokens
     from retrainer.storage import open_storage
 
     # What is wrong with the command itself is told before anything starts; the store is looked at in the background.

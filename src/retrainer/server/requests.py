@@ -10,9 +10,9 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from retrainer.serve.http.problems import Problem
-from retrainer.serve.http.settings import Limits
 from retrainer.serve.texts import Text, reads_pairs
+from retrainer.server.problems import Problem
+from retrainer.server.settings import Limits
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Headers = Iterable[tuple[bytes, bytes]]

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from retrainer.errors import NotFoundError, StorageError, StoragePermissionError
-from retrainer.serve.http.models import is_definite
-from tests.serve.http_server import ServerProcess, publish
+from retrainer.server.models import is_definite
+from tests.server.process import ServerProcess, publish
 
 # What a process may take that has nothing left to answer; Kubernetes kills after 30 s.
 SOON = 15

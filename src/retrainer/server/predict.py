@@ -15,13 +15,13 @@ from functools import lru_cache
 from typing import Any
 
 from retrainer.errors import Busy, RetrainerError, UserError
-from retrainer.serve.http.batcher import never
-from retrainer.serve.http.metrics import NO_MODEL, Metrics
-from retrainer.serve.http.models import Models, ServedModel, State
-from retrainer.serve.http.problems import Problem
-from retrainer.serve.http.requests import Receive, check_media_type, linger, parse, read_body
-from retrainer.serve.http.settings import Limits
-from retrainer.serve.http.turns import Answer
+from retrainer.server.batcher import never
+from retrainer.server.metrics import NO_MODEL, Metrics
+from retrainer.server.models import Models, ServedModel, State
+from retrainer.server.problems import Problem
+from retrainer.server.requests import Receive, check_media_type, linger, parse, read_body
+from retrainer.server.settings import Limits
+from retrainer.server.turns import Answer
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ import pytest
 
 from retrainer.serve import Classifier
 from tests.export import tiny
-from tests.serve.http_server import ServerProcess, publish
+from tests.server.process import ServerProcess, publish
 
 LIMITS = ("--max-rows", 50, "--max-characters", 300, "--max-body-bytes", 20_000)
 
@@ -235,7 +235,7 @@ def test_what_can_be_read(server: ServerProcess, path: str) -> None:
 
 
 def test_what_is_no_http(server: ServerProcess) -> None:
-    """More of it is in ``test_serve_http_protocol.py``."""
+    """More of it is in ``test_protocol.py``."""
     with socket.create_connection(("127.0.0.1", server.port)) as client:
         client.sendall(b"hello there\r\n\r\n")
         answer = client.makefile("rb").read()

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from tests.export import tiny
-from tests.serve.http_server import ServerProcess, publish
+from tests.server.process import ServerProcess, publish
 
 # Nothing is refused on a slow machine: whether an answer comes is what is tested here.
 PATIENT = ("--max-wait-ms", 60_000)

@@ -15,18 +15,18 @@ import pytest
 
 from retrainer.errors import IntegrityError
 from retrainer.serve import Classifier
-from retrainer.serve.http.application import Application, describe
-from retrainer.serve.http.batcher import Bounds
-from retrainer.serve.http.log_lines import LineFormatter, event
-from retrainer.serve.http.metrics import Metrics
-from retrainer.serve.http.models import Models, ServedModel
-from retrainer.serve.http.predict import write
-from retrainer.serve.http.problems import Problem
-from retrainer.serve.http.settings import Limits, ModelAddress
-from retrainer.serve.http.tokens import Tokens
-from retrainer.serve.http.turns import Answer
 from retrainer.serve.predictions import Response
 from retrainer.serve.status import Status
+from retrainer.server.application import Application, describe
+from retrainer.server.batcher import Bounds
+from retrainer.server.log_lines import LineFormatter, event
+from retrainer.server.metrics import Metrics
+from retrainer.server.models import Models, ServedModel
+from retrainer.server.predict import write
+from retrainer.server.problems import Problem
+from retrainer.server.settings import Limits, ModelAddress
+from retrainer.server.tokens import Tokens
+from retrainer.server.turns import Answer
 
 PRIVATE = "a very private matter"
 

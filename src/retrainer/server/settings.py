@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from retrainer.errors import UserError
-from retrainer.serve.http.batcher import Bounds
+from retrainer.server.batcher import Bounds
 from retrainer.store.names import check_name
 
 DEFAULT_CHANNEL = "production"

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from retrainer.serve.http.problems import KINDS, MEDIA_TYPE
+from retrainer.server.problems import KINDS, MEDIA_TYPE
 
 Pair = tuple[str, str]
 

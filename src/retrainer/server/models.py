@@ -15,9 +15,9 @@ from enum import StrEnum
 
 from retrainer.errors import NotFoundError, RetrainerError, StorageError, StoragePermissionError
 from retrainer.serve.classifier import Classifier
-from retrainer.serve.http.batcher import Batcher, Bounds, Run
-from retrainer.serve.http.log_lines import event
-from retrainer.serve.http.settings import ModelAddress
+from retrainer.server.batcher import Batcher, Bounds, Run
+from retrainer.server.log_lines import event
+from retrainer.server.settings import ModelAddress
 
 log = logging.getLogger(__name__)
 

@@ -25,15 +25,15 @@ import uvicorn
 
 from retrainer.errors import RetrainerError
 from retrainer.serve.classifier import Classifier
-from retrainer.serve.http.application import Application
-from retrainer.serve.http.batcher import Run
-from retrainer.serve.http.connections import Connection, with_limits
-from retrainer.serve.http.listener import BACKLOG, refuse_new
-from retrainer.serve.http.log_lines import event
-from retrainer.serve.http.metrics import NO_MODEL, NO_ROUTE, Metrics
-from retrainer.serve.http.models import Models, ServedModel, is_definite
-from retrainer.serve.http.settings import ModelAddress, Settings
-from retrainer.serve.http.tokens import Tokens
+from retrainer.server.application import Application
+from retrainer.server.batcher import Run
+from retrainer.server.connections import Connection, with_limits
+from retrainer.server.listener import BACKLOG, refuse_new
+from retrainer.server.log_lines import event
+from retrainer.server.metrics import NO_MODEL, NO_ROUTE, Metrics
+from retrainer.server.models import Models, ServedModel, is_definite
+from retrainer.server.settings import ModelAddress, Settings
+from retrainer.server.tokens import Tokens
 
 log = logging.getLogger(__name__)
 

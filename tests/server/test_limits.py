@@ -18,12 +18,12 @@ import httpx
 import pytest
 
 from retrainer.errors import UserError
-from retrainer.serve.http.batcher import Bounds
-from retrainer.serve.http.problems import Problem
-from retrainer.serve.http.requests import parse
-from retrainer.serve.http.settings import Limits, ModelAddress, Settings, share_cores
-from retrainer.serve.http.tokens import Tokens
-from tests.serve.http_server import ServerProcess, publish
+from retrainer.server.batcher import Bounds
+from retrainer.server.problems import Problem
+from retrainer.server.requests import parse
+from retrainer.server.settings import Limits, ModelAddress, Settings, share_cores
+from retrainer.server.tokens import Tokens
+from tests.server.process import ServerProcess, publish
 
 FIRST, SECOND, THIRD = "first-token-" + "a" * 20, "second-token-" + "b" * 20, "third-token-" + "c" * 20
 HEAD = b"POST /v1/models/trails:predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"

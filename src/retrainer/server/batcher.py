@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from retrainer.errors import Busy, RetrainerError
-from retrainer.serve.http.turns import TURN_SHARE, Answer, Part, Slice, Turns, Waiting, cost_of
+from retrainer.server.turns import TURN_SHARE, Answer, Part, Slice, Turns, Waiting, cost_of
 
 # A run aims at this share of the longest wait, so that what waits for the next one gets its turn in time.
 RUN_SHARE = 0.5

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from retrainer.errors import Busy, DataError, RetrainerError
 from retrainer.serve import Classifier
-from retrainer.serve.http.batcher import Batcher, Bounds, Run
-from retrainer.serve.http.turns import Answer
 from retrainer.serve.predictions import Prediction, Response
+from retrainer.server.batcher import Batcher, Bounds, Run
+from retrainer.server.turns import Answer
 from tests.export import tiny
 
 PATIENT = Bounds(max_wait=60.0)

@@ -10,8 +10,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
-from retrainer.serve.http.batcher import Run
-from retrainer.serve.http.models import Models, State
+from retrainer.server.batcher import Run
+from retrainer.server.models import Models, State
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 PREDICT_ROUTE = "/v1/models/{name}:predict"

@@ -19,8 +19,8 @@ from typing import Any, cast
 import pytest
 import uvicorn
 
-from retrainer.serve.http.connections import Connection, with_limits
-from retrainer.serve.http.settings import Limits
+from retrainer.server.connections import Connection, with_limits
+from retrainer.server.settings import Limits
 
 LIMITS = Limits(header_bytes=8192, read_seconds=0.5, keep_alive_seconds=1.0)
 HOST = b"host: x\r\n"

@@ -20,9 +20,9 @@ import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from retrainer.serve.http.predict import TRANSPORT
-from retrainer.serve.http.problems import Problem
-from retrainer.serve.http.settings import Limits
+from retrainer.server.predict import TRANSPORT
+from retrainer.server.problems import Problem
+from retrainer.server.settings import Limits
 
 # A client that sends nothing more may still wait for its answer (``nc -N``), or be gone; TCP tells both with the same
 # packet. One that only ends its side does so with its last byte, and one that gives up does so after a while.

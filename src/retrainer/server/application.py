@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 
 from retrainer import __version__
-from retrainer.serve.http.documents import (
+from retrainer.server.documents import (
     ANSWER_EXAMPLE,
     PREDICT_EXAMPLES,
     HealthAnswer,
@@ -23,13 +23,13 @@ from retrainer.serve.http.documents import (
     page,
     problem_responses,
 )
-from retrainer.serve.http.metrics import CONTENT_TYPE, NO_MODEL, NO_ROUTE, PREDICT_ROUTE, Metrics
-from retrainer.serve.http.models import Models, ServedModel, State
-from retrainer.serve.http.predict import Predict, Scope, Send, send_problem, unforeseen, unread
-from retrainer.serve.http.problems import Problem, kind_of
-from retrainer.serve.http.requests import Receive
-from retrainer.serve.http.settings import Limits
-from retrainer.serve.http.tokens import Tokens
+from retrainer.server.metrics import CONTENT_TYPE, NO_MODEL, NO_ROUTE, PREDICT_ROUTE, Metrics
+from retrainer.server.models import Models, ServedModel, State
+from retrainer.server.predict import Predict, Scope, Send, send_problem, unforeseen, unread
+from retrainer.server.problems import Problem, kind_of
+from retrainer.server.requests import Receive
+from retrainer.server.settings import Limits
+from retrainer.server.tokens import Tokens
 
 # For probes and scrapers, which carry no token.
 OPEN = frozenset({"/healthz", "/readyz", "/metrics"})
