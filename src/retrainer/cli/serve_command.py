@@ -129,13 +129,10 @@ def serve(
     max_requests: Annotated[
         int, typer.Option(min=1, metavar="N", help="Predictions under way at the same time.", rich_help_panel=LIMITS)
     ] = 1024,
-    read_timeout: Annotated[
-        float, typer.Option(min=0.1, metavar="SECONDS", help="For a request to arrive.", rich_help_panel=LIMITS)
-    ] = 10.0,
     keep_alive: Annotated[
-        float,
-        typer.Option(min=1.0, metavar="SECONDS", help="For a connection without a request.", rich_help_panel=LIMITS),
-    ] = 75.0,
+        int,
+        typer.Option(min=1, metavar="SECONDS", help="For a connection without a request.", rich_help_panel=LIMITS),
+    ] = 75,
     drain_seconds: Annotated[
         float,
         typer.Option(
@@ -171,14 +168,13 @@ def serve(
             token_variable=token_env,
             token_file=token_file,
             strict=strict,
+            keep_alive=keep_alive,
             drain_seconds=drain_seconds,
             limits=Limits(
                 body_bytes=max_body_bytes,
                 rows=max_rows,
                 characters=max_characters,
                 requests=max_requests,
-                read_seconds=read_timeout,
-                keep_alive_seconds=keep_alive,
             ),
             bounds=Bounds(
                 max_wait=max_wait_ms / 1000,
@@ -192,9 +188,8 @@ def serve(
 
 def _run(settings: Settings) -> None:
     from retrainer.cli.store_options import trusted_keys
-    from retrainer.server.listener import listen, url_of
     from retrainer.server.log_lines import log_to_stderr
-    from retrainer.server.server import Server
+    from retrainer.server.server import Server, listen, url_of
     from retrainer.server.tokens import Tokens
     from retrainer.storage import open_storage
 
@@ -204,13 +199,12 @@ def _run(settings: Settings) -> None:
     tokens = Tokens(variable=settings.token_variable, file=settings.token_file)
     listener = listen(settings.host, settings.port)
     server = Server(settings, listener, tokens)
-    server.listen_to_signals()
     log_to_stderr()
     url = url_of(listener)
     typer.echo(f"serving {', '.join(address.name for address in settings.models)} at {url}")
     typer.echo(_example(url, settings.models[0].name, tokens.required))
     sys.stdout.flush()
-    server.serve_until_stopped()
+    server.serve()
     _end()
 
 

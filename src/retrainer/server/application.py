@@ -1,262 +1,356 @@
-"""The routes of the server: who may ask, predictions by the short path, all else through FastAPI."""
+"""The routes of the server."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Annotated, Any
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from dataclasses import asdict
+from typing import Annotated, Any, TypeVar
 
-from fastapi import FastAPI, Path, Request, Response
-from fastapi.responses import HTMLResponse
+from fastapi import APIRouter, Depends, FastAPI, Path, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse
+from pydantic_core import to_json
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from retrainer import __version__
-from retrainer.server.documents import (
-    ANSWER_EXAMPLE,
+from retrainer.errors import Busy, RetrainerError, UserError
+from retrainer.server.bodies import (
     PREDICT_EXAMPLES,
     HealthAnswer,
     ModelAnswer,
     ModelsAnswer,
     PredictAnswer,
     PredictBody,
-    ProblemAnswer,
     ReadyAnswer,
-    page,
-    problem_responses,
 )
-from retrainer.server.metrics import CONTENT_TYPE, NO_MODEL, NO_ROUTE, PREDICT_ROUTE, Metrics
+from retrainer.server.docs_page import page
+from retrainer.server.metrics import CONTENT_TYPE, NO_MODEL, NO_ROUTE, Metrics
 from retrainer.server.models import Models, ServedModel, State
-from retrainer.server.predict import Predict, Scope, Send, send_problem, unforeseen, unread
-from retrainer.server.problems import Problem, kind_of
-from retrainer.server.requests import Receive
+from retrainer.server.problems import Problem, problem_responses
 from retrainer.server.settings import Limits
-from retrainer.server.tokens import Tokens
+from retrainer.server.tokens import Bearer, Tokens
 
-# For probes and scrapers, which carry no token.
-OPEN = frozenset({"/healthz", "/readyz", "/metrics"})
-MODELS = "/v1/models/"
-PREDICT = ":predict"
+T = TypeVar("T")
 
+RETRY_NOT_READY = 5
+# A client is looked after when it has waited so many seconds: most have their answer by then, and looking costs more
+# than all else that is done for a request.
+LOOK_AFTER_SECONDS = 0.1
 _DESCRIPTION = """Published text classifiers. Each answer names the version that gave it; a model is swapped when its
 channel moves, between requests."""
 
+
+class _NameConvertor(StringConvertor):
+    """The name of a model in an address. It has no colon, which begins what is asked of the model."""
+
+    regex = "[^/:]+"
+
+
+register_url_convertor("model", _NameConvertor())
 ModelName = Annotated[str, Path(description="As the model was named when the server was started.")]
 
 
-class Application:
+def make_application(
+    models: Models,
+    metrics: Metrics,
+    tokens: Tokens,
+    limits: Limits,
+    lifespan: Callable[[Any], AbstractAsyncContextManager[None]] | None = None,
+) -> ASGIApp:
     """The ASGI application.
 
     :param tokens: who may ask for anything but health, readiness and metrics.
+    :param lifespan: what lasts as long as it does.
     """
-
-    def __init__(self, models: Models, metrics: Metrics, tokens: Tokens, limits: Limits) -> None:
-        self._metrics = metrics
-        self._tokens = tokens
-        self._predict = Predict(models, metrics, limits)
-        self.framework = _framework(models, metrics, self._predict, token=tokens.required)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        if scope["type"] != "http":
-            await self.framework(scope, receive, send)
-            return
-        path: str = scope["path"]
-        if self._tokens.required and path not in OPEN and not self._tokens.allows(_authorization(scope)):
-            self._metrics.answered(NO_MODEL, _route(path), 401)
-            problem = Problem("unauthorized", "a valid bearer token is needed", hint="Authorization: Bearer TOKEN")
-            await send_problem(problem, send, unread(receive))
-            return
-        method: str = scope["method"]
-        if path.endswith(PREDICT) and path.startswith(MODELS):
-            if method == "POST":
-                await self._predict(path[len(MODELS) : -len(PREDICT)], scope, receive, send)
-                return
-            # The framework would take it for a model of that name.
-            self._metrics.answered(NO_MODEL, PREDICT_ROUTE, 405)
-            await send_problem(_unknown_method(method, "POST"), send, unread(receive))
-            return
-        if method == "HEAD":
-            # Its headers are those of GET, and the connection leaves out the body.
-            scope = {**scope, "method": "GET"}
-        await self.framework(scope, receive, self._counting(path, send))
-
-    def _counting(self, path: str, send: Send) -> Send:
-        async def counted(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                self._metrics.answered(NO_MODEL, _route(path), message["status"])
-            await send(message)
-
-        return counted
-
-
-def _authorization(scope: Scope) -> bytes:
-    found = [value for name, value in scope["headers"] if name == b"authorization"]
-    # Several would leave open which one counts.
-    return bytes(found[0]) if len(found) == 1 else b""
-
-
-def _route(path: str) -> str:
-    """The route that a path belongs to, out of a few: a client must not be able to make a series for each address."""
-    if path in OPEN or path in {"/v1/models", "/docs", "/openapi.json"}:
-        return path
-    if path.startswith(MODELS):
-        return PREDICT_ROUTE if path.endswith(PREDICT) else "/v1/models/{name}"
-    return NO_ROUTE
-
-
-def _framework(models: Models, metrics: Metrics, predict: Predict, *, token: bool) -> FastAPI:
     app = FastAPI(
         title="retrainer",
         version=__version__,
         description=_DESCRIPTION,
         docs_url=None,  # FastAPI's pages load scripts from elsewhere, which many networks forbid
         redoc_url=None,
-        openapi_url="/openapi.json",
+        lifespan=lifespan,
+        openapi_url=None,  # it asks for a token like all else
         # One slash too many is another address; a redirect would lead to whatever host the client named, without TLS.
         redirect_slashes=False,
-        exception_handlers={HTTPException: _problem_of_framework, Exception: _internal},
+        exception_handlers={
+            Problem: _answer_problem,
+            HTTPException: _answer_problem,
+            ClientDisconnect: _answer_nobody,
+            Exception: _answer_unforeseen,
+        },
     )
+    app.include_router(_probes(models, metrics))
+    app.include_router(_api(app, models, limits, tokens))
+    return Watched(app, models, metrics)
 
-    @app.get("/healthz", summary="The process answers.", tags=["probes"])
+
+def _probes(models: Models, metrics: Metrics) -> APIRouter:
+    """What is open to all: probes and scrapers carry no token."""
+    router = APIRouter(tags=["probes"])
+
+    @router.get("/healthz", summary="The process answers.")
     async def healthz() -> HealthAnswer:
-        return HealthAnswer(status="ok")
+        return HealthAnswer()
 
-    @app.get(
+    @router.get(
         "/readyz",
         summary="Traffic may come here.",
         description="503 until every model is loaded and its golden rows passed, and again once the server stops.",
         responses={503: {"model": ReadyAnswer, "description": "Not ready; says which model is not."}},
-        tags=["probes"],
     )
     async def readyz(response: Response) -> ReadyAnswer:
         response.status_code = 200 if models.ready else 503
         states = {model.name: str(model.state) for model in models}
         return ReadyAnswer(ready=models.ready, stopping=models.stopping, models=states)
 
-    @app.get("/metrics", summary="Figures for Prometheus.", response_class=Response, tags=["probes"])
+    @router.get("/metrics", summary="Figures for Prometheus.", response_class=Response)
     async def figures() -> Response:
         return Response(metrics.render(), media_type=CONTENT_TYPE)
 
-    @app.get("/v1/models", summary="All models.", responses=problem_responses(401), tags=["models"])
+    return router
+
+
+def _api(app: FastAPI, models: Models, limits: Limits, tokens: Tokens) -> APIRouter:
+    """What needs a token, where one is asked for."""
+    router = APIRouter(
+        tags=["models"],
+        dependencies=[Depends(Bearer(tokens))] if tokens.required else [],
+        responses=problem_responses(401) if tokens.required else {},
+    )
+    predict = Predict(models, limits)
+
+    @router.get("/v1/models", summary="All models.")
     async def list_models() -> ModelsAnswer:
         return ModelsAnswer(models=[describe(model) for model in models])
 
-    @app.get("/v1/models/{name}", summary="One model.", responses=problem_responses(401, 404), tags=["models"])
+    # 422 is never answered here; named, it keeps the framework's own form of that answer out of the document.
+    @router.get("/v1/models/{name:model}", summary="One model.", responses=problem_responses(404, 422))
     async def show_model(name: ModelName) -> ModelAnswer:
-        model = models.get(name)
-        if model is None:
-            raise HTTPException(404, f"no model {name[:100]!r} here (GET /v1/models lists them)")
-        return describe(model)
+        return describe(_known(models, name))
 
-    @app.post(
-        PREDICT_ROUTE,
+    @router.post(
+        "/v1/models/{name:model}:predict",
         summary="Labels for texts.",
         response_model=PredictAnswer,
-        responses={
-            200: {"content": {"application/json": {"example": ANSWER_EXAMPLE}}},
-            **problem_responses(400, 401, 404, 408, 413, 415, 422, 500, 503),
-        },
+        responses=problem_responses(400, 404, 413, 415, 422, 500, 503),
+        # Read and checked within its limits by ``Predict``, by the same description.
         openapi_extra={
             "requestBody": {
                 "required": True,
                 "content": {
-                    "application/json": {
-                        "schema": {"$ref": "#/components/schemas/PredictBody"},
-                        "examples": PREDICT_EXAMPLES,
-                    }
+                    "application/json": {"schema": predict.body.model_json_schema(), "examples": PREDICT_EXAMPLES}
                 },
             }
         },
-        tags=["models"],
     )
     async def predict_labels(name: ModelName, request: Request) -> Response:
-        return _Handed(predict, name)
+        return await predict(name, request)
 
-    @app.get("/docs", include_in_schema=False)
+    @router.get("/openapi.json", include_in_schema=False)
+    async def openapi() -> JSONResponse:
+        return JSONResponse(app.openapi())
+
+    @router.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
         return HTMLResponse(page(app.openapi()))
 
-    _complete_schema(app, token=token)
-    return app
+    return router
 
 
-class _Handed(Response):
-    """Hands a request over to a plain ASGI application."""
+class Predict:
+    """Answers predictions.
 
-    def __init__(self, application: Callable[..., Awaitable[None]], name: str) -> None:
-        self._application, self._name = application, name
-        self.background = None
+    :ivar body: what it reads.
+    """
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._application(self._name, scope, receive, send)
+    def __init__(self, models: Models, limits: Limits) -> None:
+        self.body = PredictBody.within(limits)
+        self._models = models
+        self._limits = limits
+        self._active = 0
+
+    async def __call__(self, name: str, request: Request) -> Response:
+        """The answer to one request.
+
+        :raises Problem: there is none.
+        """
+        self._active += 1
+        try:
+            return await self._answer(_known(self._models, name), request)
+        finally:
+            self._active -= 1
+
+    async def _answer(self, model: ServedModel, request: Request) -> Response:
+        if self._active > self._limits.requests:
+            raise Problem("busy", f"{self._limits.requests} requests are worked on already", retry_after=1)
+        classifier, batcher = model.classifier, model.batcher
+        if classifier is None or batcher is None:
+            loading = "is loading" if model.state is State.LOADING else "could not be loaded yet"
+            raise Problem("not-ready", f"the model {loading}", where=model.name, retry_after=RETRY_NOT_READY)
+        _check_media_type(request)
+        texts, top_k = self.body.read(await _read(request, self._limits.body_bytes), classifier.task)
+        try:
+            answer = await _while_connected(request, batcher.respond(texts, top_k=top_k))
+        except Busy as busy:
+            kind = "stopping" if self._models.stopping else "busy"
+            raise Problem.of(kind, busy, retry_after=busy.retry_after) from None
+        except RetrainerError as error:
+            raise Problem.of("unfit" if isinstance(error, UserError) else "internal", error) from error
+        document = {
+            "model": model.name,
+            "version": answer.version,
+            "precision": answer.precision,
+            "predictions": answer.predictions,
+        }
+        return Response(to_json(document), media_type="application/json")
 
 
-def _complete_schema(app: FastAPI, *, token: bool) -> None:
-    """Add the schemas that no route names by itself, and the token if one is needed."""
-    schema = app.openapi()
-    for model in (PredictBody, ProblemAnswer):
-        definition = model.model_json_schema(ref_template="#/components/schemas/{model}")
-        schema["components"]["schemas"].update(definition.pop("$defs", {}))
-        schema["components"]["schemas"][model.__name__] = definition
-    # The framework's own form of an error, which is never answered here.
-    for name in ("HTTPValidationError", "ValidationError"):
-        schema["components"]["schemas"].pop(name, None)
-    for path, methods in schema["paths"].items():
-        for operation in methods.values():
-            if path != PREDICT_ROUTE:
-                operation["responses"].pop("422", None)
-            if token and path not in OPEN:
-                operation["security"] = [{"token": []}]
-            if not token:
-                operation["responses"].pop("401", None)
-    if token:
-        schema["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+def _known(models: Models, name: str) -> ServedModel:
+    model = models.get(name)
+    if model is None:
+        raise Problem("not-found", f"no model {name[:100]!r} here", hint="GET /v1/models lists them")
+    return model
+
+
+def _check_media_type(request: Request) -> None:
+    """Insist on JSON that is declared as such: a browser sends undeclared bodies across sites without asking first.
+
+    :raises Problem: 415.
+    """
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json" and not (
+        media_type.startswith("application/") and media_type.endswith("+json")
+    ):
+        raise Problem(
+            "unsupported-media-type",
+            f"the body is declared as {media_type[:100]!r}" if media_type else "the body's type is not declared",
+            hint="send it with 'Content-Type: application/json'",
+        )
+    if request.headers.get("content-encoding", "identity").strip().lower() not in {"", "identity"}:
+        raise Problem("unsupported-media-type", "compressed bodies are not read", hint="send it as it is")
+
+
+async def _read(request: Request, limit: int) -> bytes:
+    """The whole body.
+
+    :raises Problem: 413, as soon as that is known.
+    :raises ClientDisconnect: the client went away before its end.
+    """
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit:
+        raise Problem("too-large", f"the body has {declared} bytes, and {limit} are allowed")
+    pieces, size = [], 0
+    async for piece in request.stream():
+        pieces.append(piece)
+        size += len(piece)
+        if size > limit:
+            raise Problem("too-large", f"the body has more than the {limit} bytes that are allowed")
+    return b"".join(pieces)
+
+
+async def _while_connected(request: Request, answer: Coroutine[Any, Any, T]) -> T:
+    """What is computed for a client whose body was read, unless it goes away meanwhile.
+
+    :raises ClientDisconnect: it did.
+    """
+    loop = asyncio.get_running_loop()
+    asking = asyncio.current_task()
+    looking: asyncio.Task[None] | None = None
+    gone = False
+
+    async def look() -> None:
+        nonlocal gone
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        gone = True
+        if asking is not None:
+            asking.cancel()
+
+    def begin_to_look() -> None:
+        nonlocal looking
+        looking = loop.create_task(look())
+
+    waiting = loop.call_later(LOOK_AFTER_SECONDS, begin_to_look)
+    try:
+        return await answer
+    except asyncio.CancelledError:
+        if gone and asking is not None and asking.uncancel() == 0:
+            raise ClientDisconnect from None
+        raise
+    finally:
+        waiting.cancel()
+        if looking is not None:
+            looking.cancel()
 
 
 def describe(model: ServedModel) -> ModelAnswer:
-    """What is known of a model."""
-    classifier = model.classifier
-    named = {"name": model.name, "model": model.address.model, "channel": model.address.channel}
-    state = {"state": str(model.state), "ready": model.state is State.READY}
-    if classifier is None:
-        return ModelAnswer(**named, **state, problem=None if model.error is None else str(model.error))
-    status = classifier.status  # once: all of one version, also when another takes over meanwhile
-    return ModelAnswer(
-        **named,
-        **state,
-        version=status.version,
-        precision=status.precision,
-        task=status.task,
-        labels=list(status.labels),
-        max_length=status.max_length,
-        loaded_at=status.loaded_at.isoformat(),
-        checked_at=None if status.checked_at is None else status.checked_at.isoformat(),
-        swaps=status.swaps,
-        refusals=status.refusals,
-        offline=status.offline,
-        refused_version=status.refused_version,
-        problem=status.problem,
-    )
+    """What is known of a model: all of one version, also when another takes over meanwhile."""
+    named = {"name": model.name, "state": str(model.state), "ready": model.state is State.READY}
+    if model.classifier is None:
+        problem = None if model.error is None else str(model.error)
+        return ModelAnswer(**named, model=model.address.model, channel=model.address.channel, problem=problem)
+    return ModelAnswer.model_validate({**asdict(model.classifier.status), **named})
 
 
-async def _problem_of_framework(request: Request, error: Exception) -> Response:
-    """What the framework refuses by itself: unknown addresses and methods."""
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    detail = str(error.detail) if isinstance(error, HTTPException) else ""
-    headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
-    if status == 404 and detail == "Not Found":
-        detail = "no such address (GET /docs or /openapi.json lists them)"
-    if status == 405:
-        known = {method.strip() for method in headers.get("Allow", "").split(",")}
-        problem = _unknown_method(request.method, ", ".join(sorted(known | ({"HEAD"} if "GET" in known else set()))))
-        return Response(problem.body(), problem.status, dict(problem.headers()))
-    problem = Problem(kind_of(status), detail)
-    return Response(problem.body(), problem.status, {**headers, **dict(problem.headers())})
+async def _answer_problem(request: Request, error: Exception) -> Response:
+    if isinstance(error, HTTPException):
+        return Problem.of_framework(error, request.method).answer()
+    assert isinstance(error, Problem)
+    return error.answer()
 
 
-def _unknown_method(method: str, known: str) -> Problem:
-    return Problem("method-not-allowed", f"not {method} here", hint=f"known: {known}", allow=known)
+async def _answer_unforeseen(request: Request, error: Exception) -> Response:
+    """Where it came from is logged by the HTTP server, to which the framework hands it on."""
+    return Problem("internal", "an unexpected error", hint="the server's log says where").answer()
 
 
-async def _internal(request: Request, error: Exception) -> Response:
-    problem = unforeseen()
-    return Response(problem.body(), problem.status, dict(problem.headers()))
+async def _answer_nobody(request: Request, error: Exception) -> Response:
+    return Response(status_code=499)  # as nginx logs it; nobody reads it
+
+
+class Watched:
+    """The application with what holds for every answer: it is counted, and ends its connection once the server stops.
+
+    HEAD is answered like GET; the HTTP server leaves out the body.
+    """
+
+    def __init__(self, app: ASGIApp, models: Models, metrics: Metrics) -> None:
+        self._app = app
+        self._models = models
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
+        began = time.perf_counter()
+        status = 500
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                if self._models.stopping:
+                    message["headers"] = [*message["headers"], (b"connection", b"close")]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        finally:
+            self._count(scope, status, time.perf_counter() - began)
+
+    def _count(self, scope: Scope, status: int, seconds: float) -> None:
+        route: str = getattr(scope.get("route"), "path_format", NO_ROUTE)
+        name = scope.get("path_params", {}).get("name", NO_MODEL)
+        model = name if self._models.get(name) is not None else NO_MODEL
+        self._metrics.answered(model, route, status)
+        if scope["method"] == "POST" and route.endswith(":predict"):
+            self._metrics.predicted(model, seconds)

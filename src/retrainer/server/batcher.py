@@ -1,66 +1,54 @@
-"""Concurrent requests of one model, merged into runs of its graph, each request answered from its own rows only.
+"""Concurrent requests of one model, merged into runs of its graph, each request answered from its own texts only.
 
-A request is dispatched at once while all lanes are idle, and after a moment's wait for more while some work. What
-arrives while all of them work waits and goes together with the next run, up to a budget of tokens; how they take turns
-is in ``turns.py``. Slices of one request that were answered by different versions, because the model was swapped in
-between, are asked again: a request is answered by one version.
+Runs go side by side in lanes, each a task that takes one run after the other from the queue (``turns.py``) and has it
+computed in a thread. An idle model is asked at once. While some lanes work, an idle one waits a moment for as much as
+they have. What arrives while all of them work goes together with the next run, up to a cost. A request is answered by
+the version that answered at its first turn, also when another takes over before its last.
 
-What would wait longer than the bound is refused, at once when that can be foreseen, and at the latest when the bound
-has passed. So what is answered is answered in time: a request that gives all its rows at its first turn takes at most
-the bound for waiting and one run, and runs are cut so that they take at most ``RUN_SHARE`` of that bound.
+What waits longer than the bound is refused; at once, when that is certain. So a request that gives all its texts at its
+first turn takes at most the bound for waiting and one run, and runs are cut so that they take at most ``RUN_SHARE`` of
+that bound.
 
-All methods belong to one event loop's thread; the model is asked in threads of its own. Nothing here knows HTTP.
+All methods belong to one event loop's thread. Nothing here knows HTTP.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 from retrainer.errors import Busy, RetrainerError
-from retrainer.server.turns import TURN_SHARE, Answer, Part, Slice, Turns, Waiting, cost_of
+from retrainer.serve.predictions import Response
+from retrainer.server.turns import Run, Slice, Turns, Version, Waiting, cost_of
 
 # A run aims at this share of the longest wait, so that what waits for the next one gets its turn in time.
 RUN_SHARE = 0.5
-# Below that a run is not cut further, however slow the model is: a single row of the longest kind has to fit.
+# Below that a run is not cut further, however slow the model is: a single text of the longest kind has to fit.
 SMALLEST_RUN = 64
+# The most that a run has while nobody knows yet how fast the model is.
+FIRST_RUN = 256
+# What is foreseen to wait so many times the bound is refused at once. Speed is an estimate, and nothing that could be
+# answered in time may be refused; what waits too long after all is refused when the bound has passed.
+CERTAINTY = 2.0
 # While other lanes work, an idle one waits for as much as one of them has: for this share of what a run takes, at most
-# so many seconds. Clients that were just answered often ask again, and two runs of half the rows cost more than one.
+# so many seconds. Clients that were just answered often ask again, and two runs of half the texts cost more than one.
 GATHER_SHARE = 0.2
 GATHER_SECONDS = 0.01
 # What the runs before count for the speed, each time one more ended.
 SPEED_MEMORY = 0.9
-# After so many swaps within one request, the request is asked as a whole.
-RESTARTS = 3
-
-
-class Response(Protocol):
-    """What a model answers: by one version, one list of labels with scores for each text."""
-
-    @property
-    def version(self) -> str:
-        """The version that answered all of it."""
-
-    @property
-    def precision(self) -> str:
-        """Of the graph that answered."""
-
-    @property
-    def predictions(self) -> Sequence[Any]:
-        """For each text its labels, best first."""
 
 
 class Model(Protocol):
     """What answers: ``retrainer.serve.Classifier``."""
 
-    def respond(self, texts: list[Any], *, top_k: int | None = None) -> Response:
-        """Answer all texts by one version."""
+    def pinned(self) -> Version:
+        """The version that answers now. It goes on answering when another has taken over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +56,9 @@ class Bounds:
     """How long requests wait, and how much goes together.
 
     :ivar max_wait: seconds that a request may wait for its first run.
-    :ivar run_tokens: estimated tokens of one run, at most.
-    :ivar queue_rows: rows that may wait, at most.
-    :ivar max_tokens: beyond which a text is taken to be cut by the tokenizer.
+    :ivar run_tokens: cost of one run (``cost_of``), at most.
+    :ivar queue_rows: texts that may wait, at most.
+    :ivar max_tokens: beyond which the tokenizer cuts a text.
     :ivar lanes: runs at the same time.
     """
 
@@ -82,7 +70,7 @@ class Bounds:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class Ended:
     """A run that ended, for whoever counts."""
 
     rows: int
@@ -90,279 +78,196 @@ class Run:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Flight:
-    """A run under way. ``order``: by its start. ``full``: whether it has about as much as a run may have."""
-
-    slices: list[Slice]
-    cost: int
-    order: int
-    full: bool
-
-
-_Result: TypeAlias = tuple[list[Response | RetrainerError], float]
-
-
-def never() -> bool:
-    """For a client of whom nobody can tell whether it went away."""
-    return False
-
-
 class Batcher:
     """The queue of one model. Made and used within a running event loop.
 
-    :param model: called from several threads when there are several lanes.
+    :param model: asked from several threads when there are several lanes.
     :param ended: told of each run, in the loop's thread.
     """
 
-    def __init__(self, model: Model, bounds: Bounds, *, ended: Callable[[Run], None] | None = None) -> None:
+    def __init__(self, model: Model, bounds: Bounds, *, ended: Callable[[Ended], None] | None = None) -> None:
         self._model = model
         self._bounds = bounds
         self._ended = ended
         self._loop = asyncio.get_running_loop()
         self._threads = ThreadPoolExecutor(bounds.lanes, thread_name_prefix="retrainer-run")
         self._turns = Turns()
-        # By their arrival; those who got their turn are forgotten from time to time.
-        self._unstarted: deque[Waiting] = deque()
-        self._flying_cost = 0
-        self._idle_lanes = bounds.lanes
-        self._runs = 0
+        self._arrived = asyncio.Event()
+        self._closing = False
+        self._working = 0  # lanes
+        self._working_cost = 0
         self._full_cost = 0.0
         self._full_seconds = 0.0
         self._last_seconds = 0.0  # of a run
-        self._scheduled: asyncio.Handle | None = None
-        self._scheduled_for = 0.0
-        self._timer: asyncio.TimerHandle | None = None
+        self._lanes = [self._loop.create_task(self._lane()) for _ in range(bounds.lanes)]
 
     @property
     def queued_rows(self) -> int:
-        """Rows that wait now."""
+        """Texts that wait now."""
         return self._turns.rows
 
-    async def respond(
-        self, texts: Sequence[Any], *, top_k: int | None = None, gone: Callable[[], bool] = never
-    ) -> Answer:
-        """The answer to these texts, by one version.
+    async def respond(self, texts: Sequence[Any], *, top_k: int | None = None) -> Response:
+        """The answer to these texts, by one version. Whoever cancels it while it waits costs nothing more.
 
-        :param gone: whether nobody waits for the answer any more; what still waits then is dropped.
-        :raises Busy: it would have waited too long, or the queue is full.
+        :raises Busy: it would have waited too long, or the queue is full, or closed.
         :raises DataError: a text is not what the model reads. Other requests of the same run are not concerned.
         """
         if not texts:
-            nothing = await asyncio.wrap_future(self._threads.submit(self._model.respond, [], top_k=1))
-            return Answer(nothing.version, nothing.precision, [])
-        costs = [cost_of(text, self._bounds.max_tokens) for text in texts]
+            return await self._loop.run_in_executor(self._threads, self._model.pinned().respond, [], top_k)
         self._admit(len(texts))
-        request = Waiting(
-            texts=texts,
-            costs=costs,
-            top_k=top_k,
-            future=self._loop.create_future(),
-            gone=gone,
-            deadline=self._loop.time() + self._bounds.max_wait,
-            turn_cost=min(sum(costs), max(costs[0], int(self._bounds.run_tokens * TURN_SHARE))),
-            todo=deque(((0, len(texts)),)),
-        )
-        self._enqueue(request)
-        self._unstarted.append(request)
-        if not self._idle_lanes:
-            self._arm()
-        return await request.future
+        costs = [cost_of(text, self._bounds.max_tokens) for text in texts]
+        request = Waiting.of(texts, costs, top_k, self._loop.create_future())
+        self._turns.push(request)
+        self._arrived.set()
+        overdue = self._loop.call_later(self._bounds.max_wait, self._expire, request)
+        try:
+            return await request.future
+        finally:
+            overdue.cancel()
 
     async def close(self) -> None:
         """Wait for the runs that were started, and end the threads. What still waits is refused."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._closing = True
         self._turns.clear(Busy("the server is stopping"))
-        self._unstarted.clear()
-        await self._loop.run_in_executor(None, self._threads.shutdown)
+        self._arrived.set()
+        await asyncio.gather(*self._lanes)
+        self._threads.shutdown(wait=False)
 
     def expected_wait(self) -> float:
         """Seconds that a request which arrived now would wait for its run, by the speed of the last runs."""
-        if self._idle_lanes:
+        if self._working < self._bounds.lanes:
             return 0.0
-        ahead = self._turns.turn_tokens + self._flying_cost / 2  # what flies is half done, on average
-        return ahead * self._seconds_per_token / self._bounds.lanes
+        ahead = self._turns.ahead(self._largest_run()) + self._working_cost / 2  # half done, on average
+        return ahead * self._seconds_per_cost / self._bounds.lanes
 
     @property
-    def _seconds_per_token(self) -> float:
-        """0 while it is not known. In the end the deadline refuses, so too low does less harm than too high."""
+    def _seconds_per_cost(self) -> float:
+        """0 while it is not known."""
         return self._full_seconds / self._full_cost if self._full_cost else 0.0
 
     def _admit(self, rows: int) -> None:
+        if self._closing:
+            raise Busy("the server is stopping")
         if self._turns.rows and self._turns.rows + rows > self._bounds.queue_rows:
-            raise self._busy(f"{self._turns.rows} rows wait already")
+            raise self._busy(f"{self._turns.rows} texts wait already")
+        certain = CERTAINTY * self._bounds.max_wait
+        # All that waits is more than what is ahead, and known without counting.
+        if (self._turns.cost + self._working_cost) * self._seconds_per_cost / self._bounds.lanes <= certain:
+            return
         wait = self.expected_wait()
-        if wait > self._bounds.max_wait:
+        if wait > certain:
             raise self._busy(
                 f"it would wait {wait * 1000:.0f} ms, and {self._bounds.max_wait * 1000:.0f} ms are allowed"
             )
+
+    def _expire(self, request: Waiting) -> None:
+        if not request.taken:
+            request.refuse(self._busy(f"it waited {self._bounds.max_wait * 1000:.0f} ms, and more is not allowed"))
 
     def _busy(self, reason: str) -> Busy:
         busy = Busy(f"the model is busy: {reason}", hint="try again after the time in Retry-After")
         busy.retry_after = max(1, math.ceil(self.expected_wait()))
         return busy
 
-    def _enqueue(self, request: Waiting) -> None:
-        self._turns.push(request)
-        if self._idle_lanes:
-            # Not at once: what arrived with the same look at the network goes together.
-            self._schedule(0.0 if self._worth_a_run else self._gather_seconds)
-
-    @property
-    def _worth_a_run(self) -> bool:
-        """False while other lanes work and less waits than one of them has: a run has a cost of its own."""
-        busy = self._bounds.lanes - self._idle_lanes
-        return not busy or self._turns.tokens * busy >= self._flying_cost
-
-    def _schedule(self, seconds: float) -> None:
-        """Dispatch after that time, or earlier if that was said before."""
-        when = self._loop.time() + seconds
-        if self._scheduled is not None:
-            if self._scheduled_for <= when:
+    async def _lane(self) -> None:
+        """One run after the other, until the batcher is closed and all that was begun is answered."""
+        while True:
+            await self._gather()
+            if self._closing:
                 return
-            self._scheduled.cancel()
-        self._scheduled_for = when
-        self._scheduled = self._loop.call_later(seconds, self._dispatch)
+            run = self._next_run()
+            if run is None:
+                continue
+            self._working += 1
+            self._working_cost += run.cost
+            answering = self._loop.run_in_executor(self._threads, _answer, run)
+            await asyncio.wait([answering])
+            self._working -= 1
+            self._working_cost -= run.cost
+            failure = answering.exception()
+            if failure is None:
+                self._deliver(run, *answering.result())
+            else:
+                for piece in run.slices:
+                    piece.request.refuse(failure)
 
-    @property
-    def _gather_seconds(self) -> float:
-        return min(GATHER_SECONDS, GATHER_SHARE * self._last_seconds)
+    async def _gather(self) -> None:
+        """Wait until a run is worth while: while other lanes work, for as much as one of them has, or a moment.
 
-    def _next(self) -> None:
-        """A lane became idle."""
-        if self._worth_a_run:
-            self._dispatch()
-        elif self._turns:
-            self._schedule(self._gather_seconds)
+        Something waits then, or the batcher is closing.
+        """
+        while not self._turns and not self._closing:
+            await self._arrival()
+        moment = min(GATHER_SECONDS, GATHER_SHARE * self._last_seconds)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(moment):
+                while self._turns.cost * self._working < self._working_cost and not self._closing:
+                    await self._arrival()
 
-    def _dispatch(self) -> None:
-        if self._scheduled is not None:
-            self._scheduled.cancel()
-            self._scheduled = None
-        while self._idle_lanes and self._turns:
-            largest = self._largest_run()
-            # Lanes share what there is, with what flies: one that took most would leave only scraps for the others, and
-            # small runs cost more for each token.
-            share = -(-(self._turns.tokens + self._flying_cost) // self._bounds.lanes)
-            slices, cost = self._turns.take(max(SMALLEST_RUN, min(largest, share)), largest)
-            if slices:
-                self._runs += 1
-                self._start(_Flight(slices, cost, order=self._runs, full=2 * cost >= largest))
-        self._arm()
+    async def _arrival(self) -> None:
+        self._arrived.clear()
+        await self._arrived.wait()
 
-    def _start(self, flight: _Flight) -> None:
-        def landed(done: Future[_Result]) -> None:  # in the thread
-            self._loop.call_soon_threadsafe(self._landed, flight, done)
-
-        self._idle_lanes -= 1
-        self._flying_cost += flight.cost
-        self._threads.submit(self._run, flight).add_done_callback(landed)
+    def _next_run(self) -> Run | None:
+        largest = self._largest_run()
+        # Lanes share what there is, with what is being computed: one that took most would leave only scraps for the
+        # others, and small runs cost more for each token.
+        share = -(-(self._turns.cost + self._working_cost) // self._bounds.lanes)
+        return self._turns.take(max(SMALLEST_RUN, min(largest, share)), largest, self._model.pinned())
 
     def _largest_run(self) -> int:
-        """Estimated tokens that a run may have now, so that it ends in time."""
-        seconds = self._seconds_per_token
+        """The cost that a run may have now, so that it ends in time."""
+        seconds = self._seconds_per_cost
         if not seconds:
-            return self._bounds.run_tokens
+            return min(self._bounds.run_tokens, FIRST_RUN)
         return min(self._bounds.run_tokens, max(SMALLEST_RUN, int(self._bounds.max_wait * RUN_SHARE / seconds)))
 
-    def _run(self, flight: _Flight) -> _Result:
-        """Ask the model, in a thread. One response for each slice, and the seconds that it took."""
-        began = time.perf_counter()
-        answers = self._ask(flight.slices)
-        return answers, time.perf_counter() - began
-
-    def _ask(self, slices: list[Slice]) -> list[Response | RetrainerError]:
-        """One response for each slice, or the error that this slice has by itself."""
-        texts = [text for piece in slices for text in piece.texts]
-        wanted = [piece.request.top_k for piece in slices]
-        top_k = None if None in wanted else max(k for k in wanted if k is not None)
-        try:
-            response = self._model.respond(texts, top_k=top_k)
-        except RetrainerError as error:
-            return [error] if len(slices) == 1 else [self._alone(piece) for piece in slices]
-        return [response] * len(slices)
-
-    def _alone(self, piece: Slice) -> Response | RetrainerError:
-        try:
-            return self._model.respond(list(piece.texts), top_k=piece.request.top_k)
-        except RetrainerError as error:
-            return error
-
-    def _landed(self, flight: _Flight, done: Future[_Result]) -> None:
-        """A run ended: the next one first, then the answers of this one."""
-        self._idle_lanes += 1
-        self._flying_cost -= flight.cost
-        failure = done.exception()
-        if failure is not None:
-            self._next()
-            for piece in flight.slices:
-                piece.request.refuse(failure)
-            return
-        answers, seconds = done.result()
+    def _deliver(self, run: Run, answers: list[Response | RetrainerError], seconds: float) -> None:
+        """Hand each request its part of a run that ended."""
         self._last_seconds = seconds
-        if flight.full:
+        if 2 * run.cost >= self._largest_run():
             # Small runs cost more for each token, and say nothing of how fast a queue is worked off.
-            self._full_cost = SPEED_MEMORY * self._full_cost + flight.cost
+            self._full_cost = SPEED_MEMORY * self._full_cost + run.cost
             self._full_seconds = SPEED_MEMORY * self._full_seconds + seconds
-        self._next()
-        self._deliver(flight, answers)
+        for piece, answer in zip(run.slices, answers, strict=True):
+            _hand_over(piece, answer)
         if self._ended is not None:
-            rows = sum(piece.stop - piece.start for piece in flight.slices)
-            self._ended(Run(rows, len({id(piece.request) for piece in flight.slices}), seconds))
+            rows = sum(piece.stop - piece.start for piece in run.slices)
+            self._ended(Ended(rows, len({id(piece.request) for piece in run.slices}), seconds))
 
-    def _deliver(self, flight: _Flight, answers: list[Response | RetrainerError]) -> None:
-        first, before = 0, None
-        for piece, answer in zip(flight.slices, answers, strict=True):
-            if answer is not before:
-                first, before = 0, answer
-            rows = piece.stop - piece.start
-            request = piece.request
-            request.flying -= 1
-            if isinstance(answer, RetrainerError):
-                request.refuse(answer)
-                continue
-            predictions = answer.predictions[first : first + rows]
-            first += rows
-            if request.top_k is not None:
-                predictions = [labels[: request.top_k] for labels in predictions]
-            request.parts.append(Part(piece.start, predictions, answer.version, answer.precision, flight.order))
-            if not request.todo and not request.flying and not request.future.done():
-                self._complete(request)
 
-    def _complete(self, request: Waiting) -> None:
-        """All rows are answered: done when one version did, else those of older ones are asked again."""
-        parts = request.parts
-        newest = max(parts, key=lambda part: part.order)
-        stale = [part for part in parts if (part.version, part.precision) != (newest.version, newest.precision)]
-        if not stale:
-            parts.sort(key=lambda part: part.start)
-            predictions = [row for part in parts for row in part.predictions]
-            request.future.set_result(Answer(newest.version, newest.precision, predictions))
-            return
-        request.restarts += 1
-        request.whole = request.restarts > RESTARTS
-        again = parts if request.whole else stale
-        request.parts = [part for part in parts if part not in again]
-        ranges = [(part.start, part.start + len(part.predictions)) for part in again]
-        request.todo = deque([(0, len(request.texts))] if request.whole else ranges)
-        self._enqueue(request)
+def _answer(run: Run) -> tuple[list[Response | RetrainerError], float]:
+    """Ask the model, in a thread. For each slice its answer or the error that it has by itself, and the seconds."""
+    began = time.perf_counter()
+    wanted = [piece.request.top_k for piece in run.slices]
+    top_k = None if None in wanted else max(k for k in wanted if k is not None)
+    answers: list[Response | RetrainerError]
+    try:
+        together = run.version.respond([text for piece in run.slices for text in piece.texts], top_k)
+    except RetrainerError as error:
+        answers = [error] if len(run.slices) == 1 else [_alone(piece, run.version) for piece in run.slices]
+    else:
+        answers, first = [], 0
+        for piece in run.slices:
+            after = first + piece.stop - piece.start
+            answers.append(Response(together.version, together.precision, together.predictions[first:after]))
+            first = after
+    return answers, time.perf_counter() - began
 
-    def _arm(self) -> None:
-        """Forget the oldest that got their turn, and wake up when the oldest that did not has waited long enough."""
-        waiting = self._unstarted
-        while waiting and waiting[0].settled:
-            waiting.popleft()
-        if waiting and self._timer is None:
-            self._timer = self._loop.call_at(waiting[0].deadline, self._expire)
 
-    def _expire(self) -> None:
-        """Refuse what has waited for as long as it may."""
-        self._timer = None
-        now = self._loop.time()
-        waiting = self._unstarted
-        while waiting and (waiting[0].settled or waiting[0].deadline <= now):
-            request = waiting.popleft()
-            if not request.settled:
-                request.refuse(self._busy(f"it waited {self._bounds.max_wait * 1000:.0f} ms, and more is not allowed"))
-        self._arm()
+def _alone(piece: Slice, version: Version) -> Response | RetrainerError:
+    try:
+        return version.respond(piece.texts, piece.request.top_k)
+    except RetrainerError as error:
+        return error
+
+
+def _hand_over(piece: Slice, answer: Response | RetrainerError) -> None:
+    request = piece.request
+    if isinstance(answer, RetrainerError):
+        request.refuse(answer)
+        return
+    request.answers[piece.start : piece.stop] = [labels[: request.top_k] for labels in answer.predictions]
+    request.open -= piece.stop - piece.start
+    if not request.open and not request.future.done():
+        request.future.set_result(Response(answer.version, answer.precision, tuple(request.answers)))

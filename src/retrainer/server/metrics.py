@@ -10,14 +10,13 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
-from retrainer.server.batcher import Run
+from retrainer.server.batcher import Ended
 from retrainer.server.models import Models, State
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
-PREDICT_ROUTE = "/v1/models/{name}:predict"
-# For names that no model has: a client must not be able to make a series for each name that it invents.
+# For names that no model has, and addresses that do not exist: a client must not be able to make a series for each
+# that it invents.
 NO_MODEL = ""
-# For addresses that are none, and what is not even HTTP.
 NO_ROUTE = "other"
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -35,51 +34,28 @@ class Metrics:
             ("model", "route", "status"),
             registry=self._registry,
         )
-        self._seconds = Histogram(
-            "retrainer_http_request_seconds",
-            "From a prediction's headers to its answer.",
-            ("model",),
-            buckets=_SECONDS,
-            registry=self._registry,
-        )
+        self._seconds = self._histogram("http_request_seconds", "From a prediction's headers to its answer.", _SECONDS)
         self._rows = Counter(
             "retrainer_rows", "Texts or pairs that went through runs.", ("model",), registry=self._registry
         )
-        self._batch_rows = Histogram(
-            "retrainer_batch_rows", "Rows of a run.", ("model",), buckets=_SIZES, registry=self._registry
-        )
-        self._batch_requests = Histogram(
-            "retrainer_batch_requests",
-            "Requests that share a run.",
-            ("model",),
-            buckets=_SIZES,
-            registry=self._registry,
-        )
-        self._run_seconds = Histogram(
-            "retrainer_run_seconds", "Time that a run takes.", ("model",), buckets=_SECONDS, registry=self._registry
-        )
-        self._counted: dict[tuple[str, str, int], Counter] = {}
-        self._timed: dict[str, Histogram] = {}
+        self._batch_rows = self._histogram("batch_rows", "Texts of a run.", _SIZES)
+        self._batch_requests = self._histogram("batch_requests", "Requests that share a run.", _SIZES)
+        self._run_seconds = self._histogram("run_seconds", "Time that a run takes.", _SECONDS)
         self._registry.register(_ModelCollector(models))
         ProcessCollector(registry=self._registry)
 
+    def _histogram(self, name: str, said: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(f"retrainer_{name}", said, ("model",), buckets=buckets, registry=self._registry)
+
     def answered(self, model: str, route: str, status: int) -> None:
         """Count a request."""
-        key = (model, route, status)
-        counter = self._counted.get(key)
-        if counter is None:
-            counter = self._counted[key] = self._requests.labels(model, route, str(status))
-        counter.inc()
+        self._requests.labels(model, route, str(status)).inc()
 
-    def predicted(self, model: str, status: int, seconds: float) -> None:
-        """Count a prediction, whatever came of it."""
-        self.answered(model, PREDICT_ROUTE, status)
-        timer = self._timed.get(model)
-        if timer is None:
-            timer = self._timed[model] = self._seconds.labels(model)
-        timer.observe(seconds)
+    def predicted(self, model: str, seconds: float) -> None:
+        """Time a prediction, whatever came of it."""
+        self._seconds.labels(model).observe(seconds)
 
-    def ran(self, model: str, run: Run) -> None:
+    def ran(self, model: str, run: Ended) -> None:
         """Count a run."""
         self._rows.labels(model).inc(run.rows)
         self._batch_rows.labels(model).observe(run.rows)
@@ -91,6 +67,14 @@ class Metrics:
         return generate_latest(self._registry)
 
 
+_GAUGES = {
+    "ready": "1 when the model answers.",
+    "failed_looks": "Looks at the store in a row that did not end with its champion: unreachable, refused, no room.",
+    "offline": "1 while the store cannot be reached.",
+    "watching": "1 while the channel is followed.",
+}
+
+
 class _ModelCollector(Collector):
     """What the models say of themselves, when it is asked for."""
 
@@ -98,8 +82,11 @@ class _ModelCollector(Collector):
         self._models = models
 
     def collect(self) -> Iterator[Metric]:
-        ready = GaugeMetricFamily("retrainer_model_ready", "1 when the model answers.", labels=("model",))
-        queue = GaugeMetricFamily("retrainer_queue_rows", "Rows that wait for a run.", labels=("model",))
+        gauges = {
+            name: GaugeMetricFamily(f"retrainer_model_{name}", said, labels=("model",))
+            for name, said in _GAUGES.items()
+        }
+        queue = GaugeMetricFamily("retrainer_queue_rows", "Texts that wait for a run.", labels=("model",))
         info = GaugeMetricFamily(
             "retrainer_model_version_info",
             "The version that answers.",
@@ -112,18 +99,9 @@ class _ModelCollector(Collector):
             "Since the channel was last read from the store, or since the start where it never was.",
             labels=("model",),
         )
-        failed = GaugeMetricFamily(
-            "retrainer_model_failed_looks",
-            "Looks at the store in a row that did not end with its champion: unreachable, refused, no room for it.",
-            labels=("model",),
-        )
-        offline = GaugeMetricFamily(
-            "retrainer_model_offline", "1 while the store cannot be reached.", labels=("model",)
-        )
-        watching = GaugeMetricFamily("retrainer_model_watching", "1 while the channel is followed.", labels=("model",))
         for model in self._models:
             name = (model.name,)
-            ready.add_metric(name, float(model.state is State.READY))
+            gauges["ready"].add_metric(name, float(model.state is State.READY))
             queue.add_metric(name, float(model.batcher.queued_rows) if model.batcher is not None else 0.0)
             if model.classifier is None:
                 continue
@@ -133,7 +111,7 @@ class _ModelCollector(Collector):
             refusals.add_metric(name, status.refusals)
             looked_at = status.checked_at or status.loaded_at
             age.add_metric(name, (datetime.now(UTC) - looked_at).total_seconds())
-            failed.add_metric(name, float(status.failures_in_a_row))
-            offline.add_metric(name, float(status.offline))
-            watching.add_metric(name, float(status.watching))
-        return iter((ready, queue, info, swaps, refusals, age, failed, offline, watching))
+            gauges["failed_looks"].add_metric(name, float(status.failures_in_a_row))
+            gauges["offline"].add_metric(name, float(status.offline))
+            gauges["watching"].add_metric(name, float(status.watching))
+        return iter((*gauges.values(), queue, info, swaps, refusals, age))

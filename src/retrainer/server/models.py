@@ -1,4 +1,4 @@
-"""The models of a server: each loaded in the background, tried again while it cannot be, asked through its batcher.
+"""The models of a server: each loaded in the background, tried again if that fails, asked through its batcher.
 
 What a loaded model does when its channel moves is the client's (``retrainer.serve.Classifier.watch``).
 """
@@ -15,7 +15,7 @@ from enum import StrEnum
 
 from retrainer.errors import NotFoundError, RetrainerError, StorageError, StoragePermissionError
 from retrainer.serve.classifier import Classifier
-from retrainer.server.batcher import Batcher, Bounds, Run
+from retrainer.server.batcher import Batcher, Bounds, Ended
 from retrainer.server.log_lines import event
 from retrainer.server.settings import ModelAddress
 
@@ -67,7 +67,7 @@ class ServedModel:
         return State.RETRYING if self.error is not None else State.LOADING
 
     def start(
-        self, *, ended: Callable[[Run], None] | None = None, failed: Callable[[RetrainerError], None] | None = None
+        self, *, ended: Callable[[Ended], None] | None = None, failed: Callable[[RetrainerError], None] | None = None
     ) -> None:
         """Begin to load, in a thread. Returns at once.
 

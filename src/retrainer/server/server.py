@@ -1,188 +1,188 @@
-"""The process: opens its port at once, loads its models, and stops without losing a request.
+"""The process: opens its port at once, loads its models, and stops without losing what it was asked.
 
 Stopping, on SIGTERM or SIGINT:
 
 1. Readiness is false at once, and each answer carries ``Connection: close``, so clients and balancers go elsewhere.
    All requests are answered as before, for ``drain_seconds``.
-2. No new connection begins; those that had begun are accepted, then the socket is closed.
-3. Connections that are left are closed once they are quiet; what was asked is answered first.
+2. The port is closed, and each connection once the request that is under way on it is answered.
 
-A second signal ends the process at once.
+A second signal ends the process at once. HTTP is uvicorn's, with its own settings.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import functools
 import logging
 import os
 import signal
 import socket
+from collections.abc import AsyncIterator
 from types import FrameType
-from typing import Any, cast
 
 import uvicorn
 
-from retrainer.errors import RetrainerError
+from retrainer.errors import ResourceError, RetrainerError, UserError
+from retrainer.serve import heap
 from retrainer.serve.classifier import Classifier
-from retrainer.server.application import Application
-from retrainer.server.batcher import Run
-from retrainer.server.connections import Connection, with_limits
-from retrainer.server.listener import BACKLOG, refuse_new
+from retrainer.server.application import make_application
 from retrainer.server.log_lines import event
-from retrainer.server.metrics import NO_MODEL, NO_ROUTE, Metrics
+from retrainer.server.metrics import Metrics
 from retrainer.server.models import Models, ServedModel, is_definite
 from retrainer.server.settings import ModelAddress, Settings
 from retrainer.server.tokens import Tokens
 
 log = logging.getLogger(__name__)
 
-CLOSE = ("connection", "close")
-# Handshakes that had begun may finish in this time; a round trip around the world takes about 0.3 s.
-HANDSHAKE_SECONDS = 0.4
-# A connection is closed when nothing was heard on it for so long.
-QUIET_SECONDS = 0.5
-# Beyond the drain: what clients that never stop asking can hold up the end. What is being computed is waited for.
+BACKLOG = 2048
+# Beyond the drain: how long requests that are under way can hold up the end.
 LAST_SECONDS = 30
 # For a model's watcher to notice; a store that does not answer must not hold up the end.
 CLOSE_SECONDS = 5
-_TICKS_A_SECOND = 10
+TOKENS_SECONDS = 1.0
+STOPS_ON = (signal.SIGTERM, signal.SIGINT)
 
 
-class Server(uvicorn.Server):
-    """uvicorn's server with models, sweeps over the connections, and another way to stop.
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens.
 
-    :param listener: an open socket.
+    :param port: 0 for any that is free.
+    :raises ResourceError: the port is taken, or not allowed.
+    :raises UserError: the host is not one of this machine's.
+    """
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except (socket.gaierror, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, socket.gaierror) else "not a host's name"
+        raise UserError(f"the host is not known: {reason}", where=host) from None
+    try:
+        return socket.create_server(address[:2], family=socket.AddressFamily(family), backlog=BACKLOG)
+    except OSError as error:
+        hints = {
+            errno.EADDRINUSE: "another process serves there; choose another --port, or 0 for any",
+            errno.EACCES: "ports below 1024 need a privilege; choose a higher --port",
+            errno.EADDRNOTAVAIL: "that is not an address of this machine; 0.0.0.0 takes all that there are",
+        }
+        code = error.errno or 0
+        raise ResourceError(
+            f"cannot listen: {os.strerror(code)}", where=f"{host}:{port}", hint=hints.get(code)
+        ) from None
+
+
+def url_of(listener: socket.socket) -> str:
+    """Where clients on this machine reach it."""
+    host, port = listener.getsockname()[:2]
+    if host in {"0.0.0.0", "::"}:
+        host = "localhost"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class Server:
+    """Models behind HTTP, from the start of the process to its end.
+
+    :param listener: a socket that listens.
     :param tokens: read before the port was opened, so that a wrong file ends the start.
     """
 
     def __init__(self, settings: Settings, listener: socket.socket, tokens: Tokens) -> None:
-        self.settings = settings
-        self.failure: RetrainerError | None = None
+        self._settings = settings
         self._listener = listener
         self._tokens = tokens
-        load = functools.partial(_load, settings)
-        self.models = Models(
+        self._failure: RetrainerError | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._draining: asyncio.Task[None] | None = None
+        self._signals = 0
+        self._models = Models(
             [
-                ServedModel(address, load, settings.bounds, watch_interval=settings.watch_interval)
+                ServedModel(
+                    address,
+                    functools.partial(_load, settings),
+                    settings.bounds,
+                    watch_interval=settings.watch_interval,
+                )
                 for address in settings.models
             ]
         )
-        self._metrics = Metrics(self.models)
-        application = Application(self.models, self._metrics, tokens, settings.limits)
-        super().__init__(
+        self._metrics = Metrics(self._models)
+        self._http = uvicorn.Server(
             uvicorn.Config(
-                cast(Any, application),
+                make_application(self._models, self._metrics, tokens, settings.limits, self._lifespan),
                 loop="uvloop",
-                http=with_limits(settings.limits, refused=self._refused),
+                http="httptools",
                 ws="none",
-                lifespan="off",
+                lifespan="on",
                 log_config=None,
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
                 backlog=BACKLOG,
-                timeout_keep_alive=cast(int, settings.limits.keep_alive_seconds),
+                timeout_keep_alive=settings.keep_alive,
                 timeout_graceful_shutdown=LAST_SECONDS,
             )
         )
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stopping: asyncio.Task[None] | None = None
-        self._signals = 0
 
-    def listen_to_signals(self) -> None:
-        """Stop in an orderly way also on a signal that comes before the server is up."""
-        for known in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(known, self.handle_exit)
-
-    def serve_until_stopped(self) -> None:
-        """Serve until a signal.
+    def serve(self) -> None:
+        """Serve until a signal. Takes over the signals and the memory of the process.
 
         :raises RetrainerError: with ``strict``, a model cannot be loaded.
         """
-        self.run(sockets=[self._listener])
-        if self.failure is not None:
-            raise self.failure
+        heap.keep_flat()
+        self._listen_to_signals()
+        self._http.run(sockets=[self._listener])
+        if self._failure is not None:
+            raise self._failure
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Open the port, and begin to load."""
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, app: object) -> AsyncIterator[None]:
+        """What lasts as long as the HTTP server: the models, and looks at the file of tokens."""
         self._loop = asyncio.get_running_loop()
-        await super().startup(sockets)
-        for model in self.models:
-            model.start(ended=functools.partial(self._ran, model.name), failed=self._not_loaded)
-
-    async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: what has to be looked at from time to time."""
-        if counter % _TICKS_A_SECOND == 0:
-            now = asyncio.get_running_loop().time()
-            for connection in list(self.server_state.connections):
-                cast(Connection, connection).sweep(now)
-            self._tokens.refresh()
-        return await super().on_tick(counter)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Answer what is left, and free the models."""
-        await super().shutdown(sockets)
-        closing = [asyncio.create_task(model.close()) for model in self.models]
-        if closing:
-            await asyncio.wait(closing, timeout=CLOSE_SECONDS)
+        self._listen_to_signals()  # again: uvicorn took them meanwhile, and does not know of a drain
+        for model in self._models:
+            model.start(ended=functools.partial(self._metrics.ran, model.name), failed=self._not_loaded)
+        refreshing = self._loop.create_task(self._refresh_tokens())
+        yield
+        refreshing.cancel()
+        await asyncio.wait([asyncio.create_task(model.close()) for model in self._models], timeout=CLOSE_SECONDS)
         event(log, "stopped")
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+    def _listen_to_signals(self) -> None:
+        for known in STOPS_ON:
+            signal.signal(known, self._signalled)
+
+    def _signalled(self, number: int, frame: FrameType | None) -> None:
         """A signal to stop: the first drains, the second ends."""
         self._signals += 1
+        name = signal.Signals(number).name
         if self._signals > 1:
-            event(log, "ended_at_once", signal=signal.Signals(sig).name)
+            event(log, "ended_at_once", signal=name)
             logging.shutdown()
-            os._exit(128 + sig)
+            os._exit(128 + number)
         if self._loop is None:
-            self.should_exit = True  # nothing was accepted yet
-            return
-        self._loop.call_soon_threadsafe(self._begin_to_stop, signal.Signals(sig).name)
+            self._http.should_exit = True  # nothing was accepted yet
+        else:
+            self._loop.call_soon_threadsafe(self._begin_to_drain, name)
 
-    def _begin_to_stop(self, reason: str) -> None:
-        if self._stopping is None:
-            self._stopping = asyncio.get_running_loop().create_task(self._stop(reason))
+    def _begin_to_drain(self, reason: str) -> None:
+        self._draining = asyncio.get_running_loop().create_task(self._drain(reason))
 
-    async def _stop(self, reason: str) -> None:
-        event(log, "draining", signal=reason, seconds=self.settings.drain_seconds)
-        self.models.stopping = True
-        # In the list that answers under way refer to, and in what the next tick makes the list from.
-        close = (CLOSE[0].encode(), CLOSE[1].encode())
-        self.server_state.default_headers.append(close)
-        self.config.encoded_headers.append(close)
-        await asyncio.sleep(self.settings.drain_seconds)
-        if refuse_new(self._listener):
-            await asyncio.sleep(HANDSHAKE_SECONDS)
-        for server in self.servers:
-            server.close()
-        event(log, "closed", connections=len(self.server_state.connections))
-        await self._until_quiet()
-        self.should_exit = True
+    async def _drain(self, reason: str) -> None:
+        event(log, "draining", signal=reason, seconds=self._settings.drain_seconds)
+        self._models.stopping = True
+        await asyncio.sleep(self._settings.drain_seconds)
+        event(log, "closing")
+        self._http.should_exit = True
 
-    async def _until_quiet(self) -> None:
-        """Wait until each connection is closed, is about to be, or has been quiet for a while.
-
-        What is computed is waited for as long as it takes: whoever lost patience sends a second signal.
-        """
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + LAST_SECONDS
-        while loop.time() < deadline or self.server_state.tasks:
-            open_ones = [cast(Connection, connection) for connection in self.server_state.connections]
-            if all(connection.quiet(QUIET_SECONDS) for connection in open_ones):
-                return
-            await asyncio.sleep(0.05)
-
-    def _refused(self, status: int) -> None:
-        self._metrics.answered(NO_MODEL, NO_ROUTE, status)
-
-    def _ran(self, name: str, run: Run) -> None:
-        self._metrics.ran(name, run)
+    async def _refresh_tokens(self) -> None:
+        while True:
+            await asyncio.sleep(TOKENS_SECONDS)
+            self._tokens.refresh()
 
     def _not_loaded(self, error: RetrainerError) -> None:
-        if self.settings.strict and is_definite(error) and self.failure is None:
-            self.failure = error
-            self.should_exit = True
+        if self._settings.strict and is_definite(error) and self._failure is None:
+            self._failure = error
+            self._http.should_exit = True
 
 
 def _load(settings: Settings, address: ModelAddress) -> Classifier:

@@ -9,13 +9,19 @@ import os
 import re
 from pathlib import Path
 
+from fastapi import Request
+from fastapi.security import HTTPBearer
+
 from retrainer.errors import UserError
+from retrainer.server.problems import Problem
 
 log = logging.getLogger(__name__)
 
 # RFC 6750, 2.1: b64token.
 _TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 SHORTEST = 16
+_MAKE_ONE = "openssl rand -hex 32 makes one"
+_Stamp = tuple[int, int, int]
 
 
 class Tokens:
@@ -24,83 +30,92 @@ class Tokens:
     :param variable: name of an environment variable: tokens with white space or commas between them.
     :param file: a file of one token a line. It is read again when it changed; empty lines and those that begin with
         ``#`` do not count.
-    :raises UserError: there is no token where one should be, or it is none.
+    :raises UserError: there is no token where one should be, or what is there is not a token.
     """
 
     def __init__(self, *, variable: str | None = None, file: Path | None = None) -> None:
-        self._fixed = _digests(_from_variable(variable), f"${variable}") if variable is not None else ()
-        self._file = file
-        self._stamp: tuple[int, int, int] | None = None
+        self._fixed: tuple[bytes, ...] = ()
         self._read: tuple[bytes, ...] = ()
-        # The state of the file that could not be read, as long as that lasts.
-        self._bad: list[tuple[int, int, int] | None] = []
+        self._file = file
+        # Of the file when it was last looked at.
+        self._stamp: _Stamp | None = None
+        if variable is not None:
+            self._fixed = _digests(os.environ.get(variable, "").replace(",", " ").split(), f"${variable}")
         if file is not None:
-            self._stamp, self._read = _from_file(file)
+            self._stamp, self._read = _stamp(file), _from_file(file)
 
     @property
     def required(self) -> bool:
         """Whether a token is asked for."""
         return bool(self._fixed or self._read)
 
-    def allows(self, authorization: bytes) -> bool:
+    def allows(self, authorization: str) -> bool:
         """Whether that header carries a valid token. Takes the same time whichever it is, and however it differs."""
-        scheme, _, token = authorization.partition(b" ")
-        digest = hashlib.sha256(token.strip()).digest()
+        scheme, _, token = authorization.partition(" ")
+        digest = hashlib.sha256(token.strip().encode()).digest()
         # Compared with all of them: where it stops would tell which one it was.
         found = sum(hmac.compare_digest(digest, known) for known in (*self._fixed, *self._read))
-        return found > 0 and scheme.lower() == b"bearer"
+        return found > 0 and scheme.lower() == "bearer"
 
     def refresh(self) -> None:
         """Read the file again if it changed. What is valid stays so while the file cannot be read."""
-        if self._file is None:
+        if self._file is None or (stamp := _stamp(self._file)) == self._stamp:
             return
-        stamp = _stamp(self._file)
-        if stamp == self._stamp:
-            self._bad = []
-            return
+        self._stamp = stamp
         try:
-            self._stamp, self._read = _from_file(self._file)
+            self._read = _from_file(self._file)
         except UserError as error:
-            if self._bad != [stamp]:  # else it was said
-                log.warning("the tokens stay as they are: %s", error)
-            self._bad = [stamp]
-            return
-        self._bad = []
-        log.info("the tokens were read again: %d", len(self._read))
+            log.warning("the tokens stay as they are: %s", error)
+        else:
+            log.info("the tokens were read again: %d", len(self._read))
 
 
-def _from_variable(variable: str) -> list[str]:
-    value = os.environ.get(variable, "")
-    return value.replace(",", " ").split()
+class Bearer(HTTPBearer):
+    """Lets only those ask who have a token."""
+
+    def __init__(self, tokens: Tokens) -> None:
+        super().__init__(scheme_name="token")
+        self._tokens = tokens
+
+    async def __call__(self, request: Request) -> None:
+        """Check a request.
+
+        :raises Problem: 401.
+        """
+        found = request.headers.getlist("authorization")
+        # Several would leave open which one counts.
+        if len(found) != 1 or not self._tokens.allows(found[0]):
+            raise Problem(
+                "unauthorized",
+                "a valid bearer token is needed",
+                hint="Authorization: Bearer TOKEN",
+                headers={"www-authenticate": "Bearer"},
+            )
 
 
-def _from_file(path: Path) -> tuple[tuple[int, int, int] | None, tuple[bytes, ...]]:
-    stamp = _stamp(path)
+def _from_file(path: Path) -> tuple[bytes, ...]:
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not text"
         raise UserError(f"the tokens cannot be read: {reason}", where=str(path)) from None
     words = [line.strip() for line in lines]
-    return stamp, _digests([word for word in words if word and not word.startswith("#")], str(path))
+    return _digests([word for word in words if word and not word.startswith("#")], str(path))
 
 
-def _stamp(path: Path) -> tuple[int, int, int] | None:
+def _stamp(path: Path) -> _Stamp | None:
     try:
         found = path.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    return found.st_ctime_ns, found.st_size, found.st_ino
 
 
 def _digests(tokens: list[str], where: str) -> tuple[bytes, ...]:
     if not tokens:
-        raise UserError("there is no token", where=where, hint="openssl rand -hex 32 makes one")
+        raise UserError("there is no token", where=where, hint=_MAKE_ONE)
     for position, token in enumerate(tokens, start=1):
         if _TOKEN.fullmatch(token) is None or len(token) < SHORTEST:
-            raise UserError(
-                f"token {position} is none: at least {SHORTEST} of letters, digits and -._~+/",
-                where=where,
-                hint="openssl rand -hex 32 makes one",
-            )
+            reason = f"token {position} is not at least {SHORTEST} of letters, digits and -._~+/"
+            raise UserError(reason, where=where, hint=_MAKE_ONE)
     return tuple(hashlib.sha256(token.encode()).digest() for token in tokens)
