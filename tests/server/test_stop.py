@@ -28,11 +28,13 @@ class Client(threading.Thread):
     """Asks without a pause until it is told to stop, by the test or by the server.
 
     :ivar lost: requests that got no whole answer.
+    :ivar obeys: whether it ends when the server tells it.
     :ivar told: whether the server closed a connection that was to be kept, with an answer that said so.
     """
 
     port: int
     keep_alive: bool
+    obeys: bool = True
     rows: int = 1
     answers: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
@@ -54,9 +56,9 @@ class Client(threading.Thread):
             body = json.dumps({"texts": [TEXTS[(number + row) % len(TEXTS)] for row in range(self.rows)]}).encode()
             closing = self._ask(connection, body)
             self.told = closing and self.keep_alive
-            if self.told:
+            if self.told and self.obeys:
                 break
-            if not self.keep_alive:
+            if closing or not self.keep_alive:
                 connection.close()
                 connection = None
         if connection is not None:
@@ -82,10 +84,10 @@ class Client(threading.Thread):
         return headers.get("connection") == "close"
 
 
-def clients_of(port: int, *, kept: int = 2, fresh: int = 2) -> list[Client]:
+def clients_of(port: int, *, kept: int = 2, fresh: int = 2, obey: bool = True) -> list[Client]:
     """Of them one with large requests."""
-    clients = [Client(port, keep_alive=number < kept) for number in range(kept + fresh)]
-    clients.append(Client(port, keep_alive=True, rows=20))
+    clients = [Client(port, keep_alive=number < kept, obeys=obey) for number in range(kept + fresh)]
+    clients.append(Client(port, keep_alive=True, obeys=obey, rows=20))
     for client in clients:
         client.start()
     return clients

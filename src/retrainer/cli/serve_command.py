@@ -1,4 +1,4 @@
-"""``retrainer serve``: published models behind HTTP. Not here: the server (``server``)."""
+"""``retrainer serve``: published models behind HTTP. Not here: the server (``retrainer.server``)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from retrainer.cli.display import show_error
 from retrainer.cli.libraries import require
 from retrainer.cli.store_options import DEFAULT_CHANNEL, ChannelOption, PublicKeysOption, StoreArgument
+from retrainer.errors import RetrainerError
 from retrainer.precisions import PRECISIONS
 
 if TYPE_CHECKING:
@@ -204,16 +206,20 @@ def _run(settings: Settings) -> None:
     typer.echo(f"serving {', '.join(address.name for address in settings.models)} at {url}")
     typer.echo(_example(url, settings.models[0].name, tokens.required))
     sys.stdout.flush()
-    server.serve()
-    _end()
+    try:
+        server.serve()
+    except RetrainerError as error:
+        show_error(error)
+        _end(1)
+    _end(0)
 
 
-def _end() -> None:
+def _end(code: int) -> NoReturn:
     """End the process at once: threads that wait for a store which does not answer would hold it up for minutes."""
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(code)
 
 
 def _example(url: str, name: str, token: bool) -> str:

@@ -92,28 +92,18 @@ def _problem(error: ValidationError) -> Problem:
     faults = error.errors(include_url=False, include_input=False)
     large = [fault for fault in faults if fault["type"] == "string_too_long" or _is_long_list(fault)]
     fault = (large or faults)[0]
-    message, hint = fault["msg"], None
-    if fault["type"] == "json_invalid":
-        message = f"not valid JSON: {fault['ctx']['error']}"
-    elif fault["type"] == "extra_forbidden":
-        return Problem("malformed", f"unknown: {str(fault['loc'][0])[:50]!r}", hint=_KNOWN)
-    elif fault["type"] == "model_type":
-        message, hint = "expected an object", '{"text": "..."}'
-    elif not large and _row(fault) != fault["loc"]:
-        message = "expected a string, or a list of two strings where the model reads pairs"
-    kind = "too-large" if large else "malformed"
-    place, *position = _row(fault) or ("",)
-    where = f"{place}[{position[0]}]" if position else str(place)
-    return Problem(kind, message, where=where or None, hint=hint or ("send several requests" if large else None))
+    # Of a text, without which of the ways to write one was tried.
+    field, *position = fault["loc"][: 2 if fault["loc"][:1] == ("texts",) else 1] or (None,)
+    where = f"{field}[{position[0]}]" if position else field
+    if fault["type"] == "extra_forbidden":
+        return Problem("malformed", f"unknown: {str(field)[:50]!r}", hint=_KNOWN)
+    if large:
+        return Problem("too-large", fault["msg"], where=str(where), hint="send several requests")
+    return Problem("malformed", fault["msg"], where=None if where is None else str(where), hint=_KNOWN)
 
 
 def _is_long_list(fault: ErrorDetails) -> bool:
     return fault["type"] == "too_long" and fault["loc"] == ("texts",)
-
-
-def _row(fault: ErrorDetails) -> tuple[int | str, ...]:
-    """The field, or the text, that a fault is in: without which of the ways to write a text was tried."""
-    return fault["loc"][: 2 if fault["loc"][:1] == ("texts",) else 1]
 
 
 _KNOWN = f"known are {', '.join(sorted(PredictBody.model_fields))}"

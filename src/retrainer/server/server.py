@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import functools
 import logging
 import os
@@ -24,7 +23,7 @@ from types import FrameType
 
 import uvicorn
 
-from retrainer.errors import ResourceError, RetrainerError, UserError
+from retrainer.errors import ResourceError, RetrainerError
 from retrainer.serve import heap
 from retrainer.serve.classifier import Classifier
 from retrainer.server.application import make_application
@@ -49,25 +48,15 @@ def listen(host: str, port: int) -> socket.socket:
     """A socket that listens.
 
     :param port: 0 for any that is free.
-    :raises ResourceError: the port is taken, or not allowed.
-    :raises UserError: the host is not one of this machine's.
+    :raises ResourceError: the port is taken, or not allowed, or the host is not one of this machine's.
     """
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    except (socket.gaierror, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, socket.gaierror) else "not a host's name"
-        raise UserError(f"the host is not known: {reason}", where=host) from None
-    try:
         return socket.create_server(address[:2], family=socket.AddressFamily(family), backlog=BACKLOG)
-    except OSError as error:
-        hints = {
-            errno.EADDRINUSE: "another process serves there; choose another --port, or 0 for any",
-            errno.EACCES: "ports below 1024 need a privilege; choose a higher --port",
-            errno.EADDRNOTAVAIL: "that is not an address of this machine; 0.0.0.0 takes all that there are",
-        }
-        code = error.errno or 0
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a host's name"
         raise ResourceError(
-            f"cannot listen: {os.strerror(code)}", where=f"{host}:{port}", hint=hints.get(code)
+            f"cannot listen: {reason}", where=f"{host}:{port}", hint="choose another --host or --port (0: any port)"
         ) from None
 
 
@@ -94,17 +83,11 @@ class Server:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining: asyncio.Task[None] | None = None
         self._signals = 0
-        self._models = Models(
-            [
-                ServedModel(
-                    address,
-                    functools.partial(_load, settings),
-                    settings.bounds,
-                    watch_interval=settings.watch_interval,
-                )
-                for address in settings.models
-            ]
-        )
+        load = functools.partial(_load, settings)
+        served = [
+            ServedModel(a, load, settings.bounds, watch_interval=settings.watch_interval) for a in settings.models
+        ]
+        self._models = Models(served)
         self._metrics = Metrics(self._models)
         self._http = uvicorn.Server(
             uvicorn.Config(
