@@ -75,7 +75,7 @@ class Client(threading.Thread):
                 headers = {}
                 while (line := stream.readline()) not in {b"\r\n", b""}:
                     name, _, value = line.decode().partition(": ")
-                    headers[name] = value.strip()
+                    headers[name.lower()] = value.strip()
                 content = stream.read(int(headers["content-length"]))
                 self.answers.append((int(status.split()[1]), json.loads(content)))
         except (OSError, ValueError, KeyError, IndexError) as error:
