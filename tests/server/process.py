@@ -25,18 +25,11 @@ class ServerProcess:
     :ivar http: a client of it, with one keep-alive connection.
     """
 
-    def __init__(self, folder: Path, store: Path | str, *arguments: object, port: int = 0, **environment: str) -> None:
+    def __init__(self, folder: Path, store: Path | str, *arguments: object, **environment: str) -> None:
         self._log = folder / "server.log"
-        command = [
-            sys.executable,
-            "-m",
-            "retrainer.cli",
-            "serve",
-            str(store),
-            *map(str, arguments),
-            "--port",
-            str(port),
-        ]
+        command = [sys.executable, "-m", "retrainer.cli", "serve", str(store), *map(str, arguments)]
+        if "--port" not in command:
+            command += ["--port", "0"]
         if "--cache-dir" not in command:
             command += ["--cache-dir", str(folder / "cache")]
         with self._log.open("w") as log:

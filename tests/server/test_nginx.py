@@ -18,7 +18,6 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -242,11 +241,11 @@ def test_a_server_is_replaced_and_no_request_is_lost(store: Path, tmp_path: Path
     """Of clients that never pause and are told nothing, through both restarts of two servers."""
     servers: dict[int, ServerProcess] = {}
 
-    def started(number: int, **environment: Any) -> ServerProcess:
+    def started(number: int) -> ServerProcess:
         folder = tmp_path / f"{number}-{len(list(tmp_path.iterdir()))}"
         folder.mkdir()
         port = servers[number].port if number in servers else 0
-        server = ServerProcess(folder, store, "trails", "--drain-seconds", 1, *PATIENT, port=port)
+        server = ServerProcess(folder, store, "trails", "--drain-seconds", 1, "--port", port, *PATIENT)
         server.wait_until_ready()
         return server
 

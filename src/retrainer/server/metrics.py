@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
+from retrainer.serve.status import Status
 from retrainer.server.batcher import Ended
 from retrainer.server.models import Models, State
 
@@ -67,11 +68,22 @@ class Metrics:
         return generate_latest(self._registry)
 
 
-_GAUGES = {
-    "ready": "1 when the model answers.",
-    "failed_looks": "Looks at the store in a row that did not end with its champion: unreachable, refused, no room.",
-    "offline": "1 while the store cannot be reached.",
-    "watching": "1 while the channel is followed.",
+# Of a model that is loaded, by its name in the figures: what it means, and where in its status it is.
+_OF_STATUS: dict[str, tuple[type[GaugeMetricFamily | CounterMetricFamily], str, Callable[[Status], float]]] = {
+    "model_swaps": (CounterMetricFamily, "Versions that took over from another.", lambda status: status.swaps),
+    "model_refusals": (CounterMetricFamily, "Versions that were refused.", lambda status: status.refusals),
+    "store_look_age_seconds": (
+        GaugeMetricFamily,
+        "Since the channel was last read from the store, or since the start where it never was.",
+        lambda status: (datetime.now(UTC) - (status.checked_at or status.loaded_at)).total_seconds(),
+    ),
+    "model_failed_looks": (
+        GaugeMetricFamily,
+        "Looks at the store in a row that did not end with its champion: unreachable, refused, no room for it.",
+        lambda status: status.failures_in_a_row,
+    ),
+    "model_offline": (GaugeMetricFamily, "1 while the store cannot be reached.", lambda status: status.offline),
+    "model_watching": (GaugeMetricFamily, "1 while the channel is followed.", lambda status: status.watching),
 }
 
 
@@ -82,36 +94,19 @@ class _ModelCollector(Collector):
         self._models = models
 
     def collect(self) -> Iterator[Metric]:
-        gauges = {
-            name: GaugeMetricFamily(f"retrainer_model_{name}", said, labels=("model",))
-            for name, said in _GAUGES.items()
-        }
+        ready = GaugeMetricFamily("retrainer_model_ready", "1 when the model answers.", labels=("model",))
         queue = GaugeMetricFamily("retrainer_queue_rows", "Texts that wait for a run.", labels=("model",))
-        info = GaugeMetricFamily(
-            "retrainer_model_version_info",
-            "The version that answers.",
-            labels=("model", "channel", "version", "precision"),
-        )
-        swaps = CounterMetricFamily("retrainer_model_swaps", "Versions that took over from another.", labels=("model",))
-        refusals = CounterMetricFamily("retrainer_model_refusals", "Versions that were refused.", labels=("model",))
-        age = GaugeMetricFamily(
-            "retrainer_store_look_age_seconds",
-            "Since the channel was last read from the store, or since the start where it never was.",
-            labels=("model",),
-        )
+        named = ("model", "channel", "version", "precision")
+        info = GaugeMetricFamily("retrainer_model_version_info", "The version that answers.", labels=named)
+        statuses = {model.name: model.classifier.status for model in self._models if model.classifier is not None}
         for model in self._models:
-            name = (model.name,)
-            gauges["ready"].add_metric(name, float(model.state is State.READY))
-            queue.add_metric(name, float(model.batcher.queued_rows) if model.batcher is not None else 0.0)
-            if model.classifier is None:
-                continue
-            status = model.classifier.status
-            info.add_metric((model.name, model.address.channel, status.version, status.precision), 1.0)
-            swaps.add_metric(name, status.swaps)
-            refusals.add_metric(name, status.refusals)
-            looked_at = status.checked_at or status.loaded_at
-            age.add_metric(name, (datetime.now(UTC) - looked_at).total_seconds())
-            gauges["failed_looks"].add_metric(name, float(status.failures_in_a_row))
-            gauges["offline"].add_metric(name, float(status.offline))
-            gauges["watching"].add_metric(name, float(status.watching))
-        return iter((*gauges.values(), queue, info, swaps, refusals, age))
+            ready.add_metric((model.name,), float(model.state is State.READY))
+            queue.add_metric((model.name,), float(model.batcher.queued_rows) if model.batcher is not None else 0.0)
+            if status := statuses.get(model.name):
+                info.add_metric((model.name, model.address.channel, status.version, status.precision), 1.0)
+        yield from (ready, queue, info)
+        for figure, (kind, said, value) in _OF_STATUS.items():
+            family = kind(f"retrainer_{figure}", said, labels=("model",))
+            for name, status in statuses.items():
+                family.add_metric((name,), float(value(status)))
+            yield family

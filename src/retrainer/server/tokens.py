@@ -21,28 +21,24 @@ log = logging.getLogger(__name__)
 _TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 SHORTEST = 16
 _MAKE_ONE = "openssl rand -hex 32 makes one"
-_Stamp = tuple[int, int, int]
 
 
 class Tokens:
     """The tokens that are valid now. Several are, so that one can be replaced without a gap.
 
     :param variable: name of an environment variable: tokens with white space or commas between them.
-    :param file: a file of one token a line. It is read again when it changed; empty lines and those that begin with
+    :param file: a file of one token a line. It is read again and again; empty lines and those that begin with
         ``#`` do not count.
     :raises UserError: there is no token where one should be, or what is there is not a token.
     """
 
     def __init__(self, *, variable: str | None = None, file: Path | None = None) -> None:
         self._fixed: tuple[bytes, ...] = ()
-        self._read: tuple[bytes, ...] = ()
-        self._file = file
-        # Of the file when it was last looked at.
-        self._stamp: _Stamp | None = None
         if variable is not None:
             self._fixed = _digests(os.environ.get(variable, "").replace(",", " ").split(), f"${variable}")
-        if file is not None:
-            self._stamp, self._read = _stamp(file), _from_file(file)
+        self._file = file
+        self._read = () if file is None else _from_file(file)
+        self._fault: str | None = None  # why the file could not be read when it was last tried
 
     @property
     def required(self) -> bool:
@@ -58,16 +54,18 @@ class Tokens:
         return found > 0 and scheme.lower() == "bearer"
 
     def refresh(self) -> None:
-        """Read the file again if it changed. What is valid stays so while the file cannot be read."""
-        if self._file is None or (stamp := _stamp(self._file)) == self._stamp:
+        """Read the file again. What is valid stays so while the file cannot be read."""
+        if self._file is None:
             return
-        self._stamp = stamp
         try:
-            self._read = _from_file(self._file)
+            read, fault = _from_file(self._file), None
         except UserError as error:
-            log.warning("the tokens stay as they are: %s", error)
-        else:
-            log.info("the tokens were read again: %d", len(self._read))
+            read, fault = self._read, str(error)
+        if fault is not None and fault != self._fault:  # once, not each time
+            log.warning("the tokens stay as they are: %s", fault)
+        if read != self._read:
+            log.info("the tokens were read again: %d", len(read))
+        self._read, self._fault = read, fault
 
 
 class Bearer(HTTPBearer):
@@ -101,14 +99,6 @@ def _from_file(path: Path) -> tuple[bytes, ...]:
         raise UserError(f"the tokens cannot be read: {reason}", where=str(path)) from None
     words = [line.strip() for line in lines]
     return _digests([word for word in words if word and not word.startswith("#")], str(path))
-
-
-def _stamp(path: Path) -> _Stamp | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_ctime_ns, found.st_size, found.st_ino
 
 
 def _digests(tokens: list[str], where: str) -> tuple[bytes, ...]:
