@@ -126,7 +126,7 @@ def test_a_file_that_goes_bad_changes_nothing(tmp_path: Path, caplog: pytest.Log
     path = tmp_path / "tokens"
     path.write_text(FIRST)
     tokens = Tokens(file=path)
-    for content in (None, "", "# nothing\n", "short"):
+    for content in (None, "# nothing\n", "short"):
         if content is None:
             path.unlink()
         else:
@@ -135,7 +135,7 @@ def test_a_file_that_goes_bad_changes_nothing(tmp_path: Path, caplog: pytest.Log
             tokens.refresh()
             tokens.refresh()
         assert tokens.allows(f"Bearer {FIRST}")
-        # Once, not each second.
+        # Once, not each time.
         assert caplog.text.count("the tokens stay as they are") == 1
         caplog.clear()
     path.write_text(SECOND)

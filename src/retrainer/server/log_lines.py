@@ -44,6 +44,13 @@ class LineFormatter(logging.Formatter):
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%SZ")
 
+    def format(self, record: logging.LogRecord) -> str:
+        """One record. The text of its error, which handlers share, is neither taken from others nor left to them."""
+        record.exc_text = None
+        line = super().format(record)
+        record.exc_text = None
+        return line
+
     def formatMessage(self, record: logging.LogRecord) -> str:
         """Without line breaks: one record is one line, whatever it quotes."""
         return super().formatMessage(record).replace("\r", "\\r").replace("\n", "\\n")
