@@ -45,13 +45,14 @@ ALLOWED: dict[str, set[str]] = {
     "store": BASE | {"storage"},
     "gate": BASE | {"artifacts", "spec"},
     "serve": BASE | {"storage", "store"},
+    "server": BASE | {"serve", "storage", "store"},
     "report": JUDGED,
     "chain": CHAIN,
     "audit": CHAIN,
     "run": CHAIN,
     "work": CHAIN | {"serve"},
     "airflow": CHAIN | {"audit", "run"},
-    "cli": CHAIN | {"audit", "run", "serve"},
+    "cli": CHAIN | {"audit", "run", "serve", "server"},
 }
 
 # Modules that are imported where nothing heavy may be loaded, and what else must not be there.

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from retrainer.errors import RetrainerError
-from tests.serve.http_server import ServerProcess
+from tests.server.process import ServerProcess
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Cli, Published, Workbench
@@ -134,7 +134,7 @@ def test_a_port_that_is_taken(cli: Cli, published: Published, one_clear_error: O
         ({"models": ["a@B"]}, "'B' cannot name a channel"),
         ({"models": ["a", "a"]}, "given twice: a"),
         ({"host": "192.0.2.1"}, "192.0.2.1:0: cannot listen"),
-        ({"host": "no such host"}, "the host is not known"),
+        ({"host": "no such host"}, "cannot listen"),
         ({"token_file": Path("missing")}, "missing: the tokens cannot be read"),
         ({"token_env": "NOT_SET_ANYWHERE"}, r"\$NOT_SET_ANYWHERE: there is no token"),
         ({"public_key": ["ed25519:short"]}, "not an Ed25519 public key"),
@@ -153,7 +153,7 @@ def test_a_token_in_place_of_a_variable_is_not_repeated(
 ) -> None:
     token = "secret-0123456789abcdef"
     answer = cli("serve", tmp_path, "a", "--token-env", token)
-    one_clear_error(answer, "names no environment variable")
+    one_clear_error(answer, "not the name of an environment variable")
     assert token not in answer.stderr + answer.stdout
 
 

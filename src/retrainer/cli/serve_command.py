@@ -1,4 +1,4 @@
-"""``retrainer serve``: published models behind HTTP. Not here: the server (``serve.http``)."""
+"""``retrainer serve``: published models behind HTTP. Not here: the server (``retrainer.server``)."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from retrainer.cli.display import show_error
 from retrainer.cli.libraries import require
 from retrainer.cli.store_options import DEFAULT_CHANNEL, ChannelOption, PublicKeysOption, StoreArgument
+from retrainer.errors import RetrainerError
 from retrainer.precisions import PRECISIONS
 
 if TYPE_CHECKING:
-    from retrainer.serve.http.settings import Settings
+    from retrainer.server.settings import Settings
 
 WATCH, BATCHES, LIMITS, STOPPING, ACCESS = "Models", "Batches", "Limits", "Stopping", "Who may ask"
 
@@ -129,13 +131,10 @@ def serve(
     max_requests: Annotated[
         int, typer.Option(min=1, metavar="N", help="Predictions under way at the same time.", rich_help_panel=LIMITS)
     ] = 1024,
-    read_timeout: Annotated[
-        float, typer.Option(min=0.1, metavar="SECONDS", help="For a request to arrive.", rich_help_panel=LIMITS)
-    ] = 10.0,
     keep_alive: Annotated[
-        float,
-        typer.Option(min=1.0, metavar="SECONDS", help="For a connection without a request.", rich_help_panel=LIMITS),
-    ] = 75.0,
+        int,
+        typer.Option(min=1, metavar="SECONDS", help="For a connection without a request.", rich_help_panel=LIMITS),
+    ] = 75,
     drain_seconds: Annotated[
         float,
         typer.Option(
@@ -153,8 +152,8 @@ def serve(
     require("serve")
     require("server")
     from retrainer.serve.cores import usable_cores
-    from retrainer.serve.http.batcher import Bounds
-    from retrainer.serve.http.settings import Limits, ModelAddress, Settings, share_cores
+    from retrainer.server.batcher import Bounds
+    from retrainer.server.settings import Limits, ModelAddress, Settings, share_cores
 
     threads, runs = share_cores(usable_cores(), threads, parallel_runs)
     _run(
@@ -171,14 +170,13 @@ def serve(
             token_variable=token_env,
             token_file=token_file,
             strict=strict,
+            keep_alive=keep_alive,
             drain_seconds=drain_seconds,
             limits=Limits(
                 body_bytes=max_body_bytes,
                 rows=max_rows,
                 characters=max_characters,
                 requests=max_requests,
-                read_seconds=read_timeout,
-                keep_alive_seconds=keep_alive,
             ),
             bounds=Bounds(
                 max_wait=max_wait_ms / 1000,
@@ -192,10 +190,9 @@ def serve(
 
 def _run(settings: Settings) -> None:
     from retrainer.cli.store_options import trusted_keys
-    from retrainer.serve.http.listener import listen, url_of
-    from retrainer.serve.http.log_lines import log_to_stderr
-    from retrainer.serve.http.server import Server
-    from retrainer.serve.http.tokens import Tokens
+    from retrainer.server.log_lines import log_to_stderr
+    from retrainer.server.server import Server, listen, url_of
+    from retrainer.server.tokens import Tokens
     from retrainer.storage import open_storage
 
     # What is wrong with the command itself is told before anything starts; the store is looked at in the background.
@@ -204,22 +201,25 @@ def _run(settings: Settings) -> None:
     tokens = Tokens(variable=settings.token_variable, file=settings.token_file)
     listener = listen(settings.host, settings.port)
     server = Server(settings, listener, tokens)
-    server.listen_to_signals()
     log_to_stderr()
     url = url_of(listener)
     typer.echo(f"serving {', '.join(address.name for address in settings.models)} at {url}")
     typer.echo(_example(url, settings.models[0].name, tokens.required))
     sys.stdout.flush()
-    server.serve_until_stopped()
-    _end()
+    try:
+        server.serve()
+    except RetrainerError as error:
+        show_error(error)
+        _end(1)
+    _end(0)
 
 
-def _end() -> None:
+def _end(code: int) -> NoReturn:
     """End the process at once: threads that wait for a store which does not answer would hold it up for minutes."""
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(code)
 
 
 def _example(url: str, name: str, token: bool) -> str:

@@ -186,9 +186,11 @@ class Classifier:
         :param top_k: how many labels of each text, best first; ``None`` for all.
         :raises DataError: a text is not what the model reads.
         """
-        check_top_k(top_k)
-        served = self._current()
-        return served.respond(checked(texts, served.predictor.info.task), top_k)
+        return self.pinned().respond(texts, top_k)
+
+    def pinned(self) -> Served:
+        """The version that answers now. It goes on answering for whoever holds it, when another has taken over."""
+        return self._current()
 
     @property
     def status(self) -> Status:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from retrainer.errors import IntegrityError, NotFoundError, ResourceError, RetrainerError, StorageError
-from retrainer.serve import heap
 from retrainer.serve.cache import ModelCache
 from retrainer.serve.cached_version import CachedVersion
 from retrainer.serve.loading import load_checked
@@ -274,7 +273,6 @@ def _load(
     threads: int | None,
     offline: StorageError | ResourceError | None,
 ) -> Served:
-    heap.keep_flat()
     try:
         predictor = load_checked(
             cached.folder,

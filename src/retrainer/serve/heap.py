@@ -5,13 +5,14 @@ does so, to 32 MiB, as soon as one was freed (mallopt(3), ``M_MMAP_THRESHOLD``).
 come from the heaps of whichever thread loaded it, where small blocks that outlive the model keep them from shrinking:
 fifty swaps of a 23 MB model under load from eight threads left a process half as large again. With a fixed limit they
 do not. Other allocators have no such limit and are left alone, and so is one that somebody set in the environment.
+
+It is the whole process that changes, so only one that is ours does it: ``retrainer serve``. The client never does.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
-from functools import cache
 from typing import Any
 
 _M_MMAP_THRESHOLD = -3  # malloc.h
@@ -19,9 +20,8 @@ _M_MMAP_THRESHOLD = -3  # malloc.h
 _LIMIT_BYTES = 1 << 20
 
 
-@cache
 def keep_flat() -> None:
-    """Fix the limit for this process. Called again, it does nothing."""
+    """Fix the limit for this process."""
     if "MALLOC_MMAP_THRESHOLD_" in os.environ or "mmap_threshold" in os.environ.get("GLIBC_TUNABLES", ""):
         return
     mallopt = _function("mallopt")

@@ -20,6 +20,7 @@ from retrainer.serve import forks
 from retrainer.serve.batching import batches, pad
 from retrainer.serve.engine import ENGINE_ERRORS, load_session
 from retrainer.serve.faults import ENDS
+from retrainer.serve.long_texts import Beginnings
 from retrainer.serve.texts import Text
 from retrainer.store.bundle import BundleInfo
 
@@ -57,6 +58,7 @@ class Predictor:
         # 1 where none was fitted, or could be.
         self.temperature = entry.temperature if entry.temperature is not None else 1.0
         self._tokenizer = load_tokenizer(self.folder, self.info.max_length)
+        self._beginnings = Beginnings(self._tokenizer, self.info.max_length)
         self._session = load_session(self.folder / entry.file, threads)
         self._check_graph(self.folder / entry.file)
         self._generation = forks.generation()
@@ -121,7 +123,7 @@ class Predictor:
 
     def _encode(self, texts: Sequence[Text], first: int) -> list[Any]:
         try:
-            rows: list[Any] = self._tokenizer.encode_batch_fast(list(texts))
+            rows: list[Any] = self._tokenizer.encode_batch_fast([self._beginnings.of(text) for text in texts])
         except BaseException as error:
             if isinstance(error, (*ENDS, MemoryError)):
                 raise

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from retrainer.serve.predictions import Prediction, Response, ranked
+from retrainer.serve.predictions import Prediction, Response, check_top_k, ranked
 from retrainer.serve.predictor import Predictor
+from retrainer.serve.texts import checked
 from retrainer.store.manifest import Manifest
 from retrainer.store.move import Move
 
@@ -33,6 +34,12 @@ class Served:
         """The best labels of each text; the texts must be of the kind that the model reads."""
         return ranked(self.predictor.probabilities(texts), self.predictor.info.labels, top_k)
 
-    def respond(self, texts: Sequence[Any], top_k: int | None) -> Response:
-        """The same, with the version that gave them."""
-        return Response(self.version, self.predictor.precision, tuple(self.answer(texts, top_k)))
+    def respond(self, texts: Iterable[Any], top_k: int | None) -> Response:
+        """The same, with the version that gave them. The texts are checked.
+
+        :raises DataError: a text is not what the model reads.
+        :raises UserError: ``top_k`` makes no sense.
+        """
+        check_top_k(top_k)
+        rows = checked(texts, self.predictor.info.task)
+        return Response(self.version, self.predictor.precision, tuple(self.answer(rows, top_k)))

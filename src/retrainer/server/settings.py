@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from retrainer.errors import UserError
-from retrainer.serve.http.batcher import Bounds
+from retrainer.server.batcher import Bounds
 from retrainer.store.names import check_name
 
 DEFAULT_CHANNEL = "production"
 CHANNEL_SIGN = "@"
 # Longer is a mistake; clocks and threads overflow somewhere above.
 YEAR = 365 * 24 * 3600.0
+# More runs of one model at the same time gain little and take memory; more threads for each shorten them.
+MOST_RUNS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,35 +54,12 @@ class Limits:
     :ivar rows: texts, or pairs, of a request.
     :ivar characters: of one text.
     :ivar requests: predictions that are worked on or wait at the same time, over all models.
-    :ivar header_bytes: of a request's line and headers.
-    :ivar read_seconds: from the first byte of a request to its last.
-    :ivar write_seconds: that a client may take to read what was sent to it.
-    :ivar keep_alive_seconds: that a connection may be without a request.
     """
 
     body_bytes: int = 4 * 1024 * 1024
     rows: int = 256
     characters: int = 20_000
     requests: int = 1024
-    header_bytes: int = 32 * 1024
-    read_seconds: float = 10.0
-    write_seconds: float = 30.0
-    # Longer than balancers keep idle connections (60 s is common), so that they close first: a server that closes may
-    # cross with a request that is on its way.
-    keep_alive_seconds: float = 75.0
-
-    def __post_init__(self) -> None:
-        """Refuse times that are none.
-
-        :raises UserError: one is not above 0, or not finite.
-        """
-        _check_seconds("--read-timeout", self.read_seconds)
-        _check_seconds("the time to read an answer", self.write_seconds)
-        _check_seconds("--keep-alive", self.keep_alive_seconds)
-
-
-# More runs of one model at the same time gain little and take memory; more threads for each shorten them.
-MOST_RUNS = 4
 
 
 def share_cores(cores: int, threads: int | None, runs: int | None) -> tuple[int, int]:
@@ -101,9 +80,10 @@ class Settings:
     """All that ``retrainer serve`` is told.
 
     :ivar port: 0 takes any that is free.
-    :ivar threads: of one run; ``None`` shares the cores (``share_cores``).
+    :ivar threads: of one run; ``None`` for the usable cores.
     :ivar strict: end when a model cannot be loaded for a reason that waiting will not change.
     :ivar watch_interval: seconds between looks at the store.
+    :ivar keep_alive: seconds that a connection may be without a request.
     :ivar drain_seconds: from the signal to stop until connections are no longer accepted.
     """
 
@@ -119,6 +99,9 @@ class Settings:
     token_variable: str | None = None
     token_file: Path | None = None
     strict: bool = False
+    # Longer than balancers keep idle connections (60 s is common), so that they close first: a server that closes may
+    # cross with a request that is on its way.
+    keep_alive: int = 75
     drain_seconds: float = 5.0
     limits: Limits = field(default_factory=Limits)
     bounds: Bounds = field(default_factory=Bounds)
@@ -126,10 +109,11 @@ class Settings:
     def __post_init__(self) -> None:
         """Refuse what cannot be served.
 
-        :raises UserError: there is no model, or one twice; a time that is none.
+        :raises UserError: there is no model, or one twice; or a time that no clock can wait for.
         """
         _check_seconds("--watch-interval", self.watch_interval)
         _check_seconds("--max-wait-ms", self.bounds.max_wait)
+        _check_seconds("--keep-alive", self.keep_alive)
         _check_seconds("--drain-seconds", self.drain_seconds, none=True)
         names = [address.name for address in self.models]
         if not names:
@@ -142,7 +126,9 @@ class Settings:
         if self.token_variable is not None and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.token_variable) is None:
             # Whoever gives the token itself instead of the variable's name must not find it in a log.
             raise UserError(
-                "names no environment variable", where="--token-env", hint="give the variable's name, not the token"
+                "not the name of an environment variable",
+                where="--token-env",
+                hint="give the variable's name, not the token",
             )
 
 
@@ -153,4 +139,6 @@ def _check_seconds(option: str, seconds: float, *, none: bool = False) -> None:
     :raises UserError: that.
     """
     if not math.isfinite(seconds) or not 0 <= seconds <= YEAR or (seconds == 0 and not none):
-        raise UserError("no time to wait", where=option, hint=f"{'0 or more' if none else 'above 0'}, and up to a year")
+        raise UserError(
+            f"cannot wait for {seconds:g}", where=option, hint=f"{'0 or more' if none else 'above 0'}, and up to a year"
+        )

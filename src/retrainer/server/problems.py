@@ -5,10 +5,12 @@ What a message says comes from ``retrainer.errors``. Never part of it: stack tra
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any, Self
+
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
 
 from retrainer.errors import RetrainerError
 
@@ -35,22 +37,27 @@ KINDS = {
     kind.name: kind
     for kind in (
         Kind("malformed", 400, "The body is not the JSON that is expected", "Correct the request."),
-        Kind("no-http", 400, "That is not valid HTTP", "Correct the client, or the proxy before the server."),
         Kind("unauthorized", 401, "A bearer token is needed", "Send the header Authorization: Bearer TOKEN."),
         Kind("not-found", 404, "There is nothing under that address", "Ask GET /v1/models for the names."),
         Kind("method-not-allowed", 405, "The address does not know that method", "See the header Allow."),
-        Kind("timeout", 408, "The request took too long to arrive", "Send it faster, or in smaller pieces."),
         Kind("too-large", 413, "The request is larger than this server takes", "Send fewer or shorter texts."),
         Kind("unsupported-media-type", 415, "The body is not declared as JSON", "Send Content-Type: application/json."),
         Kind("unfit", 422, "The texts are not what this model reads", "See GET /v1/models/NAME for its task."),
-        Kind("headers-too-large", 431, "The headers are larger than this server takes", "Send fewer or shorter ones."),
         Kind("internal", 500, "The server failed", "Tell whoever runs it; the server's log says more."),
         Kind("not-ready", 503, "The model is not loaded yet", "Try again after the seconds in Retry-After."),
         Kind("busy", 503, "The server has too much to do", "Try again after the seconds in Retry-After."),
         Kind("stopping", 503, "The server is stopping", "Try again; another instance may answer."),
     )
 }
-_BY_STATUS = {400: "malformed", 404: "not-found", 405: "method-not-allowed", 422: "malformed", 500: "internal"}
+
+
+class ProblemAnswer(BaseModel):
+    """Problem details as in RFC 9457."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
 
 
 class Problem(Exception):
@@ -58,7 +65,7 @@ class Problem(Exception):
 
     :param kind: key of ``KINDS``.
     :param retry_after: seconds, for the header.
-    :param allow: methods that the address knows, for the header.
+    :param headers: others of the answer.
     """
 
     def __init__(
@@ -69,45 +76,43 @@ class Problem(Exception):
         where: str | None = None,
         hint: str | None = None,
         retry_after: int | None = None,
-        allow: str | None = None,
+        headers: dict[str, str] | None = None,
     ) -> None:
         super().__init__(str(RetrainerError(detail, where=where, hint=hint)))
         self.kind = KINDS[kind]
-        self.retry_after = retry_after
-        self.allow = allow
+        self.headers = dict(headers or {})
+        if retry_after is not None:
+            self.headers["retry-after"] = str(retry_after)
 
     @classmethod
-    def of(cls, kind: str, error: RetrainerError) -> Self:
+    def of(cls, kind: str, error: RetrainerError, *, retry_after: int | None = None) -> Self:
         """An error of this package, as an answer."""
-        return cls(kind, error.message, where=error.where, hint=error.hint)
+        return cls(kind, error.message, where=error.where, hint=error.hint, retry_after=retry_after)
 
-    @property
-    def status(self) -> int:
-        """Of the answer."""
-        return self.kind.status
+    @classmethod
+    def of_framework(cls, error: HTTPException, method: str) -> Self:
+        """What the framework refuses by itself: unknown addresses and methods."""
+        if error.status_code == 404:
+            return cls("not-found", "no such address (GET /docs or /openapi.json lists them)")
+        if error.status_code == 405:
+            known = (error.headers or {}).get("Allow", "").replace("GET", "GET, HEAD")
+            return cls("method-not-allowed", f"not {method} here", hint=f"known: {known}", headers={"allow": known})
+        return cls("internal" if error.status_code >= 500 else "malformed", str(error.detail))
 
-    def body(self) -> bytes:
+    def answer(self) -> Response:
         """The document."""
-        document: dict[str, Any] = {
-            "type": TYPE.format(kind=self.kind.name),
-            "title": self.kind.title,
-            "status": self.kind.status,
-            "detail": str(self),
+        document = ProblemAnswer(
+            type=TYPE.format(kind=self.kind.name), title=self.kind.title, status=self.kind.status, detail=str(self)
+        )
+        return Response(document.model_dump_json(), self.kind.status, self.headers, MEDIA_TYPE)
+
+
+def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The problems that a route may answer with, for FastAPI's ``responses``."""
+    return {
+        status: {
+            "description": "; ".join(kind.title for kind in KINDS.values() if kind.status == status),
+            "content": {MEDIA_TYPE: {"schema": ProblemAnswer.model_json_schema()}},
         }
-        return json.dumps(document, ensure_ascii=False).encode("utf-8", "replace")
-
-    def headers(self) -> list[tuple[str, str]]:
-        """Those that belong to the kind; not length and connection."""
-        headers = [("content-type", MEDIA_TYPE)]
-        if self.retry_after is not None:
-            headers.append(("retry-after", str(self.retry_after)))
-        if self.allow is not None:
-            headers.append(("allow", self.allow))
-        if self.kind.status == HTTPStatus.UNAUTHORIZED:
-            headers.append(("www-authenticate", "Bearer"))
-        return headers
-
-
-def kind_of(status: int) -> str:
-    """The kind for a status that the framework answers by itself."""
-    return _BY_STATUS.get(status, "malformed" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "internal")
+        for status in statuses
+    }

@@ -1,4 +1,4 @@
-"""The models of a server: each loaded in the background, tried again while it cannot be, asked through its batcher.
+"""The models of a server: each loaded in the background, tried again if that fails, asked through its batcher.
 
 What a loaded model does when its channel moves is the client's (``retrainer.serve.Classifier.watch``).
 """
@@ -6,18 +6,19 @@ What a loaded model does when its channel moves is the client's (``retrainer.ser
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import random
-import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from enum import StrEnum
 
 from retrainer.errors import NotFoundError, RetrainerError, StorageError, StoragePermissionError
 from retrainer.serve.classifier import Classifier
-from retrainer.serve.http.batcher import Batcher, Bounds, Run
-from retrainer.serve.http.log_lines import event
-from retrainer.serve.http.settings import ModelAddress
+from retrainer.server.batcher import Batcher, Bounds, Ended
+from retrainer.server.log_lines import event
+from retrainer.server.settings import ModelAddress
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ class State(StrEnum):
 class ServedModel:
     """One model. Its golden rows passed when it is ready: it does not load otherwise.
 
+    :ivar classifier: ``None`` until the model is ready.
     :ivar batcher: what answers; ``None`` until the model is ready.
     :ivar error: why the last try to load it failed; ``None`` while none did, and when it is ready.
     """
@@ -50,9 +52,9 @@ class ServedModel:
         self._load = load
         self._bounds = bounds
         self._watch_interval = watch_interval
-        self._failures = 0
-        self._closed = False
-        self._retry: asyncio.TimerHandle | None = None
+        # Its own: the end of the process does not wait for it, nor for a store that does not answer.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"retrainer-load-{self.name}")
+        self._loading: asyncio.Task[None] | None = None
 
     @property
     def name(self) -> str:
@@ -67,83 +69,52 @@ class ServedModel:
         return State.RETRYING if self.error is not None else State.LOADING
 
     def start(
-        self, *, ended: Callable[[Run], None] | None = None, failed: Callable[[RetrainerError], None] | None = None
+        self, *, ended: Callable[[Ended], None] | None = None, failed: Callable[[RetrainerError], None] | None = None
     ) -> None:
-        """Begin to load, in a thread. Returns at once.
+        """Begin to load, and to try again while that fails. Returns at once.
 
         :param ended: told of each run.
         :param failed: told of each try that failed.
         """
-        self._ended, self._failed = ended, failed
-        self._loop = asyncio.get_running_loop()
-        # A daemon: a store that does not answer must not hold up the end of the process.
-        threading.Thread(target=self._attempt, name=f"retrainer-load-{self.name}", daemon=True).start()
+        self._loading = asyncio.get_running_loop().create_task(self._until_loaded(ended, failed))
 
     async def close(self) -> None:
         """Answer what is being worked on, then stop following the channel."""
-        self._closed = True
-        if self._retry is not None:
-            self._retry.cancel()
+        if self._loading is not None:
+            self._loading.cancel()
         if self.batcher is not None:
             await self.batcher.close()
         if self.classifier is not None:
             await asyncio.to_thread(self.classifier.close)
 
-    def _attempt(self) -> None:
-        classifier: Classifier | None = None
-        error: RetrainerError | None = RetrainerError(
-            "loading it failed unexpectedly", hint="the server's log says why"
-        )
-        try:
-            classifier = self._load(self.address)
-            error = None
-        except RetrainerError as expected:
-            error = expected
-        finally:
-            # Also after an error that nobody expected, which goes on to the interpreter's hook and into the log.
-            self._hand_over(classifier, error)
+    async def _until_loaded(
+        self, ended: Callable[[Ended], None] | None, failed: Callable[[RetrainerError], None] | None
+    ) -> None:
+        for failures in itertools.count():
+            loading = asyncio.get_running_loop().run_in_executor(self._thread, self._load, self.address)
+            await asyncio.wait([loading])
+            error = loading.exception()
+            if error is None:
+                self._ready(loading.result(), ended)
+                return
+            if not isinstance(error, RetrainerError):
+                log.error("loading %s failed unexpectedly", self.name, exc_info=error)
+                error = RetrainerError("loading it failed unexpectedly", hint="the server's log says why")
+            self.error = error
+            wait = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(failures, 32)) * random.uniform(0.5, 1.0)
+            values = {"model": self.name, "problem": str(error), "next_try_in_seconds": wait}
+            event(log, "model_not_loaded", level=logging.WARNING, **values)
+            if failed is not None:
+                failed(error)
+            await asyncio.sleep(wait)
 
-    def _hand_over(self, classifier: Classifier | None, error: RetrainerError | None) -> None:
-        try:
-            self._loop.call_soon_threadsafe(self._settle, classifier, error)
-        except RuntimeError:  # the loop is closed: the server ended meanwhile
-            log.debug("%s was loaded too late", self.name)
-
-    def _settle(self, classifier: Classifier | None, error: RetrainerError | None) -> None:
-        if classifier is None:
-            self._wait_for_next(error)
-            return
-        if self._closed:
-            classifier.close()
-            return
+    def _ready(self, classifier: Classifier, ended: Callable[[Ended], None] | None) -> None:
         manifest = classifier.manifest
         bounds = self._bounds if manifest is None else replace(self._bounds, max_tokens=manifest.max_length)
         self.classifier, self.error = classifier, None
-        self.batcher = Batcher(classifier, bounds, ended=self._ended)
+        self.batcher = Batcher(classifier, bounds, ended=ended)
         classifier.watch(self._watch_interval)
         event(log, "model_ready", model=self.name, version=classifier.version, precision=classifier.precision)
-
-    def _wait_for_next(self, error: RetrainerError | None) -> None:
-        self.error = error
-        if self._closed or error is None:
-            return
-        wait = min(LONGEST_WAIT, FIRST_WAIT * 2.0**self._failures) * random.uniform(0.5, 1.0)
-        self._failures = min(self._failures + 1, 32)
-        event(
-            log,
-            "model_not_loaded",
-            level=logging.WARNING,
-            model=self.name,
-            problem=str(error),
-            next_try_in_seconds=wait,
-        )
-        if self._failed is not None:
-            self._failed(error)
-        self._retry = self._loop.call_later(wait, self._again)
-
-    def _again(self) -> None:
-        if not self._closed:
-            self.start(ended=self._ended, failed=self._failed)
 
 
 class Models:

@@ -37,7 +37,7 @@ def _value(value: Any) -> str:
 
 
 class LineFormatter(logging.Formatter):
-    """``2026-11-21T14:52:04Z INFO retrainer.serve.http.server: listening ...`` on one line."""
+    """``2026-11-21T14:52:04Z INFO retrainer.server.server: listening ...`` on one line."""
 
     converter = staticmethod(time.gmtime)
 

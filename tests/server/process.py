@@ -18,7 +18,7 @@ from tests.serve.conftest import manifest_of
 
 
 class ServerProcess:
-    """``retrainer serve`` with these arguments, on a free port.
+    """``retrainer serve`` with these arguments, on a free port unless one is given.
 
     :ivar url: where it serves.
     :ivar output: what it printed before it served.
@@ -27,7 +27,9 @@ class ServerProcess:
 
     def __init__(self, folder: Path, store: Path | str, *arguments: object, **environment: str) -> None:
         self._log = folder / "server.log"
-        command = [sys.executable, "-m", "retrainer.cli", "serve", str(store), *map(str, arguments), "--port", "0"]
+        command = [sys.executable, "-m", "retrainer.cli", "serve", str(store), *map(str, arguments)]
+        if "--port" not in command:
+            command += ["--port", "0"]
         if "--cache-dir" not in command:
             command += ["--cache-dir", str(folder / "cache")]
         with self._log.open("w") as log:

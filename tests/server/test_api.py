@@ -13,7 +13,7 @@ import pytest
 
 from retrainer.serve import Classifier
 from tests.export import tiny
-from tests.serve.http_server import ServerProcess, publish
+from tests.server.process import ServerProcess, publish
 
 LIMITS = ("--max-rows", 50, "--max-characters", 300, "--max-body-bytes", 20_000)
 
@@ -109,31 +109,35 @@ def test_a_label_or_text_of_any_letters(server: ServerProcess) -> None:
 @pytest.mark.parametrize(
     ("body", "status", "words"),
     [
-        (b"", 400, ["not valid JSON"]),
-        (b"{", 400, ["not valid JSON"]),
-        (b"\xff", 400, ["not valid JSON"]),
-        (b'{"text": "\\ud800"}', 400, ["not valid JSON"]),
-        (b'{"text": NaN}', 400, ["not valid JSON"]),
-        (b"[" * 9000, 400, ["not valid JSON"]),
-        (b"[]", 400, ["expected an object, got a list"]),
+        (b"", 400, ["Invalid JSON"]),
+        (b"{", 400, ["Invalid JSON"]),
+        (b"\xff", 400, ["Invalid JSON"]),
+        (b'{"text": "\\ud800"}', 400, ["Invalid JSON"]),
+        (b'{"text": NaN}', 400, ["text: Input should be a valid string"]),
+        (b"[" * 9000, 400, ["Invalid JSON"]),
+        (b"[]", 400, ["Input should be an object"]),
         (b"{}", 400, ["either 'text' or 'texts'", "neither"]),
         (b'{"text": "a", "texts": []}', 400, ["both"]),
         (b'{"text": "a", "topk": 1}', 400, ["unknown: 'topk'", "top_k"]),
-        (b'{"text": 3}', 400, ["text: expected a string, got a number"]),
+        (b'{"text": 3}', 400, ["text: Input should be a valid string"]),
         (b'{"text": null}', 400, ["either 'text' or 'texts'", "neither"]),
         (b'{"text": null, "texts": null}', 400, ["either 'text' or 'texts'", "neither"]),
-        (b'{"texts": ["a", null]}', 400, ["texts[1]: expected a string, got null"]),
-        (b'{"texts": "a"}', 400, ["texts: expected a list, got a string"]),
-        (b'{"texts": ["a", true]}', 400, ["texts[1]: expected a string, got true"]),
-        (b'{"text": "a", "top_k": 0}', 400, ["top_k: expected a whole number"]),
+        (b'{"texts": ["a", null]}', 400, ["texts[1]: Input should be a valid string"]),
+        (b'{"texts": "a"}', 400, ["texts: Input should be a valid array"]),
+        (b'{"texts": ["a", true]}', 400, ["texts[1]: Input should be a valid string"]),
+        (b'{"text": "a", "top_k": 0}', 400, ["top_k: Input should be greater than or equal to 1"]),
         (b'{"text": "a", "top_k": true}', 400, ["top_k"]),
         (b'{"text": "a", "top_k": 1.5}', 400, ["top_k"]),
         (b'{"text": "a", "top_k": "2"}', 400, ["top_k"]),
         (b'{"text": ["a", "b"]}', 422, ["text: this model reads single texts"]),
         (b'{"texts": ["a", ["a", "b"]]}', 422, ["texts[1]: this model reads single texts"]),
-        (json.dumps({"text": "x" * 301}).encode(), 413, ["text: 301 characters, and 300 are allowed"]),
-        (json.dumps({"texts": ["x"] * 51}).encode(), 413, ["51 texts, and 50 are allowed"]),
-        (json.dumps({"texts": ["x"] * 3500}).encode(), 413, ["more values than the 50 texts"]),
+        (json.dumps({"text": "x" * 301}).encode(), 413, ["text: String should have at most 300 characters"]),
+        (
+            json.dumps({"texts": ["x"] * 51}).encode(),
+            413,
+            ["texts: List should have at most 50 items", "several requests"],
+        ),
+        (json.dumps({"texts": ["x"] * 3500}).encode(), 413, ["texts: List should have at most 50 items"]),
         (json.dumps({"text": "x" * 20_000}).encode(), 413, ["bytes, and 20000 are allowed"]),
     ],
 )
@@ -146,10 +150,11 @@ def test_what_is_no_request_is_told_so(server: ServerProcess, body: bytes, statu
     [
         ({"text": "a"}, 422, ["text: this model reads pairs", '["first", "second"]']),
         ({"texts": [["a", "b"], "a"]}, 422, ["texts[1]: this model reads pairs"]),
-        ({"text": ["a"]}, 400, ["text: expected two strings, got [a string]"]),
-        ({"text": ["a", 1]}, 400, ["expected two strings, got [a string, a number]"]),
-        ({"text": ["a", "x" * 300]}, 413, ["301 characters"]),
-        ({"text": {}}, 400, ["expected a pair of strings, got an object"]),
+        ({"text": ["a"]}, 400, ["text: Input should be a valid string"]),
+        ({"text": ["a", 1]}, 400, ["text: Input should be a valid string"]),
+        ({"text": ["a", "b", "c"]}, 400, ["text: Input should be a valid string"]),
+        ({"texts": [["a", "x" * 301]]}, 413, ["texts[0]: String should have at most 300 characters"]),
+        ({"text": {}}, 400, ["text: Input should be a valid string"]),
     ],
 )
 def test_what_is_no_pair_is_told_so(server: ServerProcess, body: dict[str, Any], status: int, words: list[str]) -> None:
@@ -162,7 +167,6 @@ def test_what_is_no_pair_is_told_so(server: ServerProcess, body: dict[str, Any],
         {"content-type": "text/plain"},
         {"content-type": "application/x-www-form-urlencoded"},
         {"content-type": ""},
-        {"content-type": "application/json; charset=latin-1"},
         {"content-type": "application/json", "content-encoding": "gzip"},
     ],
 )
@@ -234,21 +238,6 @@ def test_what_can_be_read(server: ServerProcess, path: str) -> None:
     assert server.http.head("/nothing").status_code == 404
 
 
-def test_what_is_no_http(server: ServerProcess) -> None:
-    """More of it is in ``test_serve_http_protocol.py``."""
-    with socket.create_connection(("127.0.0.1", server.port)) as client:
-        client.sendall(b"hello there\r\n\r\n")
-        answer = client.makefile("rb").read()
-    assert answer.startswith(b"HTTP/1.1 400 ")
-    assert b"application/problem+json" in answer
-
-
-def test_a_client_that_offers_http_2(server: ServerProcess) -> None:
-    """Java's client, for one, offers an upgrade with its first request; the body must not be lost over it."""
-    upgrade = {"connection": "Upgrade, HTTP2-Settings", "upgrade": "h2c", "http2-settings": "AAEAAEAAAAIAAAABAAMAAABk"}
-    assert post(server, b'{"text": "a"}', **upgrade).status_code == 200
-
-
 def test_models(server: ServerProcess, versions: dict[str, Any]) -> None:
     listed = server.http.get("/v1/models").json()["models"]
     assert [model["name"] for model in listed] == ["trails", "pairs"]
@@ -317,7 +306,7 @@ def test_the_api_is_documented(server: ServerProcess) -> None:
     schema = server.http.get("/openapi.json").json()
     predict = schema["paths"]["/v1/models/{name}:predict"]["post"]
     body = predict["requestBody"]["content"]["application/json"]
-    assert set(schema["components"]["schemas"]["PredictBody"]["properties"]) == {"text", "texts", "top_k"}
+    assert set(body["schema"]["properties"]) == {"text", "texts", "top_k"}
     for example in body["examples"].values():
         model = (
             "pairs"
@@ -353,12 +342,14 @@ def test_the_api_is_documented(server: ServerProcess) -> None:
         {"text": 3},
         {"texts": "a"},
         {"texts": ["a", None]},
+        {"text": "x" * 301},
+        {"texts": ["x"] * 51},
     ],
 )
 def test_the_schema_and_the_server_agree(server: ServerProcess, body: dict[str, Any]) -> None:
     jsonschema = pytest.importorskip("jsonschema")
-    schemas = server.http.get("/openapi.json").json()["components"]["schemas"]
-    valid = jsonschema.Draft202012Validator(schemas["PredictBody"]).is_valid(body)
+    schema = server.http.get("/openapi.json").json()["paths"]["/v1/models/{name}:predict"]["post"]["requestBody"]
+    valid = jsonschema.Draft202012Validator(schema["content"]["application/json"]["schema"]).is_valid(body)
     assert valid == (server.predict("trails", **body).status_code == 200)
 
 

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from retrainer.errors import NotFoundError, StorageError, StoragePermissionError
-from retrainer.serve.http.models import is_definite
-from tests.serve.http_server import ServerProcess, publish
+from retrainer.server.models import is_definite
+from tests.server.process import ServerProcess, publish
 
 # What a process may take that has nothing left to answer; Kubernetes kills after 30 s.
 SOON = 15
@@ -129,16 +129,3 @@ def test_metrics_tell_that_the_store_is_gone(bundle: Path, staller: Staller, s3_
         assert 'retrainer_model_watching{model="trails"} 1.0' in figures
         failed = [line for line in figures.splitlines() if line.startswith("retrainer_model_failed_looks{")]
         assert (float(failed[0].rpartition(" ")[2]) > 0) == gone
-
-
-def test_metrics_count_what_is_no_http(tmp_path: Path) -> None:
-    (tmp_path / "store").mkdir()
-    server = ServerProcess(tmp_path, tmp_path / "store", "trails", "--drain-seconds", 0)
-    try:
-        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
-            client.sendall(b"no request\r\n\r\n")
-            assert client.makefile("rb").read().startswith(b"HTTP/1.1 400 ")
-        figures = server.http.get("/metrics").text
-    finally:
-        assert server.stop() == 0
-    assert 'retrainer_http_requests_total{model="",route="other",status="400"} 1.0' in figures

@@ -1,4 +1,4 @@
-"""No request is lost: while models are swapped, while the server stops, by clients that never pause."""
+"""No request is lost: while models are swapped, and while the server stops."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from tests.export import tiny
-from tests.serve.http_server import ServerProcess, publish
+from tests.server.process import ServerProcess, publish
 
 # Nothing is refused on a slow machine: whether an answer comes is what is tested here.
 PATIENT = ("--max-wait-ms", 60_000)
@@ -25,17 +25,20 @@ TEXTS = [str(row.text) for row in tiny.rows(20)]
 
 @dataclass
 class Client(threading.Thread):
-    """Asks without a pause until it is told to stop, or its connection is refused.
+    """Asks without a pause until it is told to stop, by the test or by the server.
 
-    :ivar lost: requests that were sent on an accepted connection and got no whole answer.
+    :ivar lost: requests that got no whole answer.
+    :ivar obeys: whether it ends when the server tells it.
+    :ivar told: whether the server closed a connection that was to be kept, with an answer that said so.
     """
 
     port: int
     keep_alive: bool
+    obeys: bool = True
     rows: int = 1
     answers: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
-    refused: bool = False
+    told: bool = False
     stopped: bool = False
 
     def __post_init__(self) -> None:
@@ -48,14 +51,13 @@ class Client(threading.Thread):
         connection: socket.socket | None = None
         number = 0
         while not self.stopped:
-            try:
-                connection = connection or socket.create_connection(("127.0.0.1", self.port), timeout=20)
-            except ConnectionRefusedError:
-                self.refused = True
-                return
+            connection = connection or socket.create_connection(("127.0.0.1", self.port), timeout=20)
             number += 1
             body = json.dumps({"texts": [TEXTS[(number + row) % len(TEXTS)] for row in range(self.rows)]}).encode()
             closing = self._ask(connection, body)
+            self.told = closing and self.keep_alive
+            if self.told and self.obeys:
+                break
             if closing or not self.keep_alive:
                 connection.close()
                 connection = None
@@ -73,7 +75,7 @@ class Client(threading.Thread):
                 headers = {}
                 while (line := stream.readline()) not in {b"\r\n", b""}:
                     name, _, value = line.decode().partition(": ")
-                    headers[name] = value.strip()
+                    headers[name.lower()] = value.strip()
                 content = stream.read(int(headers["content-length"]))
                 self.answers.append((int(status.split()[1]), json.loads(content)))
         except (OSError, ValueError, KeyError, IndexError) as error:
@@ -82,13 +84,13 @@ class Client(threading.Thread):
         return headers.get("connection") == "close"
 
 
-def clients_of(server: ServerProcess, count: int = 4) -> list[Client]:
-    kept = [Client(server.port, keep_alive=True) for _ in range(count)]
-    fresh = [Client(server.port, keep_alive=False) for _ in range(count)]
-    large = [Client(server.port, keep_alive=True, rows=20)]
-    for client in (*kept, *fresh, *large):
+def clients_of(port: int, *, kept: int = 2, fresh: int = 2, obey: bool = True) -> list[Client]:
+    """Of them one with large requests."""
+    clients = [Client(port, keep_alive=number < kept, obeys=obey) for number in range(kept + fresh)]
+    clients.append(Client(port, keep_alive=True, obeys=obey, rows=20))
+    for client in clients:
         client.start()
-    return [*kept, *fresh, *large]
+    return clients
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -111,7 +113,7 @@ def test_swaps_lose_no_request_and_mix_no_versions(store: Path, bundle: Path, tm
     )
     try:
         server.wait_until_ready()
-        clients = clients_of(server, 2)
+        clients = clients_of(server.port)
         published = [server.http.get("/v1/models/trails").json()["version"]]
         for number in range(6):
             published.append(publish(store, bundle, "trails", accuracy=0.5 + number / 100))
@@ -134,19 +136,20 @@ def test_swaps_lose_no_request_and_mix_no_versions(store: Path, bundle: Path, tm
         assert server.stop() == 0
 
 
-@pytest.mark.parametrize(("sent", "drain"), [(signal.SIGTERM, 1), (signal.SIGINT, 0)])
-def test_a_stop_loses_no_request(store: Path, tmp_path: Path, sent: signal.Signals, drain: int) -> None:
-    server = ServerProcess(tmp_path, store, "trails", "--drain-seconds", drain, *PATIENT)
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_loses_no_request(store: Path, tmp_path: Path, sent: signal.Signals) -> None:
+    """Of clients that go when they are told. Those that do not need a proxy (``test_nginx.py``)."""
+    server = ServerProcess(tmp_path, store, "trails", "--drain-seconds", 2, *PATIENT)
     try:
         server.wait_until_ready()
-        clients = clients_of(server)
+        clients = clients_of(server.port, kept=6, fresh=0)
         until(lambda: all(len(client.answers) > 5 for client in clients))
         server.process.send_signal(sent)
         assert server.process.wait(40) == 0
         for client in clients:
             client.join(30)
         assert [loss for client in clients for loss in client.lost] == []
-        assert all(client.refused for client in clients)
+        assert all(client.told for client in clients)
         assert {status for client in clients for status, _ in client.answers} == {200}
     finally:
         assert server.stop() == 0
@@ -183,11 +186,12 @@ def test_a_request_that_was_half_sent_is_answered(store: Path, tmp_path: Path) -
         server.wait_until_ready()
         with socket.create_connection(("127.0.0.1", server.port), timeout=20) as slow:
             slow.sendall(b"POST /v1/models/trails:predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n")
+            slow.sendall(b'content-length: 13\r\n\r\n{"text"')
             time.sleep(0.2)
             server.process.send_signal(signal.SIGTERM)
-            server.wait_until_logged("closed connections=")
-            time.sleep(1)  # longer than a quiet connection is kept
-            slow.sendall(b'content-length: 13\r\n\r\n{"text": "a"}')
+            server.wait_until_logged("closing")
+            time.sleep(1)
+            slow.sendall(b': "a"}')
             answer = slow.makefile("rb").read()
         assert answer.startswith(b"HTTP/1.1 200 ")
         assert b"connection: close" in answer

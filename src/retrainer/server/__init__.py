@@ -1,0 +1,19 @@
+"""Published models behind HTTP: ``retrainer serve``. Needs the extra ``server``.
+
+One process answers for several models, each of which is swapped when its channel moves.
+
+===============  ====================================================================================
+``settings``     what is served, where, within which limits
+``server``       the process: socket, start, signals, drain, end
+``application``  the routes; ``bodies`` what they take and give; ``docs_page`` shows them
+``models``       each model: loading in the background, readiness
+``batcher``      concurrent requests of a model, merged into runs; ``turns`` their queue
+``problems``     errors as RFC 9457 problem details
+``metrics``      for Prometheus
+``tokens``       who may ask
+``log_lines``    the log
+===============  ====================================================================================
+
+Not here: TLS, slow clients, endless headers. They belong to a proxy (``docs/nginx.conf``). Nothing of
+``retrainer.serve`` imports this package, so that the client needs none of its libraries.
+"""
