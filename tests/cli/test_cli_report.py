@@ -79,7 +79,7 @@ OUTPUTS: dict[str, dict[str, Any]] = {
         "precisions": ["fp32"],
         "metrics": {},
         "decision": "0" * 64,
-        "history": "0" * 64,
+        "move": "0" * 64,
         "sent_bytes": 1,
         "copied_bytes": 0,
         "signed_by": None,

@@ -16,6 +16,7 @@ class Published(StepOutput):
     :param moved: false where the channel served this version already.
     :param sequence: number of the channel's move; ``move`` is its SHA-256.
     :param signed_by: id of the key; ``None`` where nothing was signed.
+    :param move: SHA-256 of the record of the channel's move.
     :param decision: digest of the decide artifact.
     :param sent_bytes: uploaded; ``copied_bytes`` were in the store already.
     """
