@@ -10,11 +10,11 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from retrainer.errors import IntegrityError
+from retrainer.errors import ArtifactError, IntegrityError
 
 
 class Record(BaseModel):
@@ -62,6 +62,38 @@ class Record(BaseModel):
                 where=where,
                 hint="the file was damaged, or written by another version of retrainer",
             ) from None
+
+
+class FileRecord(Record):
+    """A record that is a file of its own: named here, read and written by the folder that holds it.
+
+    :cvar file: the name.
+    :cvar pretty: whether it is laid out for people.
+    """
+
+    file: ClassVar[str]
+    pretty: ClassVar[bool] = True
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """The record that a folder holds.
+
+        :raises ArtifactError: there is none, or it cannot be read.
+        :raises IntegrityError: the file is not this record.
+        """
+        path = folder / cls.file
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise ArtifactError(
+                f"no {cls.file}: {error.strerror}", where=str(folder), hint="run the step that writes it again"
+            ) from None
+        return cls.from_json(data, where=str(path))
+
+    def save(self, folder: Path) -> None:
+        """Write the record into a folder."""
+        data = self.to_pretty_json().encode() if self.pretty else self.to_json()
+        (folder / self.file).write_bytes(data)
 
 
 def canonical_json(value: Any) -> bytes:

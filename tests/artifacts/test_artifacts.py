@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from retrainer.artifacts.repository import MANIFEST, ArtifactManifest, Artifacts
+from retrainer.artifacts.repository import ArtifactManifest, Artifacts
 from retrainer.errors import ArtifactError
 from retrainer.storage import open_storage
 
@@ -136,4 +136,4 @@ def test_work_outlives_a_try_and_reaches_another_host(
 def test_the_manifest_names_every_file(tmp_path: Path) -> None:
     manifest = make(Artifacts(tmp_path))
     assert set(manifest.files) == {"deep/file.txt"}
-    assert (tmp_path / "ingest" / DIGEST / MANIFEST).is_file()
+    assert (tmp_path / "ingest" / DIGEST / ArtifactManifest.file).is_file()

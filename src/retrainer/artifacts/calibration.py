@@ -5,11 +5,11 @@ Not here: the fitting (``work/export/calibrate.py``), and where it is applied (`
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, FiniteFloat
 
-from retrainer.records import Record
+from retrainer.records import FileRecord, Record
 
 
 class GraphCalibration(Record):
@@ -29,13 +29,14 @@ class GraphCalibration(Record):
     ece_after: FiniteFloat | None
 
 
-class CalibrationReport(Record):
+class CalibrationReport(FileRecord):
     """``calibration.json``: temperature scaling of the graphs of a bundle.
 
     :ivar rows: of the validation split that the temperatures were fitted on; "after" is measured on the same ones.
     :ivar graphs: precision to what was fitted.
     """
 
+    file: ClassVar[str] = "calibration.json"
     format_version: Literal[1] = 1
     method: Literal["temperature"] = "temperature"
     rows: int

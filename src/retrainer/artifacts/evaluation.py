@@ -7,17 +7,16 @@ has a word.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from retrainer.artifacts.measures import Latency
 from retrainer.artifacts.selection import Candidate, Selection
 from retrainer.precisions import REFERENCE
-from retrainer.records import Record
+from retrainer.records import FileRecord, Record
 from retrainer.spec.model import DriftKind
 
-EVALUATION_FILE = "evaluation.json"
 # What the models that are not a precision of the challenger are called.
 CHAMPION = "champion"
 BASELINE = "baseline"
@@ -122,7 +121,7 @@ class DriftMeasure(Record):
     detail: str = ""
 
 
-class EvaluationRecord(Record):
+class EvaluationRecord(FileRecord):
     """``evaluation.json``: everything measured but the rows.
 
     :param digests: step name to digest: ingest, train, export, evaluate.
@@ -138,6 +137,7 @@ class EvaluationRecord(Record):
     :param challenger_withdrawn: this very bundle was live on the channel and was rolled back from.
     """
 
+    file: ClassVar[str] = "evaluation.json"
     format_version: Literal[1] = 1
     model: str
     task: str

@@ -5,14 +5,14 @@ Not here: the check itself (``work/export/parity.py``).
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from retrainer.records import Record
+from retrainer.records import FileRecord
 
 
-class ParityReport(Record):
+class ParityReport(FileRecord):
     """``parity.json``: the graphs of a bundle against the checkpoint.
 
     :param exporter: which one traced the graph.
@@ -28,6 +28,7 @@ class ParityReport(Record):
     :param label_agreement: precision to the share of rows that get the checkpoint's label, ties included.
     """
 
+    file: ClassVar[str] = "parity.json"
     format_version: Literal[1] = 1
     exporter: str
     rows: int

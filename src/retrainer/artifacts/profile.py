@@ -10,13 +10,11 @@ each of those stands for many words. It is at most about 100 kB.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from retrainer.records import Record
-
-PROFILE = "profile.json"
+from retrainer.records import FileRecord, Record
 
 BUCKETS = 2048
 MOST_WORDS = 2000
@@ -98,7 +96,7 @@ class Vocabulary(Record):
     words: dict[str, Count] = Field(max_length=MOST_WORDS)
 
 
-class TrainingProfile(Record):
+class TrainingProfile(FileRecord):
     """Rows that a model was trained on, counted.
 
     :param label_counts: every label of the model, also one without rows.
@@ -111,6 +109,8 @@ class TrainingProfile(Record):
         - ``word length``: mean characters of a word; ``short words``: share of words of at most three characters.
     """
 
+    file: ClassVar[str] = "profile.json"
+    pretty: ClassVar[bool] = False  # thousands of numbers
     format_version: Literal[1] = 1
     rows: int = Field(ge=1)
     label_counts: dict[str, Count]

@@ -14,14 +14,13 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from retrainer.errors import ArtifactError, IntegrityError, NotFoundError, PreconditionFailed
-from retrainer.records import Record, digest_of, sha256_file
+from retrainer.records import FileRecord, Record, digest_of, sha256_file
 from retrainer.storage import is_s3, open_storage
 from retrainer.storage.errors import filesystem_errors
 
-MANIFEST = "manifest.json"
 # Staging folders of copies from a bucket are called by it: several processes may copy at once, without a lock.
 DOWNLOAD = "download"
 
@@ -33,7 +32,7 @@ class ArtifactFile(Record):
     sha256: str
 
 
-class ArtifactManifest(Record):
+class ArtifactManifest(FileRecord):
     """What an artifact is: the identity that its digest was taken over, its inputs, its files.
 
     :param output: the record that the step hands on with a reference to the artifact.
@@ -41,6 +40,7 @@ class ArtifactManifest(Record):
         overwrite each other's files, whose bytes may differ.
     """
 
+    file: ClassVar[str] = "manifest.json"
     format_version: Literal[2] = 2
     step: str
     digest: str
@@ -77,7 +77,7 @@ class Artifacts:
 
         :raises ArtifactError: it is there and cannot be read.
         """
-        key = f"{step}/{digest}/{MANIFEST}"
+        key = f"{step}/{digest}/{ArtifactManifest.file}"
         try:
             data = self._storage.read(key)
         except NotFoundError:
@@ -116,7 +116,7 @@ class Artifacts:
         """
         manifest = self.get(step, digest)
         folder = self.local / step / digest
-        if self.remote and not (folder / MANIFEST).is_file():
+        if self.remote and not (folder / ArtifactManifest.file).is_file():
             self._download(manifest, folder)
         for name, entry in manifest.files.items():
             path = folder / name
@@ -140,7 +140,7 @@ class Artifacts:
                         where=self._storage.where(_file_key(manifest, name)),
                         hint="the object was altered; delete the artifact and run the pipeline again",
                     )
-            (staging / MANIFEST).write_text(manifest.to_pretty_json())
+            manifest.save(staging)
             _rename_into_place(staging, folder)
 
     @contextmanager
@@ -182,7 +182,7 @@ class Artifacts:
         )
         folder = self.local / step / digest
         with filesystem_errors(str(folder)):
-            (staging / MANIFEST).write_text(manifest.to_pretty_json())
+            manifest.save(staging)
             if not self.remote or self._upload(manifest, staging):
                 _rename_into_place(staging, folder)
         return self.get(step, digest)
@@ -191,7 +191,7 @@ class Artifacts:
         """Copy the files to the bucket and claim the digest; ``False`` when another host had claimed it."""
         for name in manifest.files:
             self._storage.upload(staging / name, _file_key(manifest, name))
-        key = f"{manifest.step}/{manifest.digest}/{MANIFEST}"
+        key = f"{manifest.step}/{manifest.digest}/{ArtifactManifest.file}"
         try:
             self._storage.write(key, manifest.to_pretty_json().encode(), if_absent=True)
         except PreconditionFailed:
@@ -280,10 +280,10 @@ def _matches(path: Path, entry: ArtifactFile) -> bool:
 
 def _rename_into_place(staging: Path, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    if folder.is_dir() and not (folder / MANIFEST).is_file():
+    if folder.is_dir() and not (folder / ArtifactManifest.file).is_file():
         shutil.rmtree(folder)  # left by somebody who deleted half of it; never readable
     try:
         staging.rename(folder)
     except OSError:
-        if not (folder / MANIFEST).is_file():
+        if not (folder / ArtifactManifest.file).is_file():
             raise

@@ -5,12 +5,10 @@ Not here: the rule by which one is chosen (``gate/selection.py``), scoring and t
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from retrainer.artifacts.measures import Interval, Latency, Score
-from retrainer.records import Record
-
-SELECTION_FILE = "selection.json"
+from retrainer.records import FileRecord, Record
 
 
 class Candidate(Record):
@@ -34,7 +32,7 @@ class Candidate(Record):
     distinguishable: bool
 
 
-class Selection(Record):
+class Selection(FileRecord):
     """Which of several base models became the challenger, and why. It was chosen on validation rows.
 
     :param agreement: share of rows on which two candidates predict the same label, base to base.
@@ -42,6 +40,7 @@ class Selection(Record):
     :param why: one sentence.
     """
 
+    file: ClassVar[str] = "selection.json"
     format_version: Literal[1] = 1
     metric: str
     rows: int

@@ -22,17 +22,15 @@ Light: nothing here reads parquet. Making a snapshot is ``retrainer.work.ingest`
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from retrainer.errors import ArtifactError
-from retrainer.records import Record
+from retrainer.records import FileRecord, Record
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 QUARANTINE = "quarantine.parquet"
-STATISTICS = "statistics.json"
 
 QuarantineReason = Literal[
     "missing_text",  # null or blank
@@ -81,12 +79,13 @@ class SourceStatistics(Record):
     size: int | None = Field(description="Bytes; unknown for a dataset on the hub.")
 
 
-class SnapshotStatistics(Record):
+class SnapshotStatistics(FileRecord):
     """A snapshot, counted.
 
     ``source_rows`` is the sum of the splits' rows, of ``duplicates`` and of all that is ``quarantined``.
     """
 
+    file: ClassVar[str] = "statistics.json"
     format_version: Literal[1] = 1
     labels: tuple[str, ...] = Field(description="Names in the order that the label column indexes.")
     splits: dict[SplitName, SplitStatistics]
@@ -104,16 +103,3 @@ class SnapshotStatistics(Record):
     )
     quarantined: dict[QuarantineReason, int] = Field(description="Reason to rows; only reasons that occurred.")
     sources: tuple[SourceStatistics, ...]
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """The statistics of a snapshot's folder.
-
-        :raises ArtifactError: the folder is no snapshot.
-        """
-        path = folder / STATISTICS
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise ArtifactError(f"no snapshot: {error.strerror}", where=str(path)) from None
-        return cls.from_json(data, where=str(path))

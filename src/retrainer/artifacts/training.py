@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from retrainer.records import Record
+from retrainer.records import FileRecord, Record
 
 
 class CurvePoint(Record):
@@ -19,7 +19,7 @@ class CurvePoint(Record):
     validation: dict[str, float] = Field(default_factory=dict)
 
 
-class TrainingRecord(Record):
+class TrainingRecord(FileRecord):
     """How a checkpoint came to be.
 
     :param rows_per_second: training rows over the wall time of the loop, validation included.
@@ -27,6 +27,7 @@ class TrainingRecord(Record):
     :param resumed_from: checkpoint that this try went on from; ``None`` when it started at the base model.
     """
 
+    file: ClassVar[str] = "training.json"
     format_version: Literal[1] = 1
     base_model: str
     base_fingerprint: str

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retrainer.artifacts.evaluation import EVALUATION_FILE
-from retrainer.artifacts.repository import MANIFEST, ArtifactManifest, Artifacts
+from retrainer.artifacts.evaluation import EvaluationRecord
+from retrainer.artifacts.repository import ArtifactManifest, Artifacts
 from retrainer.errors import NotFoundError
 from retrainer.gate.receipt import Receipt
 from retrainer.records import digest_of, sha256_file
 from retrainer.storage import is_s3, open_storage
 from retrainer.storage.errors import filesystem_errors
 from retrainer.store import Keyring, Manifest, Store
-from retrainer.store.names import version_key
+from retrainer.store.names import MANIFEST, version_key
 
 RECEIPT = "receipt.json"
 
@@ -146,14 +146,13 @@ def find_evidence(
     digest = receipt.digests.get("evaluate", "")
     if evaluation is not None:
         folder = Path(evaluation).expanduser()
-        if not (folder / EVALUATION_FILE).is_file():
-            raise _missing(f"no {EVALUATION_FILE} in that folder", evaluation)
-        if not (folder / MANIFEST).is_file():
-            notes.append(
-                f"the folder has no {MANIFEST}: {EVALUATION_FILE} is taken as it is, the predictions were checked"
-            )
+        if not (folder / EvaluationRecord.file).is_file():
+            raise _missing(f"no {EvaluationRecord.file} in that folder", evaluation)
+        if not (folder / ArtifactManifest.file).is_file():
+            taken = f"{EvaluationRecord.file} is taken as it is, the predictions were checked"
+            notes.append(f"the folder has no {ArtifactManifest.file}: {taken}")
             return folder, evaluation, []
-        manifest = ArtifactManifest.from_json((folder / MANIFEST).read_bytes(), where=str(folder / MANIFEST))
+        manifest = ArtifactManifest.load(folder)
         return folder, evaluation, _evidence_problems(folder, manifest, digest)
     root = artifacts or found.root
     if root is None:
@@ -187,14 +186,14 @@ def _evidence_problems(folder: Path, manifest: ArtifactManifest, digest: str) ->
         problems.append(f"evidence exchanged: the manifest is not that of evaluate artifact {digest[:12]}")
     for name, entry in manifest.files.items():
         path = folder / name
-        if name != EVALUATION_FILE and not name.endswith(".parquet"):
+        if name != EvaluationRecord.file and not name.endswith(".parquet"):
             continue  # plots decide nothing
         if not path.is_file():
             raise _missing(f"{name} of the evaluate artifact is gone", str(folder))
         with filesystem_errors(str(path)):
             sha256 = sha256_file(path)
         if sha256 != entry.sha256:
-            what = "evaluation changed" if name == EVALUATION_FILE else "predictions changed"
+            what = "evaluation changed" if name == EvaluationRecord.file else "predictions changed"
             problems.append(
                 f"{what}: {name} has sha256 {sha256[:12]}..., the evaluate step wrote {entry.sha256[:12]}..."
             )

@@ -5,11 +5,11 @@ Export writes them, the store carries them, the client reads them. Not here: how
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, FiniteFloat, SerializerFunctionWrapHandler, model_serializer
 
-from retrainer.records import Record
+from retrainer.records import FileRecord, Record
 from retrainer.store.names import FileName
 
 
@@ -35,7 +35,7 @@ class PrecisionEntry(Record):
         return {key: value for key, value in written.items() if value is not None}
 
 
-class BundleInfo(Record):
+class BundleInfo(FileRecord):
     """``bundle.json``: all that a client needs to feed the graphs and to name their outputs.
 
     :ivar labels: in the order of the logits.
@@ -45,6 +45,7 @@ class BundleInfo(Record):
     :ivar tie_margin: difference of the two best probabilities below which the golden rows do not ask which label won.
     """
 
+    file: ClassVar[str] = "bundle.json"
     format_version: Literal[1] = 1
     task: str
     labels: tuple[str, ...] = Field(min_length=1)

@@ -37,9 +37,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     receipt = decide(request.pipeline.gate, evidence)
     (folder / RECEIPT).write_bytes(receipt_bytes(receipt))
     statistics = SnapshotStatistics.load(inputs["ingest"])
-    path = inputs["train"] / "training.json"
-    training = TrainingRecord.from_json(path.read_bytes(), where=str(path))
-    card = _card_facts(request, training, statistics, evidence.record)
+    card = _card_facts(request, TrainingRecord.load(inputs["train"]), statistics, evidence.record)
     (folder / MODEL_CARD).write_text(model_card(receipt, card), encoding="utf-8")
     plots = {path.name: path.read_bytes() for path in sorted(inputs["evaluate"].glob("*.png"))}
     report = report_html(receipt, _report_facts(request, card, statistics), plots)

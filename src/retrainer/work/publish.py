@@ -91,7 +91,7 @@ def _assemble(target: Path, inputs: dict[str, Path], receipt: Receipt, *, includ
     """The folder of the version: the bundle without the graphs that the gate held back, and its papers."""
     bundle = inputs["export"] / "bundle"
     shutil.copytree(bundle, target)
-    info = BundleInfo.from_json((bundle / "bundle.json").read_bytes(), where=str(bundle / "bundle.json"))
+    info = BundleInfo.load(bundle)
     withheld = [name for name in info.precisions if name not in receipt.publishable]
     for name in withheld:
         graph = target / info.precisions[name].file
@@ -99,7 +99,7 @@ def _assemble(target: Path, inputs: dict[str, Path], receipt: Receipt, *, includ
             path.unlink()
     if withheld:
         kept = {name: entry for name, entry in info.precisions.items() if name not in withheld}
-        (target / "bundle.json").write_text(info.model_copy(update={"precisions": kept}).to_pretty_json())
+        info.model_copy(update={"precisions": kept}).save(target)
     shutil.copy(inputs["decide"] / "receipt.json", target / "receipt.json")
     shutil.copy(inputs["decide"] / "report.html", target / "report.html")
     shutil.copy(inputs["decide"] / "model_card.md", target / "README.md")
@@ -110,10 +110,7 @@ def _assemble(target: Path, inputs: dict[str, Path], receipt: Receipt, *, includ
 
 
 def _manifest(request: StepRequest, inputs: dict[str, Path], receipt: Receipt, target: Path) -> Manifest:
-    info = BundleInfo.from_json((target / "bundle.json").read_bytes(), where=str(target / "bundle.json"))
-    training = TrainingRecord.from_json(
-        (inputs["train"] / "training.json").read_bytes(), where=str(inputs["train"] / "training.json")
-    )
+    info = BundleInfo.load(target)
     scores = receipt.metrics.get(REFERENCE, {})
     return Manifest(
         model=request.pipeline.name,
@@ -128,7 +125,7 @@ def _manifest(request: StepRequest, inputs: dict[str, Path], receipt: Receipt, t
         },
         metrics={name: score.value for name, score in scores.items() if score.value is not None},
         base_model=request.pipeline.model.base,
-        base_revision=training.base_fingerprint,
+        base_revision=TrainingRecord.load(inputs["train"]).base_fingerprint,
         artifacts=dict(request.inputs),
         libraries=_libraries(),
         git_commit=_git_commit(),

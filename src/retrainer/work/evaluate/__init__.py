@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from retrainer.artifacts.evaluation import (
     BASELINE,
     CHAMPION,
-    EVALUATION_FILE,
     DriftMeasure,
     EvaluationRecord,
     ModelEvidence,
     ParityEvidence,
 )
 from retrainer.artifacts.parity import ParityReport
-from retrainer.artifacts.profile import PROFILE, TrainingProfile
-from retrainer.artifacts.selection import SELECTION_FILE, Selection
+from retrainer.artifacts.profile import TrainingProfile
+from retrainer.artifacts.selection import Selection
 from retrainer.artifacts.training import TrainingRecord
 from retrainer.chain import Evaluated, StepRequest
 from retrainer.errors import RetrainerError
@@ -48,7 +46,7 @@ ALWAYS_MEASURED = ("ece",)
 def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: Reporter) -> Evaluated:
     """Fill ``folder`` with ``evaluation.json``, ``predictions/`` and the plots."""
     bundle = inputs["export"] / "bundle"
-    info = _read(BundleInfo, bundle / "bundle.json")
+    info = BundleInfo.load(bundle)
     with tempfile.TemporaryDirectory(prefix="retrainer-champion-") as scratch:
         champion = fetch_champion(request, Path(scratch) / "bundle", info, reporter)
         rows, leakage = held_out_rows(request, inputs["ingest"], bundle, champion.folder, reporter)
@@ -86,7 +84,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         champion=champion_evidence(evidence.get(CHAMPION), champion, REFERENCE),
         champion_error=champion.error,
         challenger_withdrawn=bool(request.identity["withdrawn"]),
-        parity=_parity(inputs["export"] / "parity.json"),
+        parity=_parity(inputs["export"]),
         threads=threads,
         leakage=leakage,
         patterns=request.pipeline.gate.slices.patterns if request.pipeline.gate.slices else (),
@@ -94,17 +92,13 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         baseline_error=baseline_error,
         drift=drift,
         drift_error=drift_error,
-        selection=_read(Selection, inputs["select"] / SELECTION_FILE) if "select" in inputs else None,
+        selection=Selection.load(inputs["select"]) if "select" in inputs else None,
     )
-    (folder / EVALUATION_FILE).write_text(record.to_pretty_json())
-    training = _read(TrainingRecord, inputs["train"] / "training.json")
+    record.save(folder)
+    training = TrainingRecord.load(inputs["train"])
     for name, png in _drawn(answers[REFERENCE], evidence[REFERENCE].temperature, rows, info.labels, training).items():
         (folder / f"{name}.png").write_bytes(png)
     return _handed_on(record)
-
-
-def _read(kind: Any, path: Path) -> Any:
-    return kind.from_json(path.read_bytes(), where=str(path))
 
 
 def _spoken(name: str, champion: Champion) -> str:
@@ -140,23 +134,22 @@ def _drift(
     """How far the training rows moved from the champion's, by the profiles in both bundles; or why that is unknown."""
     if champion.folder is None:
         return None, None
-    path = champion.folder / PROFILE
-    if not path.is_file():
+    if not (champion.folder / TrainingProfile.file).is_file():
         return None, "the champion was published without a profile of its training rows"
     # Rows in both make the two alike, which a test must know.
     shared = shared_rows(train, champion.folder)
     return (
         measure_drift(
-            _read(TrainingProfile, path),
-            _read(TrainingProfile, bundle / PROFILE),
+            TrainingProfile.load(champion.folder),
+            TrainingProfile.load(bundle),
             profile_of(train, labels, shared) if shared else None,
         ),
         None,
     )
 
 
-def _parity(path: Path) -> dict[str, ParityEvidence]:
-    report: ParityReport = _read(ParityReport, path)
+def _parity(export: Path) -> dict[str, ParityEvidence]:
+    report = ParityReport.load(export)
     return {
         precision: ParityEvidence(
             max_difference=difference,

@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 
 from retrainer.artifacts.calibration import CalibrationReport
 from retrainer.artifacts.parity import ParityReport
-from retrainer.artifacts.profile import PROFILE
 from retrainer.artifacts.snapshot import SnapshotStatistics, split_file
 from retrainer.chain import Exported, StepRequest
 from retrainer.precisions import PRECISIONS
@@ -26,8 +25,6 @@ from retrainer.work.profile import profile_of
 from retrainer.work.reporter import Reporter
 
 BUNDLE_FOLDER = "bundle"
-PARITY = "parity.json"
-CALIBRATION = "calibration.json"
 
 
 def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: Reporter) -> Exported:
@@ -55,7 +52,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         train_row_ids=trained_on,
         on_stage=reporter.log,
     )
-    (folder / PARITY).write_text(report.to_pretty_json())
+    report.save(folder)
     for precision, difference in report.max_difference.items():
         reporter.log(
             f"{precision}: logits within {difference:.1e} of the checkpoint on {report.rows} rows, "
@@ -91,13 +88,13 @@ def _calibrate(bundle: Path, validation: list[Row], folder: Path, reporter: Repo
                 f"calibration error goes from {graph.ece:.4f} to {graph.ece_after:.4f}, "
                 f"log loss from {graph.log_loss:.4f} to {graph.log_loss_after:.4f}"
             )
-    (folder / CALIBRATION).write_text(calibration.to_pretty_json())
+    calibration.save(folder)
     return calibration
 
 
 def _describe_training_rows(train: Path, labels: tuple[str, ...], bundle: Path, rows: int, reporter: Reporter) -> None:
     """What the next challenger is compared with: a profile for drift, and an index for near duplicates."""
-    (bundle / PROFILE).write_bytes(profile_of(train, labels).to_json())
+    profile_of(train, labels).save(bundle)
     write_index(
         train,
         labels,

@@ -11,7 +11,7 @@ from retrainer.artifacts.parity import ParityReport
 from retrainer.errors import ExportError
 from retrainer.precisions import PRECISIONS, REFERENCE
 from retrainer.serve.golden import GOLDEN, agreement, read_golden
-from retrainer.serve.predictor import BUNDLE, TOKENIZER, Predictor, load_tokenizer
+from retrainer.serve.predictor import TOKENIZER, Predictor, load_tokenizer
 from retrainer.serve.processor import cpu_features
 from retrainer.serve.texts import Text
 from retrainer.store.bundle import BundleInfo, GoldenRow, PrecisionEntry
@@ -80,7 +80,7 @@ def export_bundle(
         },
         tie_margin=TIE_MARGIN,
     )
-    (folder / BUNDLE).write_text(info.to_pretty_json())
+    info.save(folder)
     (folder / TRAIN_ROWS).write_bytes(pack_row_ids(train_row_ids))
 
     on_stage("scoring the checkpoint")

@@ -18,7 +18,7 @@ from scipy.optimize import minimize_scalar
 from retrainer.artifacts.calibration import CalibrationReport, GraphCalibration
 from retrainer.errors import DataError
 from retrainer.gate.metrics import METRICS
-from retrainer.serve.predictor import BUNDLE, Predictor, load_info, softmax
+from retrainer.serve.predictor import Predictor, load_info, softmax
 from retrainer.work.export.sample import Row
 
 # One number needs no more: on 2000 rows its standard error is a few hundredths.
@@ -64,7 +64,7 @@ def calibrate(bundle: Path, rows: Sequence[Row]) -> CalibrationReport:
         graphs[precision] = _measured(logits, labels, fit)
         temperature = None if fit.why_not is not None else fit.temperature
         entries[precision] = entry.model_copy(update={"temperature": temperature})
-    (bundle / BUNDLE).write_text(info.model_copy(update={"precisions": entries}).to_pretty_json())
+    info.model_copy(update={"precisions": entries}).save(bundle)
     return CalibrationReport(rows=len(chosen), graphs=graphs)
 
 

@@ -13,7 +13,8 @@ from retrainer.artifacts.parity import ParityReport
 from retrainer.errors import ExportError
 from retrainer.precisions import PRECISIONS
 from retrainer.serve.golden import lead
-from retrainer.serve.predictor import BUNDLE, Predictor, load_info, softmax
+from retrainer.serve.predictor import Predictor, load_info, softmax
+from retrainer.store.bundle import BundleInfo
 from retrainer.work.export.checkpoint import check_labels
 from retrainer.work.export.sample import Row, Sample
 
@@ -56,7 +57,7 @@ def check_bundle(
             hint="training diverged; lower training.learning_rate",
         )
     info = load_info(bundle)
-    check_labels(info.labels, labels, where=str(bundle / BUNDLE))
+    check_labels(info.labels, labels, where=str(bundle / BundleInfo.file))
     check_labels(configured_labels(bundle / CONFIG), labels, where=str(bundle / CONFIG))
     decided = lead(softmax(reference)) >= tie_margin
     differences: dict[str, float] = {}

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from retrainer.artifacts.repository import Artifacts
-from retrainer.artifacts.selection import SELECTION_FILE
 from retrainer.artifacts.snapshot import SnapshotStatistics, split_file
 from retrainer.chain import TRAIN, Selected, StepRequest
 from retrainer.errors import DataError
@@ -71,7 +70,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         metrics=request.identity["metrics"],
         alpha=request.identity["alpha"],
     )
-    (folder / SELECTION_FILE).write_text(selection.to_pretty_json(), encoding="utf-8")
+    selection.save(folder)
     reporter.log(selection.why)
     chosen = next(one for one in selection.candidates if one.base == selection.chosen)
     return Selected(selection=selection, export=chosen.export)
