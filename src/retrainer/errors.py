@@ -139,6 +139,12 @@ class ReplayError(IntegrityError):
     """A channel points where it pointed before it was moved: an older state of it was put back."""
 
 
+def first_line(error: BaseException) -> str:
+    """What a library's exception says first, for a message of our own; its name where it says nothing."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return (text.strip().splitlines() or [type(error).__name__])[0]
+
+
 def by_name(name: str) -> type[RetrainerError]:
     """The class of that name in this tree; ``RetrainerError`` when there is none.
 

@@ -50,7 +50,7 @@ FORMATS: Mapping[str, Format] = {
             gzipped=True,
             delimiter=",",
             header="retrainer.sources.columns:delimited_header",
-            rows="retrainer.work.ingest.delimited:read_comma_separated",
+            rows="retrainer.work.ingest.text_files:read_comma_separated",
         ),
         Format(
             name="tsv",
@@ -58,14 +58,14 @@ FORMATS: Mapping[str, Format] = {
             gzipped=True,
             delimiter="\t",
             header="retrainer.sources.columns:delimited_header",
-            rows="retrainer.work.ingest.delimited:read_tab_separated",
+            rows="retrainer.work.ingest.text_files:read_tab_separated",
         ),
         Format(
             name="jsonl",
             suffixes=(".jsonl", ".ndjson"),
             gzipped=True,
             header="retrainer.sources.columns:json_lines_header",
-            rows="retrainer.work.ingest.json_lines:read_json_lines",
+            rows="retrainer.work.ingest.text_files:read_json_lines",
         ),
         Format(
             name="parquet",

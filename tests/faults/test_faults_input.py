@@ -15,8 +15,8 @@ from safetensors.numpy import load_file, save_file
 from retrainer.errors import DataError, ModelError, PipelineError
 from retrainer.spec import load_pipeline, parse_pipeline
 from retrainer.work.reporter import Reporter
-from retrainer.work.train.divergence import all_finite
 from retrainer.work.train.loading import load_base
+from retrainer.work.train.trainer import all_finite
 from tests.faults.conftest import Bench
 
 

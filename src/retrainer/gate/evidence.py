@@ -28,8 +28,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from retrainer.artifacts.evaluation import EVALUATION_FILE, EvaluationRecord, ModelEvidence
-from retrainer.errors import ArtifactError
+from retrainer.artifacts.evaluation import EvaluationRecord, ModelEvidence
+from retrainer.errors import first_line
 from retrainer.gate.receipt import Reason, ReasonCode
 
 SLICE_PREFIX = "slice_"
@@ -85,10 +85,7 @@ def load_evidence(folder: Path) -> Evidence:
     :raises ArtifactError: it has no ``evaluation.json``.
     :raises IntegrityError: that is not a valid record.
     """
-    path = folder / EVALUATION_FILE
-    if not path.is_file():
-        raise ArtifactError(f"no {EVALUATION_FILE}", where=str(folder), hint="run the evaluate step again")
-    record = EvaluationRecord.from_json(path.read_bytes(), where=str(path))
+    record = EvaluationRecord.load(folder)
     tables: dict[str, Table] = {}
     problems: dict[str, Reason] = {}
     known: _Known = []
@@ -118,7 +115,7 @@ def _read(folder: Path, name: str, model: ModelEvidence, known: _Known) -> Table
     try:
         return _parse(pq.read_table(pa.BufferReader(data)), sha256, known)
     except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
-        return Reason(code=ReasonCode.PREDICTIONS_UNREADABLE, detail=f"{name}: {file}: {_first_line(error)}")
+        return Reason(code=ReasonCode.PREDICTIONS_UNREADABLE, detail=f"{name}: {file}: {first_line(error)}")
 
 
 def _parse(parquet: pa.Table, sha256: str, known: _Known) -> Table:
@@ -203,8 +200,3 @@ def _scores(parquet: pa.Table, n: int) -> NDArray[np.float64]:
     # A missing score becomes NaN here, which the gate refuses.
     flat = np.asarray(column.flatten().to_numpy(zero_copy_only=False), dtype=np.float64)
     return flat.reshape(n, width)
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error.args[0]) if isinstance(error, KeyError) else str(error)
-    return (text.strip().splitlines() or [type(error).__name__])[0]

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from retrainer.errors import DataError
+from retrainer.errors import DataError, first_line
 from retrainer.formats import FORMATS
 from retrainer.sources.files import SourceFile, fetched, unreadable
 
@@ -110,7 +110,7 @@ def parquet_header(path: Path, file: SourceFile) -> tuple[str, ...]:
     try:
         return tuple(pq.read_schema(path).names)
     except pa.ArrowInvalid as error:
-        raise DataError(f"not parquet: {str(error).splitlines()[0]}", where=file.url) from None
+        raise DataError(f"not parquet: {first_line(error)}", where=file.url) from None
 
 
 def json_row(line: str, where: str) -> dict[str, object]:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from retrainer.errors import UserError
+from retrainer.errors import UserError, first_line
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SWITCHED_ON = {"1", "true", "yes", "on"}
@@ -45,8 +45,7 @@ def commit_of(
             problem = f"the commit of a hub {kind} cannot be found without huggingface_hub"
             hint = "pin the revision to a full commit, or install airflow-retrainer[train]"
         except (OSError, ValueError) as failure:
-            first = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
-            problem = f"neither a folder nor a {kind} that can be had from the hub: {first}"
+            problem = f"neither a folder nor a {kind} that can be had from the hub: {first_line(failure)}"
             hint = f"check the name, or {instead}"
     if cached:
         return cached

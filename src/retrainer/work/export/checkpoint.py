@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from retrainer.errors import ExportError, ModelError
+from retrainer.errors import ExportError, ModelError, first_line
 from retrainer.serve.predictor import INPUTS
 from retrainer.serve.texts import Text
 from retrainer.tasks import trainable_task
@@ -60,8 +60,7 @@ def load_checkpoint(folder: Path, labels: tuple[str, ...], task: str) -> Checkpo
         tokenizer = AutoTokenizer.from_pretrained(folder)
         model = model_class.from_pretrained(folder, dtype=torch.float32)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise ModelError(f"the checkpoint cannot be loaded: {lines[0]}", where=str(folder)) from error
+        raise ModelError(f"the checkpoint cannot be loaded: {first_line(error)}", where=str(folder)) from error
     finally:
         transformers_logging.set_verbosity(verbosity)
         if bars:

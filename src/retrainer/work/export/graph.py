@@ -22,7 +22,7 @@ import torch
 from onnx_ir.passes import common as common_passes
 from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 
-from retrainer.errors import ExportError
+from retrainer.errors import ExportError, first_line
 from retrainer.serve.predictor import OUTPUT
 from retrainer.work.export.checkpoint import Checkpoint
 
@@ -207,13 +207,9 @@ def _clean(model: onnx_ir.Model, checkpoint: Checkpoint) -> None:
 
 
 def _untraceable(checkpoint: Checkpoint, first: Exception, second: Exception) -> ExportError:
-    def line(error: Exception) -> str:
-        text = str(error).strip()
-        return text.splitlines()[0] if text else type(error).__name__
-
     return ExportError(
-        f"a model of type '{checkpoint.model.config.model_type}' cannot be traced: {line(first)}; "
-        f"torch's older exporter: {line(second)}",
+        f"a model of type '{checkpoint.model.config.model_type}' cannot be traced: {first_line(first)}; "
+        f"torch's older exporter: {first_line(second)}",
         where=str(checkpoint.folder),
         hint="choose a base model of another type, such as bert, roberta, distilbert, electra or deberta-v2",
     )

@@ -20,16 +20,9 @@ from retrainer.spec.model import Pipeline
 from retrainer.work.ingest import checks, leakage
 from retrainer.work.ingest.carve import TEST, TRAIN, VALIDATION, carve
 from retrainer.work.ingest.labels import index_labels
-from retrainer.work.ingest.output import (
-    Selection,
-    describe_sources,
-    write_quarantine,
-    write_splits,
-    write_statistics,
-)
+from retrainer.work.ingest.output import Selection, describe_sources, report, write_quarantine, write_splits
 from retrainer.work.ingest.pools import Pool, read_pool
 from retrainer.work.ingest.rows import RawRows, Wanted
-from retrainer.work.ingest.summary import report
 from retrainer.work.reporter import Reporter
 
 if TYPE_CHECKING:
@@ -96,7 +89,7 @@ def ingest(pipeline: Pipeline, folder: Path, reporter: Reporter) -> SnapshotStat
         quarantined=write_quarantine(everything, folder),
         sources=describe_sources(everything),
     )
-    write_statistics(statistics, folder)
+    statistics.save(folder)
     report(statistics, reporter)
     return statistics
 

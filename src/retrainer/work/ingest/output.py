@@ -1,4 +1,4 @@
-"""Write a snapshot: splits, quarantine, statistics. The same rows give the same bytes."""
+"""Write a snapshot, splits and quarantine, and say what is in it. The same rows give the same bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 from retrainer.artifacts.snapshot import (
     QUARANTINE,
     SPLITS,
-    STATISTICS,
     Characters,
     QuarantineReason,
     SnapshotStatistics,
@@ -25,8 +24,20 @@ from retrainer.artifacts.snapshot import (
     split_file,
 )
 from retrainer.work.ingest.pools import Pool
+from retrainer.work.reporter import Reporter
 
 Selection = Mapping[SplitName, tuple[Pool, npt.NDArray[np.int64]]]
+
+_LABELS_SHOWN = 8
+_REASONS = {
+    "missing_text": "without text",
+    "missing_label": "without label",
+    "conflicting_labels": "whose text also has another label",
+    "also_in_test": "that are also in the test file",
+    "also_in_validation": "that are also in the validation file",
+    "nearly_in_test": "that are nearly a test row",
+    "nearly_in_validation": "that are nearly a validation row",
+}
 
 
 def write_splits(
@@ -50,7 +61,7 @@ def write_splits(
         columns["label"] = pa.array(pool.label[rows], pa.int64())
         for name in slices:
             columns[slice_column(name)] = pool.slices(name).take(rows)
-        _write(columns, split_file(folder, split))
+        _write_table(pa.table(columns), split_file(folder, split))
         counts = np.bincount(pool.label[rows], minlength=len(labels))
         statistics[split] = SplitStatistics(
             rows=len(rows),
@@ -98,11 +109,6 @@ def write_quarantine(pools: Sequence[Pool], folder: Path) -> dict[QuarantineReas
     return counts
 
 
-def write_statistics(statistics: SnapshotStatistics, folder: Path) -> None:
-    """Write ``statistics.json``."""
-    (folder / STATISTICS).write_text(statistics.to_pretty_json(), encoding="utf-8")
-
-
 def describe_sources(pools: Sequence[Pool]) -> tuple[SourceStatistics, ...]:
     """What was read."""
     return tuple(
@@ -112,8 +118,24 @@ def describe_sources(pools: Sequence[Pool]) -> tuple[SourceStatistics, ...]:
     )
 
 
-def _write(columns: dict[str, pa.Array | pa.ChunkedArray], path: Path) -> None:
-    _write_table(pa.table(columns), path)
+def report(statistics: SnapshotStatistics, reporter: Reporter) -> None:
+    """Say what ingest found, in a few lines for people."""
+    files = len(statistics.sources)
+    reporter.log(f"read {statistics.source_rows:,} rows from {files} file{'s' * (files != 1)}")
+    for split in SPLITS:
+        part = statistics.splits[split]
+        if not part.rows:
+            reporter.log(f"{split:<10} no rows")
+            continue
+        counts = [f"{label} {count:,}" for label, count in part.label_counts.items()]
+        shown = ", ".join(counts[:_LABELS_SHOWN])
+        more = f" and {len(counts) - _LABELS_SHOWN} more labels" if len(counts) > _LABELS_SHOWN else ""
+        length = f"{part.characters.p50:,} characters, 95 % at most {part.characters.p95:,}"
+        reporter.log(f"{split:<10} {part.rows:>9,} rows: {shown}{more}; median {length}")
+    if statistics.duplicates:
+        reporter.log(f"{statistics.duplicates:,} repeated rows dropped")
+    for reason, count in statistics.quarantined.items():
+        reporter.log(f"{count:,} rows {_REASONS[reason]}: in quarantine", level="warning")
 
 
 def _write_table(table: pa.Table, path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from retrainer.errors import DataError
+from retrainer.errors import DataError, first_line
 from retrainer.sources.columns import empty_file
 from retrainer.sources.files import SourceFile
 from retrainer.sources.identity import dataset_commit, is_folder
@@ -31,7 +31,7 @@ def read_parquet(path: Path, file: SourceFile, name: str, wanted: Wanted) -> Raw
         at = positions(schema.names, wanted, file.url)
         table = pq.read_table(path, columns=list(at))
     except pa.ArrowException as error:
-        raise DataError(f"not parquet: {str(error).splitlines()[0]}", where=file.url) from None
+        raise DataError(f"not parquet: {first_line(error)}", where=file.url) from None
     names = _class_names(schema, wanted.label)
     return _rows(table, wanted, name, file.url, file.format, file.size, names)
 
@@ -51,8 +51,9 @@ def read_hub(hub: HubDataset, name: str, wanted: Wanted) -> RawRows:
         try:
             dataset = _from_folder(hub, cache) if is_folder(hub) else _from_hub(hub)
         except (OSError, LookupError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise DataError(f"cannot be read: {first}", where=where, hint="check path, name and split") from None
+            raise DataError(
+                f"cannot be read: {first_line(error)}", where=where, hint="check path, name and split"
+            ) from None
         at = positions(dataset.column_names, wanted, where)
         feature = dataset.features[wanted.label]
         names = tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else None

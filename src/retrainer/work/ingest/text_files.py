@@ -1,7 +1,7 @@
-"""Rows of csv and tsv files, with the line of whatever is wrong in them.
+"""Rows of csv, tsv and jsonl files, with the line of whatever is wrong in them.
 
-Python's own csv reader, strict: it says where a quote is not closed, and reads a million short rows in a few
-seconds. Faster readers guess types, and report a position in their own buffers.
+For csv and tsv Python's own reader, strict: it says where a quote is not closed, and reads a million short rows in a
+few seconds. Faster readers guess types, and report a position in their own buffers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from retrainer.errors import DataError
 from retrainer.formats import FORMATS
-from retrainer.sources.columns import empty_file, open_text
+from retrainer.sources.columns import empty_file, json_row, open_text
 from retrainer.sources.files import SourceFile
 from retrainer.work.ingest.rows import RawRows, Wanted, positions, raw_rows
 
@@ -44,6 +44,29 @@ def read_tab_separated(path: Path, file: SourceFile, name: str, wanted: Wanted) 
             return _read(path, file, name, wanted, {"quoting": csv.QUOTE_NONE})
         except DataError:
             raise quoted from None  # neither way: what it says about quotes is the more useful
+
+
+def read_json_lines(path: Path, file: SourceFile, name: str, wanted: Wanted) -> RawRows:
+    """The wanted keys of every object. A key that some rows lack is null there.
+
+    :raises DataError: empty, a line is not a JSON object, no row has a wanted key.
+    """
+    columns = (*wanted.texts, wanted.label, *wanted.slices)
+    values: dict[str, list[Any]] = {column: [] for column in columns}
+    keys: dict[str, None] = {}
+    with open_text(path, compressed=file.compressed) as stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.strip():
+                continue
+            row = json_row(line, f"{file.url}, line {number}")
+            if row.keys() - keys.keys():
+                keys.update(dict.fromkeys(row))
+            for column in columns:
+                values[column].append(row.get(column))
+    if not keys:
+        raise empty_file(file.url)
+    positions(list(keys), wanted, file.url)
+    return raw_rows(values.__getitem__, values, wanted, name=name, where=file.url, format=file.format, size=file.size)
 
 
 def _read(path: Path, file: SourceFile, name: str, wanted: Wanted, dialect: dict[str, Any]) -> RawRows:

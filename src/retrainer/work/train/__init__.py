@@ -15,9 +15,8 @@ from retrainer.work.distributed import is_first_rank
 from retrainer.work.reporter import Reporter
 from retrainer.work.train.arguments import training_arguments
 from retrainer.work.train.checkpoints import Checkpoints
-from retrainer.work.train.divergence import all_finite, diverged
 from retrainer.work.train.loading import load_base
-from retrainer.work.train.trainer import build_trainer, device_name
+from retrainer.work.train.trainer import all_finite, build_trainer, device_name, diverged
 
 
 def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: Reporter) -> Trained | None:
@@ -25,9 +24,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     pipeline = request.pipeline
     task = trainable_task(pipeline.task, where=pipeline.name)
     snapshot = inputs["ingest"]
-    labels = SnapshotStatistics.from_json(
-        (snapshot / "statistics.json").read_bytes(), where=str(snapshot / "statistics.json")
-    ).labels
+    labels = SnapshotStatistics.load(snapshot).labels
     artifacts = Artifacts(request.root)
     checkpoints = Checkpoints(artifacts, request.digest)
     base = load_base(pipeline, labels, reporter)
@@ -77,7 +74,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     base.tokenizer.save_pretrained(folder / "checkpoint")
     # Written by the Trainer beside the weights; it pickles this host's paths and nothing reads it.
     (folder / "checkpoint" / "training_args.bin").unlink(missing_ok=True)
-    (folder / "training.json").write_text(record.to_pretty_json())
+    record.save(folder)
     reporter.log(
         f"trained {record.epochs:g} epochs in {duration(seconds)}, {record.rows_per_second:.1f} rows/s; "
         f"the checkpoint of step {record.best_step} is kept"

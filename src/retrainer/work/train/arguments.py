@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from transformers import TrainingArguments
 
-from retrainer.errors import PipelineError
+from retrainer.errors import PipelineError, first_line
 from retrainer.spec.known_metrics import lower_is_better
 from retrainer.spec.model import Pipeline
 from retrainer.spec.training_arguments import DEFAULTS
@@ -49,7 +49,7 @@ def training_arguments(pipeline: Pipeline, output: Path, *, has_validation: bool
         )
     except (ValueError, TypeError, ImportError) as error:
         raise PipelineError(
-            str(error).strip().splitlines()[0],
+            first_line(error),
             where=f"{pipeline.name}: training",
             hint="change that argument",
         ) from error

@@ -19,7 +19,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from retrainer.errors import ModelError, PipelineError
+from retrainer.errors import ModelError, PipelineError, first_line
 from retrainer.sources.base_models import local_folder
 from retrainer.spec.model import Pipeline
 from retrainer.storage import is_s3, open_storage
@@ -100,9 +100,8 @@ def _resolve(pipeline: Pipeline, stack: ExitStack, reporter: Reporter) -> tuple[
 
 
 def _unreadable(pipeline: Pipeline, model_class: type, error: Exception) -> ModelError:
-    lines = [line for line in str(error).splitlines() if line.strip()]
     return ModelError(
-        f"cannot be loaded for {pipeline.task}: {lines[0].strip() if lines else type(error).__name__}",
+        f"cannot be loaded for {pipeline.task}: {first_line(error)}",
         where=f"model.base: {pipeline.model.base}",
         hint=f"check that it is complete, and a model that {model_class.__name__} knows",
     )

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import softmax
 
 from retrainer.gate.metrics import METRICS
-from retrainer.work.train.divergence import diverged
+from retrainer.work.train.trainer import diverged
 
 
 class GateMetric(evaluate.Metric):  # type: ignore[misc]

@@ -8,20 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    EarlyStoppingCallback,
-    Trainer,
-    TrainerCallback,
-    TrainingArguments,
-)
+from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from retrainer.errors import PipelineError
+from retrainer.errors import PipelineError, first_line
 from retrainer.spec.model import Pipeline
 from retrainer.tasks import trainable_task
 from retrainer.work.distributed import is_first_rank
 from retrainer.work.reporter import Reporter
 from retrainer.work.train.checkpoints import Checkpoints
-from retrainer.work.train.divergence import diverged
 from retrainer.work.train.encoding import EncodedRows
 from retrainer.work.train.loading import Base
 
@@ -89,17 +83,12 @@ class FineTuner(Trainer):  # type: ignore[misc]
 class ProgressCallback(TrainerCallback):  # type: ignore[misc]
     """Relays step, epoch, loss, rows per second and scores to the parent process."""
 
-    def __init__(self, reporter: Reporter, names: tuple[str, ...]) -> None:
+    def __init__(self, reporter: Reporter, names: tuple[str, ...], trainer: FineTuner) -> None:
+        self._trainer = trainer
         self._reporter = reporter
         self._names = names
         self._loss: float | None = None
         self._started = 0.0
-        self._first_step = 0
-        self._trainer: FineTuner | None = None
-
-    def attach(self, trainer: FineTuner) -> None:
-        """Set whose rows are counted."""
-        self._trainer = trainer
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Start the clock."""
@@ -107,7 +96,6 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Say how far it is."""
-        assert self._trainer is not None
         figures = {"epoch": float(state.epoch or 0.0)}
         if self._loss is not None:
             figures["loss"] = self._loss
@@ -159,15 +147,29 @@ def build_trainer(
             callbacks=callbacks,
         )
     except ValueError as error:
-        raise PipelineError(str(error).splitlines()[0], where=f"{pipeline.name}: training") from error
-    from transformers import PrinterCallback
-
+        raise PipelineError(first_line(error), where=f"{pipeline.name}: training") from error
     trainer.remove_callback(PrinterCallback)
     if is_first_rank():
-        progress = ProgressCallback(reporter, pipeline.metrics)
-        progress.attach(trainer)
-        trainer.add_callback(progress)
+        trainer.add_callback(ProgressCallback(reporter, pipeline.metrics, trainer))
     return trainer
+
+
+def diverged(where: str, what: str) -> PipelineError:
+    """The error to raise.
+
+    :param where: the pipeline's name.
+    :param what: how it showed.
+    """
+    return PipelineError(
+        f"the training diverged: {what}",
+        where=f"{where}: training",
+        hint="lower learning_rate, raise warmup_steps, or check the base model's weights; nothing was published",
+    )
+
+
+def all_finite(model: torch.nn.Module) -> bool:
+    """Whether every weight is a number."""
+    return all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters())
 
 
 def device_name(arguments: TrainingArguments) -> str:
