@@ -42,9 +42,9 @@ def complaint(**training: Any) -> str:
 
 
 def test_the_listing_is_what_transformers_has():
-    from retrainer.work.list_training_arguments import listing, render
+    from tests.spec.list_training_arguments import listing, render
 
-    assert json.loads(LISTING.read_text()) == listing(), "run python -m retrainer.work.list_training_arguments"
+    assert json.loads(LISTING.read_text()) == listing(), "run python -m tests.spec.list_training_arguments"
     assert LISTING.read_text() == render()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from retrainer.artifacts.repository import Artifacts
-from retrainer.work.train.checkpoints import MARKER, Checkpoints
+from retrainer.work.train.checkpoints import Checkpoints, Marker
 
 DIGEST, OTHER = "a" * 64, "b" * 64
 
@@ -53,7 +53,7 @@ def test_a_damaged_one_does_not_count(tmp_path: Path, damage: str) -> None:
     elif damage == "missing":
         (bad / "model.safetensors").unlink()
     else:
-        (bad / MARKER).write_text("{")
+        (bad / Marker.file).write_text("{")
     assert checkpoints.newest() == good
 
 

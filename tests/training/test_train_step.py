@@ -18,7 +18,7 @@ from retrainer.chain import TRAIN, StepRef
 from retrainer.chain.messages import Message, Metrics, Progress
 from retrainer.errors import ModelError, PipelineError, StepKilled
 from retrainer.run.processes import StepProcess, run_step
-from retrainer.work.train.checkpoints import MARKER
+from retrainer.work.train.checkpoints import Marker
 from tests.chain.made import CONTEXT
 from tests.training.conftest import MakePipeline, ignore, train_here
 
@@ -85,7 +85,7 @@ def test_a_killed_training_resumes_and_ends_where_it_would_have(
 
     def kill_after_a_checkpoint(process: StepProcess) -> None:
         deadline = time.monotonic() + 120
-        while not list(work.glob(f"checkpoint-1*/{MARKER}")):
+        while not list(work.glob(f"checkpoint-1*/{Marker.file}")):
             assert time.monotonic() < deadline, "no checkpoint was saved"
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)

@@ -115,12 +115,10 @@ def _error(problems: list[Problem], lines: Mapping[Place, int] | None, where: st
 def _text(file: Path) -> str:
     try:
         data = file.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise PipelineError("no such file", where=str(file), hint=_neighbours(file)) from None
     except IsADirectoryError:
         raise PipelineError("is a folder, not a pipeline file", where=str(file), hint=_inside(file)) from None
-    except NotADirectoryError:
-        raise PipelineError("no such file", where=str(file)) from None
     except PermissionError:
         raise PipelineError("no permission to read it", where=str(file), hint="check its owner and mode") from None
     except OSError as error:

@@ -1,7 +1,7 @@
 """The names and values that ``training`` may hold: those of ``transformers.TrainingArguments``, and ours.
 
-The names come from ``training_arguments.json``, which ``retrainer.work.list_training_arguments`` writes from
-the installed transformers; nothing here imports it. Not here: combinations of values, which transformers
+The names come from ``training_arguments.json``, which ``tests/spec/list_training_arguments.py`` writes from the
+installed transformers; nothing here imports it. Not here: combinations of values, which transformers
 itself refuses when training starts.
 """
 
@@ -148,7 +148,9 @@ def _value(name: str, value: Any) -> Any:
     for kind in sorted(kinds, key=["bool", "int", "float", "list", "mapping", "str"].index):
         converted = _CONVERT[kind](value)
         if converted is not None:
-            _check_choice(converted, choices)
+            if choices and isinstance(converted, str) and converted not in choices:
+                near = suggestion(converted, choices)
+                raise _Refused(f"'{converted}' is not one of {listed(choices)}{near}")
             _check_range(name, converted)
             return converted
     raise _Refused(f"expected {_expected(kinds, choices)}, found {found(value)}")
@@ -158,11 +160,6 @@ def _expected(kinds: list[str], choices: list[str]) -> str:
     if choices:
         return f"one of {listed(choices)}" + (", or true or false" if "bool" in kinds else "")
     return " or ".join(_WORDS[kind] for kind in kinds)
-
-
-def _check_choice(value: Any, choices: list[str]) -> None:
-    if choices and isinstance(value, str) and value not in choices:
-        raise _Refused(f"'{value}' is not one of {listed(choices)}{suggestion(value, choices)}")
 
 
 def _check_range(name: str, value: Any) -> None:

@@ -87,10 +87,10 @@ class FileStorage:
             raise ValueError("if_match and if_absent exclude each other")
         path = self._path(key)
         with filesystem_errors(str(path)):
-            path.parent.mkdir(parents=True, exist_ok=True)
             if if_match is None and not if_absent:
                 _replace(path, lambda stream: stream.write(data))
                 return _token(data)
+            path.parent.mkdir(parents=True, exist_ok=True)
             with _locked(path.parent):
                 self._check(key, if_match)
                 _replace(path, lambda stream: stream.write(data))
@@ -144,7 +144,7 @@ class FileStorage:
     def download(self, key: str, target: Path) -> None:
         """See ``Storage.download``."""
         with self._open(key) as stream, filesystem_errors(str(target)):
-            _appear(target, lambda copy: shutil.copyfileobj(stream, copy, _BLOCK))
+            _replace(target, lambda copy: shutil.copyfileobj(stream, copy, _BLOCK))
 
     def upload_all(self, transfers: Sequence[Transfer]) -> None:
         """See ``Storage.upload_all``."""
@@ -180,7 +180,7 @@ class FileStorage:
             if os.fstat(stream.fileno()).st_size != size:
                 return False
             try:
-                _appear(target, lambda copy: _copy_in_kernel(stream, copy, size), sha256=sha256)
+                _replace(target, lambda copy: _copy_in_kernel(stream, copy, size), sha256=sha256)
             except _Mismatch:
                 return False
         return True
@@ -258,18 +258,13 @@ def _copy(stream: HashedFile, source: Path, target: Path) -> None:
         stream.open()
     try:
         with filesystem_errors(str(target)):
-            _appear(target, lambda copy: shutil.copyfileobj(stream, copy, _BLOCK))
+            _replace(target, lambda copy: shutil.copyfileobj(stream, copy, _BLOCK))
     finally:
         stream.close()
 
 
 class _Mismatch(Exception):
     """What was written is not what it was to be."""
-
-
-def _appear(target: Path, fill: Callable[[BinaryIO], object], *, sha256: str | None = None) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _replace(target, fill, sha256=sha256)
 
 
 def _insist(path: Path, sha256: str) -> None:
@@ -300,6 +295,7 @@ def _replace(path: Path, fill: Callable[[BinaryIO], object], *, sha256: str | No
 
     :param sha256: what must have been written, or it does not appear.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}")
     try:
         with temporary.open("xb") as stream:

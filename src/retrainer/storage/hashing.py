@@ -23,11 +23,8 @@ class HashedFile:
         self._read = 0
         self._stream: BinaryIO | None = None
 
-    def open(self) -> None:
+    def open(self) -> BinaryIO:
         """Open the file, which the first read does otherwise. Errors are the system's."""
-        self._opened()
-
-    def _opened(self) -> BinaryIO:
         if self._stream is None:
             self._stream = self._path.open("rb")
         return self._stream
@@ -40,7 +37,7 @@ class HashedFile:
         rest = amount < 0
         if rest and self._sha256 is not None:
             amount = self._size - self._read + 1  # one more tells that it has grown
-        data = self._opened().read(amount)
+        data = self.open().read(amount)
         if self._sha256 is None:
             return data
         self._read += len(data)

@@ -125,18 +125,12 @@ class S3Storage:
     def exists(self, key: str) -> bool:
         """See ``Storage.exists``."""
         try:
-            self._head(key)
-        except NotFoundError:
-            return False
-        return True
-
-    def _head(self, key: str) -> None:
-        try:
             with s3_errors(self.where(key)):
                 self._client.head_object(Bucket=self.bucket, Key=self._key(key))
         except NotFoundError:
             self._check_bucket()
-            raise
+            return False
+        return True
 
     def _check_bucket(self) -> None:
         """Tell a missing bucket from a missing object, which answers without a body do not."""

@@ -78,11 +78,9 @@ class _Words:
         """The numbers of words, new ones are given the next."""
         found = np.empty(len(words), dtype=np.int64)
         for at, word in enumerate(words):
-            number = self.numbers.get(word)
-            if number is None:
-                number = self.numbers[word] = len(self.numbers)
+            number = found[at] = self.numbers.setdefault(word, len(self.numbers))
+            if number == len(self.buckets):
                 self.buckets.append(zlib.crc32(word.encode()) % BUCKETS)
-            found[at] = number
         if len(self.rows) < len(self.numbers):
             self.rows = np.concatenate([self.rows, np.zeros(len(self.numbers), dtype=np.int64)])
         return found

@@ -1,4 +1,4 @@
-"""The texts of a snapshot's rows as Python sees them, one text or a pair, and of which rows a bundle was trained on."""
+"""The texts of a snapshot's rows as Python sees them, one text or a pair; and which rows a bundle was trained on."""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ def parts(text: Text) -> tuple[str, ...]:
 def characters(text: Text) -> int:
     """The length of a text, of both of a pair."""
     return sum(map(len, parts(text)))
+
+
+def evenly(size: int, count: int) -> list[int]:
+    """At most ``count`` positions from 0 to the last of ``size``, evenly: of texts in order, some of every length."""
+    return [int(position) for position in np.unique(np.linspace(0, size - 1, min(count, size)).round())]
 
 
 def text_columns(names: Iterable[str]) -> list[str]:

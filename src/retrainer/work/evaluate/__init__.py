@@ -55,7 +55,13 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
             models[CHAMPION] = (champion.folder, REFERENCE)
         score = trainable_task(request.pipeline.task, where=request.pipeline.name).part("score")
         answers = {
-            name: score(*model, rows, info.labels, reporter, name=_spoken(name, champion))
+            name: score(
+                *model,
+                rows,
+                info.labels,
+                reporter,
+                name=f"champion {champion.version}" if name == CHAMPION else f"challenger {name}",
+            )
             for name, model in models.items()
         }
         threads = request.pipeline.gate.budgets.threads
@@ -65,7 +71,9 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
             threads=threads,
             on_progress=lambda done, total: reporter.progress("measuring costs", done=done, total=total, unit="text"),
         )
-        names = _metric_names(request)
+        # What the pipeline reports, what its gate needs, and what is always measured, in that order.
+        asked = [*request.identity["metrics"], *request.identity["gate_metrics"], *ALWAYS_MEASURED]
+        names = list(dict.fromkeys(asked))
         evidence = {
             name: model_evidence(name, answers[name], rows, names, folder, model=models[name], costs=costs[name])
             for name in models
@@ -99,15 +107,6 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     for name, png in _drawn(answers[REFERENCE], evidence[REFERENCE].temperature, rows, info.labels, training).items():
         (folder / f"{name}.png").write_bytes(png)
     return _handed_on(record)
-
-
-def _spoken(name: str, champion: Champion) -> str:
-    return f"champion {champion.version}" if name == CHAMPION else f"challenger {name}"
-
-
-def _metric_names(request: StepRequest) -> list[str]:
-    """What the pipeline reports, what its gate needs, and what is always measured, in that order."""
-    return list(dict.fromkeys([*request.identity["metrics"], *request.identity["gate_metrics"], *ALWAYS_MEASURED]))
 
 
 def _baseline(

@@ -34,7 +34,7 @@ from retrainer.serve.texts import Text
 from retrainer.storage.errors import filesystem_errors
 from retrainer.work import costs_process
 from retrainer.work.costs_process import Ask, Reply, Work, parse_reply
-from retrainer.work.snapshot_texts import characters
+from retrainer.work.snapshot_texts import characters, evenly
 
 # Texts timed one by one, and texts timed in bulk. Fewer where the models are slow, down to the second number.
 SINGLE_TEXTS = (64, 12)
@@ -107,12 +107,7 @@ def measure_costs(
 def spread(texts: Sequence[Text], count: int) -> list[Text]:
     """``count`` texts from the shortest to the longest, so that every length is measured; all where there are fewer."""
     ordered = sorted(texts, key=characters)
-    return [ordered[position] for position in _evenly(len(ordered), count)]
-
-
-def _evenly(size: int, count: int) -> list[int]:
-    """At most ``count`` positions from 0 to the last, evenly."""
-    return [int(position) for position in np.unique(np.linspace(0, size - 1, min(count, size)).round())]
+    return [ordered[position] for position in evenly(len(ordered), count)]
 
 
 class _Turns:
@@ -126,9 +121,9 @@ class _Turns:
 
     def measure(self, size: int) -> dict[str, Costs]:
         """Ask all there is to ask of ``size`` texts."""
-        seconds = self._warm_up(_evenly(size, WARM_UP_TEXTS))
-        singles = [(position,) for position in _evenly(size, _affordable(SINGLE_TEXTS, SINGLE_SECONDS, seconds))]
-        bulk = _evenly(size, _affordable(BULK_TEXTS, BULK_SECONDS, seconds))
+        seconds = self._warm_up(evenly(size, WARM_UP_TEXTS))
+        singles = [(position,) for position in evenly(size, _affordable(SINGLE_TEXTS, SINGLE_SECONDS, seconds))]
+        bulk = evenly(size, _affordable(BULK_TEXTS, BULK_SECONDS, seconds))
         chunks = [tuple(bulk[start : start + CHUNK_TEXTS]) for start in range(0, len(bulk), CHUNK_TEXTS)]
         self._done, self._total = 0, len(self._processes) * (ROUNDS[0] * (len(singles) + len(chunks)))
         one_by_one = self._rounds(singles, SINGLE_SECONDS)
@@ -200,7 +195,6 @@ class _ModelProcess:
     def __init__(self, name: str, bundle: Path, precision: str, texts: Sequence[Text], threads: int) -> None:
         self._name = name
         self._work = Work(bundle=str(bundle), precision=precision, threads=threads, texts=tuple(texts))
-        self._buffer = b""
         self.peak_bytes = 0
 
     def __enter__(self) -> Self:
@@ -264,22 +258,17 @@ class _ModelProcess:
 
     def _line(self, limit: float) -> bytes:
         assert self._process.stdout is not None
-        descriptor = self._process.stdout.fileno()
         poll = select.poll()
-        poll.register(descriptor, select.POLLIN)
-        deadline = time.monotonic() + limit
-        while b"\n" not in self._buffer:
-            if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-                raise StepError(
-                    f"the process that measures the costs of {self._name} did not answer within {limit:g} seconds",
-                    where=self._work.bundle,
-                    hint="the machine is overloaded, or the model too slow to be served",
-                )
-            received = os.read(descriptor, 1 << 16)
-            if not received:
-                raise self._died()
-            self._buffer += received
-        line, _, self._buffer = self._buffer.partition(b"\n")
+        poll.register(self._process.stdout, select.POLLIN)
+        if not poll.poll(limit * 1000):
+            raise StepError(
+                f"the process that measures the costs of {self._name} did not answer within {limit:g} seconds",
+                where=self._work.bundle,
+                hint="the machine is overloaded, or the model too slow to be served",
+            )
+        line = self._process.stdout.readline()  # a reply is written at once
+        if not line.endswith(b"\n"):
+            raise self._died()
         return line
 
     def _died(self) -> StepError:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
 
 from retrainer.artifacts.calibration import CalibrationReport, GraphCalibration
 from retrainer.errors import DataError
@@ -112,10 +113,8 @@ def _measured(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], fi
 
 def _log_loss(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], temperature: float) -> float:
     """Mean of minus the log probability of the true label, not cut off where a probability is nearly 0."""
-    scaled = logits.astype(np.float64) / temperature
-    scaled -= scaled.max(axis=1, keepdims=True)
-    chosen = scaled[np.arange(len(labels)), labels]
-    return float((np.log(np.exp(scaled).sum(axis=1)) - chosen).mean())
+    scores = log_softmax(logits.astype(np.float64) / temperature, axis=1)
+    return float(-scores[np.arange(len(labels)), labels].mean())
 
 
 def _ece(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], temperature: float) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
-from retrainer.work.snapshot_texts import Text, characters, parts, texts_of
+from retrainer.work.snapshot_texts import Text, characters, evenly, parts, texts_of
 
 # Rows whose tokens are counted to choose from; a larger split is thinned evenly by length first.
 CANDIDATES = 20_000
@@ -63,10 +63,11 @@ def choose(rows: Sequence[Row], tokenizer: Any, *, max_length: int, count: int) 
     """
     if not rows:
         return Sample((), ())
-    candidates = _spread(sorted(rows, key=lambda row: characters(row.text)), CANDIDATES)
+    ordered = sorted(rows, key=lambda row: characters(row.text))
+    candidates = [ordered[position] for position in evenly(len(ordered), CANDIDATES)]
     tokens = _count(tokenizer, candidates)
-    order = [int(position) for position in np.argsort(tokens, kind="stable")]
-    chosen = _spread(order, count)
+    order = np.argsort(tokens, kind="stable")
+    chosen = [int(order[position]) for position in evenly(len(order), count)]
     picked = [candidates[position] for position in chosen]
     lengths = [int(tokens[position]) for position in chosen]
     if lengths[-1] <= max_length:
@@ -78,14 +79,7 @@ def choose(rows: Sequence[Row], tokenizer: Any, *, max_length: int, count: int) 
 
 def thin(sample: Sample, count: int) -> list[int]:
     """Positions of ``count`` rows, evenly from the shortest to the longest."""
-    return _spread(range(len(sample.rows)), count)
-
-
-def _spread(items: Any, count: int) -> list[Any]:
-    if len(items) <= count:
-        return list(items)
-    positions = np.linspace(0, len(items) - 1, count).round().astype(int)
-    return [items[int(position)] for position in positions]
+    return evenly(len(sample.rows), count)
 
 
 def _count(tokenizer: Any, rows: Sequence[Row]) -> npt.NDArray[np.int64]:

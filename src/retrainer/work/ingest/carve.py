@@ -16,6 +16,8 @@ import hashlib
 import numpy as np
 import numpy.typing as npt
 
+from retrainer.work.near.features import mix
+
 TRAIN, VALIDATION, TEST = 0, 1, 2
 FEWEST_TO_STRATIFY = 3
 
@@ -23,11 +25,7 @@ FEWEST_TO_STRATIFY = 3
 def draw(keys: npt.NDArray[np.uint64], seed: int, purpose: str) -> npt.NDArray[np.float64]:
     """A number in [0, 1) for each key, the same for ever; independent for each seed and purpose."""
     salt = hashlib.blake2b(f"{seed}/{purpose}".encode(), digest_size=8).digest()
-    # The finaliser of SplitMix64: a bijection that turns a difference in any bit into one in every bit.
-    mixed = keys ^ np.uint64(int.from_bytes(salt, "big"))
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed ^= mixed >> np.uint64(31)
+    mixed = mix(keys ^ np.uint64(int.from_bytes(salt, "big")))
     return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 

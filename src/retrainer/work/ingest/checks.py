@@ -71,22 +71,12 @@ def find_duplicates(keys: npt.NDArray[np.uint64], labels: npt.NDArray[np.int64])
     :param keys: uint64 [rows].
     :param labels: int64 [rows], none missing.
     """
-    rows = len(keys)
-    if rows == 0:
-        nothing = np.zeros(0, dtype=np.bool_)
-        return Duplicates(nothing, nothing, 0)
-    order = np.argsort(keys, kind="stable")  # stable: within a text, source order
-    first = np.ones(rows, dtype=np.bool_)
-    first[1:] = keys[order][1:] != keys[order][:-1]
-    starts = np.flatnonzero(first)
-    group = np.cumsum(first) - 1
-    lowest = np.minimum.reduceat(labels[order], starts)
-    highest = np.maximum.reduceat(labels[order], starts)
-    conflict = lowest != highest
-    conflicting = np.empty(rows, dtype=np.bool_)
-    conflicting[order] = conflict[group]
-    repeated = np.empty(rows, dtype=np.bool_)
-    repeated[order] = ~first & ~conflict[group]
+    _, first, text = np.unique(keys, return_index=True, return_inverse=True)
+    conflict = np.zeros(len(first), dtype=np.bool_)
+    conflict[text[labels != labels[first[text]]]] = True
+    conflicting = conflict[text]
+    repeated = ~conflicting
+    repeated[first] = False
     return Duplicates(repeated, conflicting, int(conflict.sum()))
 
 

@@ -111,7 +111,10 @@ def fewest_words(similarity: float) -> int:
 
 
 def mix(values: U64) -> U64:
-    """The finaliser of SplitMix64: a bijection that turns a difference in any bit into one in every bit."""
+    """The finaliser of SplitMix64: a bijection that turns a difference in any bit into one in every bit.
+
+    Sketches in bundles and carved splits are made with it: it must never change.
+    """
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))

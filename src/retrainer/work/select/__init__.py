@@ -20,7 +20,7 @@ from retrainer.gate.selection import Contender, select
 from retrainer.precisions import REFERENCE
 from retrainer.sources.base_models import short_names
 from retrainer.tasks import trainable_task
-from retrainer.work.evaluate.costs import Costs, measure_costs
+from retrainer.work.evaluate.costs import measure_costs
 from retrainer.work.evaluate.held_out import HeldOutRows, read_rows
 from retrainer.work.evaluate.scoring import size_mb, write_predictions
 from retrainer.work.reporter import Reporter
@@ -51,7 +51,12 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     for base, bundle in bundles.items():
         answers = score(bundle, REFERENCE, rows, labels, reporter, name=names[base])
         tables[base] = _written(answers, rows, folder / PREDICTIONS / f"{names[base]}.parquet")
-    costs = _costs(request, bundles, rows, reporter)
+    costs = measure_costs(
+        {base: (bundle, REFERENCE) for base, bundle in bundles.items()},
+        rows.texts,
+        threads=request.identity["threads"],
+        on_progress=lambda done, total: reporter.progress("measuring speed", done=done, total=total, unit="call"),
+    )
     selection = select(
         [
             Contender(
@@ -84,15 +89,6 @@ def _written(answers: Answers, rows: HeldOutRows, file: Path) -> Table:
         labels=rows.labels,
         predictions=answers.predictions,
         scores=answers.probabilities,
-    )
-
-
-def _costs(request: StepRequest, bundles: dict[str, Path], rows: HeldOutRows, reporter: Reporter) -> dict[str, Costs]:
-    return measure_costs(
-        {base: (bundle, REFERENCE) for base, bundle in bundles.items()},
-        rows.texts,
-        threads=request.identity["threads"],
-        on_progress=lambda done, total: reporter.progress("measuring speed", done=done, total=total, unit="call"),
     )
 
 

@@ -11,20 +11,19 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from transformers.trainer_utils import rotate_checkpoints, sort_checkpoints
 
 from retrainer.artifacts.repository import Artifacts
 from retrainer.errors import IntegrityError
-from retrainer.records import Record
-
-MARKER = "retrainer_complete.json"
+from retrainer.records import FileRecord
 
 
-class Marker(Record):
+class Marker(FileRecord):
     """Says that a checkpoint is complete."""
 
+    file: ClassVar[str] = "retrainer_complete.json"
     format_version: Literal[1] = 1
     request: str
     step: int
@@ -43,16 +42,16 @@ class Checkpoints:
         """Mark a checkpoint whose files are all written, and copy it to the bucket."""
         files = {}
         for path in sorted(checkpoint.rglob("*")):
-            if path.is_file() and path.name != MARKER:
+            if path.is_file() and path.name != Marker.file:
                 with path.open("rb") as stream:
                     os.fsync(stream.fileno())
                 files[path.relative_to(checkpoint).as_posix()] = path.stat().st_size
         marker = Marker(request=self._digest, step=step, files=files)
-        temporary = checkpoint / f"{MARKER}.new"
+        temporary = checkpoint / f"{Marker.file}.new"
         temporary.write_bytes(marker.to_json())
-        temporary.replace(checkpoint / MARKER)
+        temporary.replace(checkpoint / Marker.file)
         if self._artifacts.remote:
-            self._artifacts.upload_work("train", self._digest, checkpoint.name, last=MARKER)
+            self._artifacts.upload_work("train", self._digest, checkpoint.name, last=Marker.file)
 
     def rotate(self, limit: int | None, best: str | None) -> None:
         """Delete the oldest beyond ``limit``, never the best and never the newest."""
@@ -86,10 +85,11 @@ class Checkpoints:
 
     def _marker(self, checkpoint: Path) -> Marker | None:
         """Its marker, if everything that the marker names is there in full and belongs to this request."""
-        path = checkpoint / MARKER
+        if not (checkpoint / Marker.file).is_file():
+            return None
         try:
-            marker = Marker.from_json(path.read_bytes(), where=str(path))
-        except (FileNotFoundError, IntegrityError):
+            marker = Marker.load(checkpoint)
+        except IntegrityError:
             return None
         whole = all(
             (checkpoint / name).is_file() and (checkpoint / name).stat().st_size == size
@@ -107,11 +107,6 @@ class Checkpoints:
             return
         state["best_model_checkpoint"] = here
         path.write_text(json.dumps(state, indent=2))
-        marker = self._marker_after_edit(checkpoint)
-        (checkpoint / MARKER).write_bytes(marker.to_json())
-
-    def _marker_after_edit(self, checkpoint: Path) -> Marker:
-        path = checkpoint / MARKER
-        marker = Marker.from_json(path.read_bytes(), where=str(path))
+        marker = Marker.load(checkpoint)
         sizes = {name: (checkpoint / name).stat().st_size for name in marker.files}
-        return marker.model_copy(update={"files": sizes})
+        marker.model_copy(update={"files": sizes}).save(checkpoint)

@@ -1,7 +1,7 @@
-"""``python -m retrainer.work.list_training_arguments``: write down what transformers' TrainingArguments accept.
+"""``python -m tests.spec.list_training_arguments``: write down what transformers' TrainingArguments accept.
 
 The pipeline file is checked against that listing, so that checking needs no transformers. Run this after a
-new transformers is pinned; a test compares the listing with the installed one.
+new transformers is pinned; ``test_spec_training_arguments.py`` compares the listing with the installed one.
 """
 
 from __future__ import annotations
