@@ -55,7 +55,7 @@ PRECISIONS: Mapping[str, Precision] = {
         Precision(
             name="int8",
             file="onnx/model_int8.onnx",
-            made_by="retrainer.work.export.quantize:quantize",
+            made_by="retrainer.work.export.graph:quantize",
             exact=False,
             golden_tolerance=0.1,  # a rounding that falls the other way moves an activation by a whole step
             depends_on_processor=True,

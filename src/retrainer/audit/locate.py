@@ -55,10 +55,9 @@ class FoundReceipt:
         return None
 
 
-def find_receipt(location: str, *, trusted: Keyring | None = None) -> FoundReceipt:
+def find_receipt(location: str) -> FoundReceipt:
     """The receipt at a path, ``file://`` or ``s3://``; also of the folder, artifact or run folder that holds one.
 
-    :param trusted: public keys, of which one must have signed the version, where it is in a store.
     :raises NotFoundError: there is none.
     :raises RetrainerError: it, or the manifest beside it, cannot be read.
     """
@@ -76,7 +75,7 @@ def find_receipt(location: str, *, trusted: Keyring | None = None) -> FoundRecei
             said_by="the name of its decide artifact",
         )
     if match := _IN_STORE.fullmatch(place):
-        return published_receipt(match["store"], match["model"], version=match["version"], trusted=trusted)
+        return published_receipt(match["store"], match["model"], match["version"])
     folder, _, name = place.rpartition("/")
     storage = open_storage(folder or "/")
     data = storage.read(name)
@@ -101,25 +100,14 @@ def _resolved(location: str) -> str:
     )
 
 
-def published_receipt(
-    store: str,
-    model: str,
-    *,
-    channel: str = "production",
-    version: str | None = None,
-    trusted: Keyring | None = None,
-) -> FoundReceipt:
+def published_receipt(store: str, model: str, version: str, *, trusted: Keyring | None = None) -> FoundReceipt:
     """The receipt of a published version.
 
-    :param version: the one that the channel serves unless given.
     :param trusted: public keys, of which one must have signed the version.
-    :raises NotFoundError: no such model, channel or version, or one without a receipt.
+    :raises NotFoundError: no such model or version, or one without a receipt.
     :raises IntegrityError: the version's manifest was altered, or is not signed as it must be.
     """
-    opened = Store.open(store, trusted=trusted).model(model)
-    manifest = opened.manifest(version) if version is not None else opened.champion(channel)
-    if manifest is None:
-        raise NotFoundError(f"no channel '{channel}'", where=f"model {model} in {store}")
+    manifest = Store.open(store, trusted=trusted).model(model).manifest(version)
     storage = open_storage(store)
     key = version_key(model, manifest.version, RECEIPT)
     if RECEIPT not in manifest.files:

@@ -118,10 +118,7 @@ def _published(
 
     opened = open_model(store, model, public_keys=public_keys)
     return published_receipt(
-        store,
-        model,
-        version=version or champion(opened, channel).version,
-        trusted=trusted_keys(public_keys),
+        store, model, version or champion(opened, channel).version, trusted=trusted_keys(public_keys)
     )
 
 

@@ -1,4 +1,4 @@
-"""A checkpoint to one ONNX file: traced, cleaned, the same bytes for the same checkpoint.
+"""A checkpoint to ONNX: traced, cleaned, in fp32 or int8, the same bytes for the same checkpoint.
 
 transformers' exporter is tried first, torch's older one where that cannot trace an architecture. Neither is
 believed: ``parity.py`` measures what comes out.
@@ -20,6 +20,7 @@ import onnx
 import onnx_ir
 import torch
 from onnx_ir.passes import common as common_passes
+from onnxruntime.quantization import QuantType, quantize_dynamic
 from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 
 from retrainer.errors import ExportError, first_line
@@ -80,6 +81,36 @@ def save(graph: onnx_ir.Model, path: Path) -> None:
     )
     external = f"{path.name}{DATA_SUFFIX}" if weights > SINGLE_FILE_BYTES else None
     onnx_ir.save(graph, str(path), external_data=external)
+
+
+def quantize(source: Path, target: Path) -> None:
+    """Write the int8 graph of an fp32 graph: weights in eight bits, activations quantised while the graph runs.
+
+    The same input gives the same bytes. One scale per output channel: a single one for a whole matrix costs a classifier
+    much more.
+
+    :raises ExportError: it has no weight that could be quantised.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="retrainer-int8-") as folder, quiet():
+        plain = Path(folder) / "model.onnx"
+        proto = onnx.load(str(source))
+        # The quantiser transposes weights and infers shapes again; shapes noted before then contradict it.
+        del proto.graph.value_info[:]
+        size = graph_bytes(source)
+        onnx.save(proto, str(plain), save_as_external_data=size > SINGLE_FILE_BYTES)
+        del proto
+        quantize_dynamic(
+            plain,
+            target,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            use_external_data_format=size > 4 * SINGLE_FILE_BYTES,
+            # For values whose type it cannot infer, behind operators that are onnxruntime's own.
+            extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
+        )
+    if not weight_types(target).get("INT8"):
+        raise ExportError("no weight of the graph could be turned into int8", where=str(target))
 
 
 def graph_bytes(path: Path) -> int:
