@@ -86,8 +86,8 @@ def save(graph: onnx_ir.Model, path: Path) -> None:
 def quantize(source: Path, target: Path) -> None:
     """Write the int8 graph of an fp32 graph: weights in eight bits, activations quantised while the graph runs.
 
-    The same input gives the same bytes. One scale per output channel: a single one for a whole matrix costs a classifier
-    much more.
+    The same input gives the same bytes. One scale per output channel: a single one for a whole matrix costs a
+    classifier much more.
 
     :raises ExportError: it has no weight that could be quantised.
     """
