@@ -132,7 +132,6 @@ class Artifacts:
         with self.staging(f"{DOWNLOAD}-{manifest.step}", manifest.digest) as staging:
             for name, entry in manifest.files.items():
                 target = staging / name
-                target.parent.mkdir(parents=True, exist_ok=True)
                 self._storage.download(_file_key(manifest, name), target)
                 if sha256_file(target) != entry.sha256:
                     raise ArtifactError(

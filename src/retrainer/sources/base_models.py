@@ -79,7 +79,15 @@ def fingerprint(model: Model) -> str:
         return digest_of(entries)
     folder = local_folder(model.base)
     if folder is None:
-        return f"{model.base}@{_hub_commit(model)}"
+        commit = commit_of(
+            model.base,
+            model.revision,
+            kind="model",
+            where=f"model.base: {model.base}",
+            instead="give a folder that holds config.json, s3://, or package:NAME/FOLDER",
+            error=ModelError,
+        )
+        return f"{model.base}@{commit}"
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and "__pycache__" not in path.parts)
     try:
         return digest_of({path.relative_to(folder).as_posix(): sha256_file(path) for path in files})
@@ -90,17 +98,6 @@ def fingerprint(model: Model) -> str:
 def _unreadable(error: OSError) -> ModelError:
     return ModelError(
         f"cannot be read: {error.strerror}", where=f"model.base: {error.filename}", hint="check its permissions"
-    )
-
-
-def _hub_commit(model: Model) -> str:
-    return commit_of(
-        model.base,
-        model.revision,
-        kind="model",
-        where=f"model.base: {model.base}",
-        instead="give a folder that holds config.json, s3://, or package:NAME/FOLDER",
-        error=ModelError,
     )
 
 

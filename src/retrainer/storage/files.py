@@ -26,7 +26,7 @@ from retrainer.records import sha256_file
 from retrainer.storage.errors import filesystem_errors, translate
 from retrainer.storage.hashing import HashedFile, wrong_content
 from retrainer.storage.keys import RESERVED, check_folder, check_key, check_prefix
-from retrainer.storage.protocol import Leftover, ObjectInfo, Transfer
+from retrainer.storage.protocol import Leftover, ObjectInfo, Storage, Transfer
 
 _LOCK = f"{RESERVED}lock"
 _TEMPORARY = f"{RESERVED}temporary-"
@@ -36,7 +36,7 @@ _BLOCK = 1 << 20
 _CANNOT_COPY = {errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM}
 
 
-class FileStorage:
+class FileStorage(Storage):
     """A ``Storage`` on a folder. The folder is made by the first write.
 
     :param root: the folder; a relative one is taken from the working directory, now.
@@ -136,15 +136,6 @@ class FileStorage:
         with filesystem_errors(str(folder)), suppress(FileNotFoundError):
             return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
         return []
-
-    def upload(self, source: Path, key: str) -> None:
-        """See ``Storage.upload``."""
-        _copy(HashedFile(source), source, self._path(key))
-
-    def download(self, key: str, target: Path) -> None:
-        """See ``Storage.download``."""
-        with self._open(key) as stream, filesystem_errors(str(target)):
-            _replace(target, lambda copy: shutil.copyfileobj(stream, copy, _BLOCK))
 
     def upload_all(self, transfers: Sequence[Transfer]) -> None:
         """See ``Storage.upload_all``."""

@@ -38,14 +38,14 @@ class Transfer:
     """One file to send or to fetch.
 
     :ivar path: on this machine.
-    :ivar sha256: of its content, 64 hex digits.
-    :ivar size: bytes.
+    :ivar sha256: of its content, 64 hex digits; ``None`` where it is not known, so that nothing is compared.
+    :ivar size: bytes, where the content is known.
     """
 
     path: Path
     key: str
-    sha256: str
-    size: int
+    sha256: str | None = None
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +102,14 @@ class Storage(Protocol):
 
     def upload(self, source: Path, key: str) -> None:
         """Copy a local file to that key, replacing what is there."""
+        self.upload_all([Transfer(source, key)])
 
     def download(self, key: str, target: Path) -> None:
         """Copy an object to a local file, which appears as a whole. Missing folders are made."""
+        self.download_all([Transfer(target, key)])
 
     def upload_all(self, transfers: Sequence[Transfer]) -> None:
-        """Send files, several at a time, each checked on its way: what arrives has the SHA-256 that was named.
+        """Send files, several at a time, each checked on its way: what arrives has the SHA-256 where one is named.
 
         Each file appears as a whole. When one fails, no other is begun, those under way are ended or come to their end,
         and the first error is raised.
@@ -116,7 +118,7 @@ class Storage(Protocol):
         """
 
     def download_all(self, transfers: Sequence[Transfer]) -> None:
-        """Fetch files, several at a time, each checked; each appears as a whole once it matches.
+        """Fetch files, several at a time, each checked where its SHA-256 is named; each appears as a whole.
 
         :raises NotFoundError: one is not there; ``where`` names it.
         :raises IntegrityError: one has another content. It does not appear.

@@ -25,7 +25,7 @@ from retrainer.storage.access import S3Access
 from retrainer.storage.errors import filesystem_errors
 from retrainer.storage.hashing import wrong_content
 from retrainer.storage.keys import check_folder, check_key, check_prefix
-from retrainer.storage.protocol import Leftover, ObjectInfo, Transfer
+from retrainer.storage.protocol import Leftover, ObjectInfo, Storage, Transfer
 from retrainer.storage.s3_checksums import Checksums, checksum
 from retrainer.storage.s3_client import make_client
 from retrainer.storage.s3_errors import ABSENT, error_code, s3_errors
@@ -48,7 +48,7 @@ _CANNOT_COPY = {"NoSuchKey", "404", "NotImplemented", "501", "AccessDenied", "Fo
 _CANNOT_COPY |= {"InvalidObjectState", "PreconditionFailed", "412", *_CONFLICTS}
 
 
-class S3Storage:
+class S3Storage(Storage):
     """A ``Storage`` on a bucket, or on a prefix of one.
 
     :param url: ``s3://bucket/prefix``, taken literally.
@@ -165,26 +165,22 @@ class S3Storage:
                 for entry in page.get("CommonPrefixes", [])
             )
 
-    def upload(self, source: Path, key: str) -> None:
-        """See ``Storage.upload``; a large file goes in parts, and appears when the last has arrived."""
-        name = self._key(key)
-        with filesystem_errors(str(source)):
-            size = source.stat().st_size
-        self._send([Upload(source, name, size, None, self.where(key))])
-
     def upload_all(self, transfers: Sequence[Transfer]) -> None:
-        """See ``Storage.upload_all``; a server that names no checksum of what arrived is asked for it once."""
-        self._send(
-            [
-                Upload(transfer.path, self._key(transfer.key), transfer.size, transfer.sha256, self.where(transfer.key))
-                for transfer in transfers
-            ]
-        )
+        """See ``Storage.upload_all``; a server that names no checksum of what arrived is asked for it once.
 
-    def _send(self, uploads: Sequence[Upload]) -> None:
+        A large file goes in parts, and appears when the last has arrived.
+        """
+        uploads = [self._upload(transfer) for transfer in transfers]
         client, checksums = self._reached
         with s3_errors(self.where()):
             send(client, self.bucket, uploads, partial(self._check_arrival, checksums))
+
+    def _upload(self, transfer: Transfer) -> Upload:
+        size = transfer.size
+        if transfer.sha256 is None:
+            with filesystem_errors(str(transfer.path)):
+                size = transfer.path.stat().st_size
+        return Upload(transfer.path, self._key(transfer.key), size, transfer.sha256, self.where(transfer.key))
 
     def _check_arrival(self, checksums: Checksums, upload: Upload) -> None:
         """Insist that the object is what was read from the file."""
@@ -220,25 +216,13 @@ class S3Storage:
                 digest.update(block)
         return digest.hexdigest()
 
-    def download(self, key: str, target: Path) -> None:
-        """See ``Storage.download``."""
-        self._fetch([Download(self._key(key), target, lambda path: _move(path, target), self.where(key))])
-
     def download_all(self, transfers: Sequence[Transfer]) -> None:
         """See ``Storage.download_all``; large files in ranges, hashed when they are complete."""
-        self._fetch(
-            [
-                Download(
-                    self._key(transfer.key),
-                    transfer.path,
-                    partial(_admit, transfer, self.where(transfer.key)),
-                    self.where(transfer.key),
-                )
-                for transfer in transfers
-            ]
-        )
-
-    def _fetch(self, downloads: Sequence[Download]) -> None:
+        downloads = []
+        for transfer in transfers:
+            where = self.where(transfer.key)
+            admit = partial(_admit, transfer, where)
+            downloads.append(Download(self._key(transfer.key), transfer.path, admit, where))
         with s3_errors(self.where()):
             fetch(self._client, self.bucket, downloads)
 
@@ -356,15 +340,12 @@ class S3Storage:
         return f"{self._prefix}{folder}/" if folder else self._prefix
 
 
-def _move(temporary: Path, target: Path) -> None:
-    with filesystem_errors(str(target)):
-        temporary.replace(target)
-
-
 def _admit(transfer: Transfer, where: str, temporary: Path) -> None:
     """Move what was fetched to its place, once it is what was named."""
     with filesystem_errors(str(transfer.path)):
-        matches = temporary.stat().st_size == transfer.size and sha256_file(temporary) == transfer.sha256
-    if not matches:
-        raise wrong_content(where)
-    _move(temporary, transfer.path)
+        if transfer.sha256 is None or (
+            temporary.stat().st_size == transfer.size and sha256_file(temporary) == transfer.sha256
+        ):
+            temporary.replace(transfer.path)
+            return
+    raise wrong_content(where)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -54,6 +55,10 @@ class RawRows:
 
 # Written for "no value" by tools that do not leave the cell empty. Not "none" or "NA": these are used as labels.
 _NO_LABEL = frozenset({"", "nan", "NaN", "NAN", "null", "NULL", "<NA>", "#N/A"})
+
+
+# JSON can spell half of a character's surrogate pair; no encoding can.
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 def positions(columns: Sequence[str], wanted: Wanted, where: str) -> dict[str, int]:
@@ -153,16 +158,7 @@ def _column(
     try:
         return pa.array(texts, pa.large_string())
     except UnicodeEncodeError:
-        # JSON can spell half of a character's surrogate pair; no encoding can.
-        row = next(at for at, value in enumerate(texts, 1) if value is not None and not _encodable(value))
+        row = next(at for at, value in enumerate(texts, 1) if value is not None and _HALF.search(value))
         raise DataError(
             f"column '{column}' holds half of a surrogate pair, which is not a character", where=f"{where}, row {row}"
         ) from None
-
-
-def _encodable(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

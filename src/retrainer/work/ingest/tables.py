@@ -49,7 +49,10 @@ def read_hub(hub: HubDataset, name: str, wanted: Wanted) -> RawRows:
     # What `datasets` prepared from a folder stays valid in its cache after the folder changed; so none is kept.
     with tempfile.TemporaryDirectory(prefix="retrainer-datasets-") as cache:
         try:
-            dataset = _from_folder(hub, cache) if is_folder(hub) else _from_hub(hub)
+            if is_folder(hub):
+                dataset = _from_folder(hub, cache)
+            else:
+                dataset = datasets.load_dataset(hub.path, hub.name, revision=dataset_commit(hub), split=hub.split)
         except (OSError, LookupError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
             raise DataError(
                 f"cannot be read: {first_line(error)}", where=where, hint="check path, name and split"
@@ -59,12 +62,6 @@ def read_hub(hub: HubDataset, name: str, wanted: Wanted) -> RawRows:
         names = tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else None
         table = dataset.select_columns(list(at)).with_format("arrow")[:]
         return _rows(table, wanted, name, where, "hub", None, names)
-
-
-def _from_hub(hub: HubDataset) -> Any:
-    import datasets
-
-    return datasets.load_dataset(hub.path, hub.name, revision=dataset_commit(hub), split=hub.split)
 
 
 def _from_folder(hub: HubDataset, cache: str) -> Any:

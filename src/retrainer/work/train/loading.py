@@ -91,9 +91,7 @@ def _resolve(pipeline: Pipeline, stack: ExitStack, reporter: Reporter) -> tuple[
         storage = open_storage(base)
         reporter.log(f"downloading {base}")
         for entry in storage.list():
-            target = folder / entry.key
-            target.parent.mkdir(parents=True, exist_ok=True)
-            storage.download(entry.key, target)
+            storage.download(entry.key, folder / entry.key)
         return str(folder), None
     local = local_folder(base)
     return (str(local), None) if local is not None else (base, pipeline.model.revision)
