@@ -37,7 +37,7 @@ def everything(storage: S3Storage, folder: Path) -> None:
     storage.upload(small.path, "again")
     storage.write("pointer", b"content")
     storage.write("absent", b"content", if_absent=True)
-    assert storage.copy("large", "copy", sha256=large.sha256, size=large.size)
+    assert storage.copy("large", "copy", sha256=str(large.sha256), size=large.size)
     storage.download_all([Transfer(folder / f"fetched {t.key}", t.key, t.sha256, t.size) for t in (small, large)])
     storage.read("pointer")
 
@@ -150,15 +150,15 @@ def test_a_copy_that_the_server_does_not_prove_is_none(relay: Relay, s3_bucket: 
     transfer = a_file(tmp_path, 100)
     storage.upload_all([transfer])
     relay.after = silent
-    assert not storage.copy("file", "copy", sha256=transfer.sha256, size=100)
+    assert not storage.copy("file", "copy", sha256=str(transfer.sha256), size=100)
     assert [info.key for info in storage.list()] == ["file"]
     relay.after = lambda exchange: True
-    assert storage.copy("file", "copy", sha256=transfer.sha256, size=100)
+    assert storage.copy("file", "copy", sha256=str(transfer.sha256), size=100)
     relay.seen.clear()
-    assert not storage.copy("file", "too large", sha256=transfer.sha256, size=5 * 1024**3 + 1)
+    assert not storage.copy("file", "too large", sha256=str(transfer.sha256), size=5 * 1024**3 + 1)
     assert relay.seen == []
     relay.before = lambda exchange: exchange.refuse(501, "NotImplemented")
-    assert not storage.copy("file", "other", sha256=transfer.sha256, size=100)
+    assert not storage.copy("file", "other", sha256=str(transfer.sha256), size=100)
 
 
 REFUSALS = [
@@ -182,11 +182,11 @@ def test_a_copy_that_is_refused_is_none(relay: Relay, s3_bucket: str, tmp_path: 
             exchange.refuse(status, code)
 
     relay.before = refuse
-    assert not storage.copy("file", "copy", sha256=transfer.sha256, size=100)
+    assert not storage.copy("file", "copy", sha256=str(transfer.sha256), size=100)
     storage.upload(transfer.path, "copy")
     relay.before = lambda exchange: exchange.refuse(400, "ExpiredToken") if exchange.method == "PUT" else None
     with pytest.raises(StorageError, match="expired"):
-        storage.copy("file", "other", sha256=transfer.sha256, size=100)
+        storage.copy("file", "other", sha256=str(transfer.sha256), size=100)
 
 
 def test_a_copy_never_touches_what_is_there(relay: Relay, s3_bucket: str, tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_a_copy_never_touches_what_is_there(relay: Relay, s3_bucket: str, tmp_pa
     good, other = a_file(tmp_path, 100), a_file(tmp_path, 100, "other")
     storage.upload_all([good, other])
     relay.seen.clear()
-    assert not storage.copy("other", "file", sha256=good.sha256, size=100)
+    assert not storage.copy("other", "file", sha256=str(good.sha256), size=100)
     assert [one.what for one in relay.seen] == ["HEAD"]
     assert storage.read("file") == good.path.read_bytes()
 
@@ -207,10 +207,10 @@ def test_a_copy_never_touches_what_is_there(relay: Relay, s3_bucket: str, tmp_pa
         return True
 
     relay.after = send_meanwhile
-    assert not storage.copy("other", "late", sha256=good.sha256, size=100)
+    assert not storage.copy("other", "late", sha256=str(good.sha256), size=100)
     assert storage.read("late") == good.path.read_bytes()
     # What it made itself goes.
-    assert not storage.copy("other", "new", sha256=good.sha256, size=100)
+    assert not storage.copy("other", "new", sha256=str(good.sha256), size=100)
     assert not storage.exists("new")
 
 

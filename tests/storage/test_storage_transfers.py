@@ -146,7 +146,7 @@ def test_several_senders_of_the_same_files_do_not_disturb_each_other(storage: St
 def test_a_copy_is_what_was_named(storage: Storage, tmp_path: Path, size: int) -> None:
     transfer = a_file(tmp_path, "from/here ü", content(size))
     storage.upload_all([transfer])
-    assert storage.copy("from/here ü", "to/there +", sha256=transfer.sha256, size=size)
+    assert storage.copy("from/here ü", "to/there +", sha256=str(transfer.sha256), size=size)
     assert storage.exists("from/here ü")
     [fetched] = elsewhere([Transfer(transfer.path, "to/there +", transfer.sha256, size)], tmp_path)
     storage.download_all([fetched])
@@ -155,11 +155,11 @@ def test_a_copy_is_what_was_named(storage: Storage, tmp_path: Path, size: int) -
 
 def test_a_copy_of_something_else_does_not_appear(storage: Storage, tmp_path: Path) -> None:
     transfer = a_file(tmp_path, "x", b"published")
-    assert not storage.copy("x", "y", sha256=transfer.sha256, size=transfer.size)
+    assert not storage.copy("x", "y", sha256=str(transfer.sha256), size=transfer.size)
     storage.write("x", b"destroyed")
-    assert not storage.copy("x", "y", sha256=transfer.sha256, size=transfer.size)
+    assert not storage.copy("x", "y", sha256=str(transfer.sha256), size=transfer.size)
     storage.write("x", b"longer than it was")
-    assert not storage.copy("x", "y", sha256=transfer.sha256, size=transfer.size)
+    assert not storage.copy("x", "y", sha256=str(transfer.sha256), size=transfer.size)
     assert [info.key for info in storage.list()] == ["x"]
     assert list(storage.leftovers()) == []
 
@@ -168,7 +168,7 @@ def test_a_copy_shares_nothing_with_its_source(tmp_path: Path) -> None:
     storage = open_storage(tmp_path / "store")
     transfer = a_file(tmp_path, "x", content(MB))
     storage.upload_all([transfer])
-    assert storage.copy("x", "y", sha256=transfer.sha256, size=transfer.size)
+    assert storage.copy("x", "y", sha256=str(transfer.sha256), size=transfer.size)
     with (tmp_path / "store" / "x").open("r+b") as stream:
         stream.write(b"damaged")
     assert storage.read("y") == transfer.path.read_bytes()
