@@ -63,7 +63,7 @@ def test_a_refused_challenger_skips_publish_and_the_run_is_green(project: Projec
     decision = StepRef.model_validate(result.xcoms["gate"]["return_value"])
     decided = DECIDE.output_of(decision)
     assert (decided.verdict, decided.codes) == ("refuse", "floor_missed")
-    assert "[floor_missed]" in result.output
+    assert "(floor_missed)" in result.output
     assert "The gate refuses the challenger" in result.xcoms["gate"]["report"]
     assert result.events == []
     assert Store.open(str(project.store)).models() == []

@@ -142,7 +142,7 @@ def test_nothing_is_written_over(cli: Cli, tmp_path: Path, one_clear_error: Call
         ("d.csv", b"", "the file is empty"),
         ("d.csv", b"text,label\n", "no data row"),
         ("d.csv", b"text,label\na b,x\nb,y,z\n", "the row has 3 fields, the header 2"),
-        ("d.csv", b'text,label\n"a,x\n', "cannot be read as csv"),
+        ("d.csv", b'text,label\n"a,x\n', "a quote that opens in line 2 is not closed"),
         ("d.csv", b"text,label\n" + b"fine,x\n" * 9999 + b"\xe9,x\n", "line 10001: not UTF-8"),
         ("d.csv", b"text;label\na b;x\nc d;y\n", "only one column, 'text;label'"),
         ("d.csv", b"text,id\na b,x\nc d,y\ne f,z\n", "no column has the few, repeated values"),
