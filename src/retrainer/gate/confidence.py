@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from retrainer.gate.answers import Answers, Floats, Ints
-from retrainer.gate.bootstrap import SEED, RowStatistic, Weighted
+from retrainer.gate.bootstrap import SEED, RowStatistic
 
 ECE_BINS = 15
 ECE_DRAWS = 20_000
@@ -34,13 +34,6 @@ def _value(labels: Ints, answers: Answers) -> float:
         return float("nan")
     bins, gaps = ece_parts(labels, *answers.pair)
     return float(np.abs(np.bincount(bins, weights=gaps, minlength=ECE_BINS)).sum() / labels.size)
-
-
-def _weighted(labels: Ints, answers: Answers) -> Weighted:
-    bins, gaps = ece_parts(labels, *answers.pair)
-    spread = np.zeros((ECE_BINS, labels.size))
-    spread[bins, np.arange(labels.size)] = gaps
-    return lambda weights: np.abs(spread @ weights).sum(axis=0) / labels.size
 
 
 def _limit(labels: Ints, models: Sequence[Answers]) -> tuple[float, str]:
@@ -99,4 +92,4 @@ def _root(covariance: Floats) -> Floats:
     return root
 
 
-ECE = RowStatistic(_value, _weighted, _limit, _least_variance)
+ECE = RowStatistic(_value, _limit, _least_variance)

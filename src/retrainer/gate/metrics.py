@@ -2,7 +2,7 @@
 
 An entry names the function and, by its ``interval``, one of the kinds below. Accuracy goes by exact and score methods
 (``paired.py``), every other metric by the bootstrap: two models' metrics of the confusion matrix under each bound
-(``paired_bootstrap.py``), all else by its standard error, drawn or, on many rows, computed (``bootstrap.py``).
+(``paired_bootstrap.py``), all else by its standard error, drawn or in closed form (``bootstrap.py``).
 """
 
 from __future__ import annotations
@@ -16,16 +16,7 @@ from types import MappingProxyType
 import numpy as np
 
 from retrainer.gate.answers import Answers, Floats, Ints
-from retrainer.gate.bootstrap import (
-    MOST_ROWS_DRAWN,
-    RESAMPLES,
-    ROW_RESAMPLES,
-    Bounds,
-    RowStatistic,
-    confusion_error,
-    rows_error,
-    variance_of_sum,
-)
+from retrainer.gate.bootstrap import RESAMPLES, Bounds, RowStatistic, confusion_error, variance_of_sum
 from retrainer.gate.confusion import FromConfusion, confusion_matrix
 from retrainer.gate.paired import normal_quantile, proportion_bounds, tango_interval
 from retrainer.gate.paired_bootstrap import difference_bounds
@@ -148,13 +139,9 @@ class _OfRows(Metric):
 
     def _error(self, labels: Ints, models: list[Answers]) -> tuple[float, str]:
         """Of one model's value or of the difference of two, and how it was found."""
-        statistic = self._statistic
-        if statistic.weighted is not None and labels.size <= MOST_ROWS_DRAWN:
-            variance, method = rows_error(statistic.weighted, labels, models) ** 2, f"{ROW_RESAMPLES} resamples"
-        else:
-            variance, method = statistic.limit(labels, models)
+        variance, method = self._statistic.limit(labels, models)
         rows = np.bincount(labels, minlength=models[0].probabilities.shape[1])
-        return math.sqrt(max(variance, statistic.least_variance(rows))), method
+        return math.sqrt(max(variance, self._statistic.least_variance(rows))), method
 
 
 def _mean_of_rows(known: KnownMetric, loss: LossOfRows) -> Metric:
@@ -177,7 +164,7 @@ def _mean_of_rows(known: KnownMetric, loss: LossOfRows) -> Metric:
         uninformed = loss(np.zeros(1, np.int64), np.full((1, rows.size), 1 / rows.size))
         return 2.0 * float(uninformed[0]) ** 2 / int(rows.sum()) ** 2
 
-    return _OfRows(known, RowStatistic(value, None, limit, least_variance))
+    return _OfRows(known, RowStatistic(value, limit, least_variance))
 
 
 def _counted(labels: Ints, answers: Answers) -> Ints:

@@ -108,7 +108,7 @@ def decision_content(name: str, evaluation: str, gate: Gate) -> dict[str, Any]:
 
 DECIDE = Step(
     name="decide",
-    version=3,
+    version=4,
     about="challenger",
     after=("evaluate",),
     output=Decided,

@@ -95,7 +95,7 @@ def _bundles_by_base(pipeline: Pipeline, bundles: Sequence[StepRef]) -> dict[str
 
 SELECT = Step(
     name="select",
-    version=2,
+    version=3,
     about="candidates",
     after=("export",),
     output=Selected,
