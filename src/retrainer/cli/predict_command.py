@@ -28,21 +28,16 @@ BATCH_LINES = 256
 Text = str | tuple[str, str]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("predict")(predict)
-
-
 def predict(
     store: StoreArgument,
     model: ModelArgument,
     texts: Annotated[
         list[str],
-        typer.Argument(metavar="TEXT...", help="Texts, or - to read them from standard input.", show_default=False),
+        typer.Argument(metavar="TEXT...", help="Texts, or - to read them from standard input."),
     ],
     pair: Annotated[
         list[str] | None,
-        typer.Option(metavar="TEXT", help="For pairs: the second text, once for each first.", show_default=False),
+        typer.Option(metavar="TEXT", help="For pairs: the second text, once for each first."),
     ] = None,
     top_k: Annotated[int, typer.Option(min=0, metavar="N", help="Labels for each text, best first; 0 for all.")] = 1,
     channel: ChannelOption = DEFAULT_CHANNEL,

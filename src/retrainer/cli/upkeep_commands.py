@@ -38,12 +38,6 @@ ModelsArgument = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command("fsck")(fsck)
-    app.command("gc")(collect)
-
-
 def fsck(
     store: StoreArgument,
     models: ModelsArgument = None,
