@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from typing import Annotated, Any, cast
 
 import typer
 
-from retrainer.cli import display
 from retrainer.cli.libraries import require
 from retrainer.cli.store_options import (
     DEFAULT_CHANNEL,
@@ -117,7 +117,7 @@ def _pair(line: str, number: int) -> tuple[str, str]:
 def _print(text: Text, ranked: list[Any], as_json: bool) -> None:
     if as_json:
         asked = {"text": text} if isinstance(text, str) else {"text": text[0], "text_pair": text[1]}
-        display.print_json_line({**asked, "labels": ranked})
+        typer.echo(json.dumps({**asked, "labels": ranked}, ensure_ascii=False))
         return
     answer = "  ".join(f"{item['label']} {item['score']:.4f}" for item in ranked)
     shown = text if isinstance(text, str) else " | ".join(text)

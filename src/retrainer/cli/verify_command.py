@@ -113,15 +113,15 @@ def _print(checked: CheckedReceipt) -> None:
 
     verification = checked.verification
     receipt = verification.receipt
-    same = verification.verdict == verification.verdict_recomputed
-    again = "the same again" if same else f"{verification.verdict_recomputed} when taken again"
+    same = verification.receipt.verdict == verification.recomputed.verdict
+    again = "the same again" if same else f"{verification.recomputed.verdict} when taken again"
     facts = [
         ("receipt", checked.found.where),
         ("evidence", checked.evidence),
         ("decision", _decision(checked)),
         ("rows", f"{receipt.rows:,}"),
         *((f"{name} predictions", _predictions(checked, name)) for name in _models(checked)),
-        ("verdict", f"{verification.verdict}, {again}"),
+        ("verdict", f"{verification.receipt.verdict}, {again}"),
         *(("not checked", note) for note in checked.notes),
     ]
     display.print_facts(facts, title=f"{receipt.model}: the decision taken again")
@@ -173,7 +173,7 @@ def _as_json(checked: CheckedReceipt) -> dict[str, Any]:
         "bytes": verification.size,
         "model": verification.receipt.model,
         "rows": verification.receipt.rows,
-        "verdict": {"receipt": verification.verdict, "recomputed": verification.verdict_recomputed},
+        "verdict": {"receipt": verification.receipt.verdict, "recomputed": verification.recomputed.verdict},
         "decision": checked.found.decision,
         "evidence": checked.evidence,
         "predictions": {

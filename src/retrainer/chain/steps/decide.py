@@ -42,21 +42,10 @@ class Decided(StepOutput):
     @classmethod
     def of(cls, receipt: Receipt) -> Self:
         """The small part of a receipt."""
-        return cls(
-            verdict=receipt.verdict,
-            reasons=receipt.reasons,
-            notes=receipt.notes,
-            metrics=receipt.metrics.get(REFERENCE, {}),
-            confidence=confidence(receipt.policy),
-            comparison=receipt.comparison,
-            threshold=receipt.threshold,
-            rows_needed=receipt.rows_needed,
-            champion_version=receipt.champion_version,
-            precisions=receipt.publishable,
-            baseline=receipt.baseline,
-            baseline_comparison=receipt.baseline_comparison,
-            drift=receipt.drift,
-        )
+        same = {name: getattr(receipt, name) for name in cls.model_fields.keys() & Receipt.model_fields.keys()}
+        of_reference = receipt.metrics.get(REFERENCE, {})
+        level = confidence(receipt.policy)
+        return cls(**{**same, "metrics": of_reference, "confidence": level, "precisions": receipt.publishable})
 
     @property
     def codes(self) -> str:
