@@ -9,10 +9,9 @@ from scipy.special import softmax
 from retrainer.gate import bootstrap
 from retrainer.gate.answers import Answers
 from retrainer.gate.bootstrap import confusion_error, variance_of_sum
-from retrainer.gate.compare import compare, score
 from retrainer.gate.confidence import ece_error, ece_parts, log_loss_of_rows
 from retrainer.gate.confusion import FromConfusion, confusion_matrix
-from retrainer.gate.metrics import METRICS
+from retrainer.gate.metrics import METRICS, compare, score
 from retrainer.gate.paired import normal_quantile
 from retrainer.gate.paired_bootstrap import difference_bounds
 from retrainer.gate.ranking import auroc_parts

@@ -1,4 +1,5 @@
-"""The metrics, each with its bounds: made from the entries of ``retrainer.spec.known_metrics``.
+"""The metrics, each with its bounds: made from the entries of ``retrainer.spec.known_metrics``. By them a model is
+scored, and two are compared on the same rows.
 
 An entry names the function and, by its ``interval``, one of the kinds below. Accuracy goes by exact and score methods
 (``paired.py``), every other metric by the bootstrap: two models' metrics of the confusion matrix under each bound
@@ -15,10 +16,11 @@ from types import MappingProxyType
 
 import numpy as np
 
+from retrainer.artifacts.measures import Interval, Score
 from retrainer.gate.answers import Answers, Floats, Ints
 from retrainer.gate.bootstrap import RESAMPLES, Bounds, RowStatistic, confusion_error, variance_of_sum
 from retrainer.gate.confusion import FromConfusion, confusion_matrix
-from retrainer.gate.paired import normal_quantile, proportion_bounds, tango_interval
+from retrainer.gate.paired import normal_quantile, proportion_bounds, tango_interval, tidy
 from retrainer.gate.paired_bootstrap import difference_bounds
 from retrainer.spec.known_metrics import KNOWN_METRICS, IntervalMethod, KnownMetric
 
@@ -186,3 +188,46 @@ _KINDS: Mapping[IntervalMethod, Callable[..., Metric]] = {
 METRICS: Mapping[str, Metric] = MappingProxyType(
     {name: _KINDS[known.interval](known, pkgutil.resolve_name(known.function)) for name, known in KNOWN_METRICS.items()}
 )
+
+
+def score(name: str, labels: Ints, answers: Answers, alpha: float | None) -> Score:
+    """A metric with one-sided ``1 - alpha`` bounds.
+
+    :param name: one of ``METRICS``.
+    :param alpha: ``None`` for the value alone.
+    """
+    metric = METRICS[name]
+    value = metric.value(labels, answers)
+    if not math.isfinite(value):
+        return Score(value=None)
+    if alpha is None:
+        return Score(value=tidy(value))
+    bounds = metric.bounds(labels, answers, alpha)
+    return Score(
+        value=tidy(value),
+        low=tidy(max(bounds.low, metric.known.lowest)),
+        high=tidy(min(bounds.high, metric.known.highest)),
+        method=bounds.method,
+    )
+
+
+def compare(name: str, labels: Ints, first: Answers, second: Answers, alpha: float) -> Interval:
+    """How much better the first model is than the second, with its interval.
+
+    The difference is turned so that positive means better, also for metrics of which less is better.
+
+    :raises ValueError: the metric has no value on these rows.
+    """
+    metric = METRICS[name]
+    estimate, bounds = metric.compare(labels, first, second, alpha)
+    widest = metric.known.highest - metric.known.lowest
+    return Interval(
+        metric=name,
+        estimate=tidy(estimate),
+        low=tidy(max(bounds.low, -widest)),
+        high=tidy(min(bounds.high, widest)),
+        confidence=tidy(1 - 2 * alpha),
+        method=bounds.method,
+        n=labels.size,
+        disagreements=int((first.predictions != second.predictions).sum()),
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Self
 
 from retrainer.artifacts.measures import Interval, Score
-from retrainer.chain.definition import Step, StepOutput, inputs_after, of_base
+from retrainer.chain.definition import Step, StepOutput
 from retrainer.chain.requests import RunContext, StepRef, StepRequest
 from retrainer.gate.receipt import DriftResult, Reason, Receipt, Verdict
 from retrainer.precisions import REFERENCE
@@ -76,14 +76,8 @@ class Decided(StepOutput):
 def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str | None) -> StepRequest:
     """Judge an evaluation by the pipeline's gate."""
     (evaluation,) = upstream
-    return DECIDE.request(
-        decision_content(pipeline.name, evaluation.digest, pipeline.gate),
-        of_base(pipeline, evaluation.base),
-        inputs=inputs_after(evaluation),
-        root=evaluation.root,
-        context=context,
-        compared=pipeline.model.candidates,
-    )
+    content = decision_content(pipeline.name, evaluation.digest, pipeline.gate)
+    return DECIDE.request(content, pipeline, evaluation, context=context)
 
 
 def decision_content(name: str, evaluation: str, gate: Gate) -> dict[str, Any]:
