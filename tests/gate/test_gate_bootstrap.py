@@ -9,7 +9,7 @@ from scipy.special import softmax
 from retrainer.gate import bootstrap
 from retrainer.gate.answers import Answers
 from retrainer.gate.bootstrap import confusion_error, variance_of_sum
-from retrainer.gate.confidence import ece_error, ece_parts, log_loss_of_rows
+from retrainer.gate.confidence import ECE, log_loss_of_rows
 from retrainer.gate.confusion import FromConfusion, confusion_matrix
 from retrainer.gate.metrics import METRICS, compare, score
 from retrainer.gate.paired import normal_quantile
@@ -138,9 +138,8 @@ def test_computed_errors_are_those_of_many_resamples(ties):
     assert np.sqrt(variance_of_sum(labels, auroc_parts(labels, one.probabilities)[1])) == pytest.approx(
         drawn_error("auroc", labels, [one]), rel=0.05
     )
-    parts = [ece_parts(labels, *model.pair) for model in (one, two)]
-    assert ece_error(labels, parts, 1) == pytest.approx(drawn_error("ece", labels, [one, two]), rel=0.05)
-    assert ece_error(labels, parts[:1], 1) == pytest.approx(drawn_error("ece", labels, [one]), rel=0.05)
+    assert np.sqrt(ECE.limit(labels, [one, two])[0]) == pytest.approx(drawn_error("ece", labels, [one, two]), rel=0.05)
+    assert np.sqrt(ECE.limit(labels, [one])[0]) == pytest.approx(drawn_error("ece", labels, [one]), rel=0.05)
 
 
 def test_log_loss_has_the_error_of_drawing_rows():
