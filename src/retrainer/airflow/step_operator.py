@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseOperator, XComArg
 
 from retrainer.airflow.connections import s3_access, step_environment
 from retrainer.airflow.context import run_context
@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 
 PipelineLike = str | Path | Mapping[str, Any] | Pipeline
 """A pipeline file, what such a file says, or the record."""
+
+Text = str | XComArg
+Output = Mapping[str, Any] | XComArg
+"""What another task returned, from hand or by way of XCom; so is ``Upstream``, which is a reference to an artifact."""
+Upstream = StepRef | Output
 
 REPORT_KEY = "report"
 """XCom key of a task's result as Markdown."""
