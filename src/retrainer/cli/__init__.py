@@ -27,7 +27,7 @@ from retrainer.cli.predict_command import predict
 from retrainer.cli.run_command import run
 from retrainer.cli.serve_command import serve
 from retrainer.cli.store_commands import models, show, versions
-from retrainer.cli.upkeep_commands import collect, fsck
+from retrainer.cli.upkeep_commands import fsck, gc
 from retrainer.cli.verify_command import verify
 from retrainer.errors import RetrainerError
 
@@ -63,10 +63,12 @@ def _every_command(
         os.environ[DEBUG_VARIABLE] = "1"  # so that the steps' processes know, too
 
 
-for command in (init, run, check, schema, models, versions, show, history, verify, predict, promote, rollback, fsck):
-    app.command()(command)
-app.command("gc")(collect)
-for command in (keygen, sign, serve):
+for command in (
+    *(init, run, check, schema),
+    *(models, versions, show, history),
+    *(verify, predict, promote, rollback),
+    *(fsck, gc, keygen, sign, serve),
+):
     app.command()(command)
 
 

@@ -123,7 +123,7 @@ def _summary(findings: Findings) -> str:
     return f"{verdict}: {_count(len(findings.models), 'model')}, {looked}, {how}; {counts}"
 
 
-def collect(
+def gc(
     store: StoreArgument,
     models: ModelsArgument = None,
     keep: Annotated[
