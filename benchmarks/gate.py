@@ -36,10 +36,9 @@ from benchmarks.gate_evidence import (
 from benchmarks.table import show
 from retrainer.artifacts.evaluation import BASELINE, CHAMPION
 from retrainer.gate.answers import Answers
-from retrainer.gate.compare import compare, score
 from retrainer.gate.decide import decide
 from retrainer.gate.evidence import load_evidence
-from retrainer.gate.metrics import METRICS
+from retrainer.gate.metrics import METRICS, compare, score
 from retrainer.gate.receipt import ReasonCode
 from retrainer.gate.slices import judge_slices
 from retrainer.gate.validity import FP32, Rows, check

@@ -34,7 +34,7 @@ def test_a_first_model_is_published_and_a_second_run_changes_nothing(project: Pr
     assert event["extra"]["decision"]["verdict"] == "promote"
     assert event["extra"]["decision"]["digest"] == first.xcoms["gate"]["return_value"]["digest"]
 
-    assert any("training: step" in line and "rows per second" in line for line in first.output.splitlines())
+    assert any("training: step" in line and "rows/s" in line for line in first.output.splitlines())
     assert "epoch 1 on validation: accuracy" in first.output
 
     links = {task: {key for key in keys if key.startswith("retrainer_")} for task, keys in first.xcoms.items()}

@@ -59,7 +59,7 @@ def step(done: float, stage: str = "training") -> Progress:
 def test_progress_is_one_line_every_five_seconds_and_the_last() -> None:
     said = lines_of([(1.0, step(number)) for number in range(1, 13)] + [(0.0, Done())])
     assert [line.split(",")[0] for line in said] == [f"training: step {n}/100" for n in (1, 6, 11, 12)]
-    assert said[0] == "training: step 1/100, loss 0.5, 1 min 15 s left"
+    assert said[0] == "training: step 1/100, 1 min 15 s left, loss 0.5"
 
 
 def test_notices_and_scores_are_never_held_back() -> None:

@@ -7,16 +7,14 @@ import pytest
 from scipy.special import softmax
 
 from retrainer.gate import bootstrap
-from retrainer.gate import metrics as metrics_module
 from retrainer.gate.answers import Answers
-from retrainer.gate.bootstrap import RowStatistic, confusion_error, rows_error, variance_of_sum
-from retrainer.gate.compare import compare, score
-from retrainer.gate.confidence import ECE, ece_error, ece_parts, log_loss_of_rows
+from retrainer.gate.bootstrap import confusion_error, variance_of_sum
+from retrainer.gate.confidence import ECE, log_loss_of_rows
 from retrainer.gate.confusion import FromConfusion, confusion_matrix
-from retrainer.gate.metrics import METRICS
+from retrainer.gate.metrics import METRICS, compare, score
 from retrainer.gate.paired import normal_quantile
 from retrainer.gate.paired_bootstrap import difference_bounds
-from retrainer.gate.ranking import AUROC, auroc_parts
+from retrainer.gate.ranking import auroc_parts
 
 UNEVEN = 1 / np.arange(1, 11)
 UNEVEN /= UNEVEN.sum()
@@ -53,9 +51,18 @@ def answers(predictions: np.ndarray, n_labels: int) -> Answers:
     return Answers(predictions, probabilities)
 
 
-def drawn_error(statistic: RowStatistic, labels: np.ndarray, models: list[Answers]) -> float:
-    assert statistic.weighted is not None
-    return rows_error(statistic.weighted, labels, models)
+def drawn_error(name: str, labels: np.ndarray, models: list[Answers], *, resamples: int = 3000) -> float:
+    """Standard error of one model's metric, or of the difference of two, by drawing rows one by one."""
+    random = np.random.default_rng(12)
+    strata = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    values = []
+    for _ in range(resamples):
+        rows = np.concatenate([random.choice(stratum, stratum.size) for stratum in strata])
+        drawn = [
+            METRICS[name].compute(labels[rows], model.probabilities[rows], model.predictions[rows]) for model in models
+        ]
+        values.append(drawn[0] - sum(drawn[1:]))
+    return float(np.std(values, ddof=1))
 
 
 def scored_models(seed: int, n: int, n_labels: int, *, ties: bool = False):
@@ -122,19 +129,17 @@ def test_a_smaller_alpha_gives_wider_bounds():
 
 
 @pytest.mark.parametrize("ties", [False, True])
-def test_computed_errors_are_those_of_many_resamples(ties, monkeypatch):
-    """What is computed above 5,000 rows is what drawing rows tends to."""
-    monkeypatch.setattr(bootstrap, "ROW_RESAMPLES", 3000)
+def test_computed_errors_are_those_of_many_resamples(ties):
+    """What is computed is what drawing rows tends to."""
     labels, (one, two) = scored_models(3, 1500, 4, ties=ties)
-    drawn = drawn_error(AUROC, labels, [one, two])
+    drawn = drawn_error("auroc", labels, [one, two])
     influence = auroc_parts(labels, one.probabilities)[1] - auroc_parts(labels, two.probabilities)[1]
     assert np.sqrt(variance_of_sum(labels, influence)) == pytest.approx(drawn, rel=0.05)
     assert np.sqrt(variance_of_sum(labels, auroc_parts(labels, one.probabilities)[1])) == pytest.approx(
-        drawn_error(AUROC, labels, [one]), rel=0.05
+        drawn_error("auroc", labels, [one]), rel=0.05
     )
-    parts = [ece_parts(labels, *model.pair) for model in (one, two)]
-    assert ece_error(labels, parts, 1) == pytest.approx(drawn_error(ECE, labels, [one, two]), rel=0.05)
-    assert ece_error(labels, parts[:1], 1) == pytest.approx(drawn_error(ECE, labels, [one]), rel=0.05)
+    assert np.sqrt(ECE.limit(labels, [one, two])[0]) == pytest.approx(drawn_error("ece", labels, [one, two]), rel=0.05)
+    assert np.sqrt(ECE.limit(labels, [one])[0]) == pytest.approx(drawn_error("ece", labels, [one]), rel=0.05)
 
 
 def test_log_loss_has_the_error_of_drawing_rows():
@@ -146,18 +151,16 @@ def test_log_loss_has_the_error_of_drawing_rows():
     assert np.sqrt(variance_of_sum(labels, losses)) == pytest.approx(np.std(sums), rel=0.05)
 
 
-@pytest.mark.parametrize("statistic", [AUROC, ECE])
-def test_equal_weights_give_the_metric_itself(statistic):
-    random = np.random.default_rng(4)
-    labels = random.integers(0, 3, 200)
-    # Rounded, so that scores tie.
-    probabilities = np.round(softmax(random.normal(size=(200, 3)), axis=1), 1) + 1e-3
-    predictions = probabilities.argmax(axis=1)
-    said = Answers(predictions, probabilities)
-    assert statistic.weighted is not None
-    weighted = statistic.weighted(labels, said)
-    expected = statistic.value(labels, said)
-    np.testing.assert_allclose(weighted(np.ones((200, 2), dtype=np.int16)), expected, atol=1e-12)
+@pytest.mark.parametrize("name", ["auroc", "ece"])
+def test_computed_errors_are_about_those_of_resamples_on_few_rows_too(name):
+    """On 60 rows of three labels; over several pairs of models, for one pair is a matter of chance."""
+    ratios = []
+    for seed in range(8):
+        labels, (one, two) = scored_models(seed, 60, 3)
+        interval = compare(name, labels, one, two, 0.05)
+        computed = (interval.high - interval.low) / 2 / normal_quantile(0.05)
+        ratios.append(computed / drawn_error(name, labels, [one, two], resamples=400))
+    assert 0.93 < np.mean(ratios) < 1.1
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -241,8 +244,7 @@ def test_many_rows(name):
         assert "2000 resamples" in interval.method
 
 
-def test_what_a_model_remembers_is_of_the_same_labels(monkeypatch):
-    monkeypatch.setattr(metrics_module, "MOST_ROWS_DRAWN", 100)
+def test_what_a_model_remembers_is_of_the_same_labels():
     labels, (one, two) = scored_models(11, 300, 3)
     other = (labels + 1) % 3
     before = compare("auroc", labels, one, two, 0.05), compare("log_loss", labels, one, two, 0.05)

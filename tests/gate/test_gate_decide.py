@@ -12,9 +12,9 @@ from retrainer.artifacts.evaluation import ModelEvidence, ParityEvidence, cost_o
 from retrainer.artifacts.measures import Latency
 from retrainer.errors import GateError
 from retrainer.gate.answers import Answers
-from retrainer.gate.compare import compare
 from retrainer.gate.decide import decide
 from retrainer.gate.evidence import Evidence, Table
+from retrainer.gate.metrics import compare
 from retrainer.gate.paired import tango_interval
 from retrainer.gate.receipt import ReasonCode, Receipt
 from retrainer.report.decision import explain

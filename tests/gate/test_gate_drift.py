@@ -6,7 +6,6 @@ import csv
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -291,12 +290,7 @@ def test_a_kind_that_can_block_must_be_there():
     _, reasons = judge_drift(policy, [measure(0.0)], 0.05)
     assert [reason.code for reason in reasons] == [ReasonCode.DRIFT_NOT_MEASURED]
     assert "style" in reasons[0].detail
-    kind: Any = "typography"
-    unknown = DriftMeasure.model_construct(kind=kind, measure="x", distance=0.9, method="", p_value=None, detail="")
-    _, reasons = judge_drift(Drift.model_construct(warn=0.1, block={kind: 0.5}), [unknown], 0.05)
-    assert ReasonCode.DRIFT_NOT_MEASURED in {reason.code for reason in reasons}
-    assert "typography" in reasons[-1].detail
-    assert judge_drift(Drift(), [unknown], 0.05) == judge_drift(Drift(), [], 0.05) == ((), [])
+    assert judge_drift(Drift(), [], 0.05) == ((), [])
 
 
 def test_p_values_are_corrected_for_their_number():

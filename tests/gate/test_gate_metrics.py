@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 
 from retrainer.gate.answers import Answers
-from retrainer.gate.compare import compare, score
 from retrainer.gate.confusion import confusion_matrix
-from retrainer.gate.metrics import METRICS
+from retrainer.gate.metrics import METRICS, compare, score
 from retrainer.gate.ranking import placements
 from retrainer.spec.known_metrics import KNOWN_METRICS, METRIC_NAMES
 

@@ -38,7 +38,7 @@ def test_the_same_evidence_gives_the_same_bytes(make, policy, worse):
     assert again.identical
     assert again.differences == ()
     assert again.size == len(data)
-    assert again.verdict == again.verdict_recomputed
+    assert again.receipt.verdict == again.recomputed.verdict
 
 
 def test_rows_in_another_order_are_the_same_evidence(make):
@@ -64,7 +64,7 @@ def test_an_edited_verdict_is_named(make):
     document |= {"verdict": "promote", "reasons": []}
     again = verify(json.dumps(document, indent=2).encode(), evidence)
     assert not again.identical
-    assert (again.verdict, again.verdict_recomputed) == ("promote", "refuse")
+    assert (again.receipt.verdict, again.recomputed.verdict) == ("promote", "refuse")
     assert Difference("verdict", "promote", "refuse") in again.differences
     assert Difference("reasons[0]", ABSENT, reasons[0]) in again.differences
 

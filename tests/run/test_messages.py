@@ -38,9 +38,7 @@ def test_progress_reads_well() -> None:
         seconds_left=95,
         figures={"epoch": 0.5, "loss": 0.4321, "rows_per_second": 28.81},
     )
-    assert describe(progress) == (
-        "training: step 30/120, epoch 0.5, loss 0.4321, rows per second 28.81, 1 min 35 s left"
-    )
+    assert describe(progress) == ("training: step 30/120, 1 min 35 s left, epoch 0.5, loss 0.4321, 28.8 rows/s")
 
 
 def test_durations() -> None:

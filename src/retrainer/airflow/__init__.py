@@ -26,14 +26,8 @@ if TYPE_CHECKING:
     )
     from retrainer.airflow.settings import Settings
 
+# Where a name is from, unless it is an operator.
 _MODULES = {
-    "EvaluateModelOperator": "operators",
-    "EvaluationGateOperator": "operators",
-    "ExportOnnxOperator": "operators",
-    "FineTuneOperator": "operators",
-    "IngestDatasetOperator": "operators",
-    "PublishModelOperator": "operators",
-    "SelectModelOperator": "operators",
     "Settings": "settings",
     "build_dags": "dag_folder",
     "data_assets": "assets",
@@ -60,8 +54,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULES.get(name, 'operators')}"), name)
     globals()[name] = value
     return value

@@ -30,7 +30,9 @@ PASSING = (ResourceError, StorageError)
 
 def as_airflow(error: RetrainerError) -> AirflowException:
     """The exception to raise from a task instead: without a retry where none can help."""
-    text = explain(error)
+    text = str(error)
+    if isinstance(error, ChampionChanged):
+        text += ". Clear the task that evaluates, with all downstream, to compare with the new champion"
     return AirflowFailException(text) if is_permanent(error) else AirflowException(text)
 
 
@@ -39,10 +41,3 @@ def is_permanent(error: RetrainerError) -> bool:
     if isinstance(error, NotFoundError | StoragePermissionError):
         return True
     return isinstance(error, PERMANENT) and not isinstance(error, PASSING)
-
-
-def explain(error: RetrainerError) -> str:
-    """What went wrong, where, and what to do about it, in one line."""
-    if isinstance(error, ChampionChanged):
-        return f"{error}. Clear the task that evaluates, with all downstream, to compare with the new champion"
-    return str(error)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseOperator, XComArg
 
 from retrainer.airflow.connections import s3_access, step_environment
 from retrainer.airflow.context import run_context
@@ -26,13 +26,15 @@ from retrainer.spec import Pipeline, load_pipeline, parse_pipeline
 from retrainer.storage import use_access
 
 if TYPE_CHECKING:
-    from airflow.sdk import BaseOperatorLink, Context, XComArg
+    from airflow.sdk import BaseOperatorLink, Context
 
 PipelineLike = str | Path | Mapping[str, Any] | Pipeline
 """A pipeline file, what such a file says, or the record."""
 
-REPORT_KEY = "report"
-"""XCom key of a task's result as Markdown."""
+Text = str | XComArg
+Output = Mapping[str, Any] | XComArg
+"""What another task returned, from hand or by way of XCom; so is ``Upstream``, which is a reference to an artifact."""
+Upstream = StepRef | Output
 
 REPORT_KEY = "report"
 """XCom key of a task's result as Markdown."""
@@ -134,7 +136,7 @@ class StepOperator(BaseOperator):  # type: ignore[misc]
         given = getattr(self, self.upstream) if self.upstream else ()
         several = self.step.about == "candidates" or not self.upstream
         # The output of a mapped task is a lazy sequence that asks the API server for each item.
-        return [reference(value) for value in (given if several else (given,))]
+        return [StepRef.model_validate(value) for value in (given if several else (given,))]
 
     def _base(self) -> str | None:
         # An empty string is how a template says "not given".
@@ -166,11 +168,6 @@ def load(pipeline: PipelineLike) -> Pipeline:
     if isinstance(pipeline, Mapping):
         return parse_pipeline(pipeline)
     return load_pipeline(pipeline)
-
-
-def reference(value: StepRef | Mapping[str, Any] | XComArg) -> StepRef:
-    """The upstream step's reference, from XCom or from hand."""
-    return value if isinstance(value, StepRef) else StepRef.model_validate(value)
 
 
 def result_of(ref: StepRef) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Scores, differences and latencies with their bounds: the figures that records of several steps hold.
 
 A number that could not be measured, or came out as NaN or infinite, is ``None``, for which JSON has a word.
-Not here: how an interval is computed (``gate/compare.py``).
+Not here: how an interval is computed (``gate/metrics.py``).
 """
 
 from __future__ import annotations

@@ -160,13 +160,11 @@ def _gate_problems(verification: Verification, *, evidence_changed: bool) -> Ite
             f"predictions changed: the receipt was taken from a file of {name} with sha256 {_short(at.in_file)}, "
             f"the evidence has {_short(at.recomputed)}"
         )
-    if verification.verdict != verification.verdict_recomputed:
+    said, given = verification.receipt.verdict, verification.recomputed.verdict
+    if said != given:
         codes = ", ".join(reason.code for reason in verification.recomputed.reasons)
         cause = "verdict differs" if evidence_changed or changed else "verdict edited"
-        yield (
-            f"{cause}: the receipt says {verification.verdict}, the evidence gives {verification.verdict_recomputed}"
-            + (f" ({codes})" if codes else "")
-        )
+        yield f"{cause}: the receipt says {said}, the evidence gives {given}" + (f" ({codes})" if codes else "")
     others = [at for at in verification.differences if at not in changed and at.path != "verdict"]
     if others:
         first = others[0]

@@ -82,6 +82,11 @@ class Step(Generic[Output]):
     signs: bool = False
     when_promoted: bool = False
 
+    @property
+    def _of_one(self) -> bool:
+        """Whether it is about one base model."""
+        return self.about in {"candidate", "challenger"}
+
     def plan(
         self, pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str | None = None
     ) -> StepRequest | StepRef:
@@ -100,27 +105,35 @@ class Step(Generic[Output]):
         self,
         identity: Mapping[str, Any],
         pipeline: Pipeline,
+        before: StepRef | None = None,
         *,
-        inputs: Mapping[str, str],
-        root: str,
         context: RunContext,
+        base: str | None = None,
+        inputs: Mapping[str, str] | None = None,
         extra: Mapping[str, Any] | None = None,
         compared: tuple[str, ...] = (),
     ) -> StepRequest:
         """A request of this step.
 
         :param identity: what goes into the digest, beside the step and its version.
+        :param before: the reference that it is planned from, beside which it puts its artifact; ``None`` for the first.
+        :param inputs: the artifacts that it reads; ``before`` and all that it was made from unless given.
+        :param base: the base model that it is about, if it is about one; that of ``before`` unless given.
+        :param compared: the base models that the run compares; those that the pipeline lists unless given.
+        :raises PipelineError: the pipeline does not list that base model.
         """
         whole = self.identity(identity)
+        if inputs is None:
+            inputs = inputs_after(before) if before else {}
         return StepRequest(
             step=self.name,
             digest=digest_of(whole),
             identity=whole,
-            pipeline=pipeline,
+            pipeline=of_base(pipeline, base or (before.base if before else None)) if self._of_one else pipeline,
             inputs=dict(inputs),
-            root=root,
+            root=before.root if before else context.root,
             context=context,
-            compared=compared,
+            compared=compared or pipeline.model.candidates,
             extra=dict(extra or {}),
         )
 
@@ -143,7 +156,7 @@ class Step(Generic[Output]):
             root=request.root,
             reused=reused,
             output=manifest.output,
-            base=request.pipeline.model.base if self.about in {"candidate", "challenger"} else None,
+            base=request.pipeline.model.base if self._of_one else None,
         )
 
 

@@ -17,19 +17,18 @@ from typing import Annotated
 import typer
 
 from retrainer import __version__
-from retrainer.cli import (
-    init_command,
-    key_commands,
-    move_commands,
-    pipeline_commands,
-    predict_command,
-    run_command,
-    serve_command,
-    store_commands,
-    upkeep_commands,
-    verify_command,
-)
 from retrainer.cli.display import show_error
+from retrainer.cli.history_command import history
+from retrainer.cli.init_command import init
+from retrainer.cli.key_commands import keygen, sign
+from retrainer.cli.move_commands import promote, rollback
+from retrainer.cli.pipeline_commands import check, schema
+from retrainer.cli.predict_command import predict
+from retrainer.cli.run_command import run
+from retrainer.cli.serve_command import serve
+from retrainer.cli.store_commands import models, show, versions
+from retrainer.cli.upkeep_commands import fsck, gc
+from retrainer.cli.verify_command import verify
 from retrainer.errors import RetrainerError
 
 DEBUG_VARIABLE = "RETRAINER_DEBUG"
@@ -64,16 +63,13 @@ def _every_command(
         os.environ[DEBUG_VARIABLE] = "1"  # so that the steps' processes know, too
 
 
-init_command.register(app)
-run_command.register(app)
-pipeline_commands.register(app)
-store_commands.register(app)
-verify_command.register(app)
-predict_command.register(app)
-move_commands.register(app)
-upkeep_commands.register(app)
-key_commands.register(app)
-serve_command.register(app)
+for command in (
+    *(init, run, check, schema),
+    *(models, versions, show, history),
+    *(verify, predict, promote, rollback),
+    *(fsck, gc, keygen, sign, serve),
+):
+    app.command()(command)
 
 
 def main() -> None:

@@ -67,28 +67,17 @@ publish: {{store: {store}}}   # or s3://bucket/prefix
 """
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("init")(init)
-
-
 def init(
     data: Annotated[
         str,
-        typer.Argument(
-            metavar="DATA", help="File, folder, glob or s3:// of csv, tsv, jsonl or parquet.", show_default=False
-        ),
+        typer.Argument(metavar="DATA", help="File, folder, glob or s3:// of csv, tsv, jsonl or parquet."),
     ],
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output", "-o", metavar="FILE", help="Where to write; NAME.yaml by default.", show_default=False
-        ),
+        typer.Option("--output", "-o", metavar="FILE", help="Where to write; NAME.yaml by default."),
     ] = None,
-    text: Annotated[
-        list[str] | None, typer.Option(help="Column of the text; give it twice for a pair.", show_default=False)
-    ] = None,
-    label: Annotated[str | None, typer.Option(help="Column of the label.", show_default=False)] = None,
+    text: Annotated[list[str] | None, typer.Option(help="Column of the text; give it twice for a pair.")] = None,
+    label: Annotated[str | None, typer.Option(help="Column of the label.")] = None,
     store: Annotated[str, typer.Option(help="Where a promoted model is to go: a folder or s3://.")] = "store",
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> None:

@@ -18,12 +18,6 @@ from retrainer.cli.store_options import JsonOption, KeyOption, StoreArgument, op
 from retrainer.errors import NotFoundError
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    for command in (keygen, sign):
-        app.command(command.__name__)(command)
-
-
 def keygen(
     path: Annotated[
         Path,

@@ -48,12 +48,6 @@ CauseOption = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    for command in (promote, rollback):
-        app.command(command.__name__)(command)
-
-
 def promote(
     store: StoreArgument,
     model: ModelArgument,

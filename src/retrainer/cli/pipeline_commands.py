@@ -33,12 +33,6 @@ class Finding:
     hint: str | None = None
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command("check")(check)
-    app.command("schema")(schema)
-
-
 def schema(
     markdown: Annotated[
         bool, typer.Option("--markdown", help="A reference in Markdown instead, as it is in docs/pipeline.md.")
@@ -56,7 +50,7 @@ def schema(
 def check(
     pipeline_files: Annotated[
         list[Path],
-        typer.Argument(metavar="PIPELINE.yaml...", help="Pipeline files.", show_default=False, readable=False),
+        typer.Argument(metavar="PIPELINE.yaml...", help="Pipeline files.", readable=False),
     ],
 ) -> None:
     """Check pipeline files: keys and values, the data's columns, the base model, the signing key, the store.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from typing import Annotated, Any, cast
 
 import typer
 
-from retrainer.cli import display
 from retrainer.cli.libraries import require
 from retrainer.cli.store_options import (
     DEFAULT_CHANNEL,
@@ -28,21 +28,16 @@ BATCH_LINES = 256
 Text = str | tuple[str, str]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("predict")(predict)
-
-
 def predict(
     store: StoreArgument,
     model: ModelArgument,
     texts: Annotated[
         list[str],
-        typer.Argument(metavar="TEXT...", help="Texts, or - to read them from standard input.", show_default=False),
+        typer.Argument(metavar="TEXT...", help="Texts, or - to read them from standard input."),
     ],
     pair: Annotated[
         list[str] | None,
-        typer.Option(metavar="TEXT", help="For pairs: the second text, once for each first.", show_default=False),
+        typer.Option(metavar="TEXT", help="For pairs: the second text, once for each first."),
     ] = None,
     top_k: Annotated[int, typer.Option(min=0, metavar="N", help="Labels for each text, best first; 0 for all.")] = 1,
     channel: ChannelOption = DEFAULT_CHANNEL,
@@ -122,7 +117,7 @@ def _pair(line: str, number: int) -> tuple[str, str]:
 def _print(text: Text, ranked: list[Any], as_json: bool) -> None:
     if as_json:
         asked = {"text": text} if isinstance(text, str) else {"text": text[0], "text_pair": text[1]}
-        display.print_json_line({**asked, "labels": ranked})
+        typer.echo(json.dumps({**asked, "labels": ranked}, ensure_ascii=False))
         return
     answer = "  ".join(f"{item['label']} {item['score']:.4f}" for item in ranked)
     shown = text if isinstance(text, str) else " | ".join(text)

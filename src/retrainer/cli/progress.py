@@ -133,7 +133,7 @@ class LiveList(Display):
         about = _about(stage)
         match message:
             case Progress():
-                row.progress, row.detail = message, _measured(message)
+                row.progress, row.detail = message, describe(message).removeprefix("training: ")
             case Metrics():
                 self._live.console.print(Text(about + describe(message), style="cyan"))
             case Log(level="warning"):
@@ -196,18 +196,6 @@ def _doing(row: _Row) -> Text | Table:
         Text(row.detail),
     )
     return line
-
-
-def _measured(message: Progress) -> str:
-    """``step 12/46, 1 min 23 s left, epoch 0.52, loss 0.412, 22.3 rows/s``: what is cut off last comes first."""
-    total = f"/{message.total:g}" if message.total else ""
-    stage = "" if message.stage == "training" else f"{message.stage}: "
-    parts = [f"{stage}{message.unit} {message.done:g}{total}".strip()]
-    if message.seconds_left is not None:
-        parts.append(f"{duration(message.seconds_left)} left")
-    for name, value in message.figures.items():
-        parts.append(f"{value:.1f} rows/s" if name == "rows_per_second" else f"{name} {value:.3g}")
-    return ", ".join(parts)
 
 
 def open_display(console: Console, *, plain: bool, stages: Sequence[Stage]) -> Display:

@@ -30,16 +30,11 @@ NOT_PUBLISHED = 3
 STYLES = {"promoted": "bold green", "unchanged": "bold green", "refused": "bold red", "unapproved": "bold yellow"}
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("run")(run)
-
-
 def run(
     pipeline_file: Annotated[
         Path,
         # What cannot be read is said by load_pipeline, as every other fault of the file is.
-        typer.Argument(metavar="PIPELINE.yaml", help="The pipeline file.", show_default=False, readable=False),
+        typer.Argument(metavar="PIPELINE.yaml", help="The pipeline file.", readable=False),
     ],
     artifacts: Annotated[
         str | None,
@@ -47,16 +42,11 @@ def run(
             metavar="URL",
             help="Where step outputs, checkpoints and run folders are kept: a folder, file:// or s3://. "
             f"By default ${ROOT_VARIABLE}, else {DEFAULT_ROOT} beside the pipeline file.",
-            show_default=False,
         ),
     ] = None,
     python: Annotated[
         str | None,
-        typer.Option(
-            metavar="PATH",
-            help="Interpreter that has airflow-retrainer[train]; this one by default.",
-            show_default=False,
-        ),
+        typer.Option(metavar="PATH", help="Interpreter that has airflow-retrainer[train]; this one by default."),
     ] = None,
     approve: Annotated[
         bool,

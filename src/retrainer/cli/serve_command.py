@@ -23,11 +23,6 @@ if TYPE_CHECKING:
 WATCH, BATCHES, LIMITS, STOPPING, ACCESS = "Models", "Batches", "Limits", "Stopping", "Who may ask"
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("serve")(serve)
-
-
 def serve(
     store: StoreArgument,
     models: Annotated[

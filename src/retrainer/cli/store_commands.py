@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from retrainer.cli import display
-from retrainer.cli.history_command import history
 from retrainer.cli.store_options import (
     DEFAULT_CHANNEL,
     ChannelOption,
@@ -41,12 +40,6 @@ NO_VERSION: dict[str, Any] = {
     "metrics": {},
     "problem": None,
 }
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    for command in (models, versions, show, history):
-        app.command(command.__name__)(command)
 
 
 def models(store: StoreArgument, public_key: PublicKeysOption = None, as_json: JsonOption = False) -> None:

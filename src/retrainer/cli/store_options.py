@@ -19,13 +19,11 @@ if TYPE_CHECKING:
 DEFAULT_CHANNEL = "production"
 SIGN_WITH = "RETRAINER_SIGN_WITH"
 
-StoreArgument = Annotated[
-    str, typer.Argument(metavar="STORE", help="A folder, file:// or s3://bucket/prefix.", show_default=False)
-]
-ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="The pipeline's name.", show_default=False)]
+StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="A folder, file:// or s3://bucket/prefix.")]
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="The pipeline's name.")]
 ChannelOption = Annotated[str, typer.Option(metavar="NAME", help="The channel.")]
 VersionOption = Annotated[
-    str | None, typer.Option(metavar="VERSION", help="A version, instead of what a channel serves.", show_default=False)
+    str | None, typer.Option(metavar="VERSION", help="A version, instead of what a channel serves.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 PublicKeysOption = Annotated[
@@ -35,7 +33,6 @@ PublicKeysOption = Annotated[
         metavar="KEY",
         help="Read only what this key signed: ed25519:... or the path of a .pub file. Once for each key. "
         "By default $RETRAINER_PUBLIC_KEYS.",
-        show_default=False,
     ),
 ]
 KeyOption = Annotated[
@@ -45,7 +42,6 @@ KeyOption = Annotated[
         metavar="SOURCE",
         envvar=SIGN_WITH,
         help="Where the private key that signs is: file:PATH or env:NAME. Never the key itself.",
-        show_default=False,
     ),
 ]
 

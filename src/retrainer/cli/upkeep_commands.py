@@ -38,12 +38,6 @@ ModelsArgument = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command("fsck")(fsck)
-    app.command("gc")(collect)
-
-
 def fsck(
     store: StoreArgument,
     models: ModelsArgument = None,
@@ -129,7 +123,7 @@ def _summary(findings: Findings) -> str:
     return f"{verdict}: {_count(len(findings.models), 'model')}, {looked}, {how}; {counts}"
 
 
-def collect(
+def gc(
     store: StoreArgument,
     models: ModelsArgument = None,
     keep: Annotated[

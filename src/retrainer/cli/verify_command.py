@@ -21,11 +21,6 @@ LIBRARIES = ("numpy", "scipy", "sklearn", "pyarrow")
 SHOWN_DIFFERENCES = 12
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("verify")(verify)
-
-
 def verify(
     receipt: Annotated[
         str | None,
@@ -33,47 +28,35 @@ def verify(
             metavar="RECEIPT",
             help="receipt.json, or the decide artifact, run folder or version folder that holds it: a path, file:// "
             "or s3://.",
-            show_default=False,
         ),
     ] = None,
     store: Annotated[
         str | None,
         typer.Option(
-            metavar="URL",
-            help="Instead of RECEIPT: the store of a published version, whose receipt is checked.",
-            show_default=False,
+            metavar="URL", help="Instead of RECEIPT: the store of a published version, whose receipt is checked."
         ),
     ] = None,
-    model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="With --store: the model.", show_default=False)
-    ] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="With --store: the model.")] = None,
     channel: Annotated[str, typer.Option(metavar="NAME", help="With --store: the channel.")] = DEFAULT_CHANNEL,
     version: Annotated[
         str | None,
-        typer.Option(
-            metavar="VERSION", help="With --store: a version, instead of what a channel serves.", show_default=False
-        ),
+        typer.Option(metavar="VERSION", help="With --store: a version, instead of what a channel serves."),
     ] = None,
     artifacts: Annotated[
         str | None,
         typer.Option(
             metavar="URL",
             help="Root of the artifacts that hold the evaluation; by default the one that the receipt is in.",
-            show_default=False,
         ),
     ] = None,
     evaluation: Annotated[
         str | None,
-        typer.Option(
-            metavar="FOLDER", help="Folder of the evaluate artifact, instead of --artifacts.", show_default=False
-        ),
+        typer.Option(metavar="FOLDER", help="Folder of the evaluate artifact, instead of --artifacts."),
     ] = None,
     decision: Annotated[
         str | None,
         typer.Option(
-            metavar="DIGEST",
-            help="The decision's digest, where you know it from a log or a channel's history.",
-            show_default=False,
+            metavar="DIGEST", help="The decision's digest, where you know it from a log or a channel's history."
         ),
     ] = None,
     public_key: PublicKeysOption = None,
@@ -127,15 +110,15 @@ def _print(checked: CheckedReceipt) -> None:
 
     verification = checked.verification
     receipt = verification.receipt
-    same = verification.verdict == verification.verdict_recomputed
-    again = "the same again" if same else f"{verification.verdict_recomputed} when taken again"
+    same = verification.receipt.verdict == verification.recomputed.verdict
+    again = "the same again" if same else f"{verification.recomputed.verdict} when taken again"
     facts = [
         ("receipt", checked.found.where),
         ("evidence", checked.evidence),
         ("decision", _decision(checked)),
         ("rows", f"{receipt.rows:,}"),
         *((f"{name} predictions", _predictions(checked, name)) for name in _models(checked)),
-        ("verdict", f"{verification.verdict}, {again}"),
+        ("verdict", f"{verification.receipt.verdict}, {again}"),
         *(("not checked", note) for note in checked.notes),
     ]
     display.print_facts(facts, title=f"{receipt.model}: the decision taken again")
@@ -187,7 +170,7 @@ def _as_json(checked: CheckedReceipt) -> dict[str, Any]:
         "bytes": verification.size,
         "model": verification.receipt.model,
         "rows": verification.receipt.rows,
-        "verdict": {"receipt": verification.verdict, "recomputed": verification.verdict_recomputed},
+        "verdict": {"receipt": verification.receipt.verdict, "recomputed": verification.recomputed.verdict},
         "decision": checked.found.decision,
         "evidence": checked.evidence,
         "predictions": {

@@ -14,11 +14,9 @@ from dataclasses import dataclass
 
 from retrainer.artifacts.evaluation import CHAMPION, EvaluationRecord
 from retrainer.artifacts.measures import Interval
-from retrainer.gate.compare import compare
-from retrainer.gate.findings import Findings
-from retrainer.gate.metrics import METRICS
+from retrainer.gate.metrics import METRICS, compare
 from retrainer.gate.paired import rows_needed
-from retrainer.gate.receipt import ReasonCode
+from retrainer.gate.receipt import Findings, ReasonCode
 from retrainer.gate.validity import FP32, Rows
 from retrainer.spec.model import AgainstChampion, Gate
 

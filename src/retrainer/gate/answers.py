@@ -32,8 +32,3 @@ class Answers:
         if known is None or known[0] is not labels:
             known = self._kept[name] = labels, compute(labels, self.probabilities)
         return known[1]
-
-    @property
-    def pair(self) -> tuple[Floats, Ints]:
-        """Probabilities and predictions."""
-        return self.probabilities, self.predictions

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from retrainer.artifacts.evaluation import BASELINE, EvaluationRecord
 from retrainer.artifacts.measures import Interval
-from retrainer.gate.compare import compare
-from retrainer.gate.findings import Findings
-from retrainer.gate.metrics import METRICS
-from retrainer.gate.receipt import ReasonCode
+from retrainer.gate.metrics import METRICS, compare
+from retrainer.gate.receipt import Findings, ReasonCode
 from retrainer.gate.validity import FP32, Rows
 from retrainer.spec.model import Gate
 

@@ -1,14 +1,14 @@
-"""Standard errors by the bootstrap, stratified by label, seeded, vectorised.
+"""Standard errors by the bootstrap, stratified by label: drawn, seeded and vectorised, or in closed form.
 
 Each resample draws, within each true label, as many rows as there are, together with what the models said on them.
 The bounds built on it are "estimate plus or minus normal quantile times standard error" (B. Efron, R. Tibshirani,
 An Introduction to the Bootstrap, 1993, chapter 13).
 
-Here: one model's metrics of the confusion matrix, and statistics that need the probabilities, of one model or of two on
-the same rows. Above ``MOST_ROWS_DRAWN`` rows the latter are not drawn: what the bootstrap tends to, with resamples
-without end, is known in closed form. Of a mean over rows its variance is, in each label, the variance of the rows
-divided by how many there are (Efron and Tibshirani, chapter 5). Pairing is in the rows: for two models, the difference
-is averaged. The difference of two models' metrics of the confusion matrix has its own module (``paired_bootstrap.py``).
+Here: one model's metrics of the confusion matrix, which are drawn; and statistics that need the probabilities, of one
+model or of two on the same rows, which are not: what the bootstrap tends to, with resamples without end, is known in
+closed form. Of a mean over rows its variance is, in each label, the variance of the rows divided by how many there are
+(Efron and Tibshirani, chapter 5). Pairing is in the rows: for two models, the difference is averaged. The difference of
+two models' metrics of the confusion matrix has its own module (``paired_bootstrap.py``).
 
 ``numpy.random.RandomState`` on purpose: its streams are frozen for good, so receipts stay recomputable.
 """
@@ -19,21 +19,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from retrainer.gate.answers import Answers, Floats, Ints
 from retrainer.gate.confusion import FromConfusion
 
-# How often each row is drawn in each resample, ``[n, resamples]``, and the metric of each from them.
-Draws = NDArray[np.int16]
-Weighted = Callable[[Draws], Floats]
-
 SEED = 20_240_601
 RESAMPLES = 2_000
-# With weights on rows a resample costs as much as there are rows. Fewer will do: the standard error itself has a
-# relative error of 2 % with 1,000 of them.
-ROW_RESAMPLES = 1_000
-MOST_ROWS_DRAWN = 5_000
 CHUNK = 2_000_000
 
 
@@ -51,8 +42,6 @@ class RowStatistic:
     """A metric of the probabilities.
 
     :param value: on all rows; NaN where it cannot be told.
-    :param weighted: the same as a function of row weights, which sum to ``n`` and to each label's rows; ``None`` where
-        the limit is exact, so that nobody needs to draw.
     :param limit: of one model, or of the difference of two: the variance that the bootstrap tends to, and how it is
         found.
     :param least_variance: the least that is believed, of the rows of each label ``[labels]``: that of two rows that
@@ -61,7 +50,6 @@ class RowStatistic:
     """
 
     value: Callable[[Ints, Answers], float]
-    weighted: Callable[[Ints, Answers], Weighted] | None
     limit: Callable[[Ints, Sequence[Answers]], tuple[float, str]]
     least_variance: Callable[[Ints], float]
 
@@ -103,28 +91,13 @@ def _pseudo(rows: Ints, columns: int) -> Floats:
     return spread
 
 
-def rows_error(weighted: Callable[[Ints, Answers], Weighted], labels: Ints, models: Sequence[Answers]) -> float:
-    """Standard error of a statistic of one model, or of the difference of two, by drawing rows."""
-    functions = [weighted(labels, model) for model in models]
-    random = np.random.RandomState(SEED)
-    strata = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    values = []
-    for size in chunks(ROW_RESAMPLES, labels.size):
-        weights = np.zeros((labels.size, size), dtype=np.int16)
-        offsets = np.arange(size)
-        for rows in strata:
-            drawn = random.randint(0, rows.size, size=(rows.size, size)) * size + offsets
-            weights[rows] = np.bincount(drawn.ravel(), minlength=rows.size * size).reshape(rows.size, size)
-        drawn_values = functions[0](weights)
-        values.append(drawn_values - functions[1](weights) if len(functions) > 1 else drawn_values)
-    return float(np.std(np.concatenate(values), ddof=1))
-
-
 def variance_of_sum(labels: Ints, values: Floats) -> float:
     """Variance of the sum of ``values`` ``[n]`` when rows are drawn anew within each label."""
     counts = np.bincount(labels)
     means = np.bincount(labels, weights=values) / np.maximum(counts, 1)
-    return float(((values - means[labels]) ** 2).sum())
+    # Without the bias of a variance about a mean that was taken from the same rows: it matters where they are few.
+    unbiased = counts / np.maximum(counts - 1, 1)
+    return float((unbiased[labels] * (values - means[labels]) ** 2).sum())
 
 
 def chunks(total: int, width: int) -> Iterator[int]:

@@ -19,11 +19,9 @@ from retrainer.artifacts.evaluation import (
     cost_of,
 )
 from retrainer.artifacts.measures import Score
-from retrainer.gate.compare import score
-from retrainer.gate.findings import Findings
-from retrainer.gate.metrics import METRICS
+from retrainer.gate.metrics import METRICS, score
 from retrainer.gate.paired import tidy
-from retrainer.gate.receipt import BudgetResult, FloorResult, ReasonCode
+from retrainer.gate.receipt import BudgetResult, Findings, FloorResult, ReasonCode
 from retrainer.gate.validity import FP32, Rows
 from retrainer.spec.budgets import BUDGETS
 from retrainer.spec.known_metrics import lower_is_better

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from retrainer.gate.answers import Answers, Floats, Ints
-from retrainer.gate.bootstrap import SEED, RowStatistic, Weighted
+from retrainer.gate.bootstrap import SEED, RowStatistic
 
 ECE_BINS = 15
 ECE_DRAWS = 20_000
@@ -22,58 +22,45 @@ def log_loss_of_rows(labels: Ints, probabilities: Floats) -> Floats:
     return losses
 
 
-def ece_parts(labels: Ints, probabilities: Floats, predictions: Ints) -> tuple[Ints, Floats]:
+def _parts(labels: Ints, answers: Answers) -> tuple[Ints, Floats]:
     """Bin of each row by its confidence ``[n]``, and confidence minus correctness ``[n]``."""
-    confidence = probabilities.max(axis=1)
+    confidence = answers.probabilities.max(axis=1)
     bins = np.clip((confidence * ECE_BINS).astype(np.int64), 0, ECE_BINS - 1)
-    return bins, confidence - (labels == predictions)
+    return bins, confidence - (labels == answers.predictions)
 
 
 def _value(labels: Ints, answers: Answers) -> float:
     if labels.size == 0:
         return float("nan")
-    bins, gaps = ece_parts(labels, *answers.pair)
+    bins, gaps = _parts(labels, answers)
     return float(np.abs(np.bincount(bins, weights=gaps, minlength=ECE_BINS)).sum() / labels.size)
 
 
-def _weighted(labels: Ints, answers: Answers) -> Weighted:
-    bins, gaps = ece_parts(labels, *answers.pair)
-    spread = np.zeros((ECE_BINS, labels.size))
-    spread[bins, np.arange(labels.size)] = gaps
-    return lambda weights: np.abs(spread @ weights).sum(axis=0) / labels.size
-
-
 def _limit(labels: Ints, models: Sequence[Answers]) -> tuple[float, str]:
-    parts = [ece_parts(labels, *model.pair) for model in models]
-    return ece_error(labels, parts, SEED) ** 2, "its limit by the covariance of the bins"
-
-
-def ece_error(labels: Ints, models: Sequence[tuple[Ints, Floats]], seed: int) -> float:
-    """Standard error of the calibration error of one model, or of the difference of two, without drawing rows.
+    """Variance of the calibration error of one model, or of the difference of two, without drawing rows.
 
     The error is a function of the sums of its bins, of both models together. Their covariance is exact by the same
     formula as the variance of a mean, their distribution normal by the central limit theorem. The function bends where
-    a bin's sum is zero, so its standard error is taken from seeded draws of those sums.
-
-    :param models: of each, bin of each row ``[n]`` and its confidence minus correctness ``[n]``.
+    a bin's sum is zero, so its variance is taken from seeded draws of those sums.
     """
+    parts = [_parts(labels, model) for model in models]
     n, size = labels.size, ECE_BINS * len(models)
     strata = int(labels.max()) + 1
     counts = np.bincount(labels, minlength=strata)
-    sums = np.concatenate([_table(labels, bins, gaps, (strata, ECE_BINS)) for bins, gaps in models], axis=1)
+    sums = np.concatenate([_table(labels, bins, gaps, (strata, ECE_BINS)) for bins, gaps in parts], axis=1)
     covariance = np.zeros((size, size))
-    for row, (bins, gaps) in enumerate(models):
-        for column, (other_bins, other_gaps) in enumerate(models):
+    for row, (bins, gaps) in enumerate(parts):
+        for column, (other_bins, other_gaps) in enumerate(parts):
             block = _table(bins, other_bins, gaps * other_gaps, (ECE_BINS, ECE_BINS))
             covariance[row * ECE_BINS : (row + 1) * ECE_BINS, column * ECE_BINS : (column + 1) * ECE_BINS] = block
     used = counts > 0
     covariance -= (sums[used].T / counts[used]) @ sums[used]
-    random = np.random.RandomState(seed)
+    random = np.random.RandomState(SEED)
     drawn = sums.sum(axis=0) + random.standard_normal((ECE_DRAWS, size)) @ _root(covariance).T
     values = np.abs(drawn[:, :ECE_BINS]).sum(axis=1)
     if len(models) > 1:
         values -= np.abs(drawn[:, ECE_BINS:]).sum(axis=1)
-    return float(np.std(values, ddof=1)) / n
+    return float(np.var(values, ddof=1)) / n**2, "its limit by the covariance of the bins"
 
 
 def _least_variance(rows: Ints) -> float:
@@ -99,4 +86,4 @@ def _root(covariance: Floats) -> Floats:
     return root
 
 
-ECE = RowStatistic(_value, _weighted, _limit, _least_variance)
+ECE = RowStatistic(_value, _limit, _least_variance)

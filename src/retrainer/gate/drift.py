@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -246,9 +245,6 @@ def judge_drift(
     0 and 1 blocks where its kind can, and is a note where it cannot. A kind that can block and that no measure is of
     refuses.
     """
-    known_kinds = get_args(DriftKind)
-    unknown = sorted({str(measure.kind) for measure in measures if measure.kind not in known_kinds})
-    measures = [measure for measure in measures if measure.kind in known_kinds]
     p_values = {at: measure.p_value for at, measure in enumerate(measures) if _within(measure.p_value)}
     adjusted = holm([p for p in p_values.values() if p is not None]).tolist() if p_values else []
     corrected = dict(zip(p_values, adjusted, strict=True))
@@ -280,9 +276,6 @@ def judge_drift(
         Reason(code=ReasonCode.DRIFT_NOT_MEASURED, detail=f"{kind}: drift can block, but nothing was measured")
         for kind in missing
     ]
-    if policy.block and unknown:
-        detail = f"{', '.join(unknown)}: no kind of drift that can be judged, and drift can block"
-        reasons.append(Reason(code=ReasonCode.DRIFT_NOT_MEASURED, detail=detail))
     return tuple(results), reasons
 
 

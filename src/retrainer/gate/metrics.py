@@ -1,8 +1,9 @@
-"""The metrics, each with its bounds: made from the entries of ``retrainer.spec.known_metrics``.
+"""The metrics, each with its bounds: made from the entries of ``retrainer.spec.known_metrics``. By them a model is
+scored, and two are compared on the same rows.
 
 An entry names the function and, by its ``interval``, one of the kinds below. Accuracy goes by exact and score methods
 (``paired.py``), every other metric by the bootstrap: two models' metrics of the confusion matrix under each bound
-(``paired_bootstrap.py``), all else by its standard error, drawn or, on many rows, computed (``bootstrap.py``).
+(``paired_bootstrap.py``), all else by its standard error, drawn or in closed form (``bootstrap.py``).
 """
 
 from __future__ import annotations
@@ -15,19 +16,11 @@ from types import MappingProxyType
 
 import numpy as np
 
+from retrainer.artifacts.measures import Interval, Score
 from retrainer.gate.answers import Answers, Floats, Ints
-from retrainer.gate.bootstrap import (
-    MOST_ROWS_DRAWN,
-    RESAMPLES,
-    ROW_RESAMPLES,
-    Bounds,
-    RowStatistic,
-    confusion_error,
-    rows_error,
-    variance_of_sum,
-)
+from retrainer.gate.bootstrap import RESAMPLES, Bounds, RowStatistic, confusion_error, variance_of_sum
 from retrainer.gate.confusion import FromConfusion, confusion_matrix
-from retrainer.gate.paired import normal_quantile, proportion_bounds, tango_interval
+from retrainer.gate.paired import normal_quantile, proportion_bounds, tango_interval, tidy
 from retrainer.gate.paired_bootstrap import difference_bounds
 from retrainer.spec.known_metrics import KNOWN_METRICS, IntervalMethod, KnownMetric
 
@@ -148,13 +141,9 @@ class _OfRows(Metric):
 
     def _error(self, labels: Ints, models: list[Answers]) -> tuple[float, str]:
         """Of one model's value or of the difference of two, and how it was found."""
-        statistic = self._statistic
-        if statistic.weighted is not None and labels.size <= MOST_ROWS_DRAWN:
-            variance, method = rows_error(statistic.weighted, labels, models) ** 2, f"{ROW_RESAMPLES} resamples"
-        else:
-            variance, method = statistic.limit(labels, models)
+        variance, method = self._statistic.limit(labels, models)
         rows = np.bincount(labels, minlength=models[0].probabilities.shape[1])
-        return math.sqrt(max(variance, statistic.least_variance(rows))), method
+        return math.sqrt(max(variance, self._statistic.least_variance(rows))), method
 
 
 def _mean_of_rows(known: KnownMetric, loss: LossOfRows) -> Metric:
@@ -177,7 +166,7 @@ def _mean_of_rows(known: KnownMetric, loss: LossOfRows) -> Metric:
         uninformed = loss(np.zeros(1, np.int64), np.full((1, rows.size), 1 / rows.size))
         return 2.0 * float(uninformed[0]) ** 2 / int(rows.sum()) ** 2
 
-    return _OfRows(known, RowStatistic(value, None, limit, least_variance))
+    return _OfRows(known, RowStatistic(value, limit, least_variance))
 
 
 def _counted(labels: Ints, answers: Answers) -> Ints:
@@ -199,3 +188,46 @@ _KINDS: Mapping[IntervalMethod, Callable[..., Metric]] = {
 METRICS: Mapping[str, Metric] = MappingProxyType(
     {name: _KINDS[known.interval](known, pkgutil.resolve_name(known.function)) for name, known in KNOWN_METRICS.items()}
 )
+
+
+def score(name: str, labels: Ints, answers: Answers, alpha: float | None) -> Score:
+    """A metric with one-sided ``1 - alpha`` bounds.
+
+    :param name: one of ``METRICS``.
+    :param alpha: ``None`` for the value alone.
+    """
+    metric = METRICS[name]
+    value = metric.value(labels, answers)
+    if not math.isfinite(value):
+        return Score(value=None)
+    if alpha is None:
+        return Score(value=tidy(value))
+    bounds = metric.bounds(labels, answers, alpha)
+    return Score(
+        value=tidy(value),
+        low=tidy(max(bounds.low, metric.known.lowest)),
+        high=tidy(min(bounds.high, metric.known.highest)),
+        method=bounds.method,
+    )
+
+
+def compare(name: str, labels: Ints, first: Answers, second: Answers, alpha: float) -> Interval:
+    """How much better the first model is than the second, with its interval.
+
+    The difference is turned so that positive means better, also for metrics of which less is better.
+
+    :raises ValueError: the metric has no value on these rows.
+    """
+    metric = METRICS[name]
+    estimate, bounds = metric.compare(labels, first, second, alpha)
+    widest = metric.known.highest - metric.known.lowest
+    return Interval(
+        metric=name,
+        estimate=tidy(estimate),
+        low=tidy(max(bounds.low, -widest)),
+        high=tidy(min(bounds.high, widest)),
+        confidence=tidy(1 - 2 * alpha),
+        method=bounds.method,
+        n=labels.size,
+        disagreements=int((first.predictions != second.predictions).sum()),
+    )

@@ -13,10 +13,8 @@ from retrainer.artifacts.evaluation import EvaluationRecord
 from retrainer.artifacts.measures import Score
 from retrainer.gate.against_champion import FEWEST_ROWS
 from retrainer.gate.checks import judge_budgets, judge_floors, judge_parity
-from retrainer.gate.compare import compare
-from retrainer.gate.findings import Findings
-from retrainer.gate.metrics import METRICS
-from retrainer.gate.receipt import BudgetResult, PrecisionDecision
+from retrainer.gate.metrics import METRICS, compare
+from retrainer.gate.receipt import BudgetResult, Findings, PrecisionDecision
 from retrainer.gate.validity import FP32, Rows
 from retrainer.precisions import PRECISIONS
 from retrainer.spec.model import Gate

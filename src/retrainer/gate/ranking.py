@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrainer.gate.answers import Answers, Floats, Ints
-from retrainer.gate.bootstrap import Draws, RowStatistic, Weighted, variance_of_sum
+from retrainer.gate.bootstrap import RowStatistic, variance_of_sum
 
 
 def placements(positive: NDArray[np.bool_], scores: Floats) -> Floats:
@@ -62,29 +62,6 @@ def _value(labels: Ints, answers: Answers) -> float:
     return float(answers.kept("auroc", labels, auroc_parts)[0])
 
 
-def _weighted(labels: Ints, answers: Answers) -> Weighted:
-    curves = [_weighted_area(labels == label, answers.probabilities[:, label]) for label in np.unique(labels)]
-    return lambda weights: np.mean([curve(weights) for curve in curves], axis=0)
-
-
-def _weighted_area(positive: NDArray[np.bool_], scores: Floats) -> Weighted:
-    rows, others = np.flatnonzero(positive), np.flatnonzero(~positive)
-    others = others[np.argsort(scores[others], kind="stable")]
-    # Rows with the same score count half against each other: once as below, once as not below.
-    lower = np.searchsorted(scores[others], scores[rows], side="left")
-    upper = np.searchsorted(scores[others], scores[rows], side="right")
-    pairs = 2.0 * rows.size * others.size
-
-    def curve(weights: Draws) -> Floats:
-        below = np.zeros((others.size + 1, weights.shape[1]), dtype=np.int32)
-        np.cumsum(weights[others], axis=0, out=below[1:])
-        counted = weights[rows] * (below[lower] + below[upper]).astype(np.int64)
-        area: Floats = counted.sum(axis=0) / pairs
-        return area
-
-    return curve
-
-
 def _limit(labels: Ints, models: Sequence[Answers]) -> tuple[float, str]:
     """The area is a mean up to terms of order 1/n, of placement values."""
     influences: list[Floats] = [model.kept("auroc", labels, auroc_parts)[1] for model in models]
@@ -103,4 +80,4 @@ def _least_variance(rows: Ints) -> float:
     return float((present / n * 2.0 * moved**2).sum())
 
 
-AUROC = RowStatistic(_value, _weighted, _limit, _least_variance)
+AUROC = RowStatistic(_value, _limit, _least_variance)

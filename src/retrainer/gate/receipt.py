@@ -5,6 +5,8 @@ Light: pydantic only. Not here: what was measured (``artifacts/evaluation.py``),
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
@@ -81,6 +83,26 @@ class Reason(Record):
 
     code: ReasonCode
     detail: str
+
+
+@dataclass(slots=True)
+class Findings:
+    """What a decision found on its way: reasons to refuse, and notes on what was skipped; in the order found."""
+
+    reasons: list[Reason] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def refuse(self, code: ReasonCode, detail: str) -> None:
+        """Add a reason."""
+        self.reasons.append(Reason(code=code, detail=detail))
+
+    def extend(self, reasons: Iterable[Reason]) -> None:
+        """Add reasons."""
+        self.reasons += reasons
+
+    def note(self, text: str) -> None:
+        """Add a note."""
+        self.notes.append(text)
 
 
 class FloorResult(Record):

@@ -31,9 +31,8 @@ from retrainer.artifacts.measures import Interval, Latency
 from retrainer.artifacts.selection import Candidate, Selection
 from retrainer.errors import GateError, IntegrityError
 from retrainer.gate.answers import Answers
-from retrainer.gate.compare import compare, score
 from retrainer.gate.evidence import Table
-from retrainer.gate.metrics import METRICS
+from retrainer.gate.metrics import METRICS, compare, score
 
 # Within these shares two candidates are of one size, and of one speed: noise and a few more tokens in a vocabulary
 # are no reason to prefer a model.

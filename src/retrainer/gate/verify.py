@@ -14,7 +14,7 @@ from typing import Any
 
 from retrainer.gate.decide import decide
 from retrainer.gate.evidence import Evidence
-from retrainer.gate.receipt import Receipt, Verdict
+from retrainer.gate.receipt import Receipt
 
 WHERE = "receipt.json"
 
@@ -47,6 +47,7 @@ class Verification:
     """A receipt against the one that its evidence gives.
 
     :param size: bytes of the file.
+    :param receipt: what the file says; ``recomputed`` is what the evidence gives.
     :param differences: empty also where the same content is written in other bytes: then ``identical`` is false.
     """
 
@@ -55,16 +56,6 @@ class Verification:
     receipt: Receipt
     recomputed: Receipt
     differences: tuple[Difference, ...]
-
-    @property
-    def verdict(self) -> Verdict:
-        """What the file says."""
-        return self.receipt.verdict
-
-    @property
-    def verdict_recomputed(self) -> Verdict:
-        """What the evidence gives."""
-        return self.recomputed.verdict
 
 
 def receipt_bytes(receipt: Receipt) -> bytes:

@@ -122,35 +122,24 @@ def reliability(
     :param correct: whether that label is the true one.
     :param before: the same probabilities without the temperature, where there is one.
     """
+    from sklearn.calibration import calibration_curve
+
     with plt.rc_context(_STYLE):
         figure, (curve, histogram) = plt.subplots(
             2, 1, figsize=(4.2, 4.8), sharex=True, height_ratios=(3, 1), layout="constrained"
         )
         curve.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
         if before is not None:
-            said, right, _ = _binned(before, correct)
+            right, said = calibration_curve(correct, before, pos_label=True, n_bins=RELIABILITY_BINS)
             curve.plot(said, right, marker="o", color=GREY, markersize=4, label="before calibration")
-        said, right, counts = _binned(confidence, correct)
+        right, said = calibration_curve(correct, confidence, pos_label=True, n_bins=RELIABILITY_BINS)
         curve.plot(said, right, marker="o", color=BLUE, label="calibrated")
         if before is not None:
             curve.legend(frameon=False, fontsize=8)
         curve.set(ylabel="share that is right", title="reliability", xlim=(0, 1), ylim=(0, 1.02))
-        centres = (np.arange(RELIABILITY_BINS) + 0.5) / RELIABILITY_BINS
-        histogram.bar(centres, counts, width=0.9 / RELIABILITY_BINS, color=BLUE)
+        histogram.hist(confidence, bins=RELIABILITY_BINS, range=(0, 1), rwidth=0.9, color=BLUE)
         histogram.set(xlabel="confidence", ylabel="rows")
         return _png(figure)
-
-
-def _binned(
-    confidence: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """Mean confidence and share of right ones in each filled bin, and the rows of every bin."""
-    bins = np.clip((confidence * RELIABILITY_BINS).astype(int), 0, RELIABILITY_BINS - 1)
-    counts = np.bincount(bins, minlength=RELIABILITY_BINS)
-    filled = counts > 0
-    right = np.bincount(bins, weights=correct, minlength=RELIABILITY_BINS)[filled] / counts[filled]
-    said = np.bincount(bins, weights=confidence, minlength=RELIABILITY_BINS)[filled] / counts[filled]
-    return said, right, counts
 
 
 # --- differences and scores with their intervals ---------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from textwrap import indent
 
 from retrainer.chain import DECIDE, EVALUATE, PUBLISH, Outcome, StepOutput, StepRef, Unchanged, outcome_of, step_named
 from retrainer.report.figures import Section, aligned
@@ -32,7 +33,7 @@ class Report:
         """Everything as plain text, the headline last, where a person looks first."""
         blocks = [f"{section.title}\n{aligned(section.facts)}" for section in self.sections]
         if self.code:
-            blocks.append(f"How to load it\n{_indented(self.code)}")
+            blocks.append(f"How to load it\n{indent(self.code, '  ')}")
         return "\n\n".join([*blocks, self.headline]) + "\n"
 
 
@@ -99,7 +100,3 @@ def _champion(steps: Mapping[str, StepRef]) -> str | None:
     if (evaluation := steps.get(EVALUATE.name)) is None:
         return None
     return evaluation.unchanged.version if evaluation.unchanged else EVALUATE.output_of(evaluation).champion_version
-
-
-def _indented(text: str) -> str:
-    return "\n".join(f"  {line}" for line in text.splitlines())

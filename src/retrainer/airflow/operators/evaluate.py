@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
-from retrainer.airflow.step_operator import PipelineLike, StepOperator
-from retrainer.chain import EVALUATE, StepRef
-
-if TYPE_CHECKING:
-    from airflow.sdk import XComArg
+from retrainer.airflow.step_operator import PipelineLike, StepOperator, Upstream
+from retrainer.chain import EVALUATE
 
 
 class EvaluateModelOperator(StepOperator):
@@ -31,12 +28,6 @@ class EvaluateModelOperator(StepOperator):
     task_name = "evaluate"
     template_fields: Sequence[str] = (*StepOperator.template_fields, "bundle")
 
-    def __init__(
-        self,
-        *,
-        pipeline: PipelineLike,
-        bundle: StepRef | Mapping[str, Any] | XComArg,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *, pipeline: PipelineLike, bundle: Upstream, **kwargs: Any) -> None:
         super().__init__(pipeline=pipeline, **kwargs)
         self.bundle = bundle

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
-from retrainer.airflow.step_operator import PipelineLike, StepOperator
-from retrainer.chain import EXPORT, StepRef
-
-if TYPE_CHECKING:
-    from airflow.sdk import XComArg
+from retrainer.airflow.step_operator import PipelineLike, StepOperator, Text, Upstream
+from retrainer.chain import EXPORT
 
 
 class ExportOnnxOperator(StepOperator):
@@ -34,12 +31,7 @@ class ExportOnnxOperator(StepOperator):
     template_fields: Sequence[str] = (*StepOperator.template_fields, "checkpoint", "base")
 
     def __init__(
-        self,
-        *,
-        pipeline: PipelineLike,
-        checkpoint: StepRef | Mapping[str, Any] | XComArg,
-        base: str | XComArg | None = None,
-        **kwargs: Any,
+        self, *, pipeline: PipelineLike, checkpoint: Upstream, base: Text | None = None, **kwargs: Any
     ) -> None:
         super().__init__(pipeline=pipeline, **kwargs)
         self.checkpoint = checkpoint

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
-from retrainer.airflow.step_operator import PipelineLike, StepOperator
-from retrainer.chain import TRAIN, StepRef
+from retrainer.airflow.step_operator import PipelineLike, StepOperator, Text, Upstream
+from retrainer.chain import TRAIN
 from retrainer.spec import Pipeline
-
-if TYPE_CHECKING:
-    from airflow.sdk import XComArg
 
 DEFAULT_POOL = "gpu_pool"
 
@@ -43,14 +40,7 @@ class FineTuneOperator(StepOperator):
     task_name = "train"
     template_fields: Sequence[str] = (*StepOperator.template_fields, "snapshot", "base")
 
-    def __init__(
-        self,
-        *,
-        pipeline: PipelineLike,
-        snapshot: StepRef | Mapping[str, Any] | XComArg,
-        base: str | XComArg | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *, pipeline: PipelineLike, snapshot: Upstream, base: Text | None = None, **kwargs: Any) -> None:
         of_pipeline = self.in_dag(pipeline) if isinstance(pipeline, Pipeline) else {"pool": DEFAULT_POOL}
         super().__init__(pipeline=pipeline, **{**of_pipeline, **kwargs})
         self.snapshot = snapshot

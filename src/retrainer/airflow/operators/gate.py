@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import SkipMixin
 from airflow.sdk.bases.xcom import BaseXCom
 
 from retrainer.airflow.links import ReceiptLink
-from retrainer.airflow.step_operator import REPORT_KEY, PipelineLike, StepOperator, result_of
+from retrainer.airflow.step_operator import REPORT_KEY, PipelineLike, StepOperator, Upstream, result_of
 from retrainer.artifacts.repository import Artifacts
 from retrainer.chain import DECIDE, StepRef
 from retrainer.gate.receipt import Receipt
 from retrainer.report.decision import decision_markdown, explain
 
 if TYPE_CHECKING:
-    from airflow.sdk import BaseOperatorLink, Context, XComArg
+    from airflow.sdk import BaseOperatorLink, Context
 
 
 class EvaluationGateOperator(StepOperator, SkipMixin):  # type: ignore[misc]
@@ -44,13 +44,7 @@ class EvaluationGateOperator(StepOperator, SkipMixin):  # type: ignore[misc]
     operator_extra_links: Sequence[BaseOperatorLink] = (*StepOperator.operator_extra_links, ReceiptLink())
     ui_color = "#fdf3d0"
 
-    def __init__(
-        self,
-        *,
-        pipeline: PipelineLike,
-        evaluation: StepRef | Mapping[str, Any] | XComArg,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *, pipeline: PipelineLike, evaluation: Upstream, **kwargs: Any) -> None:
         super().__init__(pipeline=pipeline, **kwargs)
         self.evaluation = evaluation
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from retrainer.airflow.assets import model_asset
 from retrainer.airflow.connections import signing_key
 from retrainer.airflow.links import PublishedVersionLink
-from retrainer.airflow.step_operator import PipelineLike, StepOperator, load
+from retrainer.airflow.step_operator import Output, PipelineLike, StepOperator, Upstream, load
 from retrainer.chain import PUBLISH, Published, StepRef
 from retrainer.chain.model_store import signer_of
 from retrainer.report.figures import megabytes
@@ -16,7 +16,7 @@ from retrainer.spec import Pipeline
 from retrainer.store.signing_keys import SIGNING_KEY
 
 if TYPE_CHECKING:
-    from airflow.sdk import BaseOperatorLink, Context, XComArg
+    from airflow.sdk import BaseOperatorLink, Context
 
 
 class PublishModelOperator(StepOperator):
@@ -52,12 +52,7 @@ class PublishModelOperator(StepOperator):
     ui_color = "#dff2e1"
 
     def __init__(
-        self,
-        *,
-        pipeline: PipelineLike,
-        decision: StepRef | Mapping[str, Any] | XComArg,
-        approval: Mapping[str, Any] | XComArg | None = None,
-        **kwargs: Any,
+        self, *, pipeline: PipelineLike, decision: Upstream, approval: Output | None = None, **kwargs: Any
     ) -> None:
         of_pipeline = self.in_dag(pipeline) if isinstance(pipeline, Pipeline) else {}
         super().__init__(pipeline=pipeline, **{**of_pipeline, **kwargs})

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from retrainer.airflow.step_operator import REPORT_KEY, PipelineLike, StepOperator
+from retrainer.airflow.step_operator import REPORT_KEY, PipelineLike, StepOperator, Upstream
 from retrainer.chain import SELECT, StepRef
 from retrainer.report.selection_table import selection_part
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context, XComArg
+    from airflow.sdk import Context
 
 
 class SelectModelOperator(StepOperator):
@@ -36,13 +36,7 @@ class SelectModelOperator(StepOperator):
     template_fields: Sequence[str] = (*StepOperator.template_fields, "bundles")
     ui_color = "#efe4f7"
 
-    def __init__(
-        self,
-        *,
-        pipeline: PipelineLike,
-        bundles: Sequence[StepRef | Mapping[str, Any] | XComArg] | XComArg,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *, pipeline: PipelineLike, bundles: Sequence[Upstream] | Upstream, **kwargs: Any) -> None:
         super().__init__(pipeline=pipeline, **kwargs)
         self.bundles = bundles
 

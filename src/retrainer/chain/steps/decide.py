@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Self
 
 from retrainer.artifacts.measures import Interval, Score
-from retrainer.chain.definition import Step, StepOutput, inputs_after, of_base
+from retrainer.chain.definition import Step, StepOutput
 from retrainer.chain.requests import RunContext, StepRef, StepRequest
 from retrainer.gate.receipt import DriftResult, Reason, Receipt, Verdict
 from retrainer.precisions import REFERENCE
@@ -42,21 +42,10 @@ class Decided(StepOutput):
     @classmethod
     def of(cls, receipt: Receipt) -> Self:
         """The small part of a receipt."""
-        return cls(
-            verdict=receipt.verdict,
-            reasons=receipt.reasons,
-            notes=receipt.notes,
-            metrics=receipt.metrics.get(REFERENCE, {}),
-            confidence=confidence(receipt.policy),
-            comparison=receipt.comparison,
-            threshold=receipt.threshold,
-            rows_needed=receipt.rows_needed,
-            champion_version=receipt.champion_version,
-            precisions=receipt.publishable,
-            baseline=receipt.baseline,
-            baseline_comparison=receipt.baseline_comparison,
-            drift=receipt.drift,
-        )
+        same = {name: getattr(receipt, name) for name in cls.model_fields.keys() & Receipt.model_fields.keys()}
+        of_reference = receipt.metrics.get(REFERENCE, {})
+        level = confidence(receipt.policy)
+        return cls(**{**same, "metrics": of_reference, "confidence": level, "precisions": receipt.publishable})
 
     @property
     def codes(self) -> str:
@@ -87,14 +76,8 @@ class Decided(StepOutput):
 def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str | None) -> StepRequest:
     """Judge an evaluation by the pipeline's gate."""
     (evaluation,) = upstream
-    return DECIDE.request(
-        decision_content(pipeline.name, evaluation.digest, pipeline.gate),
-        of_base(pipeline, evaluation.base),
-        inputs=inputs_after(evaluation),
-        root=evaluation.root,
-        context=context,
-        compared=pipeline.model.candidates,
-    )
+    content = decision_content(pipeline.name, evaluation.digest, pipeline.gate)
+    return DECIDE.request(content, pipeline, evaluation, context=context)
 
 
 def decision_content(name: str, evaluation: str, gate: Gate) -> dict[str, Any]:
@@ -108,7 +91,7 @@ def decision_content(name: str, evaluation: str, gate: Gate) -> dict[str, Any]:
 
 DECIDE = Step(
     name="decide",
-    version=3,
+    version=4,
     about="challenger",
     after=("evaluate",),
     output=Decided,

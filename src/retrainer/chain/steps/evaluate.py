@@ -8,7 +8,7 @@ from retrainer.artifacts.evaluation import ChampionState
 from retrainer.artifacts.measures import Latency
 from retrainer.artifacts.repository import Artifacts
 from retrainer.chain.champion import read_champion, withdrawn
-from retrainer.chain.definition import Step, StepOutput, inputs_after, of_base
+from retrainer.chain.definition import Step, StepOutput, inputs_after
 from retrainer.chain.model_store import model_of
 from retrainer.chain.requests import RunContext, StepRef, StepRequest, Unchanged
 from retrainer.chain.steps.export import EXPORT
@@ -75,7 +75,6 @@ def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str
     """
     (before,) = upstream
     bundle = before if before.step != SELECT.name else _chosen(before)
-    single = of_base(pipeline, bundle.base)
     model = model_of(pipeline)
     channel = pipeline.publish.channel
     champion, state, problem = read_champion(model, channel)
@@ -107,13 +106,7 @@ def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str
         # The evaluation repeats how the bundle was chosen.
         identity["selection"] = inputs[SELECT.name] = before.digest
     return EVALUATE.request(
-        identity,
-        single,
-        inputs=inputs,
-        root=bundle.root,
-        context=context,
-        extra={"champion_error": problem},
-        compared=pipeline.model.candidates,
+        identity, pipeline, bundle, context=context, inputs=inputs, extra={"champion_error": problem}
     )
 
 

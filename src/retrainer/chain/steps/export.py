@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from retrainer.chain.definition import Step, StepOutput, inputs_after, of_base
+from retrainer.chain.definition import Step, StepOutput
 from retrainer.chain.requests import RunContext, StepRef, StepRequest
 from retrainer.errors import PipelineError
 from retrainer.report.figures import Facts
@@ -53,20 +53,12 @@ def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str
             where=f"{pipeline.name}: export of {base}",
             hint="give each export the checkpoint of its own base model",
         )
-    single = of_base(pipeline, base or checkpoint.base)
     identity = {
         "checkpoint": checkpoint.digest,
-        **single.export.model_dump(mode="json"),
-        "precisions": sorted(single.export.precisions),
+        **pipeline.export.model_dump(mode="json"),
+        "precisions": sorted(pipeline.export.precisions),
     }
-    return EXPORT.request(
-        identity,
-        single,
-        inputs=inputs_after(checkpoint),
-        root=checkpoint.root,
-        context=context,
-        compared=pipeline.model.candidates,
-    )
+    return EXPORT.request(identity, pipeline, checkpoint, context=context, base=base)
 
 
 EXPORT = Step(

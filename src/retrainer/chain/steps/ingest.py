@@ -84,9 +84,7 @@ def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str
         "slices": sorted(set(pipeline.gate.slices.by) - {"label", "length"}) if pipeline.gate.slices else [],
         "sources": sources,
     }
-    return INGEST.request(
-        identity, pipeline, inputs={}, root=context.root, context=context, compared=pipeline.model.candidates
-    )
+    return INGEST.request(identity, pipeline, context=context)
 
 
 INGEST = Step(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from retrainer.chain.definition import Step, StepOutput, inputs_after, of_base
+from retrainer.chain.definition import Step, StepOutput
 from retrainer.chain.requests import RunContext, StepRef, StepRequest
 from retrainer.report.figures import Facts, megabytes
 from retrainer.spec.model import Pipeline
@@ -75,14 +75,7 @@ def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str
     if publish.sign_with is not None:
         # The same run again with another key publishes again, to sign what is there.
         identity["signed_with"] = publish.sign_with
-    return PUBLISH.request(
-        identity,
-        of_base(pipeline, decision.base),
-        inputs=inputs_after(decision),
-        root=decision.root,
-        context=context,
-        compared=pipeline.model.candidates,
-    )
+    return PUBLISH.request(identity, pipeline, decision, context=context)
 
 
 PUBLISH = Step(

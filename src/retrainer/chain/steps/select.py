@@ -45,9 +45,8 @@ def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str
     :raises IntegrityError: they come from different snapshots.
     """
     by_base = _bundles_by_base(pipeline, upstream)
-    root = upstream[0].root
     snapshots = {Artifacts(ref.root).get("export", ref.digest).inputs["ingest"] for ref in upstream}
-    if len(snapshots) != 1 or any(ref.root != root for ref in upstream):
+    if len(snapshots) != 1 or len({ref.root for ref in upstream}) != 1:
         raise IntegrityError(
             "the bundles were not trained on one snapshot, so no rows can compare them",
             where=pipeline.name,
@@ -63,10 +62,10 @@ def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str
     return SELECT.request(
         identity,
         pipeline,
+        upstream[0],
+        context=context,
         # The bundles are in its identity, for they are several.
         inputs={"ingest": snapshots.pop()},
-        root=root,
-        context=context,
         compared=tuple(by_base),
     )
 
@@ -95,7 +94,7 @@ def _bundles_by_base(pipeline: Pipeline, bundles: Sequence[StepRef]) -> dict[str
 
 SELECT = Step(
     name="select",
-    version=2,
+    version=3,
     about="candidates",
     after=("export",),
     output=Selected,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from retrainer.chain.definition import Step, StepOutput, inputs_after, of_base
+from retrainer.chain.definition import Step, StepOutput, of_base
 from retrainer.chain.messages import duration
 from retrainer.chain.requests import RunContext, StepRef, StepRequest
 from retrainer.report.figures import Facts, number, scores
@@ -66,14 +66,7 @@ def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str
         "processes": single.resources.processes,
         "gpus": single.resources.gpus,
     }
-    return TRAIN.request(
-        identity,
-        single,
-        inputs=inputs_after(snapshot),
-        root=snapshot.root,
-        context=context,
-        compared=pipeline.model.candidates,
-    )
+    return TRAIN.request(identity, pipeline, snapshot, context=context, base=base)
 
 
 TRAIN = Step(

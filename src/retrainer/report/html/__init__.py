@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import base64
 import json
-import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -27,6 +27,9 @@ from retrainer.spec.budgets import COSTS
 from retrainer.tasks import known_task
 
 TEMPLATE = "report.html.jinja"
+# What HTML forbids even when escaped: controls, halves of surrogates, noncharacters.
+_LAST_TWO = "".join(chr(plane << 16 | last) for plane in range(17) for last in (0xFFFE, 0xFFFF))
+_FORBIDDEN = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef{_LAST_TWO}]")
 PNG = b"\x89PNG\r\n\x1a\n"
 # The sections of the page and the parts below each; the first gives the heading.
 SECTIONS = (
@@ -85,7 +88,7 @@ def report_html(receipt: Receipt, facts: ReportFacts, images: Mapping[str, bytes
             policy=json.dumps(receipt.policy.model_dump(mode="json"), indent=2, ensure_ascii=False),
         )
     )
-    return "".join(_printable(text)).rstrip() + "\n"
+    return _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", text).rstrip() + "\n"
 
 
 @cache
@@ -99,20 +102,6 @@ def _environment() -> Environment:
     )
     environment.filters["base64"] = lambda data: base64.b64encode(data).decode("ascii")
     return environment
-
-
-def _printable(text: str) -> Iterable[str]:
-    """Without characters that HTML forbids even when escaped: controls, noncharacters, halves of surrogates."""
-    for letter in text:
-        if letter in "\n\t" or (unicodedata.category(letter) not in {"Cc", "Cs"} and not _is_noncharacter(letter)):
-            yield letter
-        else:
-            yield "\N{REPLACEMENT CHARACTER}"
-
-
-def _is_noncharacter(letter: str) -> bool:
-    point = ord(letter)
-    return 0xFDD0 <= point <= 0xFDEF or point & 0xFFFE == 0xFFFE
 
 
 def _reasons(receipt: Receipt) -> dict[ReasonCode, list[str]]:
