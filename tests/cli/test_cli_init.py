@@ -102,6 +102,7 @@ def test_public_data(
     assert cli("check", tmp_path / "p.yaml").returncode == 0
 
 
+@pytest.mark.long
 def test_what_it_writes_can_be_run(cli: Cli, bench: Workbench, tmp_path: Path, tiny_bert: Path) -> None:
     bench.rows(tmp_path / "train.csv", 90, seed=1)
     with (tmp_path / "train.csv").open("a") as file:
