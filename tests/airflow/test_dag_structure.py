@@ -13,7 +13,6 @@ import yaml
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import Asset, AssetAny, AssetOrTimeSchedule
 from airflow.serialization.serialized_objects import DagSerialization
-from pydantic import ValidationError
 
 from retrainer.airflow import (
     FineTuneOperator,
@@ -204,6 +203,24 @@ def test_two_pipelines_of_one_name(folder: Path) -> None:
     assert "first.yaml makes already" in (dags["retrain__first__broken"].doc_md or "")
 
 
+def test_of_two_pipelines_of_one_name_the_scheduler_and_the_task_take_the_same(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "a_copy.yaml").write_text(yaml.safe_dump(with_(name="second", publish={"store": "s3://elsewhere"})))
+    parsed = build_dags(folder)
+    assert set(parsed) == {"retrain__first", "retrain__second", "retrain__second__broken"}
+    assert parsed["retrain__second"].get_task("publish").pipeline == str(folder / "second.yaml")
+    for dag_id in parsed:
+        monkeypatch.setenv("_AIRFLOW_PARSING_CONTEXT_DAG_ID", dag_id)
+        (dag,) = build_dags(folder).values()
+        assert dag.task_ids == parsed[dag_id].task_ids
+    monkeypatch.setenv("_AIRFLOW_PARSING_CONTEXT_DAG_ID", "retrain__second")
+    assert build_dags(folder)["retrain__second"].get_task("publish").pipeline == str(folder / "second.yaml")
+    monkeypatch.delenv("_AIRFLOW_PARSING_CONTEXT_DAG_ID")
+    (move,) = operate_dag(folder).tasks
+    assert move.models["second"].store == "s3://models"
+
+
 def test_a_task_builds_only_its_own_dag(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "renamed.yaml").write_text(yaml.safe_dump(with_(name="third")))
     (folder / "bad.yaml").write_text("name: bad\n")
@@ -231,8 +248,10 @@ def test_one_connection_for_every_task(folder: Path) -> None:
     built = build_dags(folder, settings={"aws_conn_id": "m"})
     assert {task.settings["aws_conn_id"] for dag in built.values() for task in dag.tasks} == {"m"}
     assert all(task.settings == {} for task in retrain_dag(CONTENT).tasks)
-    with pytest.raises(ValidationError, match="aws_conn"):
+    with pytest.raises(PipelineError, match="aws_conn"):
         retrain_dag(CONTENT, settings={"aws_conn": "m"})
+    templated = retrain_dag(CONTENT, settings={"artifact_root": "{{ var.value.root }}"})
+    assert templated.get_task("train").settings == {"artifact_root": "{{ var.value.root }}"}
 
 
 def _argument(task: Any, name: str) -> Any:

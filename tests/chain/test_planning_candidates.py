@@ -305,3 +305,15 @@ def test_one_folder_for_a_run_and_a_log_for_each_candidate(
     assert set(record.steps) == {"ingest", "train_a", "train_b"}
     assert record.base_model == bases["a"]
     assert (run / "train_a").readlink().name == requests[1].digest
+
+
+def test_a_step_taken_again_in_a_run_links_to_its_new_artifact(pipeline: Pipeline, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("text,label\na,x\nb,y\n")
+    snapshot = artifact(tmp_path, "ingest", SNAPSHOT)
+    request = planned(INGEST.plan(pipeline, context=in_root(snapshot.root)))
+    folder = RunFolder(Artifacts(snapshot.root), request)
+    other = artifact(tmp_path, "ingest", "6" * 64)
+    folder.record(snapshot)
+    folder.record(other)
+    (link,) = [path for path in (Path(snapshot.root) / "runs" / folder.name).iterdir() if path.is_symlink()]
+    assert (link.name, (link / "file").read_text()) == ("ingest", "6" * 64)

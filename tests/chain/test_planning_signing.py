@@ -21,7 +21,7 @@ from retrainer.chain import (
     StepRequest,
 )
 from retrainer.chain.model_store import check_channel, check_keys, model_of, signer_of
-from retrainer.errors import UserError
+from retrainer.errors import PipelineError, UserError
 from retrainer.records import sha256_file
 from retrainer.spec import Pipeline, parse_pipeline
 from retrainer.store import FileEntry, Manifest, Signer
@@ -137,6 +137,22 @@ def test_the_cause_of_a_publication_is_no_part_of_its_name(tmp_path: Path) -> No
     )
     assert by_gate.digest == approved.digest
     assert (by_gate.context.approved, approved.context.approved) == (False, True)
+
+
+def test_what_a_person_has_to_approve_is_not_published_without(tmp_path: Path) -> None:
+    pipeline, decision = make_pipeline(tmp_path, approval="required"), artifact(tmp_path, "decide", A)
+    with pytest.raises(PipelineError, match="nobody did"):
+        PUBLISH.plan(pipeline, decision, context=CONTEXT)
+    approved = planned(PUBLISH.plan(pipeline, decision, context=CONTEXT.model_copy(update={"approved": True})))
+    assert approved.context.approved
+
+
+def test_a_channel_that_moved_is_asked_again_in_the_same_run(tmp_path: Path) -> None:
+    pipeline, decision = make_pipeline(tmp_path), artifact(tmp_path, "decide", A)
+    before = planned(PUBLISH.plan(pipeline, decision, context=CONTEXT))
+    assert planned(PUBLISH.plan(pipeline, decision, context=CONTEXT)).digest == before.digest
+    publish(pipeline, tmp_path, signer=None)
+    assert planned(PUBLISH.plan(pipeline, decision, context=CONTEXT)).digest != before.digest
 
 
 def test_a_champion_that_nobody_trusted_signed_is_unreadable(tmp_path: Path, pair: KeyPair, other: KeyPair) -> None:

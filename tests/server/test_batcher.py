@@ -457,6 +457,8 @@ def test_those_who_went_away_are_not_computed_for() -> None:
         stays = asyncio.create_task(batcher.respond(["stays"]))
         await asyncio.sleep(0)
         cancelled.cancel()
+        await asyncio.sleep(0)
+        assert batcher.queued_rows == 1  # it does not count as queue for others either
         model.let.release(100)
         await asyncio.wait([first, cancelled, stays])
         assert model.calls == [["first"], ["stays"]]

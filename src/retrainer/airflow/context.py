@@ -11,25 +11,29 @@ from typing import Any
 
 from retrainer.chain import RunContext
 
+APPROVE = "Approve"
+"""The option of Airflow's ``ApprovalOperator`` that says yes."""
+
 
 def run_context(context: Any, *, root: str, approval: Mapping[str, Any] | None = None) -> RunContext:
     """The run that a task belongs to.
 
     :param context: the context that Airflow gives ``execute``.
     :param root: the artifact root.
-    :param approval: what Airflow's ``ApprovalOperator`` returned; that person then answers for the run, instead of
+    :param approval: what Airflow's ``ApprovalOperator`` returned; who approved then answers for the run, instead of
         its starter.
     """
     dag_run = context["dag_run"]
     started = dag_run.start_date or dag_run.run_after
-    user = (approval or {}).get("responded_by_user") or {}
+    approved = APPROVE in ((approval or {}).get("chosen_options") or ())
+    user = ((approval or {}).get("responded_by_user") or {}) if approved else {}
     return RunContext(
         run_id=dag_run.run_id,
         actor=user.get("name") or user.get("id") or actor_of(dag_run),
         started_at=started.astimezone(UTC).isoformat(timespec="seconds"),
         origin="airflow",
         root=root,
-        approved=bool(approval),
+        approved=approved,
     )
 
 

@@ -8,6 +8,7 @@ cron schedule, so that a pipeline which should have run is red, not silent.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -34,33 +35,60 @@ def build_dags(folder: str | Path, **dag_kwargs: Any) -> dict[str, DAG]:
     :raises PipelineError: no such folder.
     """
     wanted: str | None = get_parsing_context().dag_id
-    files = pipeline_files(folder)
-    if wanted is not None:
-        # A file is mostly called as its pipeline, so this one is tried first.
-        files = tuple(sorted(files, key=lambda file: dag_id_of(file.stem) != wanted))
     dags: dict[str, DAG] = {}
-    origin: dict[str, Path] = {}
-    for file in files:
-        dag = _build(file, wanted, origin, dag_kwargs)
+    taken: dict[str, Path] = {}
+    for file, content in read_folder(folder, wanted):
+        dag = _build(file, content, wanted, taken, dag_kwargs)
         if dag is not None:
             dags[dag.dag_id] = dag
-            origin[dag.dag_id] = file
             if dag.dag_id == wanted:
                 break
     return dags
 
 
-def _build(file: Path, wanted: str | None, taken: dict[str, Path], dag_kwargs: dict[str, Any]) -> DAG | None:
+def read_folder(folder: str | Path, wanted: str | None = None) -> Iterable[tuple[Path, Pipeline | PipelineError]]:
+    """The pipeline files of a folder with what they say, or what is wrong with them.
+
+    Of several with one name the first counts: the file that is called as its pipeline, else the first by name. So it is
+    the same one for the scheduler, which reads them all, and for a task, which reads only up to its own.
+
+    :param wanted: the DAG that is looked for; files are then read one by one.
+    """
+    files = pipeline_files(folder)
+    if wanted is not None:
+        return ((file, _read(file)) for file in sorted(files, key=lambda file: dag_id_of(file.stem) != wanted))
+    return sorted(((file, _read(file)) for file in files), key=lambda entry: not _is_called_as_its_pipeline(*entry))
+
+
+def _read(file: Path) -> Pipeline | PipelineError:
+    try:
+        return load_pipeline(file)
+    except PipelineError as error:
+        return error
+
+
+def _is_called_as_its_pipeline(file: Path, content: Pipeline | PipelineError) -> bool:
+    return isinstance(content, Pipeline) and dag_id_of(content.name) == dag_id_of(file.stem)
+
+
+def _build(
+    file: Path,
+    content: Pipeline | PipelineError,
+    wanted: str | None,
+    taken: dict[str, Path],
+    dag_kwargs: dict[str, Any],
+) -> DAG | None:
     """The DAG of a file; ``None`` when another one is wanted."""
     try:
-        pipeline = load_pipeline(file)
-        dag_id = dag_id_of(pipeline.name)
-        if wanted not in (None, dag_id):
-            return None
-        _must_be_new(pipeline, dag_id, file, taken)
-        return dag_of(pipeline, str(file), **dag_kwargs)
+        if isinstance(content, PipelineError):
+            raise content
+        dag_id = dag_id_of(content.name)
+        _must_be_new(content, dag_id, file, taken)
+        taken[dag_id] = file
+        return dag_of(content, str(file), **dag_kwargs) if wanted in (None, dag_id) else None
     except PipelineError as error:
         dag_id, cron = _salvage(file, taken)
+        taken[dag_id] = file
         if wanted not in (None, dag_id):
             return None
         logger.warning("%s", error)

@@ -80,7 +80,9 @@ class ReceiptLink(StepLink):
     @staticmethod
     def target(decision: StepRef) -> str:
         """The address of ``receipt.json``; empty where nothing was decided."""
-        return address(decision.root, "decide", decision.digest, "receipt.json") if decision.digest else ""
+        if not decision.digest:
+            return ""
+        return address(decision.root, "decide", decision.digest, "receipt.json", is_file=True)
 
 
 class PublishedVersionLink(StepLink):
@@ -102,7 +104,7 @@ def operator_of(step: Step[Any]) -> type[BaseOperator]:
     return kind
 
 
-def address(root: str, *parts: str) -> str:
+def address(root: str, *parts: str, is_file: bool = False) -> str:
     """A URL for people: of the AWS console for a bucket of AWS, else of the object or the file itself."""
     if not is_s3(root):
         path = open_storage(root).local_path("/".join(parts))
@@ -113,6 +115,6 @@ def address(root: str, *parts: str) -> str:
     endpoint = next(filter(None, (current_access().endpoint_url, *variables)), None)
     if endpoint:
         return f"{endpoint.rstrip('/')}/{bucket}/{quote(key)}"
-    if "." in parts[-1]:
+    if is_file:
         return f"https://s3.console.aws.amazon.com/s3/object/{bucket}?prefix={quote(key)}"
     return f"https://s3.console.aws.amazon.com/s3/buckets/{bucket}?prefix={quote(key)}/"

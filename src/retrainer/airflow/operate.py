@@ -17,11 +17,12 @@ from airflow.sdk import DAG, BaseOperator, Param
 
 from retrainer.airflow.connections import s3_access, signer
 from retrainer.airflow.context import actor_of
+from retrainer.airflow.dag_folder import read_folder
 from retrainer.airflow.failures import as_airflow
 from retrainer.airflow.settings import Settings, SettingsLike, as_mapping
 from retrainer.chain.model_store import keyring_of
 from retrainer.errors import IntegrityError, NotFoundError, PipelineError, RetrainerError
-from retrainer.spec import load_pipeline, pipeline_files
+from retrainer.spec import Pipeline
 from retrainer.spec.model import Publish
 from retrainer.storage import use_access
 from retrainer.store import ModelStore, Store
@@ -78,7 +79,7 @@ class MoveChannelOperator(BaseOperator):  # type: ignore[misc]
     def execute(self, context: Any) -> dict[str, Any]:
         """Move the channel."""
         try:
-            settings = Settings(**self.settings).resolved()
+            settings = Settings.from_content(self.settings, where="settings").resolved()
             with use_access(s3_access(settings.aws_conn_id)):
                 return self._move(context["params"], actor_of(context["dag_run"]), settings.trainer_python)
         except RetrainerError as error:
@@ -98,7 +99,7 @@ class MoveChannelOperator(BaseOperator):  # type: ignore[misc]
             "check": partial(_require_loads, python or sys.executable),
         }
         if params["action"] == "rollback":
-            moved = model.rollback(channel, to=params["version"], **common)
+            moved = model.rollback(channel, to=params["version"] or None, **common)
         else:
             source = self._source_of_promotion(params)
             moved = model.promote(channel, **source, **common)
@@ -134,12 +135,9 @@ def operate_dag(folder: str | Path, *, settings: SettingsLike = None, **dag_kwar
     :param dag_kwargs: arguments of ``airflow.sdk.DAG`` that replace the defaults.
     """
     models: dict[str, Publish] = {}
-    for file in pipeline_files(folder):
-        try:
-            pipeline = load_pipeline(file)
-        except PipelineError:
-            continue  # ``build_dags`` says what is wrong with it
-        models[pipeline.name] = pipeline.publish
+    for _, content in read_folder(folder):
+        if isinstance(content, Pipeline):  # ``build_dags`` says what is wrong with the others
+            models.setdefault(content.name, content.publish)
     arguments: dict[str, Any] = {
         "dag_id": "operate_models",
         "schedule": None,

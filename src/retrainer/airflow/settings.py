@@ -15,6 +15,7 @@ from typing import Annotated, Any
 from airflow.sdk import conf
 from pydantic import BeforeValidator
 
+from retrainer.errors import PipelineError
 from retrainer.records import Record
 
 SECTION = "retrainer"
@@ -49,13 +50,23 @@ SettingsLike = Settings | Mapping[str, Any] | None
 """``Settings``, or a mapping of the same names."""
 
 
-def as_mapping(settings: SettingsLike) -> dict[str, str]:
+def as_mapping(settings: SettingsLike) -> dict[str, Any]:
     """The form in which an operator keeps its settings, which Airflow can template and show.
 
-    :raises pydantic.ValidationError: a name is not one of theirs.
+    The values are looked at when the task runs, once they are rendered.
+
+    :raises PipelineError: a name is not one of theirs.
     """
-    given = settings if isinstance(settings, Settings) else Settings(**(settings or {}))
-    return given.model_dump(exclude_none=True)
+    if isinstance(settings, Settings):
+        return settings.model_dump(exclude_none=True)
+    given = dict(settings or {})
+    if unknown := sorted(set(given) - set(Settings.model_fields)):
+        raise PipelineError(
+            f"there is no {', '.join(map(repr, unknown))}",
+            where="settings",
+            hint=f"there are {', '.join(Settings.model_fields)}",
+        )
+    return given
 
 
 def pipelines_folder(default: str | Path) -> Path:

@@ -101,7 +101,7 @@ class StepOperator(BaseOperator):  # type: ignore[misc]
         :raises AirflowException: another try may help.
         """
         try:
-            settings = Settings(**self.settings).resolved()
+            settings = Settings.from_content(self.settings, where="settings").resolved()
             access = s3_access(settings.aws_conn_id)
             # Also for reading what the step left: it may be in a bucket.
             with use_access(access):
@@ -133,10 +133,10 @@ class StepOperator(BaseOperator):  # type: ignore[misc]
         return ref
 
     def _references(self) -> list[StepRef]:
-        given = getattr(self, self.upstream) if self.upstream else ()
+        given: Any = getattr(self, self.upstream) if self.upstream else ()
         several = self.step.about == "candidates" or not self.upstream
         # The output of a mapped task is a lazy sequence that asks the API server for each item.
-        return [StepRef.model_validate(value) for value in (given if several else (given,))]
+        return [StepRef.from_content(value, where=self.upstream) for value in (given if several else (given,))]
 
     def _base(self) -> str | None:
         # An empty string is how a template says "not given".

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import time
+import uuid
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -77,9 +78,11 @@ class RunFolder:
             return
         link = self._local / self._step
         with filesystem_errors(str(link)):
-            if not link.is_symlink():
-                link.parent.mkdir(parents=True, exist_ok=True)
-                link.symlink_to(os.path.relpath(self._artifacts.local / ref.step / ref.digest, link.parent))
+            link.parent.mkdir(parents=True, exist_ok=True)
+            # A step that is taken again in the same run may leave another artifact.
+            anew = link.with_name(f".{link.name}-{uuid.uuid4().hex[:8]}")
+            anew.symlink_to(os.path.relpath(self._artifacts.local / ref.step / ref.digest, link.parent))
+            anew.replace(link)
 
     def _note(self, storage: Storage, entry: dict[str, Any]) -> None:
         """Add the step to ``run.json``, without losing what another task of the run adds at the same time."""

@@ -124,6 +124,8 @@ class Batcher:
             return await request.future
         finally:
             overdue.cancel()
+            if request.taken < len(texts):
+                self._turns.drop(request)
 
     async def close(self) -> None:
         """Wait for the runs that were started, and end the threads. What still waits is refused."""

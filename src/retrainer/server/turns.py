@@ -112,6 +112,13 @@ class Turns:
         self.rows += len(request.texts)
         self.cost += request.cost_left
 
+    def drop(self, request: Waiting) -> None:
+        """Take out what is left of a request that nobody waits for any more: it must not count as queue for others."""
+        if request in self._queue:
+            self._queue.remove(request)
+            self.rows -= len(request.texts) - request.taken
+            self.cost -= request.cost_left
+
     def ahead(self, largest: int) -> int:
         """What those who wait give before it is the turn of one who arrives now.
 
@@ -135,7 +142,7 @@ class Turns:
         while self._queue and (cost < wanted or not slices):
             request = self._queue[0]
             if request.future.done():
-                self._leave(request)
+                self.drop(request)
                 continue
             own = request.version or newest
             if slices and own is not version:
@@ -168,11 +175,6 @@ class Turns:
         if stop < len(request.texts):
             self._queue.append(request)
         return piece
-
-    def _leave(self, request: Waiting) -> None:
-        self._queue.popleft()
-        self.rows -= len(request.texts) - request.taken
-        self.cost -= request.cost_left
 
 
 def _turn(largest: int) -> int:

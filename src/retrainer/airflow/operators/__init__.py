@@ -1,4 +1,4 @@
-"""The operators, one module each. ``base.py`` holds what they share."""
+"""The operators, one module each. ``step_operator.py`` beside this folder has what they share."""
 
 from retrainer.airflow.operators.evaluate import EvaluateModelOperator
 from retrainer.airflow.operators.export import ExportOnnxOperator

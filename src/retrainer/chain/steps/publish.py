@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 from retrainer.chain.definition import Step, StepOutput
+from retrainer.chain.model_store import model_of
 from retrainer.chain.requests import RunContext, StepRef, StepRequest
+from retrainer.errors import PipelineError
 from retrainer.report.figures import Facts, megabytes
 from retrainer.spec.model import Pipeline
 
@@ -61,16 +63,27 @@ class Published(StepOutput):
 def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str | None) -> StepRequest:
     """Publish what a decision promoted.
 
-    Never answered from an artifact: whether the channel still is where it was is asked each time.
+    Never answered from an artifact once the channel has moved: somebody may have rolled it back since.
+
+    :raises PipelineError: a person has to approve it, and none did.
+    :raises StorageError: the store cannot be reached.
     """
     (decision,) = upstream
     publish = pipeline.publish
+    if publish.approval == "required" and not context.approved:
+        raise PipelineError(
+            "a person has to approve what the gate promotes, and nobody did",
+            where=f"{pipeline.name}: publish.approval",
+            hint="retrainer run --approve; in a DAG of your own give PublishModelOperator the approval task's output",
+        )
+    newest = model_of(pipeline).newest_move(publish.channel)
     identity = {
         "decision": decision.digest,
         "store": publish.store,
         "channel": publish.channel,
         "include_checkpoint": publish.include_checkpoint,
         "run": context.run_id,
+        "after_move": newest.sequence if newest else 0,
     }
     if publish.sign_with is not None:
         # The same run again with another key publishes again, to sign what is there.
@@ -80,7 +93,7 @@ def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str
 
 PUBLISH = Step(
     name="publish",
-    version=2,
+    version=3,
     about="challenger",
     after=("decide",),
     output=Published,
