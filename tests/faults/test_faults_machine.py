@@ -66,7 +66,7 @@ def test_a_store_that_fills_up(
     with small_disk(disk, "2m"):
         one_clear_error(bench.command(), str(disk), "the disk is full")
         assert not list(disk.rglob("manifest.json"))
-        assert not list(disk.rglob("production.json"))
+        assert not list(disk.rglob("channels/production/*.json"))
         unharmed(bench)
 
 
@@ -109,7 +109,7 @@ FORBIDDEN: dict[str, tuple[Callable[[Bench], None], str]] = {
     "data": (unreadable_data, "train.csv: no permission to read it"),
     "pipeline file": (unreadable_pipeline, "pipeline.yaml: no permission to read it"),
     "base model": (unreadable_base, "cannot be read: Permission denied"),
-    "store to read": (unreadable_store, "production.json: no permission"),
+    "store to read": (unreadable_store, "latest.json: no permission"),
     "store to write": (unwritable_store, "/other/"),
 }
 

@@ -52,8 +52,10 @@ class Faulty:
 
 
 @pytest.fixture
-def log() -> Iterator[io.StringIO]:
+def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     """What would be written to the error stream."""
+    # As ``log_to_stderr`` sets it; Airflow, where another test of this process loaded it, sets it otherwise.
+    monkeypatch.setattr(logging.getLogger("uvicorn.error"), "propagate", True)
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(LineFormatter())
