@@ -15,7 +15,15 @@ from dataclasses import dataclass
 from retrainer.errors import IntegrityError, NotFoundError, PreconditionFailed, ReplayError, StoragePermissionError
 from retrainer.storage import Storage
 from retrainer.store.move import RECENT_MOVES, Hint, Move
-from retrainer.store.names import LAST_MOVE, channel_folder, check_name, hint_key, move_key, pointer_key_of_version_1
+from retrainer.store.names import (
+    LAST_MOVE,
+    channel_folder,
+    check_name,
+    hint_key,
+    is_name,
+    move_key,
+    pointer_key_of_version_1,
+)
 from retrainer.store.parallel import in_parallel
 from retrainer.store.signing import Keyring
 
@@ -200,11 +208,7 @@ class ChannelLog:
         key = pointer_key_of_version_1(self._model, self._channel)
         with suppress(NotFoundError):
             self._storage.read(key)
-            raise IntegrityError(
-                "this channel was written by an earlier version of retrainer, which this one does not read",
-                where=self._storage.where(key),
-                hint="publish the model to another store, or with the version that wrote it",
-            )
+            raise _of_version_1(self._storage, key)
 
     def _next(self, move: Move) -> Move | None:
         """The move after one that was read."""
@@ -319,3 +323,24 @@ class ChannelLog:
         """Tell where the newest move is. An older hint that comes late does no harm: readers look further."""
         hint = Hint(sequence=sequence, hashes=tuple(hashes))
         self._storage.write(hint_key(self._model, self._channel), hint.to_pretty_json().encode())
+
+
+def refuse_version_1(storage: Storage, model: str) -> None:
+    """Insist that no channel of a model is in the layout of an earlier retrainer, whose channels are no folders: to
+    whoever lists channels such a model looks as if nothing of it were live.
+
+    :raises IntegrityError: one is.
+    """
+    start = channel_folder(model)
+    for info in storage.list(start):
+        channel = info.key.removeprefix(start).removesuffix(".json")
+        if is_name(channel) and info.key == pointer_key_of_version_1(model, channel):
+            raise _of_version_1(storage, info.key)
+
+
+def _of_version_1(storage: Storage, key: str) -> IntegrityError:
+    return IntegrityError(
+        "this channel was written by an earlier version of retrainer, which this one does not read",
+        where=storage.where(key),
+        hint="publish the model to another store, or with the version that wrote it",
+    )

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from retrainer.errors import ChampionChanged, NotFoundError, StorageError, StoragePermissionError, UserError
 from retrainer.store.causes import Cause
-from retrainer.store.log import Head
+from retrainer.store.log import Head, refuse_version_1
 from retrainer.store.move import Action, Move
 from retrainer.store.names import LAST_MOVE
 from retrainer.store.own_key import own_keys, told_what_to_do
@@ -76,9 +76,13 @@ class ModelMover(ModelReader):
 
         :raises UserError: the channel is signed, and there is no key here.
         :raises SignatureError: the channel is signed, and not by a key that is trusted, nor by the one that signs.
+        :raises IntegrityError: the channel was altered, or it is new and others of the model are of an earlier
+            retrainer.
         """
         log = self._log(channel)
         head = log.head()
+        if head.move is None:
+            refuse_version_1(self._storage, self.name)
         if self._signer is None and head.move is not None and head.move.signature is not None:
             raise UserError(
                 f"the channel '{channel}' is signed, and there is no private key to sign the move with",

@@ -12,7 +12,7 @@ from retrainer.errors import IntegrityError, NotFoundError
 from retrainer.storage import ObjectInfo, Storage
 from retrainer.store.fsck.findings import Code, Finding, Problem, Repair, Severity
 from retrainer.store.fsck.listing import Content, Listing, read_objects
-from retrainer.store.log import ChannelLog
+from retrainer.store.log import ChannelLog, refuse_version_1
 from retrainer.store.manifest import Manifest
 from retrainer.store.move import Hint, Move
 from retrainer.store.names import MANIFEST, REMOVAL, SIGNATURES, hint_key, move_key, version_key
@@ -83,6 +83,8 @@ class ModelState:
 
     Hints and the moves after the listed ones are read after the listing, and what a move names is read again where the
     listing lacks it: so a publisher who is at work meanwhile is not taken for damage.
+
+    :raises IntegrityError: the model is in the layout of an earlier retrainer.
     """
 
     def __init__(self, storage: Storage, model: str, *, trusted: Keyring | None, now: datetime) -> None:
@@ -91,6 +93,7 @@ class ModelState:
         self.trusted = trusted
         self.now = now
         self.notes: list[str] = []  # what could not be looked at
+        refuse_version_1(storage, model)
         self.listing = Listing.of(storage, model)
         self.logs = {channel: self._log(channel, numbers) for channel, numbers in self.listing.channels.items()}
         self.versions = self._versions(self.listing.versions)
