@@ -10,7 +10,15 @@ import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from retrainer.errors import ChampionChanged, NotFoundError, StorageError, StoragePermissionError, UserError
+from retrainer.errors import (
+    ChampionChanged,
+    IntegrityError,
+    NotFoundError,
+    RetrainerError,
+    StorageError,
+    StoragePermissionError,
+    UserError,
+)
 from retrainer.store.causes import Cause
 from retrainer.store.log import Head, refuse_version_1
 from retrainer.store.move import Action, Move
@@ -150,12 +158,14 @@ class ModelMover(ModelReader):
         channel_log = self._log(move.channel)
         try:
             return channel_log.create(move)
-        except StorageError as error:
+        except RetrainerError as error:  # of a folder also a full disk; and damaged bytes under that number
             if repeatable:
                 raise
             try:
                 found = channel_log.read(move.sequence)
-            except StorageError:
+            except RetrainerError as second:
+                if isinstance(error, IntegrityError) and isinstance(second, IntegrityError):
+                    raise  # somebody else's: this move was refused
                 raise _uncertain(move, error) from None
             if found is not None:
                 return found == move
@@ -167,7 +177,7 @@ class ModelMover(ModelReader):
         """The move is made, whatever becomes of the hint: who reads it looks for later moves anyway."""
         try:
             self._log(move.channel).write_hint(head.hashes, move.sequence)
-        except StorageError as error:
+        except RetrainerError as error:
             log.warning("move %d of '%s' is made; its hint is not written: %s", move.sequence, move.channel, error)
 
     def _unmoved(self, head: Head, newest: Move, motive: Motive) -> Published:
@@ -235,7 +245,7 @@ class ModelMover(ModelReader):
         )
 
 
-def _uncertain(move: Move, error: StorageError) -> StorageError:
+def _uncertain(move: Move, error: RetrainerError) -> RetrainerError:
     return type(error)(
         error.message,
         where=error.where,
