@@ -651,6 +651,28 @@ def test_an_object_that_cannot_be_read_is_a_finding(tmp_path: Path, sharing: Mak
         assert "no permission" in found.findings[0].message
 
 
+class ListedOnly(Locked):
+    """A bucket whose moves may be listed and not be read: what is absent is denied as well."""
+
+    def __init__(self, storage: Storage) -> None:
+        super().__init__(storage, "")
+        self.reads = 0
+
+    def _check(self, key: str) -> None:
+        if key.startswith("news/channels/"):
+            self.reads += 1
+            assert self.reads < 100, "it never ends"
+            raise StoragePermissionError("access denied", where=key)
+
+
+def test_a_check_ends_where_moves_are_listed_and_not_read(tmp_path: Path, sharing: MakeBundle) -> None:
+    url = str(tmp_path / "store")
+    fill(url, sharing)
+    moves = [move_key(number) for number in range(1, 5)] + [move_key(1, "staging")]
+    found = check_store(ListedOnly(open_storage(url)), quick=True)
+    assert [one.key for one in found.of("damage") if one.code == "object-unreadable"] == moves
+
+
 def test_a_store_that_cannot_be_reached_is_an_error(s3_endpoint: str) -> None:
     with pytest.raises(StorageError, match="no such bucket"):
         check_store(open_storage("s3://no-such-bucket-anywhere/models"))

@@ -187,11 +187,7 @@ class ModelState:
                 fault = error.message
         keys = {move_key(self.model, channel, number): number for number in numbers}
         contents = {keys[key]: content for key, content in read_objects(self.storage, keys).items()}
-        last = max(numbers, default=0)
-        while not isinstance(contents.get(last), NotFoundError):  # what was made since the listing
-            last += 1
-            key = move_key(self.model, channel, last)
-            contents[last] = read_objects(self.storage, [key])[key]
+        contents |= self._made_since(channel, max(numbers, default=0))
         return FoundLog(
             {
                 number: self._move(channel, number, content)
@@ -201,6 +197,17 @@ class ModelState:
             hint,
             fault,
         )
+
+    def _made_since(self, channel: str, listed: int) -> dict[int, bytes]:
+        """The moves after the last that was listed. What cannot be read there may be no move: it ends them."""
+        contents: dict[int, bytes] = {}
+        while True:
+            number = listed + len(contents) + 1
+            key = move_key(self.model, channel, number)
+            content = read_objects(self.storage, [key])[key]
+            if not isinstance(content, bytes):
+                return contents
+            contents[number] = content
 
     def _move(self, channel: str, sequence: int, content: bytes | IntegrityError) -> FoundMove:
         if isinstance(content, IntegrityError):
