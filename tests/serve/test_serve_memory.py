@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from retrainer.errors import IntegrityError, ReplayError, SignatureError, StorageError, UserError
 from retrainer.serve import Classifier
+from retrainer.serve.cache import ModelCache
 from retrainer.serve.memory import ChannelMemory
 from retrainer.store import Keyring, Move, Signer, Store
 from tests.serve.conftest import PublishedStore, cached_file, load, relabelled
@@ -109,6 +110,23 @@ def signed(unsigned: Move, key: Signer) -> Move:
 
 
 # With a real store
+
+
+def test_another_process_that_is_ahead_while_a_move_is_admitted(
+    store: PublishedStore, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It admits a later move after this one was compared and before it is noted: nothing was put back."""
+    slow, ahead = (ModelCache(store.url, "trails", cache) for _ in range(2))
+    refuse_older = ChannelMemory.refuse_older
+
+    def overtaken(self: ChannelMemory, move: Move) -> None:
+        refuse_older(self, move)
+        monkeypatch.setattr(ChannelMemory, "refuse_older", refuse_older)
+        store.publish(bundle=relabelled(store.bundle, tmp_path / "second", "2"))
+        assert ahead.newest_move("production").sequence == 2
+
+    monkeypatch.setattr(ChannelMemory, "refuse_older", overtaken)
+    assert slow.newest_move("production").sequence == 2
 
 
 @pytest.fixture

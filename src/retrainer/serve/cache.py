@@ -107,6 +107,7 @@ class ModelCache:
         for left in reversed(range(MOVES_MEANWHILE)):
             try:
                 memory.refuse_older(move)
+                memory.admit(move)
             except ReplayError:
                 # Another process of this host may have seen a move that was made since this one was read.
                 again = self._read_newest(channel)
@@ -115,7 +116,6 @@ class ModelCache:
                 move = again
             else:
                 break
-        memory.admit(move)
         self._current[channel] = move
         return move
 
