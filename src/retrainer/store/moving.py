@@ -113,13 +113,14 @@ class ModelMover(ModelReader):
         :param manifest_sha256: of the version's manifest, as it was verified.
         :raises ChampionChanged: somebody else moved the channel meanwhile. Nothing was moved.
         :raises StorageError: the version was removed meanwhile, and nothing was moved; or the storage failed.
+        :raises IntegrityError: the channel points there already, and names another manifest of the version.
 
         A publication that fails may have moved; a second try ends where it would have. A rollback that is tried again
         goes back once more: where it has moved, it has succeeded.
         """
         before = head.move
         if before is not None and before.to_version == version:
-            return self._unmoved(head, before, motive)
+            return self._unmoved(head, before, manifest_sha256, motive)
         self._require(version, manifest_sha256)
         move = self._next(before, channel, version, manifest_sha256, motive)
         if self._create(move, repeatable=motive.action == "publish"):
@@ -127,7 +128,8 @@ class ModelMover(ModelReader):
             return Published(version, channel, True, move.from_version, move.sequence, move.sha256)
         winner = self._log(channel).head()
         if winner.move is not None and winner.move.to_version == version:
-            return self._unmoved(winner, winner.move, motive)  # another publisher of the same content won
+            # Another publisher of the same content won.
+            return self._unmoved(winner, winner.move, manifest_sha256, motive)
         raise self._changed(channel, before, winner.move)
 
     def _next(self, before: Move | None, channel: str, version: str, manifest_sha256: str, motive: Motive) -> Move:
@@ -180,8 +182,9 @@ class ModelMover(ModelReader):
         except RetrainerError as error:
             log.warning("move %d of '%s' is made; its hint is not written: %s", move.sequence, move.channel, error)
 
-    def _unmoved(self, head: Head, newest: Move, motive: Motive) -> Published:
+    def _unmoved(self, head: Head, newest: Move, manifest_sha256: str, motive: Motive) -> Published:
         """The channel points there already: sign it where it is not signed yet, and complete the hint."""
+        self._insist_on_manifest(newest, manifest_sha256)
         if newest.signature is None and self._signer is not None:
             newest = self._sign(newest, head, motive)
         elif not head.hinted:
@@ -189,6 +192,16 @@ class ModelMover(ModelReader):
         moves = self._log(newest.channel).walk(newest)
         made = next(move for move in moves if move.action != "sign")
         return Published(newest.to_version, newest.channel, False, made.from_version, newest.sequence, newest.sha256)
+
+    def _insist_on_manifest(self, move: Move, found: str) -> None:
+        """Insist that a move names the manifest that is there: else readers refuse the version that it goes to."""
+        if found != move.manifest_sha256:
+            raise IntegrityError(
+                f"move {move.sequence} of the channel '{move.channel}' has another hash of the manifest than the"
+                f" version {move.to_version}",
+                where=self._log(move.channel).where(move.sequence),
+                hint="one of the two was altered, and readers refuse the version: run 'retrainer fsck --repair'",
+            )
 
     def _require(self, version: str, manifest_sha256: str) -> None:
         try:
@@ -204,7 +217,8 @@ class ModelMover(ModelReader):
         """Sign what a channel serves, unless this signer signed its newest move: a move to the same version.
 
         :return: the newest move then.
-        :raises NotFoundError: the channel has no champion.
+        :raises NotFoundError: the channel has no champion, or its version is not there.
+        :raises IntegrityError: the manifest is not the one that the newest move names.
         :raises SignatureError: keys are trusted here, and none of them signed it before.
         :raises ChampionChanged: the channel was moved by somebody else meanwhile.
         :raises UserError: there is no signer.
@@ -221,6 +235,8 @@ class ModelMover(ModelReader):
             if not head.hinted:
                 self._hint(head, newest)
             return newest
+        _, manifest_sha256 = Versions(self._storage, self.name).manifest_with_sha256(newest.to_version)
+        self._insist_on_manifest(newest, manifest_sha256)
         return self._sign(newest, head, Motive("sign", actor, Cause.MAINTENANCE, reason))
 
     def _sign(self, newest: Move, head: Head, motive: Motive) -> Move:

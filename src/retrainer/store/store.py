@@ -102,8 +102,8 @@ class ModelStore(ModelMover):
         if champion is not None and champion.to_version != manifest.version:
             with suppress(IntegrityError, NotFoundError):  # it only saves sending what both have
                 like = Versions(self._storage, self.name).manifest(champion.to_version)
-        served = champion is not None and champion.to_version == manifest.version
-        return self.put(folder, manifest, like=like, served=served)
+        served = champion if champion is not None and champion.to_version == manifest.version else None
+        return self.put(folder, manifest, like=like, served=served.manifest_sha256 if served else None)
 
     def publish(
         self,
@@ -243,6 +243,8 @@ class ModelStore(ModelMover):
         with told_what_to_do(own=trusted is not self._trusted):
             checked = Versions(self._storage, self.name, trusted=trusted)
             _, sha256 = checked.manifest_with_sha256(version, sha256=said)
+        if head.move is not None and head.move.to_version == version:
+            self._insist_on_manifest(head.move, sha256)  # before it is signed
         self.protect(version)
         with filesystem_errors(tempfile.gettempdir()):
             temporary = tempfile.TemporaryDirectory(prefix="retrainer-verify-")
