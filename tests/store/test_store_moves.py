@@ -154,6 +154,28 @@ def test_a_planted_move_is_not_gone_on_from_and_signed(storage: Storage, publish
     assert model.verify_channel("production") is not None
 
 
+def test_a_planted_move_that_wins_is_not_signed_on(storage: Storage, publish: Publish, bundle: MakeBundle) -> None:
+    """It goes to the very version that is published, and comes between reading the channel and moving it."""
+    signer = key()
+    publish("one", signer=signer)
+    version = bundle("two")[1].version
+
+    class Overtaken(Failing):
+        def write(self, key: str, data: bytes, **options: Any) -> str:
+            if key == move_key(2) and not self.hits:
+                self.hits.append(key)
+                unsigned = Move.from_json(data, where=key).model_copy(update={"signature": None, "actor": "eve"})
+                self._storage.write(key, unsigned.written())
+            return self._storage.write(key, data, **options)
+
+    overtaken: Any = Overtaken(storage, "")
+    with pytest.raises(SignatureError, match="move 2 is not signed"):
+        publish("two", signer=signer, at=overtaken)
+    newest = ModelStore(storage, "news").newest_move("production")
+    assert newest is not None
+    assert (newest.sequence, newest.actor, newest.to_version) == (2, "eve", version)
+
+
 def test_a_channel_of_another_key_is_moved_when_that_is_named(storage: Storage, publish: Publish) -> None:
     old, new = key(), key()
     one = publish("one", signer=old)

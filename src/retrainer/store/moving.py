@@ -105,12 +105,16 @@ class ModelMover(ModelReader):
                 log.check_signature(head.move, own)
         return head, own
 
-    def _move(self, head: Head, channel: str, version: str, manifest_sha256: str, motive: Motive) -> Published:
+    def _move(
+        self, begun: tuple[Head, Keyring | None], channel: str, version: str, manifest_sha256: str, motive: Motive
+    ) -> Published:
         """Point a channel at a complete version, from where it was seen by ``_begin``.
 
         The version is protected from gc: ``Versions.protect`` was called before it was looked at.
 
+        :param begun: what ``_begin`` gave: the move of another publisher needs the signature of the same keys.
         :param manifest_sha256: of the version's manifest, as it was verified.
+        :raises SignatureError: somebody else moved the channel there meanwhile, and none of those keys signed it.
         :raises ChampionChanged: somebody else moved the channel meanwhile. Nothing was moved.
         :raises StorageError: the version was removed meanwhile, and nothing was moved; or the storage failed.
         :raises IntegrityError: the channel points there already, and names another manifest of the version.
@@ -118,6 +122,7 @@ class ModelMover(ModelReader):
         A publication that fails may have moved; a second try ends where it would have. A rollback that is tried again
         goes back once more: where it has moved, it has succeeded.
         """
+        head, trusted = begun
         before = head.move
         if before is not None and before.to_version == version:
             return self._unmoved(head, before, manifest_sha256, motive)
@@ -129,6 +134,8 @@ class ModelMover(ModelReader):
         winner = self._log(channel).head()
         if winner.move is not None and winner.move.to_version == version:
             # Another publisher of the same content won.
+            with told_what_to_do(own=trusted is not self._trusted):
+                self._log(channel).check_signature(winner.move, trusted)
             return self._unmoved(winner, winner.move, manifest_sha256, motive)
         raise self._changed(channel, before, winner.move)
 
