@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from retrainer.errors import IntegrityError, ReplayError, SignatureError, UserError
+from retrainer.errors import ChampionChanged, IntegrityError, ReplayError, SignatureError, UserError
 from retrainer.storage import Storage, open_storage
 from retrainer.store import Keyring, Manifest, ModelStore, Move, Signer, Store
 from retrainer.store.rotation import Signed, sign_again
@@ -404,6 +404,20 @@ def test_a_store_that_was_begun_without_keys(
     assert [line.done for line in lines] == ["signed"] * 3
     assert pinned.champion("production") is not None
     assert pinned.manifest(first).version == first
+
+
+def test_a_channel_that_is_moved_after_it_was_looked_at_is_not_signed(
+    publish: Publish, storage: Storage, signer: Signer
+) -> None:
+    publish("one", None)
+    lines = sign_again(storage, "news", signer=signer, old=None, actor="ada", trust_unsigned=True)
+    assert next(lines).what.startswith("version ")
+    publish("two", None)
+    with pytest.raises(ChampionChanged, match="the champion changed"):
+        next(lines)
+    newest = Store(storage).model("news").newest_move("production")
+    assert newest is not None
+    assert (newest.sequence, newest.signature) == (2, None)
 
 
 def test_a_rotation_that_was_killed_is_completed(

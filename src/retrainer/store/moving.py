@@ -220,9 +220,10 @@ class ModelMover(ModelReader):
                 hint="'retrainer gc' was running; try again when it has ended",
             ) from None
 
-    def sign_channel(self, channel: str, *, actor: str, reason: str) -> Move:
+    def sign_channel(self, channel: str, *, actor: str, reason: str, expected: Move | None = None) -> Move:
         """Sign what a channel serves, unless this signer signed its newest move: a move to the same version.
 
+        :param expected: the newest move, as the caller looked at it; ``None`` for whichever there is.
         :return: the newest move then.
         :raises NotFoundError: the channel has no champion, or its version is not there.
         :raises IntegrityError: the manifest is not the one that the newest move names.
@@ -237,6 +238,8 @@ class ModelMover(ModelReader):
         newest = head.move
         if newest is None:
             raise NotFoundError(f"the channel '{channel}' has no champion", where=self._log(channel).where())
+        if expected is not None and newest != expected:
+            raise self._changed(channel, expected, newest)
         present = newest.signature
         if present is not None and present.key_id == key.key_id and key.holds(present, newest.signed_bytes()):
             if not head.hinted:
