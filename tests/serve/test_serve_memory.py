@@ -215,6 +215,25 @@ def test_a_log_that_goes_on_from_an_older_state_is_refused(store: PublishedStore
         load(store, cache)
 
 
+def test_a_process_that_saw_less_than_its_host_follows_no_fork(
+    store: PublishedStore, cache: Path, tmp_path: Path
+) -> None:
+    """What one process of a host has seen counts for all of them, however long they have been running."""
+    behind, ahead = (ModelCache(store.url, "trails", cache) for _ in range(2))
+    assert behind.newest_move("production").sequence == 1
+    hint = store.hint_path.read_bytes()
+    store.publish(bundle=relabelled(store.bundle, tmp_path / "2", "2"))
+    seen = ahead.newest_move("production")
+    store.move_path(2).unlink()
+    store.hint_path.write_bytes(hint)
+    for name in ("3", "4"):
+        store.publish(bundle=relabelled(store.bundle, tmp_path / name, name))
+    for process in (behind, ahead, ModelCache(store.url, "trails", cache)):
+        with pytest.raises(ReplayError, match="move 2 of the channel 'production' is another one than was seen before"):
+            process.newest_move("production")
+    assert seen.sequence == 2
+
+
 def test_a_rollback_is_not_a_replay(store: PublishedStore, cache: Path, tmp_path: Path) -> None:
     classify = load(store, cache)
     first = classify.version
