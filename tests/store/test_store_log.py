@@ -332,6 +332,18 @@ def test_nobody_searches_across_a_gap(count: int, data: st.DataObject) -> None:
         log.head()
 
 
+@pytest.mark.parametrize(("hint", "count"), [(10, 30), (1500, 1520), (1010, 2500)])
+def test_a_gap_before_a_hint_that_is_behind_stops_no_reader(hint: int, count: int) -> None:
+    """One after it does: nobody searches across that."""
+    storage, log = filled(count, hint=hint)
+    del storage.objects[key(hint - 3)]
+    head = log.head()
+    assert head.move == ALL[count - 1]
+    del storage.objects[key(count - 2)]
+    with pytest.raises(IntegrityError, match=f"move {count - 2} of the channel 'production' is missing"):
+        log.head()
+
+
 def test_a_move_that_was_seen_has_to_lead_to_the_newest() -> None:
     seen = ALL[9]
     other = seen.model_copy(update={"reason": "of another history after the same beginning"})

@@ -98,9 +98,9 @@ class ChannelLog:
         while later is not None:
             head = head.then(self._following(head.move, later))
             steps += 1
-            if steps == _STEPS:
+            if steps == _STEPS and head.move is not None:
                 with suppress(StoragePermissionError):  # who may not list goes on one by one
-                    head = self._found()
+                    head = self._found(head.move.sequence)
             later = self._next(head.move) if head.move else None
         if head.move is not None:
             self.check_signature(head.move, self._trusted)
@@ -173,19 +173,25 @@ class ChannelLog:
             hint=_BACKUP,
         )
 
-    def _found(self) -> Head:
-        """The newest move as listings tell it, a page of a thousand moves each."""
-        low, high = 0, 1
+    def _found(self, known: int = 0) -> Head:
+        """The newest move as listings tell it, a page of a thousand moves each.
+
+        :param known: a move that was read. Those before it serve nobody: one that is missing there stops no reader.
+        """
+        low = known // _BLOCK
+        high = low + 1
         while self._any(high):
             low, high = high, high * 2
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if self._any(middle) else (low, middle)
-        numbers = self._listed(low)
+        numbers = [number for number in self._listed(low) if number >= known]
         if not numbers:
+            if known:
+                raise self._deleted(known)
             self._refuse_version_1()
             return Head(None)
-        first = max(low * _BLOCK, 1)
+        first = max(low * _BLOCK, known, 1)
         if numbers != list(range(first, first + len(numbers))):
             missing = next(number for number in range(first, LAST_MOVE) if number not in numbers)
             raise self._damaged(missing, _MISSING)  # nobody searches across a gap
