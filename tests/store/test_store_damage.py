@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from retrainer.errors import IntegrityError, ReplayError, StorageError
 from retrainer.storage import Storage, open_storage
-from retrainer.store import Manifest, ModelStore, Signer, Store
+from retrainer.store import Manifest, ModelStore, Published, Signer, Store
 from retrainer.store.fsck import check_store, repair
 
 MakeBundle = Callable[[str], tuple[Path, Manifest]]
@@ -117,6 +117,25 @@ def test_a_champion_whose_manifest_was_written_anew_is_no_success(
     list(repair(storage, check_store(storage)))
     assert model.champion("production") == manifest
     assert signing.sign_channel("production", actor="ada", reason="").sequence == 4
+
+
+def test_the_live_version_is_published_again_over_a_damaged_history(
+    storage: Storage, model: ModelStore, bundle: MakeBundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was live before is all that the history is asked for, once the newest move is only a signature."""
+    signing = ModelStore(storage, "news", signer=Signer(Ed25519PrivateKey.generate()))
+    signing.sign_channel("production", actor="ada", reason="")
+    folder, manifest = bundle("three")
+
+    def again() -> Published:
+        return signing.publish(
+            folder, manifest, channel="production", actor="", reason="", decision=None, expected=manifest.version
+        )
+
+    assert again().previous == bundle("two")[1].version
+    storage.delete(NEWEST)
+    assert (again().moved, again().previous, again().sequence) == (False, None, 4)
+    assert f"the champion before {manifest.version} on 'production' is not known" in caplog.text
 
 
 def test_swapped_manifests(storage: Storage, model: ModelStore, bundle: MakeBundle) -> None:

@@ -36,7 +36,8 @@ class Published:
     """How a publication, promotion or rollback ended.
 
     :ivar moved: ``False`` when the channel already pointed there.
-    :ivar previous: the champion before this version.
+    :ivar previous: the champion before this version; ``None`` where there was none, or where the channel pointed there
+        already and the move that says so is damaged.
     :ivar sequence: number of the move in the channel's log.
     :ivar move: SHA-256 of that move.
     :ivar sent_bytes: of the files that were sent to the store.
@@ -196,9 +197,17 @@ class ModelMover(ModelReader):
             newest = self._sign(newest, head, motive)
         elif not head.hinted:
             self._hint(head, newest)
+        previous = self._replaced_by(newest)
+        return Published(newest.to_version, newest.channel, False, previous, newest.sequence, newest.sha256)
+
+    def _replaced_by(self, newest: Move) -> str | None:
+        """The champion before the present one, for whoever reads the result: signing anew changed none."""
         moves = self._log(newest.channel).walk(newest)
-        made = next(move for move in moves if move.action != "sign")
-        return Published(newest.to_version, newest.channel, False, made.from_version, newest.sequence, newest.sha256)
+        try:
+            return next(move.from_version for move in moves if move.action != "sign")
+        except IntegrityError as error:
+            log.warning("the champion before %s on '%s' is not known: %s", newest.to_version, newest.channel, error)
+            return None
 
     def _insist_on_manifest(self, move: Move, found: str) -> None:
         """Insist that a move names the manifest that is there: else readers refuse the version that it goes to."""
