@@ -274,6 +274,25 @@ def test_an_older_state_put_back(publish: Publish, storage: Storage, pinned: Mod
     assert pinned.newest_move("production") == seen
 
 
+def test_what_the_hint_says_of_older_moves_is_not_believed_with_a_pinned_key(
+    publish: Publish, storage: Storage, pinned: ModelStore, signer: Signer
+) -> None:
+    """An older state was put back, its owner went on from there, and the hint was made to lead to what was seen."""
+    publish("one", signer)
+    hint = storage.read(HINT)
+    publish("two", signer)
+    seen = pinned.newest_move("production")
+    assert seen is not None
+    storage.delete(move_key(2))
+    storage.write(HINT, hint)
+    for content in ("three", "four", "five"):
+        publish(content, signer)
+    hashes = json.loads(storage.read(HINT))["hashes"]
+    edit(storage, HINT, hashes=[*hashes[:2], seen.sha256, hashes[3]])
+    with pytest.raises(ReplayError, match="move 2 of the channel 'production' is another one than was seen before"):
+        pinned.newest_move("production", seen=seen)
+
+
 def test_a_signed_channel_is_not_moved_without_a_key(storage: Storage, publish: Publish, signer: Signer) -> None:
     first, second = publish("one", signer), publish("two", signer)
     model = Store(storage).model("news")

@@ -82,7 +82,8 @@ class ChannelLog:
         the logarithm of the number of moves, which takes the right to list.
 
         :param seen: a move of this channel that was believed before: the newest must lead back to it, unless it is of
-            another origin or farther back than is looked. What the hint lists is not read for that.
+            another origin or farther back than is looked. What the hint lists is not read for that where no keys are
+            trusted; where they are, the moves in between are, up to 31.
         :raises ReplayError: the newest moves were deleted.
         :raises IntegrityError: the newest move was altered, or does not follow the one before.
         :raises SignatureError: keys are trusted here, and none of them signed the newest move.
@@ -237,8 +238,10 @@ class ChannelLog:
         distance = newest.sequence - seen.sequence
         if distance <= 0 or distance > RECENT_MOVES or newest.begun_by != seen.begun_by:
             return
-        if distance < len(head.hashes):
-            if head.hashes[distance] != seen.sha256:
+        # The newest move vouches for its own hash and the one before. The others nobody signed.
+        believed = head.hashes if self._trusted is None else head.hashes[:2]
+        if distance < len(believed):
+            if believed[distance] != seen.sha256:
                 raise self._forked(seen)
             return
         moves = list(self.walk(newest, down_to=seen.sequence + 1))
