@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from retrainer.errors import IntegrityError, ReplayError, SignatureError, StorageError, UserError
 from retrainer.serve import Classifier
+from retrainer.serve.cache import ModelCache
 from retrainer.serve.memory import ChannelMemory
 from retrainer.store import Keyring, Move, Signer, Store
 from tests.serve.conftest import PublishedStore, cached_file, load, relabelled
@@ -111,6 +112,23 @@ def signed(unsigned: Move, key: Signer) -> Move:
 # With a real store
 
 
+def test_another_process_that_is_ahead_while_a_move_is_admitted(
+    store: PublishedStore, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It admits a later move after this one was compared and before it is noted: nothing was put back."""
+    slow, ahead = (ModelCache(store.url, "trails", cache) for _ in range(2))
+    refuse_older = ChannelMemory.refuse_older
+
+    def overtaken(self: ChannelMemory, move: Move) -> None:
+        refuse_older(self, move)
+        monkeypatch.setattr(ChannelMemory, "refuse_older", refuse_older)
+        store.publish(bundle=relabelled(store.bundle, tmp_path / "second", "2"))
+        assert ahead.newest_move("production").sequence == 2
+
+    monkeypatch.setattr(ChannelMemory, "refuse_older", overtaken)
+    assert slow.newest_move("production").sequence == 2
+
+
 @pytest.fixture
 def signed_store(bundle: Path, tmp_path: Path, release_key: Signer) -> PublishedStore:
     url = (tmp_path / "store").as_uri()
@@ -195,6 +213,25 @@ def test_a_log_that_goes_on_from_an_older_state_is_refused(store: PublishedStore
     assert "another one than was seen before" in str(first.status.problem)
     with pytest.raises(ReplayError, match="move 2 of the channel 'production' is another one than was seen before"):
         load(store, cache)
+
+
+def test_a_process_that_saw_less_than_its_host_follows_no_fork(
+    store: PublishedStore, cache: Path, tmp_path: Path
+) -> None:
+    """What one process of a host has seen counts for all of them, however long they have been running."""
+    behind, ahead = (ModelCache(store.url, "trails", cache) for _ in range(2))
+    assert behind.newest_move("production").sequence == 1
+    hint = store.hint_path.read_bytes()
+    store.publish(bundle=relabelled(store.bundle, tmp_path / "2", "2"))
+    seen = ahead.newest_move("production")
+    store.move_path(2).unlink()
+    store.hint_path.write_bytes(hint)
+    for name in ("3", "4"):
+        store.publish(bundle=relabelled(store.bundle, tmp_path / name, name))
+    for process in (behind, ahead, ModelCache(store.url, "trails", cache)):
+        with pytest.raises(ReplayError, match="move 2 of the channel 'production' is another one than was seen before"):
+            process.newest_move("production")
+    assert seen.sequence == 2
 
 
 def test_a_rollback_is_not_a_replay(store: PublishedStore, cache: Path, tmp_path: Path) -> None:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from retrainer.errors import IntegrityError, ReplayError, StorageError
 from retrainer.storage import Storage, open_storage
-from retrainer.store import Manifest, ModelStore, Store
+from retrainer.store import Manifest, ModelStore, Published, Signer, Store
+from retrainer.store.fsck import check_store, repair
 
 MakeBundle = Callable[[str], tuple[Path, Manifest]]
 NEWEST = "news/channels/production/0000000003.json"
@@ -86,6 +88,54 @@ def test_an_altered_manifest(storage: Storage, model: ModelStore, bundle: MakeBu
     storage.write(key, sound[:-20])
     with pytest.raises(IntegrityError, match="not a valid Manifest"):
         model.champion("production")
+
+
+def test_a_champion_whose_manifest_was_written_anew_is_no_success(
+    storage: Storage, model: ModelStore, bundle: MakeBundle
+) -> None:
+    """It says the same in other bytes, which no reader takes: so it is neither live already, nor signed."""
+    folder, manifest = bundle("three")
+    key = f"news/versions/{manifest.version}/manifest.json"
+    storage.write(key, json.dumps(json.loads(storage.read(key))).encode())
+    with pytest.raises(IntegrityError):
+        model.champion("production")
+    signing = ModelStore(storage, "news", signer=Signer(Ed25519PrivateKey.generate()))
+    attempts: list[Callable[[], object]] = [
+        lambda: model.rollback("production", to=manifest.version, actor="ada", reason=""),
+        lambda: signing.publish(
+            folder, manifest, channel="production", actor="", reason="", decision=None, expected=manifest.version
+        ),
+        lambda: signing.promote("production", version=manifest.version, actor="ada", reason=""),
+        lambda: signing.sign_channel("production", actor="ada", reason=""),
+    ]
+    for attempt in attempts:
+        with pytest.raises(IntegrityError, match=r"has another hash of the manifest|not the one that was p") as caught:
+            attempt()
+        assert "fsck --repair" in str(caught.value.hint)
+    assert model.signatures(manifest.version) == ()
+    assert len(model.history("production")) == 3
+    list(repair(storage, check_store(storage)))
+    assert model.champion("production") == manifest
+    assert signing.sign_channel("production", actor="ada", reason="").sequence == 4
+
+
+def test_the_live_version_is_published_again_over_a_damaged_history(
+    storage: Storage, model: ModelStore, bundle: MakeBundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was live before is all that the history is asked for, once the newest move is only a signature."""
+    signing = ModelStore(storage, "news", signer=Signer(Ed25519PrivateKey.generate()))
+    signing.sign_channel("production", actor="ada", reason="")
+    folder, manifest = bundle("three")
+
+    def again() -> Published:
+        return signing.publish(
+            folder, manifest, channel="production", actor="", reason="", decision=None, expected=manifest.version
+        )
+
+    assert again().previous == bundle("two")[1].version
+    storage.delete(NEWEST)
+    assert (again().moved, again().previous, again().sequence) == (False, None, 4)
+    assert f"the champion before {manifest.version} on 'production' is not known" in caplog.text
 
 
 def test_swapped_manifests(storage: Storage, model: ModelStore, bundle: MakeBundle) -> None:

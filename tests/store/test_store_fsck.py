@@ -23,7 +23,7 @@ from retrainer.errors import NotFoundError, ResourceError, RetrainerError, Stora
 from retrainer.records import digest_of, sha256_file
 from retrainer.storage import Storage, open_storage
 from retrainer.store import FileEntry, Keyring, Manifest, ModelStore, Signer, Store
-from retrainer.store.fsck import Code, Finding, Findings, Progress, check_store
+from retrainer.store.fsck import Code, Finding, Findings, Progress, check_store, repair
 from retrainer.store.gc import plan_gc, run_gc
 
 MakeBundle = Callable[[str], tuple[Path, Manifest]]
@@ -649,6 +649,42 @@ def test_an_object_that_cannot_be_read_is_a_finding(tmp_path: Path, sharing: Mak
         found = check_store(Locked(storage, key))
         assert [(one.code, one.key) for one in found.of("damage")] == [(code, key)]
         assert "no permission" in found.findings[0].message
+
+
+class ListedOnly(Locked):
+    """A bucket whose moves may be listed and not be read: what is absent is denied as well."""
+
+    def __init__(self, storage: Storage) -> None:
+        super().__init__(storage, "")
+        self.reads = 0
+
+    def _check(self, key: str) -> None:
+        if key.startswith("news/channels/"):
+            self.reads += 1
+            assert self.reads < 100, "it never ends"
+            raise StoragePermissionError("access denied", where=key)
+
+
+def test_a_check_ends_where_moves_are_listed_and_not_read(tmp_path: Path, sharing: MakeBundle) -> None:
+    url = str(tmp_path / "store")
+    fill(url, sharing)
+    moves = [move_key(number) for number in range(1, 5)] + [move_key(1, "staging")]
+    found = check_store(ListedOnly(open_storage(url)), quick=True)
+    assert [one.key for one in found.of("damage") if one.code == "object-unreadable"] == moves
+
+
+def test_a_hint_with_more_hashes_than_moves(tmp_path: Path, sharing: MakeBundle) -> None:
+    """Readers do without it, and a check does not call it sound."""
+    url = str(tmp_path / "store")
+    storage, model = open_storage(url), Store.open(url).model("news")
+    version = publish(model, sharing("one"))
+    edit(storage, HINT, hashes=[*json.loads(storage.read(HINT))["hashes"], "0" * 64])
+    newest = model.newest_move("production")
+    assert newest is not None
+    assert newest.to_version == version
+    assert named(check_store(storage)) == [("hint-altered", HINT)]
+    list(repair(storage, check_store(storage)))
+    assert named(check_store(storage)) == []
 
 
 def test_a_store_that_cannot_be_reached_is_an_error(s3_endpoint: str) -> None:

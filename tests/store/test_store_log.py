@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from retrainer.errors import (
 )
 from retrainer.storage import ObjectInfo, Storage, open_storage
 from retrainer.store import Manifest, ModelStore, Move, Published
+from retrainer.store.fsck import check_store
+from retrainer.store.gc import plan_gc, run_gc
 from retrainer.store.log import ChannelLog
 from retrainer.store.move import RECENT_MOVES
 
@@ -151,10 +154,24 @@ def test_a_hint_that_cannot_be_written_is_completed_later(
 
 
 def test_a_store_of_an_earlier_version_is_refused(storage: Storage, model: ModelStore, bundle: MakeBundle) -> None:
+    folder, manifest = bundle("one")
+    model.put_version(folder, manifest)
+    much_later = datetime.now(UTC) + timedelta(days=30)
+    plan = plan_gc(storage, "news", now=much_later)
+    assert [doomed.version for doomed in plan.delete] == [manifest.version]
+    attempts: list[Callable[[], object]] = [
+        lambda: model.champion("production"),
+        lambda: publish(model, bundle("one")),
+        lambda: model.promote("canary", version=manifest.version, actor="ada", reason=""),
+        lambda: plan_gc(storage, "news", now=much_later),
+        lambda: run_gc(storage, plan, now=much_later),
+        lambda: check_store(storage),
+    ]
     storage.write("news/channels/production.json", b"{}")
-    for attempt in (lambda: model.champion("production"), lambda: publish(model, bundle("one"))):
+    for attempt in attempts:
         with pytest.raises(IntegrityError, match="written by an earlier version of retrainer"):
             attempt()
+    assert model.manifest(manifest.version) == manifest
 
 
 # The log alone, on a storage that counts and forbids
@@ -312,6 +329,18 @@ def test_nobody_searches_across_a_gap(count: int, data: st.DataObject) -> None:
             log.head()
         return
     with pytest.raises(IntegrityError, match=f"move {gap} of the channel 'production' is missing"):
+        log.head()
+
+
+@pytest.mark.parametrize(("hint", "count"), [(10, 30), (1500, 1520), (1010, 2500)])
+def test_a_gap_before_a_hint_that_is_behind_stops_no_reader(hint: int, count: int) -> None:
+    """One after it does: nobody searches across that."""
+    storage, log = filled(count, hint=hint)
+    del storage.objects[key(hint - 3)]
+    head = log.head()
+    assert head.move == ALL[count - 1]
+    del storage.objects[key(count - 2)]
+    with pytest.raises(IntegrityError, match=f"move {count - 2} of the channel 'production' is missing"):
         log.head()
 
 

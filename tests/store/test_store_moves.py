@@ -15,6 +15,8 @@ from retrainer.errors import (
     IntegrityError,
     NotFoundError,
     ReplayError,
+    ResourceError,
+    RetrainerError,
     SignatureError,
     StorageError,
     StoragePermissionError,
@@ -152,6 +154,28 @@ def test_a_planted_move_is_not_gone_on_from_and_signed(storage: Storage, publish
     assert model.verify_channel("production") is not None
 
 
+def test_a_planted_move_that_wins_is_not_signed_on(storage: Storage, publish: Publish, bundle: MakeBundle) -> None:
+    """It goes to the very version that is published, and comes between reading the channel and moving it."""
+    signer = key()
+    publish("one", signer=signer)
+    version = bundle("two")[1].version
+
+    class Overtaken(Failing):
+        def write(self, key: str, data: bytes, **options: Any) -> str:
+            if key == move_key(2) and not self.hits:
+                self.hits.append(key)
+                unsigned = Move.from_json(data, where=key).model_copy(update={"signature": None, "actor": "eve"})
+                self._storage.write(key, unsigned.written())
+            return self._storage.write(key, data, **options)
+
+    overtaken: Any = Overtaken(storage, "")
+    with pytest.raises(SignatureError, match="move 2 is not signed"):
+        publish("two", signer=signer, at=overtaken)
+    newest = ModelStore(storage, "news").newest_move("production")
+    assert newest is not None
+    assert (newest.sequence, newest.actor, newest.to_version) == (2, "eve", version)
+
+
 def test_a_channel_of_another_key_is_moved_when_that_is_named(storage: Storage, publish: Publish) -> None:
     old, new = key(), key()
     one = publish("one", signer=old)
@@ -246,7 +270,7 @@ class Failing:
         *,
         times: int = 1,
         after: bool = False,
-        error: type[StorageError] = StorageError,
+        error: type[RetrainerError] = StorageError,
     ) -> None:
         self._storage = storage
         self._part = part
@@ -269,7 +293,7 @@ class Failing:
 
     def read(self, key: str) -> bytes:
         if self.blind and self.hits and self._part in key:
-            raise StorageError("still cannot reach the server", where=key)
+            raise self._error("still cannot reach the server", where=key)
         return self._storage.read(key)
 
 
@@ -283,11 +307,21 @@ def failing(storage: Storage, part: str, **how: Any) -> tuple[ModelStore, Failin
     return ModelStore(broken, "news"), broken
 
 
+# On a folder a full disk, and what a broken disk gives back.
+FAILURES = [StorageError, ResourceError, IntegrityError]
+
+
+@pytest.mark.parametrize("error", FAILURES)
 @pytest.mark.parametrize("action", ["rollback", "promote"])
 def test_a_move_whose_hint_cannot_be_written_is_made(
-    storage: Storage, model: ModelStore, three: list[str], action: str, caplog: pytest.LogCaptureFixture
+    storage: Storage,
+    model: ModelStore,
+    three: list[str],
+    action: str,
+    error: type[RetrainerError],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    broken, _ = failing(storage, "/latest.json", times=9)
+    broken, _ = failing(storage, "/latest.json", times=9, error=error)
     if action == "rollback":
         moved = broken.rollback("production", actor="ada", reason="")
     else:
@@ -300,20 +334,24 @@ def test_a_move_whose_hint_cannot_be_written_is_made(
     assert model.verify_channel("production") is not None
 
 
-def test_a_rollback_whose_answer_is_lost_is_made_once(storage: Storage, model: ModelStore, three: list[str]) -> None:
-    broken, _ = failing(storage, "/channels/", after=True)
+@pytest.mark.parametrize("error", FAILURES)
+def test_a_rollback_whose_answer_is_lost_is_made_once(
+    storage: Storage, model: ModelStore, three: list[str], error: type[RetrainerError]
+) -> None:
+    broken, _ = failing(storage, "/channels/", after=True, error=error)
     moved = broken.rollback("production", actor="ada", reason="")
     assert (moved.moved, moved.version, version_of(model)) == (True, three[1], three[1])
     assert model.verify_channel("production") is not None
 
 
+@pytest.mark.parametrize("error", [StorageError, ResourceError])
 @pytest.mark.parametrize("after", [False, True])
 def test_a_rollback_of_which_nobody_knows_whether_it_is_made(
-    storage: Storage, model: ModelStore, three: list[str], after: bool
+    storage: Storage, model: ModelStore, three: list[str], after: bool, error: type[RetrainerError]
 ) -> None:
-    broken, fault = failing(storage, "/channels/", after=after)
+    broken, fault = failing(storage, "/channels/", after=after, error=error)
     fault.blind = True
-    with pytest.raises(StorageError, match="cannot reach the server") as caught:
+    with pytest.raises(error, match="cannot reach the server") as caught:
         broken.rollback("production", actor="ada", reason="")
     assert "may have moved" in str(caught.value.hint)
     assert f"--to {three[1]}" in str(caught.value.hint)
@@ -321,6 +359,21 @@ def test_a_rollback_of_which_nobody_knows_whether_it_is_made(
     assert model.rollback("production", to=three[1], actor="ada", reason="").moved is not after
     assert version_of(model) == three[1]
     assert model.history("production", limit=1)[0].sequence == 4
+
+
+def test_a_rollback_onto_somebody_elses_garbage_is_refused(
+    storage: Storage, model: ModelStore, three: list[str]
+) -> None:
+    class Overtaken(Failing):
+        def write(self, key: str, data: bytes, **options: Any) -> str:
+            if key == move_key(4):
+                self._storage.write(key, b"junk")
+            return self._storage.write(key, data, **options)
+
+    overtaken: Any = Overtaken(storage, "")
+    with pytest.raises(IntegrityError, match="not a valid Move") as caught:
+        ModelStore(overtaken, "news").rollback("production", actor="ada", reason="")
+    assert "may have moved" not in str(caught.value.hint)
 
 
 def test_a_rollback_that_failed_before_its_move(storage: Storage, model: ModelStore, three: list[str]) -> None:

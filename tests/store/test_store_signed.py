@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from retrainer.errors import IntegrityError, ReplayError, SignatureError, UserError
+from retrainer.errors import ChampionChanged, IntegrityError, ReplayError, SignatureError, UserError
 from retrainer.storage import Storage, open_storage
 from retrainer.store import Keyring, Manifest, ModelStore, Move, Signer, Store
 from retrainer.store.rotation import Signed, sign_again
@@ -274,6 +274,25 @@ def test_an_older_state_put_back(publish: Publish, storage: Storage, pinned: Mod
     assert pinned.newest_move("production") == seen
 
 
+def test_what_the_hint_says_of_older_moves_is_not_believed_with_a_pinned_key(
+    publish: Publish, storage: Storage, pinned: ModelStore, signer: Signer
+) -> None:
+    """An older state was put back, its owner went on from there, and the hint was made to lead to what was seen."""
+    publish("one", signer)
+    hint = storage.read(HINT)
+    publish("two", signer)
+    seen = pinned.newest_move("production")
+    assert seen is not None
+    storage.delete(move_key(2))
+    storage.write(HINT, hint)
+    for content in ("three", "four", "five"):
+        publish(content, signer)
+    hashes = json.loads(storage.read(HINT))["hashes"]
+    edit(storage, HINT, hashes=[*hashes[:2], seen.sha256, hashes[3]])
+    with pytest.raises(ReplayError, match="move 2 of the channel 'production' is another one than was seen before"):
+        pinned.newest_move("production", seen=seen)
+
+
 def test_a_signed_channel_is_not_moved_without_a_key(storage: Storage, publish: Publish, signer: Signer) -> None:
     first, second = publish("one", signer), publish("two", signer)
     model = Store(storage).model("news")
@@ -404,6 +423,20 @@ def test_a_store_that_was_begun_without_keys(
     assert [line.done for line in lines] == ["signed"] * 3
     assert pinned.champion("production") is not None
     assert pinned.manifest(first).version == first
+
+
+def test_a_channel_that_is_moved_after_it_was_looked_at_is_not_signed(
+    publish: Publish, storage: Storage, signer: Signer
+) -> None:
+    publish("one", None)
+    lines = sign_again(storage, "news", signer=signer, old=None, actor="ada", trust_unsigned=True)
+    assert next(lines).what.startswith("version ")
+    publish("two", None)
+    with pytest.raises(ChampionChanged, match="the champion changed"):
+        next(lines)
+    newest = Store(storage).model("news").newest_move("production")
+    assert newest is not None
+    assert (newest.sequence, newest.signature) == (2, None)
 
 
 def test_a_rotation_that_was_killed_is_completed(

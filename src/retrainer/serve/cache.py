@@ -36,7 +36,7 @@ from retrainer.serve.cached_version import (
 )
 from retrainer.serve.content import Content
 from retrainer.serve.file_locks import Hold, locked, take
-from retrainer.serve.memory import ChannelMemory
+from retrainer.serve.memory import ChannelMemory, is_later
 from retrainer.serve.retention import mark_unserved, prune, use_lock
 from retrainer.serve.writing import write_whole
 from retrainer.storage import S3Access, Storage, open_storage
@@ -107,6 +107,7 @@ class ModelCache:
         for left in reversed(range(MOVES_MEANWHILE)):
             try:
                 memory.refuse_older(move)
+                memory.admit(move)
             except ReplayError:
                 # Another process of this host may have seen a move that was made since this one was read.
                 again = self._read_newest(channel)
@@ -115,14 +116,13 @@ class ModelCache:
                 move = again
             else:
                 break
-        memory.admit(move)
         self._current[channel] = move
         return move
 
     def _look(self, channel: str) -> Move:
         """The newest move, after the one that was followed last; else, or where that fails, from the hint on.
 
-        The first time in a process the move that this host remembers has to lead to it.
+        The move that this host remembers has to lead to it: also where another process saw more than this one.
         """
         if (folder := self._storage.local_path()) is not None and not folder.is_dir():
             # A share that is not mounted cannot be told from an empty store.
@@ -130,6 +130,9 @@ class ModelCache:
                 "there is no such folder", where=self._storage.url, hint="check the address, and that it is mounted"
             )
         current = self._current.pop(channel, None)  # until this look ends well
+        known = self._memory(channel).newest()
+        if current is not None and known is not None and is_later(known, current):
+            current = known
         self._looks[channel] = self._looks.get(channel, 0) + 1
         if current is not None and self._looks[channel] < LOOKS_IN_A_ROW:
             try:

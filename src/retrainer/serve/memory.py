@@ -37,6 +37,11 @@ class SeenMoves(Record):
     newest: Move | None = None
 
 
+def is_later(move: Move, other: Move) -> bool:
+    """Whether a move is of the same history as another, and after it."""
+    return move.begun_by == other.begun_by and move.sequence > other.sequence
+
+
 class ChannelMemory:
     """The memory of one channel of one store. Where the cache cannot be written, it lasts as long as the process.
 
@@ -60,9 +65,13 @@ class ChannelMemory:
         return self._believed(self._read().served)
 
     def newest(self) -> Move | None:
-        """The newest move that was ever admitted; with pinned keys, only one that they signed."""
+        """The newest move that was ever admitted, by any process; with pinned keys, only one that they signed.
+
+        Of a channel that was begun anew, what was admitted here.
+        """
         with self._lock:
-            return self._newest or self._believed(self._read().newest)
+            own, shared = self._newest, self._believed(self._read().newest)
+        return shared if own is None or (shared is not None and is_later(shared, own)) else own
 
     def refuse_older(self, move: Move) -> None:
         """Refuse a move that this host has seen a later one of, without remembering it.

@@ -17,7 +17,7 @@ from retrainer.errors import IntegrityError, PreconditionFailed, ResourceError, 
 from retrainer.records import Record
 from retrainer.storage import Leftover, ObjectInfo, Storage
 from retrainer.storage.keys import check_key
-from retrainer.store.log import ChannelLog
+from retrainer.store.log import ChannelLog, refuse_version_1
 from retrainer.store.move import Move
 from retrainer.store.names import FOLDERS, MANIFEST, REMOVAL, check_name, version_key
 from retrainer.store.parallel import in_parallel
@@ -239,8 +239,9 @@ def _needs(
 ) -> tuple[dict[str, list[str]], dict[str, Move]]:
     """Version -> why it is needed, for people; and the newest move of each channel, whose whole log was checked.
 
-    :raises IntegrityError: a move is missing or was altered.
+    :raises IntegrityError: a move is missing or was altered, or a channel is of an earlier retrainer.
     """
+    refuse_version_1(storage, model)
     needed: dict[str, list[str]] = defaultdict(list)
     newest: dict[str, Move] = {}
     for channel in list_channels(storage, model):

@@ -15,7 +15,15 @@ from dataclasses import dataclass
 from retrainer.errors import IntegrityError, NotFoundError, PreconditionFailed, ReplayError, StoragePermissionError
 from retrainer.storage import Storage
 from retrainer.store.move import RECENT_MOVES, Hint, Move
-from retrainer.store.names import LAST_MOVE, channel_folder, check_name, hint_key, move_key, pointer_key_of_version_1
+from retrainer.store.names import (
+    LAST_MOVE,
+    channel_folder,
+    check_name,
+    hint_key,
+    is_name,
+    move_key,
+    pointer_key_of_version_1,
+)
 from retrainer.store.parallel import in_parallel
 from retrainer.store.signing import Keyring
 
@@ -74,7 +82,8 @@ class ChannelLog:
         the logarithm of the number of moves, which takes the right to list.
 
         :param seen: a move of this channel that was believed before: the newest must lead back to it, unless it is of
-            another origin or farther back than is looked. What the hint lists is not read for that.
+            another origin or farther back than is looked. What the hint lists is not read for that where no keys are
+            trusted; where they are, the moves in between are, up to 31.
         :raises ReplayError: the newest moves were deleted.
         :raises IntegrityError: the newest move was altered, or does not follow the one before.
         :raises SignatureError: keys are trusted here, and none of them signed the newest move.
@@ -90,9 +99,9 @@ class ChannelLog:
         while later is not None:
             head = head.then(self._following(head.move, later))
             steps += 1
-            if steps == _STEPS:
+            if steps == _STEPS and head.move is not None:
                 with suppress(StoragePermissionError):  # who may not list goes on one by one
-                    head = self._found()
+                    head = self._found(head.move.sequence)
             later = self._next(head.move) if head.move else None
         if head.move is not None:
             self.check_signature(head.move, self._trusted)
@@ -165,19 +174,25 @@ class ChannelLog:
             hint=_BACKUP,
         )
 
-    def _found(self) -> Head:
-        """The newest move as listings tell it, a page of a thousand moves each."""
-        low, high = 0, 1
+    def _found(self, known: int = 0) -> Head:
+        """The newest move as listings tell it, a page of a thousand moves each.
+
+        :param known: a move that was read. Those before it serve nobody: one that is missing there stops no reader.
+        """
+        low = known // _BLOCK
+        high = low + 1
         while self._any(high):
             low, high = high, high * 2
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if self._any(middle) else (low, middle)
-        numbers = self._listed(low)
+        numbers = [number for number in self._listed(low) if number >= known]
         if not numbers:
+            if known:
+                raise self._deleted(known)
             self._refuse_version_1()
             return Head(None)
-        first = max(low * _BLOCK, 1)
+        first = max(low * _BLOCK, known, 1)
         if numbers != list(range(first, first + len(numbers))):
             missing = next(number for number in range(first, LAST_MOVE) if number not in numbers)
             raise self._damaged(missing, _MISSING)  # nobody searches across a gap
@@ -200,11 +215,7 @@ class ChannelLog:
         key = pointer_key_of_version_1(self._model, self._channel)
         with suppress(NotFoundError):
             self._storage.read(key)
-            raise IntegrityError(
-                "this channel was written by an earlier version of retrainer, which this one does not read",
-                where=self._storage.where(key),
-                hint="publish the model to another store, or with the version that wrote it",
-            )
+            raise _of_version_1(self._storage, key)
 
     def _next(self, move: Move) -> Move | None:
         """The move after one that was read."""
@@ -227,8 +238,10 @@ class ChannelLog:
         distance = newest.sequence - seen.sequence
         if distance <= 0 or distance > RECENT_MOVES or newest.begun_by != seen.begun_by:
             return
-        if distance < len(head.hashes):
-            if head.hashes[distance] != seen.sha256:
+        # The newest move vouches for its own hash and the one before. The others nobody signed.
+        believed = head.hashes if self._trusted is None else head.hashes[:2]
+        if distance < len(believed):
+            if believed[distance] != seen.sha256:
                 raise self._forked(seen)
             return
         moves = list(self.walk(newest, down_to=seen.sequence + 1))
@@ -319,3 +332,24 @@ class ChannelLog:
         """Tell where the newest move is. An older hint that comes late does no harm: readers look further."""
         hint = Hint(sequence=sequence, hashes=tuple(hashes))
         self._storage.write(hint_key(self._model, self._channel), hint.to_pretty_json().encode())
+
+
+def refuse_version_1(storage: Storage, model: str) -> None:
+    """Insist that no channel of a model is in the layout of an earlier retrainer, whose channels are no folders: to
+    whoever lists channels such a model looks as if nothing of it were live.
+
+    :raises IntegrityError: one is.
+    """
+    start = channel_folder(model)
+    for info in storage.list(start):
+        channel = info.key.removeprefix(start).removesuffix(".json")
+        if is_name(channel) and info.key == pointer_key_of_version_1(model, channel):
+            raise _of_version_1(storage, info.key)
+
+
+def _of_version_1(storage: Storage, key: str) -> IntegrityError:
+    return IntegrityError(
+        "this channel was written by an earlier version of retrainer, which this one does not read",
+        where=storage.where(key),
+        hint="publish the model to another store, or with the version that wrote it",
+    )

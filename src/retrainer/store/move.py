@@ -120,3 +120,9 @@ class Hint(Record):
     format_version: Literal[1] = 1
     sequence: int = Field(ge=1, le=LAST_MOVE)
     hashes: tuple[Sha256, ...] = Field(min_length=1, max_length=RECENT_MOVES)
+
+    @model_validator(mode="after")
+    def _no_more_than_there_are(self) -> Self:
+        if len(self.hashes) > self.sequence:
+            raise ValueError("more hashes than moves")
+        return self

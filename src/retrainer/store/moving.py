@@ -10,9 +10,17 @@ import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from retrainer.errors import ChampionChanged, NotFoundError, StorageError, StoragePermissionError, UserError
+from retrainer.errors import (
+    ChampionChanged,
+    IntegrityError,
+    NotFoundError,
+    RetrainerError,
+    StorageError,
+    StoragePermissionError,
+    UserError,
+)
 from retrainer.store.causes import Cause
-from retrainer.store.log import Head
+from retrainer.store.log import Head, refuse_version_1
 from retrainer.store.move import Action, Move
 from retrainer.store.names import LAST_MOVE
 from retrainer.store.own_key import own_keys, told_what_to_do
@@ -28,7 +36,8 @@ class Published:
     """How a publication, promotion or rollback ended.
 
     :ivar moved: ``False`` when the channel already pointed there.
-    :ivar previous: the champion before this version.
+    :ivar previous: the champion before this version; ``None`` where there was none, or where the channel pointed there
+        already and the move that says so is damaged.
     :ivar sequence: number of the move in the channel's log.
     :ivar move: SHA-256 of that move.
     :ivar sent_bytes: of the files that were sent to the store.
@@ -76,9 +85,13 @@ class ModelMover(ModelReader):
 
         :raises UserError: the channel is signed, and there is no key here.
         :raises SignatureError: the channel is signed, and not by a key that is trusted, nor by the one that signs.
+        :raises IntegrityError: the channel was altered, or it is new and others of the model are of an earlier
+            retrainer.
         """
         log = self._log(channel)
         head = log.head()
+        if head.move is None:
+            refuse_version_1(self._storage, self.name)
         if self._signer is None and head.move is not None and head.move.signature is not None:
             raise UserError(
                 f"the channel '{channel}' is signed, and there is no private key to sign the move with",
@@ -93,21 +106,27 @@ class ModelMover(ModelReader):
                 log.check_signature(head.move, own)
         return head, own
 
-    def _move(self, head: Head, channel: str, version: str, manifest_sha256: str, motive: Motive) -> Published:
+    def _move(
+        self, begun: tuple[Head, Keyring | None], channel: str, version: str, manifest_sha256: str, motive: Motive
+    ) -> Published:
         """Point a channel at a complete version, from where it was seen by ``_begin``.
 
         The version is protected from gc: ``Versions.protect`` was called before it was looked at.
 
+        :param begun: what ``_begin`` gave: the move of another publisher needs the signature of the same keys.
         :param manifest_sha256: of the version's manifest, as it was verified.
+        :raises SignatureError: somebody else moved the channel there meanwhile, and none of those keys signed it.
         :raises ChampionChanged: somebody else moved the channel meanwhile. Nothing was moved.
         :raises StorageError: the version was removed meanwhile, and nothing was moved; or the storage failed.
+        :raises IntegrityError: the channel points there already, and names another manifest of the version.
 
         A publication that fails may have moved; a second try ends where it would have. A rollback that is tried again
         goes back once more: where it has moved, it has succeeded.
         """
+        head, trusted = begun
         before = head.move
         if before is not None and before.to_version == version:
-            return self._unmoved(head, before, motive)
+            return self._unmoved(head, before, manifest_sha256, motive)
         self._require(version, manifest_sha256)
         move = self._next(before, channel, version, manifest_sha256, motive)
         if self._create(move, repeatable=motive.action == "publish"):
@@ -115,7 +134,10 @@ class ModelMover(ModelReader):
             return Published(version, channel, True, move.from_version, move.sequence, move.sha256)
         winner = self._log(channel).head()
         if winner.move is not None and winner.move.to_version == version:
-            return self._unmoved(winner, winner.move, motive)  # another publisher of the same content won
+            # Another publisher of the same content won.
+            with told_what_to_do(own=trusted is not self._trusted):
+                self._log(channel).check_signature(winner.move, trusted)
+            return self._unmoved(winner, winner.move, manifest_sha256, motive)
         raise self._changed(channel, before, winner.move)
 
     def _next(self, before: Move | None, channel: str, version: str, manifest_sha256: str, motive: Motive) -> Move:
@@ -146,12 +168,14 @@ class ModelMover(ModelReader):
         channel_log = self._log(move.channel)
         try:
             return channel_log.create(move)
-        except StorageError as error:
+        except RetrainerError as error:  # of a folder also a full disk; and damaged bytes under that number
             if repeatable:
                 raise
             try:
                 found = channel_log.read(move.sequence)
-            except StorageError:
+            except RetrainerError as second:
+                if isinstance(error, IntegrityError) and isinstance(second, IntegrityError):
+                    raise  # somebody else's: this move was refused
                 raise _uncertain(move, error) from None
             if found is not None:
                 return found == move
@@ -163,18 +187,37 @@ class ModelMover(ModelReader):
         """The move is made, whatever becomes of the hint: who reads it looks for later moves anyway."""
         try:
             self._log(move.channel).write_hint(head.hashes, move.sequence)
-        except StorageError as error:
+        except RetrainerError as error:
             log.warning("move %d of '%s' is made; its hint is not written: %s", move.sequence, move.channel, error)
 
-    def _unmoved(self, head: Head, newest: Move, motive: Motive) -> Published:
+    def _unmoved(self, head: Head, newest: Move, manifest_sha256: str, motive: Motive) -> Published:
         """The channel points there already: sign it where it is not signed yet, and complete the hint."""
+        self._insist_on_manifest(newest, manifest_sha256)
         if newest.signature is None and self._signer is not None:
             newest = self._sign(newest, head, motive)
         elif not head.hinted:
             self._hint(head, newest)
+        previous = self._replaced_by(newest)
+        return Published(newest.to_version, newest.channel, False, previous, newest.sequence, newest.sha256)
+
+    def _replaced_by(self, newest: Move) -> str | None:
+        """The champion before the present one, for whoever reads the result: signing anew changed none."""
         moves = self._log(newest.channel).walk(newest)
-        made = next(move for move in moves if move.action != "sign")
-        return Published(newest.to_version, newest.channel, False, made.from_version, newest.sequence, newest.sha256)
+        try:
+            return next(move.from_version for move in moves if move.action != "sign")
+        except IntegrityError as error:
+            log.warning("the champion before %s on '%s' is not known: %s", newest.to_version, newest.channel, error)
+            return None
+
+    def _insist_on_manifest(self, move: Move, found: str) -> None:
+        """Insist that a move names the manifest that is there: else readers refuse the version that it goes to."""
+        if found != move.manifest_sha256:
+            raise IntegrityError(
+                f"move {move.sequence} of the channel '{move.channel}' has another hash of the manifest than the"
+                f" version {move.to_version}",
+                where=self._log(move.channel).where(move.sequence),
+                hint="one of the two was altered, and readers refuse the version: run 'retrainer fsck --repair'",
+            )
 
     def _require(self, version: str, manifest_sha256: str) -> None:
         try:
@@ -186,11 +229,13 @@ class ModelMover(ModelReader):
                 hint="'retrainer gc' was running; try again when it has ended",
             ) from None
 
-    def sign_channel(self, channel: str, *, actor: str, reason: str) -> Move:
+    def sign_channel(self, channel: str, *, actor: str, reason: str, expected: Move | None = None) -> Move:
         """Sign what a channel serves, unless this signer signed its newest move: a move to the same version.
 
+        :param expected: the newest move, as the caller looked at it; ``None`` for whichever there is.
         :return: the newest move then.
-        :raises NotFoundError: the channel has no champion.
+        :raises NotFoundError: the channel has no champion, or its version is not there.
+        :raises IntegrityError: the manifest is not the one that the newest move names.
         :raises SignatureError: keys are trusted here, and none of them signed it before.
         :raises ChampionChanged: the channel was moved by somebody else meanwhile.
         :raises UserError: there is no signer.
@@ -202,11 +247,15 @@ class ModelMover(ModelReader):
         newest = head.move
         if newest is None:
             raise NotFoundError(f"the channel '{channel}' has no champion", where=self._log(channel).where())
+        if expected is not None and newest != expected:
+            raise self._changed(channel, expected, newest)
         present = newest.signature
         if present is not None and present.key_id == key.key_id and key.holds(present, newest.signed_bytes()):
             if not head.hinted:
                 self._hint(head, newest)
             return newest
+        _, manifest_sha256 = Versions(self._storage, self.name).manifest_with_sha256(newest.to_version)
+        self._insist_on_manifest(newest, manifest_sha256)
         return self._sign(newest, head, Motive("sign", actor, Cause.MAINTENANCE, reason))
 
     def _sign(self, newest: Move, head: Head, motive: Motive) -> Move:
@@ -231,7 +280,7 @@ class ModelMover(ModelReader):
         )
 
 
-def _uncertain(move: Move, error: StorageError) -> StorageError:
+def _uncertain(move: Move, error: RetrainerError) -> RetrainerError:
     return type(error)(
         error.message,
         where=error.where,

@@ -63,7 +63,7 @@ class ModelReader(Versions):
         """The newest move of a channel from one on that was believed, each checked against the one before.
 
         One request where the channel stays. It does not look at what was: a channel that was begun anew is told by
-        ``newest_move`` only, until it has as many moves.
+        ``newest_move`` only, until it has more moves.
 
         :raises IntegrityError: a later move was altered, or does not continue that one.
         :raises SignatureError: keys are trusted here, and none of them signed the newest.

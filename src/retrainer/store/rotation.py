@@ -53,6 +53,7 @@ def sign_again(
     :param every_version: also the versions that no channel serves; what none of the keys signed is left as it is.
     :param trust_unsigned: also sign what nobody signed, once its files and its history proved to be whole.
     :return: a line for each thing, as it is done: of each channel its version, then itself.
+    :raises ChampionChanged: a channel was moved after it was looked at. It is not signed.
     :raises SignatureError: what is live is not signed by one of these keys, or was altered. Nothing more is signed.
     """
     keys = Keyring((*(old.keys if old else ()), signer.public))
@@ -90,7 +91,8 @@ def sign_again(
         if newest.to_version not in live:
             live.add(newest.to_version)
             yield sign_version(newest.to_version)
-        signed = believed.sign_channel(channel, actor=actor, reason=f"signed with the key {signer.public.key_id}")
+        reason = f"signed with the key {signer.public.key_id}"
+        signed = believed.sign_channel(channel, actor=actor, reason=reason, expected=newest)
         yield Signed(model, f"channel {channel}", "signed already" if signed == newest else "signed")
     for info in unchecked.versions() if every_version else ():
         if info.version in live:

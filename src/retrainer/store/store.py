@@ -102,8 +102,8 @@ class ModelStore(ModelMover):
         if champion is not None and champion.to_version != manifest.version:
             with suppress(IntegrityError, NotFoundError):  # it only saves sending what both have
                 like = Versions(self._storage, self.name).manifest(champion.to_version)
-        served = champion is not None and champion.to_version == manifest.version
-        return self.put(folder, manifest, like=like, served=served)
+        served = champion if champion is not None and champion.to_version == manifest.version else None
+        return self.put(folder, manifest, like=like, served=served.manifest_sha256 if served else None)
 
     def publish(
         self,
@@ -131,13 +131,14 @@ class ModelStore(ModelMover):
         :raises StorageError: the storage cannot be written, or ignores conditional writes.
         """
         motive = Motive("publish", actor, cause, reason, decision)
-        head, _ = self._begin(channel)
+        begun = self._begin(channel)
+        head, _ = begun
         champion = head.move.to_version if head.move else None
         if champion not in {manifest.version, expected}:
             raise self._changed(channel, expected, head.move)
         require_conditional_writes(self._storage, self.name)
         put = self._put(folder, manifest, head.move)
-        published = self._move(head, channel, manifest.version, put.manifest_sha256, motive)
+        published = self._move(begun, channel, manifest.version, put.manifest_sha256, motive)
         return replace(published, sent_bytes=put.sent_bytes, copied_bytes=put.copied_bytes)
 
     def promote(
@@ -234,7 +235,8 @@ class ModelStore(ModelMover):
 
         :param choose: the version, from the newest move and the keys that are trusted.
         """
-        head, trusted = self._begin(channel)
+        begun = self._begin(channel)
+        head, trusted = begun
         with told_what_to_do(own=trusted is not self._trusted):
             version, said = choose(head.move, trusted)
         if expected is not None and (head.move is None or head.move.to_version != expected):
@@ -243,6 +245,8 @@ class ModelStore(ModelMover):
         with told_what_to_do(own=trusted is not self._trusted):
             checked = Versions(self._storage, self.name, trusted=trusted)
             _, sha256 = checked.manifest_with_sha256(version, sha256=said)
+        if head.move is not None and head.move.to_version == version:
+            self._insist_on_manifest(head.move, sha256)  # before it is signed
         self.protect(version)
         with filesystem_errors(tempfile.gettempdir()):
             temporary = tempfile.TemporaryDirectory(prefix="retrainer-verify-")
@@ -252,7 +256,7 @@ class ModelStore(ModelMover):
                 check(Path(folder))
         if self._signer is not None:
             self.sign_version(version, sha256=sha256)
-        return self._move(head, channel, version, sha256, motive)
+        return self._move(begun, channel, version, sha256, motive)
 
     def _before(self, newest: Move) -> str:
         version = champion_before(self._log(newest.channel).walk(newest))

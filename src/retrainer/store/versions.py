@@ -98,7 +98,8 @@ class Versions:
         return IntegrityError(
             "the manifest is not the one that was published",
             where=self._where(version),
-            hint="roll the channel back; to repair the version, remove its manifest and publish it again",
+            hint="run 'retrainer fsck --repair'; where it cannot put the manifest back, roll the channel back, or"
+            " remove the manifest and publish the version again",
         )
 
     def fetch(
@@ -183,22 +184,26 @@ class Versions:
                 " hour later, or 'retrainer gc' a day later",
             )
 
-    def put(self, folder: Path, manifest: Manifest, *, like: Manifest | None = None, served: bool = False) -> Put:
+    def put(self, folder: Path, manifest: Manifest, *, like: Manifest | None = None, served: str | None = None) -> Put:
         """Make the version complete: files that are missing, manifest, signature. It is protected from gc.
 
         A complete version stays as it is.
 
         :param folder: holds every file of the manifest.
         :param like: of a version of this model that may have files in common; they are copied there instead of sent.
-        :param served: whether a channel points at it already, so that gc leaves it alone anyway.
-        :raises IntegrityError: a file of the folder is not what the manifest says.
+        :param served: where a channel points at it already, so that gc leaves it alone anyway: the SHA-256 of the
+            manifest's bytes that its move names.
+        :raises IntegrityError: a file of the folder is not what the manifest says, or the manifest that is there is not
+            the one that is served.
         :raises StorageError: gc is removing this version.
         """
         in_parallel(lambda name: check_file(folder / name, manifest.files[name]), manifest.files)
         version, began = manifest.version, time.monotonic()
-        if not served:
+        if served is None:
             self.protect(version)
         sha256 = self._present(version, manifest)
+        if served is not None and sha256 not in {served, None}:
+            raise self._altered(version)  # before it is signed
         missing = self._missing(version, manifest) if sha256 else list(manifest.files)
         places = {entry.sha256: self._key(like.version, name) for name, entry in like.files.items()} if like else {}
         done = in_parallel(lambda name: self._copied(version, name, manifest.files[name], places), missing)

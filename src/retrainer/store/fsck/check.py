@@ -56,6 +56,7 @@ def check_store(
     :raises NotFoundError: a model that is named is not there, or there is none at all: a mistyped address and a store
         that was emptied must not look sound.
     :raises StorageError: the store cannot be reached.
+    :raises IntegrityError: a model is in the layout of an earlier retrainer, which nothing here reads.
     """
     began = now or datetime.now(UTC)
     chosen = models_of(storage, models)

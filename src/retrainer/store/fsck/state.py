@@ -12,7 +12,7 @@ from retrainer.errors import IntegrityError, NotFoundError
 from retrainer.storage import ObjectInfo, Storage
 from retrainer.store.fsck.findings import Code, Finding, Problem, Repair, Severity
 from retrainer.store.fsck.listing import Content, Listing, read_objects
-from retrainer.store.log import ChannelLog
+from retrainer.store.log import ChannelLog, refuse_version_1
 from retrainer.store.manifest import Manifest
 from retrainer.store.move import Hint, Move
 from retrainer.store.names import MANIFEST, REMOVAL, SIGNATURES, hint_key, move_key, version_key
@@ -83,6 +83,8 @@ class ModelState:
 
     Hints and the moves after the listed ones are read after the listing, and what a move names is read again where the
     listing lacks it: so a publisher who is at work meanwhile is not taken for damage.
+
+    :raises IntegrityError: the model is in the layout of an earlier retrainer.
     """
 
     def __init__(self, storage: Storage, model: str, *, trusted: Keyring | None, now: datetime) -> None:
@@ -91,6 +93,7 @@ class ModelState:
         self.trusted = trusted
         self.now = now
         self.notes: list[str] = []  # what could not be looked at
+        refuse_version_1(storage, model)
         self.listing = Listing.of(storage, model)
         self.logs = {channel: self._log(channel, numbers) for channel, numbers in self.listing.channels.items()}
         self.versions = self._versions(self.listing.versions)
@@ -184,11 +187,7 @@ class ModelState:
                 fault = error.message
         keys = {move_key(self.model, channel, number): number for number in numbers}
         contents = {keys[key]: content for key, content in read_objects(self.storage, keys).items()}
-        last = max(numbers, default=0)
-        while not isinstance(contents.get(last), NotFoundError):  # what was made since the listing
-            last += 1
-            key = move_key(self.model, channel, last)
-            contents[last] = read_objects(self.storage, [key])[key]
+        contents |= self._made_since(channel, max(numbers, default=0))
         return FoundLog(
             {
                 number: self._move(channel, number, content)
@@ -198,6 +197,17 @@ class ModelState:
             hint,
             fault,
         )
+
+    def _made_since(self, channel: str, listed: int) -> dict[int, bytes]:
+        """The moves after the last that was listed. What cannot be read there may be no move: it ends them."""
+        contents: dict[int, bytes] = {}
+        while True:
+            number = listed + len(contents) + 1
+            key = move_key(self.model, channel, number)
+            content = read_objects(self.storage, [key])[key]
+            if not isinstance(content, bytes):
+                return contents
+            contents[number] = content
 
     def _move(self, channel: str, sequence: int, content: bytes | IntegrityError) -> FoundMove:
         if isinstance(content, IntegrityError):
