@@ -7,6 +7,7 @@ Not here: what a step does (the module that ``Step.work`` names), how it looks i
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
@@ -26,19 +27,19 @@ left out where the pipeline names one base model. ``challenger``: once, for the 
 """
 
 
-class StepOutput(Record):
+class StepOutput(Record, ABC):
     """The record that a step hands on with the reference to its artifact. Small: no data, no weights."""
 
     title: ClassVar[str]
     """Heading of the step in a report."""
 
+    @abstractmethod
     def brief(self) -> str:
         """What came out, in a few words."""
-        raise NotImplementedError
 
+    @abstractmethod
     def facts(self) -> Facts:
         """What came out, name by name, for the report of a run."""
-        raise NotImplementedError
 
 
 Output = TypeVar("Output", bound=StepOutput)
