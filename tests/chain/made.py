@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from retrainer.artifacts.selection import Selection
 from retrainer.chain import Ingested, RunContext, Selected, StepRef, StepRequest, Trained
+from retrainer.records import sha256_file
+from retrainer.store import FileEntry, Manifest, ModelStore
 
 CONTEXT = RunContext(root="/artifacts", run_id="run", actor="tester", started_at="2026-01-01T00:00:00+00:00")
 
@@ -53,3 +56,33 @@ def trained(**fields: Any) -> Trained:
         "parameters": 22_700_000,
     }
     return Trained(**{**some, **fields})
+
+
+def publish_bundle(model: ModelStore, folder: Path, export: str, *, expected: str | None = None) -> str:
+    """Publish a version made from that export artifact; its name.
+
+    :param folder: where its files go.
+    """
+    (folder / "onnx").mkdir(parents=True, exist_ok=True)
+    graph = folder / "onnx" / "model.onnx"
+    graph.write_text(export)
+    manifest = Manifest.model_validate(
+        {
+            "model": "trails",
+            "task": "text-classification",
+            "labels": ("closed", "open"),
+            "max_length": 32,
+            "precisions": {"fp32": {"file": "onnx/model.onnx", "weight_types": {"FLOAT": 1}}},
+            "files": {"onnx/model.onnx": FileEntry(size=graph.stat().st_size, sha256=sha256_file(graph))},
+            "metrics": {"accuracy": 0.9},
+            "base_model": "somewhere",
+            "base_revision": "1",
+            "artifacts": {"export": export},
+            "libraries": {},
+            "git_commit": None,
+        }
+    )
+    done = model.publish(
+        folder, manifest, channel="production", actor="tester", reason="test", decision=None, expected=expected
+    )
+    return done.version

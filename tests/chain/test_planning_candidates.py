@@ -22,12 +22,11 @@ from retrainer.chain import (
     stages_of,
 )
 from retrainer.errors import IntegrityError, PipelineError
-from retrainer.records import sha256_file
 from retrainer.run.folders import RunFolder, RunRecord
 from retrainer.sources.base_models import short_names
 from retrainer.spec import Pipeline, parse_pipeline
-from retrainer.store import FileEntry, Manifest, Store
-from tests.chain.made import CONTEXT, in_root, planned, selected
+from retrainer.store import Store
+from tests.chain.made import CONTEXT, in_root, planned, publish_bundle, selected
 
 SNAPSHOT = "5" * 64
 TRAINED = {"a": "a1" * 32, "b": "b1" * 32, "c": "c1" * 32}
@@ -213,39 +212,14 @@ def test_the_chosen_bundle_that_is_live_already_is_nothing_to_do(
     pipeline: Pipeline, tmp_path: Path, bases: dict[str, str], bundles: list[StepRef]
 ) -> None:
     chosen = selection(tmp_path, planned(SELECT.plan(pipeline, *bundles, context=CONTEXT)), bases["b"], EXPORTED["b"])
-    publish_live(pipeline, tmp_path, EXPORTED["b"])
+    store = Store.open(pipeline.publish.store)
+    publish_bundle(store.model("trails"), tmp_path / "version", EXPORTED["b"])
     evaluation = EVALUATE.plan(pipeline, chosen, context=CONTEXT)
     assert isinstance(evaluation, StepRef)
     assert evaluation.unchanged
     decision = DECIDE.plan(pipeline, evaluation, context=CONTEXT)
     assert isinstance(decision, StepRef)
     assert (decision.step, decision.unchanged) == ("decide", evaluation.unchanged)
-
-
-def publish_live(pipeline: Pipeline, folder: Path, export: str) -> None:
-    version = folder / "version"
-    (version / "onnx").mkdir(parents=True)
-    graph = version / "onnx" / "model.onnx"
-    graph.write_text("graph")
-    manifest = Manifest.model_validate(
-        {
-            "model": "trails",
-            "task": "text-classification",
-            "labels": ("closed", "open"),
-            "max_length": 32,
-            "precisions": {"fp32": {"file": "onnx/model.onnx", "weight_types": {"FLOAT": 1}}},
-            "files": {"onnx/model.onnx": FileEntry(size=graph.stat().st_size, sha256=sha256_file(graph))},
-            "metrics": {"accuracy": 0.9},
-            "base_model": "somewhere",
-            "base_revision": "1",
-            "artifacts": {"export": export},
-            "libraries": {},
-            "git_commit": None,
-        }
-    )
-    Store.open(pipeline.publish.store).model("trails").publish(
-        version, manifest, channel="production", actor="tester", reason="test", decision=None, expected=None
-    )
 
 
 def test_stages_name_the_candidates(pipeline: Pipeline, tmp_path: Path, bases: dict[str, str]) -> None:

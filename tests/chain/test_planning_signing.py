@@ -22,11 +22,10 @@ from retrainer.chain import (
 )
 from retrainer.chain.model_store import check_channel, check_keys, model_of, signer_of
 from retrainer.errors import PipelineError, UserError
-from retrainer.records import sha256_file
 from retrainer.spec import Pipeline, parse_pipeline
-from retrainer.store import FileEntry, Manifest, Signer
+from retrainer.store import Signer
 from retrainer.store.signing_keys import SIGNING_KEY, KeyPair, load_signer, make_key_pair
-from tests.chain.made import CONTEXT, in_root, planned
+from tests.chain.made import CONTEXT, in_root, planned, publish_bundle
 
 A, B = "a" * 64, "b" * 64
 
@@ -71,31 +70,7 @@ def artifact(folder: Path, step: str, digest: str, **fields: Any) -> StepRef:
 
 
 def publish(pipeline: Pipeline, folder: Path, *, signer: Signer | None) -> str:
-    files = folder / "version"
-    files.mkdir(exist_ok=True)
-    graph = files / "model.onnx"
-    graph.write_text("graph")
-    manifest = Manifest.model_validate(
-        {
-            "model": "trails",
-            "task": "text-classification",
-            "labels": ("closed", "open"),
-            "max_length": 32,
-            "precisions": {"fp32": {"file": "model.onnx", "weight_types": {"FLOAT": 1}}},
-            "files": {"model.onnx": FileEntry(size=graph.stat().st_size, sha256=sha256_file(graph))},
-            "metrics": {},
-            "base_model": "base",
-            "base_revision": "1",
-            "artifacts": {"export": B},
-            "libraries": {},
-            "git_commit": None,
-        }
-    )
-    model = model_of(pipeline, signer=signer)
-    done = model.publish(
-        files, manifest, channel="production", actor="tester", reason="test", decision=None, expected=None
-    )
-    return done.version
+    return publish_bundle(model_of(pipeline, signer=signer), folder / "version", B)
 
 
 def requests(pipeline: Pipeline, folder: Path) -> dict[str, StepRequest]:

@@ -17,10 +17,9 @@ from retrainer.chain import (
     Unchanged,
 )
 from retrainer.errors import PipelineError
-from retrainer.records import sha256_file
 from retrainer.spec import Pipeline, parse_pipeline
-from retrainer.store import FileEntry, Manifest, ModelStore, Store
-from tests.chain.made import CONTEXT, in_root, planned
+from retrainer.store import ModelStore, Store
+from tests.chain.made import CONTEXT, in_root, planned, publish_bundle
 
 A, B = "a" * 64, "b" * 64
 
@@ -64,30 +63,7 @@ def bundle(root: Path, digest: str) -> StepRef:
 
 
 def publish(model: ModelStore, root: Path, digest: str, *, expected: str | None) -> str:
-    folder = root / f"version-{digest[:4]}"
-    (folder / "onnx").mkdir(parents=True, exist_ok=True)
-    graph = folder / "onnx" / "model.onnx"
-    graph.write_text(digest)
-    manifest = Manifest.model_validate(
-        {
-            "model": "trails",
-            "task": "text-classification",
-            "labels": ("closed", "open"),
-            "max_length": 32,
-            "precisions": {"fp32": {"file": "onnx/model.onnx", "weight_types": {"FLOAT": 1}}},
-            "files": {"onnx/model.onnx": FileEntry(size=graph.stat().st_size, sha256=sha256_file(graph))},
-            "metrics": {"accuracy": 0.9},
-            "base_model": "somewhere",
-            "base_revision": "1",
-            "artifacts": {"export": digest},
-            "libraries": {},
-            "git_commit": None,
-        }
-    )
-    done = model.publish(
-        folder, manifest, channel="production", actor="tester", reason="test", decision=None, expected=expected
-    )
-    return done.version
+    return publish_bundle(model, root / f"version-{digest[:4]}", digest, expected=expected)
 
 
 def evaluation_of(pipeline: Pipeline, ref: StepRef) -> StepRequest:

@@ -266,7 +266,7 @@ class Artifacts:
 
 
 def _file_key(manifest: ArtifactManifest, name: str) -> str:
-    """Where a file of an artifact lies in the bucket."""
+    """Where a file of an artifact is in the bucket."""
     return "/".join(part for part in (manifest.step, manifest.digest, manifest.upload, name) if part)
 
 

@@ -39,7 +39,7 @@ _OTHER = {
     "NoSuchBucket": ("there is no such bucket", "create it, or check its name"),
     "ExpiredToken": ("the credentials have expired", "renew them"),
     "RequestTimeTooSkewed": ("this machine's clock is wrong", "set it; S3 takes requests within 15 minutes"),
-    "PermanentRedirect": ("the bucket lies in another region", "set AWS_DEFAULT_REGION to its region"),
+    "PermanentRedirect": ("the bucket is in another region", "set AWS_DEFAULT_REGION to its region"),
     "NotImplemented": (
         "the server does not implement this request",
         "use a server that supports conditional writes (If-None-Match, If-Match)",
