@@ -1,5 +1,8 @@
 # What a newcomer runs: `make demo`, `make airflow`, `make test`. Everything installs into .venv.
-PYTHON ?= python3.11
+# The first of these that is there and can make a virtual environment, unless PYTHON names one.
+PYTHONS := python3.11 python3.12 python3.13 python3.14 python3
+WORKS := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
+PYTHON ?= $(shell for name in $(PYTHONS); do "$$name" -c "$(WORKS)" 2>/dev/null && echo "$$name" && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -20,6 +23,11 @@ install: $(STAMP)
 
 # torch comes first and pinned: without it pip would pick a build with several GB of CUDA.
 $(STAMP): pyproject.toml constraints.txt
+	@"$(PYTHON)" -c "$(WORKS)" 2>/dev/null || { \
+	  echo "No Python from 3.11 to 3.14 that has venv is among: $(or $(PYTHON),$(PYTHONS))." >&2; \
+	  echo "Install one (Debian: apt-get install python3-venv), or name it: make PYTHON=/path/to/python3 ..." >&2; \
+	  exit 1; }
+	@echo "Setting up $(VENV) with $$("$(PYTHON)" --version) ($(PYTHON))"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch==2.13.0
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import tomllib
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retrainer.cli.airflow_files import shipped_files
 from retrainer.cli.init_command import _yaml, figures, margin
 from retrainer.gate.paired import tango_interval
 from retrainer.spec import load_pipeline
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from tests.cli.conftest import Cli, Workbench
 
+CHECKOUT = Path(__file__).parents[2]
 WORDS = ["the", "trail", "by", "the", "creek", "is", "open", "today", "and", "dry", "again", "after", "much", "rain"]
 
 
@@ -169,6 +172,36 @@ def test_what_is_not_there_is_one_clear_error(cli: Cli, tmp_path: Path, one_clea
     one_clear_error(cli("init", "d.csv", "--label", "no", cwd=tmp_path), "no column 'no'", "its columns: id, status")
     one_clear_error(cli("init", "d.csv", "--text", "closed", "--label", "closed", cwd=tmp_path), "the label another")
     one_clear_error(cli("init", "d.csv", "-o", "no/where.yaml", cwd=tmp_path), "cannot be written")
+
+
+def test_airflow_gets_its_files_and_the_pipeline(
+    cli: Cli, tmp_path: Path, one_clear_error: Callable[..., None]
+) -> None:
+    data = write_csv(tmp_path / "trails.csv", rows(300))
+    home = tmp_path / "airflow"
+    answer = cli("init", data, "--airflow", home)
+    assert answer.returncode == 0, answer.stderr
+    assert {str(path.relative_to(home)) for path in home.rglob("*.*") if path.is_file()} == {
+        *shipped_files(),
+        "dags/pipelines/trails.yaml",
+    }
+    pipeline = load_pipeline(home / "dags" / "pipelines" / "trails.yaml")
+    assert pipeline.dataset.train == (str(data),)
+    assert pipeline.publish.store == str(home / "store")
+    # Again, and without data: what is there as it would be written stays, what differs is somebody's own.
+    assert cli("init", "--airflow", home).returncode == 0
+    (home / "dags" / "retrain.py").write_text("# my own\n")
+    (home / "plugins" / "retrainer_plugin.py").unlink()
+    one_clear_error(cli("init", "--airflow", home), "dags/retrain.py: is there already, and differs", "--force")
+    assert not (home / "plugins" / "retrainer_plugin.py").exists()
+    assert cli("init", "--airflow", home, "--force").returncode == 0
+    assert (home / "dags" / "retrain.py").read_text() == shipped_files()["dags/retrain.py"]
+    one_clear_error(cli("init", "--airflow", data), "cannot be written")
+
+
+def test_the_wheel_holds_what_a_checkout_ships() -> None:
+    build = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert build["force-include"] == {name: f"retrainer/airflow/shipped/{name}" for name in shipped_files()}
 
 
 @pytest.mark.parametrize("tests", [100, 400, 2000])

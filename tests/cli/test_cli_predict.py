@@ -72,7 +72,6 @@ def test_a_version_instead_of_a_channel(
     answer = cli("predict", store, MODEL, OPEN, "--version", published.version)
     assert answers(answer.stdout)[0][0] == "open"
     one_clear_error(cli("predict", store, MODEL, OPEN, "--version", "0123456789abcdef"), "0123456789abcdef")
-    one_clear_error(cli("predict", store, "nothing", OPEN), "nothing")
 
 
 def as_pairs(folder: Path) -> None:

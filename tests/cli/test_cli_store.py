@@ -205,8 +205,13 @@ def test_an_edited_history_is_not_told(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["show", "tiny-statu"], ["no model 'tiny-statu'", "it holds tiny-status"]),
-        (["show", MODEL, "--channel", "staging"], ["no channel 'staging'", "production"]),
+        (["show", "tiny-statu"], ["no model 'tiny-statu'", "did you mean 'tiny-status'? it holds tiny-status"]),
+        (["show", "another"], ["no model 'another'", "it holds tiny-status"]),
+        (["show", MODEL, "--channel", "staging"], ["no channel 'staging'", "its channels: production"]),
+        (["show", MODEL, "--channel", "prodution"], ["did you mean 'production'?"]),
+        (["predict", "tiny-statu", "dry"], ["no model 'tiny-statu'", "did you mean 'tiny-status'? it holds"]),
+        (["predict", "another", "dry"], ["no model 'another'", "it holds tiny-status"]),
+        (["predict", MODEL, "dry", "--channel", "staging"], ["no channel 'staging'", "its channels: production"]),
         (["show", MODEL, "--version", "0123456789abcdef"], ["0123456789abcdef"]),
         (["show", MODEL, "--version", "newest"], ["newest"]),
         (["history", MODEL, "--channel", "staging"], ["no channel 'staging'"]),

@@ -17,7 +17,7 @@ from retrainer.report import charts
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-@pytest.mark.parametrize("labels", [2, 7, 60])
+@pytest.mark.parametrize("labels", [2, 7, 77, 200])
 def test_confusion_matrix(labels: int) -> None:
     counts = np.random.default_rng(0).integers(0, 50, (labels, labels))
     names = tuple(f"label {i} $x$ \n" for i in range(labels))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import string
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 from xml.etree import ElementTree
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from retrainer.artifacts.evaluation import DriftMeasure, Leakage, ModelEvidence, ParityEvidence, PredictionsFile
 from retrainer.artifacts.measures import Interval, Latency, Score
 from retrainer.artifacts.selection import Candidate, Selection
+from retrainer.gate.confusion import most_confused
 from retrainer.gate.decide import decide
 from retrainer.gate.receipt import (
     BudgetResult,
@@ -30,7 +32,7 @@ from retrainer.gate.receipt import (
     SliceResult,
 )
 from retrainer.report.html import ReportFacts, report_html
-from retrainer.report.model_card import CardFacts
+from retrainer.report.model_card import CardFacts, model_card
 from retrainer.spec.model import AgainstChampion, Budgets, Gate, Slices
 
 PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII=")
@@ -248,6 +250,28 @@ def test_many_slices_keep_the_plot_short(make):
     plot = next(image for image in tree.iter("img") if "slices; the lowest" in str(image.get("alt")))
     assert str(plot.get("alt")).startswith("24 slices; the lowest is place = place 59 with -1.0000.")
     assert page.count("place = place ") >= 60
+
+
+def test_many_labels_are_folded_and_the_worst_confusions_listed(make):
+    names = tuple(f"reason {at:02}" for at in range(77))
+    labels = np.arange(770) % 77
+    predicted = labels.copy()
+    predicted[labels == 12] = 31
+    predicted[np.flatnonzero(labels == 40)[:3]] = 7
+    receipt = decide(Gate(), make(labels, {"fp32": predicted}, names=names))
+    confusions = most_confused(labels, predicted, names, most=10)
+    assert confusions == (("reason 12", "reason 31", 10, 10), ("reason 40", "reason 07", 3, 10))
+    facts = replace(FACTS, card=replace(FACTS.card, confusions=confusions))
+    tree = parse(report_html(receipt, facts, {}))
+    folded = {words(summary) for summary in tree.iter("summary")}
+    assert any(title.startswith("Rows by label: 77 rows") for title in folded)
+    (open_table,) = [table for table in tree.iter("table") if words(table).startswith("Most confused labels")]
+    assert "reason 12reason 311010" in words(open_table)
+    card = model_card(receipt, facts.card)
+    assert "| reason 12 | reason 31 | 10 | 10 |" in card
+    assert "<details><summary>Test rows by label: 77 rows</summary>\n\n| label |" in card
+    assert "`reason 19` and 57 more" in card
+    assert "`reason 20`" not in card
 
 
 # --- every receipt there can be --------------------------------------------------------------------------

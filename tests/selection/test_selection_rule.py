@@ -76,6 +76,14 @@ def test_a_smaller_one_wins_where_chance_explains_the_difference() -> None:
     assert "90.0 MB against 440.0 MB" in selection.why
 
 
+def test_the_reason_shows_a_difference_however_small_the_models_are() -> None:
+    good = contender("good", size=0.5, p50=0.004, wrong=range(10))
+    smaller = contender("other", size=0.46, p50=0.004, wrong=range(10, 22))
+    faster = contender("other", size=0.5, p50=0.0031, wrong=range(10, 22))
+    assert select([good, smaller], metric="accuracy", alpha=0.05).why.endswith("smaller: 0.46 MB against 0.50 MB")
+    assert select([good, faster], metric="accuracy", alpha=0.05).why.endswith("0.003 ms against 0.004 ms")
+
+
 def test_of_one_size_the_faster_wins_and_of_one_speed_the_better() -> None:
     first = contender("first", wrong=range(10))
     assert chosen(first, contender("second", wrong=range(12), p50=10 / (1 + 2 * SAME_SPEED))) == "second"

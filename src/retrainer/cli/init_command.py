@@ -19,6 +19,7 @@ import typer
 import yaml
 
 from retrainer.cli import display
+from retrainer.cli.airflow_files import PIPELINES, write_airflow_files
 from retrainer.cli.libraries import require
 from retrainer.errors import DataError, ModelError, UserError
 from retrainer.tasks import TASKS
@@ -69,33 +70,61 @@ publish: {{store: {store}}}   # or s3://bucket/prefix
 
 def init(
     data: Annotated[
-        str,
-        typer.Argument(metavar="DATA", help="File, folder, glob or s3:// of csv, tsv, jsonl or parquet."),
-    ],
+        str | None,
+        typer.Argument(metavar="[DATA]", help="File, folder, glob or s3:// of csv, tsv, jsonl or parquet."),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Where to write; NAME.yaml by default."),
     ] = None,
     text: Annotated[list[str] | None, typer.Option(help="Column of the text; give it twice for a pair.")] = None,
     label: Annotated[str | None, typer.Option(help="Column of the label.")] = None,
-    store: Annotated[str, typer.Option(help="Where a promoted model is to go: a folder or s3://.")] = "store",
+    store: Annotated[
+        str | None, typer.Option(help="Where a promoted model is to go: a folder or s3://; 'store' by default.")
+    ] = None,
+    airflow: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Also write the DAG files and the plugin there: the folder of airflow.cfg."
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> None:
     """Write a commented pipeline file for labelled data: columns, labels, task, and a gate for so many rows.
 
     Reads the data, trains nothing, and says what it guessed. Beside train.* a file test.* or validation.* is used, too.
+    With --airflow the pipeline file goes where the DAGs look for it.
+    """
+    if data is None and airflow is None:
+        raise typer.BadParameter("give labelled data, or --airflow, or both", param_hint="DATA")
+    if airflow is not None:
+        written = write_airflow_files(airflow, force=force)
+        display.print_lines(written, title=f"Written into {airflow}")
+    if data is not None:
+        pipelines, default = (airflow / PIPELINES, str(airflow.absolute() / "store")) if airflow else (Path(), "store")
+        _write_pipeline(data, output or pipelines, text or (), label, store or default, force=force)
+    elif airflow is not None:
+        display.print_lines([f"retrainer init DATA --airflow {airflow}"], title="Then, for your data")
+
+
+def _write_pipeline(
+    data: str, output: Path, text: Sequence[str], label: str | None, store: str, *, force: bool
+) -> None:
+    """Write the pipeline file and say what was guessed.
+
+    :param output: the file, or a folder that is there and gets one named after the data.
     """
     from retrainer.sources import expand
     from retrainer.sources.survey import LABEL_NAMES, TEXT_NAMES, survey
 
-    require("train", only=("pyarrow",))
+    require("train", only=("numpy", "pyarrow", "datasketch"))
     where = data if "://" in data else os.path.abspath(Path(data).expanduser())  # noqa: PTH100  a glob is not a path
     name = _name(where)
-    target = output or Path(f"{name}.yaml")
+    target = output / f"{name}.yaml" if output.is_dir() else output
     if target.exists() and not force:
         raise UserError("is there already", where=str(target), hint="name another with --output, or give --force")
     columns = survey(expand([where]))
-    texts, labels = _roles(columns, text or (), label, where)
+    texts, labels = _roles(columns, text, label, where)
     files = {"train": where, **_beside(where)}
     rows = _rows(columns, texts[0], labels[0])
     counts = Counter(value for _, value in rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Annotated, Any, cast
 
 import typer
@@ -17,9 +18,11 @@ from retrainer.cli.store_options import (
     PublicKeysOption,
     StoreArgument,
     VersionOption,
+    no_such_channel,
+    open_model,
     open_store,
 )
-from retrainer.errors import DataError
+from retrainer.errors import DataError, NotFoundError, StoragePermissionError
 from retrainer.precisions import PRECISIONS
 
 # Lines of standard input that are answered together: keeps memory flat, and answers appear while input comes.
@@ -57,15 +60,30 @@ def predict(
     from retrainer.serve.texts import reads_pairs
 
     open_store(store, public_keys=public_key)
-    classifier = Classifier.from_store(
-        store, model, channel=channel, version=version, precision=precision, public_keys=public_key or None
-    )
+    try:
+        classifier = Classifier.from_store(
+            store, model, channel=channel, version=version, precision=precision, public_keys=public_key or None
+        )
+    except NotFoundError:
+        _say_what_there_is(store, model, channel, public_key)
+        raise
     pairs = reads_pairs(classifier.task)
     batches = _from_lines(pairs) if texts == ["-"] else iter([_from_arguments(texts, pair or [], pairs)])
     for batch in batches:
         answers: Any = classifier(cast(Any, batch), top_k=None)
         for text, ranked in zip(batch, answers, strict=True):
             _print(text, ranked[: top_k or None], as_json)
+
+
+def _say_what_there_is(store: str, model: str, channel: str, public_keys: list[str] | None) -> None:
+    """For a model or channel that is not there: which are. Needs the right to list, which a reader need not have.
+
+    :raises NotFoundError: neither is missing where that can be seen.
+    """
+    with suppress(StoragePermissionError):
+        found = open_model(store, model, public_keys=public_keys)
+        if channel not in found.channels():
+            raise no_such_channel(found, channel)
 
 
 def _from_arguments(texts: list[str], seconds: list[str], pairs: bool) -> list[Text]:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from retrainer.store import Manifest, ModelStore, VersionInfo
 
 RECEIPT = "receipt.json"
+MOST_LABELS = 20
 NO_VERSION: dict[str, Any] = {
     "version": None,
     "moves": 0,
@@ -164,13 +165,13 @@ def _signers(key_ids: list[str], checked: bool) -> str:
 
 
 def _about(manifest: Manifest, serving: list[str]) -> list[tuple[str, str]]:
-    from retrainer.report.figures import scores
+    from retrainer.report.figures import listed, scores
 
     graphs = ", ".join(f"{name} ({entry.file})" for name, entry in manifest.precisions.items())
     return [
         ("channels", ", ".join(serving) or "no channel serves it now"),
         ("task", manifest.task),
-        ("labels", ", ".join(manifest.labels)),
+        ("labels", listed(manifest.labels, most=MOST_LABELS)),
         ("metrics", scores(manifest.metrics)),
         ("graphs", graphs),
         ("max length", f"{manifest.max_length} tokens"),

@@ -12,11 +12,14 @@ import typer
 
 from retrainer.cli.libraries import require
 from retrainer.errors import NotFoundError
+from retrainer.report.figures import listed
+from retrainer.spec.problems import nearest
 
 if TYPE_CHECKING:
     from retrainer.store import Keyring, Manifest, ModelStore, Signer, Store
 
 DEFAULT_CHANNEL = "production"
+MOST_NAMES = 20
 SIGN_WITH = "RETRAINER_SIGN_WITH"
 
 StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="A folder, file:// or s3://bucket/prefix.")]
@@ -79,9 +82,7 @@ def open_model(
         if model.channels():
             return model
         model.newest_move(DEFAULT_CHANNEL)  # tells a store that an earlier version of retrainer wrote
-    names = store.models()
-    holds = f"it holds {', '.join(names)}" if names else "it holds no model"
-    raise NotFoundError(f"no model '{name}'", where=url, hint=holds)
+    raise NotFoundError(f"no model '{name}'", where=url, hint=_instead(name, store.models(), "it holds", "no model"))
 
 
 def trusted_keys(public_keys: list[str] | None) -> Keyring | None:
@@ -126,5 +127,13 @@ def champion(model: ModelStore, channel: str) -> Manifest:
 def no_such_channel(model: ModelStore, channel: str) -> NotFoundError:
     """The error for a channel that a model does not have; names those that it has."""
     channels = model.channels()
-    hint = f"its channels: {', '.join(channels)}" if channels else "nothing was published yet"
+    hint = _instead(channel, channels, "its channels:", "none, nothing was published yet")
     return NotFoundError(f"no channel '{channel}'", where=f"model {model.name}", hint=hint)
+
+
+def _instead(name: str, names: list[str], holds: str, nothing: str) -> str:
+    """What there is instead of a name that was not found."""
+    if not names:
+        return f"{holds} {nothing}"
+    near = nearest(name, names)
+    return (f"did you mean '{near}'? " if near else "") + f"{holds} {listed(names, most=MOST_NAMES)}"

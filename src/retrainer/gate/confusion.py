@@ -8,8 +8,8 @@ to which the tests hold them; these forms exist because its own take many passes
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,29 @@ def confusion_matrix(labels: Ints, predictions: Ints, n_labels: int) -> Ints:
     columns = n_labels + 1
     cells = labels * columns + predictions % columns
     return np.bincount(cells, minlength=n_labels * columns).reshape(n_labels, columns).astype(np.int64)
+
+
+class Confusion(NamedTuple):
+    """Two labels that were mixed up.
+
+    :param rows: how many rows of the true label were predicted as the other; ``of`` is how many there are.
+    """
+
+    true: str
+    predicted: str
+    rows: int
+    of: int
+
+
+def most_confused(labels: Ints, predictions: Ints, names: Sequence[str], *, most: int) -> tuple[Confusion, ...]:
+    """The pairs that were mixed up in the most rows; of equally many, those with the rarer true label first."""
+    counts = confusion_matrix(labels, predictions, len(names))[:, :-1]
+    wrong = counts * (1 - np.eye(len(names), dtype=np.int64))
+    pairs = [
+        Confusion(names[true], names[predicted], int(wrong[true, predicted]), int(counts[true].sum()))
+        for true, predicted in np.argwhere(wrong)
+    ]
+    return tuple(sorted(pairs, key=lambda pair: (-pair.rows, pair.of))[:most])
 
 
 def accuracy(confusion: NDArray[Any]) -> Floats:

@@ -194,8 +194,16 @@ def _why(
     if chosen is best:
         return f"{leads}; of the {len(tied)} that cannot be told apart from it, itself included, none is cheaper"
     gain = (
-        f"smaller: {chosen.size_mb:,.1f} MB against {best.size_mb:,.1f} MB"
+        f"smaller: {_apart(chosen.size_mb, best.size_mb, 'MB', 1)}"
         if chosen.size_mb < best.size_mb * (1 - SAME_SIZE)
-        else f"faster at the same size: {_speed(chosen):.2f} ms against {_speed(best):.2f} ms"
+        else f"faster at the same size: {_apart(_speed(chosen), _speed(best), 'ms', 2)}"
     )
     return f"{leads}; {chosen.base}, {shown[chosen.base]:.4f}, cannot be told apart from it and is {gain}"
+
+
+def _apart(less: float, more: float, unit: str, digits: int) -> str:
+    """``0.46 MB against 0.52 MB``: two different figures with as many digits as show that they differ, and at least so
+    many."""
+    while digits < 9 and f"{less:,.{digits}f}" == f"{more:,.{digits}f}":
+        digits += 1
+    return f"{less:,.{digits}f} {unit} against {more:,.{digits}f} {unit}"

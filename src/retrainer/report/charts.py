@@ -28,8 +28,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 BLUE, ORANGE, GREY, GREEN, RED = "#2a6f97", "#e07a1f", "#8a8f98", "#1a7f50", "#b3261e"
-# Above this many labels, numbers in the cells and names on the axes could not be read.
-READABLE_LABELS = 30
+# Above so many labels, numbers in the cells and names on the axes could not be read.
+READABLE_COUNTS, READABLE_LABELS = 30, 150
 RELIABILITY_BINS = 10
 # A name beside a chart; the table below has it in full.
 LONGEST_NAME = 26
@@ -52,16 +52,26 @@ def confusion_matrix(counts: npt.NDArray[np.int64], labels: tuple[str, ...]) -> 
     :param counts: ``[labels, labels]``, rows are the true labels.
     """
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    size = float(np.clip(2.2 + 0.42 * len(labels), 3.4, 14))
+    size = float(np.clip(2.2 + 0.42 * len(labels), 3.4, 14 if len(labels) <= 60 else 20))
+    # No taller than a row, of which there are 72 points an inch.
+    points = min(9.0, 0.8 * 72 * size / len(labels))
     with plt.rc_context(_STYLE):
         figure, axes = plt.subplots(figsize=(size + 0.9, size), layout="constrained")
         image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         if len(labels) <= READABLE_LABELS:
             names = [_plain(label) for label in labels]
             axes.set_xticks(
-                range(len(labels)), names, rotation=45, ha="right", rotation_mode="anchor", parse_math=False
+                range(len(labels)),
+                names,
+                rotation=45 if len(labels) <= READABLE_COUNTS else 90,
+                ha="right",
+                va="center" if len(labels) > READABLE_COUNTS else "top",
+                rotation_mode="anchor",
+                parse_math=False,
+                fontsize=points,
             )
-            axes.set_yticks(range(len(labels)), names, parse_math=False)
+            axes.set_yticks(range(len(labels)), names, parse_math=False, fontsize=points)
+        if len(labels) <= READABLE_COUNTS:
             for (row, column), count in np.ndenumerate(counts):
                 colour = "white" if shares[row, column] > 0.55 else "black"
                 axes.text(column, row, f"{count:,}", ha="center", va="center", color=colour, fontsize=8)

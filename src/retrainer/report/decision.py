@@ -6,7 +6,8 @@ about a decision. Not here: what is decided (``gate/``), how a part becomes text
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from retrainer.artifacts.evaluation import Leakage, ModelEvidence, cost_of
 from retrainer.artifacts.measures import Interval, Score
@@ -28,6 +29,9 @@ from retrainer.report.selection_table import selection_part
 from retrainer.spec.budgets import BUDGETS, COSTS
 from retrainer.spec.known_metrics import lower_is_better
 from retrainer.spec.model import Gate
+
+if TYPE_CHECKING:
+    from retrainer.gate.confusion import Confusion
 
 FP32 = REFERENCE
 # What is said where there is room for a few lines only: a terminal, a log, a page on which somebody approves.
@@ -89,6 +93,16 @@ def parts(receipt: Receipt, measured: Mapping[str, ModelEvidence] | None = None)
         _drift(receipt),
     )
     return {one.name: one for one in made}
+
+
+def confusions_part(confusions: Sequence[Confusion]) -> Part:
+    """The labels that the challenger mixes up most."""
+    return part(
+        "confusions",
+        "Most confused labels",
+        head=("true label", "predicted as", "rows", "of"),
+        rows=((one.true, one.predicted, f"{one.rows:,}", f"{one.of:,}") for one in confusions),
+    )
 
 
 def _brief(receipt: Receipt) -> list[Part]:

@@ -7,18 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from retrainer.artifacts.evaluation import ModelEvidence
 from retrainer.gate.receipt import Receipt
 from retrainer.precisions import REFERENCE
-from retrainer.report.decision import parts, verdict_part
+from retrainer.report.decision import confusions_part, parts, verdict_part
+from retrainer.report.figures import listed
 from retrainer.report.presentation import Part, table_of
 from retrainer.tasks import TaskDefinition, known_task
 
+if TYPE_CHECKING:
+    from retrainer.gate.confusion import Confusion
+
 PRECISION = REFERENCE
+# In a sentence; a table has all.
+MOST_NAMED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +38,7 @@ class CardFacts:
     :param rows: split to number of rows.
     :param training: name to value, already formatted: epochs, device and so on.
     :param measured: precision, ``champion`` or ``baseline``, to what was measured of it.
+    :param confusions: the labels that the challenger mixes up most, on the test rows.
     :param public_keys: what a client has to pin, where versions are signed.
     """
 
@@ -43,6 +50,7 @@ class CardFacts:
     rows: Mapping[str, int] = field(default_factory=dict)
     training: Mapping[str, str] = field(default_factory=dict)
     measured: Mapping[str, ModelEvidence] = field(default_factory=dict)
+    confusions: Sequence[Confusion] = ()
     public_keys: Sequence[str] = ()
 
 
@@ -96,7 +104,7 @@ def _front_matter(receipt: Receipt, facts: CardFacts) -> str:
 
 
 def _summary(receipt: Receipt, facts: CardFacts) -> str:
-    labels = ", ".join(f"`{_inline(label)}`" for label in receipt.labels)
+    labels = _named(receipt.labels)
     return (
         f"Sorts {_task(receipt).reads} into {len(receipt.labels)} labels: {labels}.\n"
         f"Fine-tuned from `{_inline(facts.base_model)}`, exported to ONNX ({', '.join(receipt.precisions)}), "
@@ -129,8 +137,8 @@ def _data(receipt: Receipt, facts: CardFacts) -> str:
 
 
 def _evaluation(receipt: Receipt, facts: CardFacts) -> str:
-    said = parts(receipt, facts.measured)
-    first, *others = ("scores", "floors", "slices", "costs", "budgets", "calibration")
+    said = {**parts(receipt, facts.measured), "confusions": confusions_part(facts.confusions)}
+    first, *others = ("scores", "confusions", "floors", "slices", "costs", "budgets", "calibration")
     return "\n\n".join([said[first].markdown(), *_below(said, others)])
 
 
@@ -153,11 +161,14 @@ def _limits(receipt: Receipt, facts: CardFacts) -> str:
     total = sum(receipt.label_counts.values())
     rare = [label for label, count in receipt.label_counts.items() if count < 30]
     if total and rare:
-        named = ", ".join(f"`{_inline(label)}`" for label in rare)
-        limits.append(f"Fewer than 30 test rows have these labels, so little is known about them: {named}.")
+        limits.append(f"Fewer than 30 test rows have these labels, so little is known about them: {_named(rare)}.")
     if receipt.comparison is None:
         limits.append("It was not compared with another model.")
     return "\n".join(f"- {limit}" for limit in limits)
+
+
+def _named(labels: Sequence[str]) -> str:
+    return listed([f"`{_inline(label)}`" for label in labels], most=MOST_NAMED)
 
 
 def _inline(text: str) -> str:

@@ -15,6 +15,8 @@ from retrainer.artifacts.measures import Interval, Score
 from retrainer.report.figures import Facts, aligned, number
 
 Mark = Literal["", "plain", "good", "warn", "bad"]
+# A page folds a table with more rows; its reader opens it.
+MOST_OPEN_ROWS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,11 @@ class Table:
         """Whether a column holds figures, which are aligned to the right."""
         return tuple(all(_is_figure(row[at].text) for row in self.rows) for at in range(len(self.head)))
 
+    @property
+    def folded(self) -> str:
+        """What a page writes on the lid of a table that is too long to be open; empty where it is not."""
+        return f"{self.title}: {len(self.rows)} rows" if len(self.rows) > MOST_OPEN_ROWS else ""
+
     def facts(self) -> Facts:
         """Name of a row, and its other cells in columns; the head first."""
         table = [self.head, *(tuple(map(str, row)) for row in self.rows)]
@@ -61,7 +68,10 @@ class Table:
     def markdown(self) -> str:
         """The same as Markdown."""
         lines = [self.head, ("---",) * len(self.head), *(tuple(map(str, row)) for row in self.rows)]
-        return "\n".join("| " + " | ".join(escaped(cell) for cell in line) + " |" for line in lines)
+        table = "\n".join("| " + " | ".join(escaped(cell) for cell in line) + " |" for line in lines)
+        # Markdown's renderers let this tag of HTML through.
+        folded = f"<details><summary>{escaped(self.folded)}</summary>\n\n{table}\n\n</details>"
+        return folded if self.folded else table
 
 
 @dataclass(frozen=True, slots=True)

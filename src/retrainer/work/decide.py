@@ -5,15 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retrainer.artifacts.evaluation import EvaluationRecord
 from retrainer.artifacts.snapshot import SnapshotStatistics
 from retrainer.artifacts.training import TrainingRecord
 from retrainer.chain import Decided
 from retrainer.errors import IntegrityError
+from retrainer.gate.confusion import Confusion, most_confused
 from retrainer.gate.decide import decide
 from retrainer.gate.evidence import Evidence, load_evidence
+from retrainer.gate.receipt import Receipt
 from retrainer.gate.verify import receipt_bytes
-from retrainer.report.decision import explain
+from retrainer.precisions import REFERENCE
+from retrainer.report.decision import confusions_part, explain
 from retrainer.report.html import ReportFacts, report_html
 from retrainer.report.model_card import CardFacts, model_card
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 RECEIPT = "receipt.json"
 REPORT = "report.html"
 MODEL_CARD = "model_card.md"
+MOST_CONFUSED = 10
 
 
 def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: Reporter) -> Decided:
@@ -37,12 +40,12 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     receipt = decide(request.pipeline.gate, evidence)
     (folder / RECEIPT).write_bytes(receipt_bytes(receipt))
     statistics = SnapshotStatistics.load(inputs["ingest"])
-    card = _card_facts(request, TrainingRecord.load(inputs["train"]), statistics, evidence.record)
+    card = _card_facts(request, TrainingRecord.load(inputs["train"]), statistics, evidence, receipt)
     (folder / MODEL_CARD).write_text(model_card(receipt, card), encoding="utf-8")
     plots = {path.name: path.read_bytes() for path in sorted(inputs["evaluate"].glob("*.png"))}
     report = report_html(receipt, _report_facts(request, card, statistics), plots)
     (folder / REPORT).write_text(report, encoding="utf-8")
-    for line in explain(receipt):
+    for line in [*explain(receipt), *_confused_lines(card)]:
         reporter.log(line)
     return Decided.of(receipt)
 
@@ -62,7 +65,7 @@ def _check_origin(request: StepRequest, evidence: Evidence) -> None:
 
 
 def _card_facts(
-    request: StepRequest, training: TrainingRecord, statistics: SnapshotStatistics, record: EvaluationRecord
+    request: StepRequest, training: TrainingRecord, statistics: SnapshotStatistics, evidence: Evidence, receipt: Receipt
 ) -> CardFacts:
     pipeline = request.pipeline
     return CardFacts(
@@ -74,8 +77,21 @@ def _card_facts(
         sources=[source.name for source in statistics.sources],
         rows={split: counted.rows for split, counted in statistics.splits.items()},
         training=_training(training),
-        measured=record.models,
+        measured=evidence.record.models,
+        confusions=_confusions(evidence, receipt),
     )
+
+
+def _confusions(evidence: Evidence, receipt: Receipt) -> tuple[Confusion, ...]:
+    if REFERENCE not in receipt.metrics:  # there are no rows, or they contradict themselves; the receipt says which
+        return ()
+    table, labels = evidence.tables[REFERENCE], evidence.record.labels
+    return most_confused(table.labels, table.predictions, labels, most=MOST_CONFUSED)
+
+
+def _confused_lines(card: CardFacts) -> list[str]:
+    confused = confusions_part(card.confusions)
+    return [f"  {confused.title}", *(f"    {line}" for line in confused.lines())] if confused.said else []
 
 
 def _report_facts(request: StepRequest, card: CardFacts, statistics: SnapshotStatistics) -> ReportFacts:

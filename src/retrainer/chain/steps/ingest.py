@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 from retrainer.artifacts.snapshot import SPLITS, SnapshotStatistics
 from retrainer.chain.definition import Step, StepOutput
 from retrainer.chain.requests import RunContext, StepRef, StepRequest
-from retrainer.report.figures import Facts, counted_rows, number
+from retrainer.report.figures import Facts, counted_rows, listed, number
 from retrainer.sources import fingerprint
 from retrainer.spec.model import Pipeline
 from retrainer.tasks import trainable_task
@@ -53,7 +53,7 @@ class Ingested(StepOutput):
         """Rows, labels, and what was set aside."""
         facts = [
             ("rows", self.brief()),
-            ("labels", ", ".join(self.labels)),
+            ("labels", listed(self.labels, most=20)),
             ("duplicates", f"{number(self.duplicates)} dropped"),
             ("leakage", _rows_of(self.leakage, none="no row is in two splits")),
         ]

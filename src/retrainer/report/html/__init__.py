@@ -20,7 +20,7 @@ from retrainer import __version__
 from retrainer.gate.precisions import DEFAULT_MARGIN
 from retrainer.gate.receipt import ReasonCode, Receipt
 from retrainer.report import charts
-from retrainer.report.decision import FP32, confidence, models_of, parts
+from retrainer.report.decision import FP32, confidence, confusions_part, models_of, parts
 from retrainer.report.model_card import CardFacts
 from retrainer.report.presentation import Part, scored, signed, table_of
 from retrainer.spec.budgets import COSTS
@@ -34,7 +34,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 # The sections of the page and the parts below each; the first gives the heading.
 SECTIONS = (
     ("comparison", "baseline"),
-    ("scores", "floors", "plots"),
+    ("scores", "floors", "plots", "confusions"),
     ("slices",),
     ("costs", "budgets"),
     ("precisions",),
@@ -67,6 +67,7 @@ def report_html(receipt: Receipt, facts: ReportFacts, images: Mapping[str, bytes
     """
     made = {
         **parts(receipt, facts.card.measured),
+        "confusions": confusions_part(facts.card.confusions),
         "plots": Part("plots", "Plots of the evaluation"),
         "data": _data(receipt, facts),
     }
