@@ -116,6 +116,12 @@ def test_a_store_that_is_not_there(cli: Cli, tmp_path: Path, one_clear_error: Ca
         one_clear_error(cli(*command), "no such store", str(tmp_path / "store"))
 
 
+def test_a_name_that_no_file_system_takes(cli: Cli, tmp_path: Path, one_clear_error: Callable[..., None]) -> None:
+    name = tmp_path / ("x" * 300)
+    for command in (["models", name], ["show", name, "m"], ["init", name], ["fsck", name]):
+        one_clear_error(cli(*command), str(name), "File name too long")
+
+
 def test_a_bucket_that_does_not_exist(
     cli: Cli, s3_endpoint: str, bench: Workbench, folder: Path, tiny_bert: Path, one_clear_error: Callable[..., None]
 ) -> None:

@@ -29,7 +29,7 @@ from retrainer.cli.serve_command import serve
 from retrainer.cli.store_commands import models, show, versions
 from retrainer.cli.upkeep_commands import fsck, gc
 from retrainer.cli.verify_command import verify
-from retrainer.errors import RetrainerError
+from retrainer.errors import RetrainerError, UserError
 
 DEBUG_VARIABLE = "RETRAINER_DEBUG"
 OFF = {"", "0", "false", "no", "off"}
@@ -72,15 +72,24 @@ for command in (
     app.command()(command)
 
 
+def _of_the_machine(error: OSError) -> Exception:
+    """What the system refused to do with a file that it names: a name too long, a full disk, a loop of links."""
+    if error.errno is None or error.filename is None:
+        return error
+    named = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else str(error.filename)
+    return UserError(str(error.strerror), where=named, hint="--debug shows where it came from")
+
+
 def main() -> None:
     """The console script. Ends the process with one of the exit codes above."""
     try:
         app(prog_name="retrainer")
-    except RetrainerError as error:
-        if os.environ.get(DEBUG_VARIABLE, "").lower() not in OFF:
-            traceback.print_exc()
-        show_error(error)
-        sys.exit(1)
     except Exception as error:
+        known = _of_the_machine(error) if isinstance(error, OSError) else error
+        if isinstance(known, RetrainerError):
+            if os.environ.get(DEBUG_VARIABLE, "").lower() not in OFF:
+                traceback.print_exc()
+            show_error(known)
+            sys.exit(1)
         error.add_note("\nThis is a fault in retrainer, not in what you did. Please report it with the lines above.")
         raise
