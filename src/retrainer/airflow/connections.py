@@ -67,6 +67,7 @@ def s3_access(conn_id: str | None) -> S3Access | None:
         session_token=token,
         verify=_certificates(extra.get("verify"), where),
         addressing_style=cast(AddressingStyle | None, style) or own.addressing_style,
+        timeout=own.timeout,
         **encryption,
     )
     for value in (access.secret_access_key, access.session_token):

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 from retrainer.errors import ResourceError, StorageError
-from retrainer.storage.access import S3Access, current_access, use_access
+from retrainer.storage.access import S3Access, current_access, deadline, use_access
 from retrainer.storage.protocol import Leftover, ObjectInfo, Storage, Transfer
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "S3Access",
     "Storage",
     "Transfer",
+    "deadline",
     "is_s3",
     "join_url",
     "open_storage",

@@ -1,4 +1,4 @@
-"""How a bucket is reached: endpoint, credentials, encryption. What is not said is left to boto3's own chain.
+"""How a bucket is reached: endpoint, credentials, encryption, patience. What is not said is left to boto3's own chain.
 
 Credentials are never part of a pipeline file, a request, an argument list or a log. They come from boto3's chain, or
 from an ``S3Access`` that somebody who holds them (an Airflow connection) puts around the work with ``use_access``, or
@@ -7,7 +7,9 @@ hands to a child process as its environment.
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -23,6 +25,10 @@ ADDRESSING_STYLE = "RETRAINER_S3_ADDRESSING_STYLE"
 SSE = "RETRAINER_S3_SSE"
 SSE_KMS_KEY_ID = "RETRAINER_S3_SSE_KMS_KEY_ID"
 BUCKET_KEY = "RETRAINER_S3_BUCKET_KEY"
+TIMEOUT = "RETRAINER_S3_TIMEOUT"
+
+# A second try after half of it, and a caller that looks once more, still end within half a minute.
+DEFAULT_TIMEOUT = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,8 @@ class S3Access:
     :ivar sse_kms_key_id: with ``aws:kms``; ``None`` for the account's default key.
     :ivar bucket_key: with ``aws:kms``: whether S3 derives object keys from one key of the bucket, which spares
         requests to KMS.
+    :ivar timeout: seconds in which whatever is small has to be answered, all tries included: an object that is read or
+        written, a page of a list. A file has as long as it moves.
     """
 
     endpoint_url: str | None = None
@@ -49,12 +57,15 @@ class S3Access:
     sse: Encryption | None = None
     sse_kms_key_id: str | None = None
     bucket_key: bool | None = None
+    timeout: float = DEFAULT_TIMEOUT
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant.
 
-        :raises StorageError: half of a key pair, or settings of an encryption that is not asked for.
+        :raises StorageError: half of a key pair, settings of an encryption that is not asked for, or no time at all.
         """
+        if not 0 < self.timeout < math.inf:
+            raise StorageError(f"a timeout of {self.timeout} s", where=TIMEOUT, hint="give seconds, more than 0")
         if (self.access_key_id is None) != (self.secret_access_key is None) or (
             self.session_token is not None and self.access_key_id is None
         ):
@@ -74,6 +85,7 @@ class S3Access:
             sse=cast(Encryption | None, _choice(env, SSE, get_args(Encryption))),
             sse_kms_key_id=env.get(SSE_KMS_KEY_ID) or None,
             bucket_key={"true": True, "false": False, None: None}[_choice(env, BUCKET_KEY, ("true", "false"))],
+            timeout=_seconds(env.get(TIMEOUT) or DEFAULT_TIMEOUT),
         )
 
     def to_environment(self) -> dict[str, str]:
@@ -91,6 +103,7 @@ class S3Access:
             SSE: self.sse,
             SSE_KMS_KEY_ID: self.sse_kms_key_id,
             BUCKET_KEY: None if self.bucket_key is None else str(self.bucket_key).lower(),
+            TIMEOUT: str(self.timeout),
         }
         if self.access_key_id is not None:
             # A token that the child would inherit belongs to other keys.
@@ -100,6 +113,7 @@ class S3Access:
 
 
 _ambient: ContextVar[S3Access | None] = ContextVar("s3_access", default=None)
+_ends: ContextVar[float] = ContextVar("deadline", default=math.inf)
 
 
 @contextmanager
@@ -115,6 +129,32 @@ def use_access(access: S3Access | None) -> Iterator[None]:
 def current_access() -> S3Access:
     """What ``use_access`` set, else what the environment says."""
     return _ambient.get() or S3Access.from_environment()
+
+
+@contextmanager
+def deadline(seconds: float) -> Iterator[None]:
+    """Whatever is asked of a bucket in the block, by this thread or in its context, fails once that time is over.
+
+    Each request then raises ``StorageError``, also in the middle of a file that is fetched; one that is sent goes on.
+    Not cut short is the look-up of a host's name, which the system does. A folder knows no deadline.
+    """
+    token = _ends.set(min(_ends.get(), time.monotonic() + seconds))
+    try:
+        yield
+    finally:
+        _ends.reset(token)
+
+
+def ends_at() -> float:
+    """When the deadline is that holds here, on the monotonic clock; infinity for none."""
+    return _ends.get()
+
+
+def _seconds(value: str | float) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise StorageError(f"'{value}' is not a number of seconds", where=TIMEOUT, hint="such as 10") from None
 
 
 def _choice(environment: Mapping[str, str], name: str, allowed: tuple[str, ...]) -> str | None:

@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -24,12 +25,15 @@ from typing import BinaryIO
 from retrainer.errors import IntegrityError, NotFoundError, PreconditionFailed, StorageError
 from retrainer.records import sha256_file
 from retrainer.storage.errors import filesystem_errors, translate
-from retrainer.storage.hashing import HashedFile, wrong_content
+from retrainer.storage.hashing import HashedFile, open_file, too_large, wrong_content
 from retrainer.storage.keys import RESERVED, check_folder, check_key, check_prefix
-from retrainer.storage.protocol import Leftover, ObjectInfo, Storage, Transfer
+from retrainer.storage.protocol import MOST_BYTES, Leftover, ObjectInfo, Storage, Transfer
 
 _LOCK = f"{RESERVED}lock"
 _TEMPORARY = f"{RESERVED}temporary-"
+# It is held while one small file is written.
+_LOCK_SECONDS = 20.0
+_LOCK_PAUSE = 0.005
 _THREADS = 4
 _BLOCK = 1 << 20
 # Between two file systems, or on one that cannot: the bytes then go through this process.
@@ -58,15 +62,18 @@ class FileStorage(Storage):
         """The path of that key."""
         return self._path(key) if key else self.root
 
-    def read(self, key: str) -> bytes:
+    def read(self, key: str, *, most: int = MOST_BYTES) -> bytes:
         """See ``Storage.read``."""
         with self._open(key) as stream, filesystem_errors(self.where(key)):
-            return stream.read()
+            data = stream.read(most + 1)
+        if len(data) > most:
+            raise too_large(most, where=self.where(key))
+        return data
 
     def _open(self, key: str) -> BinaryIO:
         path = self._path(key)
         try:
-            return path.open("rb")
+            return open_file(path)
         except (IsADirectoryError, NotADirectoryError) as error:
             # As in a bucket, a folder is no object and nothing lies below one. But a storage that is itself a
             # file is a mistake.
@@ -275,9 +282,25 @@ def _copy_in_kernel(source: BinaryIO, target: BinaryIO, size: int) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of that folder. The lock file stays: deleting it would let two writers hold two locks."""
-    with (folder / _LOCK).open("ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    """Hold the lock of that folder. The lock file stays: deleting it would let two writers hold two locks.
+
+    :raises StorageError: another process does not let go of it.
+    """
+    ends = time.monotonic() + _LOCK_SECONDS
+    with (folder / _LOCK).open("a+b") as lock:  # to read as well: a pipe is then refused, and not waited for
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > ends:
+                    raise StorageError(
+                        f"another process has held the lock for {_LOCK_SECONDS:.0f} s",
+                        where=lock.name,
+                        hint="find it, for example with lsof: it was stopped, or its disk does not answer",
+                    ) from None
+                time.sleep(_LOCK_PAUSE)
+            else:
+                break
         yield
 
 

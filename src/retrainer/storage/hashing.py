@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from pathlib import Path
 from typing import BinaryIO
 
-from retrainer.errors import IntegrityError
+from retrainer.errors import IntegrityError, StorageError
 
 
 class HashedFile:
@@ -26,7 +28,7 @@ class HashedFile:
     def open(self) -> BinaryIO:
         """Open the file, which the first read does otherwise. Errors are the system's."""
         if self._stream is None:
-            self._stream = self._path.open("rb")
+            self._stream = open_file(self._path)
         return self._stream
 
     def read(self, amount: int = -1) -> bytes:
@@ -57,10 +59,34 @@ class HashedFile:
             self._stream.close()
 
 
-def wrong_content(where: str) -> IntegrityError:
+def open_file(path: Path) -> BinaryIO:
+    """Open a file to read it, and nothing else: a pipe would be waited for, and a device may have no end.
+
+    :raises StorageError: it is a pipe or a device. Other errors are the system's.
+    """
+    stream = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        stream.close()
+        raise StorageError("a pipe or a device is there, not a file", where=str(path), hint="move it away")
+    return stream
+
+
+def too_large(most: int, *, where: str | None = None) -> IntegrityError:
+    """The error for an object that has more bytes than it may have.
+
+    :param where: the object; ``None`` for a caller that adds it.
+    """
+    return IntegrityError(
+        f"the object has more than the {most:,} bytes that it may have",
+        where=where,
+        hint="it was damaged or replaced; write it again",
+    )
+
+
+def wrong_content(where: str | None) -> IntegrityError:
     """The error for an object that was fetched and is not the one that was named.
 
-    :param where: the object.
+    :param where: the object; ``None`` for a caller that adds it.
     """
     return IntegrityError(
         "the object is not the one that was named", where=where, hint="it was damaged or replaced; write it again"

@@ -15,6 +15,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+# Of what is called small where its format says nothing narrower. It is held in memory, and parsed there.
+MOST_BYTES = 16 * 1024 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
@@ -75,11 +78,17 @@ class Storage(Protocol):
     def url(self) -> str:
         """The place, as ``open_storage`` takes it."""
 
-    def read(self, key: str) -> bytes:
-        """The content. For small objects; ``download`` is for the others."""
+    def read(self, key: str, *, most: int = MOST_BYTES) -> bytes:
+        """The content of a small object; ``download`` is for the others.
+
+        In a bucket all tries together end within ``S3Access.timeout``, and within ``deadline``.
+
+        :param most: bytes that it may have. Of what is larger no more than that is fetched.
+        :raises IntegrityError: it is larger.
+        """
 
     def read_with_etag(self, key: str) -> tuple[bytes, str]:
-        """The content, and the token that ``write(if_match=...)`` takes."""
+        """The content, as of ``read``, and the token that ``write(if_match=...)`` takes."""
 
     def write(self, key: str, data: bytes, *, if_match: str | None = None, if_absent: bool = False) -> str:
         """Write a small object as a whole.

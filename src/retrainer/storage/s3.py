@@ -12,7 +12,7 @@ import random
 import re
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,17 +23,18 @@ from retrainer.errors import IntegrityError, NotFoundError, StorageError
 from retrainer.records import sha256_file
 from retrainer.storage.access import S3Access
 from retrainer.storage.errors import filesystem_errors
-from retrainer.storage.hashing import wrong_content
+from retrainer.storage.hashing import too_large, wrong_content
 from retrainer.storage.keys import check_folder, check_key, check_prefix
-from retrainer.storage.protocol import Leftover, ObjectInfo, Storage, Transfer
+from retrainer.storage.protocol import MOST_BYTES, Leftover, ObjectInfo, Storage, Transfer
 from retrainer.storage.s3_checksums import Checksums, checksum
 from retrainer.storage.s3_client import make_client
 from retrainer.storage.s3_errors import ABSENT, error_code, s3_errors
-from retrainer.storage.s3_transfers import Download, Upload, fetch, send
+from retrainer.storage.s3_transfers import Download, Upload, fetch, read_range, send
+from retrainer.storage.s3_wire import MOST_ANSWER, small_call, whole
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import PutObjectRequestTypeDef
+    from mypy_boto3_s3.type_defs import HeadObjectOutputTypeDef, PutObjectRequestTypeDef
 
 # S3 answers 409 while another conditional write of the same key is under way. It is over soon.
 _CONFLICTS = {"ConditionalRequestConflict", "OperationAborted", "409"}
@@ -42,6 +43,8 @@ _DELETE_AT_ONCE = 1000
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 # https://docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html
 _LARGEST_COPY = 5 * 1024**3
+# S3 answers when it has copied. Slower than any of its disks.
+_COPIED_PER_SECOND = 25 * 1024**2
 # Answers to a copy after which the bytes can still be sent: there is no source, it is archived (Glacier), only the copy
 # is forbidden (a policy, the key of the source), or the server copies nothing. Who may not write hears so then.
 _CANNOT_COPY = {"NoSuchKey", "404", "NotImplemented", "501", "AccessDenied", "Forbidden", "403", "InvalidRequest"}
@@ -86,16 +89,33 @@ class S3Storage(Storage):
     def _client(self) -> S3Client:
         return self._reached[0]
 
-    def read(self, key: str) -> bytes:
+    @contextmanager
+    def _small(self, where: str, *, most: int = MOST_ANSWER, conditional: bool = False) -> Iterator[None]:
+        """Around requests with small answers. Nothing that ``yield``s: the clock runs on between two items."""
+        client = self._client  # made outside of the clock
+        assert client is not None
+        with s3_errors(where, conditional=conditional), small_call(self._access.timeout, most=most):
+            yield
+
+    def read(self, key: str, *, most: int = MOST_BYTES) -> bytes:
         """See ``Storage.read``."""
-        return self.read_with_etag(key)[0]
+        return self._read(key, most)[0]
 
     def read_with_etag(self, key: str) -> tuple[bytes, str]:
         """See ``Storage.read_with_etag``; the token is S3's own."""
-        with s3_errors(self.where(key)):
+        return self._read(key, MOST_BYTES)
+
+    def _read(self, key: str, most: int) -> tuple[bytes, str]:
+        def read() -> tuple[bytes, str]:
             answer = self._client.get_object(Bucket=self.bucket, Key=self._key(key), ChecksumMode="ENABLED")
             with closing(answer["Body"]) as body:  # entered itself, it would check neither length nor checksum
                 return body.read(), answer["ETag"]
+
+        with self._small(self.where(key), most=most):
+            data, etag = whole(read)
+            if len(data) > most:
+                raise too_large(most)
+            return data, etag
 
     def write(self, key: str, data: bytes, *, if_match: str | None = None, if_absent: bool = False) -> str:
         """See ``Storage.write``."""
@@ -112,7 +132,7 @@ class S3Storage(Storage):
             request["IfNoneMatch"] = "*"
         if if_match is not None:
             request["IfMatch"] = if_match
-        with s3_errors(self.where(key), conditional=if_match is not None):
+        with self._small(self.where(key), conditional=if_match is not None):
             for pause in _CONFLICT_PAUSES:
                 try:
                     return self._client.put_object(**request)["ETag"]
@@ -125,16 +145,22 @@ class S3Storage(Storage):
     def exists(self, key: str) -> bool:
         """See ``Storage.exists``."""
         try:
-            with s3_errors(self.where(key)):
-                self._client.head_object(Bucket=self.bucket, Key=self._key(key))
+            self._head(key)
         except NotFoundError:
-            self._check_bucket()
             return False
         return True
 
+    def _head(self, key: str) -> HeadObjectOutputTypeDef:
+        try:
+            with self._small(self.where(key)):
+                return self._client.head_object(Bucket=self.bucket, Key=self._key(key))
+        except NotFoundError:
+            self._check_bucket()
+            raise
+
     def _check_bucket(self) -> None:
         """Tell a missing bucket from a missing object, which answers without a body do not."""
-        with s3_errors(self.where()):
+        with self._small(self.where()):
             try:
                 self._client.head_bucket(Bucket=self.bucket)
             except ClientError as error:
@@ -145,25 +171,31 @@ class S3Storage(Storage):
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """See ``Storage.list``; asks for the next thousand as they are needed."""
         start = f"{self._prefix}{check_prefix(prefix, where=self.where())}"
-        with s3_errors(self.where(prefix)):
-            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=start):
-                for entry in page.get("Contents", []):
-                    key = entry["Key"].removeprefix(self._prefix)
-                    if key and not key.endswith("/"):  # what consoles make to show an empty folder
-                        yield ObjectInfo(key, entry["Size"], entry["ETag"], entry["LastModified"])
+        for page in self._pages("list_objects_v2", prefix, Prefix=start):
+            for entry in page.get("Contents", []):
+                key = entry["Key"].removeprefix(self._prefix)
+                if key and not key.endswith("/"):  # what consoles make to show an empty folder
+                    yield ObjectInfo(key, entry["Size"], entry["ETag"], entry["LastModified"])
 
     def list_folders(self, prefix: str = "") -> builtins.list[str]:
         """See ``Storage.list_folders``."""
         start = self._folder(prefix)
+        return sorted(
+            entry["Prefix"].removeprefix(start).rstrip("/")
+            for page in self._pages("list_objects_v2", prefix, Prefix=start, Delimiter="/")
+            for entry in page.get("CommonPrefixes", [])
+        )
+
+    def _pages(self, operation: Any, prefix: str, **params: Any) -> Iterator[dict[str, Any]]:
+        """The pages of a list, each in its own time."""
         with s3_errors(self.where(prefix)):
-            pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self.bucket, Prefix=start, Delimiter="/"
-            )
-            return sorted(
-                entry["Prefix"].removeprefix(start).rstrip("/")
-                for page in pages
-                for entry in page.get("CommonPrefixes", [])
-            )
+            pages = iter(self._client.get_paginator(operation).paginate(Bucket=self.bucket, **params))
+        while True:
+            with self._small(self.where(prefix)):
+                page = next(pages, None)
+            if page is None:
+                return
+            yield page
 
     def upload_all(self, transfers: Sequence[Transfer]) -> None:
         """See ``Storage.upload_all``; a server that names no checksum of what arrived is asked for it once.
@@ -210,10 +242,8 @@ class S3Storage(Storage):
     def _sha256(self, name: str) -> str:
         """Of an object, read as a stream."""
         digest = hashlib.sha256()
-        answer = self._client.get_object(Bucket=self.bucket, Key=name)
-        with closing(answer["Body"]) as body:
-            for block in body.iter_chunks(1 << 20):
-                digest.update(block)
+        size = self._client.head_object(Bucket=self.bucket, Key=name)["ContentLength"]
+        read_range(self._client, self.bucket, name, 0, size, digest.update)
         return digest.hexdigest()
 
     def download_all(self, transfers: Sequence[Transfer]) -> None:
@@ -222,9 +252,12 @@ class S3Storage(Storage):
         for transfer in transfers:
             where = self.where(transfer.key)
             admit = partial(_admit, transfer, where)
-            downloads.append(Download(self._key(transfer.key), transfer.path, admit, where))
-        with s3_errors(self.where()):
-            fetch(self._client, self.bucket, downloads)
+            size, etag = transfer.size, None
+            if transfer.sha256 is None:
+                head = self._head(transfer.key)
+                size, etag = head["ContentLength"], head["ETag"]
+            downloads.append(Download(self._key(transfer.key), transfer.path, size, etag, admit, where))
+        fetch(self._client, self.bucket, downloads)
 
     def copy(self, source: str, key: str, *, sha256: str, size: int) -> bool:
         """See ``Storage.copy``: S3 copies, and names the SHA-256 of what it wrote, which must match.
@@ -239,7 +272,8 @@ class S3Storage(Storage):
         if size > _LARGEST_COPY:
             return False
         target = self._key(key)
-        with s3_errors(self.where(key)):
+        seconds = self._access.timeout + size / _COPIED_PER_SECOND
+        with s3_errors(self.where(key)), small_call(seconds):
             if not self._is_free(target):
                 return False
             try:
@@ -287,21 +321,17 @@ class S3Storage(Storage):
 
     def leftovers(self, prefix: str = "") -> Iterator[Leftover]:
         """See ``Storage.leftovers``: uploads in parts that were neither completed nor ended. S3 charges for them."""
-        with s3_errors(self.where(prefix)):
-            pages = self._client.get_paginator("list_multipart_uploads").paginate(
-                Bucket=self.bucket, Prefix=self._folder(prefix)
-            )
-            for page in pages:
-                for upload in page.get("Uploads", []):
-                    key, name = upload["Key"], upload["UploadId"]
-                    yield Leftover(f"s3://{self.bucket}/{key}", (key, name), upload["Initiated"], None)
+        for page in self._pages("list_multipart_uploads", prefix, Prefix=self._folder(prefix)):
+            for upload in page.get("Uploads", []):
+                key, name = upload["Key"], upload["UploadId"]
+                yield Leftover(f"s3://{self.bucket}/{key}", (key, name), upload["Initiated"], None)
 
     def remove_leftover(self, leftover: Leftover) -> None:
         """See ``Storage.remove_leftover``."""
         key, name = leftover.token
         if not key.startswith(self._prefix):
             raise StorageError("lies outside this storage", where=leftover.where)
-        with s3_errors(leftover.where):
+        with self._small(leftover.where):
             try:
                 self._client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=name)
             except ClientError as error:
@@ -310,27 +340,25 @@ class S3Storage(Storage):
 
     def delete(self, key: str) -> None:
         """See ``Storage.delete``."""
-        with s3_errors(self.where(key)):
+        with self._small(self.where(key)):
             self._client.delete_object(Bucket=self.bucket, Key=self._key(key))
 
     def delete_tree(self, prefix: str) -> None:
         """See ``Storage.delete_tree``."""
         folder = self._key(prefix.removesuffix("/"))
-        with s3_errors(self.where(prefix)):
-            pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self.bucket, Prefix=f"{folder}/", PaginationConfig={"PageSize": _DELETE_AT_ONCE}
-            )
-            for page in pages:
-                if not page.get("Contents"):
-                    continue
+        paging = {"PageSize": _DELETE_AT_ONCE}
+        for page in self._pages("list_objects_v2", prefix, Prefix=f"{folder}/", PaginationConfig=paging):
+            if not page.get("Contents"):
+                continue
+            with self._small(self.where(prefix)):
                 answer = self._client.delete_objects(
                     Bucket=self.bucket,
                     Delete={"Objects": [{"Key": entry["Key"]} for entry in page["Contents"]], "Quiet": True},
                 )
-                for error in answer.get("Errors", []):
-                    code, message = error.get("Code", ""), error.get("Message", "")
-                    with s3_errors(f"s3://{self.bucket}/{error.get('Key', '')}"):
-                        raise ClientError({"Error": {"Code": code, "Message": message}}, "DeleteObjects")
+            for error in answer.get("Errors", []):
+                code, message = error.get("Code", ""), error.get("Message", "")
+                with s3_errors(f"s3://{self.bucket}/{error.get('Key', '')}"):
+                    raise ClientError({"Error": {"Code": code, "Message": message}}, "DeleteObjects")
 
     def _key(self, key: str) -> str:
         return self._prefix + check_key(key, where=self.where())

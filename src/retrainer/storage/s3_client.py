@@ -15,13 +15,13 @@ from botocore.loaders import Loader
 from retrainer.errors import StorageError
 from retrainer.storage.access import AddressingStyle, S3Access
 from retrainer.storage.s3_errors import s3_errors
+from retrainer.storage.s3_wire import Parsers, guard
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-# A dead endpoint fails within some seconds; a slow answer has a minute.
-_CONNECT_SECONDS = 5
-_READ_SECONDS = 60
+# Of each of a host's addresses. An answer has as long as its call (``s3_wire.py``).
+_CONNECT_SECONDS = 3
 _ATTEMPTS = 4
 # As many connections as the transfer manager has threads for requests and for what it asks before them.
 _CONNECTIONS = 16
@@ -50,15 +50,16 @@ def make_client(access: S3Access, *, where: str) -> S3Client:
     if _PASSWORD.search(client.meta.endpoint_url):  # it would stand in every message
         raise StorageError("the endpoint holds a password", where=where, hint="give keys, and an endpoint without it")
     _ask_for_encryption(client, access)
+    guard(client)
     return client
 
 
 def _client(access: S3Access, addressing_style: AddressingStyle | None) -> S3Client:
     session = botocore.session.Session(profile=access.profile)
     session.register_component("data_loader", _descriptions())
+    session.register_component("response_parser_factory", Parsers())
     config = Config(
         connect_timeout=_CONNECT_SECONDS,
-        read_timeout=_READ_SECONDS,
         max_pool_connections=_CONNECTIONS,
         retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
         # Whoever fetches a file compares its SHA-256; the transfer manager then spares a request for each file.

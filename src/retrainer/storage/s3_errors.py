@@ -85,15 +85,19 @@ def s3_errors(where: str, *, file: str | None = None, conditional: bool = False)
     :param conditional: the block is a conditional write, for which a missing object is a lost condition.
     """
     from botocore import exceptions as boto
-    from s3transfer import exceptions as transfer
+    from urllib3.exceptions import HTTPError
 
     try:
         yield
+    except RetrainerError as error:
+        if error.where is not None:
+            raise
+        raise type(error)(error.message, where=where, hint=error.hint) from error.__cause__
     except boto.ClientError as error:
         raise _translate(error, where, conditional=conditional) from error
     except (boto.NoCredentialsError, boto.PartialCredentialsError, boto.ProfileNotFound) as error:
         raise StoragePermissionError(f"no credentials for S3: {error}", where=where, hint=_CREDENTIALS) from error
-    except (boto.ConnectionError, boto.HTTPClientError) as error:
+    except (boto.ConnectionError, boto.HTTPClientError, boto.IncompleteReadError, HTTPError) as error:
         raise StorageError(
             f"cannot reach the server: {error}",
             where=where,
@@ -103,12 +107,6 @@ def s3_errors(where: str, *, file: str | None = None, conditional: bool = False)
         raise IntegrityError(f"other bytes arrived than were stored: {error}", where=where, hint="try again") from error
     except boto.BotoCoreError as error:
         raise StorageError(f"S3 request failed: {error}", where=where, hint="check the AWS settings") from error
-    except transfer.RetriesExceededError as error:
-        raise StorageError(
-            f"the server ended the connection again and again: {error.last_exception}", where=where, hint="try again"
-        ) from error
-    except (transfer.S3DownloadFailedError, transfer.S3ValidationError) as error:
-        raise StorageError(f"changed while it was read: {error}", where=where, hint="try again") from error
     except OSError as error:  # last: some errors of botocore are of this kind, too
         raise translate(error, file or where) from error
 

@@ -1,30 +1,37 @@
-"""Files to and from a bucket, several at a time, through one transfer manager of boto3.
+"""Files to and from a bucket, several at a time, in parts.
 
-Files are read once, in order, into parts in memory, hashed on the way, and sent in parallel: what S3 is asked to check
-is what was read, and what was read is what was named, or the object never appears. At most ten parts wait or are under
-way, and five files are being read: with parts of 8 MB that is 120 MB, whatever the files.
+To a bucket they go through a transfer manager of boto3. Files are read once, in order, into parts in memory, hashed on
+the way, and sent in parallel: what S3 is asked to check is what was read, and what was read is what was named, or the
+object never appears. At most ten parts wait or are under way, and five files are being read: with parts of 8 MB that is
+120 MB, whatever the files.
+
+From a bucket they are fetched here: boto3's manager believes the server about how large a file is.
 """
 
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, as_completed
+from contextlib import closing, suppress
+from contextvars import copy_context
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
-from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
+from threading import Event
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from boto3.s3.transfer import TransferConfig, create_transfer_manager
 from s3transfer.futures import TransferFuture
-from s3transfer.manager import TransferManager
 from s3transfer.subscribers import BaseSubscriber
 
+from retrainer.errors import IntegrityError
 from retrainer.storage.errors import filesystem_errors
-from retrainer.storage.hashing import HashedFile
+from retrainer.storage.hashing import HashedFile, too_large, wrong_content
 from retrainer.storage.keys import RESERVED
 from retrainer.storage.s3_errors import s3_errors
+from retrainer.storage.s3_wire import large_call, whole
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -32,10 +39,9 @@ if TYPE_CHECKING:
 PART = 8 * 1024 * 1024
 # S3 takes 10,000 parts. https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
 _MOST_PARTS = 10_000
-_HASHERS = 4
+_AT_ONCE = 10
+_BLOCK = 256 * 1024
 _EXTRA = {"ChecksumAlgorithm": "SHA256"}
-
-_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,91 +57,133 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """An object to fetch; ``admit`` is given the temporary file and moves it to its place."""
+    """An object to fetch.
+
+    :ivar size: bytes that it must have; ``etag`` where it is known.
+    :ivar admit: is given the temporary file, and moves it to its place.
+    """
 
     key: str
     path: Path
+    size: int
+    etag: str | None
     admit: Callable[[Path], None]
     where: str
 
 
 def send(client: S3Client, bucket: str, uploads: Sequence[Upload], arrived: Callable[[Upload], None]) -> None:
-    """Send all; ``arrived`` is called for each that has. The first error ends the others.
+    """Send all; ``arrived`` is called for each that has. An error ends the others: the manager cancels them, and waits.
 
     :raises IntegrityError: a file is not the one that was named; there is no object of it then.
     """
     largest = max((upload.size for upload in uploads), default=0)
-    opened = [(upload, HashedFile(upload.path, sha256=upload.sha256, size=upload.size)) for upload in uploads]
-
-    def start(manager: TransferManager, item: tuple[Upload, HashedFile], ended: BaseSubscriber) -> None:
-        upload, stream = item
-        fileobj = cast(IO[bytes], stream)  # all that the manager does with a stream is to read it
-        manager.upload(fileobj, bucket, upload.key, extra_args=_EXTRA, subscribers=[_Size(upload.size), ended])
-
-    def finish(item: tuple[Upload, HashedFile], future: TransferFuture) -> None:
-        upload, stream = item
-        stream.close()
-        with s3_errors(upload.where, file=str(upload.path)):
-            future.result()
-        arrived(upload)
-
+    part = max(PART, -(-largest // _MOST_PARTS))
+    config = TransferConfig(multipart_threshold=PART, multipart_chunksize=part, preferred_transfer_client="classic")
+    streams = {one: HashedFile(one.path, sha256=one.sha256, size=one.size) for one in uploads}
+    ended: SimpleQueue[tuple[Upload, TransferFuture]] = SimpleQueue()
     try:
-        _run(client, max(PART, -(-largest // _MOST_PARTS)), opened, start, finish)
+        with create_transfer_manager(client, config) as manager:
+            for upload, stream in streams.items():
+                fileobj = cast(IO[bytes], stream)  # all that the manager does with a stream is to read it
+                subscribers = [_Size(upload.size), _Ended(ended, upload)]
+                manager.upload(fileobj, bucket, upload.key, extra_args=_EXTRA, subscribers=subscribers)
+            for _ in streams:
+                upload, future = ended.get()
+                streams[upload].close()
+                with s3_errors(upload.where, file=str(upload.path)):
+                    future.result()
+                arrived(upload)
     finally:
-        for _, stream in opened:
+        for stream in streams.values():
             stream.close()
 
 
 def fetch(client: S3Client, bucket: str, downloads: Sequence[Download]) -> None:
-    """Fetch all. The first error ends the others; nothing temporary is left."""
-    named = [(one, one.path.with_name(f"{RESERVED}temporary-{uuid.uuid4().hex}")) for one in downloads]
-    admitted: list[Future[None]] = []
+    """Fetch all, large ones in ranges. The first error ends the others; nothing temporary is left."""
+    temporary = {one: one.path.with_name(f"{RESERVED}temporary-{uuid.uuid4().hex}") for one in downloads}
+    stopped = Event()
 
-    def start(manager: TransferManager, item: tuple[Download, Path], ended: BaseSubscriber) -> None:
-        download, temporary = item
-        manager.download(bucket, download.key, str(temporary), subscribers=[ended])
+    def fetch_range(one: Download, start: int) -> None:
+        def take(block: bytes) -> None:
+            if stopped.is_set():
+                raise CancelledError
+            stream.write(block)
 
-    def finish(item: tuple[Download, Path], future: TransferFuture) -> None:
-        download, temporary = item
-        with s3_errors(download.where, file=str(download.path)):
-            future.result()
-        admitted.append(pool.submit(download.admit, temporary))
-        _raise_errors(check for check in admitted if check.done())
-
-    for folder in {download.path.parent for download in downloads}:
-        with filesystem_errors(str(folder)):
-            folder.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(_HASHERS, thread_name_prefix="retrainer-hash") as pool:
         try:
-            _run(client, PART, named, start, finish)
+            with s3_errors(one.where, file=str(one.path)), temporary[one].open("r+b") as stream:
+                stream.seek(start)
+                read_range(client, bucket, one.key, start, min(start + PART, one.size), take, etag=one.etag)
+        except IntegrityError:  # too short or too long
+            raise wrong_content(one.where) from None
+
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="retrainer-fetch") as pool:
+        try:
+            for one, path in temporary.items():
+                with filesystem_errors(str(one.path)):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.touch()
+            ranges = {
+                pool.submit(copy_context().run, fetch_range, one, start): one
+                for one in downloads
+                for start in range(0, one.size, PART) or (0,)
+            }
+            left = Counter(ranges.values())
+            admitted: list[Future[None]] = []
+            for ended in as_completed(ranges):
+                ended.result()
+                one = ranges[ended]
+                left[one] -= 1
+                if not left[one]:
+                    admitted.append(pool.submit(one.admit, temporary[one]))
+                _raise_errors(check for check in admitted if check.done())
             _raise_errors(admitted)
         finally:
+            stopped.set()
             pool.shutdown(cancel_futures=True)
-            for _, temporary in named:
+            for path in temporary.values():
                 with suppress(OSError):  # one error is enough, and a leftover is found again
-                    temporary.unlink(missing_ok=True)
+                    path.unlink(missing_ok=True)
+
+
+def read_range(
+    client: S3Client,
+    bucket: str,
+    key: str,
+    start: int,
+    end: int,
+    take: Callable[[bytes], object],
+    *,
+    etag: str | None = None,
+) -> None:
+    """Read an object from one position to before another, in order; where it is cut, on from there.
+
+    :param take: is given each block.
+    :param etag: of the object that is meant, where that is known.
+    :raises IntegrityError: it has fewer bytes, or where all are asked for also more.
+    """
+    extra: dict[str, Any] = {"IfMatch": etag} if etag else {}
+    at = start
+
+    def read() -> None:
+        nonlocal at
+        if end >= PART or at:  # else without: no range of an object without bytes can be had
+            extra["Range"] = f"bytes={at}-{end - 1}"
+        with closing(client.get_object(Bucket=bucket, Key=key, **extra)["Body"]) as body:
+            while block := body.read(_BLOCK):
+                if at + len(block) > end:
+                    raise too_large(end)
+                take(block)
+                at += len(block)
+
+    with large_call(most=end - start):
+        whole(read)
+    if at != end:
+        raise wrong_content(None)
 
 
 def _raise_errors(checks: Iterable[Future[None]]) -> None:
     for check in checks:
         check.result()
-
-
-def _run(
-    client: S3Client,
-    part: int,
-    items: Sequence[_Item],
-    start: Callable[[TransferManager, _Item, BaseSubscriber], None],
-    finish: Callable[[_Item, TransferFuture], None],
-) -> None:
-    """Start all, and finish each as it ends. An error leaves the manager, which cancels the others and waits."""
-    ended: SimpleQueue[tuple[_Item, TransferFuture]] = SimpleQueue()
-    config = TransferConfig(multipart_threshold=PART, multipart_chunksize=part, preferred_transfer_client="classic")
-    with create_transfer_manager(client, config) as manager:
-        for item in items:
-            start(manager, item, _Ended(ended, item))
-        for _ in items:
-            finish(*ended.get())
 
 
 class _Ended(BaseSubscriber):

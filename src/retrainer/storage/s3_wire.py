@@ -1,0 +1,349 @@
+"""Each call of a client on its wire: answered in time, within bounds, and by S3 rather than by what is in its place.
+
+botocore limits the wait for each piece that arrives, so that a byte now and then holds a call for ever; it reads
+answers whole, whatever their size, and takes a login page for an answer. Here every call has a clock that runs while
+pieces are waited for, through all tries, and a most of bytes; and an answer has to have what S3's answers have.
+Not here: how long and how large in each case (``s3.py``, ``s3_transfers.py``), and retries, which are botocore's.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from botocore.awsrequest import (
+    AWSHTTPConnection,
+    AWSHTTPConnectionPool,
+    AWSHTTPSConnection,
+    AWSHTTPSConnectionPool,
+    AWSPreparedRequest,
+    AWSResponse,
+)
+from botocore.exceptions import (
+    ConnectionClosedError,
+    ConnectionError,
+    HTTPClientError,
+    IncompleteReadError,
+    ReadTimeoutError,
+    ResponseStreamingError,
+)
+from botocore.parsers import ResponseParserFactory
+from urllib3.exceptions import HTTPError
+
+from retrainer.errors import RetrainerError, StorageError
+from retrainer.storage.access import TIMEOUT, ends_at
+from retrainer.storage.hashing import too_large
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+# Of a page of a list with a thousand keys of the longest, which is the largest answer that is no object.
+MOST_ANSWER = 4 * 1024 * 1024
+_HEADERS = 64 * 1024
+# A file may move slowly, but not stand still: seconds without anything, of which each piece pays some back.
+_PATIENCE = 24.0
+_LEAST_PER_SECOND = 100
+_PAUSES = (0.1, 0.4, 1.6)
+# A body that ends too early. botocore's own tries end with the headers.
+_CUT = (ReadTimeoutError, ResponseStreamingError, IncompleteReadError, HTTPError)
+
+# What S3 names in each answer, and nobody else: in its headers, or at the root of its XML.
+_WITH_ETAG = {"GetObject", "HeadObject", "PutObject", "UploadPart"}
+_ROOTS = {
+    "ListObjectsV2": b"ListBucket",
+    "ListMultipartUploads": b"ListMultipartUploads",
+    "CreateMultipartUpload": b"InitiateMultipartUpload",
+    "CompleteMultipartUpload": b"CompleteMultipartUpload",
+    "CopyObject": b"CopyObject",
+    "DeleteObjects": b"Delete",
+}
+_PAGES = (b"<!doctype html", b"<html")
+
+Result = TypeVar("Result")
+
+
+@dataclass(slots=True)
+class Call:
+    """What a call of the client may take, its tries together.
+
+    :ivar most: bytes that an answer may have.
+    :ivar patience: seconds that may pass without anything worthwhile. One try has half of them: a connection that died
+        while it was not used says nothing, and a new one does.
+    :ivar ends: on the monotonic clock, whatever arrives.
+    :ivar small: whether ``ends`` comes of how small the answer is.
+    :ivar waited: seconds so far; what arrives pays for them.
+    :ivar operation: of the request that is under way.
+    """
+
+    most: int = MOST_ANSWER
+    patience: float = _PATIENCE
+    ends: float = math.inf
+    small: bool = False
+    waited: float = 0.0
+    operation: str = ""
+
+    def left(self) -> float:
+        """Seconds for the next piece.
+
+        :raises StorageError: there are none.
+        """
+        left = min(self.ends - time.monotonic(), self.patience - self.waited)
+        if left > 0:
+            return min(left, self.patience / 2)
+        if self.small:
+            message, hint = f"no whole answer within {self.patience:.3g} s", f"; {TIMEOUT} sets the time"
+        else:
+            message, hint = f"next to nothing moved for {min(self.waited, self.patience):.0f} s", ""
+        raise StorageError(message, hint=f"check the network and the server{hint}")
+
+    @contextmanager
+    def waiting(self) -> Iterator[list[int]]:
+        """Have the clock run in the block, which adds the bytes that moved to the list that it is given."""
+        moved: list[int] = []
+        began = time.monotonic()
+        try:
+            yield moved
+        finally:
+            self.waited = max(0.0, self.waited + time.monotonic() - began - sum(moved) / _LEAST_PER_SECOND)
+
+
+_call: ContextVar[Call] = ContextVar("s3_call")
+_asked: ContextVar[bool] = ContextVar("s3_asked", default=False)
+
+
+@contextmanager
+def small_call(seconds: float, *, most: int = MOST_ANSWER) -> Iterator[None]:
+    """What is asked in the block is answered in that time and within the deadline that holds, all together."""
+    began = time.monotonic()
+    ends = min(began + seconds, ends_at())
+    with _as_call(Call(most=most, patience=max(ends - began, 0.0), ends=ends, small=True)):
+        yield
+
+
+@contextmanager
+def large_call(*, most: int) -> Iterator[None]:
+    """What is asked in the block has as long as it moves, and until the deadline that holds."""
+    with _as_call(Call(most=most, ends=ends_at())):
+        yield
+
+
+@contextmanager
+def _as_call(call: Call) -> Iterator[None]:
+    tokens = _call.set(call), _asked.set(True)
+    try:
+        yield
+    finally:
+        _call.reset(tokens[0])
+        _asked.reset(tokens[1])
+
+
+def whole(read: Callable[[], Result]) -> Result:
+    """Ask, and ask again where the body was cut, with pauses."""
+    for pause in _PAUSES:
+        try:
+            return read()
+        except _CUT:
+            time.sleep(pause * random.uniform(0.5, 1.0))
+    return read()
+
+
+def not_s3(found: str) -> StorageError:
+    """The error for an answer that no S3 gives."""
+    return StorageError(
+        f"something else answered in place of S3: {found}",
+        hint="check the endpoint, and whether a proxy or the login page of a network is in between",
+    )
+
+
+# How botocore is told
+
+
+class Parsers(ResponseParserFactory):
+    """botocore's parsers of answers. Whatever one stumbles over is said of the answer."""
+
+    def create_parser(self, protocol_name: str) -> Any:
+        """See ``ResponseParserFactory.create_parser``."""
+        parser = super().create_parser(protocol_name)
+        parse = parser.parse
+
+        def parsed(response: Any, shape: Any) -> Any:
+            try:
+                return parse(response, shape)
+            except Exception as error:  # there can be anything in an answer
+                raise not_s3(f"an answer that cannot be read ({type(error).__name__})") from error
+
+        parser.parse = parsed  # type: ignore[method-assign]
+        return parser
+
+
+def guard(client: S3Client) -> None:
+    """Have every request of a client go through here.
+
+    botocore has no public name for a client's HTTP session, nor for the connections that a session makes; a
+    ``before-send`` hook would have to repeat what it knows of proxies and certificates.
+    """
+    endpoint = cast(Any, client)._endpoint  # noqa: SLF001
+    session = endpoint.http_session
+    session._pool_classes_by_scheme.update(http=_Pool, https=_SafePool)  # noqa: SLF001
+    endpoint.http_session = _Wire(session)
+    client.meta.events.register("before-call.s3", _begin)
+    client.meta.events.register("before-send.s3", _note)
+
+
+def _begin(**_: object) -> None:
+    """A call that nobody in this package makes itself is one of boto3's transfers, in one of its own threads."""
+    if not _asked.get():
+        _call.set(Call())
+
+
+def _note(event_name: str, **_: object) -> None:
+    _call.get().operation = event_name.rpartition(".")[2]
+
+
+class _Wire:
+    """A session of botocore that keeps to what the present call may take."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def send(self, request: AWSPreparedRequest) -> AWSResponse:
+        call = _call.get()
+        call.left()
+        try:
+            answer: AWSResponse = self._session.send(request)
+        except (ConnectionError, HTTPClientError) as error:
+            cause = error.kwargs.get("error")
+            if isinstance(cause, RetrainerError):  # of ours, which botocore would try again
+                raise cause from None
+            call.left()
+            raise
+        try:
+            _check(request, answer, call)
+        except BaseException:
+            answer.raw.close()
+            raise
+        return answer
+
+    def close(self) -> None:
+        self._session.close()
+
+
+def _check(request: AWSPreparedRequest, answer: AWSResponse, call: Call) -> None:
+    """Insist that an answer is whole, of S3, and no larger than it may be.
+
+    :raises ConnectionClosedError: it is cut, which botocore tries again.
+    """
+    headers, status = answer.headers, answer.status_code
+    length, kind = str(headers.get("Content-Length", "")), str(headers.get("Content-Type", ""))
+    content = b""
+    if request.stream_output and status < 300:
+        page = kind.startswith("text/html") and not any(name.lower().startswith("x-amz-") for name in headers)
+        if length.isdecimal() and int(length) > call.most and not page:
+            raise too_large(call.most)
+    else:
+        content = answer.content
+        if request.method != "HEAD" and length.isdecimal() and int(length) != len(content):
+            raise ConnectionClosedError(endpoint_url=request.url)
+        # With 5xx a load balancer says like that that there is no server behind it, now.
+        page = content[:1024].lstrip().lower().startswith(_PAGES) and status < 500
+    root = _ROOTS.get(call.operation, b"")
+    lacking = ""
+    if page:
+        lacking = "a web page"
+    elif status < 300 and call.operation in _WITH_ETAG and not headers.get("ETag"):
+        lacking = "an answer without ETag"
+    elif status < 300 and root not in content[:1024] and b"<Error" not in content[:1024]:
+        lacking = f"an answer without {root.decode()}Result"
+    elif status == 404 and request.method != "HEAD" and b"<Code>" not in content:
+        lacking = "an answer that does not say what is missing"
+    if lacking:
+        raise not_s3(f"{lacking} ({kind or 'no type'}, status {status})")
+
+
+# Connections
+
+
+class _Socket:
+    """A socket whose waits are on the clock of the call that waits."""
+
+    def __init__(self, socket: Any) -> None:
+        self._socket = socket
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+    def sendall(self, data: bytes) -> None:
+        call = _call.get()
+        with call.waiting() as moved:
+            self._socket.settimeout(call.left())
+            self._socket.sendall(data)
+            moved.append(len(data))
+
+    def makefile(self, mode: str = "r", buffering: int | None = None) -> io.RawIOBase | io.BufferedReader:
+        """The answer, as ``http.client`` reads it: always of bytes."""
+        answer = _Answer(self._socket, self._socket.makefile("rb", buffering=0), _call.get())
+        return answer if buffering == 0 else io.BufferedReader(answer)
+
+
+class _Answer(io.RawIOBase):
+    """What a server sends, as it arrives."""
+
+    def __init__(self, socket: Any, raw: io.RawIOBase, call: Call) -> None:
+        self._socket = socket
+        self._raw = raw
+        self._call = call
+        self._left = call.most + _HEADERS
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        with self._call.waiting() as moved:
+            self._socket.settimeout(self._call.left())
+            count = self._raw.readinto(buffer)
+            moved.append(count or 0)
+        self._left -= count or 0
+        if self._left < 0:
+            raise too_large(self._call.most)
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _OnTheClock:
+    """A connection of botocore's."""
+
+    timeout: Any
+    sock: Any
+
+    def connect(self) -> None:
+        call = _call.get()
+        with call.waiting():
+            self.timeout = min(self.timeout, call.left())
+            super().connect()  # type: ignore[misc]
+        self.sock = _Socket(self.sock)
+
+
+class _Connection(_OnTheClock, AWSHTTPConnection):  # type: ignore[misc]  # botocore's own bases do not agree
+    pass
+
+
+class _SafeConnection(_OnTheClock, AWSHTTPSConnection):  # type: ignore[misc]
+    pass
+
+
+class _Pool(AWSHTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SafePool(AWSHTTPSConnectionPool):
+    ConnectionCls = _SafeConnection
