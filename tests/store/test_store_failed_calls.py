@@ -38,16 +38,15 @@ class Attempts:
         self.storage = open_storage(url, access=S3Access(endpoint_url=endpoint))
         self.reader = ModelStore(self.storage, "news", trusted=trusted)
         self.second = ModelStore(self.storage, "news", signer=self._signer, trusted=trusted)
-        self.faulty = self.through_proxy(read_seconds=60)
+        self.faulty = self.through_proxy(timeout=60)
         self.live = self.publish(self.second, self.bundle(0), None)
         self.copy = tmp_path / "copy"
 
-    def through_proxy(self, *, read_seconds: float) -> ModelStore:
+    def through_proxy(self, *, timeout: float) -> ModelStore:
         """A publisher that has two tries a call and does not wait long between them, nor for an answer."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("retrainer.storage.s3_client._ATTEMPTS", 2)
-            patch.setattr("retrainer.storage.s3_client._READ_SECONDS", read_seconds)
-            storage = open_storage(self._url, access=S3Access(endpoint_url=self.proxy.url))
+            storage = open_storage(self._url, access=S3Access(endpoint_url=self.proxy.url, timeout=timeout))
             assert isinstance(storage, S3Storage)
             assert storage._client  # made once: a process that is forked finds it, without an open connection
         return ModelStore(storage, "news", signer=self._signer)
@@ -126,7 +125,7 @@ CASES: dict[str, tuple[list[Fault], bool]] = {
 @pytest.mark.parametrize(("faults", "once"), CASES.values(), ids=CASES.keys())
 def test_a_call_that_fails(attempts: Attempts, faults: list[Fault], once: bool) -> None:
     if faults[0].startswith("timeout"):
-        attempts.faulty = attempts.through_proxy(read_seconds=0.2)
+        attempts.faulty = attempts.through_proxy(timeout=0.5)
     for number in range(1, 99):
         fault = faults[number % len(faults)]
         new = attempts.bundle(number)

@@ -43,7 +43,7 @@ class S3Access:
     :ivar bucket_key: with ``aws:kms``: whether S3 derives object keys from one key of the bucket, which spares
         requests to KMS.
     :ivar timeout: seconds in which whatever is small has to be answered, all tries included: an object that is read or
-        written, a page of a list. A file has as long as it moves.
+        written, a page of a list. A file has as long as it moves; it may stand still for twice that time.
     """
 
     endpoint_url: str | None = None
@@ -72,6 +72,11 @@ class S3Access:
             raise StorageError("half of a key pair is given", hint="give both the access key's id and its secret")
         if (self.sse_kms_key_id or self.bucket_key) and self.sse not in {"aws:kms", "aws:kms:dsse"}:
             raise StorageError("a KMS key is given without its encryption", hint=f"set {SSE} to aws:kms")
+
+    @property
+    def patience(self) -> float:
+        """Seconds for which a file may stand still."""
+        return 2 * self.timeout
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:

@@ -243,7 +243,7 @@ class S3Storage(Storage):
         """Of an object, read as a stream."""
         digest = hashlib.sha256()
         size = self._client.head_object(Bucket=self.bucket, Key=name)["ContentLength"]
-        read_range(self._client, self.bucket, name, 0, size, digest.update)
+        read_range(self._client, self.bucket, name, 0, size, digest.update, patience=self._access.patience)
         return digest.hexdigest()
 
     def download_all(self, transfers: Sequence[Transfer]) -> None:
@@ -257,7 +257,7 @@ class S3Storage(Storage):
                 head = self._head(transfer.key)
                 size, etag = head["ContentLength"], head["ETag"]
             downloads.append(Download(self._key(transfer.key), transfer.path, size, etag, admit, where))
-        fetch(self._client, self.bucket, downloads)
+        fetch(self._client, self.bucket, downloads, self._access.patience)
 
     def copy(self, source: str, key: str, *, sha256: str, size: int) -> bool:
         """See ``Storage.copy``: S3 copies, and names the SHA-256 of what it wrote, which must match.

@@ -98,8 +98,11 @@ def send(client: S3Client, bucket: str, uploads: Sequence[Upload], arrived: Call
             stream.close()
 
 
-def fetch(client: S3Client, bucket: str, downloads: Sequence[Download]) -> None:
-    """Fetch all, large ones in ranges. The first error ends the others; nothing temporary is left."""
+def fetch(client: S3Client, bucket: str, downloads: Sequence[Download], patience: float) -> None:
+    """Fetch all, large ones in ranges. The first error ends the others; nothing temporary is left.
+
+    :param patience: seconds for which one may stand still.
+    """
     temporary = {one: one.path.with_name(f"{RESERVED}temporary-{uuid.uuid4().hex}") for one in downloads}
     stopped = Event()
 
@@ -112,7 +115,8 @@ def fetch(client: S3Client, bucket: str, downloads: Sequence[Download]) -> None:
         try:
             with s3_errors(one.where, file=str(one.path)), temporary[one].open("r+b") as stream:
                 stream.seek(start)
-                read_range(client, bucket, one.key, start, min(start + PART, one.size), take, etag=one.etag)
+                end = min(start + PART, one.size)
+                read_range(client, bucket, one.key, start, end, take, patience=patience, etag=one.etag)
         except IntegrityError:  # too short or too long
             raise wrong_content(one.where) from None
 
@@ -153,11 +157,13 @@ def read_range(
     end: int,
     take: Callable[[bytes], object],
     *,
+    patience: float,
     etag: str | None = None,
 ) -> None:
     """Read an object from one position to before another, in order; where it is cut, on from there.
 
     :param take: is given each block.
+    :param patience: as of ``fetch``.
     :param etag: of the object that is meant, where that is known.
     :raises IntegrityError: it has fewer bytes, or where all are asked for also more.
     """
@@ -175,7 +181,7 @@ def read_range(
                 take(block)
                 at += len(block)
 
-    with large_call(most=end - start):
+    with large_call(patience, most=end - start):
         whole(read)
     if at != end:
         raise wrong_content(None)

@@ -47,8 +47,7 @@ if TYPE_CHECKING:
 # Of a page of a list with a thousand keys of the longest, which is the largest answer that is no object.
 MOST_ANSWER = 4 * 1024 * 1024
 _HEADERS = 64 * 1024
-# A file may move slowly, but not stand still: seconds without anything, of which each piece pays some back.
-_PATIENCE = 24.0
+# A file may move slowly, but not stand still: each piece pays back some of the seconds that it was waited for.
 _LEAST_PER_SECOND = 100
 _PAUSES = (0.1, 0.4, 1.6)
 # A body that ends too early. botocore's own tries end with the headers.
@@ -82,8 +81,8 @@ class Call:
     :ivar operation: of the request that is under way.
     """
 
-    most: int = MOST_ANSWER
-    patience: float = _PATIENCE
+    most: int
+    patience: float
     ends: float = math.inf
     small: bool = False
     waited: float = 0.0
@@ -123,14 +122,14 @@ def small_call(seconds: float, *, most: int = MOST_ANSWER) -> Iterator[None]:
     """What is asked in the block is answered in that time and within the deadline that holds, all together."""
     began = time.monotonic()
     ends = min(began + seconds, ends_at())
-    with _as_call(Call(most=most, patience=max(ends - began, 0.0), ends=ends, small=True)):
+    with _as_call(Call(most, max(ends - began, 0.0), ends, small=True)):
         yield
 
 
 @contextmanager
-def large_call(*, most: int) -> Iterator[None]:
-    """What is asked in the block has as long as it moves, and until the deadline that holds."""
-    with _as_call(Call(most=most, ends=ends_at())):
+def large_call(patience: float, *, most: int) -> Iterator[None]:
+    """What is asked in the block may stand still for that time, and has until the deadline that holds."""
+    with _as_call(Call(most, patience, ends_at())):
         yield
 
 
@@ -183,8 +182,11 @@ class Parsers(ResponseParserFactory):
         return parser
 
 
-def guard(client: S3Client) -> None:
+def guard(client: S3Client, patience: float) -> None:
     """Have every request of a client go through here.
+
+    :param patience: seconds for which boto3's transfers may stand still. A call that nobody in this package makes
+        itself is one of those, in one of their own threads.
 
     botocore has no public name for a client's HTTP session, nor for the connections that a session makes; a
     ``before-send`` hook would have to repeat what it knows of proxies and certificates.
@@ -193,18 +195,16 @@ def guard(client: S3Client) -> None:
     session = endpoint.http_session
     session._pool_classes_by_scheme.update(http=_Pool, https=_SafePool)  # noqa: SLF001
     endpoint.http_session = _Wire(session)
-    client.meta.events.register("before-call.s3", _begin)
-    client.meta.events.register("before-send.s3", _note)
 
+    def begin(**_: object) -> None:
+        if not _asked.get():
+            _call.set(Call(MOST_ANSWER, patience))
 
-def _begin(**_: object) -> None:
-    """A call that nobody in this package makes itself is one of boto3's transfers, in one of its own threads."""
-    if not _asked.get():
-        _call.set(Call())
+    def note(event_name: str, **_: object) -> None:
+        _call.get().operation = event_name.rpartition(".")[2]
 
-
-def _note(event_name: str, **_: object) -> None:
-    _call.get().operation = event_name.rpartition(".")[2]
+    client.meta.events.register("before-call.s3", begin)
+    client.meta.events.register("before-send.s3", note)
 
 
 class _Wire:
