@@ -155,9 +155,9 @@ class _Hintless:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._storage, name)
 
-    def read(self, key: str) -> bytes:
+    def read(self, key: str, **bound: int) -> bytes:
         """A hint is asked for elsewhere."""
-        return self._storage.read(key.replace("latest.json", "missing.json"))
+        return self._storage.read(key.replace("latest.json", "missing.json"), **bound)
 
 
 def growth(folder: Path, most: int) -> None:

@@ -87,7 +87,7 @@ def test_an_altered_manifest(storage: Storage, model: ModelStore, bundle: MakeBu
         model.champion("production")
     storage.write(key, sound[:-20])
     with pytest.raises(IntegrityError, match="not a valid Manifest"):
-        model.champion("production")
+        model.manifest(version)
 
 
 def test_a_champion_whose_manifest_was_written_anew_is_no_success(

@@ -631,9 +631,9 @@ class Locked:
     def local_path(self, key: str = "") -> None:
         return None
 
-    def read(self, key: str) -> bytes:
+    def read(self, key: str, **bound: int) -> bytes:
         self._check(key)
-        return self._storage.read(key)
+        return self._storage.read(key, **bound)
 
 
 def test_an_object_that_cannot_be_read_is_a_finding(tmp_path: Path, sharing: MakeBundle) -> None:

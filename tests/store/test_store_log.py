@@ -193,7 +193,7 @@ class Counting:
     def where(self, key: str = "") -> str:
         return f"memory/{key}"
 
-    def read(self, key: str) -> bytes:
+    def read(self, key: str, **bound: int) -> bytes:
         self.requests.append(f"GET {key.rpartition('/')[2]}")
         if key in self.denied or (key not in self.objects and not self.lists):
             raise StoragePermissionError("access denied", where=key)

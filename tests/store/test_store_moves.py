@@ -245,11 +245,11 @@ def test_a_source_that_moves_on_meanwhile_is_read_again(storage: Storage, model:
     publish("one", "staging")
 
     class Moving(Failing):
-        def read(self, key: str) -> bytes:
+        def read(self, key: str, **bound: int) -> bytes:
             if key == move_key(2, "staging") and not self.hits:
                 self.hits.append(key)
                 publish("two", "staging")
-            return bytes(self._storage.read(key))
+            return bytes(self._storage.read(key, **bound))
 
     moving: Any = Moving(storage, "", times=0)
     moved = ModelStore(moving, "news").promote("production", from_channel="staging", actor="ada", reason="")
@@ -291,10 +291,10 @@ class Failing:
             self._storage.write(key, data, **options)
         raise self._error("cannot reach the server", where=key)
 
-    def read(self, key: str) -> bytes:
+    def read(self, key: str, **bound: int) -> bytes:
         if self.blind and self.hits and self._part in key:
             raise self._error("still cannot reach the server", where=key)
-        return self._storage.read(key)
+        return self._storage.read(key, **bound)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -59,7 +60,7 @@ class HashedFile:
             self._stream.close()
 
 
-def open_file(path: Path) -> BinaryIO:
+def open_file(path: Path) -> BufferedReader:
     """Open a file to read it, and nothing else: a pipe would be waited for, and a device may have no end.
 
     :raises StorageError: it is a pipe or a device. Other errors are the system's.

@@ -17,6 +17,7 @@ from retrainer.storage import Storage
 from retrainer.store.move import RECENT_MOVES, Hint, Move
 from retrainer.store.names import (
     LAST_MOVE,
+    MOST_RECORD,
     channel_folder,
     check_name,
     hint_key,
@@ -139,7 +140,8 @@ class ChannelLog:
     def _hint(self) -> Hint | None:
         key = hint_key(self._model, self._channel)
         try:
-            return Hint.from_json(self._storage.read(key), where=self._storage.where(key))
+            data = self._storage.read(key, most=MOST_RECORD)
+            return Hint.from_json(data, where=self._storage.where(key))
         except (NotFoundError, IntegrityError):  # nobody has to believe it, nor to read it
             return None
 
@@ -214,7 +216,7 @@ class ChannelLog:
     def _refuse_version_1(self) -> None:
         key = pointer_key_of_version_1(self._model, self._channel)
         with suppress(NotFoundError):
-            self._storage.read(key)
+            self._storage.read(key, most=MOST_RECORD)
             raise _of_version_1(self._storage, key)
 
     def _next(self, move: Move) -> Move | None:
@@ -264,7 +266,7 @@ class ChannelLog:
         :raises IntegrityError: what is there is not that move of this channel, in the bytes of a publisher.
         """
         try:
-            data = self._storage.read(self._key(sequence))
+            data = self._storage.read(self._key(sequence), most=MOST_RECORD)
         except NotFoundError:
             return None
         return self.parsed(sequence, data)

@@ -22,7 +22,7 @@ from retrainer.errors import (
 from retrainer.store.causes import Cause
 from retrainer.store.log import Head, refuse_version_1
 from retrainer.store.move import Action, Move
-from retrainer.store.names import LAST_MOVE
+from retrainer.store.names import LAST_MOVE, MOST_RECORD
 from retrainer.store.own_key import own_keys, told_what_to_do
 from retrainer.store.reading import ModelReader
 from retrainer.store.signing import Keyring
@@ -159,9 +159,11 @@ class ModelMover(ModelReader):
             previous=before.sha256 if before else None,
             origin=before.begun_by if before else None,
         )
-        if self._signer is None:
-            return move
-        return move.model_copy(update={"signature": self._signer.sign(move.signed_bytes())})
+        if self._signer is not None:
+            move = move.model_copy(update={"signature": self._signer.sign(move.signed_bytes())})
+        if len(move.written()) > MOST_RECORD:
+            raise UserError(f"the move has more than the {MOST_RECORD:,} bytes of one", hint="give a shorter reason")
+        return move
 
     def _create(self, move: Move, *, repeatable: bool) -> bool:
         """Create a move. One that must not be made twice is looked for after an error, in case it took effect."""

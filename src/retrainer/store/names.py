@@ -26,6 +26,10 @@ SIGNATURES = "signatures"
 REMOVAL = "removal.json"
 # Of a model. Beside them is only what a probe for conditional writes leaves.
 FOLDERS = ("channels", "intents", "versions")
+# Bytes of an object that is read before anything vouches for it. A move, a hint, a signature or a note has a few
+# hundred, and the words of a reason; a manifest a hundred for each file, and the labels. No publisher writes more.
+MOST_RECORD = 64 * 1024
+MOST_MANIFEST = 4 * 1024 * 1024
 # Ten digits, so that sorted by name is sorted by move.
 LAST_MOVE = 9_999_999_999
 

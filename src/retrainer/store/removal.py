@@ -20,7 +20,7 @@ from typing import Literal
 from retrainer.errors import IntegrityError, NotFoundError, PreconditionFailed
 from retrainer.records import Record
 from retrainer.storage import Storage
-from retrainer.store.names import REMOVAL, intent_key, is_version, version_key
+from retrainer.store.names import MOST_RECORD, REMOVAL, intent_key, is_version, version_key
 
 _INTENT = b"A channel is about to be pointed at the version in this name. 'retrainer gc' leaves it alone for a day.\n"
 
@@ -58,7 +58,7 @@ def read_removal(storage: Storage, model: str, version: str) -> Removal | None:
     """The note that a version is being removed; ``None`` where there is none. One that is damaged counts as well."""
     key = version_key(model, version, REMOVAL)
     try:
-        return Removal.from_json(storage.read(key), where=storage.where(key))
+        return Removal.from_json(storage.read(key, most=MOST_RECORD), where=storage.where(key))
     except NotFoundError:
         return None
     except IntegrityError:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from retrainer.errors import IntegrityError, NotFoundError, SignatureError
 from retrainer.storage import Storage
-from retrainer.store.names import SIGNATURES, signature_key, version_key
+from retrainer.store.names import MOST_RECORD, SIGNATURES, signature_key, version_key
 from retrainer.store.signing import Keyring, PublicKey, Signer, VersionSignature, VersionStatement
 
 
@@ -18,7 +18,7 @@ def read_signature(storage: Storage, model: str, version: str, key_id: str) -> V
     """
     key = signature_key(model, version, key_id)
     try:
-        data = storage.read(key)
+        data = storage.read(key, most=MOST_RECORD)
     except NotFoundError:
         return None
     return VersionSignature.from_json(data, where=storage.where(key))
@@ -95,7 +95,7 @@ def add_signature(storage: Storage, signer: Signer, statement: VersionStatement)
     """
     key = signature_key(statement.model, statement.version, signer.public.key_id)
     try:
-        present = VersionSignature.from_json(storage.read(key), where=storage.where(key))
+        present = VersionSignature.from_json(storage.read(key, most=MOST_RECORD), where=storage.where(key))
         check_signature(storage, signer.public, present, statement)
     except (NotFoundError, IntegrityError):
         signature = VersionSignature(statement=statement, signature=signer.sign(statement.signed_bytes()))

@@ -15,7 +15,7 @@ from retrainer.records import sha256_file
 from retrainer.storage import ObjectInfo, Storage, Transfer
 from retrainer.storage.errors import filesystem_errors
 from retrainer.store.manifest import FileEntry, Manifest
-from retrainer.store.names import MANIFEST, check_version, is_version, version_key
+from retrainer.store.names import MANIFEST, MOST_MANIFEST, check_version, is_version, version_key
 from retrainer.store.parallel import in_parallel
 from retrainer.store.removal import read_removal, write_intent
 from retrainer.store.signing import Keyring, Signer, VersionSignature, VersionStatement
@@ -69,30 +69,31 @@ class Versions:
 
     def manifest_with_sha256(self, version: str, *, sha256: str | None = None) -> tuple[Manifest, str]:
         """As ``manifest``, with the hash of its bytes as they are stored, for a move."""
-        manifest, found = self._read(version)
-        if sha256 is not None and found != sha256:
-            raise self._altered(version)
+        manifest, found = self._read(version, sha256)
         if self._trusted is not None:
             require_trusted(self._storage, self._trusted, self._statement(version, found))
         return manifest, found
 
-    def _read(self, version: str) -> tuple[Manifest, str]:
+    def _read(self, version: str, sha256: str | None = None) -> tuple[Manifest, str]:
         where = self._where(check_version(version, where=self._storage.where(self.name)))
         try:
-            data = self._storage.read(self._key(version))
+            data = self._storage.read(self._key(version), most=MOST_MANIFEST)
         except NotFoundError:
             raise NotFoundError(
                 f"the model '{self.name}' has no version '{version}'",
                 where=where,
                 hint="it was never published here, its upload was not completed, or it was removed",
             ) from None
-        return self._parsed(version, data)
+        return self._parsed(version, data, sha256)
 
-    def _parsed(self, version: str, data: bytes) -> tuple[Manifest, str]:
+    def _parsed(self, version: str, data: bytes, sha256: str | None = None) -> tuple[Manifest, str]:
+        found = hashlib.sha256(data).hexdigest()
+        if sha256 not in {None, found}:  # before anything of it is read
+            raise self._altered(version)
         manifest = Manifest.from_json(data, where=self._where(version))
         if manifest.version != version or manifest.model != self.name:
             raise self._altered(version)
-        return manifest, hashlib.sha256(data).hexdigest()
+        return manifest, found
 
     def _altered(self, version: str) -> IntegrityError:
         return IntegrityError(
@@ -197,6 +198,12 @@ class Versions:
             the one that is served.
         :raises StorageError: gc is removing this version.
         """
+        if len(manifest.to_pretty_json().encode()) > MOST_MANIFEST:
+            raise UserError(
+                f"the manifest of the bundle has more than the {MOST_MANIFEST:,} bytes of one",
+                where=str(folder),
+                hint="publish fewer files, or fewer labels",
+            )
         in_parallel(lambda name: check_file(folder / name, manifest.files[name]), manifest.files)
         version, began = manifest.version, time.monotonic()
         if served is None:
@@ -231,7 +238,7 @@ class Versions:
         :raises IntegrityError: what is stored says something else. A version's name is a part of a digest only.
         """
         try:
-            data = self._storage.read(self._key(version))
+            data = self._storage.read(self._key(version), most=MOST_MANIFEST)
         except NotFoundError:
             return None
         found, sha256 = self._parsed(version, data)

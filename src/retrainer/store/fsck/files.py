@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 
 from retrainer.errors import IntegrityError, NotFoundError, RetrainerError
-from retrainer.records import sha256_file
 from retrainer.storage import Storage, Transfer
 from retrainer.storage.errors import filesystem_errors
+from retrainer.storage.hashing import open_file
 from retrainer.store.fsck.findings import Code, OnProgress, Problem, Progress, Repair
 from retrainer.store.fsck.listing import as_unreadable
 from retrainer.store.fsck.state import ModelState
@@ -157,27 +157,30 @@ def require_files(state: ModelState, manifest: Manifest) -> None:
 
 def _content_fault(storage: Storage, file: File, temporary: Path) -> Fault | None:
     try:
-        found = _sha256(storage, file, temporary)
+        if _is_published(storage, file, temporary):
+            return None
     except NotFoundError:
         return Code.FILE_MISSING, "is missing"
+    except IntegrityError:
+        pass
     except RetrainerError as error:
         return Code.OBJECT_UNREADABLE, as_unreadable(storage, file.key, error).message
-    return None if found == file.entry.sha256 else (Code.FILE_ALTERED, "is not the one that was published")
+    return Code.FILE_ALTERED, "is not the one that was published"
 
 
-def _sha256(storage: Storage, file: File, temporary: Path) -> str:
+def _is_published(storage: Storage, file: File, temporary: Path) -> bool:
     path = storage.local_path(file.key)
     if path is not None:
-        with filesystem_errors(str(path)):
-            return sha256_file(path)
+        with filesystem_errors(str(path)), open_file(path) as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest() == file.entry.sha256
     if file.entry.size <= _IN_MEMORY:
-        return hashlib.sha256(storage.read(file.key)).hexdigest()
+        content = storage.read(file.key, most=file.entry.size)
+        return hashlib.sha256(content).hexdigest() == file.entry.sha256
     try:
-        storage.download(file.key, temporary)
-        with filesystem_errors(str(temporary)):
-            return sha256_file(temporary)
+        storage.download_all([Transfer(temporary, file.key, file.entry.sha256, file.entry.size)])
     finally:
         temporary.unlink(missing_ok=True)
+    return True
 
 
 def _problem(state: ModelState, file: File, fault: Fault, holders: dict[str, list[str]]) -> Problem:

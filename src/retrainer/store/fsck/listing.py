@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from retrainer.errors import IntegrityError, NotFoundError, RetrainerError
 from retrainer.storage import ObjectInfo, Storage
-from retrainer.store.names import channel_folder, check_name, is_name, is_version
+from retrainer.store.names import MANIFEST, MOST_MANIFEST, MOST_RECORD, channel_folder, check_name, is_name, is_version
 from retrainer.store.parallel import in_parallel
 
 # What a probe for conditional writes leaves.
@@ -102,7 +102,7 @@ def read_object(storage: Storage, key: str) -> bytes:
     :raises IntegrityError: it is there and cannot be read, though the store can.
     """
     try:
-        return storage.read(key)
+        return storage.read(key, most=MOST_MANIFEST if key.endswith(f"/{MANIFEST}") else MOST_RECORD)
     except NotFoundError:
         raise
     except RetrainerError as error:

@@ -11,7 +11,7 @@ from retrainer.errors import IntegrityError, SignatureError
 from retrainer.store.fsck.files import require_files
 from retrainer.store.fsck.findings import Code, Problem, Repair, Severity
 from retrainer.store.fsck.state import FoundVersion, ModelState
-from retrainer.store.names import MANIFEST, REMOVAL, SIGNATURES, signature_key, version_key
+from retrainer.store.names import MANIFEST, MOST_MANIFEST, REMOVAL, SIGNATURES, signature_key, version_key
 from retrainer.store.signing import VersionSignature
 
 DAY = timedelta(days=1)
@@ -147,7 +147,7 @@ def _put(state: ModelState, found: FoundVersion, data: bytes) -> None:
     if MANIFEST not in found.objects:
         state.storage.write(key, data, if_absent=True)
         return
-    if hashlib.sha256(state.storage.read(key)).hexdigest() != found.sha256:
+    if hashlib.sha256(state.storage.read(key, most=MOST_MANIFEST)).hexdigest() != found.sha256:
         raise IntegrityError("somebody else changed it meanwhile", where=state.storage.where(key), hint="check again")
     state.storage.write(key, data)  # of a publisher there is nothing else to come: these are the bytes that it writes
 
