@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import http.client
+import io
 import os
 import re
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Literal
@@ -64,7 +66,36 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return f"s3://{request.getfixturevalue('s3_bucket')}/models"
 
 
-Fault = Literal["500", "503", "403", "timeout", "timeout after", "cut", "cut after", "kill", "kill after"]
+Fault = Literal[
+    "500",
+    "503",
+    "403",
+    "timeout",
+    "timeout after",
+    "cut",
+    "cut after",
+    "kill",
+    "kill after",
+    # The answers of a sick or hostile server, or of something in its place.
+    "drip",
+    "drip body",
+    "half",
+    "no etag",
+    "page",
+    "page with etag",
+    "not found page",
+    "garbage",
+    "strange headers",
+    "large",
+    "endless",
+]
+# Instead of an answer; the request is not handed on.
+PAGES = {
+    "page": (200, "text/html", b"<html><head><title>Log in</title></head><body><br/></body></html>"),
+    "page with etag": (200, "text/html; charset=utf-8", b"\n<!DOCTYPE html><p>Accept our terms"),
+    "not found page": (404, "text/plain", b"404 page not found\n"),
+    "garbage": (200, "application/xml", b"<?xml \x00\xff<" * 50),
+}
 ERRORS = {
     "500": (500, "InternalError"),
     "503": (503, "SlowDown"),
@@ -150,7 +181,13 @@ class _Handler(BaseHTTPRequestHandler):
         if fault in ERRORS:
             self._error(*ERRORS[fault])
             return
-        if fault is not None and not fault.endswith("after"):
+        if fault in PAGES:
+            status, kind, content = PAGES[fault]
+            self._answer(
+                status, {"Content-Type": kind} | ({"ETag": '"1"'} if fault == "page with etag" else {}), content
+            )
+            return
+        if fault in {"timeout", "cut", "kill"}:
             self._break(fault)
             return
         headers = {name: value for name, value in self.headers.items() if name.lower() not in self.server.drop}
@@ -165,11 +202,15 @@ class _Handler(BaseHTTPRequestHandler):
         except (OSError, http.client.HTTPException):  # the server behind broke off: so does this one
             self._break("cut")
             return
-        if fault is not None:
-            self._break(fault)
-            return
-        self._answer(answer.status, dict(answer.getheaders()), content)
         connection.close()
+        if fault is None:
+            self._answer(answer.status, dict(answer.getheaders()), content)
+        elif fault.endswith("after"):
+            self._break(fault)
+        else:
+            with suppress(OSError):  # until the client has enough of it
+                self._injure(fault, answer.status, dict(answer.getheaders()), content)
+            self.close_connection = True
 
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _forward
 
@@ -177,6 +218,39 @@ class _Handler(BaseHTTPRequestHandler):
         super().handle_expect_100()
         self.wfile.flush()
         return True
+
+    def _injure(self, fault: Fault, status: int, headers: dict[str, str], content: bytes) -> None:
+        """Answer, and not as it should be."""
+        if fault == "no etag":
+            self._answer(status, {name: value for name, value in headers.items() if name.lower() != "etag"}, content)
+        elif fault == "strange headers":
+            self._answer(status, headers | {"Last-Modified": "yesterday", "x-amz-mp-parts-count": "x"}, content)
+        elif fault in {"large", "endless"}:
+            self.send_response_only(200)
+            self.send_header("ETag", '"1"')
+            self.send_header(
+                *(("Content-Length", str(3 << 30)) if fault == "large" else ("Transfer-Encoding", "chunked"))
+            )
+            self.end_headers()
+            block = b"%x\r\n%b\r\n" % (1 << 20, bytes(1 << 20)) if fault == "endless" else bytes(1 << 20)
+            for _ in range(3 << 10):
+                self.wfile.write(block)
+        else:
+            whole = io.BytesIO()
+            self.wfile, wfile = whole, self.wfile
+            self._answer(status, headers, content)
+            self.wfile = wfile
+            answer = whole.getvalue()
+            if fault == "half":
+                wfile.write(answer[: len(answer) - (len(content) + 1) // 2])
+                wfile.flush()
+                return
+            at = answer.index(b"\r\n\r\n") + 4 if fault == "drip body" else 0
+            wfile.write(answer[:at])
+            for position in range(at, len(answer)):
+                wfile.write(answer[position : position + 1])
+                wfile.flush()
+                time.sleep(0.1)
 
     def _body(self) -> bytes:
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))
