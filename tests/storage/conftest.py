@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.client
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -23,6 +25,10 @@ class Exchange:
     answer_headers: dict[str, str] = field(default_factory=dict)
     answer: bytes = b""
     announced: int | None = None  # what the answer says of its length, where it is not true
+    chunked: bool = False  # it says nothing of its length
+    pieces: int = 1  # in which it is sent, with a pause before each but the first
+    pause: float = 0.0
+    sent: list[int] = field(default_factory=list)  # the sizes of those that went
 
     @property
     def what(self) -> str:
@@ -86,11 +92,22 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in exchange.answer_headers.items():
             if name not in {"Connection", "Transfer-Encoding"}:
                 self.send_header(name, value)
-        self.send_header("Content-Length", length)
+        self.send_header(*(("Transfer-Encoding", "chunked") if exchange.chunked else ("Content-Length", length)))
         self.end_headers()
         self.close_connection = exchange.announced is not None
         if self.command != "HEAD":
-            self.wfile.write(exchange.answer)
+            with suppress(ConnectionError):  # the client has enough
+                self._send(exchange)
+
+    def _send(self, exchange: Exchange) -> None:
+        step = -(-len(exchange.answer) // exchange.pieces) or 1
+        for at in range(0, len(exchange.answer), step):
+            piece = exchange.answer[at : at + step]
+            time.sleep(exchange.pause if at else 0)
+            self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece) if exchange.chunked else piece)
+            exchange.sent.append(len(piece))
+        if exchange.chunked:
+            self.wfile.write(b"0\r\n\r\n")
 
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _pass_on
 

@@ -178,11 +178,18 @@ ENCRYPTION: st.SearchStrategy[dict[str, Any]] = st.one_of(
 )
 
 
-@given(KEYS, ENCRYPTION, st.none() | st.sampled_from(["auto", "path", "virtual"]))
+@pytest.mark.parametrize("timeout", ["ten", "0", "-1", "nan", "inf"])
+def test_a_timeout_is_a_time(timeout: str) -> None:
+    with pytest.raises(StorageError, match=r"not a number|a timeout of") as caught:
+        S3Access.from_environment({"RETRAINER_S3_TIMEOUT": timeout})
+    assert caught.value.where == "RETRAINER_S3_TIMEOUT"
+
+
+@given(KEYS, ENCRYPTION, st.none() | st.sampled_from(["auto", "path", "virtual"]), st.floats(0.1, 1e6))
 def test_what_this_package_hands_to_a_child_it_reads_there(
-    keys: dict[str, str], encryption: dict[str, Any], style: str | None
+    keys: dict[str, str], encryption: dict[str, Any], style: str | None, timeout: float
 ) -> None:
-    access = S3Access(**keys, **encryption, addressing_style=style)  # type: ignore[arg-type]
+    access = S3Access(**keys, **encryption, addressing_style=style, timeout=timeout)  # type: ignore[arg-type]
     environment = access.to_environment()
     child = S3Access.from_environment(environment)
     assert (

@@ -76,19 +76,20 @@ Fault = Literal[
     "cut after",
     "kill",
     "kill after",
-    # The answers of a sick or hostile server, or of something in its place.
     "drip",
     "drip body",
     "half",
     "no etag",
+    "strange headers",
+    "large",
+    "endless",
     "page",
     "page with etag",
     "not found page",
     "garbage",
-    "strange headers",
-    "large",
-    "endless",
 ]
+# What becomes of an answer on its way, or what a hostile server makes of it.
+INJURIES = ("drip", "drip body", "half", "no etag", "strange headers", "large", "endless")
 # Instead of an answer; the request is not handed on.
 PAGES = {
     "page": (200, "text/html", b"<html><head><title>Log in</title></head><body><br/></body></html>"),

@@ -97,6 +97,10 @@ def s3_errors(where: str, *, file: str | None = None, conditional: bool = False)
         raise _translate(error, where, conditional=conditional) from error
     except (boto.NoCredentialsError, boto.PartialCredentialsError, boto.ProfileNotFound) as error:
         raise StoragePermissionError(f"no credentials for S3: {error}", where=where, hint=_CREDENTIALS) from error
+    except boto.ReadTimeoutError as error:
+        raise StorageError(
+            "the server stopped answering", where=where, hint="check the network, or try again"
+        ) from error
     except (boto.ConnectionError, boto.HTTPClientError, boto.IncompleteReadError, HTTPError) as error:
         raise StorageError(
             f"cannot reach the server: {error}",

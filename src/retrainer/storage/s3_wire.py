@@ -51,7 +51,7 @@ _HEADERS = 64 * 1024
 _LEAST_PER_SECOND = 100
 _PAUSES = (0.1, 0.4, 1.6)
 # A body that ends too early. botocore's own tries end with the headers.
-_CUT = (ReadTimeoutError, ResponseStreamingError, IncompleteReadError, HTTPError)
+_CUT = (ResponseStreamingError, IncompleteReadError, HTTPError)
 
 # What S3 names in each answer, and nobody else: in its headers, or at the root of its XML.
 _WITH_ETAG = {"GetObject", "HeadObject", "PutObject", "UploadPart"}
@@ -144,10 +144,12 @@ def _as_call(call: Call) -> Iterator[None]:
 
 
 def whole(read: Callable[[], Result]) -> Result:
-    """Ask, and ask again where the body was cut, with pauses."""
+    """Ask, and ask again where the body was cut, with pauses; where it stopped only once more, for that takes long."""
     for pause in _PAUSES:
         try:
             return read()
+        except ReadTimeoutError:
+            break
         except _CUT:
             time.sleep(pause * random.uniform(0.5, 1.0))
     return read()
