@@ -103,7 +103,8 @@ class _Handler(BaseHTTPRequestHandler):
         step = -(-len(exchange.answer) // exchange.pieces) or 1
         for at in range(0, len(exchange.answer), step):
             piece = exchange.answer[at : at + step]
-            time.sleep(exchange.pause if at else 0)
+            if at and exchange.pause:
+                time.sleep(exchange.pause)
             self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece) if exchange.chunked else piece)
             exchange.sent.append(len(piece))
         if exchange.chunked:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 import stat
@@ -70,6 +71,11 @@ def open_file(path: Path) -> BufferedReader:
         stream.close()
         raise StorageError("a pipe or a device is there, not a file", where=str(path), hint="move it away")
     return stream
+
+
+def checksum(digest: bytes) -> str:
+    """A SHA-256 as S3 writes it."""
+    return base64.b64encode(digest).decode()
 
 
 def too_large(most: int, *, where: str | None = None) -> IntegrityError:

@@ -23,10 +23,9 @@ from retrainer.errors import IntegrityError, NotFoundError, StorageError
 from retrainer.records import sha256_file
 from retrainer.storage.access import S3Access
 from retrainer.storage.errors import filesystem_errors
-from retrainer.storage.hashing import too_large, wrong_content
+from retrainer.storage.hashing import checksum, too_large, wrong_content
 from retrainer.storage.keys import check_folder, check_key, check_prefix
 from retrainer.storage.protocol import MOST_BYTES, Leftover, ObjectInfo, Storage, Transfer
-from retrainer.storage.s3_checksums import Checksums, checksum
 from retrainer.storage.s3_client import make_client
 from retrainer.storage.s3_errors import ABSENT, error_code, s3_errors
 from retrainer.storage.s3_transfers import Download, Upload, fetch, read_range, send
@@ -81,13 +80,8 @@ class S3Storage(Storage):
         """``None``: a bucket has no paths."""
 
     @cached_property
-    def _reached(self) -> tuple[S3Client, Checksums]:
-        client = make_client(self._access, where=self.where())
-        return client, Checksums(client)
-
-    @property
     def _client(self) -> S3Client:
-        return self._reached[0]
+        return make_client(self._access, where=self.where())
 
     @contextmanager
     def _small(self, where: str, *, most: int = MOST_ANSWER, conditional: bool = False) -> Iterator[None]:
@@ -203,9 +197,7 @@ class S3Storage(Storage):
         A large file goes in parts, and appears when the last has arrived.
         """
         uploads = [self._upload(transfer) for transfer in transfers]
-        client, checksums = self._reached
-        with s3_errors(self.where()):
-            send(client, self.bucket, uploads, partial(self._check_arrival, checksums))
+        send(self._client, self.bucket, uploads, self._check_arrival, self._access.patience)
 
     def _upload(self, transfer: Transfer) -> Upload:
         size = transfer.size
@@ -214,37 +206,28 @@ class S3Storage(Storage):
                 size = transfer.path.stat().st_size
         return Upload(transfer.path, self._key(transfer.key), size, transfer.sha256, self.where(transfer.key))
 
-    def _check_arrival(self, checksums: Checksums, upload: Upload) -> None:
-        """Insist that the object is what was read from the file."""
-        expected, found = checksums.take(upload.key)
-        with s3_errors(upload.where):
-            if expected is not None and found is None:
+    def _check_arrival(self, upload: Upload, expected: str, found: str | None) -> None:
+        """Insist that the object is what was read from the file, also of a server that names no checksum of it."""
+        arrived = found == expected
+        if found is None:
+            with self._small(upload.where):
                 head = self._client.head_object(Bucket=self.bucket, Key=upload.key, ChecksumMode="ENABLED")
-                found = head.get("ChecksumSHA256", "").partition("-")[0] or None
-            if expected is not None and found is not None:
-                arrived = found == expected
-            elif upload.sha256 is not None:
-                arrived = self._sha256(upload.key) == upload.sha256
-            else:
-                arrived = True
+            found = head.get("ChecksumSHA256", "").partition("-")[0]
+            arrived = found == expected if found else self._is(upload, head["ContentLength"])
         if not arrived:
-            self._discard(upload.key)
+            # A publisher need not be able to delete: nothing names the object then, and the next try replaces it.
+            with self._small(upload.where), suppress(ClientError):
+                self._client.delete_object(Bucket=self.bucket, Key=upload.key)
             raise IntegrityError("other bytes arrived than were sent", where=upload.where, hint="try again")
 
-    def _discard(self, name: str) -> None:
-        """Delete an object that is not what was meant, where that is allowed.
-
-        A publisher need not be able to delete: nothing names the object then, and the next try replaces it.
-        """
-        with s3_errors(f"s3://{self.bucket}/{name}"), suppress(ClientError):
-            self._client.delete_object(Bucket=self.bucket, Key=name)
-
-    def _sha256(self, name: str) -> str:
-        """Of an object, read as a stream."""
+    def _is(self, upload: Upload, size: int) -> bool:
+        """Whether an object is what was named for it, where anything was."""
+        if upload.sha256 is None:
+            return True
         digest = hashlib.sha256()
-        size = self._client.head_object(Bucket=self.bucket, Key=name)["ContentLength"]
-        read_range(self._client, self.bucket, name, 0, size, digest.update, patience=self._access.patience)
-        return digest.hexdigest()
+        with s3_errors(upload.where):
+            read_range(self._client, self.bucket, upload.key, 0, size, digest.update, patience=self._access.patience)
+        return digest.hexdigest() == upload.sha256
 
     def download_all(self, transfers: Sequence[Transfer]) -> None:
         """See ``Storage.download_all``; large files in ranges, hashed when they are complete."""

@@ -50,7 +50,7 @@ def make_client(access: S3Access, *, where: str) -> S3Client:
     if _PASSWORD.search(client.meta.endpoint_url):  # it would stand in every message
         raise StorageError("the endpoint holds a password", where=where, hint="give keys, and an endpoint without it")
     _ask_for_encryption(client, access)
-    guard(client, access.patience)
+    guard(client)
     return client
 
 

@@ -1,37 +1,31 @@
-"""Files to and from a bucket, several at a time, in parts.
+"""Files to and from a bucket, several at a time, in parts: as much as boto3's manager does, within bounds.
 
-To a bucket they go through a transfer manager of boto3. Files are read once, in order, into parts in memory, hashed on
-the way, and sent in parallel: what S3 is asked to check is what was read, and what was read is what was named, or the
-object never appears. At most ten parts wait or are under way, and five files are being read: with parts of 8 MB that is
-120 MB, whatever the files.
-
-From a bucket they are fetched here: boto3's manager believes the server about how large a file is.
+That manager believes the server about how large a file is, and its parts cannot be given a time. Here at most ten parts
+of 8 MB are under way, whatever the files. What is sent is read once, in order, and hashed on the way: what S3 is asked
+to check is what was read, and what was read is what was named, or the object never appears.
 """
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, as_completed
 from contextlib import closing, suppress
 from contextvars import copy_context
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from queue import SimpleQueue
-from threading import Event
-from typing import IO, TYPE_CHECKING, Any, cast
+from threading import Event, Lock
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from boto3.s3.transfer import TransferConfig, create_transfer_manager
-from s3transfer.futures import TransferFuture
-from s3transfer.subscribers import BaseSubscriber
-
-from retrainer.errors import IntegrityError
+from retrainer.errors import IntegrityError, RetrainerError
 from retrainer.storage.errors import filesystem_errors
-from retrainer.storage.hashing import HashedFile, too_large, wrong_content
+from retrainer.storage.hashing import HashedFile, checksum, too_large, wrong_content
 from retrainer.storage.keys import RESERVED
 from retrainer.storage.s3_errors import s3_errors
-from retrainer.storage.s3_wire import large_call, whole
+from retrainer.storage.s3_wire import MOST_ANSWER, large_call, whole
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -39,9 +33,12 @@ if TYPE_CHECKING:
 PART = 8 * 1024 * 1024
 # S3 takes 10,000 parts. https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
 _MOST_PARTS = 10_000
+# It puts them together before it answers.
+_PARTS_PER_SECOND = 4
 _AT_ONCE = 10
 _BLOCK = 256 * 1024
-_EXTRA = {"ChecksumAlgorithm": "SHA256"}
+
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,31 +68,91 @@ class Download:
     where: str
 
 
-def send(client: S3Client, bucket: str, uploads: Sequence[Upload], arrived: Callable[[Upload], None]) -> None:
-    """Send all; ``arrived`` is called for each that has. An error ends the others: the manager cancels them, and waits.
+Arrived = Callable[[Upload, str, str | None], None]
 
+
+def send(client: S3Client, bucket: str, uploads: Sequence[Upload], arrived: Arrived, patience: float) -> None:
+    """Send all; ``arrived`` is called for each that has. The first error ends the others.
+
+    :param arrived: takes the checksum that the object must have, and the one that the server named if it did.
+    :param patience: seconds for which a part may stand still.
     :raises IntegrityError: a file is not the one that was named; there is no object of it then.
     """
     largest = max((upload.size for upload in uploads), default=0)
     part = max(PART, -(-largest // _MOST_PARTS))
-    config = TransferConfig(multipart_threshold=PART, multipart_chunksize=part, preferred_transfer_client="classic")
-    streams = {one: HashedFile(one.path, sha256=one.sha256, size=one.size) for one in uploads}
-    ended: SimpleQueue[tuple[Upload, TransferFuture]] = SimpleQueue()
+    sending = [_Sending(client, bucket, upload, part, patience) for upload in uploads]
     try:
-        with create_transfer_manager(client, config) as manager:
-            for upload, stream in streams.items():
-                fileobj = cast(IO[bytes], stream)  # all that the manager does with a stream is to read it
-                subscribers = [_Size(upload.size), _Ended(ended, upload)]
-                manager.upload(fileobj, bucket, upload.key, extra_args=_EXTRA, subscribers=subscribers)
-            for _ in streams:
-                upload, future = ended.get()
-                streams[upload].close()
-                with s3_errors(upload.where, file=str(upload.path)):
-                    future.result()
-                arrived(upload)
+        _run({one: range(one.parts) for one in sending}, _Sending.send_part, lambda one: one.complete(arrived))
     finally:
-        for stream in streams.values():
-            stream.close()
+        for one in sending:
+            one.close()
+
+
+class _Sending:
+    """A file on its way. Whichever thread is to send its next part reads that from it.
+
+    For an object that was sent in parts S3 keeps the SHA-256 of the parts' SHA-256 values, followed by their number
+    ("checking object integrity" in the S3 user guide): so the parts' digests tell whether it is the one that was meant.
+    """
+
+    def __init__(self, client: S3Client, bucket: str, upload: Upload, part: int, patience: float) -> None:
+        self._client: Any = client
+        self._upload = upload
+        self._target = {"Bucket": bucket, "Key": upload.key}
+        self._part = part
+        self._patience = patience
+        self.parts = max(-(-upload.size // part), 1)
+        self._stream = HashedFile(upload.path, sha256=upload.sha256, size=upload.size)
+        self._lock = Lock()
+        self._id: str | None = None
+        self._read = 0
+        self._digests: dict[int, bytes] = {}
+        self._answers: dict[int, dict[str, Any]] = {}
+
+    def send_part(self, _: int) -> None:
+        """Send the next part, or a small file as a whole."""
+        where, path = self._upload.where, str(self._upload.path)
+        with s3_errors(where, file=path), large_call(self._patience, most=MOST_ANSWER):
+            with self._lock:
+                if self.parts > 1 and self._id is None:
+                    begun = self._client.create_multipart_upload(**self._target, ChecksumAlgorithm="SHA256")
+                    self._id = begun["UploadId"]
+                data = self._stream.read(self._part if self.parts > 1 else -1)
+                self._read += 1
+                number = self._read
+            digest = self._digests[number] = hashlib.sha256(data).digest()
+            # A stream, of which each piece has its time; of bytes all together would have to go within that.
+            request = {"Body": BytesIO(data), "ChecksumAlgorithm": "SHA256", "ChecksumSHA256": checksum(digest)}
+            if self._id is None:
+                self._answers[number] = self._client.put_object(**self._target, **request)
+            else:
+                part = {"UploadId": self._id, "PartNumber": number}
+                self._answers[number] = self._client.upload_part(**self._target, **part, **request)
+
+    def complete(self, arrived: Arrived) -> None:
+        """Have the object appear, where it was sent in parts, once all were sent."""
+        if self._id is None:
+            arrived(self._upload, checksum(self._digests[1]), self._answers[1].get("ChecksumSHA256"))
+            return
+        parts = [
+            {"PartNumber": number, "ETag": answer["ETag"], "ChecksumSHA256": checksum(self._digests[number])}
+            for number, answer in sorted(self._answers.items())
+        ]
+        patience = self._patience + len(parts) / _PARTS_PER_SECOND
+        with s3_errors(self._upload.where), large_call(patience, most=MOST_ANSWER):
+            answer = self._client.complete_multipart_upload(
+                **self._target, UploadId=self._id, MultipartUpload={"Parts": parts}
+            )
+        self._id = None
+        of_all = hashlib.sha256(b"".join(digest for _, digest in sorted(self._digests.items()))).digest()
+        arrived(self._upload, checksum(of_all), answer.get("ChecksumSHA256", "").partition("-")[0] or None)
+
+    def close(self) -> None:
+        """Let go of the file, and of the parts of an object that did not come to be."""
+        self._stream.close()
+        if self._id is not None:
+            with suppress(RetrainerError), s3_errors(self._upload.where), large_call(self._patience, most=MOST_ANSWER):
+                self._client.abort_multipart_upload(**self._target, UploadId=self._id)
 
 
 def fetch(client: S3Client, bucket: str, downloads: Sequence[Download], patience: float) -> None:
@@ -120,33 +177,52 @@ def fetch(client: S3Client, bucket: str, downloads: Sequence[Download], patience
         except IntegrityError:  # too short or too long
             raise wrong_content(one.where) from None
 
-    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="retrainer-fetch") as pool:
+    try:
+        for one, path in temporary.items():
+            with filesystem_errors(str(one.path)):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch()
+        ranges = {one: range(0, one.size, PART) or range(1) for one in downloads}
+        _run(ranges, fetch_range, lambda one: one.admit(temporary[one]), stopped=stopped)
+    finally:
+        for path in temporary.values():
+            with suppress(OSError):  # one error is enough, and a leftover is found again
+                path.unlink(missing_ok=True)
+
+
+def _run(
+    parts: Mapping[_Item, Iterable[int]],
+    act: Callable[[_Item, int], None],
+    finish: Callable[[_Item], None],
+    *,
+    stopped: Event | None = None,
+) -> None:
+    """Do the parts of all, in the context of the caller, and finish each whose parts are done.
+
+    After an error nothing more is begun, what is under way comes to its end, and the error is raised.
+
+    :param stopped: is set then, for parts that can end at once.
+    """
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="retrainer-transfer") as pool:
         try:
-            for one, path in temporary.items():
-                with filesystem_errors(str(one.path)):
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    path.touch()
-            ranges = {
-                pool.submit(copy_context().run, fetch_range, one, start): one
-                for one in downloads
-                for start in range(0, one.size, PART) or (0,)
-            }
-            left = Counter(ranges.values())
-            admitted: list[Future[None]] = []
-            for ended in as_completed(ranges):
+            jobs = {pool.submit(copy_context().run, act, item, at): item for item in parts for at in parts[item]}
+            left = Counter(jobs.values())
+            finishing: list[Future[None]] = []
+            for ended in as_completed(jobs):
                 ended.result()
-                one = ranges[ended]
-                left[one] -= 1
-                if not left[one]:
-                    admitted.append(pool.submit(one.admit, temporary[one]))
-                _raise_errors(check for check in admitted if check.done())
-            _raise_errors(admitted)
+                item = jobs[ended]
+                left[item] -= 1
+                if not left[item]:
+                    finishing.append(pool.submit(copy_context().run, finish, item))
+                for one in finishing:
+                    if one.done():
+                        one.result()
+            for one in finishing:
+                one.result()
         finally:
-            stopped.set()
+            if stopped is not None:
+                stopped.set()
             pool.shutdown(cancel_futures=True)
-            for path in temporary.values():
-                with suppress(OSError):  # one error is enough, and a leftover is found again
-                    path.unlink(missing_ok=True)
 
 
 def read_range(
@@ -185,29 +261,3 @@ def read_range(
         whole(read)
     if at != end:
         raise wrong_content(None)
-
-
-def _raise_errors(checks: Iterable[Future[None]]) -> None:
-    for check in checks:
-        check.result()
-
-
-class _Ended(BaseSubscriber):
-    """Tells that a transfer has ended, well or not."""
-
-    def __init__(self, queue: SimpleQueue[Any], item: object) -> None:
-        self._queue = queue
-        self._item = item
-
-    def on_done(self, future: TransferFuture, **_: Any) -> None:
-        self._queue.put((self._item, future))
-
-
-class _Size(BaseSubscriber):
-    """Tells the manager how large a stream is, so that it need not read ahead to choose."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-
-    def on_queued(self, future: TransferFuture, **_: Any) -> None:
-        future.meta.provide_transfer_size(self._size)

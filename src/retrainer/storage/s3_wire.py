@@ -114,7 +114,6 @@ class Call:
 
 
 _call: ContextVar[Call] = ContextVar("s3_call")
-_asked: ContextVar[bool] = ContextVar("s3_asked", default=False)
 
 
 @contextmanager
@@ -135,12 +134,11 @@ def large_call(patience: float, *, most: int) -> Iterator[None]:
 
 @contextmanager
 def _as_call(call: Call) -> Iterator[None]:
-    tokens = _call.set(call), _asked.set(True)
+    token = _call.set(call)
     try:
         yield
     finally:
-        _call.reset(tokens[0])
-        _asked.reset(tokens[1])
+        _call.reset(token)
 
 
 def whole(read: Callable[[], Result]) -> Result:
@@ -184,11 +182,9 @@ class Parsers(ResponseParserFactory):
         return parser
 
 
-def guard(client: S3Client, patience: float) -> None:
-    """Have every request of a client go through here.
-
-    :param patience: seconds for which boto3's transfers may stand still. A call that nobody in this package makes
-        itself is one of those, in one of their own threads.
+def guard(client: S3Client) -> None:
+    """Have every request of a client go through here. From now on each has to be in a block of ``small_call`` or
+    ``large_call``.
 
     botocore has no public name for a client's HTTP session, nor for the connections that a session makes; a
     ``before-send`` hook would have to repeat what it knows of proxies and certificates.
@@ -198,14 +194,9 @@ def guard(client: S3Client, patience: float) -> None:
     session._pool_classes_by_scheme.update(http=_Pool, https=_SafePool)  # noqa: SLF001
     endpoint.http_session = _Wire(session)
 
-    def begin(**_: object) -> None:
-        if not _asked.get():
-            _call.set(Call(MOST_ANSWER, patience))
-
     def note(event_name: str, **_: object) -> None:
         _call.get().operation = event_name.rpartition(".")[2]
 
-    client.meta.events.register("before-call.s3", begin)
     client.meta.events.register("before-send.s3", note)
 
 
