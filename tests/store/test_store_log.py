@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -372,3 +373,35 @@ def test_a_walk_reads_no_more_than_it_needs_and_misses_nothing() -> None:
             for move in log.walk(ALL[299]):
                 found.append(move.sequence)
         assert found == list(range(300, 100, -1))
+
+
+class Endless(Counting):
+    """Makes up the next move whenever one is asked for, and lists whatever is looked for."""
+
+    def read(self, key: str, **bound: int) -> bytes:
+        stem = key.rpartition("/")[2].removesuffix(".json")
+        if key not in self.objects and stem.isdigit():
+            before, number = Move.from_json(self.objects[max(self.objects)], where=""), int(stem)
+            if number == before.sequence + 1:
+                values = {"sequence": number, "from_version": before.to_version, "previous": before.sha256}
+                move = before.model_copy(update=values | {"origin": before.begun_by})
+                self.objects = {key: move.written()}
+        return super().read(key, **bound)
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        if not self.lists:
+            yield from super().list(prefix)
+        for number in count():
+            yield ObjectInfo(key=f"{prefix}{number:03d}.json", size=1, etag="", modified=None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("lists", [True, False])
+def test_moves_without_end_do_not_hold_a_reader_for_ever(lists: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("retrainer.store.log._FOLLOWED_SECONDS", 0.2)
+    [first] = chain(1)
+    storage: Any = Endless({key(1): first.written()}, lists=lists)
+    log = ChannelLog(storage, "news", "production")
+    with pytest.raises(StorageError, match="have no end"):
+        log.after(first)
+    with pytest.raises((StorageError, IntegrityError)):
+        log.head()

@@ -76,7 +76,11 @@ class Sick:
 
     def run(self, operation: str, fault: Fault | None = None, at: int = 0) -> dict[str, Any]:
         """Do that once, with a fault at one call, and judge how it ended and what it left."""
-        if operation == "promote":  # so that there is something to promote
+        # So that no hint is behind, which would take one more call each time, and there is something to promote.
+        if operation in {"publish", "promote"}:
+            self._publish_next()
+        if operation == "promote":
+            self._publisher.promote("staging", from_channel="production", actor="ada", reason="")
             self._publish_next()
         number = f" {self._next()}" if operation == "publish" else ""
         self.proxy.strike(fault, at)

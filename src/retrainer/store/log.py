@@ -8,11 +8,20 @@ Not here: who may move a channel, and to what (``moving.py``).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 
-from retrainer.errors import IntegrityError, NotFoundError, PreconditionFailed, ReplayError, StoragePermissionError
+from retrainer.errors import (
+    IntegrityError,
+    NotFoundError,
+    PreconditionFailed,
+    ReplayError,
+    StorageError,
+    StoragePermissionError,
+)
 from retrainer.storage import Storage
 from retrainer.store.move import RECENT_MOVES, Hint, Move
 from retrainer.store.names import (
@@ -30,8 +39,10 @@ from retrainer.store.signing import Keyring
 
 # Moves in a listing of one request, told by all but the last three digits of their number.
 _BLOCK = 1000
-# Moves after the hint that are read one by one before the newest is searched for.
+# Moves after the hint that are read one by one before the newest is searched for; and for how long at all: nothing says
+# that those that are not the newest were ever made.
 _STEPS = 8
+_FOLLOWED_SECONDS = 20.0
 _MOST_AT_ONCE = 64
 _MISSING = "is missing"
 _BREAKS = "does not continue the one before it"
@@ -96,9 +107,9 @@ class ChannelLog:
             later = self._next(head.move) if head.move else None
         else:
             head, later = self._hinted(hint)
-        steps = 0
+        steps, ends = 0, time.monotonic() + _FOLLOWED_SECONDS
         while later is not None:
-            head = head.then(self._following(head.move, later))
+            head = head.then(self._following(head.move, later, ends))
             steps += 1
             if steps == _STEPS and head.move is not None:
                 with suppress(StoragePermissionError):  # who may not list goes on one by one
@@ -118,11 +129,13 @@ class ChannelLog:
 
         :raises IntegrityError: a later move was altered, or does not follow: the channel may have been begun anew.
         :raises SignatureError: as of ``head``.
+        :raises StorageError: there is no end of them.
         :raises ReplayError: without the right to list, the move itself is gone.
         """
         newest, later = move, self._next(move)
+        ends = time.monotonic() + _FOLLOWED_SECONDS
         while later is not None:
-            newest = self._following(newest, later)
+            newest = self._following(newest, later, ends)
             later = self._next(newest)
         if newest != move:
             self.check_signature(newest, self._trusted)
@@ -183,8 +196,8 @@ class ChannelLog:
         """
         low = known // _BLOCK
         high = low + 1
-        while self._any(high):
-            low, high = high, high * 2
+        while high * _BLOCK <= LAST_MOVE and self._any(high):
+            low, high = high, min(high * 2, LAST_MOVE // _BLOCK + 1)
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if self._any(middle) else (low, middle)
@@ -207,7 +220,8 @@ class ChannelLog:
         return next(self._storage.list(self._prefix(block)), None) is not None
 
     def _listed(self, block: int) -> list[int]:
-        names = (info.key.rpartition("/")[2].removesuffix(".json") for info in self._storage.list(self._prefix(block)))
+        found = islice(self._storage.list(self._prefix(block)), 2 * _BLOCK)  # some may be no moves
+        names = (info.key.rpartition("/")[2].removesuffix(".json") for info in found)
         return [int(name) for name in names if len(name) == 10 and name.isdigit() and int(name)]
 
     def _prefix(self, block: int) -> str:
@@ -230,9 +244,15 @@ class ChannelLog:
                 raise self._deleted(move.sequence) from None
             return None
 
-    def _following(self, before: Move | None, move: Move) -> Move:
+    def _following(self, before: Move | None, move: Move, ends: float) -> Move:
         if before is None or not move.follows(before):
             raise self._damaged(move.sequence, _BREAKS)
+        if time.monotonic() > ends:
+            raise StorageError(
+                f"the moves of the channel '{self._channel}' have no end: one more was there each time that was read",
+                where=self.where(move.sequence),
+                hint="whoever serves the store makes them up, or the hint is far behind: run 'retrainer fsck'",
+            )
         return move
 
     def _leads_back(self, head: Head, newest: Move, seen: Move) -> None:

@@ -18,6 +18,9 @@ from retrainer.store.move import Hint, Move
 from retrainer.store.names import MANIFEST, REMOVAL, SIGNATURES, hint_key, move_key, version_key
 from retrainer.store.signing import Keyring, VersionSignature
 
+# Moves that publishers make while a check is under way: fewer. A server that makes them up has no end of them.
+_MADE_MEANWHILE = 100
+
 
 @dataclass(frozen=True, slots=True)
 class FoundMove:
@@ -201,13 +204,14 @@ class ModelState:
     def _made_since(self, channel: str, listed: int) -> dict[int, bytes]:
         """The moves after the last that was listed. What cannot be read there may be no move: it ends them."""
         contents: dict[int, bytes] = {}
-        while True:
+        while len(contents) < _MADE_MEANWHILE:
             number = listed + len(contents) + 1
             key = move_key(self.model, channel, number)
             content = read_objects(self.storage, [key])[key]
             if not isinstance(content, bytes):
-                return contents
+                break
             contents[number] = content
+        return contents
 
     def _move(self, channel: str, sequence: int, content: bytes | IntegrityError) -> FoundMove:
         if isinstance(content, IntegrityError):
