@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from retrainer.errors import IntegrityError
 from retrainer.store import BundleInfo, Cause, FileEntry, GoldenRow, Manifest, Move, PrecisionEntry
-from retrainer.store.champions import champion_before, line_of_champions
+from retrainer.store.store import champion_before, line_of_champions
 
 MakeBundle = Callable[[str], tuple[Path, Manifest]]
 
