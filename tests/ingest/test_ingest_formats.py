@@ -100,7 +100,7 @@ def test_columns_that_are_missing(tmp_path: Path, form: str):
         ("a.csv", 'text,label\na,x\n"b,y\nc,x\n', ", line 4", "a quote that opens in line 3 is not closed"),
         ("a.csv", 'text,label\n"a" b,x\n', ", line 2", "after a closing quote more text follows"),
         ("a.csv", b"text,label\na,x\nb\xe9,y\n", ", line 3", "not UTF-8: byte 0xe9 at offset 16"),
-        ("a.csv", "text;label\na;x\n", ", line 1", "separated by something other than commas"),
+        ("a.csv", "text;label\na;x\nb\n", ", line 1", "separated by something other than commas"),
         ("a.csv", "text,label,text\na,x,b\n", ", line 1", "column 'text' is in the header 2 times"),
         ("a.tsv", "text\tlabel\na\tx\nb\tc\ty\n", ", line 3", "the row has 3 fields, the header 2"),
         ("a.jsonl", "", "", "the file is empty"),

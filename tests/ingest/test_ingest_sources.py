@@ -175,7 +175,13 @@ def test_columns_of_every_format(tmp_path: Path):
         ("a.parquet", b"", "the file is empty"),
         ("a.parquet", b"text,label", "not parquet"),
         ("a.csv", b"text,caf\xe9\n", "not UTF-8: byte 0xe9 at offset 8"),
-        ("a.csv", "text,label\n".encode("utf-16"), "iconv -f UTF-16"),
+        ("a.csv", "text,label\n".encode("utf-16-le"), r"dataset.csv: \{encoding: utf-16-le\}, or convert it"),
+        ("a.jsonl", '{"text": "a"}\n'.encode("utf-16-be"), "iconv -f UTF-16-BE"),
+        ("a.csv", gzip.compress(b"text,label\n"), "not text but gzip"),
+        ("a.csv.gz", gzip.compress(gzip.compress(b"text,label\n")), "compressed twice, or holds gzip"),
+        ("a.tsv", b"PK\x03\x04rest", "zip archive"),
+        ("a.jsonl", b"PAR1rest", "end in .parquet"),
+        ("a.csv", b"   \n\n", "line 1: the first row names no column"),
         ("a.jsonl", b"[{}]", "a JSON array; write one object a line"),
         ("a.jsonl", b"{'a': 1}", "line 1: not JSON"),
         ("a.csv.gz", b"text,label\n", "not a complete gzip file"),
@@ -225,9 +231,9 @@ def test_s3_errors(s3_bucket: str):
     put(s3_bucket, "news/train.csv")
     root = f"s3://{s3_bucket}"
     for address, message in (
-        (f"{root}/news/trian.csv", r"no such object \(did you mean 'train.csv'\?\)"),
+        (f"{root}/news/trian.csv", r"no such object, and none below it \(did you mean 'train.csv'\?\)"),
         (f"{root}/news/*.parquet", r"no object matches \(.* holds train.csv\)"),
-        (f"{root}/other", "no data file below it"),
+        (f"{root}/other", "no such object, and none below it"),
     ):
         with pytest.raises(DataError, match=message) as caught:
             names(address)

@@ -12,8 +12,9 @@ from itertools import chain, combinations
 
 from retrainer.errors import DataError
 from retrainer.formats import FORMATS
-from retrainer.sources.columns import read_columns, readable
+from retrainer.sources.columns import read_columns
 from retrainer.sources.files import SourceFile
+from retrainer.sources.text import readable
 from retrainer.spec.problems import listed
 
 Columns = dict[str, list[str]]

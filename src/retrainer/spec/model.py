@@ -18,6 +18,7 @@ from retrainer.precisions import PRECISIONS, REFERENCE
 from retrainer.records import Record
 from retrainer.spec import cross_checks
 from retrainer.spec.budgets import Budgets
+from retrainer.spec.delimited import Csv
 from retrainer.spec.fields import Fraction, Name, OneOf, Text, as_list
 from retrainer.spec.gate import AgainstChampion, Drift, DriftKind, Gate, Slices
 from retrainer.spec.known_metrics import METRIC_NAMES
@@ -31,6 +32,7 @@ __all__ = [
     "AgainstChampion",
     "Budgets",
     "Checks",
+    "Csv",
     "Dataset",
     "Drift",
     "DriftKind",
@@ -162,6 +164,9 @@ class Dataset(Record):
     label: Text = Field("label", description="Column of the label; for generation, of the output.")
     labels: tuple[LabelName, ...] | None = Field(
         None, description="Names and order of the labels. When absent, those of train, sorted."
+    )
+    csv: Csv | None = Field(
+        None, description="How files of rows and fields are read, where that cannot be found out or is to be said."
     )
     split: Split = Field(Split(), description="How validation and test rows are carved from train.")
     checks: Checks = Field(Checks(), description="What must hold of the data.")

@@ -222,7 +222,8 @@ class S3Storage(Storage):
         for transfer in transfers:
             where = self.where(transfer.key)
             admit = partial(_admit, transfer, where)
-            downloads.append(Download(self._key(transfer.key), transfer.path, admit, where))
+            name = self._prefix + transfer.key if transfer.foreign else self._key(transfer.key)
+            downloads.append(Download(name, transfer.path, admit, where))
         with s3_errors(self.where()):
             fetch(self._client, self.bucket, downloads)
 
