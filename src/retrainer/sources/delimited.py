@@ -147,6 +147,21 @@ def _before_quotes(path: Path, file: SourceFile, start: Reading) -> Reading:
     return start
 
 
+def setting_of(path: Path, file: SourceFile) -> dict[str, Any]:
+    """What ``dataset.csv`` has to say for the file to be read as it is now; nothing where its name says it all.
+
+    :raises DataError: as :func:`reading_of`.
+    """
+    reading, settings = reading_of(path, file), _settings(file)
+    known = format_of(file.url)
+    said = settings.model_dump(exclude_defaults=True)
+    if known is None or (reading.delimiter != known.delimiter and not reading.directive):
+        said["delimiter"] = reading.delimiter
+    if reading.quoting != "standard":
+        said["quoting"] = reading.quoting
+    return said
+
+
 def columns_of(path: Path, file: SourceFile) -> tuple[str, ...]:
     """The names of the columns, from the first rows alone.
 
@@ -173,7 +188,7 @@ def rows_of(path: Path, file: SourceFile, reading: Reading) -> Iterator[tuple[in
             raise DataError(
                 "the header is there once more",
                 where=f"{file.url}, line {line}",
-                hint="were files put together? Take it out, or name them one by one",
+                hint="were files put together? Take it out. If it is a row, the file has no header: say so in dataset.csv",
             )
         yield line, row
 
@@ -194,14 +209,17 @@ def _columns(path: Path, file: SourceFile, reading: Reading) -> tuple[str, ...]:
     settings = _settings(file)
     if settings.columns is not None:
         return settings.columns
-    # Names are often in quotes where texts are not.
-    start = reading if reading.quoting != "none" else replace(reading, quoting="standard")
-    for line, header in _lines(path, file, replace(start, blanks=True)):
-        names = tuple(map(_name, header))
-        if any(names):
-            return names
-        raise DataError("the first row names no column", where=f"{file.url}, line {line}")
-    raise empty_file(file.url)
+    try:
+        # Names are often in quotes where texts are not.
+        first = next(_lines(path, file, replace(reading, quoting="standard", blanks=True)), None)
+    except DataError:
+        first = next(_lines(path, file, replace(reading, quoting="none")), None)
+    if first is None:
+        raise empty_file(file.url)
+    names = tuple(map(_name, first[1]))
+    if not any(names):
+        raise DataError("the first row names no column", where=f"{file.url}, line {first[0]}")
+    return names
 
 
 def _lines(path: Path, file: SourceFile, reading: Reading) -> Iterator[tuple[int, list[str]]]:
