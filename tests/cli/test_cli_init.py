@@ -178,7 +178,7 @@ def test_nothing_is_written_over(cli: Cli, tmp_path: Path, one_clear_error: Call
         ("d.csv", b"text,label\n" + b"fine,x\n" * 9999 + b"\xe9,x\n", "line 10001: not UTF-8"),
         ("d.csv", b"text;label\na b;x\nc d;y;z\n", "only one column, 'text;label'"),
         ("d.csv", b"text,id\na b,x\nc d,y\ne f,z\n", "no column has the few, repeated values"),
-        ("d.csv", b"good film,pos\n" * 5 + b"bad film,neg\n" * 5, "has no header: say so"),
+        ("d.csv", b"good film,pos\n" * 5 + b"bad film,neg\n" * 5, "has no header, say so"),
         ("d.csv", b"n,label\n" + b"1,x\n2,y\n" * 5, "no column beside 'label' holds text"),
         ("d.jsonl", b"[1]\n", "not a JSON object"),
         ("d.parquet", b"PAR1", "not parquet"),

@@ -188,7 +188,7 @@ def rows_of(path: Path, file: SourceFile, reading: Reading) -> Iterator[tuple[in
             raise DataError(
                 "the header is there once more",
                 where=f"{file.url}, line {line}",
-                hint="were files put together? Take it out. If it is a row, the file has no header: say so in dataset.csv",
+                hint="take it out if files were put together; if the file has no header, say so in dataset.csv",
             )
         yield line, row
 
