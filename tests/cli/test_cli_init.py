@@ -110,7 +110,7 @@ def test_public_data(
     [
         (
             "d.csv",
-            b"a film,pos\n" + b"good film,pos\nbad film,neg\n" * 5,
+            b"a film,pos\n" + b"".join(b"good film %d,pos\nbad film %d,neg\n" % (at, at) for at in range(5)),
             {"header": False, "columns": ("text", "label")},
         ),
         ("d.csv", b"title;label\n" + b"good, film;pos\nbad, film;neg\n" * 5, {"delimiter": ";"}),
