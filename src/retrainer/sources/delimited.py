@@ -33,7 +33,7 @@ _QUOTES = {
     "none": "quotes as plain characters",
 }
 # What spreadsheets write and read to say which character is between fields.
-_DIRECTIVE = re.compile(r'"?sep=(.)"?\r?\n?', re.IGNORECASE)
+_DIRECTIVE = re.compile(r'"?sep=(.)"?(?=[\r\n]|$)', re.IGNORECASE)
 _SAMPLE = 1 << 16
 _BLOCK = 1 << 20
 # So many rows that would have to hold line ends and fields by accident are none.
