@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ from retrainer.errors import DataError, first_line
 from retrainer.formats import FORMATS
 from retrainer.sources.files import SourceFile
 from retrainer.sources.text import empty_file, open_text, readable
+
+
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 def read_columns(file: SourceFile) -> tuple[str, ...]:
@@ -73,6 +77,9 @@ def json_row(line: str, where: str) -> dict[str, object]:
     if not isinstance(row, dict):
         hint = "a JSON array; write one object a line" if isinstance(row, list) else None
         raise DataError("not a JSON object", where=where, hint=hint)
+    # An escape can spell half of a character's surrogate pair; no encoding can.
+    if "\\u" in line and (half := next((key for key in row if _HALF.search(key)), None)):
+        raise DataError(f"key {ascii(half)} holds half of a surrogate pair, which is not a character", where=where)
     return row
 
 

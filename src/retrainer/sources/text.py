@@ -50,9 +50,10 @@ def readable(file: SourceFile, folder: Path | None = None) -> Iterator[Path]:
     """
     with fetched(file, folder) as path:
         try:
-            yield path
-        except UnicodeError as error:
-            raise _undecodable(path, file, error) from None
+            try:
+                yield path
+            except UnicodeError as error:
+                raise _undecodable(path, file, error) from None  # reads it once more, so may find it damaged
         except gzip.BadGzipFile as error:
             hint = "if it is not compressed, leave .gz out of its name" if "Not a gzipped" in str(error) else None
             raise DataError(f"not a complete gzip file: {error}", where=file.url, hint=hint) from None
