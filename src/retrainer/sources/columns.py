@@ -12,7 +12,6 @@ from retrainer.formats import FORMATS
 from retrainer.sources.files import SourceFile
 from retrainer.sources.text import empty_file, open_text, readable
 
-
 _HALF = re.compile("[\ud800-\udfff]")
 
 
@@ -79,7 +78,7 @@ def json_row(line: str, where: str) -> dict[str, object]:
         raise DataError("not a JSON object", where=where, hint=hint)
     # An escape can spell half of a character's surrogate pair; no encoding can.
     if "\\u" in line and (half := next((key for key in row if _HALF.search(key)), None)):
-        raise DataError(f"key {ascii(half)} holds half of a surrogate pair, which is not a character", where=where)
+        raise DataError(f"key {half!a} holds half of a surrogate pair, which is not a character", where=where)
     return row
 
 

@@ -79,9 +79,9 @@ def look_alikes(labels: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 def _skeleton(label: str) -> str:
     """What is left of a label when all is gone that eyes, or tools that write numbers, do not keep."""
-    if _NUMBER.fullmatch(label):
-        return f"number {Decimal(label).normalize()}"
     text = unicodedata.normalize("NFKC", label.translate(_ALIKE)).casefold()
+    if _NUMBER.fullmatch(text):
+        return f"number {Decimal(text).normalize()}"
     text = re.sub(r"[\s_-]+", "-", "".join(mark for mark in text if mark not in _JOINERS))
     return text.rstrip(".,;:") or text
 

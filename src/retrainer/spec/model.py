@@ -109,6 +109,11 @@ def _label_name(value: Any) -> Any:
 
 
 LabelName = Annotated[Text, BeforeValidator(_label_name, json_schema_input_type=Text | int | bool)]
+# A mapping becomes two fields of ``Dataset``, before this is looked at; the schema has to know that it may be written.
+LabelNames = Annotated[
+    tuple[LabelName, ...],
+    BeforeValidator(lambda value: value, json_schema_input_type=tuple[LabelName, ...] | dict[str, LabelName]),
+]
 
 
 class Split(Record):
@@ -162,8 +167,13 @@ class Dataset(Record):
     )
     text: TextColumns = Field("text", description="Column of the text, or two columns for a pair.")
     label: Text = Field("label", description="Column of the label; for generation, of the output.")
-    labels: tuple[LabelName, ...] | None = Field(
-        None, description="Names and order of the labels. When absent, those of train, sorted."
+    labels: LabelNames | None = Field(
+        None,
+        description="Names and order of the labels; or a mapping of what the data holds to these names, such as "
+        "{0: CLOSED, 1: OPEN}. When absent, those of train, sorted.",
+    )
+    label_values: dict[LabelName, LabelName] = Field(
+        {}, description="What the data holds, to the name of its label; written as a mapping in place of labels."
     )
     csv: Csv | None = Field(
         None, description="How files of rows and fields are read, where that cannot be found out or is to be said."
@@ -184,6 +194,15 @@ class Dataset(Record):
                 refuse_one("give either 'train' or 'hub', not both", "hub")
             rest = {key: item for key, item in value.items() if key != "hub"}
             return {**rest, "train": {"hub": value["hub"]}}
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _mapping_in_the_place_of_labels(cls, value: Any) -> Any:
+        if isinstance(value, dict) and isinstance(value.get("labels"), dict):
+            meant = {key: _label_name(name) for key, name in value["labels"].items()}
+            names = [name for name in meant.values() if isinstance(name, str)]
+            return {**value, "labels": list(dict.fromkeys(names)), "label_values": meant}
         return value
 
     @model_validator(mode="after")

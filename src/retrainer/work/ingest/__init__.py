@@ -64,7 +64,7 @@ def ingest(pipeline: Pipeline, folder: Path, reporter: Reporter) -> SnapshotStat
     dataset = pipeline.dataset
     slices = _slice_columns(pipeline)
     files = _read(pipeline, slices, folder, reporter)
-    labels, indices, spellings = index_labels(files, dataset.labels)
+    labels, indices, spellings = index_labels(files, dataset.labels, dataset.label_values)
     pools = {split: Pool.of(split, files[split], indices[split]) for split in SPLITS if split in files}
 
     conflicts = 0

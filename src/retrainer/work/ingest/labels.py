@@ -69,18 +69,19 @@ class _File:
         return f"{self.rows.where}, row {int(np.flatnonzero(self.codes == at)[0]) + 1}"
 
 
-def index_labels(pools: Pools, given: tuple[str, ...] | None) -> Indexed:
+def index_labels(pools: Pools, given: tuple[str, ...] | None, values: Mapping[str, str] | None = None) -> Indexed:
     """The labels, and for each pool the index of each of its rows.
 
     Names that the pipeline gives, or that a dataset of the hub brings, keep their order. Otherwise the labels are
     those of train, sorted; by number where all are whole numbers. Numbers 0..n-1 count into given names, unless some of
-    these are numbers themselves.
+    these are numbers themselves, or it is said what each value means.
 
+    :param values: what the data holds, to a given name.
     :raises DataError: train has fewer than two labels; a row has a label that is not among them; two labels look alike.
     """
     files = [_File.of(split, rows) for split, pool in pools.items() for rows in pool]
     if given is not None:
-        _name_by(given, files)
+        _name_by(given, values or {}, files)
         labels = given
     else:
         _name_by_themselves(files)
@@ -88,7 +89,7 @@ def index_labels(pools: Pools, given: tuple[str, ...] | None) -> Indexed:
         labels = _found([file for file in files if file.split == "train"])
     known = {label: at for at, label in enumerate(labels)}
     for file in files:
-        _refuse_unknown(file, known, given is not None)
+        _refuse_unknown(file, known, given is not None, bool(values))
     indices = {
         split: np.concatenate([_indices(file, known) for file in files if file.split == split]) for split in pools
     }
@@ -101,17 +102,18 @@ def _indices(file: _File, known: Mapping[str, int]) -> npt.NDArray[np.int64]:
     return table[file.codes]
 
 
-def _name_by(given: tuple[str, ...], files: Iterable[_File]) -> None:
-    """By the names that the pipeline gives: as they are written, else in any spelling, else numbers that count."""
-    spelled_once = Counter(map(canonical, given))
-    loosely = {canonical(name): name for name in given if spelled_once[canonical(name)] == 1}
+def _name_by(given: tuple[str, ...], values: Mapping[str, str], files: Iterable[_File]) -> None:
+    """By what the pipeline gives: as it is written, else in any spelling, else numbers that count."""
+    exactly = {name: name for name in given} | dict(values)
+    spelled_once = Counter(map(canonical, exactly))
+    loosely = {canonical(name): label for name, label in exactly.items() if spelled_once[canonical(name)] == 1}
     if set(loosely) == BOOLEANS:
         loosely |= {"0": loosely["false"], "1": loosely["true"]}
-    numbers = {} if any(map(is_whole, map(canonical, given))) else {str(at): name for at, name in enumerate(given)}
-    exactly = set(given)
+    names_only = values or any(map(is_whole, map(canonical, given)))
+    numbers = {} if names_only else {str(at): name for at, name in enumerate(given)}
     for file in files:
         own = _own_names(file, given)
-        names = [spelling if spelling in exactly else loosely.get(canonical(spelling)) for spelling in own]
+        names = [exactly.get(spelling) or loosely.get(canonical(spelling)) for spelling in own]
         # In one file all are names or all are numbers: a number among names is more likely a slip.
         counted = {} if any(names) else numbers
         file.names = [
@@ -185,7 +187,7 @@ def _refuse_look_alikes(files: Sequence[_File]) -> None:
         )
 
 
-def _refuse_unknown(file: _File, known: Mapping[str, int], given: bool) -> None:
+def _refuse_unknown(file: _File, known: Mapping[str, int], given: bool, mapped: bool) -> None:
     counts = file.counts()
     bad = [at for at, name in enumerate(file.names) if name not in known]
     if not bad:
@@ -196,9 +198,8 @@ def _refuse_unknown(file: _File, known: Mapping[str, int], given: bool) -> None:
         (name for pair in look_alikes([*known, file.names[bad[0]]]) for name in pair if name in known), None
     )
     what = "dataset.labels" if given else "the labels of train"
-    counted = is_whole(canonical(value)) and given and not any(map(is_whole, map(canonical, known)))
     hint = f"did you mean {spelled(near)}?" if near else None
-    if counted:
+    if is_whole(canonical(value)) and given and not mapped and not any(map(is_whole, map(canonical, known))):
         hint = f"numbers from 0 to {len(known) - 1} count into dataset.labels, where a file holds no names beside them"
     others = f"; {len(bad) - 1} other unknown label(s) too" if len(bad) > 1 else ""
     raise DataError(
