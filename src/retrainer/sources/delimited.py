@@ -139,8 +139,8 @@ def _before_quotes(path: Path, file: SourceFile, start: Reading) -> Reading:
         for line, row in rows_of(path, file, start):
             if any(re.fullmatch(r' +".*"', cell, re.DOTALL) for cell in row):
                 raise DataError(
-                    "a blank before a quote: whether the quote belongs to the text cannot be told, as other rows are "
-                    "wrong where it does not",
+                    "a blank before a quote: as a character the quote stays in the text, and as one around the field "
+                    "it makes other rows wrong",
                     where=f"{file.url}, line {line}",
                     hint="take out the blanks between fields, or set dataset.csv: {quoting: none}",
                 )

@@ -51,7 +51,7 @@ def read_hub(hub: HubDataset, name: str, wanted: Wanted) -> RawRows:
                 dataset = _from_folder(hub, cache)
             else:
                 dataset = datasets.load_dataset(hub.path, hub.name, revision=dataset_commit(hub), split=hub.split)
-        except (OSError, LookupError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        except Exception as error:  # noqa: BLE001  its readers' of any format, and those of its HTTP library
             raise DataError(
                 f"cannot be read: {first_line(error)}", where=where, hint="check path, name and split"
             ) from None
