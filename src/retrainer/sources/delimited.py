@@ -316,8 +316,9 @@ def _marks(path: Path, file: SourceFile, reading: Reading) -> _Marks:
     :raises DataError: it holds a NUL.
     """
     marks = _Marks()
-    # Two quotes after a blank are far more often a quote within a text than an empty field.
-    blanks = re.compile(rf'[\r\n{re.escape(reading.delimiter)}] +"(?!")')
+    # An even number of quotes after a blank is quotes within a text, unless they are all of a field.
+    ends = rf"[\r\n{re.escape(reading.delimiter)}]"
+    blanks = re.compile(rf'{ends} +(?:"")*(?:"(?!")|""(?={ends}|\Z))')
     with open_text(path, file, encoding=_settings(file).encoding) as stream:
         last, line = "\n", 1
         while block := stream.read(_BLOCK):
