@@ -25,7 +25,7 @@ def _one_character(value: Any) -> Any:
 
 def _text_encoding(value: str) -> str:
     try:
-        b"".decode(value)
+        "a".encode(value).decode(value)
     except (LookupError, ValueError):  # UnicodeError is one, as is a name with a NUL
         refuse_one(f"unknown encoding {found(value)}; Python's names are taken, such as windows-1252 or utf-16-le")
     return value

@@ -201,8 +201,10 @@ class Dataset(Record):
     def _mapping_in_the_place_of_labels(cls, value: Any) -> Any:
         if isinstance(value, dict) and isinstance(value.get("labels"), dict):
             meant = {key: _label_name(name) for key, name in value["labels"].items()}
-            names = [name for name in meant.values() if isinstance(name, str)]
-            return {**value, "labels": list(dict.fromkeys(names)), "label_values": meant}
+            for key, name in meant.items():
+                if not isinstance(name, str):
+                    refuse_one(f"expected the name of a label, found {found(name)}", "labels", key)
+            return {**value, "labels": list(dict.fromkeys(meant.values())), "label_values": meant}
         return value
 
     @model_validator(mode="after")
