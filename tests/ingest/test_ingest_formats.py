@@ -238,6 +238,9 @@ def test_unpaired_quotes_do_not_join_rows(tmp_path: Path):
     assert error.hint == "set dataset.csv: {quoting: standard} or {quoting: none}"
     assert len(reading(few, quoting="none")[0]) == 6
     assert len(reading(few, quoting="standard")[0]) == 4
+    # Where most quotes are around fields, the one that is not is a slip.
+    slip = write(tmp_path, "d.tsv", 'label\ttext\n"x"\t"one"\n"y"\t"5" wide"\n')
+    assert "if quotes are plain characters" in str(refused(slip).hint)
     # In csv quotes are quotes; that they are none has to be said, too.
     comma = write(tmp_path, "c.csv", 'label,text\nx,"He said\ny,so\nx,and left.\n')
     error = refused(comma)

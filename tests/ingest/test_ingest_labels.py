@@ -140,6 +140,13 @@ def test_labels_that_look_alike_are_an_error(tmp_path: Path, labels: list[str], 
 
 
 def test_what_differs_is_not_said_to_look_alike() -> None:
+    assert [canonical(text) for text in ('"good"', "'good'", "“good”", '"a" or "b"', "''", '" "', "'tis")] == [
+        *["good"] * 3,
+        '"a" or "b"',
+        "''",
+        '" "',
+        "'tis",
+    ]
     labels = ["cafe", "café", "C", "C++", "C#", "-1", "1", "10", "O", "0", "I", "l", ".", ",", ":", "``", "''", "IT"]
     assert list(look_alikes(labels)) == []
     assert canonical("1" * 5000) == "1" * 5000

@@ -14,6 +14,7 @@ import csv
 import io
 import re
 import sys
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -90,8 +91,9 @@ def reading_of(path: Path, file: SourceFile) -> Reading:
     escaped = replace(start, quoting="backslash")
     if marks.escapes and _tally(path, file, escaped).problem is None:
         return escaped
-    if _tally(path, file, plain).problem is None:
-        if start.delimiter == "\t":
+    characters = _tally(path, file, plain)
+    if characters.problem is None:
+        if start.delimiter == "\t" and characters.wrapped <= characters.stray:
             return plain
         hint = "if quotes are plain characters in this file, set dataset.csv: {quoting: none}; else: "
         problem = tally.problem
@@ -202,7 +204,8 @@ def _named(delimiter: str) -> str:
 
 
 def _name(cell: str) -> str:
-    return " ".join(cell.replace("\ufeff", "").replace("\u200b", "").split())
+    seen = unicodedata.normalize("NFC", cell.replace("\ufeff", "").replace("\u200b", ""))
+    return " ".join(seen.split())
 
 
 def _columns(path: Path, file: SourceFile, reading: Reading) -> tuple[str, ...]:
@@ -340,6 +343,8 @@ class _Tally:
     """What a reading gives.
 
     :param joined: rows that go over several lines; the first of them ends in line ``first_joined``.
+    :param wrapped: fields that begin and end with a quote although quotes are read as characters.
+    :param stray: other fields with quotes, likewise.
     :param values: for each column its values; ``None`` where they are many, or were not asked for.
     :param problem: why the reading is not right.
     """
@@ -347,6 +352,8 @@ class _Tally:
     rows: int = 0
     joined: int = 0
     first_joined: int = 0
+    wrapped: int = 0
+    stray: int = 0
     values: list[set[str] | None] = field(default_factory=list)
     problem: DataError | None = None
 
@@ -359,6 +366,11 @@ def _tally(path: Path, file: SourceFile, reading: Reading, *, values: bool = Fal
             if "\n" in (joined := "".join(row)) or "\r" in joined:
                 tally.joined += 1
                 tally.first_joined = tally.first_joined or line
+            if reading.quoting == "none" and '"' in joined:
+                quotes = [cell for cell in row if '"' in cell]
+                wrapped = sum(len(cell) > 1 and cell[0] == cell[-1] == '"' for cell in quotes)
+                tally.wrapped += wrapped
+                tally.stray += len(quotes) - wrapped
             if values:
                 _note(tally.values, row)
     except DataError as error:

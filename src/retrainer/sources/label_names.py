@@ -14,6 +14,8 @@ from itertools import pairwise
 # Longer ones are no numbers that anybody counts with, and Python converts no more than 4,300 digits.
 _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]{0,30}))(?:\.0{0,30})?")
 _NUMBER = re.compile(r"[+-]?[0-9]{1,31}(?:\.[0-9]{0,31})?(?:[eE][+-]?[0-9]{1,3})?|[+-]?\.[0-9]{1,31}")
+# Around a whole label they are left from a file that was read, or written, with other quotes.
+_AROUND = {'"': '"', "'": "'", "“": "”"}
 BOOLEANS = frozenset({"true", "false"})
 _AS_BOOLEAN = {"0": "false", "1": "true"}
 # Between letters of some scripts, and between emoji, these two change what is seen.
@@ -30,6 +32,9 @@ _ALIKE = str.maketrans(
 def canonical(text: str) -> str:
     """What a spelling means: ``1.0`` is ``1``, ``TRUE`` is ``true``; in NFC, without characters that are not seen."""
     name = _tidy(text)
+    inner = name[1:-1].strip()
+    if inner and _AROUND.get(name[0]) == name[-1] and not any(mark in inner for mark in "\"'“”"):
+        name = inner
     if whole := _WHOLE.fullmatch(name):
         return "0" if whole[1] == "-0" else whole[1]
     return name.lower() if name.lower() in BOOLEANS else name
