@@ -105,6 +105,34 @@ def test_public_data(
     assert cli("check", tmp_path / "p.yaml").returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "setting"),
+    [
+        (
+            "d.csv",
+            b"a film,pos\n" + b"".join(b"good film %d,pos\nbad film %d,neg\n" % (at, at) for at in range(5)),
+            {"header": False, "columns": ("text", "label")},
+        ),
+        ("d.csv", b"title;label\n" + b"good, film;pos\nbad, film;neg\n" * 5, {"delimiter": ";"}),
+        (
+            "SMSSpamCollection",
+            b"ham\tfirst\n" + b'ham\t"Go until, he said.\nspam\tFree "entry", now\n' * 5,
+            {"header": False, "columns": ("label", "text"), "delimiter": "\t", "quoting": "none"},
+        ),
+    ],
+)
+def test_how_a_file_is_read_is_written_down(
+    cli: Cli, tmp_path: Path, name: str, content: bytes, setting: dict[str, Any]
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    answer = cli("init", name, "-o", "p.yaml", cwd=tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    dataset = load_pipeline(tmp_path / "p.yaml").dataset
+    assert dataset.csv is not None
+    assert dataset.csv.model_dump(exclude_defaults=True) == setting
+    assert cli("check", tmp_path / "p.yaml").returncode == 0
+
+
 @pytest.mark.long
 def test_what_it_writes_can_be_run(cli: Cli, bench: Workbench, tmp_path: Path, tiny_bert: Path) -> None:
     bench.rows(tmp_path / "train.csv", 90, seed=1)
@@ -148,14 +176,14 @@ def test_nothing_is_written_over(cli: Cli, tmp_path: Path, one_clear_error: Call
         ("d.csv", b"text,label\na b,x\nb,y,z\n", "the row has 3 fields, the header 2"),
         ("d.csv", b'text,label\n"a,x\n', "a quote that opens in line 2 is not closed"),
         ("d.csv", b"text,label\n" + b"fine,x\n" * 9999 + b"\xe9,x\n", "line 10001: not UTF-8"),
-        ("d.csv", b"text;label\na b;x\nc d;y\n", "only one column, 'text;label'"),
+        ("d.csv", b"text;label\na b;x\nc d;y;z\n", "only one column, 'text;label'"),
         ("d.csv", b"text,id\na b,x\nc d,y\ne f,z\n", "no column has the few, repeated values"),
-        ("d.csv", b"good film,pos\n" * 5 + b"bad film,neg\n" * 5, "the first line seems to be a row"),
+        ("d.csv", b"good film,pos\n" * 5 + b"bad film,neg\n" * 5, "has no header, say so"),
         ("d.csv", b"n,label\n" + b"1,x\n2,y\n" * 5, "no column beside 'label' holds text"),
         ("d.jsonl", b"[1]\n", "not a JSON object"),
         ("d.parquet", b"PAR1", "not parquet"),
         ("d.csv.gz", b"no gzip", "not a complete gzip file"),
-        ("d.xlsx", b"x", "is not a known format"),
+        ("d.xlsx", b"x", "what is between the fields cannot be found out"),
     ],
 )
 def test_bad_input_is_one_clear_error(

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from retrainer.errors import DataError
-from retrainer.spec.model import HubDataset, HubSource
+from retrainer.spec.model import Csv, HubDataset, HubSource
 from retrainer.work.ingest.pools import read_pool
 from retrainer.work.ingest.rows import RawRows, Wanted
 from retrainer.work.reporter import Reporter
@@ -100,7 +100,7 @@ def test_columns_that_are_missing(tmp_path: Path, form: str):
         ("a.csv", 'text,label\na,x\n"b,y\nc,x\n', ", line 4", "a quote that opens in line 3 is not closed"),
         ("a.csv", 'text,label\n"a" b,x\n', ", line 2", "after a closing quote more text follows"),
         ("a.csv", b"text,label\na,x\nb\xe9,y\n", ", line 3", "not UTF-8: byte 0xe9 at offset 16"),
-        ("a.csv", "text;label\na;x\n", ", line 1", "separated by something other than commas"),
+        ("a.csv", "text;label\na;x\nb\n", ", line 1", "separated by something other than commas"),
         ("a.csv", "text,label,text\na,x,b\n", ", line 1", "column 'text' is in the header 2 times"),
         ("a.tsv", "text\tlabel\na\tx\nb\tc\ty\n", ", line 3", "the row has 3 fields, the header 2"),
         ("a.jsonl", "", "", "the file is empty"),
@@ -185,6 +185,121 @@ def test_parquet_types(tmp_path: Path):
     assert error.message.startswith("column 'tags' holds list<")
     pq.write_table(table.slice(0, 0), tmp_path / "empty.parquet")
     assert refused(tmp_path / "empty.parquet").message == "no data row, only a header"
+
+
+def reading(path: Path, **csv: Any) -> tuple[list[tuple[str, str | None]], str | None]:
+    """The rows, and what is said about how they were read."""
+    (rows,) = read_pool((str(path),), WANTED, "train", path.parent, Reporter(), Csv(**csv) if csv else None)
+    return list(zip(rows.texts[0].to_pylist(), rows.labels.to_pylist(), strict=True)), rows.reading
+
+
+SENTENCES = [("x", '"He said'), ("y", "so what"), ("x", 'and left."'), ("y", "no, really")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "rows", "said"),
+    [
+        ("a.csv", "text,label\na,x\n", [("a", "x")], None),
+        ("a.csv", 'text, label\n"a, b", "x"\nc, "y"\n', [("a, b", "x"), ("c", "y")], "blanks before them dropped"),
+        ("a.csv", '"text", "label"\n"a, b", "x"\n', [("a, b", "x")], "blanks before them dropped"),
+        ("a.csv", 'text,label\n a "" b,x\n', [(' a "" b', "x")], None),
+        ("a.csv", 'text,label\n"say \\"hi\\", now",x\n', [('say "hi", now', "x")], "with a backslash before"),
+        ("a.csv", "text;label\na, b;x\nc;y\n", [("a, b", "x"), ("c", "y")], "semicolon between fields"),
+        ("a.tsv", "text,label\na,x\n", [("a", "x")], "comma between fields"),
+        ("a.csv", "sep=;\r\ntext;label\r\na, b;x\r\n", [("a, b", "x")], "semicolon between fields"),
+        ("a.csv", "sep=,\ntext,label\na,x\n", [("a", "x")], "comma between fields"),
+        ("a.csv", "\ufeff\ufefftext,label\na,x\n", [("a", "x")], None),
+        ("a.csv", "text\u200b,\ufefflabel\na,x\n", [("a", "x")], None),
+        ("a.csv", "text,label\n\ufeffé,x\n".encode("utf-16"), [("\ufeffé", "x")], None),
+        ("a.tsv", "text\tlabel\né\tx\n".encode("utf-32"), [("é", "x")], None),
+        ("a.csv", "text,label\ra,x\rb,y\r", [("a", "x"), ("b", "y")], None),
+    ],
+)
+def test_how_a_file_of_fields_is_read_is_found_out(
+    tmp_path: Path, name: str, content: str | bytes, rows: list[tuple[str, str]], said: str | None
+):
+    found, how = reading(write(tmp_path, name, content))
+    assert found == rows
+    assert (how is None) == (said is None)
+    assert said is None or said in str(how)
+
+
+def test_unpaired_quotes_do_not_join_rows(tmp_path: Path):
+    lines = [f"{label}\t{text}" for _ in range(3) for label, text in SENTENCES]
+    path = write(tmp_path, "a.tsv", "\n".join(["label\ttext", *lines]) + "\n")
+    found, how = reading(path)
+    assert found == [(text, label) for label, text in SENTENCES] * 3
+    assert how == "tab between fields, quotes as plain characters"
+    # Twice may be an accident; then it has to be said.
+    few = write(tmp_path, "b.tsv", "\n".join(["label\ttext", *lines[:4], "x\tmore", "y\tmore"]) + "\n")
+    error = refused(few)
+    assert "can be read in two ways: 4 rows with quotes around fields" in error.message
+    assert "or 6 rows" in error.message
+    assert error.hint == "set dataset.csv: {quoting: standard} or {quoting: none}"
+    assert len(reading(few, quoting="none")[0]) == 6
+    assert len(reading(few, quoting="standard")[0]) == 4
+    # Where most quotes are around fields, the one that is not is a slip.
+    slip = write(tmp_path, "d.tsv", 'label\ttext\n"x"\t"one"\n"y"\t"5" wide"\n')
+    assert "if quotes are plain characters" in str(refused(slip).hint)
+    # In csv quotes are quotes; that they are none has to be said, too.
+    comma = write(tmp_path, "c.csv", 'label,text\nx,"He said\ny,so\nx,and left.\n')
+    error = refused(comma)
+    assert error.where == f"{comma}, line 4"
+    assert "if quotes are plain characters in this file, set dataset.csv: {quoting: none}" in str(error.hint)
+    assert reading(comma, quoting="none")[0][0] == ('"He said', "x")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "where", "message"),
+    [
+        ("a.csv", 'text, label\na, "x"\nc, "y" z\n', ", line 2", "a blank before a quote"),
+        ("a.csv", "text,label\na,x\ntext,label\nb,y\n", ", line 3", "the header is there once more"),
+        ("a.csv", "text,label\na,x\n\ufefftext,label\nb,y\n", ", line 3", "the header is there once more"),
+        ("a.csv", "text,label\na,x\nb\0,y\n", ", line 3", "a NUL, which no text holds"),
+        ("a.csv", "text,label\na,x\n".encode("utf-16-le"), "", "seems to be UTF-16-LE"),
+        ("a.csv", "文本,label\n文,x\n".encode("utf-16-be"), "", "seems to be UTF-16-BE"),
+        ("a.csv", "a;b,c\td\n", ", line 1", "no column 'text'"),
+        ("a.jsonl", '{"text": "a", "label": 1' + "0" * 5000 + "}\n", ", line 1", "a number of thousands of digits"),
+        ("a.jsonl", '{"text": "a", "label": ' + "[" * 100_000 + "\n", ", line 1", "not JSON that can be read"),
+        ("a.jsonl", '{"text": "a", "label": 1, "label": 2}\n', ", line 1", "key 'label' is there twice"),
+        ("a.jsonl", '{"text": "a", "label": 1, "\\ud800": 2}\n', ", line 1", "half of a surrogate pair"),
+        ("a.jsonl", '{"text": "a\0", "label": 1}\n', ", line 1", "not JSON"),
+        ("a.csv", b"SQLite format 3\0", "", "an SQLite database"),
+    ],
+)
+def test_what_cannot_be_read_in_one_way_is_refused(
+    tmp_path: Path, name: str, content: str | bytes, where: str, message: str
+):
+    error = refused(write(tmp_path, name, content))
+    assert message in f"{error.message} {error.hint}"
+    assert error.where == f"{tmp_path}/{name}{where}"
+
+
+@pytest.mark.parametrize("name", ["SMSSpamCollection", "train.label", "notes.txt", "raw.data.gz", "a.csv"])
+def test_what_the_pipeline_says_about_a_file(tmp_path: Path, name: str):
+    content = 'ham\tOk "lar\nspam\tFree, é\n'.encode("windows-1252")
+    path = write(tmp_path, name, gzip.compress(content) if name.endswith(".gz") else content)
+    said = {"header": False, "columns": ("label", "text"), "encoding": "windows-1252", "delimiter": "\\t"}
+    assert reading(path, **said)[0] == [('Ok "lar', "ham"), ("Free, é", "spam")]
+    del said["delimiter"]
+    assert reading(path, **said)[0] == [('Ok "lar', "ham"), ("Free, é", "spam")]
+    with pytest.raises(DataError, match=r"dataset.csv.columns 3"):
+        reading(path, **{**said, "columns": ("label", "text", "more"), "delimiter": "tab"})
+    assert "not UTF-8" in refused_with(path, columns=("label", "text"), delimiter="\t").message
+
+
+def refused_with(path: Path, **csv: Any) -> DataError:
+    with pytest.raises(DataError) as caught:
+        reading(path, **csv)
+    return caught.value
+
+
+def test_names_in_place_of_a_header(tmp_path: Path):
+    path = write(tmp_path, "a.csv", "Comment; Klasse\na;x\n")
+    assert reading(path, columns=("text", "label"))[0] == [("a", "x")]
+    both = write(tmp_path, "b.txt", "a,b\tc\nd,e\tf\n")
+    error = refused_with(both, header=False, columns=("text", "label"))
+    assert error.message == "what is between the fields can be any of comma, tab"
 
 
 text = st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\x00"), max_size=20)

@@ -10,7 +10,7 @@ import pytest
 from retrainer.errors import DataError
 from retrainer.formats import FORMATS, Format, format_of
 from retrainer.sources import SourceFile, expand, read_columns
-from retrainer.sources.columns import open_text
+from retrainer.sources.text import open_text
 from retrainer.spec import parse_pipeline
 from retrainer.work.ingest import ingest
 from retrainer.work.ingest.rows import RawRows, Wanted, positions, raw_rows
@@ -23,7 +23,7 @@ def header(path: Path, file: SourceFile) -> tuple[str, ...]:
 
 def rows(path: Path, file: SourceFile, name: str, wanted: Wanted) -> RawRows:
     """``label: text`` a line."""
-    with open_text(path, compressed=file.compressed) as stream:
+    with open_text(path, file) as stream:
         pairs = [line.rstrip("\n").split(": ", 1) for line in stream]
     at = positions(header(path, file), wanted, file.url)
     columns = {column: [pair[index] for pair in pairs] for column, index in at.items()}

@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from retrainer.errors import DataError, StorageError
+from retrainer.formats import format_of
 from retrainer.sources import SourceFile, expand, fetched, fingerprint, read_columns
-from retrainer.spec.model import HubDataset, HubSource
+from retrainer.spec.model import Csv, HubDataset, HubSource
 
 CSV = "text,label\na,x\n"
 
@@ -175,7 +176,13 @@ def test_columns_of_every_format(tmp_path: Path):
         ("a.parquet", b"", "the file is empty"),
         ("a.parquet", b"text,label", "not parquet"),
         ("a.csv", b"text,caf\xe9\n", "not UTF-8: byte 0xe9 at offset 8"),
-        ("a.csv", "text,label\n".encode("utf-16"), "iconv -f UTF-16"),
+        ("a.csv", "text,label\n".encode("utf-16-le"), r"dataset.csv: \{encoding: utf-16-le\}, or convert it"),
+        ("a.jsonl", '{"text": "a"}\n'.encode("utf-16-be"), "iconv -f UTF-16-BE"),
+        ("a.csv", gzip.compress(b"text,label\n"), "not text but gzip"),
+        ("a.csv.gz", gzip.compress(gzip.compress(b"text,label\n")), "compressed twice, or holds gzip"),
+        ("a.tsv", b"PK\x03\x04rest", "zip archive"),
+        ("a.jsonl", b"PAR1rest", "end in .parquet"),
+        ("a.csv", b"   \n\n", "line 1: the first row names no column"),
         ("a.jsonl", b"[{}]", "a JSON array; write one object a line"),
         ("a.jsonl", b"{'a': 1}", "line 1: not JSON"),
         ("a.csv.gz", b"text,label\n", "not a complete gzip file"),
@@ -221,13 +228,134 @@ def test_s3(s3_bucket: str, tmp_path: Path):
     assert fingerprint((f"{root}/news",)) != first
 
 
+KEYS = (
+    "data[1].csv",
+    "data1.csv",
+    "run[1]/a.csv",
+    "run1/b.csv",
+    "out.csv/part-0.csv",
+    "out.csv/_SUCCESS",
+    "out.csv/.part-0.csv.crc",
+    "out.csv/_temporary/part-1.csv",
+    "a/x.csv",
+    "a-b/x.csv",
+    "a b/100%20.csv",
+    "a b/50%.csv",
+    "star/*.csv",
+    "star/one.csv",
+    "star/what?.csv",
+    "é/ü.csv",
+    ".hidden/h.csv",
+    "_kept/k.csv",
+    "deep/1/2/3.jsonl",
+)
+
+
+@pytest.mark.parametrize("bucket", [False, True])
+def test_names_mean_the_same_in_a_folder_and_in_a_bucket(bucket: bool, request: pytest.FixtureRequest, tmp_path: Path):
+    if bucket:
+        name = request.getfixturevalue("s3_bucket")
+        root = f"s3://{name}"
+        for key in KEYS:
+            put(name, key, key.encode())
+    else:
+        root = str(tmp_path)
+        for key in KEYS:
+            write(tmp_path / key, key)
+
+    def found(pattern: str, csv: Csv | None = None) -> list[str]:
+        files = expand([f"{root}/{pattern}"], csv)
+        keys = [file.url.removeprefix(f"{root}/") for file in files]
+        for file, key in zip(files, keys, strict=True):
+            with fetched(file, tmp_path) as path:
+                assert path.read_text() == key
+        return keys
+
+    assert found("data[1].csv") == ["data[1].csv"]
+    assert found("data[12].csv") == ["data1.csv"]
+    assert found("run[1]") == ["run[1]/a.csv"]
+    assert found("run[1-3]/*") == ["run1/b.csv"]
+    assert found("out.csv") == found("out.csv/") == found("out.csv/*") == found("out.csv/**") == ["out.csv/part-0.csv"]
+    assert found("out.csv/_temporary/*") == found("out.csv/_t*/*.csv") == ["out.csv/_temporary/part-1.csv"]
+    assert found("out.csv/_SUCCESS", Csv()) == ["out.csv/_SUCCESS"]
+    assert found("a*/x.csv") == ["a/x.csv", "a-b/x.csv"]
+    assert found("a b") == ["a b/100%20.csv", "a b/50%.csv"]
+    assert found("a b/50%.csv") == ["a b/50%.csv"]
+    assert found("star/*.csv") == ["star/*.csv"]
+    assert found("star/[*].csv") == ["star/*.csv"]
+    assert found("star/?ne.csv") == ["star/one.csv"]
+    assert found("star/what?.csv") == ["star/what?.csv"]
+    assert found("é/ü.csv") == found("?/ü.csv") == ["é/ü.csv"]
+    for deep in ("deep", "deep/**", "deep/**/*.jsonl", "**/3.jsonl", "**3.jsonl", "deep/*/*/*"):
+        assert found(deep) == ["deep/1/2/3.jsonl"]
+    assert found("_kept") == found("_kept/k.csv") == ["_kept/k.csv"]
+    assert found(".h*/*.csv") == [".hidden/h.csv"]
+    assert found("") == sorted(
+        (key for key in KEYS if format_of(key) and "/_" not in key and key[0] not in "._"),
+        key=lambda key: key.split("/"),
+    )
+    for nothing in ("data[1].jsonl", "deep/*/3.jsonl", "st", "star/what?"):
+        with pytest.raises(DataError):
+            found(nothing)
+
+
+def test_keys_of_others_with_empty_parts(s3_bucket: str, tmp_path: Path):
+    for key in ("dbl//a.csv", "dbl/a.csv", "/top.csv"):
+        put(s3_bucket, key, key.encode())
+    root = f"s3://{s3_bucket}"
+    for place, keys in (
+        ("dbl", ["dbl//a.csv", "dbl/a.csv"]),
+        ("dbl//a.csv", ["dbl//a.csv"]),
+        ("dbl//*", ["dbl//a.csv"]),
+        ("dbl/*", ["dbl/a.csv"]),
+        ("/top.csv", ["/top.csv"]),
+    ):
+        files = expand([f"{root}/{place}"])
+        assert [file.url for file in files] == [f"{root}/{key}" for key in keys]
+        for file in files:
+            with fetched(file, tmp_path) as path:
+                assert f"{root}/{path.read_text()}" == file.url
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path):
+    folder = tmp_path / "data"
+    write(folder / "a.csv")
+    os.mkfifo(tmp_path / "pipe.csv")
+    for place in (tmp_path / "pipe.csv", "/dev/zero", "/dev/stdin/x"):
+        with pytest.raises(DataError, match="no such file or folder"):
+            names(place)
+    os.mkfifo(folder / "b.csv")
+    (folder / "other").symlink_to("/nowhere")
+    with pytest.raises(DataError, match="neither a file nor a folder") as caught:
+        names(folder)
+    assert caught.value.where == f"{folder}/b.csv"
+    assert names(f"{folder}/a*") == ["a.csv"]
+    (folder / "b.csv").unlink()
+    (folder / "b.csv").symlink_to("gone.csv")
+    with pytest.raises(DataError, match=r"it is a link to gone\.csv, where nothing is"):
+        names(folder)
+    with pytest.raises(DataError, match=r"it is a link to gone\.csv, where nothing is"):
+        names(folder / "b.csv")
+
+
+def test_linked_folders_are_followed_once(tmp_path: Path):
+    write(tmp_path / "elsewhere" / "b.csv")
+    write(tmp_path / "data" / "a.csv")
+    (tmp_path / "data" / "more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data" / "self").symlink_to(tmp_path / "data")
+    assert names(tmp_path / "data") == ["a.csv", "more/b.csv"]
+    (tmp_path / "data" / os.fsdecode(b"\xff.csv")).write_text(CSV)
+    with pytest.raises(DataError, match="the name of a file is not UTF-8"):
+        names(tmp_path / "data")
+
+
 def test_s3_errors(s3_bucket: str):
     put(s3_bucket, "news/train.csv")
     root = f"s3://{s3_bucket}"
     for address, message in (
-        (f"{root}/news/trian.csv", r"no such object \(did you mean 'train.csv'\?\)"),
+        (f"{root}/news/trian.csv", r"no such object, and none below it \(did you mean 'train.csv'\?\)"),
         (f"{root}/news/*.parquet", r"no object matches \(.* holds train.csv\)"),
-        (f"{root}/other", "no data file below it"),
+        (f"{root}/other", "no such object, and none below it"),
     ):
         with pytest.raises(DataError, match=message) as caught:
             names(address)

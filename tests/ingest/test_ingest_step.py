@@ -260,7 +260,7 @@ def test_slices_come_along(tmp_path: Path):
         ([*rows_of(20), (" ", "x"), ("q", "nan")], {}, ", row 21", "1 without text and 1 without label"),
         ([*rows_of(20), ("q", "z")], {"labels": ["x", "y"]}, ", row 21", "unknown label 'z' in train (1 row)"),
         ([*rows_of(20), ("q", "2")], {"labels": ["x", "y"]}, ", row 21", "unknown label '2' in train"),
-        ([("a", "0"), ("b", "2")], {"labels": ["x", "y"]}, ", row 1", "unknown label '0' in train (1 row); 1 other"),
+        ([("a", "0"), ("b", "2")], {"labels": ["x", "y"]}, ", row 2", "unknown label '2' in train (1 row)"),
         ([("a", "0"), ("b", "3")], {"labels": [1, 2, 3]}, ", row 1", "unknown label '0' in train"),
         (rows_of(20), {"labels": ["x", "y", "z"]}, "", "too few training rows of 'z' 0"),
         (

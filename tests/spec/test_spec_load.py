@@ -244,6 +244,37 @@ def test_text_that_is_no_pipeline(tmp_path: Path, text: str | bytes, line: int, 
     assert error.where == f"{tmp_path}/p.yaml:{line}"
 
 
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("labels: {0: CLOSED, 1: [a]}", "labels.1: expected the name of a label, found a list"),
+        ("labels: {0: CLOSED, 1: CLOSED}", "labels: a classifier needs at least two labels"),
+        ("label_values: {0: CLOSED}", "label_values: write a mapping in place of labels"),
+        ("csv: {header: false}", "csv.header: without a header the columns need names"),
+        ("csv: {columns: [a, a]}", "csv.columns: each column needs a name of its own"),
+        ("csv: {delimiter: '::'}", "csv.delimiter: expected one character"),
+        ("csv: {delimiter: ' '}", "csv.delimiter: expected one character"),
+        ("csv: {encoding: utf-99}", "csv.encoding: unknown encoding 'utf-99'"),
+        ("csv: {encoding: rot13}", "csv.encoding: unknown encoding 'rot13'"),
+        ('csv: {encoding: "a\\0b"}', "csv.encoding: unknown encoding"),
+    ],
+)
+def test_how_data_is_read_is_checked(tmp_path: Path, written: str, message: str):
+    error = error_of(tmp_path, LEAST.replace("  train: data.csv\n", f"  train: data.csv\n  {written}\n"))
+    assert error.message.removeprefix("dataset.").startswith(message)
+    assert str(error.where).endswith(":4")
+
+
+def test_labels_as_a_mapping_and_how_a_file_is_read(tmp_path: Path):
+    said = 'labels: {0: CLOSED, 1: OPEN, true: OPEN}\n  csv: {delimiter: "\\t", encoding: cp1252}'
+    dataset = load_pipeline(write(tmp_path, LEAST.replace("data.csv", f"data.csv\n  {said}"))).dataset
+    assert dataset.labels == ("CLOSED", "OPEN")
+    assert dataset.label_values == {"0": "CLOSED", "1": "OPEN", "true": "OPEN"}
+    assert dataset.csv is not None
+    assert dataset.csv.delimiter == "\t"
+    assert type(dataset).model_validate_json(dataset.to_json()) == dataset
+
+
 def test_a_byte_order_mark_is_nothing(tmp_path: Path):
     assert load_pipeline(write(tmp_path, b"\xef\xbb\xbf" + LEAST.encode())).name == "small"
 

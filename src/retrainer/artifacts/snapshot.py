@@ -77,6 +77,9 @@ class SourceStatistics(Record):
     format: str
     rows: int
     size: int | None = Field(description="Bytes; unknown for a dataset on the hub.")
+    reading: str | None = Field(
+        None, description="How its fields were told apart, where that is not just what its suffix says."
+    )
 
 
 class SnapshotStatistics(FileRecord):
@@ -103,3 +106,7 @@ class SnapshotStatistics(FileRecord):
     )
     quarantined: dict[QuarantineReason, int] = Field(description="Reason to rows; only reasons that occurred.")
     sources: tuple[SourceStatistics, ...]
+    spellings: dict[str, dict[str, int]] = Field(
+        default_factory=dict,
+        description="Label to how it is spelled in the data, with rows; only labels that are spelled otherwise.",
+    )

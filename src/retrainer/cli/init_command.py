@@ -6,6 +6,7 @@ reading, and a margin that so many test rows can tell.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -115,7 +116,8 @@ def _write_pipeline(
     :param output: the file, or a folder that is there and gets one named after the data.
     """
     from retrainer.sources import expand
-    from retrainer.sources.survey import LABEL_NAMES, TEXT_NAMES, survey
+    from retrainer.sources.survey import LABEL_NAMES, TEXT_NAMES, csv_setting, survey, without_header
+    from retrainer.spec.model import Csv
 
     require("train", only=("numpy", "pyarrow", "datasketch"))
     where = data if "://" in data else os.path.abspath(Path(data).expanduser())  # noqa: PTH100  a glob is not a path
@@ -123,21 +125,32 @@ def _write_pipeline(
     target = output / f"{name}.yaml" if output.is_dir() else output
     if target.exists() and not force:
         raise UserError("is there already", where=str(target), hint="name another with --output, or give --force")
-    columns = survey(expand([where]))
+    read = expand([where], Csv())
+    columns = survey(read)
     texts, labels = _roles(columns, text, label, where)
+    if labels[0] in columns[labels[0]]:
+        read = without_header(read, where)
+        columns = survey(read)
+        texts, labels = _roles(columns, text, label, where)
+    csv = csv_setting(read)
     files = {"train": where, **_beside(where)}
     rows = _rows(columns, texts[0], labels[0])
     counts = Counter(value for _, value in rows)
     if len(counts) < 2:
         raise DataError(f"fewer than two labels in column '{labels[0]}'", where=where, hint="name another with --label")
-    tests = len(set(_rows(survey(expand([files["test"]])), texts[0], labels[0]))) if "test" in files else None
+    tests = None
+    if "test" in files:
+        tests = len(set(_rows(survey(expand([files["test"]], read[0].csv)), texts[0], labels[0])))
     values = figures(rows, len(columns[labels[0]]), tests, has_validation="validation" in files)
     folder, base = target.absolute().parent, _base()
     content = TEMPLATE.format(
         **values,
         name=name,
         task=next(task.name for task in TASKS.values() if task.parts and task.texts == len(texts[0])),
-        files="\n".join(f"  {split}: {_yaml(_relative(file, folder))}" for split, file in files.items()),
+        files="\n".join(
+            [f"  {split}: {_yaml(_relative(file, folder))}" for split, file in files.items()]
+            + [f"  csv: {json.dumps(csv)}   # how it is read" for csv in [csv] if csv]
+        ),
         text=_yaml(texts[0][0]) if len(texts[0]) == 1 else _yaml_list(texts[0]),
         label=_yaml(labels[0]),
         labels=_labels(sorted(counts)),
@@ -181,8 +194,6 @@ def _roles(
     texts = [tuple(text)] if text else guess_texts(columns, labels[0], where)
     if len(set(texts[0])) != len(texts[0]) or len(texts[0]) > 2 or labels[0] in texts[0]:
         raise DataError("the text is one column or two, and the label another one", where=where)
-    if labels[0] in columns[labels[0]]:
-        raise DataError("the first line seems to be a row", where=where, hint="put a line with column names above it")
     return texts, labels
 
 
@@ -229,8 +240,10 @@ def margin(tests: int) -> float:
 
 def _rows(columns: Mapping[str, Sequence[str]], texts: Sequence[str], label: str) -> list[Row]:
     """Text and label of the rows that have both."""
+    from retrainer.sources.label_names import canonical
+
     picked = zip(*(columns.get(name, ()) for name in (*texts, label)), strict=False)
-    return [(" ".join(words), value) for *words, value in picked if all(words) and value]
+    return [(" ".join(words), canonical(value)) for *words, value in picked if all(words) and value]
 
 
 def _name(where: str) -> str:

@@ -17,7 +17,7 @@ from retrainer.errors import DataError, ModelError, PipelineError, RetrainerErro
 
 if TYPE_CHECKING:
     from retrainer.spec import Pipeline
-    from retrainer.spec.model import HubSource
+    from retrainer.spec.model import Csv, HubSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ def check_file(file: Path) -> Iterator[Finding]:
     for name, source in (("train", dataset.train), ("validation", dataset.validation), ("test", dataset.test)):
         if source is not None:
             wanted = [*dataset.text_columns, dataset.label, *(_slice_columns(pipeline) if name == judged else ())]
-            yield _finding(f"{name} data", partial(_data, source, wanted))
+            yield _finding(f"{name} data", partial(_data, source, wanted, dataset.csv))
     seen: dict[str, str] = {}
     for base in pipeline.model.candidates or (pipeline.model.base,):
         yield _finding("base model", partial(_base_model, pipeline, base, seen))
@@ -122,7 +122,7 @@ def _task(pipeline: Pipeline) -> str:
     return f"{pipeline.name}, {trainable_task(pipeline.task, where=pipeline.name).name}"
 
 
-def _data(source: HubSource | tuple[str, ...], wanted: Sequence[str]) -> str:
+def _data(source: HubSource | tuple[str, ...], wanted: Sequence[str], csv: Csv | None) -> str:
     """Every file of a source is there, can be read and has the columns that the pipeline names."""
     from retrainer.sources import expand, fingerprint, read_columns
     from retrainer.spec.model import HubSource
@@ -130,7 +130,7 @@ def _data(source: HubSource | tuple[str, ...], wanted: Sequence[str]) -> str:
     if isinstance(source, HubSource):
         fingerprint(source)
         return f"{source.hub.path}, split {source.hub.split}"
-    files = expand(source)
+    files = expand(source, csv)
     for file in files:
         columns = read_columns(file)
         absent = [name for name in wanted if name not in columns]

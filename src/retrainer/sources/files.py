@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
+import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple, NoReturn
 
 from retrainer.errors import DataError
 from retrainer.formats import FORMATS, format_of
 from retrainer.records import sha256_file
+from retrainer.spec.delimited import Csv
 from retrainer.spec.problems import listed, nearest
-from retrainer.storage import is_s3, open_storage
+from retrainer.storage import Transfer, is_s3, open_storage
 
 KNOWN = f"{listed(FORMATS)} ({listed(form.name for form in FORMATS.values() if form.gzipped)} also as .gz)"
 _WILDCARD = re.compile(r"[*?\[]")
+# So many objects of a bucket are looked at for a hint.
+_MOST_NAMED = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +36,7 @@ class SourceFile:
     :param compressed: with gzip.
     :param size: bytes.
     :param etag: S3's word for the content; ``None`` for a local file.
+    :param csv: what the pipeline says of files of rows and fields.
     """
 
     url: str
@@ -37,6 +45,12 @@ class SourceFile:
     compressed: bool
     size: int
     etag: str | None = None
+    csv: Csv | None = None
+
+    @property
+    def delimited(self) -> bool:
+        """Whether it consists of rows and fields."""
+        return FORMATS[self.format].delimiter is not None
 
     def fingerprint(self) -> str:
         """What identifies the content: SHA-256 of a local file, size and ETag on S3.
@@ -51,18 +65,30 @@ class SourceFile:
             raise unreadable(error, self.url) from None
 
 
-def expand(paths: Iterable[str]) -> tuple[SourceFile, ...]:
+class _Found(NamedTuple):
+    """A file or an object: its path below what was asked for, its address, size and ETag."""
+
+    path: str
+    url: str
+    size: int | None
+    etag: str | None = None
+
+
+def expand(paths: Iterable[str], csv: Csv | None = None) -> tuple[SourceFile, ...]:
     """The files that paths, folders and globs name: in the order given, within each sorted, each once.
 
-    A folder means all files of a known format below it, without those that are hidden or start with ``_``.
+    A name means the same in a folder and in a bucket: the file or object of just that name; else the folder or prefix
+    of that name, which means all files of a known format below it; else a glob. What is hidden, or starts with ``_``
+    as ``_SUCCESS`` does, is left out unless it is named.
 
-    :param paths: absolute paths and ``s3://`` addresses, of a file, a folder (prefix) or a glob.
+    :param paths: absolute paths and ``s3://`` addresses.
+    :param csv: with it, a file that is named or matched may have any suffix.
     :raises DataError: one of them names nothing, or a file of unknown format.
     :raises StorageError: the bucket cannot be read.
     """
     files: dict[str, SourceFile] = {}
     for path in paths:
-        for file in _expand_s3(path) if is_s3(path) else _expand_local(path):
+        for file in _named(path, csv):
             files.setdefault(file.url, file)
     return tuple(files.values())
 
@@ -76,10 +102,10 @@ def fetched(file: SourceFile, folder: Path | None = None) -> Iterator[Path]:
     if file.etag is None:
         yield Path(file.url)
         return
-    root, _, key = file.url.rpartition("/")
+    bucket, key = _split(file.url)
     with tempfile.TemporaryDirectory(dir=folder, prefix="download-") as temporary:
-        target = Path(temporary) / key
-        open_storage(root).download(key, target)
+        target = Path(temporary) / "data"
+        open_storage(bucket).download_all([Transfer(target, key, foreign=True)])
         yield target
 
 
@@ -94,9 +120,7 @@ def unreadable(error: OSError, where: str) -> DataError:
 
 def visible_files(folder: Path) -> Iterator[Path]:
     """Files below a folder in a fixed order, without hidden ones and markers such as ``_SUCCESS``."""
-    for file in sorted(folder.rglob("*")):
-        if file.is_file() and not _hidden(file.relative_to(folder).as_posix()):
-            yield file
+    return (Path(found.url) for found in _sorted(_below(str(folder))) if found.size is not None)
 
 
 def near_hint(place: Path) -> str | None:
@@ -129,130 +153,171 @@ def _holds(place: object, names: list[str]) -> str:
     return f"{place} holds {listed(names[:5])}{more}" if names else f"{place} is empty"
 
 
-def _hidden(relative: str) -> bool:
-    return any(part.startswith((".", "_")) for part in PurePosixPath(relative).parts)
+def _hidden(name: str) -> bool:
+    return name.startswith((".", "_"))
 
 
-def _known_format(name: str, where: str) -> str:
-    form = format_of(name)
-    if form is None:
-        suffix = "".join(PurePosixPath(name).suffixes[-2:]) or "no suffix"
-        hint = "write one JSON object a line and call it .jsonl" if suffix == ".json" else None
-        raise DataError(f"'{suffix}' is not a known format; known are {KNOWN}", where=where, hint=hint)
-    return form.name
-
-
-def _expand_local(path: str) -> list[SourceFile]:
-    place = Path(path)
+def _named(path: str, csv: Csv | None) -> list[SourceFile]:
+    """The files that one path names."""
+    path = path.removesuffix("/") or "/"
     try:
-        if place.is_file():
-            return [_local_file(place, place.name)]
-        if place.is_dir():
-            return _files_of_folder(place)
-        if _WILDCARD.search(path):
-            return _matches(path)
+        if found := _just(path):
+            return [_source_file(found, csv)]
+        below = _sorted(found for found in _below(path) if not any(map(_hidden, found.path.split("/"))))
+        known = [found for found in below if format_of(found.path) is not None]
+        if not known and _is_glob(path):
+            known = _matching(path)
     except OSError as error:
-        raise unreadable(error, path) from None
-    raise DataError("no such file or folder", where=path, hint=near_hint(place))
-
-
-def _files_of_folder(folder: Path) -> list[SourceFile]:
-    next(folder.iterdir(), None)  # rglob leaves out what it may not read, without a word
-    everything = list(visible_files(folder))
-    known = [file for file in everything if format_of(file.name) is not None]
+        raise unreadable(error, error.filename or path) from None
     if not known:
-        raise DataError(
-            f"the folder holds no data file ({KNOWN})",
-            where=str(folder),
-            hint=_holds("it", [file.name for file in everything]),
-        )
-    return [_local_file(file, file.relative_to(folder).as_posix()) for file in known]
+        raise _nothing(path, [found.path for found in below])
+    return [_source_file(found, csv) for found in known]
 
 
-def _matches(pattern: str) -> list[SourceFile]:
-    fixed = _fixed_part(pattern)
-    root = Path(fixed or "/")
-    found = sorted(root.glob(pattern[len(fixed) + 1 :])) if root.is_dir() else []
-    files = [file for file in found if file.is_file() and not _hidden(file.relative_to(root).as_posix())]
-    if not files:
-        hint = _holds(root, _names(root)) if root.is_dir() else near_hint(root)
-        raise DataError("no file matches", where=pattern, hint=hint)
-    return [_local_file(file, file.relative_to(root).as_posix()) for file in files]
-
-
-def _fixed_part(pattern: str) -> str:
-    """The folder before the first wildcard; empty for none."""
-    first = _WILDCARD.search(pattern)
-    return pattern[: first.start() if first else len(pattern)].rpartition("/")[0]
-
-
-def _local_file(file: Path, name: str) -> SourceFile:
+def _source_file(found: _Found, csv: Csv | None) -> SourceFile:
+    if found.size is None:
+        raise DataError("neither a file nor a folder", where=found.url, hint=near_hint(Path(found.url)))
+    try:
+        found.url.encode()
+    except UnicodeEncodeError:
+        raise DataError("the name of a file is not UTF-8", where=ascii(found.url), hint="rename it") from None
+    form = format_of(found.path)
     return SourceFile(
-        url=str(file),
-        name=name,
-        format=_known_format(file.name, str(file)),
-        compressed=file.suffix.lower() == ".gz",
-        size=file.stat().st_size,
+        url=found.url,
+        name=found.path,
+        format=form.name if form else "csv" if csv else _unknown(found),
+        compressed=found.path.lower().endswith(".gz"),
+        size=found.size,
+        etag=found.etag,
+        csv=csv,
     )
 
 
-def _expand_s3(url: str) -> list[SourceFile]:
-    """An object, the objects below a prefix, or those that match a glob."""
+def _unknown(found: _Found) -> NoReturn:
+    suffix = "".join(PurePosixPath(found.path).suffixes[-2:]) or "no suffix"
+    hint = "if it holds rows and fields, say in dataset.csv how it is read: any suffix is taken then"
+    if suffix == ".json":
+        hint = "write one JSON object a line and call it .jsonl"
+    raise DataError(f"'{suffix}' is not a known format; known are {KNOWN}", where=found.url, hint=hint)
+
+
+def _sorted(found: Iterable[_Found]) -> list[_Found]:
+    """Folder by folder, so in the same order wherever they are."""
+    return sorted(found, key=lambda one: one.path.split("/"))
+
+
+def _just(path: str) -> _Found | None:
+    """The file or the object of just that name."""
+    if not is_s3(path):
+        place = Path(path)
+        return _Found(place.name, path, place.stat().st_size) if place.is_file() else None
+    bucket, wanted = _split(path)
+    for key, found in _objects(bucket, wanted):
+        if key >= wanted:
+            return found._replace(path=key.rpartition("/")[2]) if key == wanted else None
+    return None
+
+
+def _below(path: str, pattern: Sequence[str] = ()) -> Iterator[_Found]:
+    """What is below the folder or the prefix of that name; with a glob only what its parts may match.
+
+    What is there and is not a file, such as a pipe or a link to nothing, has no size.
+    """
+    if not is_s3(path):
+        depth = None if "**" in pattern else len(pattern) or None
+        if Path(path or "/").is_dir():
+            yield from _walk(path or "/", "", depth, any(map(_hidden, pattern)), frozenset())
+        return
+    bucket, key = _split(path)
+    folder = f"{key}/" if key else ""
+    start = _WILDCARD.split(pattern[0])[0] if pattern else ""
+    for key, found in _objects(bucket, folder + start):
+        if key.startswith(folder):
+            yield found._replace(path=key.removeprefix(folder))
+
+
+def _walk(
+    folder: str, above: str, depth: int | None, hidden: bool, seen: frozenset[tuple[int, int]]
+) -> Iterator[_Found]:
+    status = Path(folder).stat()
+    here = (status.st_dev, status.st_ino)
+    if here in seen:
+        return  # a link leads back to a folder above it
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            path = above + entry.name
+            if _hidden(entry.name) and not hidden:
+                continue
+            if entry.is_dir():
+                if depth != 1:
+                    yield from _walk(entry.path, f"{path}/", depth and depth - 1, hidden, seen | {here})
+            else:
+                yield _Found(path, entry.path, entry.stat().st_size if entry.is_file() else None)
+
+
+def _objects(bucket: str, prefix: str) -> Iterator[tuple[str, _Found]]:
+    """The keys of a bucket that start so, in order."""
+    # Our own storage has no key with an empty part, or one of dots; others' buckets have.
+    listed_from = re.split(r"(?:^|(?<=/))(?:\.{0,2})/", prefix)[0]
+    for entry in open_storage(bucket).list(listed_from):
+        if entry.key.startswith(prefix):
+            yield entry.key, _Found(entry.key, f"{bucket}/{entry.key}", entry.size, entry.etag)
+
+
+def _split(url: str) -> tuple[str, str]:
+    """``s3://bucket`` and the key."""
     bucket, _, key = url.removeprefix("s3://").partition("/")
-    if _WILDCARD.search(key):
-        root = _fixed_part(key)
-        pattern = _glob_pattern(key[len(root) + 1 :] if root else key)
-        return _objects(bucket, root, pattern, url)
-    key = key.rstrip("/")
-    if not url.endswith("/") and format_of(key) is not None:
-        parent, _, name = key.rpartition("/")
-        return _objects(bucket, parent, re.compile(re.escape(name)), url, one=True)
-    return _objects(bucket, key, None, url)
+    return f"s3://{bucket}", key
 
 
-def _objects(
-    bucket: str, root: str, pattern: re.Pattern[str] | None, url: str, *, one: bool = False
-) -> list[SourceFile]:
-    address = f"s3://{bucket}/{root}" if root else f"s3://{bucket}"
-    # The literal start of the pattern, so that a bucket of many objects is not listed as a whole.
-    start = re.match(r"[\w./-]*", url.removeprefix(address).lstrip("/"))
-    prefix = start[0] if pattern is not None and start is not None else ""
-    entries = [entry for entry in open_storage(address).list(prefix) if entry.key]
-    files = [
-        SourceFile(
-            url=f"{address}/{entry.key}",
-            name=entry.key,
-            format=_known_format(entry.key, f"{address}/{entry.key}"),
-            compressed=entry.key.lower().endswith(".gz"),
-            size=entry.size,
-            etag=entry.etag,
-        )
-        for entry in entries
-        if (pattern.fullmatch(entry.key) if pattern else not _hidden(entry.key) and format_of(entry.key))
-    ]
-    if files:
-        return files
-    names = [entry.key for entry in open_storage(address).list()]
-    near = nearest(url.rpartition("/")[2], names) if one else None
-    hint = f"did you mean '{near}'?" if near else _holds(address, names)
-    message = "no such object" if one else "no object matches" if pattern else f"no data file below it ({KNOWN})"
-    raise DataError(message, where=url, hint=hint)
+def _is_glob(path: str) -> bool:
+    return _WILDCARD.search(_split(path)[1] if is_s3(path) else path) is not None
 
 
-def _glob_pattern(text: str) -> re.Pattern[str]:
-    """A glob over object keys: ``*`` and ``?`` stay within a folder, ``**`` does not."""
-    pattern = ""
-    for token in re.findall(r"\*\*/|\*\*|\*|\?|\[[^\]]+\]|.", text):
-        if token == "**/":
-            pattern += "(?:.*/)?"
-        elif token == "**":
-            pattern += ".*"
-        elif token == "*":
-            pattern += "[^/]*"
-        elif token == "?":
-            pattern += "[^/]"
-        elif len(token) > 1:
-            pattern += token.replace("[!", "[^").replace("\\", "\\\\")
-        else:
-            pattern += re.escape(token)
-    return re.compile(pattern)
+def _root_and_pattern(path: str) -> tuple[str, list[str]]:
+    """The folder or prefix before the first part with a wildcard, and the parts from there on."""
+    root, rest = _split(path) if is_s3(path) else ("", path.removeprefix("/"))
+    parts = rest.split("/")
+    first = next(at for at, part in enumerate(parts) if _WILDCARD.search(part))
+    pattern: list[str] = []
+    for part in parts[first:]:
+        deep = part.startswith("**") and part != "**"
+        pattern += ["**", part.replace("**", "*")] if deep else [part]
+    return "/".join([root, *parts[:first]]), pattern
+
+
+def _matching(path: str) -> list[_Found]:
+    """What a glob matches: ``*``, ``?`` and ``[...]`` stay within a folder, ``**`` is any folders."""
+    root, pattern = _root_and_pattern(path)
+    return _sorted(found for found in _below(root, pattern) if _matches(found.path.split("/"), pattern))
+
+
+def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    if not pattern or not parts:
+        return not parts and all(part == "**" for part in pattern)
+    name, wanted = parts[0], pattern[0]
+    seen = not _hidden(name) or wanted[0] == name[0]
+    if wanted == "**":
+        return _matches(parts, pattern[1:]) or (seen and _matches(parts[1:], pattern))
+    return seen and fnmatch.fnmatchcase(name, wanted) and _matches(parts[1:], pattern[1:])
+
+
+def _nothing(path: str, below: list[str]) -> DataError:
+    """The error about a path that names no data, with what is near it."""
+    if _is_glob(path):
+        root, _ = _root_and_pattern(path)
+        if is_s3(path):
+            names = [found.path for found in islice(_below(root), _MOST_NAMED)]
+            return DataError("no object matches", where=path, hint=_holds(root, names))
+        folder = Path(root or "/")
+        hint = _holds(folder, _names(folder)) if folder.is_dir() else near_hint(folder)
+        return DataError("no file matches", where=path, hint=hint)
+    if below or (not is_s3(path) and Path(path).is_dir()):
+        return DataError(f"the folder holds no data file ({KNOWN})", where=path, hint=_holds("it", below))
+    if not is_s3(path):
+        return DataError("no such file or folder", where=path, hint=near_hint(Path(path)))
+    parent, _, name = path.rpartition("/")
+    names = [found.path for found in islice(_below(parent), _MOST_NAMED)]
+    near = nearest(name, {part for path in names for part in (path, path.partition("/")[0])})
+    hint = f"did you mean '{near}'?" if near else _holds(parent, names)
+    return DataError("no such object, and none below it", where=path, hint=hint)

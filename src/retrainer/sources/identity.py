@@ -8,20 +8,21 @@ from retrainer.errors import DataError
 from retrainer.records import digest_of, sha256_file
 from retrainer.sources.files import expand, near_hint, unreadable, visible_files
 from retrainer.sources.hub import commit_of
-from retrainer.spec.model import HubDataset, HubSource
+from retrainer.spec.model import Csv, HubDataset, HubSource
 
 
-def fingerprint(source: HubSource | tuple[str, ...]) -> str:
+def fingerprint(source: HubSource | tuple[str, ...], csv: Csv | None = None) -> str:
     """A digest of the files' contents, or name and commit on the hub; neither says where the data is.
 
     Files count in their order and by format; their names do not. On S3 the ETag represents the content.
 
+    :param csv: what the pipeline says of files of rows and fields; it may name files of any suffix.
     :raises DataError: the source does not exist or cannot be read.
     :raises StorageError: a bucket cannot be read.
     """
     if isinstance(source, HubSource):
         return _hub(source.hub)
-    return digest_of({"files": [[file.format, file.fingerprint()] for file in expand(source)]})
+    return digest_of({"files": [[file.format, file.fingerprint()] for file in expand(source, csv)]})
 
 
 def is_folder(hub: HubDataset) -> bool:

@@ -8,12 +8,17 @@ from __future__ import annotations
 import pkgutil
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain, combinations
+from typing import Any
 
 from retrainer.errors import DataError
 from retrainer.formats import FORMATS
-from retrainer.sources.columns import read_columns, readable
+from retrainer.sources.columns import read_columns
+from retrainer.sources.delimited import setting_of
 from retrainer.sources.files import SourceFile
+from retrainer.sources.text import readable
+from retrainer.spec.delimited import Csv
 from retrainer.spec.problems import listed
 
 Columns = dict[str, list[str]]
@@ -46,6 +51,35 @@ def survey(files: Sequence[SourceFile]) -> Columns:
         )
         for name in names
     }
+
+
+def csv_setting(files: Sequence[SourceFile]) -> dict[str, Any]:
+    """What ``dataset.csv`` has to say for these files to be read as they are now, if it is the same for all of them.
+
+    :raises DataError: a file cannot be read.
+    """
+    settings = []
+    for file in files:
+        if file.delimited:
+            with readable(file) as path:
+                settings.append(setting_of(path, file))
+    return settings[0] if settings and all(setting == settings[0] for setting in settings) else {}
+
+
+def without_header(files: Sequence[SourceFile], where: str) -> tuple[SourceFile, ...]:
+    """The same files, whose first line is a row: their columns are called for what they seem to hold.
+
+    :raises DataError: they are not files of rows and fields, or cannot be guessed.
+    """
+    if not all(file.delimited for file in files):
+        raise DataError("the first line seems to be a row", where=where, hint="put a line with column names above it")
+    names = {f"column_{number}": f"column_{number}" for number, _ in enumerate(read_columns(files[0]), start=1)}
+    columns = survey([replace(file, csv=Csv(header=False, columns=tuple(names))) for file in files])
+    label = guess_label(columns, where)[0]
+    texts = guess_texts(columns, label, where)[0]
+    names[label] = "label"
+    names |= {text: "text" if len(texts) == 1 else f"text_{at}" for at, text in enumerate(texts, start=1)}
+    return tuple(replace(file, csv=Csv(header=False, columns=tuple(names.values()))) for file in files)
 
 
 def guess_label(columns: Columns, where: str) -> list[str]:

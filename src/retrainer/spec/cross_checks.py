@@ -31,6 +31,8 @@ def dataset(spec: Dataset) -> list[Problem]:
             problems.append(Problem(("labels",), f"list each label only once, found {listed(twice)} again"))
         elif len(spec.labels) < 2:
             problems.append(Problem(("labels",), "a classifier needs at least two labels"))
+    if not set(spec.label_values.values()) <= set(spec.labels or ()):
+        problems.append(Problem(("label_values",), "write a mapping in place of labels: {0: CLOSED, 1: OPEN}"))
     if spec.test is None and spec.split.test == 0.0:
         problems.append(
             Problem(

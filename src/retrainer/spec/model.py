@@ -18,6 +18,7 @@ from retrainer.precisions import PRECISIONS, REFERENCE
 from retrainer.records import Record
 from retrainer.spec import cross_checks
 from retrainer.spec.budgets import Budgets
+from retrainer.spec.delimited import Csv
 from retrainer.spec.fields import Fraction, Name, OneOf, Text, as_list
 from retrainer.spec.gate import AgainstChampion, Drift, DriftKind, Gate, Slices
 from retrainer.spec.known_metrics import METRIC_NAMES
@@ -31,6 +32,7 @@ __all__ = [
     "AgainstChampion",
     "Budgets",
     "Checks",
+    "Csv",
     "Dataset",
     "Drift",
     "DriftKind",
@@ -107,6 +109,11 @@ def _label_name(value: Any) -> Any:
 
 
 LabelName = Annotated[Text, BeforeValidator(_label_name, json_schema_input_type=Text | int | bool)]
+# A mapping becomes two fields of ``Dataset``, before this is looked at; the schema has to know that it may be written.
+LabelNames = Annotated[
+    tuple[LabelName, ...],
+    BeforeValidator(lambda value: value, json_schema_input_type=tuple[LabelName, ...] | dict[str, LabelName]),
+]
 
 
 class Split(Record):
@@ -160,8 +167,16 @@ class Dataset(Record):
     )
     text: TextColumns = Field("text", description="Column of the text, or two columns for a pair.")
     label: Text = Field("label", description="Column of the label; for generation, of the output.")
-    labels: tuple[LabelName, ...] | None = Field(
-        None, description="Names and order of the labels. When absent, those of train, sorted."
+    labels: LabelNames | None = Field(
+        None,
+        description="Names and order of the labels; or a mapping of what the data holds to these names, such as "
+        "{0: CLOSED, 1: OPEN}. When absent, those of train, sorted.",
+    )
+    label_values: dict[LabelName, LabelName] = Field(
+        {}, description="What the data holds, to the name of its label; written as a mapping in place of labels."
+    )
+    csv: Csv | None = Field(
+        None, description="How files of rows and fields are read, where that cannot be found out or is to be said."
     )
     split: Split = Field(Split(), description="How validation and test rows are carved from train.")
     checks: Checks = Field(Checks(), description="What must hold of the data.")
@@ -179,6 +194,17 @@ class Dataset(Record):
                 refuse_one("give either 'train' or 'hub', not both", "hub")
             rest = {key: item for key, item in value.items() if key != "hub"}
             return {**rest, "train": {"hub": value["hub"]}}
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _mapping_in_the_place_of_labels(cls, value: Any) -> Any:
+        if isinstance(value, dict) and isinstance(value.get("labels"), dict):
+            meant = {key: _label_name(name) for key, name in value["labels"].items()}
+            for key, name in meant.items():
+                if not isinstance(name, str):
+                    refuse_one(f"expected the name of a label, found {found(name)}", "labels", key)
+            return {**value, "labels": list(dict.fromkeys(meant.values())), "label_values": meant}
         return value
 
     @model_validator(mode="after")

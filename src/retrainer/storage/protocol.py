@@ -43,12 +43,14 @@ class Transfer:
     :ivar path: on this machine.
     :ivar sha256: of its content, 64 hex digits; ``None`` where it is not known, so that nothing is compared.
     :ivar size: bytes, where the content is known.
+    :ivar foreign: to be fetched, and called as somebody else liked: in a bucket any key is taken as it is.
     """
 
     path: Path
     key: str
     sha256: str | None = None
     size: int = 0
+    foreign: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,15 +139,15 @@ class S3Storage(Storage):
     def exists(self, key: str) -> bool:
         """See ``Storage.exists``."""
         try:
-            self._head(key)
+            self._head(self._key(key), self.where(key))
         except NotFoundError:
             return False
         return True
 
-    def _head(self, key: str) -> HeadObjectOutputTypeDef:
+    def _head(self, name: str, where: str) -> HeadObjectOutputTypeDef:
         try:
-            with self._small(self.where(key)):
-                return self._client.head_object(Bucket=self.bucket, Key=self._key(key))
+            with self._small(where):
+                return self._client.head_object(Bucket=self.bucket, Key=name)
         except NotFoundError:
             self._check_bucket()
             raise
@@ -235,11 +235,12 @@ class S3Storage(Storage):
         for transfer in transfers:
             where = self.where(transfer.key)
             admit = partial(_admit, transfer, where)
+            name = self._prefix + transfer.key if transfer.foreign else self._key(transfer.key)
             size, etag = transfer.size, None
             if transfer.sha256 is None:
-                head = self._head(transfer.key)
+                head = self._head(name, where)
                 size, etag = head["ContentLength"], head["ETag"]
-            downloads.append(Download(self._key(transfer.key), transfer.path, size, etag, admit, where))
+            downloads.append(Download(name, transfer.path, size, etag, admit, where))
         fetch(self._client, self.bucket, downloads, self._access.patience)
 
     def copy(self, source: str, key: str, *, sha256: str, size: int) -> bool:

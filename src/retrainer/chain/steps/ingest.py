@@ -77,7 +77,9 @@ def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str
     """
     trainable_task(pipeline.task, where=pipeline.name)
     dataset = pipeline.dataset
-    sources = {name: fingerprint(source) for name in SPLITS if (source := getattr(dataset, name)) is not None}
+    sources = {
+        name: fingerprint(source, dataset.csv) for name in SPLITS if (source := getattr(dataset, name)) is not None
+    }
     identity = {
         "task": pipeline.task,
         "dataset": dataset.model_dump(mode="json", exclude={"train", "validation", "test"}),
@@ -89,7 +91,7 @@ def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str
 
 INGEST = Step(
     name="ingest",
-    version=2,
+    version=3,
     about="data",
     after=(),
     output=Ingested,

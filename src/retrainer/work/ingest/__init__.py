@@ -47,7 +47,7 @@ def _refuse_changed(request: StepRequest) -> None:
     planned = request.identity.get("sources", {})
     for split in SPLITS:
         source = getattr(dataset, split)
-        if source is not None and split in planned and fingerprint(source) != planned[split]:
+        if source is not None and split in planned and fingerprint(source, dataset.csv) != planned[split]:
             raise DataError(
                 f"the {split} data changed since this run was planned",
                 where=str(source) if isinstance(source, tuple) else source.hub.path,
@@ -64,7 +64,7 @@ def ingest(pipeline: Pipeline, folder: Path, reporter: Reporter) -> SnapshotStat
     dataset = pipeline.dataset
     slices = _slice_columns(pipeline)
     files = _read(pipeline, slices, folder, reporter)
-    labels, indices = index_labels(files, dataset.labels)
+    labels, indices, spellings = index_labels(files, dataset.labels, dataset.label_values)
     pools = {split: Pool.of(split, files[split], indices[split]) for split in SPLITS if split in files}
 
     conflicts = 0
@@ -88,6 +88,7 @@ def ingest(pipeline: Pipeline, folder: Path, reporter: Reporter) -> SnapshotStat
         near_leakage=near,
         quarantined=write_quarantine(everything, folder),
         sources=describe_sources(everything),
+        spellings=spellings,
     )
     statistics.save(folder)
     report(statistics, reporter)
@@ -110,7 +111,7 @@ def _read(
         source = getattr(dataset, split)
         if source is not None:
             wanted = Wanted(dataset.text_columns, dataset.label, slices, slices_required=split == judged)
-            files[split] = read_pool(source, wanted, split, folder, reporter)
+            files[split] = read_pool(source, wanted, split, folder, reporter, dataset.csv)
     return files
 
 

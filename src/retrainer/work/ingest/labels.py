@@ -1,142 +1,218 @@
-"""From what the label column holds to an index into the labels."""
+"""From what the label column holds to an index into the labels.
+
+What a spelling means is settled once, for all splits, files and formats: by ``sources.label_names``, and by the names
+that the pipeline gives, or that a file brings.
+"""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from retrainer.artifacts.snapshot import SplitName
 from retrainer.errors import DataError
+from retrainer.sources.label_names import BOOLEANS, canonical, is_whole, look_alikes, ordered, settle, spelled
 from retrainer.spec.problems import listed, nearest
 from retrainer.work.ingest.rows import RawRows
 
-_WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))(?:\.0+)?")
 NO_LABEL = -1
 
 Pools = Mapping[SplitName, Sequence[RawRows]]
 
 
-def index_labels(
-    pools: Pools, given: tuple[str, ...] | None
-) -> tuple[tuple[str, ...], dict[SplitName, npt.NDArray[np.int64]]]:
-    """The labels, and for each pool the index of each of its rows, -1 where a row has no label.
+class Indexed(NamedTuple):
+    """All labels.
+
+    :ivar labels: in their order.
+    :ivar indices: for each pool the index of each of its rows, -1 where a row has no label.
+    :ivar spellings: of labels that are not spelled in one way, and as they are called: each spelling, with its rows.
+    """
+
+    labels: tuple[str, ...]
+    indices: dict[SplitName, npt.NDArray[np.int64]]
+    spellings: dict[str, dict[str, int]]
+
+
+@dataclass
+class _File:
+    """The labels of one file.
+
+    :param spellings: each once.
+    :param codes: for each row the position of its spelling, -1 for none.
+    :param names: for each spelling the label that it means.
+    """
+
+    split: SplitName
+    rows: RawRows
+    spellings: list[str]
+    codes: npt.NDArray[np.int64]
+    names: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, split: SplitName, rows: RawRows) -> _File:
+        """Before its spellings have a meaning."""
+        encoded = rows.labels.dictionary_encode()
+        codes = encoded.indices.fill_null(NO_LABEL).to_numpy(zero_copy_only=False).astype(np.int64)
+        return cls(split, rows, encoded.dictionary.to_pylist(), codes)
+
+    def counts(self) -> list[int]:
+        """Rows of each spelling."""
+        return [int(count) for count in np.bincount(self.codes + 1, minlength=len(self.spellings) + 1)[1:]]
+
+    def place(self, at: int) -> str:
+        """The first row of a spelling."""
+        return f"{self.rows.where}, row {int(np.flatnonzero(self.codes == at)[0]) + 1}"
+
+
+def index_labels(pools: Pools, given: tuple[str, ...] | None, values: Mapping[str, str] | None = None) -> Indexed:
+    """The labels, and for each pool the index of each of its rows.
 
     Names that the pipeline gives, or that a dataset of the hub brings, keep their order. Otherwise the labels are
-    those of train, sorted; by number where all are whole numbers. Numbers 0..n-1 count into given names.
+    those of train, sorted; by number where all are whole numbers. Numbers 0..n-1 count into given names, unless some of
+    these are numbers themselves, or it is said what each value means.
 
-    :raises DataError: train has fewer than two labels; a row has a label that is not among them.
+    :param values: what the data holds, to a given name.
+    :raises DataError: train has fewer than two labels; a row has a label that is not among them; two labels look alike.
     """
-    values = {split: [_named(rows, given) for rows in pool] for split, pool in pools.items()}
-    names = {split: _names(columns, given) for split, columns in values.items()}
-    labels = given or _found(pools["train"], values["train"], names["train"])
-    if given is None and len(labels) < 2:
-        raise DataError(
-            f"only one label, '{labels[0]}'" if labels else "no row has a label",
-            where=_where(pools["train"]),
-            hint="a classifier needs rows of at least two; a slice of a sorted dataset may hold only one",
-        )
-    indexed = {
-        split: np.concatenate(
-            [
-                _indices(rows, column, names[split], labels, given is not None, split)
-                for rows, column in zip(pool, values[split], strict=True)
-            ]
-        )
-        for split, pool in pools.items()
+    files = [_File.of(split, rows) for split, pool in pools.items() for rows in pool]
+    if given is not None:
+        _name_by(given, values or {}, files)
+        labels = given
+    else:
+        _name_by_themselves(files)
+        _refuse_look_alikes(files)
+        labels = _found([file for file in files if file.split == "train"])
+    known = {label: at for at, label in enumerate(labels)}
+    for file in files:
+        _refuse_unknown(file, known, given is not None, bool(values))
+    indices = {
+        split: np.concatenate([_indices(file, known) for file in files if file.split == split]) for split in pools
     }
-    return labels, indexed
+    return Indexed(labels, indices, _spellings(files))
 
 
-def _where(pool: Sequence[RawRows]) -> str:
-    return pool[0].where + (f" and {len(pool) - 1} more" if len(pool) > 1 else "")
+def _indices(file: _File, known: Mapping[str, int]) -> npt.NDArray[np.int64]:
+    # The last is what -1, no label, points at.
+    table = np.array([*(known[name] for name in file.names), NO_LABEL], dtype=np.int64)
+    return table[file.codes]
 
 
-def _named(rows: RawRows, given: tuple[str, ...] | None) -> pa.Array:
+def _name_by(given: tuple[str, ...], values: Mapping[str, str], files: Iterable[_File]) -> None:
+    """By what the pipeline gives: as it is written, else in any spelling, else numbers that count."""
+    exactly = {name: name for name in given} | dict(values)
+    spelled_once = Counter(map(canonical, exactly))
+    loosely = {canonical(name): label for name, label in exactly.items() if spelled_once[canonical(name)] == 1}
+    if set(loosely) == BOOLEANS:
+        loosely |= {"0": loosely["false"], "1": loosely["true"]}
+    names_only = values or any(map(is_whole, map(canonical, given)))
+    numbers = {} if names_only else {str(at): name for at, name in enumerate(given)}
+    for file in files:
+        own = _own_names(file, given)
+        names = [exactly.get(spelling) or loosely.get(canonical(spelling)) for spelling in own]
+        # In one file all are names or all are numbers: a number among names is more likely a slip.
+        counted = {} if any(names) else numbers
+        file.names = [
+            name or counted.get(canonical(spelling)) or canonical(spelling)
+            for name, spelling in zip(names, own, strict=True)
+        ]
+
+
+def _name_by_themselves(files: Iterable[_File]) -> None:
+    names = {id(file): [canonical(spelling) for spelling in _own_names(file, None)] for file in files}
+    settled = settle({name for found in names.values() for name in found})
+    for file in files:
+        file.names = [settled[name] for name in names[id(file)]]
+
+
+def _own_names(file: _File, given: tuple[str, ...] | None) -> list[str]:
     """A file's labels, its numbers replaced by the names that the file itself brings.
 
     Given names of the same number that are others rename them: the numbers then stay, and count into those.
     """
-    own = rows.label_names
+    own = file.rows.label_names
     if own is None or (given is not None and len(given) == len(own) and set(given) != set(own)):
-        return rows.labels
+        return file.spellings
     numbers = {str(at): name for at, name in enumerate(own)}
-    return pa.array([numbers.get(value, value) for value in rows.labels.to_pylist()], pa.large_string())
+    for at, spelling in enumerate(file.spellings):
+        if is_whole(spelling) and spelling not in numbers:
+            raise DataError(
+                f"label {spelling} is not among the {len(own)} that the file names",
+                where=file.place(at),
+                hint=f"0 to {len(own) - 1}: {listed(own[:20])}",
+            )
+    return [numbers.get(spelling, spelling) for spelling in file.spellings]
 
 
-def _names(columns: Sequence[pa.Array], given: tuple[str, ...] | None) -> dict[str, str]:
-    """Each value of a pool to the name it means."""
-    values = {value for column in columns for value in pc.unique(column).to_pylist() if value is not None}
-    wholes = {value: match[1] for value in values if (match := _WHOLE.fullmatch(value))}
-    if given is not None and values <= set(given):
-        return {value: value for value in values}
-    if len(wholes) < len(values):
-        return {value: value for value in values}
-    # All are whole numbers, and 1.0 is what 1 becomes in a column that also has gaps.
-    if given is not None and not set(wholes.values()) <= set(given):
-        numbered = {str(at): name for at, name in enumerate(given)}
-        # Only all together: were some numbers indices and others names, labels would be swapped in silence.
-        if set(wholes.values()) <= set(numbered):
-            return {value: numbered[whole] for value, whole in wholes.items()}
-    return wholes
-
-
-def _found(pool: Sequence[RawRows], columns: Sequence[pa.Array], names: Mapping[str, str]) -> tuple[str, ...]:
-    present = {names[value] for column in columns for value in pc.unique(column).to_pylist() if value is not None}
-    own = pool[0].label_names
-    if own is not None and present <= set(own):
+def _found(train: Sequence[_File]) -> tuple[str, ...]:
+    """The labels of train."""
+    present = {name for file in train for name in file.names}
+    where = train[0].rows.where + (f" and {len(train) - 1} more" if len(train) > 1 else "")
+    if len(present) < 2:
+        raise DataError(
+            f"only one label, '{next(iter(present))}'" if present else "no row has a label",
+            where=where,
+            hint="a classifier needs rows of at least two; a slice of a sorted dataset may hold only one",
+        )
+    own = next((tuple(map(canonical, file.rows.label_names)) for file in train if file.rows.label_names), ())
+    if present <= set(own):
         return tuple(name for name in own if name in present)
-    if all(_WHOLE.fullmatch(name) for name in present):
-        return tuple(sorted(present, key=int))
-    return tuple(sorted(present))
+    if own and any(map(is_whole, present - set(own))):
+        raise DataError(
+            f"labels are names in some files ({listed(own[:20])}) and numbers in others",
+            where=where,
+            hint="name them in dataset.labels, in the order in which the numbers count",
+        )
+    return ordered(present)
 
 
-def _indices(
-    rows: RawRows,
-    column: pa.Array,
-    names: Mapping[str, str],
-    labels: tuple[str, ...],
-    given: bool,
-    split: SplitName,
-) -> npt.NDArray[np.int64]:
-    position = {label: at for at, label in enumerate(labels)}
-    encoded = column.dictionary_encode()
-    unknown = len(labels)
-    table = np.array(
-        [position.get(names[value], unknown) for value in encoded.dictionary.to_pylist()] or [NO_LABEL],
-        dtype=np.int64,
+def _refuse_look_alikes(files: Sequence[_File]) -> None:
+    rows: Counter[str] = Counter()
+    first: dict[str, str] = {}
+    for file in files:
+        for at, (name, count) in enumerate(zip(file.names, file.counts(), strict=True)):
+            rows[name] += count
+            first.setdefault(name, file.place(at))
+    for pair in look_alikes(rows):
+        few, many = sorted(pair, key=lambda name: (rows[name], name))
+        how = "differ only in case" if few.casefold() == many.casefold() else "look alike, and are different"
+        raise DataError(
+            f"labels {spelled(many)}, {rows[many]:,} rows, and {spelled(few)}, {rows[few]:,}, {how}",
+            where=first[few],
+            hint="make them one in the data; or, if they are two labels, list all labels in dataset.labels",
+        )
+
+
+def _refuse_unknown(file: _File, known: Mapping[str, int], given: bool, mapped: bool) -> None:
+    counts = file.counts()
+    bad = [at for at, name in enumerate(file.names) if name not in known]
+    if not bad:
+        return
+    value = file.spellings[bad[0]]
+    rows = counts[bad[0]]
+    near = nearest(file.names[bad[0]], known) or next(
+        (name for pair in look_alikes([*known, file.names[bad[0]]]) for name in pair if name in known), None
     )
-    codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-    indices: npt.NDArray[np.int64] = np.where(codes < 0, NO_LABEL, table[codes])
-    if (indices == unknown).any():
-        raise _unknown(rows, column, indices == unknown, labels, given, split)
-    return indices
-
-
-def _unknown(
-    rows: RawRows,
-    column: pa.Array,
-    bad: npt.NDArray[np.bool_],
-    labels: tuple[str, ...],
-    given: bool,
-    split: SplitName,
-) -> DataError:
-    first = int(np.flatnonzero(bad)[0])
-    value = column[first].as_py()
-    counts = Counter(column.filter(pa.array(bad)).to_pylist())
-    near = nearest(value, labels)
     what = "dataset.labels" if given else "the labels of train"
-    counted = f"numbers from 0 to {len(labels) - 1} count into dataset.labels" if given else None
-    hint = f"did you mean '{near}'?" if near else counted if _WHOLE.fullmatch(value) else None
-    others = f"; {len(counts) - 1} other unknown label(s) too" if len(counts) > 1 else ""
-    return DataError(
-        f"unknown label '{value}' in {split} ({counts[value]:,} row{'s' * (counts[value] != 1)}){others}; "
-        f"{what}: {listed(labels[:20])}",
-        where=f"{rows.where}, row {first + 1}",
+    hint = f"did you mean {spelled(near)}?" if near else None
+    if is_whole(canonical(value)) and given and not mapped and not any(map(is_whole, map(canonical, known))):
+        hint = f"numbers from 0 to {len(known) - 1} count into dataset.labels, where a file holds no names beside them"
+    others = f"; {len(bad) - 1} other unknown label(s) too" if len(bad) > 1 else ""
+    raise DataError(
+        f"unknown label {spelled(value)} in {file.split} ({rows:,} row{'s' * (rows != 1)}){others}; "
+        f"{what}: {listed(list(known)[:20])}",
+        where=file.place(bad[0]),
         hint=hint,
     )
+
+
+def _spellings(files: Iterable[_File]) -> dict[str, dict[str, int]]:
+    found: dict[str, Counter[str]] = {}
+    for file in files:
+        for name, spelling, count in zip(file.names, file.spellings, file.counts(), strict=True):
+            found.setdefault(name, Counter())[spelling] += count
+    return {name: dict(found[name].most_common()) for name in sorted(found) if set(found[name]) != {name}}

@@ -23,6 +23,7 @@ from retrainer.artifacts.snapshot import (
     slice_column,
     split_file,
 )
+from retrainer.sources.label_names import spelled
 from retrainer.work.ingest.pools import Pool
 from retrainer.work.reporter import Reporter
 
@@ -112,7 +113,9 @@ def write_quarantine(pools: Sequence[Pool], folder: Path) -> dict[QuarantineReas
 def describe_sources(pools: Sequence[Pool]) -> tuple[SourceStatistics, ...]:
     """What was read."""
     return tuple(
-        SourceStatistics(split=pool.split, name=rows.name, format=rows.format, rows=len(rows), size=rows.size)
+        SourceStatistics(
+            split=pool.split, name=rows.name, format=rows.format, rows=len(rows), size=rows.size, reading=rows.reading
+        )
         for pool in pools
         for rows in pool.files
     )
@@ -132,6 +135,12 @@ def report(statistics: SnapshotStatistics, reporter: Reporter) -> None:
         more = f" and {len(counts) - _LABELS_SHOWN} more labels" if len(counts) > _LABELS_SHOWN else ""
         length = f"{part.characters.p50:,} characters, 95 % at most {part.characters.p95:,}"
         reporter.log(f"{split:<10} {part.rows:>9,} rows: {shown}{more}; median {length}")
+    for label, spellings in list(statistics.spellings.items())[:_LABELS_SHOWN]:
+        counted = ", ".join(f"{spelled(spelling)} {count:,}" for spelling, count in spellings.items())
+        reporter.log(f"labels     {counted}: read as '{label}'")
+    if len(statistics.spellings) > _LABELS_SHOWN:
+        rest = len(statistics.spellings) - _LABELS_SHOWN
+        reporter.log(f"labels     {rest} more are not spelled as they are called: statistics.json has them all")
     if statistics.duplicates:
         reporter.log(f"{statistics.duplicates:,} repeated rows dropped")
     for reason, count in statistics.quarantined.items():

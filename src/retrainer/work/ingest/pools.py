@@ -14,9 +14,9 @@ import pyarrow as pa
 
 from retrainer.artifacts.snapshot import QuarantineReason, SplitName
 from retrainer.formats import FORMATS
-from retrainer.sources.columns import readable
 from retrainer.sources.files import expand
-from retrainer.spec.model import HubSource
+from retrainer.sources.text import readable
+from retrainer.spec.model import Csv, HubSource
 from retrainer.work.ingest.rows import RawRows, Wanted
 from retrainer.work.ingest.tables import read_hub
 from retrainer.work.near.text import normalise
@@ -30,23 +30,31 @@ _BETWEEN = "\x1f"
 
 
 def read_pool(
-    source: HubSource | tuple[str, ...], wanted: Wanted, split: SplitName, folder: Path, reporter: Reporter
+    source: HubSource | tuple[str, ...],
+    wanted: Wanted,
+    split: SplitName,
+    folder: Path,
+    reporter: Reporter,
+    csv: Csv | None = None,
 ) -> list[RawRows]:
     """Every file of a source.
 
+    :param csv: what the pipeline says of files of rows and fields.
     :param folder: where files from S3 are kept for the moment in which they are read.
     :raises DataError: a file is not what the pipeline says it is.
     """
     if isinstance(source, HubSource):
         name = f"{source.hub.path}/{source.hub.name}" if source.hub.name else source.hub.path
         return [read_hub(source.hub, f"{split}/{Path(name).name}", wanted)]
-    files = expand(source)
+    files = expand(source, csv)
     total = sum(file.size for file in files)
     done = 0
     pool: list[RawRows] = []
     for file in files:
         with readable(file, folder) as path:
             pool.append(FORMATS[file.format].read_rows(path, file, f"{split}/{file.name}", wanted))
+        if pool[-1].reading:
+            reporter.log(f"{pool[-1].name}: {pool[-1].reading}")
         done += file.size
         if total >= WORTH_SAYING_BYTES:
             reporter.progress(f"reading {split}", done=round(done / 1e6, 1), total=round(total / 1e6, 1), unit="MB")

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from retrainer.errors import DataError
+from retrainer.sources.label_names import canonical
 from retrainer.spec.problems import found, listed, nearest
 
 
@@ -35,9 +36,10 @@ class RawRows:
     :param name: the file, for messages and the quarantine.
     :param where: its full address, for errors.
     :param texts: one column for each text, large_string, null where there is none.
-    :param labels: large_string, stripped, null where there is none.
+    :param labels: large_string, as they are spelled, stripped, null where there is none.
     :param slices: column of the data to its values, large_string without nulls.
     :param label_names: what the numbers 0..n-1 in ``labels`` mean, where the file itself says so.
+    :param reading: how its fields were told apart, where that is not what its suffix says.
     """
 
     name: str
@@ -48,6 +50,7 @@ class RawRows:
     labels: pa.Array
     slices: dict[str, pa.Array]
     label_names: tuple[str, ...] | None = None
+    reading: str | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -83,7 +86,7 @@ def missing_column(name: str, columns: Sequence[str], where: str) -> DataError:
     near = nearest(name, columns)
     hint = f"did you mean '{near}'? " if near else ""
     if len(columns) == 1 and any(mark in columns[0] for mark in ";\t|"):
-        hint = "the columns seem to be separated by something other than commas; "
+        hint = "the columns seem to be separated by something other than commas (see dataset.csv.delimiter); "
     return DataError(f"no column '{name}'", where=where, hint=f"{hint}columns: {listed(columns)}")
 
 
@@ -97,10 +100,11 @@ def raw_rows(
     format: str,
     size: int | None,
     label_names: tuple[str, ...] | None = None,
+    reading: str | None = None,
 ) -> RawRows:
-    """The wanted columns as text: values of any plain type, labels without white space around them.
+    """The wanted columns as text: values of any plain type, labels as they are spelled, without white space around.
 
-    Of labels ``1.0`` is ``1``, true is ``true``, NaN is none. A slice column that the file does not have is empty.
+    Of labels that are not text 1.0 is ``1``, true is ``true``, NaN is none. A slice column that is missing is empty.
 
     :param values_of: the values of a column, asked for one column at a time.
     :param present: the columns that the file has.
@@ -123,6 +127,7 @@ def raw_rows(
         labels=labels,
         slices={column: texts(column).fill_null("") if column in present else missing for column in wanted.slices},
         label_names=label_names,
+        reading=reading,
     )
 
 
@@ -148,7 +153,8 @@ def _as_label(value: Any, where: str, row: int, column: str) -> str | None:
     if text is None:
         return None
     text = text.strip()
-    return None if text in _NO_LABEL else text
+    # What is not seen is no label either.
+    return None if text in _NO_LABEL or not (text.isascii() or canonical(text)) else text
 
 
 def _column(

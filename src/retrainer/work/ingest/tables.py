@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from retrainer.errors import DataError, first_line
-from retrainer.sources.columns import empty_file
+from retrainer.sources.columns import not_parquet, parquet_schema
 from retrainer.sources.files import SourceFile
 from retrainer.sources.identity import dataset_commit, is_folder
 from retrainer.spec.model import HubDataset
@@ -24,14 +24,12 @@ def read_parquet(path: Path, file: SourceFile, name: str, wanted: Wanted) -> Raw
 
     :raises DataError: not parquet, no rows, a column is missing or holds lists or objects.
     """
-    if path.stat().st_size == 0:
-        raise empty_file(file.url)
+    schema = parquet_schema(path, file)
+    at = positions(schema.names, wanted, file.url)
     try:
-        schema = pq.read_schema(path)
-        at = positions(schema.names, wanted, file.url)
         table = pq.read_table(path, columns=list(at))
-    except pa.ArrowException as error:
-        raise DataError(f"not parquet: {first_line(error)}", where=file.url) from None
+    except (pa.ArrowException, ValueError, OSError) as error:
+        raise not_parquet(error, file) from None
     names = _class_names(schema, wanted.label)
     return _rows(table, wanted, name, file.url, file.format, file.size, names)
 
@@ -53,7 +51,7 @@ def read_hub(hub: HubDataset, name: str, wanted: Wanted) -> RawRows:
                 dataset = _from_folder(hub, cache)
             else:
                 dataset = datasets.load_dataset(hub.path, hub.name, revision=dataset_commit(hub), split=hub.split)
-        except (OSError, LookupError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        except Exception as error:  # noqa: BLE001  its readers' of any format, and those of its HTTP library
             raise DataError(
                 f"cannot be read: {first_line(error)}", where=where, hint="check path, name and split"
             ) from None
@@ -104,7 +102,13 @@ def _rows(
         _refuse_nested(table.schema.field(column), where)
 
     def values(column: str) -> list[Any]:
-        found: list[Any] = table.column(column).to_pylist()
+        cells = table.column(column)
+        if cells.type == pa.float32():
+            cells = cells.cast(pa.string())  # 0.1, and not the double next to it
+        try:
+            found: list[Any] = cells.to_pylist()
+        except (pa.ArrowException, ValueError, ArithmeticError, LookupError) as error:
+            raise DataError(f"column '{column}' holds what cannot be read: {first_line(error)}", where=where) from None
         if column != wanted.label or label_names is None:
             return found
         # -1 is what `datasets` writes where the label is not given, as in test splits of benchmarks.

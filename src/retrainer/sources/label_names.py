@@ -1,0 +1,99 @@
+"""The one form of a label, however it is spelled, and which labels a person cannot tell apart.
+
+Light, so that ``retrainer init`` and the ingest step mean the same. Not here: rows, files (``work/ingest/labels.py``).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Collection, Iterable, Iterator
+from decimal import Decimal
+from itertools import pairwise
+
+# Longer ones are no numbers that anybody counts with, and Python converts no more than 4,300 digits.
+_WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]{0,30}))(?:\.0{0,30})?")
+_NUMBER = re.compile(r"[+-]?[0-9]{1,31}(?:\.[0-9]{0,31})?(?:[eE][+-]?[0-9]{1,3})?|[+-]?\.[0-9]{1,31}")
+# Around a whole label they are left from a file that was read, or written, with other quotes.
+_AROUND = {'"': '"', "'": "'", "“": "”"}
+BOOLEANS = frozenset({"true", "false"})
+_AS_BOOLEAN = {"0": "false", "1": "true"}
+# Between letters of some scripts, and between emoji, these two change what is seen.
+_JOINERS = "\u200c\u200d"
+# Seen as nothing, or as a blank, though Unicode calls them letters and marks.
+_FILLERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0" + "".join(map(chr, range(0xFE00, 0xFE10))))
+# Letters of other scripts that look like Latin ones, capital or small; and signs that come in many shapes.
+_ALIKE = str.maketrans(
+    "АВЕЅІЈКМНОРСТУХаеѕіјорсухһԁԛԝѵ" + "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧονιρυϲ" + "ՕՍօսոհ" + "‐‑‒–—―−" + "‘’ʼ′´" + "“”„″",
+    "ABESIJKMHOPCTYXaesijopcyxhdqwv" + "ABEZHIKMNOPTYXovipuc" + "OUounh" + "-" * 7 + "'" * 5 + '"' * 4,
+)
+
+
+def canonical(text: str) -> str:
+    """What a spelling means: ``1.0`` is ``1``, ``TRUE`` is ``true``; in NFC, without characters that are not seen."""
+    name = _tidy(text)
+    inner = name[1:-1].strip()
+    if inner and _AROUND.get(name[0]) == name[-1] and not any(mark in inner for mark in "\"'“”"):
+        name = inner
+    if whole := _WHOLE.fullmatch(name):
+        return "0" if whole[1] == "-0" else whole[1]
+    return name.lower() if name.lower() in BOOLEANS else name
+
+
+def _tidy(text: str) -> str:
+    if not (text.isascii() and text.isprintable()):
+        seen = [character for at, character in enumerate(text) if not _invisible(text, at)]
+        text = unicodedata.normalize("NFC", "".join(seen))
+    return " ".join(text.split())
+
+
+def _invisible(text: str, at: int) -> bool:
+    character = text[at]
+    if character in _JOINERS and 0 < at < len(text) - 1:
+        return text[at - 1].isascii() or text[at + 1].isascii()
+    hidden = unicodedata.category(character) in {"Cf", "Cc"} and not character.isspace()
+    return hidden or character in _FILLERS
+
+
+def is_whole(name: str) -> bool:
+    """Whether a canonical name is a whole number."""
+    return _WHOLE.fullmatch(name) is not None
+
+
+def settle(names: Collection[str]) -> dict[str, str]:
+    """Canonical name to label: where 0 and 1 are beside false and true, and nothing else is, they are these."""
+    found = set(names)
+    mixed = found <= BOOLEANS | _AS_BOOLEAN.keys() and not found.isdisjoint(BOOLEANS)
+    return {name: _AS_BOOLEAN.get(name, name) if mixed else name for name in found}
+
+
+def ordered(labels: Iterable[str]) -> tuple[str, ...]:
+    """Sorted; by number where all are whole numbers."""
+    found = set(labels)
+    return tuple(sorted(found, key=int) if all(map(is_whole, found)) else sorted(found))
+
+
+def look_alikes(labels: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Pairs of labels that differ in nothing, or in nothing but case, that a person would take for a difference."""
+    groups: dict[str, list[str]] = {}
+    for label in labels:
+        groups.setdefault(_skeleton(label), []).append(label)
+    for group in groups.values():
+        yield from pairwise(group)
+
+
+def _skeleton(label: str) -> str:
+    """What is left of a label when all is gone that eyes, or tools that write numbers, do not keep."""
+    text = unicodedata.normalize("NFKC", label.translate(_ALIKE)).casefold()
+    if _NUMBER.fullmatch(text):
+        return f"number {Decimal(text).normalize()}"
+    text = re.sub(r"[\s_-]+", "-", "".join(mark for mark in text if mark not in _JOINERS))
+    return text.rstrip(".,;:") or text
+
+
+def spelled(label: str) -> str:
+    """A label in quotes; with its characters, if some are not plain, those by their code points."""
+    if all(" " <= mark <= "~" for mark in label):
+        return f"'{label}'"
+    marks = [mark if "!" <= mark <= "~" else f"U+{ord(mark):04X}" for mark in label]
+    return f"'{label}' ({' '.join(marks)})"
