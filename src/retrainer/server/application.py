@@ -15,10 +15,10 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Router
 from starlette.types import Message, Receive, Scope, Send
 
-from retrainer.server.bodies import HealthAnswer, ModelAnswer, ModelsAnswer, PredictAnswer, ReadyAnswer
+from retrainer.server.bodies import JSON, HealthAnswer, ModelAnswer, ModelsAnswer, PredictAnswer, ReadyAnswer
 from retrainer.server.metrics import CONTENT_TYPE, NO_MODEL, NO_ROUTE, Metrics
 from retrainer.server.models import Models, ServedModel, State
-from retrainer.server.operations import JSON, Operation, document, page
+from retrainer.server.operations import Operation, document, page
 from retrainer.server.predict import Predict
 from retrainer.server.problems import Problem
 from retrainer.server.settings import Limits

@@ -12,6 +12,7 @@ from retrainer.serve.texts import Text, reads_pairs
 from retrainer.server.problems import Problem
 from retrainer.server.settings import Limits
 
+JSON = "application/json"
 # More faults of one body are counted, not told: each takes time to write down.
 MOST_FAULTS = 1000
 _PAIRS = "pairs", 'give ["first", "second"]'
@@ -65,7 +66,7 @@ class PredictBody(BaseModel):
         return self
 
     @classmethod
-    def read(cls, body: bytes, task: str) -> tuple[list[Text], int | None]:
+    def read(cls, body: bytes | bytearray, task: str) -> tuple[list[Text], int | None]:
         """The texts of a request for a model of that task, and how many labels of each are asked for.
 
         :raises Problem: 400 for what is not a request, 413 for too many or too long texts, 422 for the wrong kind of

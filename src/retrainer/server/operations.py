@@ -20,10 +20,10 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from retrainer import __version__
+from retrainer.server.bodies import JSON
 from retrainer.server.problems import KINDS, MEDIA_TYPE, Problem, ProblemAnswer
 from retrainer.server.tokens import Tokens
 
-JSON = "application/json"
 _DESCRIPTION = "Published text classifiers. A model is swapped, between requests, when its channel moves."
 _STYLE = "body{font-family:system-ui,sans-serif;margin:2rem}td,th{text-align:left;padding:.2rem 1rem .2rem 0}"
 

@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from retrainer.errors import Busy, RetrainerError, UserError
-from retrainer.server.bodies import PredictBody
+from retrainer.server.bodies import JSON, PredictBody
 from retrainer.server.models import Models, ServedModel, State
 from retrainer.server.problems import Problem
 from retrainer.server.settings import Limits
@@ -58,8 +58,9 @@ class Predict:
         if classifier is None or batcher is None:
             loading = "is loading" if model.state is State.LOADING else "could not be loaded yet"
             raise Problem("not-ready", f"the model {loading}", where=model.name, retry_after=RETRY_NOT_READY)
-        _check_media_type(request)
-        texts, top_k = self.body.read(await _read(request, self._limits.body_bytes), classifier.task)
+        headers: dict[bytes, bytes] = dict(request.scope["headers"])  # quicker than to look for each
+        _check_media_type(headers)
+        texts, top_k = self.body.read(await _read(request, headers, self._limits.body_bytes), classifier.task)
         answer = await _while_connected(request, batcher.ask(texts, top_k=top_k))
         document = {
             "model": model.name,
@@ -67,43 +68,44 @@ class Predict:
             "precision": answer.precision,
             "predictions": answer.predictions,
         }
-        return Response(to_json(document), media_type="application/json")
+        return Response(to_json(document), media_type=JSON)
 
 
-def _check_media_type(request: Request) -> None:
+def _check_media_type(headers: dict[bytes, bytes]) -> None:
     """Insist on JSON that is declared as such: a browser sends undeclared bodies across sites without asking first.
 
     :raises Problem: 415.
     """
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json" and not (
-        media_type.startswith("application/") and media_type.endswith("+json")
-    ):
+    media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower().decode("latin-1")
+    if media_type != JSON and not (media_type.startswith("application/") and media_type.endswith("+json")):
         raise Problem(
             "unsupported-media-type",
             f"the body is declared as {media_type[:100]!r}" if media_type else "the body's type is not declared",
-            hint="send it with 'Content-Type: application/json'",
+            hint=f"send it with 'Content-Type: {JSON}'",
         )
-    if request.headers.get("content-encoding", "identity").strip().lower() not in {"", "identity"}:
+    if headers.get(b"content-encoding", b"").strip().lower() not in {b"", b"identity"}:
         raise Problem("unsupported-media-type", "compressed bodies are not read", hint="send it as it is")
 
 
-async def _read(request: Request, limit: int) -> bytes:
+async def _read(request: Request, headers: dict[bytes, bytes], limit: int) -> bytearray:
     """The whole body.
 
     :raises Problem: 413, as soon as that is known.
     :raises ClientDisconnect: the client went away before its end.
     """
-    declared = request.headers.get("content-length", "")
+    declared = headers.get(b"content-length", b"")
     if declared.isdigit() and int(declared) > limit:
-        raise Problem("too-large", f"the body has {declared} bytes, and {limit} are allowed")
-    pieces, size = [], 0
-    async for piece in request.stream():
-        pieces.append(piece)
-        size += len(piece)
-        if size > limit:
+        raise Problem("too-large", f"the body has {int(declared)} bytes, and {limit} are allowed")
+    body, more = bytearray(), True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+        if len(body) > limit:
             raise Problem("too-large", f"the body has more than the {limit} bytes that are allowed")
-    return b"".join(pieces)
+    return body
 
 
 async def _while_connected(request: Request, answering: asyncio.Future[T]) -> T:
@@ -111,20 +113,26 @@ async def _while_connected(request: Request, answering: asyncio.Future[T]) -> T:
 
     :raises ClientDisconnect: it did.
     """
-    waited: list[asyncio.Future[Any]] = [answering]
+    loop = asyncio.get_running_loop()
+    looking = loop.call_later(LOOK_AFTER_SECONDS, _look_after, request, answering)
     try:
-        await asyncio.wait(waited, timeout=LOOK_AFTER_SECONDS)
-        if not answering.done():
-            waited.append(asyncio.create_task(_disconnect(request)))
-            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-        if answering.done():
-            return answering.result()
-        raise ClientDisconnect
+        return await answering
+    except asyncio.CancelledError:
+        asking = asyncio.current_task()
+        if asking is not None and asking.cancelling():
+            raise  # the server ends
+        raise ClientDisconnect from None
     finally:
-        for unfinished in waited:
-            unfinished.cancel()
+        looking.cancel()
 
 
-async def _disconnect(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+def _look_after(request: Request, answering: asyncio.Future[Any]) -> None:
+    """Drop a question from the queue as soon as nobody waits for the answer."""
+
+    async def look() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        answering.cancel()
+
+    looking = asyncio.create_task(look())
+    answering.add_done_callback(lambda _: looking.cancel())
