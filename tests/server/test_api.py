@@ -305,15 +305,14 @@ def test_metrics(server: ServerProcess, versions: dict[str, Any]) -> None:
 def test_the_api_is_documented(server: ServerProcess) -> None:
     schema = server.http.get("/openapi.json").json()
     predict = schema["paths"]["/v1/models/{name}:predict"]["post"]
-    body = predict["requestBody"]["content"]["application/json"]
-    assert set(body["schema"]["properties"]) == {"text", "texts", "top_k"}
-    for example in body["examples"].values():
-        model = (
-            "pairs"
-            if isinstance([*example["value"].get("texts", []), example["value"].get("text")][0], list)
-            else "trails"
-        )
-        assert server.predict(model, **example["value"]).status_code == 200
+    assert predict["requestBody"]["content"]["application/json"]["schema"] == {
+        "$ref": "#/components/schemas/PredictBody"
+    }
+    body = schema["components"]["schemas"]["PredictBody"]
+    assert set(body["properties"]) == {"text", "texts", "top_k"}
+    for example in body["examples"]:
+        model = "pairs" if isinstance([*example.get("texts", []), example.get("text")][0], list) else "trails"
+        assert server.predict(model, **example).status_code == 200
     answer = server.predict("trails", text="a").json()
     assert set(schema["components"]["schemas"]["PredictAnswer"]["properties"]) == set(answer)
     assert {"400", "404", "413", "415", "422", "503"} <= set(predict["responses"])
@@ -348,8 +347,9 @@ def test_the_api_is_documented(server: ServerProcess) -> None:
 )
 def test_the_schema_and_the_server_agree(server: ServerProcess, body: dict[str, Any]) -> None:
     jsonschema = pytest.importorskip("jsonschema")
-    schema = server.http.get("/openapi.json").json()["paths"]["/v1/models/{name}:predict"]["post"]["requestBody"]
-    valid = jsonschema.Draft202012Validator(schema["content"]["application/json"]["schema"]).is_valid(body)
+    components = server.http.get("/openapi.json").json()["components"]
+    schema = {"$ref": "#/components/schemas/PredictBody", "components": components}
+    valid = jsonschema.Draft202012Validator(schema).is_valid(body)
     assert valid == (server.predict("trails", **body).status_code == 200)
 
 

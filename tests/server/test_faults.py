@@ -18,7 +18,7 @@ from retrainer.errors import IntegrityError
 from retrainer.serve import Classifier
 from retrainer.serve.predictions import Response
 from retrainer.serve.status import Status
-from retrainer.server.application import describe, make_application
+from retrainer.server.application import Application, describe
 from retrainer.server.batcher import Bounds
 from retrainer.server.log_lines import LineFormatter, event
 from retrainer.server.metrics import Metrics
@@ -75,7 +75,7 @@ def ask(*requests: tuple[str, str, dict[str, Any] | None]) -> list[httpx.Respons
         model.start()
         while not models.ready:
             await asyncio.sleep(0.001)
-        application = make_application(models, Metrics(models), Tokens(), Limits())
+        application = Application(models, Metrics(models), Tokens(), Limits())
         listener = socket.create_server(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(cast(Any, application), log_config=None, ws="none"))
         serving = asyncio.create_task(server.serve(sockets=[listener]))

@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.datastructures import Headers
 
 from retrainer.errors import UserError
 from retrainer.server.batcher import Bounds
@@ -132,17 +133,17 @@ def test_a_file_that_goes_bad_changes_nothing(tmp_path: Path, caplog: pytest.Log
         else:
             path.write_text(content)
         with caplog.at_level(logging.WARNING):
-            tokens.refresh()
-            tokens.refresh()
-        assert tokens.allows(f"Bearer {FIRST}")
+            tokens.refresh(path)
+            tokens.refresh(path)
+        tokens.check(Headers({"authorization": f"Bearer {FIRST}"}))
         # Once, not each time.
         assert caplog.text.count("the tokens stay as they are") == 1
         caplog.clear()
     path.write_text(SECOND)
-    tokens.refresh()
-    assert tokens.allows(f"Bearer {SECOND}")
+    tokens.refresh(path)
+    tokens.check(Headers({"authorization": f"Bearer {SECOND}"}))
     path.unlink()
-    tokens.refresh()
+    tokens.refresh(path)
     assert caplog.text.count("the tokens stay as they are") == 1
 
 

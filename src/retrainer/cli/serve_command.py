@@ -202,7 +202,7 @@ def _run(settings: Settings) -> None:
     typer.echo(_example(url, settings.models[0].name, tokens.required))
     sys.stdout.flush()
     try:
-        server.serve()
+        server.serve_until_told()
     except RetrainerError as error:
         show_error(error)
         _end(1)

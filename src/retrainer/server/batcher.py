@@ -5,9 +5,9 @@ computed in a thread. An idle model is asked at once. While some lanes work, an 
 they have. What arrives while all of them work goes together with the next run, up to a cost. A request is answered by
 the version that answered at its first turn, also when another takes over before its last.
 
-What waits longer than the bound is refused; at once, when that is certain. So a request that gives all its texts at its
-first turn takes at most the bound for waiting and one run, and runs are cut so that they take at most ``RUN_SHARE`` of
-that bound.
+What waits longer than the bound is refused then, and no earlier: how long something will wait is never known for
+certain. So a request that gives all its texts at its first turn takes at most the bound for waiting and one run, and
+runs are cut so that they take at most ``RUN_SHARE`` of that bound.
 
 All methods belong to one event loop's thread. Nothing here knows HTTP.
 """
@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,13 +28,9 @@ from retrainer.server.turns import Run, Slice, Turns, Version, Waiting, cost_of
 
 # A run aims at this share of the longest wait, so that what waits for the next one gets its turn in time.
 RUN_SHARE = 0.5
-# Below that a run is not cut further, however slow the model is: a single text of the longest kind has to fit.
+# Below that a run is not cut further, however slow the model is: a single text of the longest kind has to fit. It is
+# also what a run has while nobody knows yet how fast the model is.
 SMALLEST_RUN = 64
-# The most that a run has while nobody knows yet how fast the model is.
-FIRST_RUN = 256
-# What is foreseen to wait so many times the bound is refused at once. Speed is an estimate, and nothing that could be
-# answered in time may be refused; what waits too long after all is refused when the bound has passed.
-CERTAINTY = 2.0
 # While other lanes work, an idle one waits for as much as one of them has: for this share of what a run takes, at most
 # so many seconds. Clients that were just answered often ask again, and two runs of half the texts cost more than one.
 GATHER_SHARE = 0.2
@@ -106,26 +101,33 @@ class Batcher:
         """Texts that wait now."""
         return self._turns.rows
 
-    async def respond(self, texts: Sequence[Any], *, top_k: int | None = None) -> Response:
-        """The answer to these texts, by one version. Whoever cancels it while it waits costs nothing more.
+    def ask(self, texts: Sequence[Any], *, top_k: int | None = None) -> asyncio.Future[Response]:
+        """The answer to these texts, by one version. Cancelled while it waits, it costs nothing more.
 
-        :raises Busy: it would have waited too long, or the queue is full, or closed.
-        :raises DataError: a text is not what the model reads. Other requests of the same run are not concerned.
+        It fails with ``DataError`` where a text is not what the model reads. Other requests of the same run are not
+        concerned.
+
+        :raises Busy: the queue is full, or closed. Where it would wait too long, the future fails with it.
         """
         if not texts:
-            return await self._loop.run_in_executor(self._threads, self._model.pinned().respond, [], top_k)
-        self._admit(len(texts))
+            return self._loop.run_in_executor(self._threads, self._model.pinned().respond, [], top_k)
+        if self._closing:
+            raise Busy("the server is stopping")
+        if self._turns.rows and self._turns.rows + len(texts) > self._bounds.queue_rows:
+            raise self._busy(f"{self._turns.rows} texts wait already")
         costs = [cost_of(text, self._bounds.max_tokens) for text in texts]
-        request = Waiting.of(texts, costs, top_k, self._loop.create_future())
-        self._turns.push(request)
+        request = Waiting(texts, costs, top_k, self._loop.create_future())
+        self._turns.push(request, self._largest_run())
         self._arrived.set()
         overdue = self._loop.call_later(self._bounds.max_wait, self._expire, request)
-        try:
-            return await request.future
-        finally:
+
+        def settled(_: asyncio.Future[Response]) -> None:
             overdue.cancel()
             if request.taken < len(texts):
                 self._turns.drop(request)
+
+        request.future.add_done_callback(settled)
+        return request.future
 
     async def close(self) -> None:
         """Wait for the runs that were started, and end the threads. What still waits is refused."""
@@ -135,40 +137,14 @@ class Batcher:
         await asyncio.gather(*self._lanes)
         self._threads.shutdown(wait=False)
 
-    def expected_wait(self) -> float:
-        """Seconds that a request which arrived now would wait for its run, by the speed of the last runs."""
-        if self._working < self._bounds.lanes:
-            return 0.0
-        ahead = self._turns.ahead(self._largest_run()) + self._working_cost / 2  # half done, on average
-        return ahead * self._seconds_per_cost / self._bounds.lanes
-
-    @property
-    def _seconds_per_cost(self) -> float:
-        """0 while it is not known."""
-        return self._full_seconds / self._full_cost if self._full_cost else 0.0
-
-    def _admit(self, rows: int) -> None:
-        if self._closing:
-            raise Busy("the server is stopping")
-        if self._turns.rows and self._turns.rows + rows > self._bounds.queue_rows:
-            raise self._busy(f"{self._turns.rows} texts wait already")
-        certain = CERTAINTY * self._bounds.max_wait
-        # All that waits is more than what is ahead, and known without counting.
-        if (self._turns.cost + self._working_cost) * self._seconds_per_cost / self._bounds.lanes <= certain:
-            return
-        wait = self.expected_wait()
-        if wait > certain:
-            raise self._busy(
-                f"it would wait {wait * 1000:.0f} ms, and {self._bounds.max_wait * 1000:.0f} ms are allowed"
-            )
-
     def _expire(self, request: Waiting) -> None:
         if not request.taken:
             request.refuse(self._busy(f"it waited {self._bounds.max_wait * 1000:.0f} ms, and more is not allowed"))
 
     def _busy(self, reason: str) -> Busy:
         busy = Busy(f"the model is busy: {reason}", hint="try again after the time in Retry-After")
-        busy.retry_after = max(1, math.ceil(self.expected_wait()))
+        # By then all that waits now was begun or refused.
+        busy.retry_after = math.ceil(self._bounds.max_wait)
         return busy
 
     async def _lane(self) -> None:
@@ -182,13 +158,14 @@ class Batcher:
                 continue
             self._working += 1
             self._working_cost += run.cost
+            began = self._loop.time()
             answering = self._loop.run_in_executor(self._threads, _answer, run)
             await asyncio.wait([answering])
             self._working -= 1
             self._working_cost -= run.cost
             failure = answering.exception()
             if failure is None:
-                self._deliver(run, *answering.result())
+                self._deliver(run, answering.result(), self._loop.time() - began)
             else:
                 for piece in run.slices:
                     piece.request.refuse(failure)
@@ -219,10 +196,10 @@ class Batcher:
 
     def _largest_run(self) -> int:
         """The cost that a run may have now, so that it ends in time."""
-        seconds = self._seconds_per_cost
-        if not seconds:
-            return min(self._bounds.run_tokens, FIRST_RUN)
-        return min(self._bounds.run_tokens, max(SMALLEST_RUN, int(self._bounds.max_wait * RUN_SHARE / seconds)))
+        in_time = 0.0
+        if self._full_seconds:
+            in_time = self._bounds.max_wait * RUN_SHARE * self._full_cost / self._full_seconds
+        return min(self._bounds.run_tokens, max(SMALLEST_RUN, int(in_time)))
 
     def _deliver(self, run: Run, answers: list[Response | RetrainerError], seconds: float) -> None:
         """Hand each request its part of a run that ended."""
@@ -238,23 +215,21 @@ class Batcher:
             self._ended(Ended(rows, len({id(piece.request) for piece in run.slices}), seconds))
 
 
-def _answer(run: Run) -> tuple[list[Response | RetrainerError], float]:
-    """Ask the model, in a thread. For each slice its answer or the error that it has by itself, and the seconds."""
-    began = time.perf_counter()
+def _answer(run: Run) -> list[Response | RetrainerError]:
+    """Ask the model, in a thread. For each slice its answer, or the error that it has by itself."""
     wanted = [piece.request.top_k for piece in run.slices]
     top_k = None if None in wanted else max(k for k in wanted if k is not None)
-    answers: list[Response | RetrainerError]
     try:
         together = run.version.respond([text for piece in run.slices for text in piece.texts], top_k)
     except RetrainerError as error:
-        answers = [error] if len(run.slices) == 1 else [_alone(piece, run.version) for piece in run.slices]
-    else:
-        answers, first = [], 0
-        for piece in run.slices:
-            after = first + piece.stop - piece.start
-            answers.append(Response(together.version, together.precision, together.predictions[first:after]))
-            first = after
-    return answers, time.perf_counter() - began
+        return [error] if len(run.slices) == 1 else [_alone(piece, run.version) for piece in run.slices]
+    answers: list[Response | RetrainerError] = []
+    first = 0
+    for piece in run.slices:
+        after = first + piece.stop - piece.start
+        answers.append(Response(together.version, together.precision, together.predictions[first:after]))
+        first = after
+    return answers
 
 
 def _alone(piece: Slice, version: Version) -> Response | RetrainerError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Self, TypeAlias
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -12,9 +12,11 @@ from retrainer.serve.texts import Text, reads_pairs
 from retrainer.server.problems import Problem
 from retrainer.server.settings import Limits
 
-PredictExamples: TypeAlias = dict[str, dict[str, Any]]
+JSON = "application/json"
 # More faults of one body are counted, not told: each takes time to write down.
 MOST_FAULTS = 1000
+_PAIRS = "pairs", 'give ["first", "second"]'
+_SINGLE = "single texts", "several texts go into 'texts'"
 
 
 class PredictBody(BaseModel):
@@ -28,7 +30,12 @@ class PredictBody(BaseModel):
             "oneOf": [
                 {"required": ["text"], "properties": {"text": {"type": ["string", "array"]}}},
                 {"required": ["texts"], "properties": {"texts": {"type": "array"}}},
-            ]
+            ],
+            "examples": [
+                {"text": "Oil prices fall as supply grows"},
+                {"texts": ["Oil prices fall", "Cup final goes to penalties"], "top_k": None},
+                {"texts": [["It rains.", "The ground is wet."], ["It rains.", "It is dry."]]},
+            ],
         },
     )
 
@@ -59,7 +66,7 @@ class PredictBody(BaseModel):
         return self
 
     @classmethod
-    def read(cls, body: bytes, task: str) -> tuple[list[Text], int | None]:
+    def read(cls, body: bytes | bytearray, task: str) -> tuple[list[Text], int | None]:
         """The texts of a request for a model of that task, and how many labels of each are asked for.
 
         :raises Problem: 400 for what is not a request, 413 for too many or too long texts, 422 for the wrong kind of
@@ -74,11 +81,7 @@ class PredictBody(BaseModel):
         texts: list[Text] = []
         for position, row in enumerate(rows):
             if row is None or isinstance(row, str) is pairs:
-                kind, hint = (
-                    ("pairs", 'give ["first", "second"]')
-                    if pairs
-                    else ("single texts", "several texts go into 'texts'")
-                )
+                kind, hint = _PAIRS if pairs else _SINGLE
                 where = "text" if request.texts is None else f"texts[{position}]"
                 raise Problem("unfit", f"this model reads {kind}", where=where, hint=hint)
             texts.append(row)
@@ -107,14 +110,6 @@ def _is_long_list(fault: ErrorDetails) -> bool:
 
 
 _KNOWN = f"known are {', '.join(sorted(PredictBody.model_fields))}"
-PREDICT_EXAMPLES: PredictExamples = {
-    "one text": {"value": {"text": "Oil prices fall as supply grows"}},
-    "several texts, all labels": {
-        "value": {"texts": ["Oil prices fall", "Cup final goes to penalties"], "top_k": None}
-    },
-    "a pair": {"value": {"text": ["He ate the apple.", "The apple was eaten."]}},
-    "several pairs": {"value": {"texts": [["It rains.", "The ground is wet."], ["It rains.", "It is dry."]]}},
-}
 
 
 class LabelScore(BaseModel):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -29,13 +30,16 @@ class Metrics:
 
     def __init__(self, models: Models) -> None:
         self._registry = CollectorRegistry()
-        self._requests = Counter(
+        requests = Counter(
             "retrainer_http_requests",
             "Requests that were answered.",
             ("model", "route", "status"),
             registry=self._registry,
         )
-        self._seconds = self._histogram("http_request_seconds", "From a prediction's headers to its answer.", _SECONDS)
+        seconds = self._histogram("http_request_seconds", "From a prediction's headers to its answer.", _SECONDS)
+        # Looked up for each request, and there are few.
+        self._requests = cache(requests.labels)
+        self._seconds = cache(seconds.labels)
         self._rows = Counter(
             "retrainer_rows", "Texts or pairs that went through runs.", ("model",), registry=self._registry
         )
@@ -50,11 +54,11 @@ class Metrics:
 
     def answered(self, model: str, route: str, status: int) -> None:
         """Count a request."""
-        self._requests.labels(model, route, str(status)).inc()
+        self._requests(model, route, str(status)).inc()
 
     def predicted(self, model: str, seconds: float) -> None:
         """Time a prediction, whatever came of it."""
-        self._seconds.labels(model).observe(seconds)
+        self._seconds(model).observe(seconds)
 
     def ran(self, model: str, run: Ended) -> None:
         """Count a run."""

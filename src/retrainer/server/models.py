@@ -18,6 +18,7 @@ from retrainer.errors import NotFoundError, RetrainerError, StorageError, Storag
 from retrainer.serve.classifier import Classifier
 from retrainer.server.batcher import Batcher, Bounds, Ended
 from retrainer.server.log_lines import event
+from retrainer.server.problems import Problem
 from retrainer.server.settings import ModelAddress
 
 log = logging.getLogger(__name__)
@@ -133,6 +134,16 @@ class Models:
     def get(self, name: str) -> ServedModel | None:
         """The model of that name."""
         return self._models.get(name)
+
+    def known(self, name: str) -> ServedModel:
+        """The model of that name.
+
+        :raises Problem: there is none.
+        """
+        model = self._models.get(name)
+        if model is None:
+            raise Problem("not-found", f"no model {name[:100]!r} here", hint="GET /v1/models lists them")
+        return model
 
     @property
     def ready(self) -> bool:

@@ -6,10 +6,9 @@ What a message says comes from ``retrainer.errors``. Never part of it: stack tra
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 from pydantic import BaseModel
-from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from retrainer.errors import RetrainerError
@@ -89,30 +88,9 @@ class Problem(Exception):
         """An error of this package, as an answer."""
         return cls(kind, error.message, where=error.where, hint=error.hint, retry_after=retry_after)
 
-    @classmethod
-    def of_framework(cls, error: HTTPException, method: str) -> Self:
-        """What the framework refuses by itself: unknown addresses and methods."""
-        if error.status_code == 404:
-            return cls("not-found", "no such address (GET /docs or /openapi.json lists them)")
-        if error.status_code == 405:
-            known = (error.headers or {}).get("Allow", "").replace("GET", "GET, HEAD")
-            return cls("method-not-allowed", f"not {method} here", hint=f"known: {known}", headers={"allow": known})
-        return cls("internal" if error.status_code >= 500 else "malformed", str(error.detail))
-
     def answer(self) -> Response:
         """The document."""
         document = ProblemAnswer(
             type=TYPE.format(kind=self.kind.name), title=self.kind.title, status=self.kind.status, detail=str(self)
         )
         return Response(document.model_dump_json(), self.kind.status, self.headers, MEDIA_TYPE)
-
-
-def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The problems that a route may answer with, for FastAPI's ``responses``."""
-    return {
-        status: {
-            "description": "; ".join(kind.title for kind in KINDS.values() if kind.status == status),
-            "content": {MEDIA_TYPE: {"schema": ProblemAnswer.model_json_schema()}},
-        }
-        for status in statuses
-    }

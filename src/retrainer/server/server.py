@@ -12,13 +12,13 @@ A second signal ends the process at once. HTTP is uvicorn's, with its own settin
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import logging
 import os
 import signal
 import socket
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from types import FrameType
 
 import uvicorn
@@ -26,7 +26,7 @@ import uvicorn
 from retrainer.errors import ResourceError, RetrainerError
 from retrainer.serve import heap
 from retrainer.serve.classifier import Classifier
-from retrainer.server.application import make_application
+from retrainer.server.application import Application
 from retrainer.server.log_lines import event
 from retrainer.server.metrics import Metrics
 from retrainer.server.models import Models, ServedModel, is_definite
@@ -40,8 +40,6 @@ BACKLOG = 2048
 LAST_SECONDS = 30
 # For a model's watcher to notice; a store that does not answer must not hold up the end.
 CLOSE_SECONDS = 5
-TOKENS_SECONDS = 1.0
-STOPS_ON = (signal.SIGTERM, signal.SIGINT)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -68,7 +66,7 @@ def url_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-class Server:
+class Server(uvicorn.Server):
     """Models behind HTTP, from the start of the process to its end.
 
     :param listener: a socket that listens.
@@ -78,20 +76,17 @@ class Server:
     def __init__(self, settings: Settings, listener: socket.socket, tokens: Tokens) -> None:
         self._settings = settings
         self._listener = listener
-        self._tokens = tokens
         self._failure: RetrainerError | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._draining: asyncio.Task[None] | None = None
-        self._signals = 0
         load = functools.partial(_load, settings)
         served = [
             ServedModel(a, load, settings.bounds, watch_interval=settings.watch_interval) for a in settings.models
         ]
         self._models = Models(served)
         self._metrics = Metrics(self._models)
-        self._http = uvicorn.Server(
+        super().__init__(
             uvicorn.Config(
-                make_application(self._models, self._metrics, tokens, settings.limits, self._lifespan),
+                Application(self._models, self._metrics, tokens, settings.limits, self._lifespan),
                 loop="uvloop",
                 http="httptools",
                 ws="none",
@@ -106,66 +101,52 @@ class Server:
             )
         )
 
-    def serve(self) -> None:
+    def serve_until_told(self) -> None:
         """Serve until a signal. Takes over the signals and the memory of the process.
 
         :raises RetrainerError: with ``strict``, a model cannot be loaded.
         """
         heap.keep_flat()
-        self._listen_to_signals()
-        self._http.run(sockets=[self._listener])
+        with self.capture_signals():  # before uvicorn does, which takes a while to get ready
+            self.run(sockets=[self._listener])
         if self._failure is not None:
             raise self._failure
 
-    @contextlib.asynccontextmanager
-    async def _lifespan(self, app: object) -> AsyncIterator[None]:
-        """What lasts as long as the HTTP server: the models, and looks at the file of tokens."""
-        self._loop = asyncio.get_running_loop()
-        self._listen_to_signals()  # again: uvicorn took them meanwhile, and does not know of a drain
-        for model in self._models:
-            model.start(ended=functools.partial(self._metrics.ran, model.name), failed=self._not_loaded)
-        refreshing = self._loop.create_task(self._refresh_tokens())
-        yield
-        refreshing.cancel()
-        await asyncio.wait([asyncio.create_task(model.close()) for model in self._models], timeout=CLOSE_SECONDS)
-        event(log, "stopped")
-
-    def _listen_to_signals(self) -> None:
-        for known in STOPS_ON:
-            signal.signal(known, self._signalled)
-
-    def _signalled(self, number: int, frame: FrameType | None) -> None:
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A signal to stop: the first drains, the second ends."""
-        self._signals += 1
-        name = signal.Signals(number).name
-        if self._signals > 1:
+        name = signal.Signals(sig).name
+        if self._models.stopping:
             event(log, "ended_at_once", signal=name)
             logging.shutdown()
-            os._exit(128 + number)
+            os._exit(128 + sig)
+        self._models.stopping = True
         if self._loop is None:
-            self._http.should_exit = True  # nothing was accepted yet
+            self.should_exit = True  # nothing was accepted yet
         else:
             self._loop.call_soon_threadsafe(self._begin_to_drain, name)
 
     def _begin_to_drain(self, reason: str) -> None:
-        self._draining = asyncio.get_running_loop().create_task(self._drain(reason))
-
-    async def _drain(self, reason: str) -> None:
         event(log, "draining", signal=reason, seconds=self._settings.drain_seconds)
-        self._models.stopping = True
-        await asyncio.sleep(self._settings.drain_seconds)
-        event(log, "closing")
-        self._http.should_exit = True
+        asyncio.get_running_loop().call_later(self._settings.drain_seconds, self._close)
 
-    async def _refresh_tokens(self) -> None:
-        while True:
-            await asyncio.sleep(TOKENS_SECONDS)
-            self._tokens.refresh()
+    def _close(self) -> None:
+        event(log, "closing")
+        self.should_exit = True
+
+    @asynccontextmanager
+    async def _lifespan(self, app: object) -> AsyncIterator[None]:
+        """What lasts as long as the HTTP server: the models."""
+        self._loop = asyncio.get_running_loop()
+        for model in self._models:
+            model.start(ended=functools.partial(self._metrics.ran, model.name), failed=self._not_loaded)
+        yield
+        await asyncio.wait([asyncio.create_task(model.close()) for model in self._models], timeout=CLOSE_SECONDS)
+        event(log, "stopped")
 
     def _not_loaded(self, error: RetrainerError) -> None:
         if self._settings.strict and is_definite(error) and self._failure is None:
             self._failure = error
-            self._http.should_exit = True
+            self.should_exit = True
 
 
 def _load(settings: Settings, address: ModelAddress) -> Classifier:

@@ -7,10 +7,10 @@ import hmac
 import logging
 import os
 import re
+import time
 from pathlib import Path
 
-from fastapi import Request
-from fastapi.security import HTTPBearer
+from starlette.datastructures import Headers
 
 from retrainer.errors import UserError
 from retrainer.server.problems import Problem
@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 # RFC 6750, 2.1: b64token.
 _TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 SHORTEST = 16
+# Between looks at the file.
+LOOK_SECONDS = 1.0
 _MAKE_ONE = "openssl rand -hex 32 makes one"
 
 
@@ -27,8 +29,8 @@ class Tokens:
     """The tokens that are valid now. Several are, so that one can be replaced without a gap.
 
     :param variable: name of an environment variable: tokens with white space or commas between them.
-    :param file: a file of one token a line. It is read again and again; empty lines and those that begin with
-        ``#`` do not count.
+    :param file: a file of one token a line. It is read again while it is asked for; empty lines and those that begin
+        with ``#`` do not count.
     :raises UserError: there is no token where one should be, or what is there is not a token.
     """
 
@@ -38,6 +40,7 @@ class Tokens:
             self._fixed = _digests(os.environ.get(variable, "").replace(",", " ").split(), f"${variable}")
         self._file = file
         self._read = () if file is None else _from_file(file)
+        self._looked = time.monotonic()
         self._fault: str | None = None  # why the file could not be read when it was last tried
 
     @property
@@ -45,20 +48,32 @@ class Tokens:
         """Whether a token is asked for."""
         return bool(self._fixed or self._read)
 
-    def allows(self, authorization: str) -> bool:
-        """Whether that header carries a valid token. Takes the same time whichever it is, and however it differs."""
-        scheme, _, token = authorization.partition(" ")
+    def check(self, headers: Headers) -> None:
+        """Let only those ask who have a token. Takes the same time whichever it is, and however it differs.
+
+        :raises Problem: 401.
+        """
+        if self._file is not None and time.monotonic() - self._looked > LOOK_SECONDS:
+            self.refresh(self._file)
+        found = headers.getlist("authorization")
+        scheme, _, token = found[0].partition(" ") if found else ("", "", "")
         digest = hashlib.sha256(token.strip().encode()).digest()
         # Compared with all of them: where it stops would tell which one it was.
-        found = sum(hmac.compare_digest(digest, known) for known in (*self._fixed, *self._read))
-        return found > 0 and scheme.lower() == "bearer"
+        valid = sum(hmac.compare_digest(digest, known) for known in (*self._fixed, *self._read))
+        # Several headers would leave open which one counts.
+        if not valid or scheme.lower() != "bearer" or len(found) != 1:
+            raise Problem(
+                "unauthorized",
+                "a valid bearer token is needed",
+                hint="Authorization: Bearer TOKEN",
+                headers={"www-authenticate": "Bearer"},
+            )
 
-    def refresh(self) -> None:
+    def refresh(self, file: Path) -> None:
         """Read the file again. What is valid stays so while the file cannot be read."""
-        if self._file is None:
-            return
+        self._looked = time.monotonic()
         try:
-            read, fault = _from_file(self._file), None
+            read, fault = _from_file(file), None
         except UserError as error:
             read, fault = self._read, str(error)
         if fault is not None and fault != self._fault:  # once, not each time
@@ -66,29 +81,6 @@ class Tokens:
         if read != self._read:
             log.info("the tokens were read again: %d", len(read))
         self._read, self._fault = read, fault
-
-
-class Bearer(HTTPBearer):
-    """Lets only those ask who have a token."""
-
-    def __init__(self, tokens: Tokens) -> None:
-        super().__init__(scheme_name="token")
-        self._tokens = tokens
-
-    async def __call__(self, request: Request) -> None:
-        """Check a request.
-
-        :raises Problem: 401.
-        """
-        found = request.headers.getlist("authorization")
-        # Several would leave open which one counts.
-        if len(found) != 1 or not self._tokens.allows(found[0]):
-            raise Problem(
-                "unauthorized",
-                "a valid bearer token is needed",
-                hint="Authorization: Bearer TOKEN",
-                headers={"www-authenticate": "Bearer"},
-            )
 
 
 def _from_file(path: Path) -> tuple[bytes, ...]:

@@ -1,8 +1,9 @@
 """The queue of one model: what requests cost, and how they take turns when a run is put together.
 
 A request gives at most a share of a run while others wait, then goes to the end of the queue with the rest of its
-texts. So a large request neither holds up small ones nor is held up by them. Not here: running anything
-(``batcher.py``).
+texts. One that arrives with less than that passes those that have more, as long as none of them is passed by too much
+before its next turn. So large requests hold up small ones by no more than the run that is under way, and small ones do
+not starve large ones. Not here: running anything (``batcher.py``).
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from retrainer.serve.predictions import Response
 
 # A request gives at most this share of a run at a turn, while others wait.
 TURN_SHARE = 0.25
+# Small requests pass a large one until their cost is that of so many turns, so that it gets its own.
+PASSED_TURNS = 3
 # Characters of a token, roughly. Only the relation between texts matters: speed is measured in the same unit.
 CHARACTERS_PER_TOKEN = 4
 # So many characters take as long to tokenise as one token takes in a small model: with MiniLM-L6 in int8 on one core
@@ -38,6 +41,8 @@ class Waiting:
 
     :ivar costs: of each text (``cost_of``).
     :ivar version: that answers all of it; ``None`` until its first turn.
+    :ivar large: whether it had more than a turn when it arrived.
+    :ivar passed: cost of the requests that passed it since its last turn.
     :ivar taken: texts that were given to runs. They are given in their order.
     :ivar cost_left: of those that were not.
     :ivar answers: a list of labels for each text, once it is known; ``open``: how many are not.
@@ -47,18 +52,19 @@ class Waiting:
     costs: Sequence[int]
     top_k: int | None
     future: asyncio.Future[Response]
-    cost_left: int
-    answers: list[Any]
-    open: int
     version: Version | None = None
+    large: bool = False
+    passed: int = 0
     taken: int = 0
+    cost_left: int = field(init=False)
+    answers: list[Any] = field(init=False)
+    open: int = field(init=False)
 
-    @classmethod
-    def of(
-        cls, texts: Sequence[Any], costs: Sequence[int], top_k: int | None, future: asyncio.Future[Response]
-    ) -> Waiting:
-        """A request that just arrived."""
-        return cls(texts, costs, top_k, future, cost_left=sum(costs), answers=[None] * len(texts), open=len(texts))
+    def __post_init__(self) -> None:
+        """It just arrived."""
+        self.cost_left = sum(self.costs)
+        self.answers = [None] * len(self.texts)
+        self.open = len(self.texts)
 
     def refuse(self, error: BaseException) -> None:
         """Answer with an error, unless it was answered or nobody waits any more."""
@@ -106,9 +112,20 @@ class Turns:
     def __bool__(self) -> bool:
         return bool(self._queue)
 
-    def push(self, request: Waiting) -> None:
-        """Put a request that just arrived at the end."""
-        self._queue.append(request)
+    def push(self, request: Waiting, largest: int) -> None:
+        """Put a request that just arrived at the end, or before large ones that it may pass.
+
+        :param largest: cost of a run at most.
+        """
+        turn, place = _turn(largest), len(self._queue)
+        request.large = request.cost_left > turn and len(request.texts) > 1
+        while not request.large and place:
+            before = self._queue[place - 1]
+            if not before.large or before.passed + request.cost_left > PASSED_TURNS * turn:
+                break
+            before.passed += request.cost_left
+            place -= 1
+        self._queue.insert(place, request)
         self.rows += len(request.texts)
         self.cost += request.cost_left
 
@@ -118,14 +135,6 @@ class Turns:
             self._queue.remove(request)
             self.rows -= len(request.texts) - request.taken
             self.cost -= request.cost_left
-
-    def ahead(self, largest: int) -> int:
-        """What those who wait give before it is the turn of one who arrives now.
-
-        :param largest: cost of a run at most.
-        """
-        turn = _turn(largest)
-        return sum(min(request.cost_left, max(turn, request.costs[request.taken])) for request in self._queue)
 
     def take(self, wanted: int, largest: int, newest: Version) -> Run | None:
         """Put a run together; ``None`` when only requests were left that nobody waits for.
@@ -171,6 +180,7 @@ class Turns:
         self.cost -= cost
         request.taken = stop
         request.cost_left -= cost
+        request.passed = 0
         self._queue.popleft()
         if stop < len(request.texts):
             self._queue.append(request)
