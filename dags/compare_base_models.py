@@ -4,8 +4,8 @@ It shows how the operators chain by hand, with dynamic task mapping: how many ba
 run has begun, and each is trained and exported in a mapped task of its own. What was trained here is not trained again
 when the pipeline itself runs with the same base model.
 
-A base model that cannot be trained fails its mapped task and with it the run. Set ``pool_slots`` to the GPUs that a
-training leases: how many a pipeline wants is known too late for Airflow to hand them out.
+A base model that cannot be trained fails its mapped task and with it the run. Which pipeline is compared is known too
+late for Airflow to hand out slots, so each training takes as many as the pipeline with the most GPUs.
 """
 
 from __future__ import annotations
@@ -18,11 +18,17 @@ from typing import Any
 from airflow.sdk import DAG, Param, task
 
 from retrainer.airflow import ExportOnnxOperator, FineTuneOperator, IngestDatasetOperator, SelectModelOperator
+from retrainer.airflow.dag_folder import read_folder
+from retrainer.airflow.failures import reported
 from retrainer.airflow.settings import pipelines_folder
-from retrainer.spec import load_pipeline, parse_pipeline, pipeline_files
+from retrainer.errors import PipelineError
+from retrainer.spec import Pipeline, load_pipeline, parse_pipeline, pipeline_files
 
 FOLDER = pipelines_folder(Path(__file__).parent / "pipelines")
 NAMES = [file.name for file in pipeline_files(FOLDER)]
+PIPELINES = [content for _, content in read_folder(FOLDER) if isinstance(content, Pipeline)]
+GREEDIEST = max(PIPELINES, key=lambda one: one.resources.gpus, default=None)
+POOL = FineTuneOperator.in_dag(GREEDIEST) if GREEDIEST else {}
 
 PARAMS = {
     "pipeline": Param(
@@ -53,11 +59,14 @@ with DAG(
     @task
     def read_pipeline(params: dict[str, Any]) -> dict[str, Any]:
         """The pipeline file with the base models to compare."""
-        pipeline = load_pipeline(FOLDER / params["pipeline"])
-        content = pipeline.model_dump(mode="json")
-        if params["base_models"]:
-            content["model"] |= {"base": params["base_models"], "candidates": [], "revision": None}
-        return parse_pipeline(content, where=pipeline.name).model_dump(mode="json")
+        try:
+            pipeline = load_pipeline(FOLDER / params["pipeline"])
+            content = pipeline.model_dump(mode="json")
+            if params["base_models"]:
+                content["model"] |= {"base": params["base_models"], "candidates": [], "revision": None}
+            return parse_pipeline(content, where=pipeline.name).model_dump(mode="json")
+        except PipelineError as error:
+            raise reported(error, logging.getLogger("airflow.task")) from None
 
     @task
     def base_models(pipeline: dict[str, Any]) -> list[str]:
@@ -76,8 +85,7 @@ with DAG(
         task_id="train",
         pipeline=pipeline,
         snapshot=snapshot.output,
-        pool="gpu_pool",
-        pool_slots=1,
+        **POOL,
         map_index_template="{{ task.base_name }}",
     ).expand(base=base_models(pipeline))
     bundles = ExportOnnxOperator.partial(

@@ -130,23 +130,28 @@ def test_a_second_run_trains_nothing_and_says_unchanged(project: Project) -> Non
 def test_airflow_maps_training_and_export_over_the_base_models(
     first: tuple[RunResult, Watching], project: Project, run_dag: RunDag, tiny_bert: Path, narrow_bert: Path
 ) -> None:
-    """On the artifacts of the run above, so that nothing is computed twice; into another store."""
-    before = dict(project.content["publish"])
-    project.write(publish={"store": str(project.folder / "another_store")})
+    """A pipeline of another name, store and pool on the artifacts of the run above: what it shares is not computed
+    twice and takes no slot, and what is said of the other model is not taken for its own."""
+    before = {"name": project.content["name"], "publish": dict(project.content["publish"]), "resources": {}}
+    store = project.folder / "another_store"
+    project.write(name="another", publish={"store": str(store)}, resources={"pool": "trainings"})
     try:
         result = run_dag(project)
     finally:
-        project.write(publish=before)
+        project.pipeline_file.unlink()
+        project.write(**before)
 
     assert result.state == "success", result.output
     names = list(short_names([str(narrow_bert), str(tiny_bert)]).values())
-    assert sorted(result.mapped, key=lambda mapped: mapped[0]) == [
-        [task, name, "success"] for task in ("export", "train") for name in names
+    assert [(task, name, state) for task, name, state in result.mapped if task == "export"] == [
+        ("export", name, "success") for name in names
     ]
-    mapped = [StepRef.model_validate(result.xcoms[f"train[{index}]"]["return_value"]) for index in (0, 1)]
+    assert [(task, state) for task, _, state in result.mapped if task == "train"] == [("train", "skipped")] * 2
+    mapped = [StepRef.model_validate(result.xcoms[f"export[{index}]"]["return_value"]) for index in (0, 1)]
     assert [ref.base for ref in mapped] == [str(narrow_bert), str(tiny_bert)]
     assert all(ref.reused for ref in mapped)
-    assert result.xcoms["train[1]"]["retrainer_run_folder"].endswith("_2-base-models")
+    (run_folder,) = (project.artifacts / "runs").glob("*_another_2-base-models")
+    assert {f"train_{name}" for name in names} <= {note.stem for note in (run_folder / "steps").iterdir()}
     select = StepRef.model_validate(result.xcoms["select"]["return_value"])
     assert select.digest == first[0].steps["select"].digest
     assert "| same answers |" in result.xcoms["select"]["report"]
@@ -155,6 +160,10 @@ def test_airflow_maps_training_and_export_over_the_base_models(
     assert result.states()["publish"] == "success"
     (event,) = result.events
     assert event["extra"]["moved"] is True
+    champion = Store.open(str(store)).model("another").champion("production")
+    assert champion is not None
+    card = (store / "another" / "versions" / champion.version / "README.md").read_text()
+    assert f'from_store("{store}", "another")' in card
 
 
 @pytest.mark.usefixtures("first")

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from airflow.serialization.serialized_objects import DagSerialization
 
+from retrainer.airflow import PublishModelOperator, Settings, retrain_dag
 from retrainer.airflow.links import ReceiptLink, address
 from retrainer.chain import StepRef
 
@@ -31,5 +33,38 @@ def test_a_receipt_is_an_object() -> None:
     assert ReceiptLink.target(decision.model_copy(update={"digest": ""})) == ""
 
 
-def test_a_folder_here_is_a_file_address(tmp_path: Path) -> None:
-    assert address(str(tmp_path), "runs", "one") == (tmp_path / "runs" / "one").as_uri()
+def test_a_folder_has_no_address_that_a_browser_follows(tmp_path: Path) -> None:
+    assert address(str(tmp_path), "runs", "one") == ""
+
+
+@pytest.mark.parametrize(
+    ("root", "store", "shown"),
+    [
+        ("/artifacts", "/store", set()),
+        ("s3://bucket/root", "s3://models", {"Run folder", "Decision receipt", "Published version"}),
+        ("/artifacts", "s3://models", {"Published version"}),
+        ("s3://bucket/root", "/store", {"Run folder", "Decision receipt"}),
+    ],
+)
+@pytest.mark.parametrize("bases", ["one", ["one", "two"]])
+def test_airflow_shows_the_links_that_lead_somewhere_and_no_heading_without(
+    root: str, store: str, shown: set[str], bases: str | list[str], tmp_path: Path
+) -> None:
+    """As the API server reads them in the serialized DAG, of mapped tasks too, with the plugin loaded."""
+    content = {"name": "news", "dataset": {"train": "rows.csv"}, "model": {"base": bases}, "publish": {"store": store}}
+    dag = retrain_dag(content, settings={"artifact_root": root})
+    copy = DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag))
+    links = {task.task_id: set(task.extra_links) for task in copy.tasks}
+    assert set().union(*links.values()) == shown
+    assert links["train"] == shown & {"Run folder"}
+
+
+def test_the_link_of_a_hand_made_task_follows_the_artifact_root() -> None:
+    def links(root: str) -> list[str]:
+        task = PublishModelOperator(
+            task_id="publish", pipeline="/p.yaml", decision={}, settings=Settings(artifact_root=root)
+        )
+        return [link.name for link in task.operator_extra_links]
+
+    assert links("s3://bucket") == ["Run folder", "Published version"]
+    assert links("/artifacts") == []

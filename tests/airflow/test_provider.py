@@ -93,26 +93,6 @@ def test_nothing_heavy_is_imported(statement: str, tmp_path: Path) -> None:
     assert answer.stdout.splitlines()[-1:] == ["[]"], answer.stdout + answer.stderr
 
 
-def test_the_plugin_imports_no_operator_before_it_is_asked(tmp_path: Path) -> None:
-    program = (
-        "import sys\nimport airflow.sdk\nfrom retrainer.airflow.plugin import RetrainerPlugin\n"
-        "assert 'retrainer.airflow.links' not in sys.modules and 'pydantic_core' in sys.modules\n"
-        "links = RetrainerPlugin().operator_extra_links\n"
-        "print({link.name: [kind.__name__ for kind in link.operators] for link in links})"
-    )
-    answer = subprocess.run(
-        [sys.executable, "-c", program],
-        env=airflow_environment(tmp_path),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    shown = answer.stdout.splitlines()[-1]
-    assert "'Decision receipt': ['EvaluationGateOperator']" in shown
-    assert "'Published version': ['PublishModelOperator']" in shown
-    assert shown.count("Operator'") == 9
-
-
 def test_the_plugin_folder_holds_one_module_that_shadows_nothing() -> None:
     names = [path.stem for path in (REPOSITORY / "plugins").rglob("*.py")]
     assert names == ["retrainer_plugin"]

@@ -67,7 +67,7 @@ class Running:
 def running(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Iterator[Running]:
     root = tmp_path_factory.mktemp("scheduler")
     asks = small_project(root, tiny_bert, "asks")
-    asks.write(publish__approval="required")
+    asks.write(publish__approval="required", resources={"pool": "trainings"})
     long = small_project(root, tiny_bert, "long")
     long.write(
         training={
@@ -87,7 +87,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Iterat
     server = AirflowServer(root / "home", dags, plugins=REPOSITORY / "plugins", environment=environment)
     with server:
         client = server.client()
-        client.ensure_pool("gpu_pool", 1)
+        client.ensure_pool("trainings", 1)
         for dag_id in (asks.dag_id, long.dag_id, "operate_models"):
             server.wait_for(lambda dag_id=dag_id: client.has_dag(dag_id), dag_id, seconds=60)  # type: ignore[misc]
             client.unpause(dag_id)
@@ -96,7 +96,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Iterat
     assert server.processes() == []
 
 
-def approve(running: Running, dag_id: str, run_id: str) -> str:
+def approve(running: Running, dag_id: str, run_id: str, answer: str = "Approve") -> str:
     """Answer the question of the run as the user would; what was shown to them."""
     path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/approval/-1/hitlDetails"
     # Airflow loses an answer that comes while the asking task's process has not ended, as no person's would.
@@ -105,17 +105,27 @@ def approve(running: Running, dag_id: str, run_id: str) -> str:
     running.until(lambda: asked.search(log.read_text()), "the approval to ask")
     assert running.state(dag_id, run_id, "approval") == "awaiting_input"
     shown = running.client.get(path)
-    running.client.patch(path, {"chosen_options": ["Approve"], "params_input": {}})
+    running.client.patch(path, {"chosen_options": [answer], "params_input": {}})
     return str(shown["body"])
 
 
 def test_from_trigger_over_approval_to_rollback(running: Running) -> None:
     client, project = running.client, running.asks
-    run_id = client.trigger(project.dag_id)
+    rejected = client.trigger(project.dag_id)
+    approve(running, project.dag_id, rejected, "Reject")
+    assert running.until_ended(project.dag_id, rejected)["publish"] == "skipped"
+    # Nothing has changed, so nobody is asked again, until a person wants it; and no slot is waited for.
+    client.ensure_pool("trainings", 0)
+    unchanged = client.trigger(project.dag_id)
+    assert running.until_ended(project.dag_id, unchanged)["approval"] == "skipped"
+    assert f"{USER} rejected this very decision" in running.log(project.dag_id, unchanged, "gate")
+
+    run_id = client.trigger(project.dag_id, {"ask_again": True})
     shown = approve(running, project.dag_id, run_id)
     states = running.until_ended(project.dag_id, run_id)
 
-    assert set(states.values()) == {"success"}, states
+    assert {task for task, state in states.items() if state != "success"} == {"train"}, states
+    assert states["train"] == "skipped"
     assert "The gate promotes the challenger" in shown
     assert "| accuracy |" in shown
     model = Store.open(str(project.store)).model("asks")
@@ -124,16 +134,10 @@ def test_from_trigger_over_approval_to_rollback(running: Running) -> None:
     published = model.history("production")[0]
     assert (published.actor, published.cause) == (USER, "approval")
 
-    links = {task: client.links(project.dag_id, run_id, task) for task in ("train", "gate", "publish")}
-    assert links["train"].keys() == {"Run folder"}
-    assert links["gate"].keys() == {"Run folder", "Decision receipt"}
-    version = links["publish"]["Published version"]
-    assert version is not None
-    assert Path(version.removeprefix("file://"), "manifest.json").is_file()
-    receipt = links["gate"]["Decision receipt"]
-    assert receipt is not None
-    assert Path(receipt.removeprefix("file://")).is_file()
+    # On folders nothing is to be followed, and no heading is shown.
+    assert [client.links(project.dag_id, run_id, task) for task in ("train", "gate", "publish")] == [{}, {}, {}]
 
+    client.ensure_pool("trainings", 1)
     write_rows(project.folder / "data" / "train.csv", 160)
     second_run = client.trigger(project.dag_id)
     approve(running, project.dag_id, second_run)

@@ -151,6 +151,10 @@ def test_connections_open_the_bucket_and_sign_and_are_seen_nowhere(running: Runn
     assert (steps <= watched.commands, steps <= watched.requests) == (True, True)
     assert watched.found == set()
 
+    links = client.links(project.dag_id, run_id, "publish")
+    assert links.keys() == {"Run folder", "Published version"}
+    assert all(str(link).startswith("http") for link in links.values())
+
     # What was published is signed, and only that key's owner could have signed it.
     model = running.model(trusting=running.pair)
     newest, champion = model.newest_move("production"), model.champion("production")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from retrainer.artifacts.rejections import Rejection, reject, rejection_of, withdraw_rejection
 from retrainer.artifacts.repository import ArtifactManifest, Artifacts
 from retrainer.errors import ArtifactError
 from retrainer.storage import open_storage
@@ -100,16 +101,24 @@ def test_the_first_commit_stays(root: str, tmp_path: Path, monkeypatch: pytest.M
 def test_a_killed_holder_frees_the_lock(tmp_path: Path) -> None:
     script = (
         "import sys, time; from retrainer.artifacts.repository import Artifacts\n"
-        f"with Artifacts({str(tmp_path)!r}).lock('train', 'x'):\n    print('held', flush=True); time.sleep(600)"
+        f"with Artifacts({str(tmp_path)!r}).lock('train', 'x', holder='run one of news'):\n"
+        "    print('held', flush=True); time.sleep(600)"
     )
     holder = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
     assert holder.stdout is not None
     holder.stdout.readline()
-    holder.kill()
-    holder.wait()
+    said: list[str] = []
+
+    def hear(line: str) -> None:
+        """Whoever waits knows at once for whom; then the holder dies."""
+        said.append(line)
+        holder.kill()
+
     started = time.monotonic()
-    with Artifacts(tmp_path).lock("train", "x"):
+    with Artifacts(tmp_path).lock("train", "x", say=hear):
         assert time.monotonic() - started < 10
+    assert said == ["waiting for run one of news, which makes the same train artifact, x"]
+    holder.wait()
 
 
 def test_work_outlives_a_try_and_reaches_another_host(
@@ -137,3 +146,14 @@ def test_the_manifest_names_every_file(tmp_path: Path) -> None:
     manifest = make(Artifacts(tmp_path))
     assert set(manifest.files) == {"deep/file.txt"}
     assert (tmp_path / "ingest" / DIGEST / ArtifactManifest.file).is_file()
+
+
+def test_a_rejection_is_remembered_until_somebody_approves(root: str) -> None:
+    assert rejection_of(root, DIGEST) is None
+    for by in ("ada", "bob"):
+        no = Rejection(decision=DIGEST, by=by, run_id="one", at="2026-01-01T00:00:00+00:00")
+        reject(root, no)
+        assert rejection_of(root, DIGEST) == no
+    assert rejection_of(root, "f" * 64) is None
+    withdraw_rejection(root, DIGEST)
+    assert rejection_of(root, DIGEST) is None

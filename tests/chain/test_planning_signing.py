@@ -137,7 +137,7 @@ def test_a_champion_that_nobody_trusted_signed_is_unreadable(tmp_path: Path, pai
         request = EVALUATE.plan(pipeline, bundle, context=CONTEXT)
         assert isinstance(request, StepRequest)
         assert request.identity["champion_state"] == "unreadable"
-        assert "not signed" in request.extra["champion_error"]
+        assert "not signed" in request.identity["champion_error"]
 
 
 def test_a_request_names_the_key_and_does_not_hold_it(tmp_path: Path, pair: KeyPair) -> None:

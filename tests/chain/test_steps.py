@@ -10,6 +10,7 @@ from retrainer.artifacts.repository import Artifacts
 from retrainer.chain import (
     DECIDE,
     EVALUATE,
+    EXPORT,
     INGEST,
     PUBLISH,
     StepRef,
@@ -111,7 +112,26 @@ def test_a_damaged_champion_is_not_taken_for_none(pipeline: Pipeline, model: Mod
     manifest.write_text(manifest.read_text().replace("0.9", "1.0"))
     request = evaluation_of(pipeline, bundle(tmp_path, B))
     assert request.identity["champion_state"] == "unreadable"
-    assert request.extra["champion_error"]
+    assert request.identity["champion_error"]
+
+
+def test_an_evaluation_is_of_one_model_and_what_comes_before_it_of_any(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("text,label\na,x\nb,y\n")
+    checkpoint = StepRef(step="train", digest=B, root=str(tmp_path / "artifacts"), reused=False, output={})
+    artifacts = Artifacts(checkpoint.root)
+    with artifacts.staging("train", B) as staging:
+        artifacts.commit(
+            staging, step="train", digest=B, identity={}, inputs={"ingest": A}, output={}, created_at="2026-01-01"
+        )
+    here = make_pipeline(tmp_path)
+    renamed = make_pipeline(tmp_path, name="paths")
+    elsewhere = make_pipeline(tmp_path, publish={"store": str(tmp_path / "other"), "channel": "staging"})
+    data = [planned(INGEST.plan(one, context=in_root(tmp_path))).digest for one in (here, renamed, elsewhere)]
+    bundles = [planned(EXPORT.plan(one, checkpoint, context=CONTEXT)).digest for one in (here, renamed, elsewhere)]
+    assert (len(set(data)), len(set(bundles))) == (1, 1)
+    evaluations = [evaluation_of(one, bundle(tmp_path, A)).digest for one in (here, renamed, elsewhere)]
+    assert evaluations[0] == evaluations[2]
+    assert evaluations[0] != evaluations[1]
 
 
 def test_a_gate_that_changed_decides_again(tmp_path: Path) -> None:

@@ -137,8 +137,7 @@ def published(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Publ
     output = retrainer("run", pipeline)
     assert output.returncode == 0, output.stderr + output.stdout
     (run,) = (folder / ".retrainer" / "artifacts" / "runs").iterdir()
-    record = json.loads((run / "run.json").read_text())
-    version = record["steps"]["publish"]["output"]["version"]
+    version = json.loads((run / "steps" / "publish.json").read_text())["output"]["version"]
     return Published(folder, pipeline, folder / "store", run, version, output)
 
 

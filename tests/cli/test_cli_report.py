@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from retrainer.chain import StepRef, Unchanged, outcome_of
+from retrainer.chain.model_store import loading_code
 from retrainer.errors import IntegrityError
 from retrainer.report.figures import scores
-from retrainer.run.report import brief, loading_code, make_report
+from retrainer.run.report import brief, make_report
 from retrainer.spec import Pipeline, parse_pipeline
 from tests.chain.made import ingested, trained
 

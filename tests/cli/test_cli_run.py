@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from retrainer.artifacts.repository import ArtifactManifest
+
 if TYPE_CHECKING:
     from tests.cli.conftest import Cli, Published, Workbench
 
@@ -53,9 +55,34 @@ def test_progress_is_lines_on_the_error_stream_where_there_is_no_terminal(publis
 
 def test_artifacts_lie_beside_the_pipeline_file_out_of_sight_of_git(published: Published) -> None:
     assert (published.folder / ".retrainer" / ".gitignore").read_text() == "*\n"
-    assert set(json.loads((published.run / "run.json").read_text())["steps"]) == set(STEPS)
+    assert {note.stem for note in (published.run / "steps").iterdir()} == set(STEPS)
     assert (published.run / "logs" / "train.log").is_file()
     assert str(published.run) in published.output.stdout
+
+
+def test_what_is_in_an_artifact_is_in_its_digest(published: Published, tiny_bert: Path) -> None:
+    """Artifacts are shared by content: what belongs to one pipeline, or to one machine, is in none unless its name says
+    so, or that of an artifact that it was made from."""
+    root = published.folder / ".retrainer" / "artifacts"
+    run = json.loads((published.run / "run.json").read_text())
+    belonging = {str(published.folder), str(tiny_bert), run["pipeline"], run["run_id"]}
+    identities: dict[str, str] = {}
+    looked_at = 0
+    for step in STEPS:
+        (folder,) = (root / step).iterdir()
+        manifest = ArtifactManifest.load(folder)
+        identities[step] = json.dumps(manifest.identity)
+        known = "".join(identities[name] for name in (step, *manifest.inputs))
+        foreign = [text for text in belonging if text not in known]
+        if step == "publish":  # named by its run, and so by all that the run is of
+            assert run["run_id"] in identities[step]
+            continue
+        assert foreign, step
+        for file in [path for path in folder.rglob("*") if path.is_file()]:
+            looked_at += 1
+            found = [text for text in foreign if text.encode() in file.read_bytes()]
+            assert not found, f"{file.relative_to(root)} holds {found}"
+    assert looked_at > 20
 
 
 def test_the_report_says_what_happened_and_how_to_load_it(published: Published) -> None:

@@ -1,4 +1,4 @@
-"""The decide step on the folders of real artifacts: receipt, model card, what is handed on."""
+"""The decide step on the folders of real artifacts: receipt, report, what is handed on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from retrainer.spec.model import Pipeline
 from retrainer.work.decide import run
 from retrainer.work.reporter import Reporter
 
-FILES = ("receipt.json", "report.html", "model_card.md")
+FILES = ("receipt.json", "report.html")
 TRAINING = TrainingRecord(
     base_model="base",
     base_fingerprint="f",
@@ -146,9 +146,6 @@ def test_a_promotion(tmp_path, make):
     written = Receipt.from_json((tmp_path / "out" / "receipt.json").read_bytes(), where="receipt")
     assert written == decide(request(tmp_path).pipeline.gate, load_evidence(inputs["evaluate"]))
     assert written.digests == DIGESTS
-    card = (tmp_path / "out" / "model_card.md").read_text()
-    assert "- epochs: 3" in card
-    assert "- steps: 1,200" in card
     report = (tmp_path / "out" / "report.html").read_text()
     assert "5" * 64 in report
     assert 'alt="Reliability diagram' in report

@@ -20,12 +20,12 @@ from retrainer.spec.model import AgainstChampion, Budgets, Gate, Slices
 FACTS = CardFacts(
     base_model="distilbert-base-uncased",
     max_length=128,
-    store="s3://models",
-    channel="production",
     sources=("s3://corp/news/a.parquet",),
     rows={"train": 8000, "validation": 900, "test": 2000},
     training={"epochs": "3", "device": "cpu"},
 )
+
+LOADING = 'Classifier.from_store("s3://models", "news")'
 
 
 def front_matter(card: str) -> Any:
@@ -40,16 +40,13 @@ def test_a_promoted_model(make):
         slices=Slices(by=("label",)),
         budgets=Budgets(p95_latency_ms=25),
     )
-    card = model_card(decide(policy, make.pair(2000, better=100, worse=40, int8=True)), FACTS)
+    card = model_card(decide(policy, make.pair(2000, better=100, worse=40, int8=True)), FACTS, loading=LOADING)
     matter = front_matter(card)
     assert matter["pipeline_tag"] == "text-classification"
     assert matter["base_model"] == "distilbert-base-uncased"
     assert "license" not in matter
     assert matter["model-index"][0]["results"][0]["metrics"][0] == {"type": "accuracy", "value": 0.955}
-    assert 'Classifier.from_store("s3://models", "news")' in card
-    assert 'public_keys=["ed25519:one"]' in model_card(
-        decide(policy, make.pair(2000, better=100, worse=40)), replace(FACTS, public_keys=("ed25519:one",))
-    )
+    assert f"```python\n{LOADING}\n```" in card
     assert "| accuracy | 0.9550 [" in card
     assert "+0.0300" in card
     assert "label = label 0" in card
@@ -76,7 +73,7 @@ def test_what_else_was_measured_is_in_it_briefly(make):
     calibrated = record.challenger["fp32"].model_copy(update={"temperature": 1.25})
     evidence = replace(evidence, record=record.model_copy(update={"challenger": {"fp32": calibrated}}))
     receipt = decide(Gate(), evidence)
-    card = model_card(receipt, replace(FACTS, measured=dict(evidence.record.challenger)))
+    card = model_card(receipt, replace(FACTS, measured=dict(evidence.record.challenger)), loading=LOADING)
     assert "| metric | champion | fp32 | baseline |" in card or "| metric | fp32 | champion | baseline |" in card
     assert "0.8000 [" in card
     assert "| fp32 | 1.250 |" in card
@@ -91,14 +88,14 @@ def test_what_else_was_measured_is_in_it_briefly(make):
 
 
 def test_a_refused_model_says_why(make):
-    card = model_card(decide(Gate(), make.pair(2000, worse=200)), FACTS)
+    card = model_card(decide(Gate(), make.pair(2000, worse=200)), FACTS, loading=LOADING)
     assert "**refuse**" in card
     assert "(worse_than_champion)" in card
 
 
 def test_evidence_that_cannot_be_judged_still_has_a_card(make):
     labels = np.zeros(100, dtype=np.int64)
-    card = model_card(decide(Gate(), make(labels, {"fp32": labels}, measured=("accuracy",))), FACTS)
+    card = model_card(decide(Gate(), make(labels, {"fp32": labels}, measured=("accuracy",))), FACTS, loading=LOADING)
     assert "no scores" in card
     assert "model-index" not in front_matter(card)
 
@@ -107,18 +104,17 @@ def test_hostile_label_names_stay_in_their_cells(make):
     labels = np.arange(600) % 2
     names = ("a|b\n## Injected", "<script>`x`: {yaml}")
     evidence = make(labels, {"fp32": labels}, names=names)
-    card = model_card(decide(Gate(slices=Slices(by=("label",))), evidence), FACTS)
+    card = model_card(decide(Gate(slices=Slices(by=("label",))), evidence), FACTS, loading=LOADING)
     assert "\n## Injected" not in card
     assert "| <script>" not in card
     assert "= <script>" not in card
     assert front_matter(card)["library_name"] == "onnx"
 
 
-def test_pairs_are_loaded_as_pairs(make):
+def test_pairs_are_classified(make):
     labels = np.arange(600) % 2
     receipt = decide(Gate(), make(labels, {"fp32": labels}, task="text-pair-classification"))
-    card = model_card(receipt, FACTS)
-    assert 'classifier(("first text", "second text"))' in card
+    card = model_card(receipt, FACTS, loading=LOADING)
     assert front_matter(card)["pipeline_tag"] == "text-classification"
 
 

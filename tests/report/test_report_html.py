@@ -39,8 +39,6 @@ PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQV
 CARD = CardFacts(
     base_model="distilbert-base-uncased",
     max_length=128,
-    store="s3://models",
-    channel="production",
     sources=("s3://corp/news/a.parquet",),
     rows={"train": 8000, "validation": 900, "test": 2000},
     training={"epochs": "3"},
@@ -48,7 +46,7 @@ CARD = CardFacts(
 FACTS = ReportFacts(
     card=CARD, decision="5" * 64, label_counts={"train": {"label 0": 8000}}, dropped={"duplicates dropped": 3}
 )
-EMPTY = ReportFacts(card=CardFacts("", 1, "", ""), decision="")
+EMPTY = ReportFacts(card=CardFacts("", 1), decision="")
 HOSTILE = (
     "<script>alert(1)</script>",
     '"><img src=x onerror=alert(1)>',
@@ -218,7 +216,7 @@ def test_hostile_names_are_text(make, hostile):
         champion_error=hostile,
     )
     receipt = decide(Gate(slices=Slices(by=("label", "place"))), evidence)
-    card = CardFacts(hostile, 128, hostile, hostile, (hostile,), {hostile: 3}, {hostile: hostile})
+    card = CardFacts(hostile, 128, (hostile,), {hostile: 3}, {hostile: hostile})
     facts = ReportFacts(card, hostile, {hostile: {hostile: 3}}, {hostile: 1})
     page = report_html(receipt, facts, {f"{hostile}.png": PIXEL, "x.png": b"GIF89a" + hostile.encode()})
     tree = parse(page)
@@ -267,7 +265,7 @@ def test_many_labels_are_folded_and_the_worst_confusions_listed(make):
     assert any(title.startswith("Rows by label: 77 rows") for title in folded)
     (open_table,) = [table for table in tree.iter("table") if words(table).startswith("Most confused labels")]
     assert "reason 12reason 311010" in words(open_table)
-    card = model_card(receipt, facts.card)
+    card = model_card(receipt, facts.card, loading="")
     assert "| reason 12 | reason 31 | 10 | 10 |" in card
     assert "<details><summary>Test rows by label: 77 rows</summary>\n\n| label |" in card
     assert "`reason 19` and 57 more" in card
@@ -437,7 +435,7 @@ receipts = a(
 @settings(max_examples=40, deadline=None, phases=(Phase.explicit, Phase.generate, Phase.shrink))
 @given(receipt=receipts, measured=measured)
 def test_every_receipt_has_a_page(receipt, measured):
-    facts = ReportFacts(CardFacts("base", 128, "store", "production", measured=measured), "d")
+    facts = ReportFacts(CardFacts("base", 128, measured=measured), "d")
     tree = parse(report_html(receipt, facts, {}))
     check_alone(tree)
     said = words(tree)

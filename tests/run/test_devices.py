@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from retrainer.artifacts import locks
 from retrainer.errors import ResourceError
+from retrainer.run import devices
 from retrainer.run.devices import lease, list_devices
 
 DEVICES = ("GPU-aaaa", "GPU-bbbb")
@@ -70,3 +72,18 @@ def test_a_host_without_gpus_trains_on_the_cpu(
     with lease(1) as nothing:
         assert nothing.devices == ()
     assert "no GPU" in caplog.text
+
+
+def test_whoever_waits_is_told_at_once_for_whom(two_gpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "RETRY_SECONDS", 0.02)
+    monkeypatch.setattr(locks, "SAY_SECONDS", 0.1)
+    said: list[str] = []
+    with (
+        lease(2, folder=two_gpus, holder="run one of news"),
+        pytest.raises(ResourceError, match="stayed busy for 0 s: run one of news"),
+        lease(1, folder=two_gpus, wait=0.4, say=said.append),
+    ):
+        pass
+    assert said[0] == "waiting for 1 of this host's 2 GPUs, held by run one of news"
+    assert said[1] == "still waiting for 1 of this host's 2 GPUs, held by run one of news, after 0 min"
+    assert 2 <= len(said) <= 5

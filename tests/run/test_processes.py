@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -112,6 +113,29 @@ def test_messages_and_errors_cross(request_record: StepRequest, tmp_path: Path) 
         seen.extend(process.follow())
     assert caught.value.hint == "add some"
     assert Log(text="hello") in seen
+
+
+def test_the_log_of_a_good_step_tells_how_it_went(request_record: StepRequest, tmp_path: Path) -> None:
+    python = interpreter(
+        tmp_path,
+        """
+        for done in range(1, 101):
+            reporter.progress("training", done=done, total=100, unit="step", loss=0.5)
+        reporter.metrics(1, {"accuracy": 0.9})
+        reporter.log("no baseline", level="warning")
+        reporter.done()
+        """,
+    )
+    with StepProcess(request_record, log_file=tmp_path / "log", python=python) as process:
+        list(process.follow())
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert [line.partition(" ")[2] for line in lines] == [
+        "training: step 1/100, loss 0.5",
+        "training: step 100/100, loss 0.5",
+        "epoch 1 on validation: accuracy 0.9000",
+        "warning: no baseline",
+    ]
+    assert all(re.match(r"\d\d:\d\d:\d\d ", line) for line in lines)
 
 
 def test_a_crash_quotes_the_log(request_record: StepRequest, tmp_path: Path) -> None:

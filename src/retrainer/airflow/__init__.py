@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from retrainer.airflow.dag_folder import build_dags
     from retrainer.airflow.operate import operate_dag
     from retrainer.airflow.operators import (
+        ApproveModelOperator,
         EvaluateModelOperator,
         EvaluationGateOperator,
         ExportOnnxOperator,
@@ -37,6 +38,7 @@ _MODULES = {
 }
 
 __all__ = [
+    "ApproveModelOperator",
     "EvaluateModelOperator",
     "EvaluationGateOperator",
     "ExportOnnxOperator",

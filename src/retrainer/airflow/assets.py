@@ -2,33 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 from urllib.parse import unquote
+
+from airflow.sdk import Asset, AssetAlias, BaseOperator
 
 from retrainer.errors import PipelineError
 from retrainer.spec import Pipeline
 from retrainer.spec.model import HubSource
-
-if TYPE_CHECKING:
-    from airflow.sdk import Asset
+from retrainer.spec.publish import Publish
 
 _GLOB = frozenset("*?[")
+# The outlet of a task that learns only when it runs which model it moves.
+MOVED_MODELS = AssetAlias(name="retrainer/moved-models")
 
 
 def model_asset(pipeline: Pipeline) -> Asset:
     """The published model: the moves of its channel. Other DAGs can be scheduled on it.
 
-    Each event's ``extra`` holds ``version``, ``previous``, ``moved``, ``metrics``, ``decision``.
+    Each event's ``extra`` holds ``version``, ``previous``, ``moved``, ``metrics``, ``decision``; of a move by hand
+    also who moved it and why, and ``decision`` is then the one that its version was published by.
     """
-    from airflow.sdk import Asset
+    return channel_asset(pipeline.name, pipeline.publish, pipeline.publish.channel)
 
-    publish = pipeline.publish
+
+def channel_asset(model: str, publish: Publish, channel: str) -> Asset:
+    """The same of any channel of a model."""
     return Asset(
-        name=f"retrainer/{pipeline.name}",
-        uri=f"{_as_uri(publish.store)}/{pipeline.name}/channels/{publish.channel}",
+        name=f"retrainer/{model}" + ("" if channel == publish.channel else f"/{channel}"),
+        uri=f"{_as_uri(publish.store)}/{model}/channels/{channel}",
         group="model",
     )
+
+
+def tell(task: BaseOperator, context: Any, asset: Asset, extra: Mapping[str, Any]) -> None:
+    """Describe what happened to an asset in the event that Airflow makes of it when the task succeeds."""
+    if asset in task.outlets:
+        context["outlet_events"][asset].extra = dict(extra)
+    elif MOVED_MODELS in task.outlets:
+        context["outlet_events"][MOVED_MODELS].add(asset, extra=dict(extra))
 
 
 def data_assets(pipeline: Pipeline) -> list[Asset]:
@@ -38,8 +52,6 @@ def data_assets(pipeline: Pipeline) -> list[Asset]:
 
     :raises PipelineError: the data is on the hub, where nobody tells Airflow that it changed.
     """
-    from airflow.sdk import Asset
-
     source = pipeline.dataset.train
     if isinstance(source, HubSource):
         raise PipelineError(

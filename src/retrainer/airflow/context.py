@@ -10,6 +10,8 @@ from datetime import UTC
 from typing import Any
 
 from retrainer.chain import RunContext
+from retrainer.errors import PipelineError
+from retrainer.spec.problems import listed, suggestion
 
 APPROVE = "Approve"
 """The option of Airflow's ``ApprovalOperator`` that says yes."""
@@ -35,6 +37,24 @@ def run_context(context: Any, *, root: str, approval: Mapping[str, Any] | None =
         root=root,
         approved=approved,
     )
+
+
+def require_known_conf(context: Any) -> None:
+    """A run that was started with a ``conf`` that its DAG has no param for would ignore it in silence.
+
+    :raises PipelineError: it has such a key.
+    """
+    known = {*context["dag"].params, *context["task"].params}
+    # Those with a slash are Airflow's own.
+    unknown = [key for key in context["dag_run"].conf or {} if key not in known and "/" not in key]
+    if unknown:
+        near = suggestion(unknown[0], known).removeprefix("; ")
+        there = f"this DAG knows {listed(sorted(known))}" if known else "this DAG takes none"
+        raise PipelineError(
+            f"the run was started with {listed(map(repr, unknown))}, which this DAG has no param for",
+            where="conf",
+            hint=f"{near} {there}".strip(),
+        )
 
 
 def actor_of(dag_run: Any) -> str:

@@ -10,18 +10,19 @@ of a folder become DAGs (``dag_folder.py``).
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.standard.operators.hitl import ApprovalOperator
-from airflow.sdk import DAG, AssetAny, AssetOrTimeSchedule, CronTriggerTimetable
+from airflow.sdk import DAG, AssetAny, AssetOrTimeSchedule, CronTriggerTimetable, Param
 
 from retrainer.airflow.assets import data_assets
 from retrainer.airflow.description import describe_pipeline
-from retrainer.airflow.links import operator_of
+from retrainer.airflow.operators.approve import ApproveModelOperator
+from retrainer.airflow.operators.gate import ASK_AGAIN
 from retrainer.airflow.settings import SettingsLike, as_mapping
 from retrainer.airflow.step_operator import REPORT_KEY, PipelineLike, StepOperator, load
 from retrainer.chain import Step, chain_of, step_before
@@ -68,6 +69,7 @@ def dag_of(record: Pipeline, given: PipelineLike, *, settings: SettingsLike = No
         "doc_md": describe_pipeline(record),
         "tags": ["retrainer", record.task],
         **dag_kwargs,
+        "params": {**_params(record), **dag_kwargs.get("params", {})},
         "default_args": {**DEFAULT_ARGS, **dag_kwargs.get("default_args", {})},
     }
     with DAG(**arguments) as dag:
@@ -82,8 +84,8 @@ def _tasks(pipeline: Pipeline, common: Mapping[str, Any]) -> None:
     for step in chain:
         before = step_before(step, chain)
         upstream = tasks[before.name] if before else None
-        approval = _approval(pipeline, upstream) if step.when_promoted else None
-        kind: type[StepOperator] = operator_of(step)
+        approval = _approval(pipeline, upstream, common["settings"]) if step.when_promoted else None
+        kind = _operator_of(step)
         arguments = {"task_id": kind.task_name, **kind.in_dag(pipeline), **common}
         if approval is not None:
             arguments["approval"] = approval.output
@@ -93,6 +95,13 @@ def _tasks(pipeline: Pipeline, common: Mapping[str, Any]) -> None:
             upstream >> approval >> task
 
 
+def _operator_of(step: Step[Any]) -> type[StepOperator]:
+    """The operator of a step, by the name in its definition."""
+    module, _, name = step.operator.rpartition(".")
+    kind: type[StepOperator] = getattr(importlib.import_module(module), name)
+    return kind
+
+
 def _task(
     step: Step[Any],
     kind: type[StepOperator],
@@ -100,15 +109,11 @@ def _task(
     arguments: Mapping[str, Any],
     bases: Sequence[str],
 ) -> BaseOperator:
-    """The task of a step; of several base models a mapped one, over the bases or over what they became so far."""
+    """The task of a step; of several base models a mapped one."""
     given = {kind.upstream: upstream.output} if upstream is not None else {}
     if step.about != "candidate" or not bases:
         return kind(**given, **arguments)
-    if upstream is not None and upstream.is_mapped:
-        mapped, fixed = given, {}
-    else:
-        mapped, fixed = {"base": list(bases)}, given
-    return kind.partial(map_index_template=BASE_NAME, **fixed, **arguments).expand(**mapped)
+    return kind.partial(map_index_template=BASE_NAME, **given, **arguments).expand(base=list(bases))
 
 
 def dag_id_of(name: str) -> str:
@@ -116,12 +121,21 @@ def dag_id_of(name: str) -> str:
     return "retrain__" + re.sub(r"[-.]", "_", name)
 
 
-def _approval(pipeline: Pipeline, gate: BaseOperator) -> BaseOperator | None:
+def _params(pipeline: Pipeline) -> dict[str, Param]:
+    if pipeline.publish.approval == "none":
+        return {}
+    about = "Ask also where somebody rejected the very same model before."
+    return {ASK_AGAIN: Param(False, type="boolean", title="Ask again", description=about)}
+
+
+def _approval(pipeline: Pipeline, gate: BaseOperator, settings: SettingsLike) -> BaseOperator | None:
     """A person's approval of what the gate promotes, where the pipeline asks for it."""
     if pipeline.publish.approval == "none":
         return None
-    return ApprovalOperator(
+    return ApproveModelOperator(
         task_id="approval",
+        decision=gate.output,
+        settings=settings,
         subject=f"Publish {pipeline.name} to {pipeline.publish.channel}?",
         body=f"{{{{ ti.xcom_pull(task_ids='{gate.task_id}', key='{REPORT_KEY}') }}}}",
     )

@@ -134,6 +134,7 @@ class BrokenPipelineOperator(BaseOperator):  # type: ignore[misc]
 
     def execute(self, context: Any) -> None:
         """Fail."""
+        self.log.error("%s", self.error)
         raise AirflowFailException(self.error)
 
 

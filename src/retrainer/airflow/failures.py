@@ -7,6 +7,8 @@ a task fails in the way that Airflow retries. Credentials that have expired are 
 
 from __future__ import annotations
 
+from logging import Logger
+
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from retrainer.errors import (
@@ -26,6 +28,16 @@ from retrainer.errors import (
 PERMANENT = (UserError, ExportError, GateError, ChampionChanged, IntegrityError)
 # unless what lies outside changes by itself: a disk, a server, a network.
 PASSING = (ResourceError, StorageError)
+
+
+def reported(error: RetrainerError, log: Logger) -> AirflowException:
+    """The exception to raise from a task instead, whose message is in the log before it is raised.
+
+    Airflow writes the frames of its own code above the message of an exception, which nobody should have to search.
+    """
+    failure = as_airflow(error)
+    log.error("%s", failure)
+    return failure
 
 
 def as_airflow(error: RetrainerError) -> AirflowException:

@@ -1,28 +1,26 @@
 """Links beside a task in Airflow's UI: the run's folder, the decision's receipt, the published version.
 
-The worker knows where they lead and leaves them in XCom; the API server reads them there. On a bucket they lead to
-the AWS console. On a folder they are ``file://`` addresses: browsers copy them but do not open them from a web page.
+The worker knows where they lead and leaves them in XCom; the API server reads them there. They lead to the AWS console,
+or to the object of another S3 server. A task has them only where what they show is in a bucket: no browser follows an
+address on the worker's disk from a web page, and Airflow's UI would show a heading with nothing below.
 """
 
 from __future__ import annotations
 
-import importlib
 import os
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 import attrs
-from airflow.sdk import BaseOperatorLink
+from airflow.sdk import Asset, BaseOperator, BaseOperatorLink
 
+from retrainer.airflow.settings import Settings
 from retrainer.artifacts.repository import Artifacts
-from retrainer.chain import CHAIN, Published, Step, StepRef, StepRequest
+from retrainer.chain import Published, StepRef, StepRequest
 from retrainer.run.folders import RunFolder
-from retrainer.storage import is_s3, join_url, open_storage
+from retrainer.storage import is_s3, join_url
 from retrainer.storage.access import current_access
-
-if TYPE_CHECKING:
-    from airflow.sdk import BaseOperator
-    from airflow.sdk.types import TaskInstanceKey
 
 
 @attrs.define()
@@ -42,20 +40,16 @@ class StepLink(BaseOperatorLink):  # type: ignore[misc]
         """Where the worker leaves the address for the API server."""
         return self.xcom_key_of_link
 
-    @property
-    def operators(self) -> list[type[BaseOperator]]:
-        """The operators that show this link, for the plugin."""
-        return [kind for kind in map(operator_of, CHAIN) if self in kind.operator_extra_links]
+    def can_be_followed(self, settings: Mapping[str, Any], outlets: Sequence[Any]) -> bool:
+        """Whether a browser can, as far as is known when Airflow parses the DAG.
 
-    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """The address; empty when the task did not get that far."""
-        found = getattr(operator, "link", None)
-        if callable(found):
-            return str(found(self.xcom_key))
-        # In the API server the operator is a description, and the plugin's link is asked instead of Airflow's own.
-        from airflow.serialization.definitions.operatorlink import XComOperatorLink
+        :param settings: of the task; so are ``outlets``.
+        """
+        return is_s3(str(settings.get("artifact_root") or Settings().resolved().artifact_root))
 
-        return str(XComOperatorLink(name=self.name, xcom_key=self.xcom_key).get_link(operator, ti_key=ti_key))
+    def get_link(self, operator: BaseOperator, **_: Any) -> str:
+        """The address, in the process that ran the task; empty when it did not get that far."""
+        return str(operator.link(self.xcom_key))
 
 
 class RunFolderLink(StepLink):
@@ -91,25 +85,21 @@ class PublishedVersionLink(StepLink):
     label = "Published version"
     xcom_key_of_link = "retrainer_published_version"
 
+    def can_be_followed(self, settings: Mapping[str, Any], outlets: Sequence[Any]) -> bool:
+        """The store may be another place than the artifacts'; it is known where the model's asset is."""
+        models = [outlet.uri for outlet in outlets if isinstance(outlet, Asset)]
+        return any(map(is_s3, models)) if models else super().can_be_followed(settings, outlets)
+
     @staticmethod
     def target(published: Published) -> str:
         """The address of the version's folder."""
         return address(published.store, published.model, "versions", published.version)
 
 
-def operator_of(step: Step[Any]) -> type[BaseOperator]:
-    """The operator of a step, by the name in its definition: it imports this module, not the other way round."""
-    module, _, name = step.operator.rpartition(".")
-    kind: type[BaseOperator] = getattr(importlib.import_module(module), name)
-    return kind
-
-
 def address(root: str, *parts: str, is_file: bool = False) -> str:
-    """A URL for people: of the AWS console for a bucket of AWS, else of the object or the file itself."""
+    """A URL for people: of the AWS console for a bucket of AWS, else of the object itself; none for a folder."""
     if not is_s3(root):
-        path = open_storage(root).local_path("/".join(parts))
-        assert path is not None, "a storage that is no bucket is a folder"
-        return path.absolute().as_uri()
+        return ""
     bucket, _, key = join_url(root, *parts).removeprefix("s3://").partition("/")
     variables = (os.environ.get("AWS_ENDPOINT_URL_S3"), os.environ.get("AWS_ENDPOINT_URL"))
     endpoint = next(filter(None, (current_access().endpoint_url, *variables)), None)

@@ -15,10 +15,11 @@ from typing import Any
 
 from airflow.sdk import DAG, BaseOperator, Param
 
+from retrainer.airflow.assets import MOVED_MODELS, channel_asset, tell
 from retrainer.airflow.connections import s3_access, signer
-from retrainer.airflow.context import actor_of
+from retrainer.airflow.context import actor_of, require_known_conf
 from retrainer.airflow.dag_folder import read_folder
-from retrainer.airflow.failures import as_airflow
+from retrainer.airflow.failures import reported
 from retrainer.airflow.settings import Settings, SettingsLike, as_mapping
 from retrainer.chain.model_store import keyring_of
 from retrainer.errors import IntegrityError, NotFoundError, PipelineError, RetrainerError
@@ -50,7 +51,8 @@ for precision in info.precisions:
 class MoveChannelOperator(BaseOperator):  # type: ignore[misc]
     """Point a channel at another version, as the run's ``params`` say.
 
-    Returns the version that the channel serves now, the one before, and whether anything moved.
+    Returns the version that the channel serves now, the one before, and whether anything moved. A channel that moved
+    makes an event of its asset, as a publication does.
 
     Retries: moving is idempotent for a named version. A rollback to "the one before" is not retried by the DAG,
     because a second one would go one version further.
@@ -72,20 +74,22 @@ class MoveChannelOperator(BaseOperator):  # type: ignore[misc]
         settings: SettingsLike = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**{"outlets": [MOVED_MODELS], **kwargs})
         self.models = models
         self.settings = as_mapping(settings)
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Move the channel."""
         try:
+            require_known_conf(context)
             settings = Settings.from_content(self.settings, where="settings").resolved()
             with use_access(s3_access(settings.aws_conn_id)):
-                return self._move(context["params"], actor_of(context["dag_run"]), settings.trainer_python)
+                return self._move(context, settings.trainer_python)
         except RetrainerError as error:
-            raise as_airflow(error) from None
+            raise reported(error, self.log) from None
 
-    def _move(self, params: Mapping[str, Any], actor: str, python: str | None) -> dict[str, Any]:
+    def _move(self, context: Any, python: str | None) -> dict[str, Any]:
+        params, actor = context["params"], actor_of(context["dag_run"])
         name, channel = params["pipeline"], params["channel"]
         if name not in self.models:
             raise NotFoundError(f"no pipeline '{name}'", hint=f"there are {', '.join(sorted(self.models))}")
@@ -105,13 +109,24 @@ class MoveChannelOperator(BaseOperator):  # type: ignore[misc]
             moved = model.promote(channel, **source, **common)
         verb = "now serves" if moved.moved else "already serves"
         self.log.info("%s of %s %s version %s; before: %s", channel, name, verb, moved.version, moved.previous)
-        return {
+        result = {
             "model": name,
             "channel": channel,
             "version": moved.version,
             "previous": moved.previous,
             "moved": moved.moved,
         }
+        if moved.moved:
+            manifest = model.manifest(moved.version)
+            told = {
+                "store": publish.store,
+                "metrics": manifest.metrics,
+                "decision": {"verdict": "promote", "digest": manifest.artifacts.get("decide")},
+                **{name: params[name] for name in ("action", "cause", "reason")},
+                "actor": actor,
+            }
+            tell(self, context, channel_asset(name, publish, channel), {**result, **told})
+        return result
 
     def _source_of_promotion(self, params: Mapping[str, Any]) -> dict[str, Any]:
         source = {key: params[key] for key in ("version", "from_channel") if params[key]}

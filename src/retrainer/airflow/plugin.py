@@ -1,20 +1,14 @@
-"""The Airflow plugin. Loaded in every task process of a deployment, so what it offers is imported on demand."""
+"""The Airflow plugin. Loaded in every task process of a deployment, so what it offers is imported on demand.
+
+It offers nothing yet: Airflow finds operators by their modules, and their links in the serialized DAG.
+"""
 
 from __future__ import annotations
-
-from typing import Any
 
 from airflow.plugins_manager import AirflowPlugin
 
 
 class RetrainerPlugin(AirflowPlugin):  # type: ignore[misc]
-    """Names the links of the operators to the API server."""
+    """The place of what Airflow's UI is to show."""
 
     name = "retrainer"
-
-    @property
-    def operator_extra_links(self) -> list[Any]:
-        """The links beside the tasks. Only the API server asks for them."""
-        from retrainer.airflow.links import PublishedVersionLink, ReceiptLink, RunFolderLink
-
-        return [RunFolderLink(), ReceiptLink(), PublishedVersionLink()]

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.sdk import BaseOperator, XComArg
 
 from retrainer.airflow.connections import s3_access, step_environment
-from retrainer.airflow.context import run_context
-from retrainer.airflow.failures import as_airflow
-from retrainer.airflow.links import RunFolderLink
+from retrainer.airflow.context import require_known_conf, run_context
+from retrainer.airflow.failures import reported
+from retrainer.airflow.links import RunFolderLink, StepLink
 from retrainer.airflow.progress import ProgressLog
 from retrainer.airflow.settings import Settings, SettingsLike, as_mapping
 from retrainer.chain import Step, StepRef, StepRequest
-from retrainer.errors import RetrainerError
+from retrainer.errors import PipelineError, RetrainerError
 from retrainer.run.processes import StepProcess, run_step
 from retrainer.sources.base_models import short_name
 from retrainer.spec import Pipeline, load_pipeline, parse_pipeline
@@ -44,7 +44,8 @@ class StepOperator(BaseOperator):  # type: ignore[misc]
     """One step of a pipeline. Use its subclasses.
 
     :param pipeline: path of the pipeline file, its content as a mapping, or a ``Pipeline``. (templated: a path, and
-        the strings of a mapping; read and checked after that, when the task runs)
+        the strings of a mapping; read and checked after that, when the task runs) The first task of a run decides: the
+        others go on with the pipeline that its reference holds, and warn where theirs is another one by now.
     :param settings: where artifacts are kept, how buckets are reached, which interpreter trains: see ``Settings``.
         (templated)
     """
@@ -58,10 +59,12 @@ class StepOperator(BaseOperator):  # type: ignore[misc]
 
     template_fields: Sequence[str] = ("pipeline", "settings")
     template_fields_renderers: ClassVar[dict[str, str]] = {"pipeline": "yaml", "settings": "json"}
-    operator_extra_links: Sequence[BaseOperatorLink] = (RunFolderLink(),)
+    links: ClassVar[Sequence[StepLink]] = (RunFolderLink(),)
+    """Those that it has where a browser can follow them."""
     ui_color = "#e4ecf7"
 
     # Of the try that runs in this process; never part of the DAG.
+    _pipeline: Pipeline
     _process: StepProcess | None = None
     _killed = False
     _links: Mapping[str, str] = {}
@@ -70,6 +73,14 @@ class StepOperator(BaseOperator):  # type: ignore[misc]
         super().__init__(**kwargs)
         self.pipeline = pipeline
         self.settings = as_mapping(settings)
+
+    @property
+    def operator_extra_links(self) -> list[BaseOperatorLink]:
+        """Airflow asks this also of a mapped task, which has what it was given in ``partial_kwargs``."""
+        mapped = getattr(self, "partial_kwargs", None)
+        kind, given = (type(self), vars(self)) if mapped is None else (self.operator_class, mapped)
+        settings, outlets = as_mapping(given.get("settings")), given.get("outlets") or ()
+        return [link for link in kind.links if link.can_be_followed(settings, outlets)]
 
     @classmethod
     def in_dag(cls, pipeline: Pipeline) -> dict[str, Any]:
@@ -101,6 +112,8 @@ class StepOperator(BaseOperator):  # type: ignore[misc]
         :raises AirflowException: another try may help.
         """
         try:
+            if not self.upstream:
+                require_known_conf(context)
             settings = Settings.from_content(self.settings, where="settings").resolved()
             access = s3_access(settings.aws_conn_id)
             # Also for reading what the step left: it may be in a bucket.
@@ -108,16 +121,16 @@ class StepOperator(BaseOperator):  # type: ignore[misc]
                 ref = self._run(context, settings, step_environment(access))
                 self.conclude(ref, context)
         except RetrainerError as error:
-            # The message says it all; the frames below it would bury it in the task log.
-            raise as_airflow(error) from None
+            raise reported(error, self.log) from None
         return result_of(ref)
 
     def _run(self, context: Context, settings: Settings, environment: Mapping[str, str]) -> StepRef:
-        pipeline = load(self.pipeline)
+        references = self._references()
+        pipeline = self._pipeline = self._of_run(references)
         environment = {**environment, **self.prepare(pipeline)}
         run = run_context(context, root=str(settings.artifact_root), approval=getattr(self, "approval", None))
-        request = self.step.plan(pipeline, *self._references(), context=run, base=self._base())
-        if isinstance(request, StepRequest):
+        request = self.step.plan(pipeline, *references, context=run, base=self._base())
+        if isinstance(request, StepRequest) and RunFolderLink() in self.operator_extra_links:
             self._links = {RunFolderLink.xcom_key_of_link: RunFolderLink.target(request)}
         ref = run_step(
             request,
@@ -130,12 +143,29 @@ class StepOperator(BaseOperator):  # type: ignore[misc]
             self.log.info("%s", ref.unchanged.line())
         elif ref.reused:
             self.log.info("%s: done before with the same input, artifact %s is used", ref.step, ref.digest[:12])
-        return ref
+        return ref.model_copy(update={"pipeline": pipeline})
+
+    def _of_run(self, references: Sequence[StepRef]) -> Pipeline:
+        """The pipeline that the run began with; what was changed since counts in the next run."""
+        begun = next((ref.pipeline for ref in references if ref.pipeline is not None), None)
+        if begun is None:
+            return load(self.pipeline)
+        try:
+            changed = _changes(begun, load(self.pipeline))
+        except PipelineError as error:
+            changed = str(error)
+        if changed:
+            self.log.warning(
+                "the pipeline has changed since this run began, and the run keeps the one it began with: %s. To use "
+                "the new one, start another run, or clear this one from its first task",
+                changed,
+            )
+        return begun
 
     def _references(self) -> list[StepRef]:
         given: Any = getattr(self, self.upstream) if self.upstream else ()
-        several = self.step.about == "candidates" or not self.upstream
         # The output of a mapped task is a lazy sequence that asks the API server for each item.
+        several = isinstance(given, Sequence) and not isinstance(given, str)
         return [StepRef.from_content(value, where=self.upstream) for value in (given if several else (given,))]
 
     def _base(self) -> str | None:
@@ -168,6 +198,16 @@ def load(pipeline: PipelineLike) -> Pipeline:
     if isinstance(pipeline, Mapping):
         return parse_pipeline(pipeline)
     return load_pipeline(pipeline)
+
+
+def _changes(begun: Pipeline, now: Pipeline) -> str:
+    """What is another value now, key by key."""
+    if begun == now:
+        return ""
+    from retrainer.gate.verify import differences
+
+    found = differences(begun.model_dump(mode="json"), now.model_dump(mode="json"))
+    return ", ".join(f"{at.path} was {at.in_file!r}, is {at.recomputed!r}" for at in found)
 
 
 def result_of(ref: StepRef) -> dict[str, Any]:

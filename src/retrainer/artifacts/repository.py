@@ -10,12 +10,14 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from retrainer.artifacts.locks import Say, Waiting, holder_of, try_lock
 from retrainer.errors import ArtifactError, IntegrityError, NotFoundError, PreconditionFailed
 from retrainer.records import FileRecord, Record, digest_of, sha256_file
 from retrainer.storage import is_s3, open_storage
@@ -23,6 +25,8 @@ from retrainer.storage.errors import filesystem_errors
 
 # Staging folders of copies from a bucket are called by it: several processes may copy at once, without a lock.
 DOWNLOAD = "download"
+# Between two looks whether a lock is free.
+LOCK_SECONDS = 0.2
 
 
 class ArtifactFile(Record):
@@ -201,14 +205,20 @@ class Artifacts:
         return True
 
     @contextmanager
-    def lock(self, step: str, digest: str) -> Iterator[None]:
-        """Wait until nobody on this host makes that artifact; released when the holder ends, however it ends."""
+    def lock(self, step: str, digest: str, *, holder: str = "", say: Say = lambda line: None) -> Iterator[None]:
+        """Wait until nobody on this host makes that artifact; released when the holder ends, however it ends.
+
+        :param holder: who wants it, for those who wait meanwhile.
+        :param say: is told at once, and then every minute, who is waited for.
+        """
         path = self.local / ".locks" / f"{step}-{digest}"
+        waiting = Waiting(say)
         with filesystem_errors(str(path)):
             path.parent.mkdir(parents=True, exist_ok=True)
-            stream = path.open("w")
+            while (stream := try_lock(path, holder)) is None:
+                waiting.for_(f"{holder_of(path)}, which makes the same {step} artifact, {digest[:12]}")
+                time.sleep(LOCK_SECONDS)
         with stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
             self._sweep()
             yield
 
@@ -222,7 +232,7 @@ class Artifacts:
     def _is_locked(self, step: str, digest: str) -> bool:
         for path in (self.local / ".locks").glob(f"{step}-{digest}*"):
             try:
-                with path.open("w") as stream:
+                with path.open("a") as stream:
                     fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:  # held, or of another user, who may hold it
                 return True

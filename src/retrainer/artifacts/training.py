@@ -22,6 +22,7 @@ class CurvePoint(Record):
 class TrainingRecord(FileRecord):
     """How a checkpoint came to be.
 
+    :param base_model: the hub id, or the name of the folder or package without where it is.
     :param rows_per_second: training rows over the wall time of the loop, validation included.
     :param padding_fraction: share of the tokens in training batches that were padding.
     :param resumed_from: checkpoint that this try went on from; ``None`` when it started at the base model.

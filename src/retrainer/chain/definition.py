@@ -111,7 +111,6 @@ class Step(Generic[Output]):
         context: RunContext,
         base: str | None = None,
         inputs: Mapping[str, str] | None = None,
-        extra: Mapping[str, Any] | None = None,
         compared: tuple[str, ...] = (),
     ) -> StepRequest:
         """A request of this step.
@@ -135,7 +134,6 @@ class Step(Generic[Output]):
             root=before.root if before else context.root,
             context=context,
             compared=compared or pipeline.model.candidates,
-            extra=dict(extra or {}),
         )
 
     def identity(self, content: Mapping[str, Any]) -> dict[str, Any]:

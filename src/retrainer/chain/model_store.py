@@ -14,6 +14,7 @@ from retrainer.spec.model import Pipeline
 from retrainer.spec.publish import Publish
 from retrainer.store import Keyring, ModelStore, Move, Signer, Store
 from retrainer.store.signing_keys import SIGNING_KEY, load_signer, signer_of_pem
+from retrainer.tasks import TASKS
 
 
 def model_of(pipeline: Pipeline, *, signer: Signer | None = None) -> ModelStore:
@@ -24,6 +25,14 @@ def model_of(pipeline: Pipeline, *, signer: Signer | None = None) -> ModelStore:
     """
     publish = pipeline.publish
     return Store.open(publish.store, signer=signer, trusted=keyring_of(publish)).model(pipeline.name)
+
+
+def loading_code(pipeline: Pipeline) -> str:
+    """Three lines of Python that load the model that the pipeline publishes, and ask it something."""
+    publish = pipeline.publish
+    return TASKS[pipeline.task].loading_code(
+        publish.store, pipeline.name, channel=publish.channel, public_keys=publish.trusted_keys
+    )
 
 
 def keyring_of(publish: Publish) -> Keyring | None:

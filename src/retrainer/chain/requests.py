@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Literal
 
 from pydantic import Field
@@ -58,6 +59,8 @@ class StepRef(Record):
         to do.
     :param base: the base model that the artifact came from; ``None`` before there is one, and where several were
         compared.
+    :param pipeline: what the run began with, so that the tasks after it follow that and not a file that has changed
+        since; ``None`` where one process takes all the steps.
     """
 
     step: str
@@ -67,6 +70,7 @@ class StepRef(Record):
     output: dict[str, Any]
     unchanged: Unchanged | None = None
     base: str | None = None
+    pipeline: Pipeline | None = None
 
 
 class StepRequest(Record):
@@ -78,7 +82,7 @@ class StepRequest(Record):
         never part of a digest: a model is trained once, alone or beside others.
     """
 
-    format_version: Literal[2] = 2
+    format_version: Literal[3] = 3
     step: str
     digest: str
     identity: dict[str, Any]
@@ -87,4 +91,8 @@ class StepRequest(Record):
     root: str
     context: RunContext
     compared: tuple[str, ...] = ()
-    extra: dict[str, Any] = Field(default_factory=dict, description="What the step needs beyond its identity.")
+
+    @property
+    def holder(self) -> str:
+        """Who asks, for those who wait for what this process holds."""
+        return f"run {self.context.run_id} of {self.pipeline.name} (process {os.getpid()})"

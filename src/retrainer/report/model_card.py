@@ -31,36 +31,34 @@ MOST_NAMED = 20
 class CardFacts:
     """What a card says beyond the receipt.
 
-    :param base_model: as the pipeline names it.
+    :param base_model: its name, without where it is.
     :param max_length: tokens after which a text is cut.
-    :param store: where the model is published; with ``channel``, how it is loaded.
     :param sources: where the data came from.
     :param rows: split to number of rows.
     :param training: name to value, already formatted: epochs, device and so on.
     :param measured: precision, ``champion`` or ``baseline``, to what was measured of it.
     :param confusions: the labels that the challenger mixes up most, on the test rows.
-    :param public_keys: what a client has to pin, where versions are signed.
     """
 
     base_model: str
     max_length: int
-    store: str
-    channel: str
     sources: Sequence[str] = ()
     rows: Mapping[str, int] = field(default_factory=dict)
     training: Mapping[str, str] = field(default_factory=dict)
     measured: Mapping[str, ModelEvidence] = field(default_factory=dict)
     confusions: Sequence[Confusion] = ()
-    public_keys: Sequence[str] = ()
 
 
-def model_card(receipt: Receipt, facts: CardFacts) -> str:
-    """The card of the challenger that a receipt is about."""
+def model_card(receipt: Receipt, facts: CardFacts, *, loading: str) -> str:
+    """The card of the challenger that a receipt is about.
+
+    :param loading: code that loads it from where it is published.
+    """
     sections = [
         _front_matter(receipt, facts),
         f"# {receipt.model}\n\n{_summary(receipt, facts)}",
         f"## Intended use\n\n{_intended_use(receipt)}",
-        f"## Loading\n\n{_loading(receipt, facts)}",
+        f"## Loading\n\n```python\n{loading}\n```",
         f"## Data\n\n{_data(receipt, facts)}",
         f"## Evaluation\n\n{_evaluation(receipt, facts)}",
         f"## Decision\n\n{_decision(receipt)}",
@@ -114,11 +112,6 @@ def _summary(receipt: Receipt, facts: CardFacts) -> str:
 
 def _intended_use(receipt: Receipt) -> str:
     return f"{_task(receipt).intended_use}\nIt is not meant to decide about people by itself."
-
-
-def _loading(receipt: Receipt, facts: CardFacts) -> str:
-    code = _task(receipt).loading_code(facts.store, receipt.model, channel=facts.channel, public_keys=facts.public_keys)
-    return f"```python\n{code}\n```"
 
 
 def _data(receipt: Receipt, facts: CardFacts) -> str:

@@ -7,18 +7,18 @@ somebody may use the device. Devices are listed with ``nvidia-smi``: nothing her
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from retrainer.artifacts.locks import Say, Waiting, holder_of, try_lock
 from retrainer.errors import ResourceError
 
 logger = logging.getLogger(__name__)
@@ -61,12 +61,21 @@ def list_devices() -> tuple[str, ...]:
 
 
 @contextmanager
-def lease(count: int, *, wait: float = WAIT_SECONDS, folder: Path | None = None) -> Iterator[Lease]:
+def lease(
+    count: int,
+    *,
+    wait: float = WAIT_SECONDS,
+    folder: Path | None = None,
+    holder: str = "",
+    say: Say = logger.info,
+) -> Iterator[Lease]:
     """Hold ``count`` GPUs of this host, waiting for others to give theirs back.
 
     No GPU wanted: all are hidden from the process. None on the host at all: the step runs on the CPU, and a
     warning says so, so that one pipeline file serves a laptop and a GPU worker.
 
+    :param holder: who wants them, for those who wait meanwhile.
+    :param say: is told at once, and then every minute, who is waited for.
     :raises ResourceError: the host has fewer GPUs than wanted, or they stayed busy.
     """
     if count == 0:
@@ -86,7 +95,7 @@ def lease(count: int, *, wait: float = WAIT_SECONDS, folder: Path | None = None)
     locks = folder or Path(tempfile.gettempdir()) / f"retrainer-devices-{os.getuid()}"
     locks.mkdir(mode=0o700, parents=True, exist_ok=True)
     with ExitStack() as stack:
-        held = _acquire(devices, count, locks, wait, stack)
+        held = _acquire({device: locks / device for device in devices}, count, wait, stack, holder, Waiting(say))
         yield Lease(
             devices=tuple(held),
             environment={"CUDA_VISIBLE_DEVICES": ",".join(held)},
@@ -94,11 +103,13 @@ def lease(count: int, *, wait: float = WAIT_SECONDS, folder: Path | None = None)
         )
 
 
-def _acquire(devices: tuple[str, ...], count: int, locks: Path, wait: float, stack: ExitStack) -> dict[str, IO[str]]:
+def _acquire(
+    devices: Mapping[str, Path], count: int, wait: float, stack: ExitStack, holder: str, waiting: Waiting
+) -> dict[str, IO[str]]:
     """Take all or none in each try: two waiters that each held half would wait for ever."""
     deadline = time.monotonic() + wait
     while True:
-        held = {device: stream for device in devices if (stream := _try_lock(locks / device)) is not None}
+        held = {device: stream for device, path in devices.items() if (stream := try_lock(path, holder)) is not None}
         if len(held) >= count:
             for device in list(held)[count:]:
                 held.pop(device).close()
@@ -107,20 +118,12 @@ def _acquire(devices: tuple[str, ...], count: int, locks: Path, wait: float, sta
             return held
         for stream in held.values():
             stream.close()
+        holders = sorted({holder_of(path) for device, path in devices.items() if device not in held})
         if time.monotonic() >= deadline:
             raise ResourceError(
-                f"{count} of this host's {len(devices)} GPUs stayed busy for {wait:.0f} s",
+                f"{count} of this host's {len(devices)} GPUs stayed busy for {wait:.0f} s: {', '.join(holders)}",
                 where="resources.gpus",
                 hint="give the pool as many slots as the host has GPUs",
             )
+        waiting.for_(f"{count} of this host's {len(devices)} GPUs, held by {', '.join(holders)}")
         time.sleep(RETRY_SECONDS)
-
-
-def _try_lock(path: Path) -> IO[str] | None:
-    stream = path.open("w")
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        stream.close()
-        return None
-    return stream

@@ -1,67 +1,125 @@
 """A dated folder for each run, for people: what ran, with what result, and where the artifacts and logs are.
 
-``<root>/runs/<YYYY-MM-DD_HH-MM-SS>_<pipeline>_<model>/``. Nothing reads it but people (and ``gc``, which keeps the
-artifacts of recent runs). On a folder root it links to the artifacts; on a bucket it holds their digests.
+::
+
+    <root>/runs/<YYYY-MM-DD_HH-MM-SS>_<pipeline>_<model>/run.json      who ran what, since when
+                                                        /steps/<step>.json   what came of a step
+                                                        /logs/<step>.log
+                                                        /<step>              link to its artifact, on a folder root
+    <root>/.runs/<digest of pipeline and run id>         the name of the folder, so that a run that is cleared, and
+                                                         so starts at another time, goes on in the same one
+
+No object is written by two tasks: those of a run end at the same time. Nothing reads the folder but people (and
+``gc``, which keeps the artifacts of recent runs).
 """
 
 from __future__ import annotations
 
 import os
-import re
-import time
 import uuid
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
 from retrainer.artifacts.repository import Artifacts
 from retrainer.chain import StepRef, StepRequest, step_named
 from retrainer.errors import NotFoundError, PreconditionFailed
-from retrainer.records import Record
-from retrainer.sources.base_models import short_names
-from retrainer.storage import Storage, open_storage
+from retrainer.records import Record, digest_of
+from retrainer.sources.base_models import short_name, short_names
+from retrainer.storage import open_storage
 from retrainer.storage.errors import filesystem_errors
-
-# Tasks of one run end at the same time and all note it in one file; the last of many waits for the others.
-NOTING_TRIES = 50
-NOTING_SECONDS = 0.05
 
 
 class RunRecord(Record):
     """``run.json``.
 
     :param base_model: the first of several.
-    :param steps: step to what came of it; where several base models are compared, their own steps are ``train_NAME``
-        and ``export_NAME``.
     """
 
-    format_version: Literal[1] = 1
+    format_version: Literal[2] = 2
     run_id: str
     pipeline: str
     base_model: str
     started_at: str
     origin: str
     actor: str
-    steps: dict[str, dict[str, Any]]
+
+
+class StepNote(Record):
+    """What came of a step, in ``steps/``.
+
+    :param output: what it handed on.
+    """
+
+    digest: str
+    reused: bool
+    output: dict[str, Any]
 
 
 class RunFolder:
-    """The folder of the run that a request belongs to."""
+    """The folder of the run that a request belongs to. The first of its tasks makes and names it.
+
+    Where several base models are compared, their own steps are called ``train_NAME`` and ``export_NAME``.
+    """
 
     def __init__(self, artifacts: Artifacts, request: StepRequest) -> None:
         self._artifacts = artifacts
+        self._storage = open_storage(artifacts.root)
         self._request = request
-        started = datetime.fromisoformat(request.context.started_at).strftime("%Y-%m-%d_%H-%M-%S")
-        base = request.pipeline.model.base
-        model = re.sub(r"[^A-Za-z0-9.-]+", "-", base.rstrip("/").split("/", 1)[-1]).strip("-")
-        if request.compared:
-            model = f"{len(request.compared)}-base-models"
-        self.name = f"{started}_{request.pipeline.name}_{model[-60:]}"
+        self.name = self._found() or self._made()
         self._local = artifacts.local / "runs" / self.name
         # One name for a step, unless the run takes it once for each base model.
         self._step: str = request.step
+        base = request.pipeline.model.base
         if step_named(request.step).about == "candidate" and base in request.compared:
             self._step = f"{request.step}_{short_names(request.compared)[base]}"
+
+    @property
+    def _index_key(self) -> str:
+        identity = {"pipeline": self._request.pipeline.name, "run": self._request.context.run_id}
+        return f".runs/{digest_of(identity)[:32]}"
+
+    def _found(self) -> str | None:
+        try:
+            return self._storage.read(self._index_key).decode()
+        except NotFoundError:
+            return None
+
+    def _made(self) -> str:
+        """Claim a name that no other run has, and note it under the run's id."""
+        name = self._claimed()
+        try:
+            self._storage.write(self._index_key, name.encode(), if_absent=True)
+        except PreconditionFailed:  # another task of this run was first
+            return self._found() or name
+        return name
+
+    def _claimed(self) -> str:
+        request, context = self._request, self._request.context
+        started = datetime.fromisoformat(context.started_at).strftime("%Y-%m-%d_%H-%M-%S")
+        base = (*request.compared, request.pipeline.model.base)[0]
+        model = f"{len(request.compared)}-base-models" if request.compared else short_name(base)[:60]
+        record = RunRecord(
+            run_id=context.run_id,
+            pipeline=request.pipeline.name,
+            base_model=base,
+            started_at=context.started_at,
+            origin=context.origin,
+            actor=context.actor,
+        )
+        for number in count(1):
+            # Two runs may start in one second.
+            name = f"{started}_{request.pipeline.name}_{model}" + (f"_{number}" if number > 1 else "")
+            key = f"runs/{name}/run.json"
+            try:
+                self._storage.write(key, record.to_pretty_json().encode(), if_absent=True)
+            except PreconditionFailed:
+                claimed = RunRecord.from_json(self._storage.read(key), where=self._storage.where(key))
+                if claimed.run_id != context.run_id:
+                    continue
+            return name
+        raise AssertionError("some number is free")
 
     @property
     def log_file(self) -> Path:
@@ -70,11 +128,11 @@ class RunFolder:
 
     def record(self, ref: StepRef) -> None:
         """Note a completed step."""
-        storage = open_storage(self._artifacts.root)
-        self._note(storage, {"digest": ref.digest, "reused": ref.reused, "output": ref.output})
+        note = StepNote(digest=ref.digest, reused=ref.reused, output=ref.output)
+        self._storage.write(f"runs/{self.name}/steps/{self._step}.json", note.to_pretty_json().encode())
         if self._artifacts.remote:
             if self.log_file.is_file():
-                storage.upload(self.log_file, f"runs/{self.name}/logs/{self._step}.log")
+                self._storage.upload(self.log_file, f"runs/{self.name}/logs/{self._step}.log")
             return
         link = self._local / self._step
         with filesystem_errors(str(link)):
@@ -83,36 +141,3 @@ class RunFolder:
             anew = link.with_name(f".{link.name}-{uuid.uuid4().hex[:8]}")
             anew.symlink_to(os.path.relpath(self._artifacts.local / ref.step / ref.digest, link.parent))
             anew.replace(link)
-
-    def _note(self, storage: Storage, entry: dict[str, Any]) -> None:
-        """Add the step to ``run.json``, without losing what another task of the run adds at the same time."""
-        key = f"runs/{self.name}/run.json"
-        for tried in range(1, NOTING_TRIES + 1):
-            try:
-                data, etag = storage.read_with_etag(key)
-                run = RunRecord.from_json(data, where=storage.where(key))
-                unchanged: dict[str, Any] = {"if_match": etag}
-            except NotFoundError:
-                run, unchanged = self._new(), {"if_absent": True}
-            run = run.model_copy(update={"steps": {**run.steps, self._step: entry}})
-            try:
-                storage.write(key, run.to_pretty_json().encode(), **unchanged)
-            except PreconditionFailed:
-                if tried == NOTING_TRIES:
-                    raise
-                time.sleep(NOTING_SECONDS)
-            else:
-                return
-
-    def _new(self) -> RunRecord:
-        context = self._request.context
-        model = self._request.pipeline.model
-        return RunRecord(
-            run_id=context.run_id,
-            pipeline=self._request.pipeline.name,
-            base_model=(*self._request.compared, model.base)[0],
-            started_at=context.started_at,
-            origin=context.origin,
-            actor=context.actor,
-            steps={},
-        )

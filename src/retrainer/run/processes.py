@@ -21,6 +21,7 @@ from typing import Self
 from pydantic import ValidationError
 
 from retrainer import errors
+from retrainer.artifacts.locks import Say
 from retrainer.artifacts.repository import Artifacts
 from retrainer.chain import StepRef, StepRequest, step_named
 from retrainer.chain.messages import Done, Failed, Log, Message, parse_message
@@ -68,7 +69,13 @@ def run_step(
     manifest = artifacts.find(request.step, request.digest)
     reused = manifest is not None
     if not reused:
-        with StepProcess(request, log_file=run_folder.log_file, python=python, environment=environment) as process:
+        with StepProcess(
+            request,
+            log_file=run_folder.log_file,
+            python=python,
+            environment=environment,
+            say=lambda line: on_message(Log(text=line)),
+        ) as process:
             if started is not None:
                 started(process)
             for message in process.follow():
@@ -86,6 +93,7 @@ class StepProcess:
     :param log_file: where the process's own output goes.
     :param python: interpreter; this one by default.
     :param environment: variables beside this process's own.
+    :param say: is told what is waited for before the process can start.
     """
 
     def __init__(
@@ -95,8 +103,10 @@ class StepProcess:
         log_file: Path,
         python: str | None = None,
         environment: Mapping[str, str] | None = None,
+        say: Say = lambda line: None,
     ) -> None:
         self.request = request
+        self._say = say
         self.log_file = log_file
         self._python = python or sys.executable
         self._given = dict(environment or {})
@@ -112,7 +122,8 @@ class StepProcess:
                 request_file.write_bytes(self.request.to_json())
                 self._messages = folder / "messages.jsonl"
                 self._messages.touch()
-            devices = stack.enter_context(lease(self._devices_wanted()))
+            wanted = self._devices_wanted()
+            devices = stack.enter_context(lease(wanted, holder=self.request.holder, say=self._say))
             with filesystem_errors(str(self.log_file)):
                 self.log_file.parent.mkdir(parents=True, exist_ok=True)
                 log = stack.enter_context(self.log_file.open("ab"))

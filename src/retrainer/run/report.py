@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from textwrap import indent
 
 from retrainer.chain import DECIDE, EVALUATE, PUBLISH, Outcome, StepOutput, StepRef, Unchanged, outcome_of, step_named
+from retrainer.chain.model_store import loading_code
 from retrainer.report.figures import Section, aligned
 from retrainer.spec.model import Pipeline
-from retrainer.tasks import TASKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +70,6 @@ def brief(ref: StepRef) -> str:
 def _section(ref: StepRef) -> Section:
     again = " (done before)" if ref.reused and not ref.unchanged else ""
     return Section(f"{step_named(ref.step).output.title}{again}", handed_on(ref).facts())
-
-
-def loading_code(pipeline: Pipeline) -> str:
-    """Three lines of Python that load the model that the pipeline publishes, and ask it something."""
-    publish = pipeline.publish
-    return TASKS[pipeline.task].loading_code(
-        publish.store, pipeline.name, channel=publish.channel, public_keys=publish.trusted_keys
-    )
 
 
 def _headline(outcome: Outcome, pipeline: Pipeline, steps: Mapping[str, StepRef], champion: str | None) -> str:

@@ -18,6 +18,7 @@ from retrainer.spec.model import Model
 from retrainer.storage import is_s3, open_storage
 
 PACKAGE = "package:"
+_FOLDERS = ("/", "~", "file://")
 
 
 def local_folder(base: str) -> Path | None:
@@ -27,7 +28,7 @@ def local_folder(base: str) -> Path | None:
     """
     if base.startswith(PACKAGE):
         folder = _package_folder(base)
-    elif base.startswith(("/", "~", "file://")):
+    elif base.startswith(_FOLDERS):
         folder = Path(base.removeprefix("file://")).expanduser()
     else:
         return None
@@ -104,6 +105,12 @@ def _unreadable(error: OSError) -> ModelError:
 def short_name(base: str) -> str:
     """What people call a base model: the package, the folder, or the hub id without its owner."""
     return _tail(base, 1)
+
+
+def public_name(base: str) -> str:
+    """What is written of a base model into what others may read: the hub id, or the short name; never a path here."""
+    local = is_s3(base) or base.startswith((PACKAGE, *_FOLDERS))
+    return short_name(base) if local else base
 
 
 def short_names(bases: Sequence[str]) -> dict[str, str]:

@@ -329,7 +329,9 @@ class Resources(Record):
 
     gpus: int = Field(0, ge=0, description="GPUs to lease; 0 trains on the CPU, and so does a host without any.")
     pool: Text = Field(
-        "gpu_pool", description="Airflow pool in which training takes as many slots as GPUs, at least one."
+        "gpu_pool",
+        description="Airflow pool in which training takes as many slots as GPUs, at least one. "
+        "The default is used only with GPUs.",
     )
     processes: int = Field(1, ge=1, description="Processes of torch.distributed; with GPUs, at most one for each.")
 

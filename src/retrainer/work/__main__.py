@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
     request = StepRequest.from_json(path.read_bytes(), where=str(path))
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
-        with _alone(request):
+        with _alone(request, reporter):
             if distributed.wanted(request):
                 distributed.launch(request, path)
             else:
@@ -85,11 +85,11 @@ def _make(request: StepRequest, artifacts: Artifacts, reporter: Reporter) -> boo
     return True
 
 
-def _alone(request: StepRequest) -> AbstractContextManager[None]:
+def _alone(request: StepRequest, reporter: Reporter) -> AbstractContextManager[None]:
     """The lock of a request; the ranks of a distributed training run under their launcher's."""
     if distributed.is_rank():
         return nullcontext()
-    return Artifacts(request.root).lock(request.step, request.digest)
+    return Artifacts(request.root).lock(request.step, request.digest, holder=request.holder, say=reporter.log)
 
 
 if __name__ == "__main__":

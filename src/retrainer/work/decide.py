@@ -1,4 +1,8 @@
-"""The decide step: judge an evaluation by the pipeline's gate, and write the receipt, the report and the model card."""
+"""The decide step: judge an evaluation by the pipeline's gate, and write the receipt and the report.
+
+Two pipelines may share a decision's inputs: nothing is written here of the store, the channel or the keys of one. The
+model card, which says how the model is loaded, is made when it is published (``work/publish.py``).
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ from retrainer.gate.verify import receipt_bytes
 from retrainer.precisions import REFERENCE
 from retrainer.report.decision import confusions_part, explain
 from retrainer.report.html import ReportFacts, report_html
-from retrainer.report.model_card import CardFacts, model_card
+from retrainer.report.model_card import CardFacts
 
 if TYPE_CHECKING:
     from retrainer.chain import StepRequest
@@ -25,12 +29,11 @@ if TYPE_CHECKING:
 
 RECEIPT = "receipt.json"
 REPORT = "report.html"
-MODEL_CARD = "model_card.md"
 MOST_CONFUSED = 10
 
 
 def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: Reporter) -> Decided:
-    """Fill ``folder`` with the receipt, the report and the model card. A refusal is a result, not an error.
+    """Fill ``folder`` with the receipt and the report. A refusal is a result, not an error.
 
     :raises IntegrityError: the evaluation is about other artifacts than those of this run.
     :raises GateError: the policy cannot be applied.
@@ -39,11 +42,9 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     _check_origin(request, evidence)
     receipt = decide(request.pipeline.gate, evidence)
     (folder / RECEIPT).write_bytes(receipt_bytes(receipt))
-    statistics = SnapshotStatistics.load(inputs["ingest"])
-    card = _card_facts(request, TrainingRecord.load(inputs["train"]), statistics, evidence, receipt)
-    (folder / MODEL_CARD).write_text(model_card(receipt, card), encoding="utf-8")
+    card = card_facts(request, inputs, evidence, receipt)
     plots = {path.name: path.read_bytes() for path in sorted(inputs["evaluate"].glob("*.png"))}
-    report = report_html(receipt, _report_facts(request, card, statistics), plots)
+    report = report_html(receipt, _report_facts(request, card, SnapshotStatistics.load(inputs["ingest"])), plots)
     (folder / REPORT).write_text(report, encoding="utf-8")
     for line in [*explain(receipt), *_confused_lines(card)]:
         reporter.log(line)
@@ -64,16 +65,12 @@ def _check_origin(request: StepRequest, evidence: Evidence) -> None:
         raise IntegrityError(f"the evaluation is of model {evidence.record.model!r}", where=request.pipeline.name)
 
 
-def _card_facts(
-    request: StepRequest, training: TrainingRecord, statistics: SnapshotStatistics, evidence: Evidence, receipt: Receipt
-) -> CardFacts:
-    pipeline = request.pipeline
+def card_facts(request: StepRequest, inputs: dict[str, Path], evidence: Evidence, receipt: Receipt) -> CardFacts:
+    """What report and model card say beyond the receipt."""
+    training, statistics = TrainingRecord.load(inputs["train"]), SnapshotStatistics.load(inputs["ingest"])
     return CardFacts(
-        base_model=pipeline.model.base,
-        max_length=pipeline.model.max_length,
-        store=pipeline.publish.store,
-        channel=pipeline.publish.channel,
-        public_keys=pipeline.publish.trusted_keys,
+        base_model=training.base_model,
+        max_length=request.pipeline.model.max_length,
         sources=[source.name for source in statistics.sources],
         rows={split: counted.rows for split, counted in statistics.splits.items()},
         training=_training(training),

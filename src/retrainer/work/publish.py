@@ -11,13 +11,16 @@ from pathlib import Path
 
 from retrainer.artifacts.training import TrainingRecord
 from retrainer.chain import Published, StepRequest
-from retrainer.chain.model_store import model_of, signer_of
+from retrainer.chain.model_store import loading_code, model_of, signer_of
 from retrainer.errors import GateError
+from retrainer.gate.evidence import load_evidence
 from retrainer.gate.receipt import Receipt
 from retrainer.precisions import REFERENCE
 from retrainer.records import sha256_file
+from retrainer.report.model_card import model_card
 from retrainer.store import Cause, FileEntry, Manifest
 from retrainer.store.bundle import BundleInfo
+from retrainer.work.decide import card_facts
 from retrainer.work.reporter import Reporter
 
 LIBRARIES = (
@@ -54,6 +57,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     version_folder = folder.parent / f"{folder.name}-version"
     try:
         _assemble(version_folder, inputs, receipt, include_checkpoint=pipeline.publish.include_checkpoint)
+        (version_folder / "README.md").write_text(_model_card(request, inputs, receipt), encoding="utf-8")
         manifest = _manifest(request, inputs, receipt, version_folder)
         reporter.log(f"publishing version {manifest.version} to {pipeline.publish.store}")
         published = model.publish(
@@ -102,11 +106,15 @@ def _assemble(target: Path, inputs: dict[str, Path], receipt: Receipt, *, includ
         info.model_copy(update={"precisions": kept}).save(target)
     shutil.copy(inputs["decide"] / "receipt.json", target / "receipt.json")
     shutil.copy(inputs["decide"] / "report.html", target / "report.html")
-    shutil.copy(inputs["decide"] / "model_card.md", target / "README.md")
     for plot in sorted(inputs["evaluate"].glob("*.png")):
         shutil.copy(plot, target / plot.name)
     if include_checkpoint:
         shutil.copytree(inputs["train"] / "checkpoint", target / "checkpoint")
+
+
+def _model_card(request: StepRequest, inputs: dict[str, Path], receipt: Receipt) -> str:
+    facts = card_facts(request, inputs, load_evidence(inputs["evaluate"]), receipt)
+    return model_card(receipt, facts, loading=loading_code(request.pipeline))
 
 
 def _manifest(request: StepRequest, inputs: dict[str, Path], receipt: Receipt, target: Path) -> Manifest:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -13,10 +14,12 @@ from retrainer.errors import RetrainerError
 
 # Between two progress messages of one stage; the last of a stage is always sent.
 INTERVAL_SECONDS = 1.0
+# The same in the log, which is kept.
+LOG_SECONDS = 10.0
 
 
 class Reporter:
-    """Appends messages to the file the parent follows; without one, prints them.
+    """Appends messages to the file the parent follows, and prints them, which puts them into the step's log.
 
     :param path: the message file.
     """
@@ -27,6 +30,7 @@ class Reporter:
         self._stage_started = 0.0
         self._first_done = 0.0
         self._last = 0.0
+        self._logged = 0.0
 
     @classmethod
     def from_environment(cls) -> Reporter:
@@ -36,8 +40,8 @@ class Reporter:
 
     def send(self, message: Message) -> None:
         """Send one message."""
+        self._print(message)
         if self._path is None:
-            sys.stderr.write(describe(message) + "\n")
             return
         # One write of one line in append mode: lines of several processes do not mix.
         descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -45,6 +49,19 @@ class Reporter:
             os.write(descriptor, message.to_json() + b"\n")
         finally:
             os.close(descriptor)
+
+    def _print(self, message: Message) -> None:
+        if isinstance(message, Failed | Done):
+            return  # the stack trace says more; that all is well needs no line
+        if isinstance(message, Progress):
+            now = time.monotonic()
+            if now - self._logged < LOG_SECONDS and message.done != message.total:
+                return
+            self._logged = now
+        warning = "warning: " if isinstance(message, Log) and message.level == "warning" else ""
+        with suppress(OSError):  # a full disk is told of by the step, which needs this line less than its result
+            sys.stderr.write(f"{time.strftime('%H:%M:%S')} {warning}{describe(message)}\n")
+            sys.stderr.flush()
 
     def log(self, text: str, level: Literal["info", "warning"] = "info") -> None:
         """Say a line."""

@@ -1,5 +1,6 @@
 """The operators, one module each. ``step_operator.py`` beside this folder has what they share."""
 
+from retrainer.airflow.operators.approve import ApproveModelOperator
 from retrainer.airflow.operators.evaluate import EvaluateModelOperator
 from retrainer.airflow.operators.export import ExportOnnxOperator
 from retrainer.airflow.operators.fine_tune import FineTuneOperator
@@ -9,6 +10,7 @@ from retrainer.airflow.operators.publish import PublishModelOperator
 from retrainer.airflow.operators.select import SelectModelOperator
 
 __all__ = [
+    "ApproveModelOperator",
     "EvaluateModelOperator",
     "EvaluationGateOperator",
     "ExportOnnxOperator",

@@ -9,7 +9,9 @@ from retrainer.airflow.step_operator import PipelineLike, StepOperator, Text, Up
 from retrainer.chain import TRAIN
 from retrainer.spec import Pipeline
 
-DEFAULT_POOL = "gpu_pool"
+GPU_POOL = "gpu_pool"
+# Airflow's own, in which every other task is.
+NO_POOL = "default_pool"
 
 
 class FineTuneOperator(StepOperator):
@@ -22,9 +24,9 @@ class FineTuneOperator(StepOperator):
     first, because the process ends with its task. Changed data, base model or arguments never resume. A finished
     training is found by its digest and not repeated.
 
-    Pool: the task takes as many slots of the pool as it leases GPUs, at least one. Given a ``Pipeline``, pool and
-    slots are those of its ``resources``. A path or a mapping is read only when the task runs, after Airflow has
-    handed out the slots, so give ``pool`` and ``pool_slots`` with it (``retrain_dag`` does).
+    Pool: the task takes as many slots of the pool as it leases GPUs. Given a ``Pipeline``, pool and slots are those of
+    its ``resources``; ``gpu_pool`` is left alone where it leases none. A path or a mapping is read only when the task
+    runs, after Airflow has handed out the slots, so give ``pool`` and ``pool_slots`` with it (``retrain_dag`` does).
 
     Several base models: map the task over them, ``FineTuneOperator.partial(...).expand(base=[...])``, with ``pool`` and
     ``pool_slots`` given, for a mapped task does not ask the pipeline. One that fails, fails its own mapped task, and
@@ -41,15 +43,16 @@ class FineTuneOperator(StepOperator):
     template_fields: Sequence[str] = (*StepOperator.template_fields, "snapshot", "base")
 
     def __init__(self, *, pipeline: PipelineLike, snapshot: Upstream, base: Text | None = None, **kwargs: Any) -> None:
-        of_pipeline = self.in_dag(pipeline) if isinstance(pipeline, Pipeline) else {"pool": DEFAULT_POOL}
+        of_pipeline = self.in_dag(pipeline) if isinstance(pipeline, Pipeline) else {"pool": GPU_POOL}
         super().__init__(pipeline=pipeline, **{**of_pipeline, **kwargs})
         self.snapshot = snapshot
         self.base = base
 
     @classmethod
     def in_dag(cls, pipeline: Pipeline) -> dict[str, Any]:
-        """The pool, and a slot of it for each GPU."""
-        return {"pool": pipeline.resources.pool, "pool_slots": max(1, pipeline.resources.gpus)}
+        """The pool, and a slot of it for each GPU; without GPUs only a pool that somebody chose for it."""
+        gpus, pool = pipeline.resources.gpus, pipeline.resources.pool
+        return {"pool": pool if gpus or pool != GPU_POOL else NO_POOL, "pool_slots": max(1, gpus)}
 
     def prepare(self, pipeline: Pipeline) -> dict[str, str]:
         """Say where the pool is asked for less than is leased."""

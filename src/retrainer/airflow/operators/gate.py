@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import SkipMixin
 from airflow.sdk.bases.xcom import BaseXCom
 
-from retrainer.airflow.links import ReceiptLink
+from retrainer.airflow.links import ReceiptLink, StepLink
 from retrainer.airflow.step_operator import REPORT_KEY, PipelineLike, StepOperator, Upstream, result_of
+from retrainer.artifacts.rejections import rejection_of
 from retrainer.artifacts.repository import Artifacts
 from retrainer.chain import DECIDE, StepRef
 from retrainer.gate.receipt import Receipt
 from retrainer.report.decision import decision_markdown, explain
 
 if TYPE_CHECKING:
-    from airflow.sdk import BaseOperatorLink, Context
+    from airflow.sdk import Context
+
+ASK_AGAIN = "ask_again"
+"""The param of a run in which a person wants to be asked about what was rejected before."""
 
 
 class EvaluationGateOperator(StepOperator, SkipMixin):  # type: ignore[misc]
@@ -25,8 +29,9 @@ class EvaluationGateOperator(StepOperator, SkipMixin):  # type: ignore[misc]
     Returns the reference of the decision, with a ``Decided`` as its output. It is in XCom
     in every case, and the same for people, as Markdown, under the key ``report``.
 
-    A refused challenger, and one that is live already, skip the tasks directly downstream; this task is green and
-    its log says why. Tasks further down follow their own trigger rules. A decision that could not be taken fails.
+    A refused challenger, one that is live already, and one that a person rejected skip the tasks directly downstream;
+    this task is green and its log says why. Tasks further down follow their own trigger rules. A decision that could
+    not be taken fails.
 
     Retries: the decision is a pure function of the evaluation and the gate; a retry gives the same.
 
@@ -41,7 +46,7 @@ class EvaluationGateOperator(StepOperator, SkipMixin):  # type: ignore[misc]
     inherits_from_skipmixin = True
 
     template_fields: Sequence[str] = (*StepOperator.template_fields, "evaluation")
-    operator_extra_links: Sequence[BaseOperatorLink] = (*StepOperator.operator_extra_links, ReceiptLink())
+    links: ClassVar[Sequence[StepLink]] = (*StepOperator.links, ReceiptLink())
     ui_color = "#fdf3d0"
 
     def __init__(self, *, pipeline: PipelineLike, evaluation: Upstream, **kwargs: Any) -> None:
@@ -57,12 +62,25 @@ class EvaluationGateOperator(StepOperator, SkipMixin):  # type: ignore[misc]
                 self.log.info("%s", line)
         unchanged = ref.unchanged.line() if ref.unchanged else ""
         context["ti"].xcom_push(REPORT_KEY, decision_markdown(receipt) if receipt else unchanged)
-        if receipt is not None and receipt.promoted:
+        if receipt is not None and receipt.promoted and not self._rejected(ref, context):
             return
         # Skipping leaves the task by an exception, which drops its result.
         context["ti"].xcom_push(BaseXCom.XCOM_RETURN_KEY, result_of(ref))
         downstream = context["task"].get_direct_relatives(upstream=False)
         self.skip(ti=context["ti"], tasks=[task for task in downstream if not task.is_teardown])
+
+    def _rejected(self, decision: StepRef, context: Context) -> bool:
+        """Whether a person has said no to this very decision, and nobody wants to be asked again."""
+        if self._pipeline.publish.approval == "none" or context["params"].get(ASK_AGAIN):
+            return False
+        no = rejection_of(decision.root, decision.digest)
+        if no is not None:
+            self.log.info(
+                "%s rejected this very decision at %s, in run %s, so that nobody is asked again until something "
+                'changes; to be asked, start a run with {"%s": true}',
+                *(no.by, no.at, no.run_id, ASK_AGAIN),
+            )
+        return no is not None
 
 
 def _receipt(decision: StepRef) -> Receipt | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from retrainer.airflow.assets import model_asset
+from retrainer.airflow.assets import MOVED_MODELS, model_asset, tell
 from retrainer.airflow.connections import signing_key
-from retrainer.airflow.links import PublishedVersionLink
-from retrainer.airflow.step_operator import Output, PipelineLike, StepOperator, Upstream, load
+from retrainer.airflow.links import PublishedVersionLink, StepLink
+from retrainer.airflow.step_operator import Output, PipelineLike, StepOperator, Upstream
 from retrainer.chain import PUBLISH, Published, StepRef
 from retrainer.chain.model_store import signer_of
 from retrainer.report.figures import megabytes
@@ -16,16 +16,16 @@ from retrainer.spec import Pipeline
 from retrainer.store.signing_keys import SIGNING_KEY
 
 if TYPE_CHECKING:
-    from airflow.sdk import BaseOperatorLink, Context
+    from airflow.sdk import Context
 
 
 class PublishModelOperator(StepOperator):
     """Put the promoted bundle into the store and move the channel to it.
 
     Returns the reference of the publication, with a ``Published`` as its output. The model's asset is its outlet
-    (``retrainer.airflow.model_asset``): given a ``Pipeline`` it is declared here; with a path or a mapping, pass
-    ``outlets=[model_asset(pipeline)]`` (``retrain_dag`` does). The event's ``extra`` carries version, previous version,
-    metrics and the decision.
+    (``retrainer.airflow.model_asset``). Given a path or a mapping it is known only when the task runs, and Airflow's
+    graph of assets does not show it before that; ``outlets=[model_asset(pipeline)]`` declares it (``retrain_dag``
+    does). The event's ``extra`` carries version, previous version, metrics and the decision.
 
     Signing: the key that ``publish.sign_with`` names is loaded before anything else, and one that cannot be used fails
     the task without a retry. That of ``airflow:CONNECTION`` is the connection's password; it reaches the step's process
@@ -45,16 +45,13 @@ class PublishModelOperator(StepOperator):
     upstream = "decision"
     task_name = "publish"
     template_fields: Sequence[str] = (*StepOperator.template_fields, "decision", "approval")
-    operator_extra_links: Sequence[BaseOperatorLink] = (
-        *StepOperator.operator_extra_links,
-        PublishedVersionLink(),
-    )
+    links: ClassVar[Sequence[StepLink]] = (*StepOperator.links, PublishedVersionLink())
     ui_color = "#dff2e1"
 
     def __init__(
         self, *, pipeline: PipelineLike, decision: Upstream, approval: Output | None = None, **kwargs: Any
     ) -> None:
-        of_pipeline = self.in_dag(pipeline) if isinstance(pipeline, Pipeline) else {}
+        of_pipeline = self.in_dag(pipeline) if isinstance(pipeline, Pipeline) else {"outlets": [MOVED_MODELS]}
         super().__init__(pipeline=pipeline, **{**of_pipeline, **kwargs})
         self.decision = decision
         self.approval = approval
@@ -82,9 +79,7 @@ class PublishModelOperator(StepOperator):
         sent, copied = megabytes(published.sent_bytes), megabytes(published.copied_bytes)
         signed = f"signed by the key {published.signed_by}" if published.signed_by else "not signed"
         self.log.info("%s sent, %s copied within the store; %s", sent, copied, signed)
-        asset = model_asset(load(self.pipeline))
-        if asset in self.outlets:
-            context["outlet_events"][asset].extra = _event(published)
+        tell(self, context, model_asset(self._pipeline), _event(published))
 
 
 def _event(published: Published) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def decision_content(name: str, evaluation: str, gate: Gate) -> dict[str, Any]:
 
 DECIDE = Step(
     name="decide",
-    version=4,
+    version=5,
     about="challenger",
     after=("evaluate",),
     output=Decided,

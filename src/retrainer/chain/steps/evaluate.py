@@ -90,9 +90,13 @@ def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str
         )
     slices = pipeline.gate.slices
     identity = {
+        # The evaluation says of which model it is, and what is wrong with a champion that its store cannot give.
+        "name": pipeline.name,
+        "store": pipeline.publish.store if state != "none" else None,
         "bundle": bundle.digest,
         "champion": champion.version if champion else None,
         "champion_state": state,
+        "champion_error": problem or None,
         "withdrawn": withdrawn(model, channel, bundle.digest) if state == "present" else False,
         "metrics": list(pipeline.metrics),
         "gate_metrics": sorted(_gate_metrics(pipeline)),
@@ -105,9 +109,7 @@ def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str
     if before is not bundle:
         # The evaluation repeats how the bundle was chosen.
         identity["selection"] = inputs[SELECT.name] = before.digest
-    return EVALUATE.request(
-        identity, pipeline, bundle, context=context, inputs=inputs, extra={"champion_error": problem}
-    )
+    return EVALUATE.request(identity, pipeline, bundle, context=context, inputs=inputs)
 
 
 def _chosen(selection: StepRef) -> StepRef:

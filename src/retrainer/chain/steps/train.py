@@ -60,6 +60,7 @@ def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str
         "snapshot": snapshot.digest,
         "task": single.task,
         "base": base_models.fingerprint(single.model),
+        "base_name": base_models.public_name(single.model.base),
         "max_length": single.model.max_length,
         "training": single.training.model_dump(mode="json"),
         "metrics": list(single.metrics),

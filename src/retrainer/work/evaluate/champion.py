@@ -40,7 +40,7 @@ def fetch_champion(request: StepRequest, folder: Path, info: BundleInfo, reporte
     version = request.identity["champion"]
     state: ChampionState = request.identity["champion_state"]
     if version is None:
-        return Champion(state=state, error=request.extra.get("champion_error") or None)
+        return Champion(state=state, error=request.identity["champion_error"])
     model = model_of(request.pipeline)
     try:
         folder.mkdir()

@@ -55,7 +55,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     best_step = trainer.state.best_global_step or trainer.state.global_step
     scores = scores_at(curve, best_step)
     record = TrainingRecord(
-        base_model=pipeline.model.base,
+        base_model=request.identity["base_name"],
         base_fingerprint=request.identity["base"],
         device=device,
         processes=pipeline.resources.processes,
