@@ -18,6 +18,7 @@ from retrainer.precisions import REFERENCE
 from retrainer.records import sha256_file
 from retrainer.store import Cause, FileEntry, Manifest
 from retrainer.store.bundle import BundleInfo
+from retrainer.work.portable import make_portable
 from retrainer.work.reporter import Reporter
 
 LIBRARIES = (
@@ -106,7 +107,9 @@ def _assemble(target: Path, inputs: dict[str, Path], receipt: Receipt, *, includ
     for plot in sorted(inputs["evaluate"].glob("*.png")):
         shutil.copy(plot, target / plot.name)
     if include_checkpoint:
-        shutil.copytree(inputs["train"] / "checkpoint", target / "checkpoint")
+        checkpoint = shutil.copytree(inputs["train"] / "checkpoint", target / "checkpoint")
+        for name in ("config.json", "tokenizer_config.json"):
+            make_portable(checkpoint / name)
 
 
 def _manifest(request: StepRequest, inputs: dict[str, Path], receipt: Receipt, target: Path) -> Manifest:
