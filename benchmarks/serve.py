@@ -29,7 +29,7 @@ from benchmarks.bundle import MAX_LENGTH, make_bundle, manifest_of
 from benchmarks.data import REPOSITORY, Rows, read_rows
 from benchmarks.table import show
 from retrainer.serve.cores import usable_cores
-from retrainer.serve.engine import load_session
+from retrainer.serve.engine import load_session, session_options
 from retrainer.serve.predictor import OUTPUT, Predictor, load_info, load_tokenizer
 from retrainer.store import Store
 
@@ -91,7 +91,7 @@ def torch_eager(checkpoint: Path) -> Ask:
 def plain_onnxruntime(bundle: Path, precision: str) -> Ask:
     """A session and a tokenizer that pads, as a tutorial has it."""
     info = load_info(bundle)
-    session = load_session(bundle / info.precisions[precision].file, None)
+    session = load_session(bundle / info.precisions[precision].file, session_options())
     tokenizer = load_tokenizer(bundle, MAX_LENGTH)
     tokenizer.enable_padding(pad_id=info.pad_token_id)
 

@@ -15,6 +15,7 @@ from retrainer.records import sha256_file
 from retrainer.serve.golden import read_golden
 from retrainer.serve.predictor import load_info
 from retrainer.work.export.bundle import export_bundle
+from retrainer.work.portable import portable
 from retrainer.work.snapshot_texts import pack_row_ids
 from tests.export import tiny
 from tests.export.conftest import Exported
@@ -73,6 +74,38 @@ def test_configs_name_the_labels_and_the_cut(exported: Exported) -> None:
     assert tokenizer.model_max_length == tiny.MAX_LENGTH
     truncation = json.loads((exported.bundle / "tokenizer.json").read_text())["truncation"]
     assert truncation["max_length"] == tiny.MAX_LENGTH
+
+
+def test_no_configuration_names_code_that_is_not_published(tmp_path: Path) -> None:
+    """Else transformers asks to trust it, and does not find it."""
+    checkpoint = tiny.save_checkpoint(tmp_path / "checkpoint")
+    code = {"AutoConfig": "configuration_tiny.TinyConfig", "AutoModelForSequenceClassification": "modeling_tiny.Tiny"}
+    for name, auto_map in (("config.json", code), ("tokenizer_config.json", {"AutoTokenizer": ["tiny.Tiny", None]})):
+        path = checkpoint / name
+        added = {"auto_map": auto_map, "custom_pipelines": {"tiny": {"impl": "tiny.Pipeline"}}}
+        path.write_text(json.dumps(json.loads(path.read_text()) | added))
+    export_bundle(
+        checkpoint,
+        tiny.rows(40),
+        tmp_path / "bundle",
+        task="text-classification",
+        labels=tiny.LABELS,
+        max_length=tiny.MAX_LENGTH,
+    )
+    for name in ("config.json", "tokenizer_config.json"):
+        assert not {"auto_map", "custom_pipelines"} & json.loads((tmp_path / "bundle" / name).read_text()).keys()
+    assert AutoTokenizer.from_pretrained(tmp_path / "bundle").model_max_length == tiny.MAX_LENGTH
+
+
+def test_what_is_taken_out_of_a_configuration() -> None:
+    within = {"model_type": "bert", "auto_map": {}, "hidden_size": 16}
+    label2id = {"auto_map": 0, "other": 1}  # names of labels
+    config = {"auto_map": {}, "label2id": label2id, "text_config": within, "transformers_version": "5", "vocab_size": 3}
+    assert portable(config) == {
+        "label2id": label2id,
+        "text_config": {"model_type": "bert", "hidden_size": 16},
+        "vocab_size": 3,
+    }
 
 
 def test_golden_rows_are_real_rows_of_all_lengths(exported: Exported) -> None:

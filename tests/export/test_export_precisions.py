@@ -12,7 +12,7 @@ import pytest
 
 from retrainer.errors import ExportError
 from retrainer.precisions import PRECISIONS, REFERENCE
-from retrainer.serve.loading import load_checked
+from retrainer.serve.loading import Loading, load_checked
 from retrainer.work.export.bundle import export_bundle
 from tests.export import tiny
 
@@ -62,7 +62,7 @@ def test_a_new_precision_is_one_entry(tmp_path: Path, monkeypatch: pytest.Monkey
     assert entry["file"] == "onnx/model_toy.onnx"
     assert entry.get("cpu_features") is None
     assert load_checked(bundle).precision == "toy"
-    assert load_checked(bundle, precision=REFERENCE).precision == REFERENCE
+    assert load_checked(bundle, Loading(REFERENCE)).precision == REFERENCE
 
 
 def test_one_that_must_be_exact_is_held_to_the_tolerance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

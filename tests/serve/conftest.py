@@ -20,6 +20,9 @@ from retrainer.serve.predictor import load_info
 from retrainer.store import FileEntry, Manifest, ModelStore, Signer, Store
 from retrainer.work.export.bundle import export_bundle
 from tests.export import tiny
+from tests.store.conftest import Proxy, proxy  # noqa: F401
+
+Sick = dict[str, Callable[[Any], None]]
 
 
 def _export(folder: Path, *, pairs: bool) -> Path:
@@ -165,3 +168,31 @@ def cached_file(cache: Path, version: str, name: str) -> Path:
 def release_key() -> Signer:
     """A key that publishes."""
     return Signer(Ed25519PrivateKey.generate())
+
+
+@pytest.fixture
+def bucket(bundle: Path, s3_bucket: str) -> PublishedStore:
+    """As ``store``, in a bucket."""
+    url = f"s3://{s3_bucket}/models"
+    published = PublishedStore(url, Store.open(url).model("trails"), bundle)
+    published.publish()
+    return published
+
+
+@pytest.fixture
+def sick(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Sick:  # noqa: F811
+    """Part of a key to what becomes of requests for such keys, given their handler, instead of an answer."""
+    sicknesses: Sick = {}
+    handler: Any = proxy.RequestHandlerClass
+
+    def ask(self: Any, well: Callable[[Any], None]) -> None:
+        found = next((sickness for part, sickness in sicknesses.items() if part in self.path), None)
+        try:
+            (found or well)(self)
+        except OSError:  # the client has gone
+            self.close_connection = True
+
+    get, head = handler.do_GET, handler.do_HEAD
+    monkeypatch.setattr(handler, "do_GET", lambda self: ask(self, get))
+    monkeypatch.setattr(handler, "do_HEAD", lambda self: ask(self, head))
+    return sicknesses

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import struct
+from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
-from retrainer.serve.long_texts import CHARACTERS_PER_TOKEN, WORTH_CUTTING, Beginnings
+from retrainer.errors import DataError
+from retrainer.serve.long_texts import CHARACTERS_PER_TOKEN, MOST_GROWTH, WORTH_CUTTING, Beginnings, growth
+from retrainer.serve.predictor import Predictor
 
 CORPUS = [
     "the trail is open",
@@ -147,3 +151,86 @@ def test_what_is_cut_from_the_left_or_not_at_all_is_left_alone() -> None:
     spaced = word_piece(8)
     spaced.add_tokens(["open and"])
     assert Beginnings(spaced, 8).of(text) is text
+
+
+def normalising(*steps: Any) -> Tokenizer:
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Sequence(list(steps))
+    return tokenizer
+
+
+some = st.text("ab é中", max_size=4)
+EXPRESSIONS = [
+    "",
+    "a",
+    "a*",
+    "a+",
+    "(?=a)",
+    "(?!a)",
+    r"\b",
+    "^",
+    "$",
+    "a|",
+    r"\s{2,}",
+    "a{0,2}",
+    "(a)+",
+    "[ab]",
+    "(?:b)",
+    ".",
+]
+steps = st.one_of(
+    st.builds(normalizers.Replace, some, some),
+    st.builds(lambda expression, by: normalizers.Replace(Regex(expression), by), st.sampled_from(EXPRESSIONS), some),
+    st.builds(normalizers.Prepend, some),
+    st.just(normalizers.ByteLevel()),
+    st.just(normalizers.Strip()),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(steps=st.lists(steps, max_size=4), text=st.text("ab é中", max_size=30))
+def test_a_text_grows_no_more_than_is_foreseen(steps: list[Any], text: str) -> None:
+    tokenizer = normalising(*steps)
+    assert tokenizer.normalizer is not None
+    try:
+        grown = tokenizer.normalizer.normalize_str(text)
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        reject()  # tokenizers panics where some expressions match nothing
+    # At the end of a text there is one more place for what matches nothing.
+    assert len(grown) <= growth(tokenizer) * (len(text) + 1)
+
+
+def precompiled(*strings: bytes) -> Any:
+    """Rules of SentencePiece with these replacements, and a trie that finds none of them."""
+    trie = struct.pack("<I", 0)
+    return normalizers.Precompiled(struct.pack("<I", len(trie)) + trie + b"".join(text + b"\0" for text in strings))
+
+
+def test_how_much_a_text_may_grow() -> None:
+    assert growth(normalising(precompiled(b"a", "صلى الله عليه وسلم".encode()))) == 18
+    assert growth(normalising(precompiled(b"x" * 10**6))) > MOST_GROWTH
+    assert growth(normalising(*[normalizers.Replace("a", "aa")] * 7)) > MOST_GROWTH
+    bytes_of_bytes = normalising()
+    bytes_of_bytes.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.ByteLevel(use_regex=False)] * 4)
+    assert growth(bytes_of_bytes) > MOST_GROWTH
+    tidy = [normalizers.Replace(Regex(r"\s+"), " ")] * 30  # as many tokenizers do it, and nothing grows
+    assert growth(normalising(*tidy)) == 1
+    for tokenizer, _ in TOKENIZERS:
+        assert growth(tokenizer) <= 4
+
+
+def test_a_text_that_is_too_long_is_refused_and_not_tokenised(bundle: Path) -> None:
+    """Where it has a place to cut it at, it never is too long."""
+    predictor = Predictor(bundle)
+    with pytest.raises(DataError, match=r"texts\[1\]: the text has 5,000,000 characters.*at most 4,194,304"):
+        predictor.logits(["open", "x" * 5_000_000])
+    assert (predictor.logits(["open " * 2_000_000]) == predictor.logits(["open " * 5_000])).all()
+
+
+def test_many_texts_are_tokenised_in_portions(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [" ".join(["open"] * (1 + number % 4)) for number in range(50)]
+    expected = Predictor(bundle).logits(texts, batch_size=1)
+    monkeypatch.setattr("retrainer.serve.predictor.MOST_CHARACTERS", 20)
+    assert (Predictor(bundle).logits(texts, batch_size=1) == expected).all()

@@ -6,8 +6,10 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from retrainer.errors import DataError, UserError
@@ -59,6 +61,10 @@ def test_it_answers_as_the_other_one(classifier: Classifier) -> None:
                 await classify(["open", 3])  # type: ignore[arg-type]
             with pytest.raises(DataError, match="expected a list of texts"):
                 await classify.respond(texts[0])
+            with pytest.raises(DataError, match="got a table, a DataFrame"):
+                await classify(cast(Any, pd.DataFrame({"text": texts})))
+            with pytest.raises(DataError, match="got a ndarray"):
+                await classify(cast(Any, np.array("open")))
             assert (classify.version, classify.labels, classify.task) == about
             assert classify.status.precision == "fp32"
             assert classify.classifier is classifier

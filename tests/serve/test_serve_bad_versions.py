@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from retrainer.serve import Classifier
 from retrainer.serve.file_locks import take
 from retrainer.serve.predictor import Predictor
 from retrainer.serve.retention import use_lock
-from tests.serve.conftest import PublishedStore, eventually, load
+from tests.serve.conftest import PublishedStore, eventually, load, relabelled
 
 GRAPHS = ("onnx/model.onnx", "onnx/model_int8.onnx")
 
@@ -111,7 +113,26 @@ def without_numbers_for_long_texts(model: onnx.ModelProto) -> None:
     )
 
 
+def with_a_normaliser_that_multiplies(folder: Path) -> None:
+    """What is in no golden row, a million times."""
+    step = {"type": "Replace", "pattern": {"String": "#"}, "content": "##"}
+    edit_json(
+        folder / "tokenizer.json",
+        lambda content: content.update(normalizer={"type": "Sequence", "normalizers": [step] * 20}),
+    )
+
+
+def with_more_tokens_than_are_read(folder: Path) -> None:
+    def change(content: dict[str, Any]) -> None:
+        first = content["post_processor"]["single"]
+        content["post_processor"]["single"] = [first[0]] * 30 + first
+
+    edit_json(folder / "tokenizer.json", change)
+
+
 BAD = {
+    "a normaliser that multiplies": (with_a_normaliser_that_multiplies, "can make 1,048,576 characters of one"),
+    "more tokens than are read": (with_more_tokens_than_are_read, "it adds 32 tokens to each text, and 24 are read"),
     "a golden row is short": (with_a_logit_too_few, "golden rows have 2, 3 logits for 3 labels"),
     "no unknown token": (forget_the_unknown, "golden rows cannot be asked"),
     "a panic": (with_a_tokenizer_that_panics, "golden rows cannot be asked"),
@@ -143,6 +164,84 @@ def test_a_bad_version_is_refused(store: PublishedStore, cache: Path, tmp_path: 
     assert hold is not None, "somebody still holds the refused version"
     hold.release()
     assert classify("the trail is open")
+
+
+def that_loops(model: onnx.ModelProto) -> None:
+    """Each logit is handed on for some thousand years."""
+    for node in model.graph.node:
+        node.output[:] = ["every" if name == "logits" else name for name in node.output]
+    value = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["on"], ["still"]), helper.make_node("Identity", ["value"], ["next"])],
+        "body",
+        [
+            value("turn", TensorProto.INT64, []),
+            value("on", TensorProto.BOOL, []),
+            value("value", TensorProto.FLOAT, None),
+        ],
+        [value("still", TensorProto.BOOL, []), value("next", TensorProto.FLOAT, None)],
+    )
+    model.graph.initializer.append(numpy_helper.from_array(np.array(2**62, dtype=np.int64), "turns"))
+    model.graph.node.append(helper.make_node("Loop", ["turns", "", "every"], ["logits"], body=body))
+
+
+def that_is_long_to_load(model: onnx.ModelProto) -> None:
+    """Some seconds of constants that are computed when it is loaded, which nothing ends."""
+    for node in model.graph.node:
+        node.output[:] = ["every" if name == "logits" else name for name in node.output]
+    side = numpy_helper.from_array(np.array([1500, 1500], dtype=np.int64), "side")
+    model.graph.initializer.append(side)
+    tiny = helper.make_tensor("tiny", TensorProto.FLOAT, [1], [1e-4])
+    model.graph.node.append(helper.make_node("ConstantOfShape", ["side"], ["product0"], value=tiny))
+    for number in range(20):
+        product = f"product{number}"
+        model.graph.node.append(helper.make_node("MatMul", [product, product], [f"product{number + 1}"]))
+    model.graph.node.append(helper.make_node("ReduceMax", ["product20"], ["largest"], keepdims=0))
+    model.graph.node.append(helper.make_node("Add", ["every", "largest"], ["logits"]))
+
+
+def loading() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("retrainer-load")]
+
+
+def test_a_version_that_never_answers_does_not_stop_the_watching(
+    store: PublishedStore, cache: Path, tmp_path: Path
+) -> None:
+    with load(store, cache, load_timeout=1) as classify:
+        first = classify.version
+        folder = shutil.copytree(store.bundle, tmp_path / "bad")
+        edit_graphs(folder, that_loops)
+        bad = store.publish(bundle=folder)
+        classify.watch(0.05)
+        eventually(lambda: classify.status.looking_since is not None, "nobody looked")
+        eventually(lambda: classify.status.refused_version == bad, "it is not refused")
+        assert "fp32 was not loaded and did not answer its golden rows within 1 s" in str(classify.status.problem)
+        assert classify.version == first
+        assert classify("the trail is open")
+        third = store.publish(bundle=relabelled(store.bundle, tmp_path / "third", "3"))
+        eventually(lambda: classify.version == third, "the watching stopped")
+    eventually(lambda: not loading(), "the graph still computes")
+
+
+def test_a_version_that_is_long_to_load(bundle: Path, tmp_path: Path) -> None:
+    """A thread that nothing ends is left to itself; a second one is not begun beside it."""
+    folder = shutil.copytree(bundle, tmp_path / "bad")
+    edit_graphs(folder, that_is_long_to_load)
+    for _ in range(2):
+        with pytest.raises(IntegrityError, match=r"fp32 was not loaded.*within 0.2 s.*load_timeout"):
+            Classifier.from_folder(folder, precision="fp32", load_timeout=0.2)
+        assert len(loading()) == 1
+    eventually(lambda: not loading(), "it never ends")
+
+
+@pytest.mark.parametrize("name", ["bundle.json", "golden.jsonl", "tokenizer.json", "onnx/model.onnx", "manifest.json"])
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(bundle: Path, tmp_path: Path, name: str) -> None:
+    folder = shutil.copytree(bundle, tmp_path / "bad")
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    with pytest.raises(IntegrityError) as caught:
+        Classifier.from_folder(folder, precision="fp32")
+    assert caught.value.where == str(folder / name)
 
 
 def test_the_watching_thread_outlives_a_panic(

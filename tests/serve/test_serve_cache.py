@@ -283,6 +283,56 @@ def test_a_cache_that_cannot_take_a_new_version(
     assert again.version == second
 
 
+def in_place_of(path: Path, kind: str) -> None:
+    path.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        (path / "within").mkdir(parents=True)
+    else:
+        path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
+@pytest.mark.parametrize(
+    "name", ["manifest.json", "tokenizer.json", "onnx/model_int8.onnx", "memory", "its lock", "fetch lock", "use lock"]
+)
+def test_what_is_not_a_file_in_the_cache(store: PublishedStore, cache: Path, name: str, kind: str) -> None:
+    """It is replaced, or not needed, and nobody waits for it."""
+    version = load(store, cache).version
+    locks = cache / "trails" / "locks"
+    memory = next((cache / "trails" / "channels").glob("*.json"))
+    path = {
+        "memory": memory,
+        "its lock": locks / f"channel-{memory.stem}",
+        "fetch lock": locks / f"{version}.fetch",
+        "use lock": locks / f"{version}.use",
+    }.get(name, cached_file(cache, version, name))
+    in_place_of(path, kind)
+    assert load(store, cache).version == version
+    again = load(store, cache)
+    assert (again.version, again.status.problem) == (version, None)
+
+
+def test_a_cache_that_is_a_file(store: PublishedStore, cache: Path) -> None:
+    cache.write_text("")
+    with pytest.raises(ResourceError, match=r"a file stands where a folder should be.*cache_dir"):
+        load(store, cache)
+
+
+def test_a_cache_that_cannot_be_read(store: PublishedStore, cache: Path) -> None:
+    version = load(store, cache).version
+    read_only(cache)
+    cached_file(cache, version, "manifest.json").chmod(0)
+    with (
+        unprivileged(),
+        pytest.raises(ResourceError, match=r"no permission.*check owner and mode.*cache_dir") as caught,
+    ):
+        load(store, cache)
+    assert caught.value.where == str(cached_file(cache, version, "manifest.json"))
+
+
 def test_a_cache_that_cannot_be_made(store: PublishedStore, cache: Path) -> None:
     cache.mkdir()
     read_only(cache)

@@ -6,7 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import datasets
+import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -87,10 +92,10 @@ def test_pairs(classify_pairs: Classifier) -> None:
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        (3, "got a int"),
+        (3, "got an int"),
         (None, "got None"),
         (b"open", "got a bytes"),
-        (["open", 3], r"texts\[1\]: expected a str, got a int"),
+        (["open", 3], r"texts\[1\]: expected a str, got an int"),
         (["open", None], r"texts\[1\]: expected a str, got None"),
         (("a", "b"), "this model reads single texts"),
         ([("a", "b")], "this model reads single texts"),
@@ -130,6 +135,101 @@ def test_what_is_no_list_is_not_taken_for_one(classify: Classifier, classify_pai
             classify(texts)
 
 
+FRAME = pd.DataFrame({"text": ["open", "closed"], "other": ["dry", "muddy"]}, index=["columns", "b"])
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        FRAME["text"],  # with 'columns' among its attributes
+        FRAME["text"].astype("string"),
+        FRAME["text"].astype("category"),
+        pd.Index(["open", "closed"]),
+        FRAME["text"].array,
+        FRAME["text"].to_numpy(),
+        np.array(["open", "closed"]),
+        datasets.Dataset.from_dict({"text": ["open", "closed"]})["text"],
+        {"open": 1, "closed": 2}.keys(),
+        iter(["open", "closed"]),
+    ],
+    ids=lambda texts: type(texts).__name__,
+)
+def test_columns_are_read_as_lists(classify: Classifier, texts: Any) -> None:
+    expected = classify(["open", "closed"], top_k=None)
+    assert list(classify.respond(texts).predictions) == expected
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (FRAME, r"got a table, a DataFrame.*give its column: frame\['text'\]"),
+        (FRAME[[]], "got a table"),
+        (pa.table({"text": ["open"]}), "got a table, a Table"),
+        (pa.chunked_array([["open"]]), r"texts\[0\]: expected a str, got a StringScalar.*to_pylist"),
+        (datasets.Dataset.from_dict({"text": ["open"]}), r"texts\[0\]: expected a str, got a dict"),
+        (np.array("open"), "expected a text or a list of texts, got a ndarray"),
+        (np.array(3), "got a ndarray"),
+        (torch.tensor(3), "got a Tensor"),
+        (np.array([["open", "closed"]]), r"texts\[0\]: expected a str, got a ndarray"),
+        (np.array(["open", None], dtype=object), r"texts\[1\]: expected a str, got None.*a text is missing"),
+        (pd.Series(["open", float("nan")]), r"texts\[1\]: expected a str, got nan.*a text is missing"),
+        (pd.Series(["open", None], dtype="string"), r"texts\[1\]: expected a str, got a"),
+        (np.array([b"open"]), r"texts\[0\]: expected a str, got a bytes_"),
+        ({"open", "closed"}, "got a set.*it has no order"),
+        (frozenset({"open"}), "got a frozenset.*it has no order"),
+        (memoryview(b"open"), "got a memoryview"),
+        ({"text": "open"}, "got a dict"),
+        ([["open"]], "this model reads single texts"),
+    ],
+    ids=lambda value: type(value).__name__ if not isinstance(value, str) else "",
+)
+def test_what_only_looks_like_a_list_of_texts(classify: Classifier, texts: Any, message: str) -> None:
+    """A frame gives the names of its columns when it is gone through, and would be answered for them."""
+    for ask in (classify, classify.respond):
+        with pytest.raises(DataError, match=message):
+            ask(texts)
+
+
+def test_numpy_texts_are_texts(classify: Classifier, classify_pairs: Classifier) -> None:
+    text: Any = np.str_("open")
+    assert classify(text) == classify("open")
+    assert classify_pairs((text, text)) == classify_pairs(("open", "open"))
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        zip(FRAME["text"], FRAME["other"], strict=True),
+        FRAME.itertuples(index=False),
+        FRAME.to_records(index=False).tolist(),
+        pd.MultiIndex.from_frame(FRAME),
+        {"open": "dry", "closed": "muddy"}.items(),
+    ],
+    ids=lambda pairs: type(pairs).__name__,
+)
+def test_columns_of_pairs_are_read_as_lists(classify_pairs: Classifier, pairs: Any) -> None:
+    assert classify_pairs(pairs) == classify_pairs([("open", "dry"), ("closed", "muddy")])
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        (FRAME, r"got a table, a DataFrame.*zip\(frame\['first'\], frame\['second'\]\)"),
+        (FRAME.to_numpy(), r"texts\[0\]: expected a pair of texts, got a ndarray.*give \(first, second\)"),
+        ([["open", "dry"]], "expected a pair of texts, got a list"),
+        ([{"text": "open", "text_pair": "dry"}], "expected a pair of texts, got a dict"),
+        (np.array("open"), "got a ndarray"),
+        ({("open", "dry")}, "got a set"),
+        ([("open", None)], r"expected a pair of str, got \(str, NoneType\)"),
+        (FRAME["text"], "expected a pair of texts, got a str"),
+    ],
+    ids=lambda value: type(value).__name__ if not isinstance(value, str) else "",
+)
+def test_what_only_looks_like_a_list_of_pairs(classify_pairs: Classifier, pairs: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        classify_pairs(pairs)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -142,13 +242,17 @@ def test_what_is_no_list_is_not_taken_for_one(classify: Classifier, classify_pai
         ({"precision": None}, "precision must"),
         ({"verify": "server"}, "verify must be one of all, served; got 'server'"),
         ({"verify": True}, "verify must"),
+        ({"load_timeout": 0}, "load_timeout must be a number of seconds above 0; got 0"),
+        ({"load_timeout": "5"}, "load_timeout must"),
+        ({"store_timeout": None}, "store_timeout must"),
+        ({"store_timeout": float("nan")}, "store_timeout must"),
     ],
 )
 def test_options_that_make_no_sense(bundle: Path, tmp_path: Path, options: dict[str, Any], message: str) -> None:
     """Said before the store is asked, which there is none of."""
     with pytest.raises(UserError, match=message):
         Classifier.from_store(tmp_path / "none", "trails", cache_dir=tmp_path / "cache", **options)
-    if "verify" not in options:
+    if not {"verify", "store_timeout"} & options.keys():
         with pytest.raises(UserError, match=message):
             Classifier.from_folder(bundle, **options)
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,9 +19,10 @@ from retrainer.errors import UserError
 from retrainer.serve import AsyncClassifier, Classifier
 from retrainer.serve.file_locks import take
 from retrainer.serve.retention import use_lock
-from tests.serve.conftest import PublishedStore, eventually, load, relabelled
+from tests.serve.conftest import PublishedStore, Sick, eventually, load, relabelled
 
 SOON = 2.0
+MOVE = "/0000000002.json"
 PROGRAM = """
 import sys
 from retrainer.serve import Classifier
@@ -37,53 +38,47 @@ print("ending", flush=True)
 
 
 class Hanging:
-    """A file of a store that does not answer, as a network share has it: whoever reads it waits."""
+    """A store that does not answer for a key: whoever asks waits."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._content = path.read_bytes() if path.exists() else b""
-        self._pipe: int | None = None
-        path.unlink(missing_ok=True)
-        os.mkfifo(path)
+    def __init__(self) -> None:
+        self._entered = threading.Event()
+        self._answered = threading.Event()
 
     def entered(self) -> bool:
-        """Whether somebody reads it."""
-        if self._pipe is None:
-            try:
-                self._pipe = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
-            except OSError:
-                return False
-        return True
+        """Whether somebody asked."""
+        return self._entered.is_set()
 
     def answer(self) -> None:
-        """Give what was in the file, now and from now on; where there was none, there is none."""
-        if not self._content:
-            self._path.unlink(missing_ok=True)
-        elif not self._path.is_file():
-            other = self._path.with_name("other")
-            other.write_bytes(self._content)
-            other.replace(self._path)
-        if self._pipe is not None:
-            pipe, self._pipe = self._pipe, None
-            with suppress(BrokenPipeError):  # its reader is gone
-                os.write(pipe, self._content)
-            os.close(pipe)
+        """What is there, now and from now on."""
+        self._answered.set()
+
+    def wait(self, handler: Any) -> None:
+        self._entered.set()
+        self._answered.wait(60)
+        handler._forward()
 
 
 @contextmanager
-def hanging(path: Path) -> Iterator[Hanging]:
-    found = Hanging(path)
+def hanging(sick: Sick, part: str) -> Iterator[Hanging]:
+    found = Hanging()
+    sick[part] = found.wait
     try:
         yield found
     finally:
         found.answer()
 
 
-def test_closing_waits_for_no_look(store: PublishedStore, cache: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def store(bucket: PublishedStore) -> PublishedStore:
+    """In a bucket, through a proxy."""
+    return bucket
+
+
+def test_closing_waits_for_no_look(store: PublishedStore, cache: Path, tmp_path: Path, sick: Sick) -> None:
     """And what the look finds afterwards is dropped, with its place in the cache."""
     classify = load(store, cache)
     second = store.publish(bundle=relabelled(store.bundle, tmp_path / "second", "2"))
-    with hanging(store.move_path(2)) as move, ThreadPoolExecutor(4) as pool:
+    with hanging(sick, MOVE) as move, ThreadPoolExecutor(4) as pool:
         look = pool.submit(classify.refresh)
         eventually(move.entered, "nobody looked")
         start = time.monotonic()
@@ -103,10 +98,10 @@ def test_closing_waits_for_no_look(store: PublishedStore, cache: Path, tmp_path:
     assert take(use_lock(cache / "trails", second), "exclusive", wait=False) is not None
 
 
-def test_closing_frees_the_model_while_a_look_hangs(store: PublishedStore, cache: Path) -> None:
+def test_closing_frees_the_model_while_a_look_hangs(store: PublishedStore, cache: Path, sick: Sick) -> None:
     classify = load(store, cache)
     version = classify.version
-    with hanging(store.move_path(2)) as move, ThreadPoolExecutor(1) as pool:
+    with hanging(sick, MOVE) as move, ThreadPoolExecutor(1) as pool:
         look = pool.submit(classify.refresh)
         eventually(move.entered, "nobody looked")
         classify.close()
@@ -116,12 +111,12 @@ def test_closing_frees_the_model_while_a_look_hangs(store: PublishedStore, cache
         look.result(60)
 
 
-def test_another_interval_while_a_look_hangs(store: PublishedStore, cache: Path) -> None:
+def test_another_interval_while_a_look_hangs(store: PublishedStore, cache: Path, sick: Sick) -> None:
     """A loop of asyncio calls this, and must go on; and there is still one thread."""
 
     async def change() -> None:
         classify = await AsyncClassifier.from_store(store.url, "trails", cache_dir=cache)
-        with hanging(store.move_path(2)) as move:
+        with hanging(sick, MOVE) as move:
             classify.watch(0.01)
             while not move.entered():
                 await asyncio.sleep(0.01)
@@ -217,11 +212,11 @@ def end(process: subprocess.Popen[str]) -> None:
     time.sleep(0.5)  # its main thread ends
 
 
-def test_a_process_that_ends_during_a_look(store: PublishedStore, cache: Path, tmp_path: Path) -> None:
+def test_a_process_that_ends_during_a_look(store: PublishedStore, cache: Path, tmp_path: Path, sick: Sick) -> None:
     """The look comes to its end first, and nothing is said of pools that are gone."""
     with program(store, cache) as process:
         second = store.publish(bundle=relabelled(store.bundle, tmp_path / "second", "2"))
-        with hanging(store.move_path(2)) as move:
+        with hanging(sick, MOVE) as move:
             go_on(process, "watching")
             eventually(move.entered, "nobody looked")
             end(process)
@@ -231,8 +226,8 @@ def test_a_process_that_ends_during_a_look(store: PublishedStore, cache: Path, t
     assert (cache / "trails" / "versions" / second).is_dir()
 
 
-def test_a_process_does_not_wait_for_a_store_that_never_answers(store: PublishedStore, cache: Path) -> None:
-    with program(store, cache) as process, hanging(store.move_path(2)) as move:
+def test_a_process_does_not_wait_for_a_store_that_never_answers(store: PublishedStore, cache: Path, sick: Sick) -> None:
+    with program(store, cache) as process, hanging(sick, MOVE) as move:
         go_on(process, "watching")
         eventually(move.entered, "nobody looked")
         end(process)
@@ -241,11 +236,13 @@ def test_a_process_does_not_wait_for_a_store_that_never_answers(store: Published
         assert process.stderr.read() == ""
 
 
-def test_a_process_does_not_wait_for_a_download_that_hangs(store: PublishedStore, cache: Path, tmp_path: Path) -> None:
+def test_a_process_does_not_wait_for_a_download_that_hangs(
+    store: PublishedStore, cache: Path, tmp_path: Path, sick: Sick
+) -> None:
     """Its threads belong to pools that the interpreter would wait for."""
     with program(store, cache) as process:
         second = store.publish(bundle=relabelled(store.bundle, tmp_path / "second", "2"))
-        with hanging(store.file(second, "bundle.json")) as file:
+        with hanging(sick, f"{second}/bundle.json") as file:
             go_on(process, "watching")
             eventually(file.entered, "nobody fetched it")
             end(process)

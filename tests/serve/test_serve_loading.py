@@ -19,7 +19,7 @@ from retrainer.serve.batching import batches, pad
 from retrainer.serve.cores import usable_cores
 from retrainer.serve.engine import session_options
 from retrainer.serve.golden import agreement, read_golden
-from retrainer.serve.loading import load_checked
+from retrainer.serve.loading import Loading, load_checked
 from retrainer.serve.predictor import Predictor, softmax
 
 
@@ -38,13 +38,13 @@ def edit_golden(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 def test_int8_where_it_agrees(bundle: Path) -> None:
     assert load_checked(bundle).precision == "int8"
-    assert load_checked(bundle, precision="fp32").precision == "fp32"
+    assert load_checked(bundle, Loading("fp32")).precision == "fp32"
 
 
 def test_fp32_where_the_bundle_has_no_int8(pair_bundle: Path) -> None:
     assert load_checked(pair_bundle).precision == "fp32"
     with pytest.raises(IntegrityError, match="has no int8 graph"):
-        load_checked(pair_bundle, precision="int8")
+        load_checked(pair_bundle, Loading("int8"))
 
 
 def test_fp32_where_int8_answers_otherwise(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -53,7 +53,7 @@ def test_fp32_where_int8_answers_otherwise(copy: Path, caplog: pytest.LogCapture
         assert load_checked(copy).precision == "fp32"
     assert "int8 is not used" in caplog.text
     with pytest.raises(IntegrityError, match=r"logits differ by up to 0\.5"):
-        load_checked(copy, precision="int8")
+        load_checked(copy, Loading("int8"))
 
 
 def test_fp32_that_answers_otherwise_is_refused(copy: Path) -> None:
@@ -91,7 +91,7 @@ def test_damaged_files_are_refused(copy: Path, name: str, damage: str) -> None:
     else:
         path.write_bytes(b"" if damage == "empty" else path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(IntegrityError) as caught:
-        load_checked(copy, precision="fp32")
+        load_checked(copy, Loading("fp32"))
     assert caught.value.where == str(path)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from retrainer.serve.loading import load_checked
+from retrainer.serve.loading import Loading, load_checked
 from retrainer.serve.predictor import load_info
 from retrainer.serve.processor import FEATURES, cpu_features, features_differ
 
@@ -107,16 +107,16 @@ def test_another_processor_alone_refuses_nothing(bundle: Path, tmp_path: Path) -
 def test_a_temperature_divides_the_logits(bundle: Path, tmp_path: Path) -> None:
     """A bundle of an earlier version has none, and its scores stay what they were."""
     folder = shutil.copytree(bundle, tmp_path / "bundle")
-    before = load_checked(folder, precision="fp32")
+    before = load_checked(folder, Loading("fp32"))
     assert before.temperature == 1.0
     info = json.loads((folder / "bundle.json").read_text())
     info["precisions"]["fp32"]["temperature"] = 2.0
     (folder / "bundle.json").write_text(json.dumps(info))
-    after = load_checked(folder, precision="fp32")
+    after = load_checked(folder, Loading("fp32"))
     assert after.temperature == 2.0
     texts = ["the trail is open", "closed"]
     assert (after.logits(texts) == before.logits(texts)).all()
     flatter, sharper = after.probabilities(texts), before.probabilities(texts)
     ratios = flatter[:, 0] / flatter[:, 1], (sharper[:, 0] / sharper[:, 1]) ** 0.5
     assert ratios[0] == pytest.approx(ratios[1])
-    assert load_checked(folder, precision="int8").temperature == 1.0
+    assert load_checked(folder, Loading("int8")).temperature == 1.0

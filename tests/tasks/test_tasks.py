@@ -136,7 +136,7 @@ def toy_head(labels: tuple[str, ...]) -> dict[str, Any]:
 
 
 class ToyPredictor:
-    def __init__(self, folder: Path, *, precision: str, threads: int | None) -> None:
+    def __init__(self, folder: Path, *, precision: str, threads: int | None, brake: object) -> None:
         self.folder = folder
 
 

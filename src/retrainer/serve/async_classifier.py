@@ -15,7 +15,7 @@ from retrainer.serve import forks
 from retrainer.serve.cached_version import AUTO, Verify
 from retrainer.serve.classifier import Classifier
 from retrainer.serve.cores import usable_cores
-from retrainer.serve.following import DEFAULT_INTERVAL
+from retrainer.serve.following import DEFAULT_INTERVAL, START_SECONDS
 from retrainer.serve.predictions import Prediction, Response
 from retrainer.serve.status import Status
 from retrainer.serve.texts import Text
@@ -56,6 +56,8 @@ class AsyncClassifier:
         public_keys: str | Path | Iterable[str | Path] | None = None,
         access: S3Access | None = None,
         verify: Verify = "all",
+        store_timeout: float = START_SECONDS,
+        load_timeout: float | None = None,
         workers: int | None = None,
     ) -> Self:
         """Load as ``Classifier.from_store`` does, which says what the parameters mean and what is raised.
@@ -74,6 +76,8 @@ class AsyncClassifier:
             public_keys=public_keys,
             access=access,
             verify=verify,
+            store_timeout=store_timeout,
+            load_timeout=load_timeout,
         )
         return cls(await asyncio.to_thread(load), workers=workers)
 

@@ -36,9 +36,9 @@ from retrainer.serve.cached_version import (
 )
 from retrainer.serve.content import Content
 from retrainer.serve.file_locks import Hold, locked, take
+from retrainer.serve.local_files import write_whole
 from retrainer.serve.memory import ChannelMemory, is_later
 from retrainer.serve.retention import mark_unserved, prune, use_lock
-from retrainer.serve.writing import write_whole
 from retrainer.storage import S3Access, Storage, open_storage
 from retrainer.storage.errors import filesystem_errors
 from retrainer.storage.files import FileStorage
@@ -90,6 +90,11 @@ class ModelCache:
     def model(self) -> str:
         """Its name."""
         return self._store.name
+
+    @property
+    def store_url(self) -> str:
+        """Where the store is."""
+        return self._storage.url
 
     # What the store says
 
@@ -178,11 +183,26 @@ class ModelCache:
         :param reason: why the store is not asked.
         :raises StorageError: the local copy is not complete and sound.
         """
-        with self._held(move.to_version) as hold:
+        with self._named_in_errors(), self._held(move.to_version) as hold:
             manifest = self._verified(move, whole=False)
             if manifest is None:
                 raise self._not_here(move.to_version, "damaged", reason)
             return CachedVersion(self._version_folder(move.to_version), manifest, move, hold)
+
+    def has(self, cached: CachedVersion, precision: str) -> bool:
+        """Whether the graph of a precision is here and sound, or there is none."""
+        files = cached.manifest.files
+        with self._named_in_errors():
+            return all(matches(cached.folder / name, files[name]) for name in graph_files(cached.manifest, precision))
+
+    def arrived(self, version: str) -> int:
+        """Bytes that are here of a version that is being fetched, by whichever process."""
+        folders = [self._version_folder(version), *(self._folder / "staging").glob(f"{version}-*")]
+        size = 0
+        for path in (path for folder in folders for path in folder.rglob("*")):
+            with suppress(OSError):  # it was temporary
+                size += path.stat().st_size
+        return size
 
     def require(
         self, cached: CachedVersion, precision: str, offline: StorageError | ResourceError | None = None
@@ -193,14 +213,12 @@ class ModelCache:
         :raises IntegrityError: it was altered in the store.
         :raises StorageError: it is not here, and the store cannot be reached.
         """
-        names = graph_files(cached.manifest, precision)
-        files = cached.manifest.files
-        if all(matches(cached.folder / name, files[name]) for name in names):
+        if self.has(cached, precision):
             return
         if offline is not None:
             raise self._not_here(cached.manifest.version, f"without a sound {precision} graph", offline)
         with self._named_in_errors(), locked(self._fetch_lock(cached.manifest.version)):
-            self._fill(cached.folder, cached.manifest, names)
+            self._fill(cached.folder, cached.manifest, graph_files(cached.manifest, precision))
 
     def remember(self, cached: CachedVersion) -> None:
         """Note that a version was loaded and answers well, for a start without the store; drop what is long unused."""
@@ -213,7 +231,7 @@ class ModelCache:
         self._memory(move.channel).served(move)
 
     def _obtain(self, version: str, move: Move | None, precision: str) -> CachedVersion:
-        with self._held(version) as hold:
+        with self._named_in_errors(), self._held(version) as hold:
             manifest = self._verified(move or version)
             if manifest is None:
                 manifest = self._fetch(version, move, precision)
@@ -228,9 +246,7 @@ class ModelCache:
         folder = self._version_folder(version)
         try:
             manifest = self._copies.manifest(version, sha256=move.manifest_sha256 if move else None)
-        except NotFoundError:
-            return None
-        except IntegrityError as error:
+        except (IntegrityError, StorageError) as error:  # altered, not there, or not a file
             log.debug("the local copy of %s %s is not used: %s", self.model, version, error)
             return None
         sound = all(matches(folder / name, manifest.files[name]) for name in small_files(manifest))
@@ -240,11 +256,14 @@ class ModelCache:
         """Whether every file is here that was to be fetched; those that are used are hashed where they are."""
         if self._verify == "served":
             return True
-        sizes = {name: entry.size for name, entry in manifest.files.items()}
-        return all((folder / name).is_file() and (folder / name).stat().st_size == size for name, size in sizes.items())
+        with filesystem_errors(str(folder)):
+            return all(
+                (folder / name).is_file() and (folder / name).stat().st_size == entry.size
+                for name, entry in manifest.files.items()
+            )
 
     def _fetch(self, version: str, move: Move | None, precision: str) -> Manifest:
-        with self._named_in_errors(), locked(self._fetch_lock(version)):
+        with locked(self._fetch_lock(version)):
             manifest = self._verified(move or version)  # another process may have fetched it meanwhile
             if manifest is not None:
                 return manifest
@@ -287,6 +306,9 @@ class ModelCache:
     def _fill(self, folder: Path, manifest: Manifest, names: Sequence[str]) -> None:
         """Put files of a version into a folder, each checked; what another version has is taken from there."""
         with filesystem_errors(str(folder)):
+            for path in (folder / name for name in (*names, MANIFEST)):
+                if path.is_dir() and not path.is_symlink():  # a rename would not replace it
+                    shutil.rmtree(path)
             for name in names:
                 if not matches(folder / name, manifest.files[name]):
                     self._content.place(manifest.files[name], folder / name)
@@ -310,13 +332,12 @@ class ModelCache:
 
     @contextmanager
     def _named_in_errors(self) -> Iterator[None]:
-        """Where the cache cannot be written, say how to have it elsewhere."""
+        """What is wrong with the cache is this host's fault, not the store's; say how to have it elsewhere."""
         try:
             yield
-        except ResourceError as error:
-            cache = str(self._folder.parent)
-            if cache not in f"{error.where} {error.message}":
-                raise  # of the store
+        except (ResourceError, StorageError) as error:
+            if str(self._folder) not in (error.where or "") or ANOTHER_CACHE in (error.hint or ""):
+                raise  # of the store, or said already
             hint = f"{error.hint}; or {ANOTHER_CACHE}" if error.hint else ANOTHER_CACHE
             raise ResourceError(error.message, where=error.where, hint=hint) from None
 

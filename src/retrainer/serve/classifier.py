@@ -5,25 +5,26 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, get_args, overload
 
 from retrainer.errors import UserError
-from retrainer.precisions import PRECISIONS
 from retrainer.serve import forks, heap
 from retrainer.serve.cache import ModelCache
 from retrainer.serve.cached_version import AUTO, Verify, default_cache
-from retrainer.serve.faults import ENDS
+from retrainer.serve.engine import ENDS
+from retrainer.serve.errands import ending
 from retrainer.serve.folder import load_folder
-from retrainer.serve.following import DEFAULT_INTERVAL, Follower, Progress, load_version
+from retrainer.serve.following import DEFAULT_INTERVAL, START_SECONDS, Follower, load_version
+from retrainer.serve.loading import Loading, check_seconds
 from retrainer.serve.predictions import Prediction, Response, check_top_k
 from retrainer.serve.served import Served
-from retrainer.serve.status import Status
+from retrainer.serve.status import Progress, Status
 from retrainer.serve.texts import Text, checked, is_single
-from retrainer.serve.watching import Watcher, ending
+from retrainer.serve.watching import Watcher
 from retrainer.storage import S3Access
 from retrainer.store.manifest import Manifest
 from retrainer.store.move import Move
@@ -71,11 +72,13 @@ class Classifier:
         public_keys: str | Path | Iterable[str | Path] | None = None,
         access: S3Access | None = None,
         verify: Verify = "all",
+        store_timeout: float = START_SECONDS,
+        load_timeout: float | None = None,
     ) -> Self:
         """Load what a channel of a store points at, through a verified local cache.
 
-        Where the store cannot be reached, or this host has no room for what is new there, the version is loaded that
-        answered last on this host, and a warning is logged.
+        Where the store cannot be reached, or does not answer soon, or this host has no room for what is new there, the
+        version is loaded that answered last on this host, and a warning is logged.
 
         :param url: ``s3://bucket/prefix``, ``file:///folder`` or a path.
         :param version: that one, whatever the channel points at.
@@ -88,6 +91,10 @@ class Classifier:
         :param access: how a bucket is reached; ``None`` for what the environment says.
         :param verify: ``all``: every file of a new version is fetched and checked, and one that was altered refuses the
             version, be it a plot. ``served``: only the files that are used.
+        :param store_timeout: seconds that this waits for the store where a version answered on this host before, which
+            then answers again. While files of a new version arrive, the time does not run.
+        :param load_timeout: seconds that loading a version and asking its golden rows may take, now and later; half a
+            minute, and a second for each 10 MB of the graph, when ``None``.
         :raises NotFoundError: no such model, channel or version.
         :raises IntegrityError: a file was altered, or the model does not answer as where it was made.
         :raises SignatureError: a public key is given, and it did not sign what is there.
@@ -95,19 +102,30 @@ class Classifier:
         :raises StorageError: the store cannot be reached, and nothing is in the cache.
         :raises ResourceError: the cache cannot be written, or memory ran out, and nothing is in the cache that could
             answer instead.
-        :raises UserError: ``precision``, ``threads``, ``verify`` or ``public_keys`` cannot be used.
+        :raises UserError: ``precision``, ``threads``, ``verify``, ``public_keys`` or a number of seconds cannot be
+            used.
         """
-        _check_options(precision=precision, threads=threads, verify=verify)
+        loading = Loading(precision, threads, load_timeout)
+        check_seconds("store_timeout", store_timeout)
+        if verify not in get_args(Verify):
+            raise UserError(f"verify must be one of {', '.join(get_args(Verify))}; got {verify!r}")
         folder = Path(cache_dir) if cache_dir is not None else default_cache()
         open_cache = partial(ModelCache, url, model, folder, trusted=_pinned(public_keys), access=access, verify=verify)
         if version is not None:
-            named = partial(load_version, open_cache, version, precision=precision, threads=threads)
+            named = partial(load_version, open_cache, version, loading)
             return cls(named(), model=model, again=named)
-        follower = Follower(open_cache, channel, precision=precision, threads=threads)
+        follower = Follower(open_cache, channel, loading, store_timeout=store_timeout)
         return cls(follower.first(), model=model, again=follower.again, follower=follower)
 
     @classmethod
-    def from_folder(cls, folder: str | Path, *, precision: str = AUTO, threads: int | None = None) -> Self:
+    def from_folder(
+        cls,
+        folder: str | Path,
+        *,
+        precision: str = AUTO,
+        threads: int | None = None,
+        load_timeout: float | None = None,
+    ) -> Self:
         """Load a bundle from a folder: one that was just exported, or a version that was fetched.
 
         Where a ``manifest.json`` lies in it, the files that are read are compared with that, so ``version`` is what it
@@ -115,10 +133,9 @@ class Classifier:
 
         :raises IntegrityError: a file is missing, damaged, or not the one that the manifest names; or the model does
             not answer as where it was made.
-        :raises UserError: ``precision`` or ``threads`` cannot be used.
+        :raises UserError: ``precision``, ``threads`` or ``load_timeout`` cannot be used.
         """
-        _check_options(precision=precision, threads=threads)
-        load = partial(load_folder, Path(folder), precision=precision, threads=threads)
+        load = partial(load_folder, Path(folder), Loading(precision, threads, load_timeout))
         served = load()
         model = served.manifest.model if served.manifest is not None else Path(folder).resolve().name
         return cls(served, model=model, again=load)
@@ -205,17 +222,11 @@ class Classifier:
             precision=served.predictor.precision,
             sequence=served.move.sequence if served.move is not None else None,
             loaded_at=served.loaded_at,
-            checked_at=progress.checked_at,
             watching=watcher is not None and watcher.alive,
-            swaps=progress.swaps,
-            refusals=progress.refusals,
-            failures_in_a_row=progress.failures_in_a_row,
-            problem=progress.problem,
-            refused_version=progress.refused_version,
-            offline=progress.offline,
             labels=served.predictor.info.labels,
             task=served.predictor.info.task,
             max_length=served.manifest.max_length if served.manifest is not None else None,
+            **asdict(progress),
         )
 
     def refresh(self) -> bool:
@@ -235,8 +246,7 @@ class Classifier:
         :param interval: seconds between looks, give or take a tenth. A look that finds nothing new is one request.
         :raises UserError: there is no channel to follow: the version was asked for by name, or came from a folder.
         """
-        if isinstance(interval, bool) or not isinstance(interval, int | float) or not 0 < interval < float("inf"):
-            raise UserError(f"interval must be a number of seconds above 0; got {interval!r}")
+        check_seconds("interval", interval)
         self._current()
         follower = self._follower
         if follower is None:
@@ -324,7 +334,7 @@ class Classifier:
                 return 0  # what a look needs is gone, and so is whoever would read of it
             log.exception("looking at the store failed in a way that was not foreseen")
             self._follower.unexpected(error)
-        return self._follower.progress.unreachable
+        return self._follower.unreachable
 
     def _look(self, *, patient: bool) -> bool:
         if self._closed:
@@ -370,16 +380,3 @@ def _pinned(public_keys: str | Path | Iterable[str | Path] | None) -> Keyring | 
         # Reading everything would be the wrong guess at what an empty list means.
         raise UserError("public_keys names no key", hint="ed25519:... or a path; None for no signatures")
     return keyring
-
-
-def _check_options(*, precision: Any, threads: Any, verify: Any = "all") -> None:
-    """Insist on options that make sense.
-
-    :raises UserError: one of them does not; says what may be given.
-    """
-    if precision not in (AUTO, *PRECISIONS):
-        raise UserError(f"precision must be one of {', '.join((AUTO, *PRECISIONS))}; got {precision!r}")
-    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-        raise UserError(f"threads must be a whole number from 1, or None for the usable cores; got {threads!r}")
-    if verify not in get_args(Verify):
-        raise UserError(f"verify must be one of {', '.join(get_args(Verify))}; got {verify!r}")

@@ -39,11 +39,13 @@ class Content:
             os.link(path, temporary)
         except OSError:
             return False
-        # Checked under its new name: the one in the folder may be removed at any time.
-        if matches(temporary, entry):
-            temporary.replace(target)
-            return True
-        temporary.unlink()
+        try:
+            # Checked under its new name: the one in the folder may be removed at any time.
+            if matches(temporary, entry):
+                temporary.replace(target)
+                return True
+        finally:
+            temporary.unlink(missing_ok=True)
         with suppress(OSError):
             path.unlink()
         return False
@@ -57,11 +59,12 @@ class Content:
             if path.exists() and path.samefile(source):
                 return
             os.link(source, temporary)
+            temporary.replace(path)
         except OSError:
             return
-        temporary.replace(path)
-        # Where both names were one file already, renaming leaves the temporary one.
-        temporary.unlink(missing_ok=True)
+        finally:
+            # Where both names were one file already, renaming leaves the temporary one.
+            temporary.unlink(missing_ok=True)
 
     def prune(self) -> None:
         """Remove what no version has any more. Safe beside processes that add and place."""

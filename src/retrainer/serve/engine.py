@@ -24,6 +24,11 @@ ENGINE_ERRORS: tuple[type[Exception], ...] = tuple(
     kind for kind in vars(onnxruntime_errors).values() if isinstance(kind, type) and issubclass(kind, Exception)
 )
 
+# Not errors: somebody ends a thread or the process. Whatever else a bad tokenizer or graph makes a library raise is
+# caught in this package, bare ``Exception`` and panics of Rust (a ``BaseException``): a service has a good one to go on
+# with.
+ENDS = (KeyboardInterrupt, SystemExit, GeneratorExit)
+
 
 def session_options(threads: int | None = None) -> onnxruntime.SessionOptions:
     """The options of every session of this package.
@@ -42,13 +47,32 @@ def session_options(threads: int | None = None) -> onnxruntime.SessionOptions:
     return options
 
 
-def load_session(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
+class Brake:
+    """Ends the loading of a session, where onnxruntime looks for that, and all its runs, from another thread.
+
+    :ivar loading: the options that the session is made with.
+    :ivar running: the options of each run.
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
+        self.loading = session_options(threads)
+        self.running = onnxruntime.RunOptions()
+
+    def pull(self) -> None:
+        """Returns at once; what is under way fails at its next operator."""
+        self.loading.set_load_cancellation_flag(True)
+        self.running.terminate = True
+
+
+def load_session(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
     """A session of a graph.
 
     :raises IntegrityError: onnxruntime cannot run it.
     """
+    if not path.is_file():
+        raise IntegrityError("no graph: there is no such file", where=str(path))
     try:
-        session = onnxruntime.InferenceSession(str(path), session_options(threads), providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except ENGINE_ERRORS as error:
         raise IntegrityError(f"not a graph that onnxruntime can run: {error}", where=str(path)) from error
     forks.leak_in_children(session)

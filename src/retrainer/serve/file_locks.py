@@ -97,7 +97,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def _open(path: Path) -> int:
-    flags = os.O_RDONLY | os.O_CLOEXEC
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a pipe in its place would wait for a writer
     try:
         return os.open(path, flags)  # in a read-only cache that has it, this is all that can be had
     except FileNotFoundError:

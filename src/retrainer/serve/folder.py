@@ -11,7 +11,8 @@ from pathlib import Path
 from retrainer.errors import IntegrityError
 from retrainer.serve.cached_version import graph_files, small_files
 from retrainer.serve.golden import GOLDEN
-from retrainer.serve.loading import load_checked
+from retrainer.serve.loading import Loading, load_checked
+from retrainer.serve.local_files import read_regular
 from retrainer.serve.predictor import BUNDLE, TOKENIZER
 from retrainer.serve.served import Served
 from retrainer.store.manifest import Manifest
@@ -21,7 +22,7 @@ from retrainer.store.versions import matches
 UNPUBLISHED = "unpublished"
 
 
-def load_folder(folder: Path, *, precision: str, threads: int | None) -> Served:
+def load_folder(folder: Path, loading: Loading) -> Served:
     """Load it. Without a manifest it is ``unpublished``, and only its golden rows are asked.
 
     :raises IntegrityError: a file is missing or damaged, or is not what the manifest says, or the model does not answer
@@ -29,7 +30,7 @@ def load_folder(folder: Path, *, precision: str, threads: int | None) -> Served:
     """
     manifest = _read_manifest(folder / MANIFEST)
     if manifest is None:
-        predictor = load_checked(folder, precision=precision, threads=threads)
+        predictor = load_checked(folder, loading)
         return Served(UNPUBLISHED, None, predictor, None, datetime.now(UTC))
     for name in sorted({BUNDLE, TOKENIZER, GOLDEN, *small_files(manifest)}):
         _check(folder, manifest, name)
@@ -38,7 +39,7 @@ def load_folder(folder: Path, *, precision: str, threads: int | None) -> Served:
         for name in graph_files(manifest, precision):
             _check(folder, manifest, name)
 
-    predictor = load_checked(folder, precision=precision, threads=threads, need=need)
+    predictor = load_checked(folder, loading, need=need)
     graph = predictor.info.precisions[predictor.precision].file
     if graph not in graph_files(manifest, predictor.precision):
         raise _another(folder / graph)
@@ -63,7 +64,7 @@ def _another(path: Path) -> IntegrityError:
 
 def _read_manifest(path: Path) -> Manifest | None:
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
     except FileNotFoundError:
         return None
     except OSError as error:

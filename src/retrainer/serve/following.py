@@ -12,35 +12,31 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
+from typing import Any, TypeVar
 
 from retrainer.errors import IntegrityError, NotFoundError, ResourceError, RetrainerError, StorageError
 from retrainer.serve.cache import ModelCache
 from retrainer.serve.cached_version import CachedVersion
-from retrainer.serve.loading import load_checked
+from retrainer.serve.errands import GivenUp, Patience
+from retrainer.serve.loading import Loading, load_checked
 from retrainer.serve.served import Served
+from retrainer.serve.status import Progress
 from retrainer.serve.watching import next_wait
 from retrainer.store.move import Move
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 DEFAULT_INTERVAL = 60.0
+# For the store, where something answers meanwhile: at a start, and at each look later on.
+START_SECONDS = 5.0
+LOOK_SECONDS = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What looking at the store has come to. Fields as those of ``Status``.
-
-    :ivar unreachable: looks in a row that could not read the store, or not take what it holds.
-    """
-
-    checked_at: datetime | None = None
-    swaps: int = 0
-    refusals: int = 0
-    failures_in_a_row: int = 0
-    unreachable: int = 0
-    problem: str | None = None
-    refused_version: str | None = None
-    offline: bool = False
+class _NoAnswer(StorageError):
+    """The store took longer than is waited for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,22 +54,28 @@ class _Refusal:
 class Follower:
     """Follows one channel. Not thread-safe, but for reading ``progress``: one look at a time.
 
-    :param precision: ``fp32``, ``int8`` or ``auto``.
-    :param threads: threads of one call; the usable cores when ``None``.
+    :param store_timeout: seconds that a start waits for the store where this host has a version that answered before.
     :ivar interval: seconds from which the waits for another try of a refused version grow.
+    :ivar unreachable: looks in a row that could not read the store, or not take what it holds.
     """
 
     def __init__(
-        self, open_cache: Callable[[], ModelCache], channel: str, *, precision: str, threads: int | None
+        self,
+        open_cache: Callable[[], ModelCache],
+        channel: str,
+        loading: Loading,
+        *,
+        store_timeout: float = START_SECONDS,
     ) -> None:
         self.channel = channel
         self.interval = DEFAULT_INTERVAL
         self.progress = Progress()
+        self.unreachable = 0
         self._open_cache = open_cache
         self._cache = open_cache()
         self._served: Move | None = None
-        self._precision = precision
-        self._threads = threads
+        self._loading = loading
+        self._store_timeout = store_timeout
         self._refusal: _Refusal | None = None
         self._random = random.Random()
         self._state = ""
@@ -84,24 +86,51 @@ class Follower:
         return self._cache.model
 
     def first(self) -> Served:
-        """Load what the channel points at; what answered last on this host, where the store cannot be reached, or this
-        host lacks something that a new version needs, such as room in the cache.
+        """Load what the channel points at; what answered last on this host, where the store cannot be reached, does not
+        answer soon, or has no such channel any more, or this host lacks something that a new version needs, such as
+        room in the cache.
 
-        :raises NotFoundError: the channel has no champion.
+        :raises NotFoundError: the channel has no champion, and never had one as far as this host knows.
         :raises IntegrityError: what the channel points at was altered, or does not answer as where it was made.
         :raises StorageError: the store cannot be reached, and nothing of that channel is here.
         :raises ResourceError: this host lacks something, and nothing of that channel is here.
         """
+        good = self._cache.last_good(self.channel)
         try:
-            move = self._cache.newest_move(self.channel)
-            served = self._load(self._cache.pointed_at(move, self._precision))
-        except NotFoundError:
-            raise
+            return self._newest(None if good is None else Patience(self._store_timeout))
         except (StorageError, ResourceError) as error:
-            served = self._last_good(error)
-        else:
-            self._ended_well()
+            if good is None:
+                raise
+            try:
+                return self._last_good(good, error)
+            except StorageError:
+                if not isinstance(error, _NoAnswer):
+                    raise
+        return self._newest(None)  # what is here is damaged: then the store has all the time that it takes
+
+    def _newest(self, patience: Patience | None) -> Served:
+        move = self._ask(patience, lambda: self._cache.newest_move(self.channel))
+        served = self._load(self._pointed_at(move, patience), patience)
+        self._ended_well()
         return served
+
+    def _pointed_at(self, move: Move, patience: Patience | None) -> CachedVersion:
+        version = move.to_version
+        return self._ask(patience, lambda: self._cache.pointed_at(move, self._loading.precision), version)
+
+    def _ask(self, patience: Patience | None, work: Callable[[], T], version: str | None = None) -> T:
+        """What the store says.
+
+        :param patience: ``None`` for as long as the storage waits itself.
+        :param version: while more of its files arrives, it is waited.
+        """
+        if patience is None:
+            return work()
+        store = self._cache.store_url
+        try:
+            return patience.wait_for(f"look-{store}", work, lambda: self._cache.arrived(version) if version else None)
+        except GivenUp:
+            raise _NoAnswer(f"the store does not answer within {patience.seconds:g} s", where=store) from None
 
     def again(self) -> Served:
         """Load the version that answers once more, in a forked child: connections and locks of the parent stay away.
@@ -111,7 +140,7 @@ class Follower:
         self._cache = self._open_cache()
         if self._served is None:
             return self.first()
-        return self._load(self._cache.pointed_at(self._served, self._precision))
+        return self._load(self._cache.pointed_at(self._served, self._loading.precision))
 
     def look(self, before: Move | None, *, patient: bool) -> Served | Move | None:
         """Look at the store once. Never raises for what is wrong there; ``progress`` says it.
@@ -123,8 +152,15 @@ class Follower:
         :return: what shall answer from now on; a move where the channel moved, and to the same version; ``None`` when
             nothing changes.
         """
+        self.progress = replace(self.progress, looking_since=_now())
         try:
-            move = self._cache.newest_move(self.channel)
+            return self._look(before, Patience(LOOK_SECONDS), patient=patient)
+        finally:
+            self.progress = replace(self.progress, looking_since=None)
+
+    def _look(self, before: Move | None, patience: Patience, *, patient: bool) -> Served | Move | None:
+        try:
+            move = self._ask(patience, lambda: self._cache.newest_move(self.channel))
         except IntegrityError as error:
             self._refused_channel(error)
             return None
@@ -134,10 +170,11 @@ class Follower:
         if before is not None and move.to_version == before.to_version:
             return self._same_version(before, move)
         if patient and self._waits(move):
-            self.progress = replace(self.progress, checked_at=_now(), unreachable=0, offline=False)
+            self.progress = replace(self.progress, checked_at=_now(), offline=False)
+            self.unreachable = 0
             return None
         try:
-            found = self._load(self._cache.pointed_at(move, self._precision))
+            found = self._load(self._pointed_at(move, patience), patience)
         except StorageError as error:
             self._failed(error, "the store cannot be read", offline=True)
             return None
@@ -162,18 +199,30 @@ class Follower:
         """Note an error that a look should not have raised, so that it is seen and not only logged."""
         self._failed(error, "a look failed", offline=False)
 
-    def _load(self, cached: CachedVersion, offline: StorageError | ResourceError | None = None) -> Served:
-        served = _load(self._cache, cached, self._precision, self._threads, offline)
+    def _load(
+        self,
+        cached: CachedVersion,
+        patience: Patience | None = None,
+        offline: StorageError | ResourceError | None = None,
+    ) -> Served:
+        def need(precision: str) -> None:
+            if not self._cache.has(cached, precision):  # not asked of the store: hashing large files takes its time
+                require = partial(self._cache.require, cached, precision, offline)
+                self._ask(patience, require, cached.manifest.version)
+
+        served = _load(self._cache, cached, self._loading, need)
         self._served = cached.move
         return served
 
-    def _last_good(self, error: StorageError | ResourceError) -> Served:
-        offline = isinstance(error, StorageError)
-        move = self._cache.last_good(self.channel)
-        if move is None:
-            raise error
-        served = self._load(self._cache.kept(move, error), error)
-        what = "the store cannot be reached" if offline else "this host cannot take what is in the store"
+    def _last_good(self, move: Move, error: StorageError | ResourceError) -> Served:
+        served = self._load(self._cache.kept(move, error), offline=error)
+        offline = False
+        if isinstance(error, NotFoundError):
+            what = "the channel is not in the store any more"
+        elif isinstance(error, StorageError):
+            what, offline = "the store cannot be reached", True
+        else:
+            what = "this host cannot take what is in the store"
         self._failed(error, what, offline=offline)
         log.warning(
             "%s; serving %s %s, the champion of '%s' when it was last seen: %s",
@@ -198,55 +247,43 @@ class Follower:
             log.info("%s: recovered; it was: %s", self._name(), before.problem)
         self._refusal = None
         self._state = ""
-        self.progress = Progress(_now(), before.swaps if swaps is None else swaps, before.refusals)
+        self.unreachable = 0
+        swaps = before.swaps if swaps is None else swaps
+        self.progress = Progress(checked_at=_now(), swaps=swaps, refusals=before.refusals)
 
     def _failed(self, error: BaseException, what: str, *, offline: bool) -> None:
         """The store cannot be read just now, or this host lacks something. Nothing is said of any version."""
-        before = self.progress
-        self.progress = replace(
-            before,
-            checked_at=before.checked_at if offline else _now(),
-            failures_in_a_row=before.failures_in_a_row + 1,
-            unreachable=before.unreachable + 1,
-            problem=str(error),
-            offline=offline,
+        self.unreachable += 1
+        checked_at = self.progress.checked_at if offline else _now()
+        self._ended_badly(
+            error, what, state=f"{type(error).__name__} {offline}", checked_at=checked_at, offline=offline
         )
-        self._log(f"{type(error).__name__} {offline}", what, error)
 
     def _refused_channel(self, error: IntegrityError) -> None:
-        before = self.progress
-        again = before.problem == str(error)
-        self.progress = replace(
-            before,
-            checked_at=_now(),
-            refusals=before.refusals + (not again),
-            failures_in_a_row=before.failures_in_a_row + 1,
-            unreachable=0,
-            problem=str(error),
-            refused_version=None,
-            offline=False,
-        )
-        self._log(str(error), "the channel is refused", error)
+        self.unreachable = 0
+        refusals = self.progress.refusals + (self.progress.problem != str(error))
+        self._ended_badly(error, "the channel is refused", state=str(error), refusals=refusals, refused_version=None)
 
     def _refused_version(self, move: Move, error: RetrainerError) -> None:
-        before, refusal = self.progress, self._refusal
+        self.unreachable = 0
+        version, refusal = move.to_version, self._refusal
         tries = refusal.tries + 1 if refusal is not None and refusal.move == move else 1
         wait = next_wait(self.interval, tries, self._random)
         self._refusal = _Refusal(move, tries, time.monotonic() + wait)
-        self.progress = replace(
-            before,
-            checked_at=_now(),
-            refusals=before.refusals + (tries == 1),
-            failures_in_a_row=before.failures_in_a_row + 1,
-            unreachable=0,
-            problem=str(error),
-            refused_version=move.to_version,
-            offline=False,
+        refusals = self.progress.refusals + (tries == 1)
+        self._ended_badly(
+            error,
+            f"version {version} is refused",
+            state=f"{version} {error}",
+            refusals=refusals,
+            refused_version=version,
         )
-        self._log(f"{move.to_version} {error}", f"version {move.to_version} is refused", error)
 
-    def _log(self, state: str, what: str, error: BaseException) -> None:
-        """Once for each state, not at each look."""
+    def _ended_badly(self, error: BaseException, what: str, *, state: str, **changed: Any) -> None:
+        """Note it, and log it once for each state, not at each look."""
+        before = self.progress
+        said = {"checked_at": _now(), "offline": False, **changed}
+        self.progress = replace(before, problem=str(error), failures_in_a_row=before.failures_in_a_row + 1, **said)
         if state != self._state:
             # As text: a handler that keeps records would keep the frames of the error, and a session in them.
             log.warning("%s: %s, the last good version stays: %s", self._name(), what, str(error))
@@ -260,26 +297,16 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def load_version(open_cache: Callable[[], ModelCache], version: str, *, precision: str, threads: int | None) -> Served:
+def load_version(open_cache: Callable[[], ModelCache], version: str, loading: Loading) -> Served:
     """Load a version by its name; no channel is followed. Errors as of ``ModelCache.version`` and ``load_checked``."""
     cache = open_cache()
-    return _load(cache, cache.version(version, precision), precision, threads, None)
+    cached = cache.version(version, loading.precision)
+    return _load(cache, cached, loading, partial(cache.require, cached))
 
 
-def _load(
-    cache: ModelCache,
-    cached: CachedVersion,
-    precision: str,
-    threads: int | None,
-    offline: StorageError | ResourceError | None,
-) -> Served:
+def _load(cache: ModelCache, cached: CachedVersion, loading: Loading, need: Callable[[str], None]) -> Served:
     try:
-        predictor = load_checked(
-            cached.folder,
-            precision=precision,
-            threads=threads,
-            need=lambda name: cache.require(cached, name, offline),
-        )
+        predictor = load_checked(cached.folder, loading, need=need)
         cache.remember(cached)
     except BaseException:
         if cached.hold is not None:

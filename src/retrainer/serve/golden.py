@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from retrainer.errors import DataError, IntegrityError
 from retrainer.precisions import PRECISIONS, REFERENCE
+from retrainer.serve.local_files import read_regular
 from retrainer.serve.predictor import Predictor, softmax
 from retrainer.serve.texts import Text
 from retrainer.store.bundle import GoldenRow
@@ -57,7 +58,7 @@ def read_golden(folder: Path) -> tuple[GoldenRow, ...]:
     """
     path = folder / GOLDEN
     try:
-        lines = path.read_bytes().splitlines()
+        lines = read_regular(path).splitlines()
     except OSError as error:
         raise IntegrityError(f"no golden rows: {error.strerror}", where=str(path)) from None
     return tuple(GoldenRow.from_json(line, where=f"{path}:{number}") for number, line in enumerate(lines, start=1))

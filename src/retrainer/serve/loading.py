@@ -4,68 +4,123 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from retrainer.errors import IntegrityError, ResourceError, RetrainerError
-from retrainer.precisions import REFERENCE
+from retrainer.errors import IntegrityError, ResourceError, RetrainerError, UserError
+from retrainer.precisions import PRECISIONS, REFERENCE
 from retrainer.serve.cached_version import AUTO, preferred
-from retrainer.serve.faults import ENDS, described
-from retrainer.serve.golden import agreement, read_golden
+from retrainer.serve.engine import ENDS, Brake
+from retrainer.serve.errands import GivenUp, Patience
+from retrainer.serve.golden import Agreement, agreement, read_golden
 from retrainer.serve.predictor import BUNDLE, Predictor, load_info
 from retrainer.serve.processor import cpu_features, features_differ
-from retrainer.store.bundle import GoldenRow
+from retrainer.store.bundle import BundleInfo, GoldenRow
 from retrainer.tasks import known_task
 
 log = logging.getLogger(__name__)
 
 
-def open_predictor(folder: Path, *, precision: str = REFERENCE, threads: int | None = None) -> Predictor:
-    """What answers from a graph of a bundle: the predictor of the bundle's task. The golden rows are not asked.
-
-    :raises IntegrityError: a file is missing or damaged, or this version does not know the task.
-    """
-    kind = known_task(load_info(folder).task, where=str(folder / BUNDLE)).part("predictor")
-    predictor: Predictor = kind(folder, precision=precision, threads=threads)
-    return predictor
+# What loading a graph and its golden rows may take: more for a larger one, on the slowest of machines.
+_SECONDS = 30.0
+_BYTES_A_SECOND = 10e6
 
 
-def load_checked(
-    folder: Path,
-    *,
-    precision: str = AUTO,
-    threads: int | None = None,
-    need: Callable[[str], None] = lambda precision: None,
-) -> Predictor:
-    """Load a graph of a bundle and ask it its golden rows.
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """How a version is loaded.
 
     :param precision: ``fp32``, ``int8``, or ``auto``: int8 where the bundle has it and its golden rows agree on this
         CPU, else fp32.
     :param threads: threads of one call; the usable cores when ``None``.
+    :param timeout: seconds that loading a graph and asking its golden rows may take; half a minute, and a second for
+        each 10 MB of the graph, when ``None``.
+    :raises UserError: one of them makes no sense; says what may be given.
+    """
+
+    precision: str = AUTO
+    threads: int | None = None
+    timeout: float | None = None
+
+    def __post_init__(self) -> None:
+        threads: Any = self.threads
+        if self.precision not in (AUTO, *PRECISIONS):
+            raise UserError(f"precision must be one of {', '.join((AUTO, *PRECISIONS))}; got {self.precision!r}")
+        if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+            raise UserError(f"threads must be a whole number from 1, or None for the usable cores; got {threads!r}")
+        if self.timeout is not None:
+            check_seconds("load_timeout", self.timeout)
+
+
+def check_seconds(name: str, value: Any) -> None:
+    """Insist on a number of seconds.
+
+    :raises UserError: it is not one.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise UserError(f"{name} must be a number of seconds above 0; got {value!r}")
+
+
+def open_predictor(
+    folder: Path, *, precision: str = REFERENCE, threads: int | None = None, brake: Brake | None = None
+) -> Predictor:
+    """What answers from a graph of a bundle: the predictor of the bundle's task. The golden rows are not asked.
+
+    :param brake: see ``Predictor``.
+    :raises IntegrityError: a file is missing or damaged, or this version does not know the task.
+    """
+    kind = known_task(load_info(folder).task, where=str(folder / BUNDLE)).part("predictor")
+    predictor: Predictor = kind(folder, precision=precision, threads=threads, brake=brake)
+    return predictor
+
+
+def load_checked(
+    folder: Path, loading: Loading | None = None, *, need: Callable[[str], None] = lambda precision: None
+) -> Predictor:
+    """Load a graph of a bundle and ask it its golden rows.
+
     :param need: is told the precision whose graph is read next, and may put it there. What it raises is raised.
-    :raises IntegrityError: a file is missing or damaged, or the golden rows do not agree; also for whatever else a
-        library raises because of a file.
+    :raises IntegrityError: a file is missing or damaged, or the golden rows do not agree, or not in time; also for
+        whatever else a library raises because of a file.
     :raises ResourceError: memory ran out.
     """
-    folder = Path(folder)
+    loading = loading or Loading()
     golden = read_golden(folder)
     info = load_info(folder)
-    *others, last = preferred(precision, info.precisions)
+    *others, last = preferred(loading.precision, info.precisions)
     for name in others:
         need(name)
         try:
-            return _checked(folder, name, threads, golden)
+            return _checked(folder, info, name, golden, loading)
         except IntegrityError as error:
             differs = features_differ(info.precisions[name].cpu_features, cpu_features())
             # As text: a handler that keeps records would keep the frames of the error, and the session in them.
             log.warning("%s is not used: %s%s", name, str(error), f"; {differs}" if differs else "")
     need(last)
-    return _checked(folder, last, threads, golden)
+    return _checked(folder, info, last, golden, loading)
 
 
-def _checked(folder: Path, precision: str, threads: int | None, golden: Sequence[GoldenRow]) -> Predictor:
+def _checked(
+    folder: Path, info: BundleInfo, precision: str, golden: Sequence[GoldenRow], loading: Loading
+) -> Predictor:
+    brake = Brake(loading.threads)
+
+    def load() -> tuple[Predictor, Agreement]:
+        predictor = open_predictor(folder, precision=precision, threads=loading.threads, brake=brake)
+        return predictor, agreement(predictor, golden)
+
+    # One alone: what does not end where its brake is pulled keeps its memory and its cores.
+    patience = Patience(loading.timeout or _seconds_for(folder, info, precision), most=1)
     try:
-        predictor = open_predictor(folder, precision=precision, threads=threads)
-        found = agreement(predictor, golden)
+        predictor, found = patience.wait_for(f"load-{folder}-{precision}", load)
+    except GivenUp:
+        brake.pull()
+        raise IntegrityError(
+            f"{precision} was not loaded and did not answer its golden rows within {patience.seconds:g} s",
+            where=str(folder),
+            hint="publish the model again; give load_timeout where this machine only needs longer",
+        ) from None
     except (RetrainerError, *ENDS):
         raise
     except MemoryError as error:
@@ -76,7 +131,9 @@ def _checked(folder: Path, precision: str, threads: int | None, golden: Sequence
     except BaseException as error:
         # Whatever a bad file makes a library raise: it is the version that is no good.
         raise IntegrityError(
-            f"{precision} cannot be loaded: {described(error)}", where=str(folder), hint="publish the model again"
+            f"{precision} cannot be loaded: {type(error).__name__}: {error}",
+            where=str(folder),
+            hint="publish the model again",
         ) from error
     if not found.holds:
         raise IntegrityError(
@@ -85,3 +142,10 @@ def _checked(folder: Path, precision: str, threads: int | None, golden: Sequence
             hint=f"use precision='{REFERENCE}' on this CPU" if precision != REFERENCE else "publish the model again",
         )
     return predictor
+
+
+def _seconds_for(folder: Path, info: BundleInfo, precision: str) -> float:
+    """By the size of the graph, with the weights that lie beside it."""
+    entry = info.precisions.get(precision)
+    graph = folder / entry.file if entry is not None else folder
+    return round(_SECONDS + sum(path.stat().st_size for path in graph.parent.glob(f"{graph.name}*")) / _BYTES_A_SECOND)

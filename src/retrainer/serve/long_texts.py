@@ -1,14 +1,20 @@
-"""Long texts, cut before they are tokenised where that cannot change the result.
+"""Long texts: cut before they are tokenised where that cannot change the result, and how long is too long.
 
 A model reads the first ``max_length`` tokens. A beginning of a text that gives as many tokens is enough, if its tokens
 are the first tokens of the whole text. That holds where the tokenizer splits a text at white space before it looks for
 tokens, does nothing across such a place, and the beginning ends at one. So a tokenizer with a step that is not known to
 work like that is given the whole text. Not here: the cut to ``max_length`` tokens, which is the tokenizer's.
+
+``tokenizers`` ends the process where memory runs out. So what it is given at once is bounded, by what its normaliser
+can make of it: some steps replace one character by many, and the next each of these again.
 """
 
 from __future__ import annotations
 
+import base64
 import json
+import math
+import re
 import unicodedata
 from collections.abc import Iterator
 from typing import Any
@@ -31,15 +37,57 @@ _SPACES = {"Regex": " {2,}"}
 # Letters and digits that never combine with what follows.
 _WORD_ENDS = frozenset({"Lu", "Ll", "Nd"})
 
+# Characters that are tokenised at once, as the normaliser makes them: each takes up to 400 bytes meanwhile.
+MOST_CHARACTERS = 4 << 20
+# Of what one character can become. SentencePiece's rules make 18 of one, after Unicode (U+FDFA).
+MOST_GROWTH = 100.0
+# What a regular expression has in it that matches between two characters, and then may replace nothing by something.
+_MAY_MATCH_NOTHING = re.compile(r"[*?|^$]|\\[bBAzZGKyY]|\{[0,]|\(\)")
+
+
+def growth(tokenizer: Tokenizer) -> float:
+    """How many characters a tokenizer may make of one before it looks for tokens, by its steps that are not bounded.
+
+    What Unicode itself says (its normal forms, lower case) is not counted: it does not add up over several steps.
+    """
+    steps = (*_steps(tokenizer.normalizer, "normalizers"), *_steps(tokenizer.pre_tokenizer, "pretokenizers"))
+    return math.prod(map(_growth_by, steps))
+
+
+def _growth_by(step: dict[str, Any]) -> float:
+    match step["type"]:
+        case "Replace":
+            return _growth_by_replacing(step["pattern"], len(step["content"]))
+        case "Prepend":  # to each piece between added tokens
+            return 1.0 + len(step["prepend"])
+        case "Precompiled":
+            # The size of a trie, the trie, and what its leaves point at: strings that end with a zero.
+            rules = base64.b64decode(step["precompiled_charsmap"])
+            strings = rules[4 + int.from_bytes(rules[:4], "little") :].split(b"\0")
+            return max(1.0, *(float(len(string.decode(errors="replace"))) for string in strings))
+        case "ByteLevel":
+            return 4.0  # bytes of a character in UTF-8
+    return 1.0
+
+
+def _growth_by_replacing(pattern: dict[str, str], size: int) -> float:
+    literal = pattern.get("String")
+    if literal:
+        return max(1.0, size / len(literal))
+    expression = pattern.get("Regex", "")
+    return 1.0 + size if not expression or _MAY_MATCH_NOTHING.search(expression) else max(1.0, float(size))
+
 
 class Beginnings:
     """Beginnings of texts that give the same tokens as the whole texts.
 
     :param tokenizer: cuts at ``max_length`` tokens.
+    :param most: characters that may be tokenised at once.
     """
 
-    def __init__(self, tokenizer: Tokenizer, max_length: int | None) -> None:
+    def __init__(self, tokenizer: Tokenizer, max_length: int | None, most: int = MOST_CHARACTERS) -> None:
         self._tokenizer = tokenizer
+        self._most = most
         self._max_length = max_length or 0
         self._possible = max_length is not None and _splits_at_spaces(tokenizer)
         # Of a pair the longer text has one more token then, and which one that is can only be counted.
@@ -58,7 +106,7 @@ class Beginnings:
 
     def _beginning(self, text: str) -> str:
         size = self._size
-        while self._possible and len(text) >= WORTH_CUTTING * size:
+        while self._possible and size <= self._most and len(text) >= WORTH_CUTTING * size:
             end = _last_word_end(text, size)
             if end and self._is_full(text[:end]):
                 return text[:end]

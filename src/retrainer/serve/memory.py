@@ -17,7 +17,7 @@ from pathlib import Path
 from retrainer.errors import IntegrityError, ReplayError, ResourceError, SignatureError, StorageError
 from retrainer.records import Record, digest_of
 from retrainer.serve.file_locks import locked
-from retrainer.serve.writing import write_whole
+from retrainer.serve.local_files import write_whole
 from retrainer.storage.errors import filesystem_errors
 from retrainer.store.move import Move
 from retrainer.store.signing import Keyring

@@ -6,7 +6,7 @@ Not here: labels and scores for people (``classifier.py``), where a bundle comes
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ from retrainer.errors import DataError, IntegrityError, UserError
 from retrainer.precisions import REFERENCE
 from retrainer.serve import forks
 from retrainer.serve.batching import batches, pad
-from retrainer.serve.engine import ENGINE_ERRORS, load_session
-from retrainer.serve.faults import ENDS
-from retrainer.serve.long_texts import Beginnings
+from retrainer.serve.engine import ENDS, ENGINE_ERRORS, Brake, load_session
+from retrainer.serve.local_files import read_regular
+from retrainer.serve.long_texts import MOST_CHARACTERS, MOST_GROWTH, Beginnings, growth
 from retrainer.serve.texts import Text
 from retrainer.store.bundle import BundleInfo
 
@@ -41,10 +41,13 @@ class Predictor:
     :param folder: a bundle.
     :param precision: which of its graphs.
     :param threads: threads of one call; the usable cores when ``None``.
+    :param brake: made with these threads; ends the loading and all calls.
     :raises IntegrityError: a file is missing or damaged, or files do not belong together.
     """
 
-    def __init__(self, folder: Path, *, precision: str = REFERENCE, threads: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, precision: str = REFERENCE, threads: int | None = None, brake: Brake | None = None
+    ) -> None:
         self.folder = Path(folder)
         self.info = load_info(self.folder)
         self.precision = precision
@@ -58,8 +61,11 @@ class Predictor:
         # 1 where none was fitted, or could be.
         self.temperature = entry.temperature if entry.temperature is not None else 1.0
         self._tokenizer = load_tokenizer(self.folder, self.info.max_length)
-        self._beginnings = Beginnings(self._tokenizer, self.info.max_length)
-        self._session = load_session(self.folder / entry.file, threads)
+        self._most_characters = int(MOST_CHARACTERS / growth(self._tokenizer))
+        self._beginnings = Beginnings(self._tokenizer, self.info.max_length, self._most_characters)
+        brake = brake or Brake(threads)
+        self._running = brake.running
+        self._session = load_session(self.folder / entry.file, brake.loading)
         self._check_graph(self.folder / entry.file)
         self._generation = forks.generation()
 
@@ -122,13 +128,38 @@ class Predictor:
         return str(self.folder / self.info.precisions[self.precision].file)
 
     def _encode(self, texts: Sequence[Text], first: int) -> list[Any]:
+        rows: list[Any] = []
         try:
-            rows: list[Any] = self._tokenizer.encode_batch_fast([self._beginnings.of(text) for text in texts])
+            for some in self._portions([self._beginnings.of(text) for text in texts], first):
+                rows += self._tokenizer.encode_batch_fast(some)
+        except DataError:
+            raise
         except BaseException as error:
             if isinstance(error, (*ENDS, MemoryError)):
                 raise
             raise self._unfit(texts, first) from None
         return rows
+
+    def _portions(self, texts: Sequence[Text], first: int) -> Iterator[Sequence[Text]]:
+        """The texts in groups that are small enough to be tokenised at once.
+
+        :raises DataError: one text alone is not.
+        """
+        start = size = 0
+        for position, text in enumerate(texts):
+            length = len(text) if isinstance(text, str) else len(text[0]) + len(text[1])
+            if length > self._most_characters:
+                raise DataError(
+                    f"the text has {length:,} characters, and this model's tokenizer reads at most"
+                    f" {self._most_characters:,} that it cannot cut at a space",
+                    where=f"texts[{first + position}]",
+                    hint="cut the text",
+                )
+            if size + length > self._most_characters:
+                yield texts[start:position]
+                start, size = position, 0
+            size += length
+        yield texts[start:]
 
     def _unfit(self, texts: Sequence[Any], first: int) -> DataError:
         """The error for the first text that cannot be tokenised. The tokenizer does not say which it is."""
@@ -154,7 +185,7 @@ class Predictor:
             side=self.info.padding_side,
         )
         try:
-            logits: npt.NDArray[np.float32] = self._session.run([OUTPUT], feed)[0]
+            logits: npt.NDArray[np.float32] = self._session.run([OUTPUT], feed, self._running)[0]
         except ENGINE_ERRORS as error:
             longest = max(len(row.ids) for row in rows)
             raise IntegrityError(
@@ -204,7 +235,7 @@ def load_info(folder: Path) -> BundleInfo:
     """
     path = folder / BUNDLE
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
     except OSError as error:
         raise IntegrityError(f"no bundle: {error.strerror}", where=str(path)) from None
     info = BundleInfo.from_json(data, where=str(path))
@@ -226,15 +257,25 @@ def load_tokenizer(folder: Path, max_length: int | None) -> Tokenizer:
     """
     path = folder / TOKENIZER
     try:
-        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_buffer(read_regular(path))
     except (*ENDS, MemoryError):
         raise
     except BaseException as error:  # it raises no other class, and panics
         raise IntegrityError(f"not a readable tokenizer: {error}", where=str(path)) from error
+    grown = growth(tokenizer)
+    if grown > MOST_GROWTH:
+        raise IntegrityError(
+            f"its normaliser can make {grown:,.0f} characters of one, which takes more memory than there is",
+            where=str(path),
+            hint=f"publish a model whose tokenizer makes at most {MOST_GROWTH:g}",
+        )
     tokenizer.no_padding()
     if max_length is None:
         tokenizer.no_truncation()
         return tokenizer
+    added = tokenizer.num_special_tokens_to_add(False)
+    if added > max_length:
+        raise IntegrityError(f"it adds {added} tokens to each text, and {max_length} are read", where=str(path))
     side = (tokenizer.truncation or {}).get("direction", "right")
     tokenizer.enable_truncation(max_length, strategy="longest_first", direction=side)
     return tokenizer

@@ -79,7 +79,7 @@ def _remembered(folder: Path) -> set[str]:
     names = set()
     for path in (folder / "channels").glob("*.json"):
         with suppress(OSError, IntegrityError):
-            served = SeenMoves.from_json(path.read_bytes(), where=str(path)).served
+            served = SeenMoves.from_json(path.read_bytes(), where=str(path)).served if path.is_file() else None
             if served is not None:
                 names.add(served.to_version)
     return names

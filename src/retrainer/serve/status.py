@@ -6,18 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
-    """The state of a classifier at one moment. Times are in UTC.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """What looking at the store has come to. Times are in UTC.
 
-    :ivar model: its name in the store; the name of the folder for a bundle that was never published.
-    :ivar channel: the channel that is followed; ``None`` for a version asked for by name, and for a folder.
-    :ivar version: the one that answers.
-    :ivar precision: of the graph that answers.
-    :ivar sequence: number of the move of the channel that brought this version; ``None`` without a channel.
-    :ivar loaded_at: when this version began to answer.
     :ivar checked_at: when the channel was last read from the store; ``None`` while that never succeeded.
-    :ivar watching: whether ``watch`` is at work.
     :ivar swaps: versions that took over from another since the start.
     :ivar refusals: moves or versions that were refused since the start, each counted once however often it is
         tried again.
@@ -26,6 +19,31 @@ class Status:
     :ivar problem: why the last look did not end well; ``None`` when it did.
     :ivar refused_version: what the channel points at, when that is refused.
     :ivar offline: whether the store could not be reached when it was last asked.
+    :ivar looking_since: when the look at the store began that is under way; ``None`` when none is. A look at a store
+        that hangs, or at a version that is slow to load, is told by its age.
+    """
+
+    checked_at: datetime | None = None
+    swaps: int = 0
+    refusals: int = 0
+    failures_in_a_row: int = 0
+    problem: str | None = None
+    refused_version: str | None = None
+    offline: bool = False
+    looking_since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status(Progress):
+    """The state of a classifier at one moment.
+
+    :ivar model: its name in the store; the name of the folder for a bundle that was never published.
+    :ivar channel: the channel that is followed; ``None`` for a version asked for by name, and for a folder.
+    :ivar version: the one that answers.
+    :ivar precision: of the graph that answers.
+    :ivar sequence: number of the move of the channel that brought this version; ``None`` without a channel.
+    :ivar loaded_at: when this version began to answer.
+    :ivar watching: whether ``watch`` is at work.
     :ivar labels: the names of the labels, of the same version as ``version`` and ``precision``, as are those below.
     :ivar task: ``text-classification`` or ``text-pair-classification``.
     :ivar max_length: tokens that a text is cut to; ``None`` for a bundle that was never published.
@@ -37,14 +55,7 @@ class Status:
     precision: str
     sequence: int | None
     loaded_at: datetime
-    checked_at: datetime | None
     watching: bool
-    swaps: int
-    refusals: int
-    failures_in_a_row: int
-    problem: str | None
-    refused_version: str | None
-    offline: bool
     labels: tuple[str, ...] = ()
     task: str = ""
     max_length: int | None = None

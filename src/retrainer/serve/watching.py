@@ -5,23 +5,16 @@ Not here: what a look does (``following.py``).
 
 from __future__ import annotations
 
-import atexit
 import random
-import sys
 import threading
-import time
 import weakref
 from collections.abc import Callable
-from contextlib import suppress
-from functools import cache
+
+from retrainer.serve.errands import STOP_SECONDS, forget, wait_at_exit
 
 JITTER = 0.1
 # Longest wait while looks fail, unless the interval is longer.
 LONGEST_WAIT = 300.0
-_STOP_SECONDS = 5.0
-
-_running: weakref.WeakSet[Watcher] = weakref.WeakSet()
-_ending = False
 
 
 def next_wait(interval: float, failures: int, source: random.Random) -> float:
@@ -54,13 +47,10 @@ class Watcher:
         self._interval = interval
         self._random = random.Random()
         self._state = _State()
-        # While a look is under way, the threads of pools that there were before it.
-        self._pools: set[threading.Thread] | None = None
         # Without this the thread would notice only at its next look that its subject is gone.
         self._finalizer = weakref.finalize(look.__self__, self._state.stop)  # type: ignore[attr-defined]
         self._finalizer.atexit = False
-        _stop_at_exit()
-        _running.add(self)
+        wait_at_exit(self)
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -77,7 +67,7 @@ class Watcher:
     def abandon(self) -> None:
         """In a forked child: the thread is not here, and whether it held the event's lock nobody knows."""
         self._finalizer.detach()
-        _running.discard(self)
+        forget(self)
 
     @property
     def stopped(self) -> bool:
@@ -92,7 +82,7 @@ class Watcher:
     def stop(self) -> None:
         """End the thread, waiting a little for a look that is under way."""
         self.tell_to_stop()
-        self.wait(_STOP_SECONDS)
+        self.wait(STOP_SECONDS)
 
     def tell_to_stop(self) -> None:
         """Let the thread end when its look, if one is under way, has come to its end."""
@@ -104,28 +94,13 @@ class Watcher:
         if self._thread is not threading.current_thread():
             self._thread.join(seconds)
 
-    def leave_behind(self) -> None:
-        """At the end of the process: do not have it wait for the requests of a look that comes to no end.
-
-        The interpreter joins the threads of all pools of ``concurrent.futures``, daemons too, and those of a download
-        that the store does not answer last as long as its time limits, with all repetitions. Daemons they are where
-        this thread, which is one, made the pool.
-        """
-        before = self._pools
-        if before is not None:
-            for thread in _pool_threads() - before:
-                if thread.daemon:
-                    _pools().pop(thread, None)
-
     def _run(self) -> None:
         failures = 0
         while self._waited(failures):
             look = self._look()
             if look is None:
                 return
-            self._pools = _pool_threads()
             failures = look()
-            self._pools = None
             del look  # or this frame would keep the subject alive while it waits
 
     def _waited(self, failures: int) -> bool:
@@ -150,47 +125,3 @@ class _State:
     def stop(self) -> None:
         self.stopped = True
         self.woken.set()
-
-
-def ending() -> bool:
-    """Whether the process ends: a look that is under way then fails in its own way, and nobody need hear of it."""
-    return _ending
-
-
-def _stop_all() -> None:
-    """A process does not end in the middle of loading a model: onnxruntime would be torn down under its feet.
-
-    The time that this may take is shared by all watchers.
-    """
-    global _ending  # noqa: PLW0603
-    _ending = True
-    running = list(_running)
-    for watcher in running:
-        watcher.tell_to_stop()
-    last = time.monotonic() + _STOP_SECONDS
-    for watcher in running:
-        watcher.wait(max(0.0, last - time.monotonic()))
-        watcher.leave_behind()
-
-
-def _pools() -> weakref.WeakKeyDictionary[threading.Thread, object]:
-    """Each thread of a pool of ``concurrent.futures``, with its queue; empty where they are kept in another way."""
-    found = getattr(sys.modules.get("concurrent.futures.thread"), "_threads_queues", None)
-    return found if isinstance(found, weakref.WeakKeyDictionary) else weakref.WeakKeyDictionary()
-
-
-def _pool_threads() -> set[threading.Thread]:
-    # By references: a dictionary that another thread adds to cannot be gone through.
-    return {thread for reference in _pools().keyrefs() if (thread := reference()) is not None}
-
-
-@cache
-def _stop_at_exit() -> None:
-    """Have the watchers stopped before the pools of ``concurrent.futures`` are, which a look that downloads needs.
-
-    These end when the main thread does, before anything of ``atexit``; what was registered last is called first.
-    """
-    import concurrent.futures.thread  # noqa: F401
-
-    with suppress(RuntimeError):  # the main thread has ended already: nothing is fetched any more
-        getattr(threading, "_register_atexit", atexit.register)(_stop_all)

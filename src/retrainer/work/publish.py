@@ -21,6 +21,7 @@ from retrainer.report.model_card import model_card
 from retrainer.store import Cause, FileEntry, Manifest
 from retrainer.store.bundle import BundleInfo
 from retrainer.work.decide import card_facts
+from retrainer.work.portable import make_portable
 from retrainer.work.reporter import Reporter
 
 LIBRARIES = (
@@ -109,7 +110,9 @@ def _assemble(target: Path, inputs: dict[str, Path], receipt: Receipt, *, includ
     for plot in sorted(inputs["evaluate"].glob("*.png")):
         shutil.copy(plot, target / plot.name)
     if include_checkpoint:
-        shutil.copytree(inputs["train"] / "checkpoint", target / "checkpoint")
+        checkpoint = shutil.copytree(inputs["train"] / "checkpoint", target / "checkpoint")
+        for name in ("config.json", "tokenizer_config.json"):
+            make_portable(checkpoint / name)
 
 
 def _model_card(request: StepRequest, inputs: dict[str, Path], receipt: Receipt) -> str:

@@ -63,7 +63,7 @@ def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str
 
 EXPORT = Step(
     name="export",
-    version=2,
+    version=3,
     about="candidate",
     after=("train",),
     output=Exported,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from retrainer.work.export import parity
 from retrainer.work.export.checkpoint import Checkpoint, load_checkpoint, reference_logits
 from retrainer.work.export.graph import export_graph, input_names, weight_types
 from retrainer.work.export.sample import Row, Sample, choose, thin
+from retrainer.work.portable import make_portable, portable, write_config
 from retrainer.work.snapshot_texts import TRAIN_ROWS, pack_row_ids
 
 GOLDEN_ROWS = 16
@@ -105,16 +105,12 @@ def _write_tokenizer(checkpoint: Checkpoint, folder: Path, max_length: int) -> N
     tokenizer.save_pretrained(folder)
     backend.save(str(folder / TOKENIZER))
     path = folder / "tokenizer_config.json"
-    _rewrite(path, {key: value for key, value in _read(path).items() if key not in _LOCAL_KEYS})
+    make_portable(path)
     keep = {TOKENIZER, path.name}
     for written in folder.iterdir():
         # Vocabulary files of older forms, chat templates: all that is needed is in tokenizer.json.
         if written.is_file() and written.name not in keep:
             written.unlink()
-
-
-# Say where and with what a file was written; the same checkpoint must give the same bytes.
-_LOCAL_KEYS = frozenset({"name_or_path", "_name_or_path", "transformers_version", "local_files_only", "is_local"})
 
 
 def _write_config(checkpoint: Checkpoint, folder: Path) -> None:
@@ -124,16 +120,7 @@ def _write_config(checkpoint: Checkpoint, folder: Path) -> None:
         "label2id": {label: index for index, label in enumerate(checkpoint.labels)},
         "architectures": [type(checkpoint.model).__name__],
     }
-    _rewrite(folder / parity.CONFIG, {key: value for key, value in config.items() if key not in _LOCAL_KEYS})
-
-
-def _read(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_bytes())
-    return content
-
-
-def _rewrite(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+    write_config(folder / parity.CONFIG, portable(config))
 
 
 def _write_golden(folder: Path, sample: Sample, info: BundleInfo) -> None:
