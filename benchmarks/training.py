@@ -37,11 +37,11 @@ from benchmarks.table import show
 from retrainer.artifacts.repository import Artifacts
 from retrainer.spec import parse_pipeline
 from retrainer.work.reporter import Reporter
-from retrainer.work.train.arguments import training_arguments
 from retrainer.work.train.checkpoints import Checkpoints
 from retrainer.work.train.encoding import encode
 from retrainer.work.train.loading import load_base
 from retrainer.work.train.trainer import build_trainer
+from retrainer.work.training_arguments import training_arguments
 
 BATCH = 16
 WARM_UP_STEPS = 2

@@ -43,7 +43,7 @@ gate:
   budgets: {p95_latency_ms: 50, size_mb: 100, max_latency_ratio: 1.5}
 export: {precisions: [fp32, int8]}
 publish: {store: "s3://models", channel: production, approval: none, sign_with: null, include_checkpoint: false}
-schedule: {cron: "@daily", on_new_data: true, min_new_rows: 500}
+schedule: {cron: "@daily", on_new_data: true, min_new_rows: 1}
 resources: {gpus: 1, pool: gpu_pool, processes: 1}
 """
 

@@ -23,6 +23,7 @@ from retrainer.work.ingest.labels import index_labels
 from retrainer.work.ingest.output import Selection, describe_sources, report, write_quarantine, write_splits
 from retrainer.work.ingest.pools import Pool, read_pool
 from retrainer.work.ingest.rows import RawRows, Wanted
+from retrainer.work.rehearsal import before_training
 from retrainer.work.reporter import Reporter
 
 if TYPE_CHECKING:
@@ -36,7 +37,9 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
 
     :raises DataError: the data is not what the pipeline says, or is no longer what the step was planned for.
     """
+    before_training(request, reporter)
     statistics = ingest(request.pipeline, folder, reporter)
+    request.pipeline.positive(statistics.labels)  # one that cannot be told is known now, and not after training
     _refuse_changed(request)
     return Ingested.of(statistics)
 

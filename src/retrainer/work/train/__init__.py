@@ -5,18 +5,22 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from transformers import TrainingArguments
+
 from retrainer.artifacts.repository import Artifacts
 from retrainer.artifacts.snapshot import SnapshotStatistics
 from retrainer.artifacts.training import TrainingRecord, learning_curve, scores_at
 from retrainer.chain import StepRequest, Trained
 from retrainer.chain.messages import duration
+from retrainer.errors import PipelineError
+from retrainer.spec.model import Pipeline
 from retrainer.tasks import trainable_task
 from retrainer.work.distributed import is_first_rank
 from retrainer.work.reporter import Reporter
-from retrainer.work.train.arguments import training_arguments
 from retrainer.work.train.checkpoints import Checkpoints
 from retrainer.work.train.loading import load_base
 from retrainer.work.train.trainer import all_finite, build_trainer, device_name, diverged
+from retrainer.work.training_arguments import refusals, training_arguments
 
 
 def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: Reporter) -> Trained | None:
@@ -24,26 +28,33 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     pipeline = request.pipeline
     task = trainable_task(pipeline.task, where=pipeline.name)
     snapshot = inputs["ingest"]
-    labels = SnapshotStatistics.load(snapshot).labels
+    statistics = SnapshotStatistics.load(snapshot)
+    labels = statistics.labels
+    positive = pipeline.positive(labels)
     artifacts = Artifacts(request.root)
     checkpoints = Checkpoints(artifacts, request.digest)
-    base = load_base(pipeline, labels, reporter)
-    encode = task.part("encode")
-    train = encode(snapshot / "train.parquet", base.tokenizer, pipeline.model.max_length)
-    validation = encode(snapshot / "validation.parquet", base.tokenizer, pipeline.model.max_length)
-    arguments = training_arguments(pipeline, checkpoints.folder, has_validation=len(validation) > 0)
-
+    rows = {split: statistics.splits[split].rows for split in ("train", "validation")}
+    arguments = training_arguments(pipeline, checkpoints.folder, has_validation=rows["validation"] > 0)
+    _require_batches(pipeline, arguments, rows["train"], rows["validation"])
     resume = checkpoints.newest() if is_first_rank() else checkpoints.newest_local()
-    trainer = build_trainer(pipeline, base, train, validation, arguments, checkpoints, reporter)
+    with refusals(pipeline, request.root):
+        base = load_base(pipeline, labels, reporter, fingerprint=request.identity["base"])
+        encode = task.part("encode")
+        train = encode(snapshot / "train.parquet", base.tokenizer, pipeline.model.max_length)
+        validation = encode(snapshot / "validation.parquet", base.tokenizer, pipeline.model.max_length)
+        trainer = build_trainer(pipeline, base, train, validation, arguments, checkpoints, reporter, positive=positive)
     device = device_name(arguments)
     reporter.log(
         f"fine-tuning {pipeline.model.base} on {device}: {len(train):,} rows, {len(validation):,} for validation"
     )
+    if pipeline.of_one_label:
+        reporter.log(f"{', '.join(pipeline.of_one_label)} is the score of label '{labels[positive]}'")
     if resume is not None:
         reporter.log(f"resuming from {resume.name}")
 
     started = time.monotonic()
-    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    with refusals(pipeline, request.root):
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     seconds = time.monotonic() - started
     trainer.require_finite_loss()
     if not all_finite(base.model):
@@ -91,3 +102,20 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         resumed_from=record.resumed_from,
         parameters=record.parameters,
     )
+
+
+def _require_batches(pipeline: Pipeline, arguments: TrainingArguments, train: int, validation: int) -> None:
+    """With ``dataloader_drop_last`` a batch that is not full is left out, which may be all there is."""
+    if not arguments.dataloader_drop_last:
+        return
+    wanted = [("per_device_train_batch_size", "training", train, arguments.train_batch_size)]
+    if arguments.eval_strategy != "no":
+        wanted.append(("per_device_eval_batch_size", "validation", validation, arguments.eval_batch_size))
+    for name, kind, rows, batch in wanted:
+        whole = batch * arguments.world_size
+        if rows < whole:
+            raise PipelineError(
+                f"{rows:,} {kind} rows do not fill a batch of {whole:,}, and dataloader_drop_last leaves out the rest",
+                where=f"{pipeline.name}: training.{name}",
+                hint="set it lower, or dataloader_drop_last: false",
+            )
