@@ -120,7 +120,7 @@ def retrainer_step(rows: Rows, folder: Path) -> float:
     empty = type(train)(train.columns, train.offsets[:1], train.labels[:0])
     arguments = training_arguments(pipeline, folder / "checkpoints", has_validation=False)
     checkpoints = Checkpoints(Artifacts(folder / "artifacts"), "0" * 64)
-    trainer = build_trainer(pipeline, base, train, empty, arguments, checkpoints, reporter)
+    trainer = build_trainer(pipeline, base, train, empty, arguments, checkpoints, reporter, positive=1)
     clock = Clock()
     trainer.add_callback(clock)
     trainer.train()

@@ -76,7 +76,7 @@ def paths(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 # Without '/', '~' and '.': a path of somebody's whole disk is read as one.
-TEXTS = st.text(st.characters(blacklist_characters="/~.", blacklist_categories=("Cs",)), max_size=30) | st.sampled_from(
+TEXTS = st.text(st.characters(exclude_characters="/~.", exclude_categories=["Cs"]), max_size=30) | st.sampled_from(
     ["@daily", "* * * * *", "x" * 5_000, "9" * 5_000, "ed25519:é", "(((", "a{99999999999}", "\0", "package:__main__/x"]
 )
 NUMBERS = (

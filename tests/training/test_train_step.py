@@ -23,6 +23,7 @@ from retrainer.run.processes import StepProcess, run_step
 from retrainer.store.bundle import BundleInfo
 from retrainer.work.export.bundle import export_bundle
 from retrainer.work.export.sample import Row
+from retrainer.work.rehearsal import rehearse
 from retrainer.work.train.checkpoints import Marker
 from retrainer.work.training_arguments import training_arguments
 from tests.chain.made import CONTEXT
@@ -204,6 +205,30 @@ def test_arguments_that_end_a_training_are_named(
         train_here(make_pipeline({"max_steps": 1, **arguments}), snapshot, tmp_path / "here")
     assert caught.value.where == f"tiny: training.{named}"
     assert said in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"report_to": "wandb"}, "report_to"),
+        ({"optim": "adamw_8bit"}, "optim"),
+        ({"optim_args": "no pairs"}, "optim_args"),
+        ({"lr_scheduler_kwargs": {"no_such_thing": 1}}, "lr_scheduler_kwargs"),
+        ({"accelerator_config": {"no_such_thing": 1}}, "accelerator_config"),
+        ({"torch_compile_backend": "no_such_thing"}, "torch_compile_backend"),
+        ({"neftune_noise_alpha": 5, "bf16": True, "auto_find_batch_size": True, "full_determinism": False}, None),
+        ({"gradient_checkpointing": True, "save_strategy": "best", "dataloader_num_workers": 2}, None),
+    ],
+)
+def test_a_rehearsal_refuses_what_a_training_would(
+    make_pipeline: MakePipeline, arguments: dict[str, Any], named: str | None
+) -> None:
+    if named is None:
+        rehearse(make_pipeline(arguments))
+        return
+    with pytest.raises(PipelineError) as caught:
+        rehearse(make_pipeline(arguments))
+    assert caught.value.where == f"tiny: training.{named}"
 
 
 def test_what_torch_raises_while_it_trains_is_one_error_that_says_what(

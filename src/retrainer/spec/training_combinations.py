@@ -76,7 +76,7 @@ def combinations(pipeline: Pipeline) -> list[Problem]:
     """Everything that cannot work, whatever the data, the model and the libraries are."""
     given = pipeline.training.arguments
     values = worked_out(pipeline, has_validation=pipeline.dataset.validates)
-    found = {**without_evaluation(pipeline, has_validation=pipeline.dataset.validates), **_steps(values)}
+    found = {**_steps(values), **without_evaluation(pipeline, has_validation=pipeline.dataset.validates)}
     for first, second in _EXCLUSIVE:
         if given.get(first) and given.get(second):
             found[second] = f"cannot be used together with {first}"

@@ -53,10 +53,12 @@ def read_hub(hub: HubDataset, name: str, wanted: Wanted) -> RawRows:
                 dataset = _from_folder(hub, cache)
             else:
                 dataset = datasets.load_dataset(hub.path, hub.name, revision=dataset_commit(hub), split=hub.split)
-        except (OSError, LookupError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        except DataError:
+            raise
+        except Exception as error:  # of any reader of any format, and of the hub's client
             raise DataError(
                 f"cannot be read: {first_line(error)}", where=where, hint="check path, name and split"
-            ) from None
+            ) from error
         at = positions(dataset.column_names, wanted, where)
         feature = dataset.features[wanted.label]
         names = tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
 from transformers import (
     AutoConfig,
     AutoTokenizer,
@@ -102,8 +103,20 @@ def _resolve(pipeline: Pipeline, fingerprint: str, stack: ExitStack, reporter: R
     local = local_folder(base)
     if local is not None:
         return str(local), None
-    # A full commit that is cached is read without asking the hub, which may be out of reach by now.
-    return base, fingerprint.rpartition("@")[2] or pipeline.model.revision
+    commit = fingerprint.rpartition("@")[2] or pipeline.model.revision
+    cached = _cached(base, commit)
+    return (str(cached), None) if cached is not None else (base, commit)
+
+
+def _cached(base: str, commit: str | None) -> Path | None:
+    """The folder of a whole model in the local hub cache. By its name transformers would ask the hub for each file that
+    it may have as well, and wait for minutes where that is out of reach."""
+    try:
+        folder = Path(snapshot_download(base, revision=commit, local_files_only=True))
+    except Exception:  # noqa: BLE001  not cached, or no name of the hub: loading it says what is wrong
+        return None
+    needed = [("config.json",), ("tokenizer.json",), ("model.safetensors", "pytorch_model.bin")]
+    return folder if all(any((folder / name).is_file() for name in names) for names in needed) else None
 
 
 def _unreadable(pipeline: Pipeline, model_class: type, error: Exception) -> ModelError:
