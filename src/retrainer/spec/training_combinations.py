@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from retrainer.errors import PipelineError
 from retrainer.spec.known_metrics import lower_is_better
 from retrainer.spec.problems import Problem
 from retrainer.spec.training_arguments import DEFAULTS, known_arguments
@@ -97,6 +98,25 @@ def combinations(pipeline: Pipeline) -> list[Problem]:
     if optimizer.endswith("layerwise") and given.get("gradient_accumulation_steps", 1) > 1:
         found["gradient_accumulation_steps"] = f"must be 1 with optim '{optimizer}'"
     return [Problem(("training", name), message) for name, message in found.items()]
+
+
+def require_batches(pipeline: Pipeline, rows: Mapping[str, int], *, devices: int) -> None:
+    """Go on only where ``dataloader_drop_last``, which leaves out a batch that is not full, leaves one.
+
+    :param rows: of each split.
+    :raises PipelineError: a split does not fill one batch on that many devices.
+    """
+    values = worked_out(pipeline, has_validation=rows["validation"] > 0)
+    if not values.get("dataloader_drop_last"):
+        return
+    for name, split in (("per_device_train_batch_size", "train"), ("per_device_eval_batch_size", "validation")):
+        batch = values[name] * devices
+        if rows[split] < batch and (split == "train" or values["eval_strategy"] != "no"):
+            raise PipelineError(
+                f"{rows[split]:,} {split} rows do not fill a batch of {batch:,}, which dataloader_drop_last leaves out",
+                where=f"{pipeline.name}: training.{name}",
+                hint="set it lower, or dataloader_drop_last: false",
+            )
 
 
 def without_evaluation(pipeline: Pipeline, *, has_validation: bool) -> dict[str, str]:

@@ -17,6 +17,7 @@ from retrainer.chain import Ingested
 from retrainer.errors import DataError
 from retrainer.sources import fingerprint
 from retrainer.spec.model import Pipeline
+from retrainer.spec.training_combinations import require_batches
 from retrainer.work.ingest import checks, leakage
 from retrainer.work.ingest.carve import TEST, TRAIN, VALIDATION, carve
 from retrainer.work.ingest.labels import index_labels
@@ -39,7 +40,10 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     """
     before_training(request, reporter)
     statistics = ingest(request.pipeline, folder, reporter)
-    request.pipeline.positive(statistics.labels)  # one that cannot be told is known now, and not after training
+    # What the data rules out is known now, and not after training.
+    request.pipeline.positive(statistics.labels)
+    rows: dict[str, int] = {split: part.rows for split, part in statistics.splits.items()}
+    require_batches(request.pipeline, rows, devices=request.pipeline.resources.processes)
     _refuse_changed(request)
     return Ingested.of(statistics)
 

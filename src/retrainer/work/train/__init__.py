@@ -5,15 +5,12 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from transformers import TrainingArguments
-
 from retrainer.artifacts.repository import Artifacts
 from retrainer.artifacts.snapshot import SnapshotStatistics
 from retrainer.artifacts.training import TrainingRecord, learning_curve, scores_at
 from retrainer.chain import StepRequest, Trained
 from retrainer.chain.messages import duration
-from retrainer.errors import PipelineError
-from retrainer.spec.model import Pipeline
+from retrainer.spec.training_combinations import require_batches
 from retrainer.tasks import trainable_task
 from retrainer.work.distributed import is_first_rank
 from retrainer.work.reporter import Reporter
@@ -33,9 +30,9 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     positive = pipeline.positive(labels)
     artifacts = Artifacts(request.root)
     checkpoints = Checkpoints(artifacts, request.digest)
-    rows = {split: statistics.splits[split].rows for split in ("train", "validation")}
+    rows: dict[str, int] = {split: part.rows for split, part in statistics.splits.items()}
     arguments = training_arguments(pipeline, checkpoints.folder, has_validation=rows["validation"] > 0)
-    _require_batches(pipeline, arguments, rows["train"], rows["validation"])
+    require_batches(pipeline, rows, devices=arguments.world_size * max(arguments.n_gpu, 1))
     resume = checkpoints.newest() if is_first_rank() else checkpoints.newest_local()
     with refusals(pipeline, request.root):
         base = load_base(pipeline, labels, reporter, fingerprint=request.identity["base"])
@@ -102,20 +99,3 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         resumed_from=record.resumed_from,
         parameters=record.parameters,
     )
-
-
-def _require_batches(pipeline: Pipeline, arguments: TrainingArguments, train: int, validation: int) -> None:
-    """With ``dataloader_drop_last`` a batch that is not full is left out, which may be all there is."""
-    if not arguments.dataloader_drop_last:
-        return
-    wanted = [("per_device_train_batch_size", "training", train, arguments.train_batch_size)]
-    if arguments.eval_strategy != "no":
-        wanted.append(("per_device_eval_batch_size", "validation", validation, arguments.eval_batch_size))
-    for name, kind, rows, batch in wanted:
-        whole = batch * arguments.world_size
-        if rows < whole:
-            raise PipelineError(
-                f"{rows:,} {kind} rows do not fill a batch of {whole:,}, and dataloader_drop_last leaves out the rest",
-                where=f"{pipeline.name}: training.{name}",
-                hint="set it lower, or dataloader_drop_last: false",
-            )
