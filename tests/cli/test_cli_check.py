@@ -76,6 +76,7 @@ def test_what_a_training_needs_and_has_not_is_a_problem(
     for arguments, said in (
         ({"report_to": "wandb"}, "training.report_to: 'wandb' needs wandb, which is not installed"),
         ({"report_to": ["tensorboard", "mlflow"]}, "training.report_to: 'tensorboard' needs tensorboard, tensorboardX"),
+        ({"report_to": "tensorbord"}, "'tensorbord' is not one of all, azure_ml"),
         ({"optim": "adamw_8bit"}, "training.optim: 'adamw_8bit' needs bitsandbytes"),
         ({"optim": "galore_adamw", "optim_target_modules": "all-linear"}, "needs galore_torch"),
         ({"use_liger_kernel": True}, "needs liger_kernel"),

@@ -13,13 +13,16 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 from transformers import AutoTokenizer, GPT2Config, GPT2Model, set_seed
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from retrainer.artifacts.repository import Artifacts
 from retrainer.artifacts.training import TrainingRecord
 from retrainer.chain import TRAIN, StepRef
 from retrainer.chain.messages import Message, Metrics, Progress
-from retrainer.errors import ModelError, PipelineError, StepKilled, TrainingError
+from retrainer.chain.training_packages import require_packages
+from retrainer.errors import ModelError, PipelineError, RetrainerError, StepKilled, TrainingError
 from retrainer.run.processes import StepProcess, run_step
+from retrainer.spec.training_arguments import known_arguments
 from retrainer.store.bundle import BundleInfo
 from retrainer.work.export.bundle import export_bundle
 from retrainer.work.export.sample import Row
@@ -205,6 +208,20 @@ def test_arguments_that_end_a_training_are_named(
         train_here(make_pipeline({"max_steps": 1, **arguments}), snapshot, tmp_path / "here")
     assert caught.value.where == f"tiny: training.{named}"
     assert said in caught.value.message
+
+
+def test_every_reporter_and_optimizer_is_known_to_need_what_transformers_looks_for(make_pipeline: MakePipeline) -> None:
+    """Without its package each of these is refused, by ours before transformers is asked, and by transformers."""
+    reporters = [{"report_to": name} for name in INTEGRATION_TO_CALLBACK if name != "kubeflow"]
+    optimizers = known_arguments()["optim"]["choices"]
+    built_in = {"adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "adagrad", "rmsprop"}
+    wanted = [{"optim": name, "optim_target_modules": "all-linear"} for name in optimizers if name not in built_in]
+    for arguments in (*reporters, *wanted):
+        pipeline = make_pipeline(arguments)
+        for refuse in (require_packages, rehearse):
+            with pytest.raises(RetrainerError) as caught:
+                refuse(pipeline)
+            assert "install" in str(caught.value) or "import" in str(caught.value), arguments
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Any
 
 from retrainer.errors import PipelineError
 from retrainer.spec.model import Pipeline
-from retrainer.spec.problems import listed
+from retrainer.spec.problems import listed, suggestion
 
 # Name of an optimizer to the module that has it; the first that fits.
 _OPTIMIZERS = {
@@ -28,8 +28,10 @@ _OPTIMIZERS = {
     r"stable_adamw": "optimi",
     r"paged_.*|lion_.*|ademamix.*|rmsprop_bnb.*|adamw_(bnb_)?8bit": "bitsandbytes",
 }
-# Where modules are called otherwise than what reports to them; of several, one is enough.
+# Name of what training is reported to, to the modules of which it needs one.
 _REPORTERS = {
+    **{name: (name,) for name in ("clearml", "codecarbon", "comet_ml", "dagshub", "dvclive", "mlflow", "neptune")},
+    **{name: (name,) for name in ("swanlab", "trackio", "wandb")},
     "azure_ml": ("azureml",),
     "flyte": ("flytekit",),
     "tensorboard": ("tensorboard", "tensorboardX"),
@@ -44,9 +46,14 @@ _PACKAGES = {"azureml": "azureml-sdk", "optimi": "torch-optimi", "liger_kernel":
 def require_packages(pipeline: Pipeline) -> None:
     """Go on only where this interpreter has what the training's arguments need.
 
-    :raises PipelineError: names the argument and the package.
+    :raises PipelineError: names the argument and the package, or nothing of that name is known.
     """
     for name, value, modules in _needed(pipeline.training.arguments):
+        if modules is None:
+            raise PipelineError(
+                f"'{value}' is not one of {listed(sorted(_REPORTERS))}{suggestion(value, _REPORTERS)}",
+                where=f"{pipeline.name}: training.{name}",
+            )
         if modules and not any(map(importlib.util.find_spec, modules)):
             package = _PACKAGES.get(modules[0], modules[0].replace("_", "-"))
             raise PipelineError(
@@ -56,16 +63,15 @@ def require_packages(pipeline: Pipeline) -> None:
             )
 
 
-def _needed(arguments: Mapping[str, Any]) -> Iterator[tuple[str, str, tuple[str, ...]]]:
-    """Argument, value, and the modules of which it needs one."""
+def _needed(arguments: Mapping[str, Any]) -> Iterator[tuple[str, str, tuple[str, ...] | None]]:
+    """Argument, value, and the modules of which it needs one; ``None`` for a value that is not known."""
     optimizer = str(arguments.get("optim"))
     for pattern, module in _OPTIMIZERS.items():
         if re.fullmatch(pattern, optimizer):
             yield "optim", optimizer, (module,)
     reporters = arguments.get("report_to") or []
     for reporter in [reporters] if isinstance(reporters, str) else reporters:
-        if reporter.isidentifier():
-            yield "report_to", reporter, _REPORTERS.get(reporter, (reporter,))
+        yield "report_to", reporter, _REPORTERS.get(reporter)
     for name, module in (("deepspeed", "deepspeed"), ("use_liger_kernel", "liger_kernel")):
         if arguments.get(name):
             yield name, name, (module,)
