@@ -84,7 +84,12 @@ _ABOVE: Mapping[str, float] = {
     "adam_epsilon": 0,
 }
 # NumPy takes no larger seed. A larger number of anything else is a slip, and more than some library takes.
-_AT_MOST: Mapping[str, float] = {"seed": 2**32 - 1, "data_seed": 2**32 - 1, "num_train_epochs": 1e6}
+_AT_MOST: Mapping[str, float] = {
+    "seed": 2**32 - 1,
+    "data_seed": 2**32 - 1,
+    "num_train_epochs": 1e6,
+    "dataloader_num_workers": 1024,
+}
 _LARGEST = 2**31 - 1
 _BELOW: Mapping[str, float] = {"label_smoothing_factor": 1, "adam_beta1": 1, "adam_beta2": 1}
 

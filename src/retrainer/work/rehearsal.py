@@ -23,9 +23,11 @@ from retrainer.work.reporter import Reporter
 if TYPE_CHECKING:
     from retrainer.chain import StepRequest
 
-# What only the machine that trains can tell: whether its GPU can do it, whether its processes can share a model.
+# What only the machine that trains can tell: whether its GPU can do it, whether its processes can share a model, which
+# parts the model has.
 _OF_GPUS = frozenset({"bf16", "bf16_full_eval", "fp16", "fp16_full_eval", "tf32", "torch_compile", "use_cpu"})
 _OF_PROCESSES = frozenset({"fsdp", "fsdp_config"})
+_OF_MODELS = frozenset({"optim", "optim_target_modules"})
 
 
 def before_training(request: StepRequest, reporter: Reporter) -> None:
@@ -58,13 +60,15 @@ def rehearse(pipeline: Pipeline) -> None:
 
     from retrainer.work.training_arguments import refusals, training_arguments
 
-    foreign = (_OF_GPUS if pipeline.resources.gpus else frozenset()) | (
-        _OF_PROCESSES if pipeline.resources.processes > 1 else frozenset()
-    )
-    given = {name: value for name, value in pipeline.training.arguments.items() if name not in foreign}
-    tried = pipeline.model_copy(
-        update={"training": pipeline.training.model_copy(update={"arguments": {"use_cpu": True} | given})}
-    )
+    given = pipeline.training.arguments
+    foreign = set(_OF_GPUS) if pipeline.resources.gpus else set()
+    if pipeline.resources.processes > 1:
+        foreign |= _OF_PROCESSES
+    if given.get("optim_target_modules", "all-linear") != "all-linear":
+        foreign |= _OF_MODELS
+    own = {name: value for name, value in given.items() if name not in foreign}
+    training = pipeline.training.model_copy(update={"arguments": {"use_cpu": True} | own})
+    tried = pipeline.model_copy(update={"training": training})
     rows = [{"x": torch.zeros(1)}]
     validates = pipeline.dataset.validates
     with tempfile.TemporaryDirectory(prefix="retrainer-rehearsal-") as folder:
