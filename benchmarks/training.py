@@ -37,11 +37,11 @@ from benchmarks.table import show
 from retrainer.artifacts.repository import Artifacts
 from retrainer.spec import parse_pipeline
 from retrainer.work.reporter import Reporter
-from retrainer.work.train.arguments import training_arguments
 from retrainer.work.train.checkpoints import Checkpoints
 from retrainer.work.train.encoding import encode
 from retrainer.work.train.loading import load_base
 from retrainer.work.train.trainer import build_trainer
+from retrainer.work.training_arguments import training_arguments
 
 BATCH = 16
 WARM_UP_STEPS = 2
@@ -120,7 +120,7 @@ def retrainer_step(rows: Rows, folder: Path) -> float:
     empty = type(train)(train.columns, train.offsets[:1], train.labels[:0])
     arguments = training_arguments(pipeline, folder / "checkpoints", has_validation=False)
     checkpoints = Checkpoints(Artifacts(folder / "artifacts"), "0" * 64)
-    trainer = build_trainer(pipeline, base, train, empty, arguments, checkpoints, reporter)
+    trainer = build_trainer(pipeline, base, train, empty, arguments, checkpoints, reporter, positive=1)
     clock = Clock()
     trainer.add_callback(clock)
     trainer.train()

@@ -16,6 +16,7 @@
     ├── ArtifactError                an artifact is incomplete, or does not match its digest
     ├── StepError                    a step's process failed, without saying more than its exit
     │   └── StepKilled               it was ended from outside
+    ├── TrainingError                torch or transformers ended the training, and it is not known why
     ├── ExportError                  the exported graph does not compute what the checkpoint computes
     ├── GateError                    the decision could not be taken (not: the challenger was refused)
     ├── ChampionChanged              the channel moved since the decision was taken; take it again
@@ -113,6 +114,10 @@ class StepError(RetrainerError):
 
 class StepKilled(StepError):
     """A step's process was ended from outside."""
+
+
+class TrainingError(RetrainerError):
+    """torch or transformers ended the training, and no argument of it is known to be at fault."""
 
 
 class ExportError(RetrainerError):

@@ -103,7 +103,9 @@ def test_a_first_model_is_published_and_a_second_run_changes_nothing(project: Pr
 
 
 def test_a_refused_challenger_skips_publish_and_the_run_is_green(project: Project, run_dag: RunDag) -> None:
-    project.write(gate={"floors": {"accuracy": 1.0}}, training__learning_rate=1e-7)  # it learns nothing
+    project.write(
+        gate={"floors": {"accuracy": 1.0}, "baseline": "report"}, training__learning_rate=1e-7
+    )  # it learns nothing
 
     result = run_dag(project)
 

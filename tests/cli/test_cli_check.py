@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
+from retrainer.cli import pipeline_commands
+
 if TYPE_CHECKING:
     from tests.cli.conftest import Cli, Published, Workbench
 
@@ -62,3 +66,65 @@ def test_columns_of_slices_are_wanted_where_rows_are_judged(
     answer = cli("check", bench.pipeline(tmp_path, tiny_bert, gate=gate))
     assert answer.returncode == 1
     assert states(answer.stdout) | {"train data": "ok", "test data": "problem"} == states(answer.stdout)
+
+
+def test_what_a_training_needs_and_has_not_is_a_problem(
+    cli: Cli, bench: Workbench, tmp_path: Path, tiny_bert: Path
+) -> None:
+    bench.rows(tmp_path / "train.csv", 10, seed=1)
+    bench.rows(tmp_path / "test.csv", 10, seed=2)
+    for arguments, said in (
+        ({"report_to": "wandb"}, "training.report_to: 'wandb' needs wandb, which is not installed"),
+        ({"report_to": ["tensorboard", "mlflow"]}, "training.report_to: 'tensorboard' needs tensorboard, tensorboardX"),
+        ({"report_to": "tensorbord"}, "'tensorbord' is not one of all, azure_ml"),
+        ({"optim": "adamw_8bit"}, "training.optim: 'adamw_8bit' needs bitsandbytes"),
+        ({"optim": "galore_adamw", "optim_target_modules": "all-linear"}, "needs galore_torch"),
+        ({"use_liger_kernel": True}, "needs liger_kernel"),
+        ({"max_steps": 0}, "training.max_steps: must be at least 1"),
+    ):
+        answer = cli("check", bench.pipeline(tmp_path, tiny_bert, training=arguments))
+        assert answer.returncode == 1, answer.stdout
+        assert said in answer.stdout
+
+
+@pytest.fixture
+def hub_folder(tmp_path: Path, bench: Workbench) -> Path:
+    (tmp_path / "set").mkdir()
+    bench.rows(tmp_path / "set" / "train.csv", 20, seed=1)
+    bench.rows(tmp_path / "set" / "test.csv", 20, seed=2)
+    return tmp_path / "set"
+
+
+def test_splits_that_only_datasets_knows_are_asked_of_it(
+    hub_folder: Path, bench: Workbench, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this process, with as much time as it takes on a busy machine."""
+    monkeypatch.setattr(pipeline_commands, "REHEARSAL_SECONDS", 120.0)
+
+    def rehearsal(split: str) -> pipeline_commands.Finding:
+        source = {"hub": {"path": "set", "split": split}, "checks": {"min_rows": 10}}
+        file = bench.pipeline(hub_folder.parent, tiny_bert, dataset=source)
+        (found,) = (one for one in pipeline_commands.check_file(file) if one.what == "rehearsal")
+        return found
+
+    assert rehearsal("train[:50%]+test").state == "ok"
+    missing = rehearsal("validation")
+    assert (missing.state, missing.text) == (
+        "problem",
+        f"dataset {hub_folder}, split validation: Unknown split \"validation\". Should be one of ['train', 'test'].",
+    )
+    monkeypatch.setattr(pipeline_commands, "REHEARSAL_SECONDS", 0.01)
+    assert rehearsal("validation").state == "note"
+
+
+def test_the_first_step_says_what_check_says(cli: Cli, bench: Workbench, tmp_path: Path, tiny_bert: Path) -> None:
+    bench.rows(tmp_path / "train.csv", 60, seed=1)
+    bench.rows(tmp_path / "test.csv", 60, seed=2)
+    answer = cli("run", bench.pipeline(tmp_path, tiny_bert, training={"report_to": "wandb"}))
+    assert answer.returncode == 1
+    assert "training.report_to: 'wandb' needs wandb, which is not installed" in answer.stderr
+    assert not list(tmp_path.rglob("train.parquet"))
+    named = bench.pipeline(tmp_path, tiny_bert, metrics=["f1_binary"], positive_label="opened")
+    answer = cli("run", named)
+    assert answer.returncode == 1
+    assert "positive_label: 'opened' is not a label; did you mean 'open'? (labels: closed, open)" in answer.stderr

@@ -41,8 +41,9 @@ class EvidenceMaker:
         scores: NDArray[np.float64],
         predictions: Ints,
         measured: tuple[str, ...] = ("accuracy", "f1"),
+        positive: int = 1,
     ) -> dict[str, float | None]:
-        values = {name: METRICS[name].compute(labels, scores, predictions) for name in measured}
+        values = {name: METRICS[name].compute(labels, scores, predictions, positive=positive) for name in measured}
         return {name: float(value) if np.isfinite(value) else None for name, value in values.items()}
 
     def __call__(
@@ -63,6 +64,7 @@ class EvidenceMaker:
         names = names or tuple(f"label {index}" for index in range(int(labels.max(initial=1)) + 1))
         row_ids = np.array([f"{index:016x}" for index in range(n)])
         found = np.stack(list(patterns.values()), axis=1) if patterns else None
+        positive = names.index(changes["positive_label"]) if changes.get("positive_label") else 1
         tables, models = {}, {}
         for model, predicted in predictions.items():
             scores = self.scores(predicted, len(names))
@@ -77,7 +79,7 @@ class EvidenceMaker:
                 patterns=found,
             )
             models[model] = ModelEvidence(
-                metrics=self.metrics(labels, scores, predicted, measured),
+                metrics=self.metrics(labels, scores, predicted, measured, positive),
                 latency_ms=Latency(p50=(latency or {}).get(model, 10.0), p95=20.0),
                 rows_per_second=100.0,
                 size_mb=90.0 if model != "int8" else 25.0,

@@ -397,3 +397,19 @@ def test_comparing_a_metric_that_cannot_be_told_is_an_error():
     same = Answers(labels, np.full((10, 2), 0.5))
     with pytest.raises(ValueError, match="auroc"):
         compare("auroc", labels, same, same, 0.05)
+
+
+@pytest.mark.parametrize("positive", ["equivalent", "not_equivalent"])
+def test_the_positive_label_is_scored_and_named(make, positive):
+    """In the order of the alphabet the positive label of MRPC is the first: a constant model then looked worthless."""
+    names = ("equivalent", "not_equivalent")
+    labels = np.repeat([0, 0, 1], 400)
+    constant = np.zeros_like(labels)
+    policy = Gate(floors={"f1_binary": 0.1}, against_champion=AgainstChampion(metric="f1_binary"))
+    said = {"fp32": labels, "champion": constant, "baseline": constant}
+    receipt = decide(policy, make(labels, said, names=names, measured=("f1_binary",), positive_label=positive))
+    assert receipt.promoted
+    assert receipt.metrics["champion"]["f1_binary"].value == pytest.approx(0.8 if positive == "equivalent" else 0.0)
+    assert f"f1_binary is the score of label '{positive}'" in receipt.notes
+    assert receipt.comparison is not None
+    assert receipt.comparison.estimate == pytest.approx(0.2 if positive == "equivalent" else 1.0)

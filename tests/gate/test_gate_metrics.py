@@ -69,10 +69,20 @@ def test_against_scikit_learn():
         assert METRICS[name].compute(labels, probabilities, predictions) == pytest.approx(value, abs=1e-12), name
 
 
-def test_binary_f1_is_that_of_the_last_label():
+@pytest.mark.parametrize("positive", [0, 1])
+def test_binary_f1_is_that_of_the_positive_label(positive):
     labels, probabilities, predictions = draw(2, 300, 2)
-    value = METRICS["f1_binary"].compute(labels, probabilities, predictions)
-    assert value == pytest.approx(sklearn.metrics.f1_score(labels, predictions))
+    value = METRICS["f1_binary"].compute(labels, probabilities, predictions, positive=positive)
+    assert value == pytest.approx(sklearn.metrics.f1_score(labels, predictions, pos_label=positive))
+    answers = Answers(predictions, probabilities, positive)
+    scored = score("f1_binary", labels, answers, 0.05)
+    assert scored.low is not None
+    assert scored.high is not None
+    assert scored.low < value < scored.high
+    assert compare("f1_binary", labels, answers, answers, 0.05).estimate == 0
+
+
+def test_binary_f1_has_no_value_where_there_are_more_labels():
     assert math.isnan(METRICS["f1_binary"].compute(*draw(2, 300, 3)))
 
 

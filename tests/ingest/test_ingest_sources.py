@@ -145,6 +145,30 @@ def test_hub_fingerprints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert fingerprint(floating) == f"hub:org/glue@{commit}:train"
 
 
+def test_a_hub_out_of_reach_is_one_error_or_what_is_cached(tmp_path: Path):
+    """Its client's errors are neither OSError nor ValueError. What it is to reach is read when it is imported."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    write(tmp_path / "hub" / "models--org--cached" / "refs" / "main", commit)
+    script = """
+from retrainer.errors import ModelError
+from retrainer.sources.base_models import fingerprint
+from retrainer.spec.model import Model
+print(fingerprint(Model(base="org/cached")))
+for name in ("org/other", "no such/name/at all"):
+    try:
+        fingerprint(Model(base=name))
+    except ModelError as error:
+        print(error)
+"""
+    out_of_reach = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_CACHE": str(tmp_path / "hub")}
+    environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"} | out_of_reach
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    cached, other, wrong = done.stdout.splitlines()
+    assert cached == f"org/cached@{commit}"
+    assert "org/other: neither a folder nor a model that can be had from the hub" in other
+    assert "no such/name/at all: neither a folder nor a model" in wrong
+
+
 def test_hub_folders_count_by_content_and_names(tmp_path: Path):
     write(tmp_path / "set" / "train.csv")
     source = HubSource(hub=HubDataset(path=str(tmp_path / "set")))

@@ -111,3 +111,50 @@ def test_the_schema_takes_one_base_model_or_a_list():
     model = json_schema()["properties"]["model"]["properties"]
     assert [kind["type"] for kind in model["base"]["anyOf"]] == ["string", "array"]
     assert "candidates" not in model
+
+
+@pytest.mark.parametrize("baseline", ["report", "not_worse", "floor"])
+def test_a_gate_that_judges_nothing_is_refused_before_anything_is_trained(baseline):
+    empty = {"against_champion": None, "baseline": baseline}
+    assert "gate: without floors and against_champion it has nothing to judge by" in complaint(gate=empty)
+    assert pipeline(gate={**empty, "floors": {"accuracy": 0.5}}).gate.against_champion is None
+
+
+def test_new_rows_that_nobody_counts_are_refused():
+    assert "schedule.min_new_rows: counting new rows before a run is not available" in complaint(
+        schedule={"cron": "@daily", "min_new_rows": 2}
+    )
+
+
+TWO = {"train": "/data.csv", "labels": ["no", "yes"]}
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"metrics": ["f1_binary"]},
+        {"gate": {"floors": {"f1_binary": 0.5}}},
+        {"gate": {"against_champion": {"metric": "f1_binary"}}},
+        {"model": {"base": ["a/b", "c/d"], "choose_by": "f1_binary"}},
+    ],
+)
+def test_the_positive_label_is_never_guessed(sections):
+    assert "f1_binary is the score of one of the two labels; name that label with positive_label" in complaint(
+        **sections
+    )
+    assert pipeline(**sections, positive_label="yes").positive(("no", "yes")) == 1
+    assert pipeline(**sections, positive_label="no").positive(("no", "yes")) == 0
+    # Whoever gives the labels in order gives the second as the positive one.
+    assert pipeline(**sections, dataset=TWO).positive(("no", "yes")) == 1
+
+
+def test_a_positive_label_is_one_of_the_labels():
+    assert "positive_label: 'yess' is not a label; did you mean 'yes'? (labels: no, yes)" in complaint(
+        dataset=TWO, positive_label="yess"
+    )
+    found = pipeline(metrics=["f1_binary"], positive_label="yes")
+    with pytest.raises(PipelineError, match="'yes' is not a label"):
+        found.positive(("bad", "good"))
+    with pytest.raises(PipelineError, match="f1_binary is for two labels, this dataset has 3"):
+        found.positive(("maybe", "no", "yes"))
+    assert pipeline(positive_label=1, dataset={**TWO, "labels": [0, 1]}).positive_label == "1"

@@ -43,7 +43,7 @@ gate:
   budgets: {p95_latency_ms: 50, size_mb: 100, max_latency_ratio: 1.5}
 export: {precisions: [fp32, int8]}
 publish: {store: "s3://models", channel: production, approval: none, sign_with: null, include_checkpoint: false}
-schedule: {cron: "@daily", on_new_data: true, min_new_rows: 500}
+schedule: {cron: "@daily", on_new_data: true, min_new_rows: 1}
 resources: {gpus: 1, pool: gpu_pool, processes: 1}
 """
 
@@ -147,6 +147,8 @@ def test_anchors_and_merges(tmp_path: Path):
     assert load_pipeline(write(tmp_path, text)).dataset.split.test == 0.3
     merged = text + "training: &t {seed: 3}\n"
     assert load_pipeline(write(tmp_path, merged)).training.arguments == {"seed": 3}
+    several = LEAST + "training: {<<: [{seed: 1}, {seed: 2, max_steps: 5}], max_steps: 6}\n"
+    assert load_pipeline(write(tmp_path, several)).training.arguments == {"seed": 1, "max_steps": 6}
 
 
 @pytest.mark.parametrize(
@@ -233,6 +235,15 @@ def test_several_mistakes_are_one_error_in_order(tmp_path: Path):
         ("name: x\n---\nname: y\n", 2, "more than one document"),
         ("a: &x [*x]\n", 1, "contains itself"),
         ("[a]: b\n", 1, "a key must be a text"),
+        ("name: x\ntask: !!timestamp 2026-01-01\n", 2, "'timestamp' is not a kind of value that a pipeline has"),
+        ("name: x\ntask: !!int one\n", 2, "'one' is tagged as int, which it is not"),
+        ("name: x\ntask: !!bool one\n", 2, "'one' is tagged as bool, which it is not"),
+        ("name: x\ntask: !!set {a, b}\n", 2, "'set' is not a kind of value"),
+        ("name: x\ntask: !!python/object:os.system x\n", 2, "is not a kind of value"),
+        ("name: x\n<<: [1]\n", 2, "'<<' merges mappings only"),
+        ("name: x\ntask: " + "9" * 5_000, 2, "a number of 5,000 digits; if it is a name, put it in quotes"),
+        ("name: x\ntask:\n" + "".join("- 1\n" for _ in range(10_001)), 10_000, "more than 10,000 values"),
+        ("a: &a [1, 2]\nb: [" + "*a, " * 4_000 + "1]\n", 1, "those of aliases (*name) counted each time"),
         (b"name: caf\xe9\n", 1, "not UTF-8: byte 0xe9"),
         (b"name: x\ntask: \xff\n", 2, "not UTF-8: byte 0xff"),
         (b"name: x\ntask: \x00\n", 2, "a character that YAML does not allow"),
@@ -273,6 +284,29 @@ def test_labels_as_a_mapping_and_how_a_file_is_read(tmp_path: Path):
     assert dataset.csv is not None
     assert dataset.csv.delimiter == "\t"
     assert type(dataset).model_validate_json(dataset.to_json()) == dataset
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "{a: " * 60, "- " * 60, "? " * 60])
+def test_what_is_too_deep_is_not_built(tmp_path: Path, text: str):
+    assert "more than 50 mappings and lists inside one another" in error_of(tmp_path, text).message
+
+
+def test_what_is_too_large_is_not_read(tmp_path: Path):
+    assert "larger than 1,000,000 bytes" in error_of(tmp_path, "#" * 1_000_001).message
+    assert load_pipeline(write(tmp_path, LEAST + "#" * 900_000)).name == "small"
+
+
+def test_the_first_of_very_many_mistakes_are_named(tmp_path: Path):
+    lines = str(error_of(tmp_path, LEAST + "".join(f"key{at}: 1\n" for at in range(2_000)))).splitlines()
+    assert lines[0].endswith("unknown key 'key0' (keys: " + lines[0].partition("(keys: ")[2])
+    assert len(lines) == 50
+
+
+def test_a_home_of_nobody_and_a_name_that_is_too_long_are_only_not_there(tmp_path: Path):
+    text = LEAST.replace("data.csv", "~nobody-of-that-name/data.csv").replace("some/model", "m" * 5_000)
+    pipeline = load_pipeline(write(tmp_path, text))
+    assert pipeline.dataset.train == (f"{tmp_path}/~nobody-of-that-name/data.csv",)
+    assert pipeline.model.base == "m" * 5_000
 
 
 def test_a_byte_order_mark_is_nothing(tmp_path: Path):

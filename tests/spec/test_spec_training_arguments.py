@@ -56,6 +56,7 @@ def test_transformers_takes_what_the_listing_describes(tmp_path):
         for name, argument in known_arguments().items()
         if name in settable_arguments() and not name.startswith(("fsdp", "deepspeed", "lr_scheduler"))
     }
+    values["dataloader_num_workers"] = 1  # without any, some of the others are refused
     checked = pipeline({name: value for name, value in values.items() if value is not None}).training.arguments
     plain = {name: value for name, value in checked.items() if not name.startswith(("ddp", "dataloader"))}
     TrainingArguments(output_dir=str(tmp_path), use_cpu=True, **{k: v for k, v in plain.items() if k != "use_cpu"})
@@ -112,6 +113,16 @@ def test_what_retrainer_sets_is_refused(name: str):
         ("learning_rate", None, "expected a number, found nothing (null)"),
         ("per_device_train_batch_size", 0, "must be at least 1"),
         ("per_device_train_batch_size", 2.5, "expected a whole number, found 2.5 (a number)"),
+        ("max_steps", 0, "must be at least 1, found 0"),
+        ("max_steps", -5, "must be at least 1, found -5"),
+        ("seed", 2**32, "must be at most 4,294,967,295, found 4294967296"),
+        ("seed", -1, "must be at least 0, found -1"),
+        ("data_seed", 2**32, "must be at most 4,294,967,295"),
+        ("per_device_train_batch_size", 10**12, "must be at most 2,147,483,647"),
+        ("gradient_accumulation_steps", 10**400, "found a whole number of more than 100 digits"),
+        ("num_train_epochs", 1e300, "must be at most 1,000,000"),
+        ("dataloader_prefetch_factor", 0, "must be at least 1"),
+        ("adam_beta1", -0.1, "must be at least 0"),
         ("bf16", 1, "expected true or false, found 1"),
         ("eval_strategy", "epochs", "'epochs' is not one of no, steps, epoch; did you mean 'epoch'?"),
         ("train_sampling_strategy", "grouped", "is not one of random, sequential, group_by_length"),
@@ -133,6 +144,68 @@ def test_wrong_values(name: str, value: Any, message: str):
     text = complaint(**{name: value})
     assert text.startswith(f"training.{name}: ")
     assert message in text
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "message"),
+    [
+        ({"fp16": True}, "fp16", "needs a GPU, and resources.gpus is 0"),
+        ({"tf32": True}, "tf32", "needs a GPU"),
+        ({"bf16_full_eval": True, "fp16_full_eval": True}, "bf16_full_eval", "together with fp16_full_eval"),
+        ({"fsdp": True}, "fsdp", "resources.processes is 1"),
+        ({"dataloader_prefetch_factor": 2}, "dataloader_prefetch_factor", "dataloader_num_workers is 0"),
+        ({"dataloader_persistent_workers": True}, "dataloader_persistent_workers", "dataloader_num_workers is 0"),
+        ({"lr_scheduler_type": "cosine_with_min_lr"}, "lr_scheduler_type", "min_lr or min_lr_rate"),
+        ({"lr_scheduler_type": "warmup_stable_decay"}, "lr_scheduler_type", "num_decay_steps"),
+        ({"optim": "galore_adamw"}, "optim", "optim_target_modules"),
+        ({"eval_strategy": "no", "save_strategy": "best"}, "save_strategy", "'best' needs evaluations"),
+        ({"eval_strategy": "no", "lr_scheduler_type": "greedy"}, "lr_scheduler_type", "'greedy' needs evaluations"),
+        ({"eval_strategy": "no", "load_best_model_at_end": True}, "load_best_model_at_end", "it needs evaluations"),
+        ({"eval_strategy": "no", "early_stopping_patience": 1}, "early_stopping_patience", "stopping early needs"),
+        ({"eval_strategy": "steps", "save_strategy": "epoch"}, "save_strategy", "eval_strategy is steps"),
+        ({"eval_strategy": "steps", "eval_steps": 3}, "save_steps", "500 is not a multiple of eval_steps, 3"),
+        ({"save_strategy": "steps", "save_steps": 0.1, "eval_steps": 5}, "save_steps", "0.1 is not a multiple"),
+        ({"logging_steps": 2.5}, "logging_steps", "must be a whole number, or a share of all steps below 1"),
+    ],
+)
+def test_arguments_that_do_not_work_together(given: dict[str, Any], name: str, message: str):
+    text = complaint(**given)
+    assert text.startswith(f"training.{name}: ")
+    assert message in text
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"eval_strategy": "steps", "save_steps": 20},
+        {"save_strategy": "steps", "save_steps": 7},
+        {"eval_strategy": "steps", "eval_steps": 0.1, "save_steps": 0.2},
+        {"eval_strategy": "epoch", "save_strategy": "steps", "load_best_model_at_end": False},
+        {"save_strategy": "best"},
+        {"bf16": True},
+        {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr": 0}},
+        {"dataloader_num_workers": 1, "dataloader_prefetch_factor": 2},
+        {"max_steps": -1},
+    ],
+)
+def test_arguments_that_work_together(given: dict[str, Any], tmp_path):
+    """transformers takes what passes."""
+    from retrainer.work.training_arguments import training_arguments
+
+    training_arguments(pipeline(given), tmp_path, has_validation=True)
+
+
+@pytest.mark.parametrize("value", ["epoch", "steps"])
+def test_evaluations_need_validation_rows(value: str):
+    document = {
+        "name": "x",
+        "dataset": {"train": "d.csv", "split": {"validation": 0}},
+        "model": {"base": "m"},
+        "publish": {"store": "s"},
+    }
+    assert parse_pipeline(document).training.arguments == {}
+    with pytest.raises(PipelineError, match=f"eval_strategy: '{value}' needs validation rows, and there are none"):
+        parse_pipeline({**document, "training": {"eval_strategy": value}})
 
 
 @pytest.mark.parametrize(

@@ -10,15 +10,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.numpy import load_file
+from transformers import AutoTokenizer, GPT2Config, GPT2Model, set_seed
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from retrainer.artifacts.repository import Artifacts
 from retrainer.artifacts.training import TrainingRecord
 from retrainer.chain import TRAIN, StepRef
 from retrainer.chain.messages import Message, Metrics, Progress
-from retrainer.errors import ModelError, PipelineError, StepKilled
+from retrainer.chain.training_packages import require_packages
+from retrainer.errors import ModelError, PipelineError, RetrainerError, StepKilled, TrainingError
 from retrainer.run.processes import StepProcess, run_step
+from retrainer.spec.training_arguments import known_arguments
+from retrainer.store.bundle import BundleInfo
+from retrainer.work.export.bundle import export_bundle
+from retrainer.work.export.sample import Row
+from retrainer.work.rehearsal import rehearse
 from retrainer.work.train.checkpoints import Marker
+from retrainer.work.training_arguments import training_arguments
 from tests.chain.made import CONTEXT
 from tests.training.conftest import MakePipeline, ignore, train_here
 
@@ -171,10 +181,109 @@ def test_too_long_for_the_model(
         train_here(pipeline, snapshot, tmp_path / "here")
 
 
-def test_arguments_that_do_not_fit_together(make_pipeline: MakePipeline, snapshot: StepRef, tmp_path: Path) -> None:
-    pipeline = make_pipeline({"eval_strategy": "epoch", "save_strategy": "steps", "load_best_model_at_end": True})
-    with pytest.raises(PipelineError, match="tiny: training"):
-        train_here(pipeline, snapshot, tmp_path / "here")
+@pytest.mark.parametrize(
+    ("arguments", "named", "said"),
+    [
+        ({"dataloader_drop_last": True, "per_device_train_batch_size": 256}, "per_device_train_batch_size", "256"),
+        ({"dataloader_drop_last": True, "per_device_eval_batch_size": 128}, "per_device_eval_batch_size", "validation"),
+        ({"report_to": "wandb"}, "report_to", "wandb"),
+        ({"optim": "adamw_8bit"}, "optim", "bitsandbytes"),
+        ({"optim_args": "no pairs"}, "optim_args", "unpack"),
+        ({"lr_scheduler_kwargs": {"no_such_thing": 1}}, "lr_scheduler_kwargs", "no_such_thing"),
+        ({"accelerator_config": {"no_such_thing": 1}}, "accelerator_config", "no_such_thing"),
+        ({"use_liger_kernel": True}, "use_liger_kernel", "liger"),
+        ({"torch_compile_backend": "no_such_thing"}, "torch_compile_backend", "NO_SUCH_THING"),
+        ({"debug": "everything"}, "debug", "DebugOption"),
+    ],
+)
+def test_arguments_that_end_a_training_are_named(
+    make_pipeline: MakePipeline,
+    snapshot: StepRef,
+    tmp_path: Path,
+    arguments: dict[str, Any],
+    named: str,
+    said: str,
+) -> None:
+    with pytest.raises(PipelineError) as caught:
+        train_here(make_pipeline({"max_steps": 1, **arguments}), snapshot, tmp_path / "here")
+    assert caught.value.where == f"tiny: training.{named}"
+    assert said in caught.value.message
+
+
+def test_every_reporter_and_optimizer_is_known_to_need_what_transformers_looks_for(make_pipeline: MakePipeline) -> None:
+    """Without its package each of these is refused, by ours before transformers is asked, and by transformers."""
+    reporters = [{"report_to": name} for name in INTEGRATION_TO_CALLBACK if name != "kubeflow"]
+    optimizers = known_arguments()["optim"]["choices"]
+    built_in = {"adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "adagrad", "rmsprop"}
+    wanted = [{"optim": name, "optim_target_modules": "all-linear"} for name in optimizers if name not in built_in]
+    for arguments in (*reporters, *wanted):
+        pipeline = make_pipeline(arguments)
+        for refuse in (require_packages, rehearse):
+            with pytest.raises(RetrainerError) as caught:
+                refuse(pipeline)
+            assert "install" in str(caught.value) or "import" in str(caught.value), arguments
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"report_to": "wandb"}, "report_to"),
+        ({"optim": "adamw_8bit"}, "optim"),
+        ({"optim_args": "no pairs"}, "optim_args"),
+        ({"lr_scheduler_kwargs": {"no_such_thing": 1}}, "lr_scheduler_kwargs"),
+        ({"accelerator_config": {"no_such_thing": 1}}, "accelerator_config"),
+        ({"torch_compile_backend": "no_such_thing"}, "torch_compile_backend"),
+        ({"neftune_noise_alpha": 5, "bf16": True, "auto_find_batch_size": True, "full_determinism": False}, None),
+        ({"gradient_checkpointing": True, "save_strategy": "best", "dataloader_num_workers": 2}, None),
+    ],
+)
+def test_a_rehearsal_refuses_what_a_training_would(
+    make_pipeline: MakePipeline, arguments: dict[str, Any], named: str | None
+) -> None:
+    if named is None:
+        rehearse(make_pipeline(arguments))
+        return
+    with pytest.raises(PipelineError) as caught:
+        rehearse(make_pipeline(arguments))
+    assert caught.value.where == f"tiny: training.{named}"
+
+
+def test_what_torch_raises_while_it_trains_is_one_error_that_says_what(
+    make_pipeline: MakePipeline, snapshot: StepRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("some kernel\ndid not launch")
+
+    monkeypatch.setattr(torch.nn.functional, "cross_entropy", broken)
+    monkeypatch.setattr(torch.nn.CrossEntropyLoss, "forward", broken)
+    with pytest.raises(TrainingError, match="RuntimeError: some kernel did not launch"):
+        train_here(make_pipeline({"max_steps": 1}), snapshot, tmp_path / "here")
+
+
+def test_validation_rows_that_are_asked_for_must_be_there(
+    make_pipeline: MakePipeline, snapshot: StepRef, tmp_path: Path
+) -> None:
+    pipeline = make_pipeline({"eval_strategy": "epoch"})
+    with pytest.raises(PipelineError, match="'epoch' needs validation rows, and there are none"):
+        training_arguments(pipeline, tmp_path, has_validation=False)
+
+
+def test_a_decoder_that_pads_in_front_trains_and_serves_with_padding_at_the_end(
+    make_pipeline: MakePipeline, snapshot: StepRef, tiny_bert: Path, tmp_path: Path
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_bert, padding_side="left")
+    set_seed(0)
+    config = GPT2Config(vocab_size=len(tokenizer), n_embd=16, n_layer=2, n_head=2, n_positions=64)
+    GPT2Model(config).save_pretrained(tmp_path / "gpt2")
+    tokenizer.save_pretrained(tmp_path / "gpt2")
+    pipeline = make_pipeline({"max_steps": 2}, model={"base": str(tmp_path / "gpt2"), "max_length": 16})
+    checkpoint, _ = train_here(pipeline, snapshot, tmp_path / "here")
+    rows = [Row(f"{at:016x}", f"the trail is {'open ' * at}today", 0) for at in range(12)]
+    report = export_bundle(
+        checkpoint, rows, tmp_path / "bundle", task=pipeline.task, labels=("closed", "open"), max_length=16
+    )
+    assert report.max_difference["fp32"] <= 1e-4
+    assert BundleInfo.load(tmp_path / "bundle").padding_side == "right"
 
 
 def test_a_training_that_runs_away_is_stopped(make_pipeline: MakePipeline, snapshot: StepRef, tmp_path: Path) -> None:

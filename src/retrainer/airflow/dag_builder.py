@@ -26,7 +26,6 @@ from retrainer.airflow.operators.gate import ASK_AGAIN
 from retrainer.airflow.settings import SettingsLike, as_mapping
 from retrainer.airflow.step_operator import REPORT_KEY, PipelineLike, StepOperator, load
 from retrainer.chain import Step, chain_of, step_before
-from retrainer.errors import PipelineError
 from retrainer.spec import Pipeline
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ def dag_of(record: Pipeline, given: PipelineLike, *, settings: SettingsLike = No
     arguments: dict[str, Any] = {
         "dag_id": dag_id_of(record.name),
         "dag_display_name": f"retrain {record.name}",
-        "schedule": _schedule(record, given if isinstance(given, str) else record.name),
+        "schedule": _schedule(record),
         "start_date": START_DATE,
         "catchup": False,
         "max_active_runs": 1,
@@ -141,17 +140,10 @@ def _approval(pipeline: Pipeline, gate: BaseOperator, settings: SettingsLike) ->
     )
 
 
-def _schedule(pipeline: Pipeline, where: str) -> Any:
+def _schedule(pipeline: Pipeline) -> Any:
     schedule = pipeline.schedule
     if not schedule.on_new_data:
         return schedule.cron
-    if schedule.min_new_rows > 1:
-        # Starting for every new row instead would quietly be something else than what was asked for.
-        raise PipelineError(
-            "counting new rows before a run is not available in this version",
-            where=f"{where}: schedule.min_new_rows",
-            hint="leave min_new_rows at 1; unchanged data costs seconds, nothing is trained twice",
-        )
     assets = AssetAny(*data_assets(pipeline))
     if schedule.cron is None:
         return assets

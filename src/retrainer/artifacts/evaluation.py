@@ -131,6 +131,7 @@ class EvaluationRecord(FileRecord):
     :param parity: precision to parity.
     :param threads: of each process in which costs were measured.
     :param patterns: the regular expressions that the rows were searched for, in the order of the columns.
+    :param positive_label: the label that metrics of one label score; ``None`` where none was measured.
     :param baseline: TF-IDF with logistic regression on the same rows; ``baseline_error`` says why there is none.
     :param drift: ``None`` without a champion, or where its bundle holds no profile of its training rows.
     :param selection: how the challenger was chosen among several base models; ``None`` when there was one.
@@ -154,11 +155,17 @@ class EvaluationRecord(FileRecord):
     threads: int | None = None
     leakage: Leakage = Leakage()
     patterns: tuple[str, ...] = ()
+    positive_label: str | None = None
     baseline: ModelEvidence | None = None
     baseline_error: str | None = None
     drift: tuple[DriftMeasure, ...] | None = None
     drift_error: str | None = None
     selection: Selection | None = None
+
+    @property
+    def positive(self) -> int:
+        """The index of the positive label; of the second where none is named."""
+        return self.labels.index(self.positive_label) if self.positive_label in self.labels else 1
 
     @property
     def models(self) -> dict[str, ModelEvidence]:

@@ -13,11 +13,15 @@ import typer
 
 from retrainer.cli import display
 from retrainer.cli.libraries import missing
-from retrainer.errors import DataError, ModelError, PipelineError, RetrainerError, StorageError
+from retrainer.errors import DataError, ModelError, PipelineError, RetrainerError, StorageError, first_line
 
 if TYPE_CHECKING:
     from retrainer.spec import Pipeline
     from retrainer.spec.model import Csv, HubSource
+
+
+# Of the five seconds that a person waits for an answer.
+REHEARSAL_SECONDS = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,17 +107,47 @@ def check_file(file: Path) -> Iterator[Finding]:
     if pipeline.publish.sign_with is not None:
         yield _signing_key(pipeline)
     yield _finding("store", partial(_store, pipeline))
+    yield from _rehearsal(pipeline)
     if absent := missing("train"):
         text = f"not installed here: {', '.join(absent)}; needed where it trains"
         yield Finding("note", "libraries", text, "pip install 'airflow-retrainer[train]'")
+
+
+def _rehearsal(pipeline: Pipeline) -> Iterator[Finding]:
+    """What only datasets and transformers know, where the pipeline leaves that open and they are installed here."""
+    from retrainer.chain.training_packages import require_packages
+    from retrainer.run.rehearsing import rehearsed
+    from retrainer.spec.model import HubSource
+    from retrainer.spec.training_combinations import is_plain
+
+    dataset = pipeline.dataset
+    hub = any(isinstance(source, HubSource) for source in (dataset.train, dataset.validation, dataset.test))
+    if (is_plain(pipeline.training.arguments) and not hub) or missing("train"):
+        return
+    try:
+        require_packages(pipeline)
+        tried = rehearsed(pipeline, seconds=REHEARSAL_SECONDS)
+    except RetrainerError as error:
+        yield _problem("rehearsal", error)
+    else:
+        if tried:
+            yield Finding("ok", "rehearsal", "datasets and transformers take it")
+        else:
+            yield Finding("note", "rehearsal", "splits and training arguments were not tried; the first step does that")
+
+
+def _problem(what: str, error: RetrainerError) -> Finding:
+    text = f"{error.where}: {error.message}" if error.where else error.message
+    return Finding("problem", what, text, error.hint)
 
 
 def _finding(what: str, look: Callable[[], str]) -> Finding:
     try:
         return Finding("ok", what, look())
     except RetrainerError as error:
-        text = f"{error.where}: {error.message}" if error.where else error.message
-        return Finding("problem", what, text, error.hint)
+        return _problem(what, error)
+    except (OSError, ValueError) as error:  # of a name that no file system takes: a NUL in it, 5,000 characters
+        return Finding("problem", what, f"cannot be looked at: {first_line(error)}")
 
 
 def _task(pipeline: Pipeline) -> str:

@@ -19,10 +19,12 @@ class Answers:
 
     :param predictions: label index of each row, ``[n]``; -1 for a label that is not among the known ones.
     :param probabilities: ``[n, labels]``.
+    :param positive: index of the label that metrics of one label score.
     """
 
     predictions: Ints
     probabilities: Floats
+    positive: int = 1
     # What takes long to compute and is needed several times: each model is scored and compared.
     _kept: dict[str, tuple[Ints, Any]] = field(default_factory=dict, init=False, repr=False)
 

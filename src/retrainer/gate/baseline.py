@@ -18,8 +18,9 @@ def judge_baseline(
 ) -> Interval | None:
     """Challenger fp32 minus baseline on the same rows, by the metric that the gate compares models with.
 
-    ``report`` notes a challenger that is not better. ``floor`` refuses it: its value must be above the baseline's
-    and, with ``confident``, so must the lower bound of the difference.
+    ``not_worse`` refuses a challenger whose whole interval is below 0. ``floor`` refuses one that is not better: its
+    value must be above the baseline's and, with ``confident``, so must the lower bound of the difference. What does not
+    refuse is a note where the challenger is not better.
 
     :return: ``None`` where there is nothing to compare.
     """
@@ -46,6 +47,8 @@ def judge_baseline(
     if required:
         what = "the lower bound" if policy.confident else "the difference"
         findings.refuse(ReasonCode.BASELINE_NOT_BEATEN, f"{shown}; {what} must be above 0")
+    elif policy.baseline == "not_worse" and interval.high < 0:
+        findings.refuse(ReasonCode.WORSE_THAN_BASELINE, f"{shown}; the whole interval is below 0")
     else:
         findings.note(f"{shown}: no better than a baseline that costs nothing to serve")
     return interval

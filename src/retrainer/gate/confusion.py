@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from retrainer.gate.answers import Floats, Ints
 
-FromConfusion = Callable[[NDArray[Any]], Floats]
+# Of one that is about one label, ``positive`` is its index.
+FromConfusion = Callable[..., Floats]
 
 
 def confusion_matrix(labels: Ints, predictions: Ints, n_labels: int) -> Ints:
@@ -74,12 +75,12 @@ def recall(confusion: NDArray[Any]) -> Floats:
     return _mean_over_present(_ratio(right, rows), confusion)
 
 
-def f1_binary(confusion: NDArray[Any]) -> Floats:
-    """F1 of the second of two labels."""
+def f1_binary(confusion: NDArray[Any], *, positive: int = 1) -> Floats:
+    """F1 of one of two labels."""
     if confusion.shape[-2] != 2:
         return np.full(confusion.shape[:-2], np.nan)
     right, rows, predicted = _counts(confusion)
-    value = _ratio(2 * right[..., 1], rows[..., 1] + predicted[..., 1])
+    value = _ratio(2 * right[..., positive], rows[..., positive] + predicted[..., positive])
     return np.where(rows.sum(axis=-1) > 0, value, np.nan)
 
 

@@ -27,6 +27,7 @@ from retrainer.gate.slices import judge_slices
 from retrainer.gate.validity import FP32, Rows, check
 from retrainer.records import Record
 from retrainer.spec.budgets import BUDGETS
+from retrainer.spec.known_metrics import OF_ONE_LABEL
 from retrainer.spec.model import Gate
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
@@ -134,6 +135,10 @@ def _judge_state(record: EvaluationRecord, findings: Findings) -> None:
     if record.leakage.champion_near_unknown:
         why = record.leakage.champion_near_unknown
         findings.note(f"test rows that are nearly a training row of the champion were not looked for: {why}")
+    if record.positive_label is not None:
+        measured = {name for model in record.models.values() for name in model.metrics}
+        named = ", ".join(sorted(measured & OF_ONE_LABEL))
+        findings.note(f"{named} is the score of label '{record.positive_label}'")
     champion = record.champion
     if champion is not None and set(champion.labels) != set(record.labels):
         findings.note(

@@ -114,7 +114,7 @@ def _read(folder: Path, name: str, model: ModelEvidence, known: _Known) -> Table
         )
     try:
         return _parse(pq.read_table(pa.BufferReader(data)), sha256, known)
-    except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
+    except (pa.ArrowException, OSError, LookupError, ValueError, TypeError, OverflowError) as error:
         return Reason(code=ReasonCode.PREDICTIONS_UNREADABLE, detail=f"{name}: {file}: {first_line(error)}")
 
 

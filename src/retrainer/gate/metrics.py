@@ -12,6 +12,7 @@ import math
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 
 import numpy as np
@@ -44,13 +45,14 @@ class Metric(ABC):
         """Turns a difference so that positive means better."""
         return 1.0 if self.known.greater_is_better else -1.0
 
-    def compute(self, labels: Ints, probabilities: Floats, predictions: Ints) -> float:
+    def compute(self, labels: Ints, probabilities: Floats, predictions: Ints, *, positive: int = 1) -> float:
         """The value on all rows; NaN where it cannot be told.
 
         :param probabilities: ``[n, labels]``.
         :param predictions: ``[n]``; -1 is a label that is not among the known ones, and always wrong.
+        :param positive: index of the label that a metric of one label scores.
         """
-        return self.value(labels, Answers(predictions, probabilities))
+        return self.value(labels, Answers(predictions, probabilities, positive))
 
     @abstractmethod
     def value(self, labels: Ints, answers: Answers) -> float:
@@ -85,19 +87,26 @@ class _OfConfusion(Metric):
         super().__init__(known)
         self.from_confusion: FromConfusion = function
 
+    def _function(self, answers: Answers) -> FromConfusion:
+        """The function, of the positive label where it is about one."""
+        if not self.known.of_one_label:
+            return self.from_confusion
+        return partial(self.from_confusion, positive=answers.positive)
+
     def value(self, labels: Ints, answers: Answers) -> float:
-        return float(self.from_confusion(_counted(labels, answers)))
+        return float(self._function(answers)(_counted(labels, answers)))
 
     def bounds(self, labels: Ints, answers: Answers, alpha: float) -> Bounds:
-        error = confusion_error(self.from_confusion, _counted(labels, answers))
+        error = confusion_error(self._function(answers), _counted(labels, answers))
         method = f"bootstrap, stratified by label, {RESAMPLES} resamples"
         return _around(self.value(labels, answers), error, method, alpha)
 
     def compare(self, labels: Ints, first: Answers, second: Answers, alpha: float) -> tuple[float, Bounds]:
         difference = self.difference(labels, first, second)
         n_labels = first.probabilities.shape[1]
+        function = self._function(first)
         return difference, difference_bounds(
-            lambda confusion: self.sign * self.from_confusion(confusion),
+            lambda confusion: self.sign * function(confusion),
             labels,
             first.predictions,
             second.predictions,

@@ -60,6 +60,10 @@ class ReasonCode(StrEnum):
     BUDGET_EXCEEDED = "budget_exceeded", "Serving the model would cost more than its budget."
     BUDGET_NOT_MEASURED = "budget_not_measured", "A budget is set, but what it limits was not measured."
     BASELINE_MISSING = "baseline_missing", "The simple baseline must be beaten, but could not be fitted or scored."
+    WORSE_THAN_BASELINE = (
+        "worse_than_baseline",
+        "The challenger is worse than TF-IDF with logistic regression, beyond chance.",
+    )
     BASELINE_NOT_BEATEN = "baseline_not_beaten", "The challenger is no better than TF-IDF with logistic regression."
     # The data
     DRIFT_NOT_MEASURED = "drift_not_measured", "Drift can block, but it was not measured against the champion's data."

@@ -48,6 +48,7 @@ class Contender:
     :param export: digest of its export artifact.
     :param table: its answers on the validation rows.
     :param size_mb: files that a client downloads, in 10^6 bytes.
+    :param positive: index of the label that metrics of one label score.
     """
 
     base: str
@@ -58,11 +59,12 @@ class Contender:
     latency: Latency
     rows_per_second: float
     peak_memory_mb: float | None = None
+    positive: int = 1
 
     @property
     def answers(self) -> Answers:
         """What the statistics need of its answers."""
-        return Answers(self.table.predictions, self.table.scores)
+        return Answers(self.table.predictions, self.table.scores, self.positive)
 
 
 def select(contenders: Sequence[Contender], *, metric: str, metrics: Sequence[str] = (), alpha: float) -> Selection:
@@ -143,7 +145,7 @@ def _must_be_comparable(contenders: Sequence[Contender]) -> None:
 
 
 def _value(one: Contender, metric: str, better: float) -> float:
-    value = METRICS[metric].compute(one.table.labels, one.table.scores, one.table.predictions)
+    value = METRICS[metric].value(one.table.labels, one.answers)
     if not math.isfinite(value):
         raise GateError(f"{metric} has no value on the validation rows", where=f"candidate {one.base}")
     return better * float(value)

@@ -83,7 +83,7 @@ def check(evidence: Evidence) -> tuple[Rows | None, list[Reason]]:
             detail = f"{name}: {differing} rows have another true label than in {FP32}"
             reasons.append(_reason(ReasonCode.ROWS_MISALIGNED, detail))
         else:
-            answers[name] = Answers(table.predictions, table.scores)
+            answers[name] = Answers(table.predictions, table.scores, record.positive)
     if np.unique(reference.labels).size < 2:
         only = record.labels[int(reference.labels[0])]
         detail = f"all {reference.labels.size} test rows have the label {only!r}"

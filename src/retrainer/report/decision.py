@@ -152,12 +152,18 @@ def compared(comparison: Interval | None, threshold: float | None, rows_needed: 
     return sentences
 
 
+_ASKED_OF_BASELINE = {
+    "report": "The gate does not judge by it.",
+    "not_worse": "The gate refuses a challenger that is worse than it, beyond chance.",
+    "floor": "The gate demands a gain over it.",
+}
+
+
 def _baseline(receipt: Receipt) -> Part:
     title = "Against a simple baseline"
     if receipt.baseline_comparison is None:
         return part("baseline", title, "No baseline was compared with.")
-    demanded = receipt.policy.baseline == "floor"
-    asked = "The gate demands a gain over it." if demanded else "The gate does not demand a gain over it."
+    asked = _ASKED_OF_BASELINE[receipt.policy.baseline]
     baseline = "The baseline is TF-IDF with logistic regression, fitted in seconds on the same rows."
     return part("baseline", title, f"{baseline} {asked}", describe_interval(receipt.baseline_comparison))
 

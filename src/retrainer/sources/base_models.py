@@ -54,7 +54,10 @@ def _package_folder(base: str) -> Path:
     package, _, inner = base.removeprefix(PACKAGE).partition("/")
     if not package.isidentifier():
         raise ModelError(f"'{package}' is not a package name", where=f"model.base: {base}")
-    found = importlib.util.find_spec(package)
+    try:
+        found = importlib.util.find_spec(package)
+    except (ImportError, ValueError):  # __main__, and packages that are half there
+        found = None
     if found is None or not found.submodule_search_locations:
         raise ModelError(
             f"the Python package '{package}' is not installed",

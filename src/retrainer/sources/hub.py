@@ -44,7 +44,7 @@ def commit_of(
         except ImportError:
             problem = f"the commit of a hub {kind} cannot be found without huggingface_hub"
             hint = "pin the revision to a full commit, or install airflow-retrainer[train]"
-        except (OSError, ValueError) as failure:
+        except Exception as failure:  # noqa: BLE001  the errors of its HTTP library share no base with any others
             problem = f"neither a folder nor a {kind} that can be had from the hub: {first_line(failure)}"
             hint = f"check the name, or {instead}"
     if cached:
@@ -55,6 +55,7 @@ def commit_of(
 def _cached_commit(folder: str, revision: str) -> str | None:
     home = os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME", "~/.cache/huggingface"), "hub")
     try:
-        return (Path(home).expanduser() / folder / "refs" / revision).read_text(encoding="ascii").strip()
-    except OSError:
+        commit = (Path(home).expanduser() / folder / "refs" / revision).read_text(encoding="ascii").strip()
+    except (OSError, ValueError, RuntimeError):  # also of a name that no file can have
         return None
+    return commit if _COMMIT.fullmatch(commit) else None

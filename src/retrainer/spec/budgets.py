@@ -87,7 +87,7 @@ class Budget:
 class Budgets(Record):
     """What serving the challenger may cost, measured in a fresh process for each model, which take turns."""
 
-    threads: int = Field(1, ge=1, description="Threads of each measured model.")
+    threads: int = Field(1, ge=1, le=1024, description="Threads of each measured model.")
     p50_latency_ms: Annotated[Positive | None, Budget("latency_ms.p50")] = Field(
         None, description="Median time of one text, batch 1, in milliseconds."
     )

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
-from retrainer.spec.known_metrics import KNOWN_METRICS, METRIC_NAMES, meant
-from retrainer.spec.problems import Place, Problem, listed, suggestion
+from retrainer.spec.known_metrics import KNOWN_METRICS, METRIC_NAMES, OF_ONE_LABEL, meant
+from retrainer.spec.problems import MOST_PROBLEMS, Place, Problem, listed, suggestion
+from retrainer.spec.training_combinations import combinations
 from retrainer.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -49,6 +52,7 @@ def pipeline(spec: Pipeline) -> list[Problem]:
     if TASKS[spec.task].metrics is not None:
         problems += _metrics(spec)
     problems += _training(spec)
+    problems += _never_published(spec)
     problems += _validation_rows(spec)
     if spec.resources.gpus and spec.resources.processes > spec.resources.gpus:
         problems.append(
@@ -57,6 +61,23 @@ def pipeline(spec: Pipeline) -> list[Problem]:
                 f"{spec.resources.processes} processes cannot train on {spec.resources.gpus} GPU; each needs one",
             )
         )
+    return problems
+
+
+def _never_published(spec: Pipeline) -> list[Problem]:
+    """What would train, and then never do what was asked for."""
+    problems = []
+    if not spec.gate.floors and spec.gate.against_champion is None:
+        detail = (
+            "without floors and against_champion it has nothing to judge by, and publishes nothing; set one of them"
+        )
+        problems.append(Problem(("gate",), detail))
+    if spec.schedule.min_new_rows > 1:
+        # Starting for every new row instead would quietly be something else than what was asked for.
+        detail = (
+            "counting new rows before a run is not available in this version; drop it: unchanged data costs seconds"
+        )
+        problems.append(Problem(("schedule", "min_new_rows"), detail))
     return problems
 
 
@@ -80,23 +101,49 @@ def _metrics(spec: Pipeline) -> list[Problem]:
         places.append((("gate", "against_champion", "metric"), spec.gate.against_champion.metric))
     if spec.model.choose_by is not None:
         places.append((("model", "choose_by"), spec.model.choose_by))
-    problems = [Problem(place, complaint) for place, name in places if (complaint := _unknown_metric(name))]
+    unknown = (Problem(place, complaint) for place, name in places if (complaint := _unknown_metric(name)))
+    problems = list(islice(unknown, MOST_PROBLEMS))
     twice = [name for name, count in Counter(spec.metrics).items() if count > 1]
     if twice:
         problems.append(Problem(("metrics",), f"list each metric only once, found {listed(twice)} again"))
-    labels = spec.dataset.labels
-    if labels is not None and len(labels) != 2:
-        problems += [
-            Problem(place, f"{name} is for two labels, this dataset has {len(labels)}; f1 is for any number")
-            for place, name in places
-            if name in KNOWN_METRICS and KNOWN_METRICS[name].two_labels
-        ]
+    problems += _two_labels(spec, places)
     for name, floor in spec.gate.floors.items():
         known = KNOWN_METRICS.get(name)
         if known is not None and not known.lowest <= floor <= known.highest:
             detail = f"{floor:g} is out of reach: {name} is {known.range} (85 % is 0.85)"
             problems.append(Problem(("gate", "floors", name), detail))
     return problems
+
+
+def _two_labels(spec: Pipeline, places: Sequence[tuple[Place, str]]) -> list[Problem]:
+    """Metrics of one label: which one it is must not hang on the alphabet."""
+    labels, positive = spec.dataset.labels, spec.positive_label
+    asked = [(place, name) for place, name in places if name in OF_ONE_LABEL]
+    if labels is not None and len(labels) != 2:
+        return [Problem(place, _not_two_labels(name, len(labels))) for place, name in asked]
+    if labels is not None and positive is not None and positive not in labels:
+        return [Problem(("positive_label",), _not_a_label(positive, labels))]
+    if labels is None and positive is None:
+        detail = "is the score of one of the two labels; name that label with positive_label"
+        return [Problem(place, f"{name} {detail}") for place, name in asked]
+    return []
+
+
+def labels_found(spec: Pipeline, labels: Sequence[str]) -> str | None:
+    """What the data's labels say against the pipeline, where it does not name them itself; ``None`` for nothing."""
+    if spec.of_one_label and len(labels) != 2:
+        return _not_two_labels(spec.of_one_label[0], len(labels))
+    if spec.positive_label is not None and spec.positive_label not in labels:
+        return _not_a_label(spec.positive_label, labels)
+    return None
+
+
+def _not_two_labels(metric: str, count: int) -> str:
+    return f"{metric} is for two labels, this dataset has {count}; f1 is for any number"
+
+
+def _not_a_label(positive: str, labels: Sequence[str]) -> str:
+    return f"'{positive}' is not a label{suggestion(positive, labels)} (labels: {listed(labels[:20])})"
 
 
 def _unknown_metric(name: str) -> str | None:
@@ -124,27 +171,12 @@ def _training(spec: Pipeline) -> list[Problem]:
                     f"'{best}' is neither loss nor one of metrics ({listed(spec.metrics)}){hint}{more}",
                 )
             )
-    problems += _stopping(spec)
-    return problems
-
-
-def _stopping(spec: Pipeline) -> list[Problem]:
-    arguments = spec.training.arguments
-    if spec.training.early_stopping_patience is None:
-        return []
-    place: Place = ("training", "early_stopping_patience")
-    if arguments.get("eval_strategy") == "no":
-        return [Problem(place, "stopping early needs evaluations, and eval_strategy is no")]
-    if arguments.get("load_best_model_at_end") is False:
-        return [Problem(place, "stopping early keeps the best checkpoint; drop load_best_model_at_end: false")]
-    if spec.dataset.validation is None and spec.dataset.split.validation == 0.0:
-        return [Problem(place, "stopping early needs validation rows, and dataset.split.validation is 0")]
-    return []
+    return problems + combinations(spec)
 
 
 def _validation_rows(spec: Pipeline) -> list[Problem]:
     """What cannot do without validation rows: test rows must not choose or tune what they judge."""
-    if spec.dataset.validation is not None or spec.dataset.split.validation > 0.0:
+    if spec.dataset.validates:
         return []
     problems = []
     if spec.model.candidates:
@@ -197,6 +229,6 @@ def cron(expression: str) -> str | None:
             for bound in match[1].split("-"):
                 if bound in {"*", "?", "l"} or bound[:3] in names:
                     continue
-                if not bound.isdigit() or not low <= int(bound) <= high:
+                if not bound.isdigit() or len(bound) > 2 or not low <= int(bound) <= high:
                     return f"'{bound}' is outside of {what}, which goes from {low} to {high}"
     return None

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from retrainer.spec.problems import Place, Problem, found, key_path, listed, suggestion
+from retrainer.spec.problems import MOST_PROBLEMS, Place, Problem, found, key_path, listed, suggestion
 from retrainer.spec.training_arguments import settable_arguments
 
 _EXPECTED = {
@@ -37,15 +37,19 @@ _BOUNDS = {
 }
 
 
+_FORMS = frozenset({"<hub>", "<paths>", "<one>", "<pair>"})
+
+
 def explain(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
-    """Every finding, in the order in which pydantic made it.
+    """The findings in the order in which pydantic made them, the first ``MOST_PROBLEMS`` if there are more.
 
     :param model: what was validated; its fields are the keys that would have been right.
     """
     problems: list[Problem] = []
-    for detail in error.errors(include_url=False):
-        # '<hub>' and the like say which form of a union was taken; nobody wrote them.
-        place = tuple(part for part in detail["loc"] if not str(part).startswith("<"))
+    for detail in error.errors(include_url=False)[:MOST_PROBLEMS]:
+        # These say which form of a union was taken; nobody wrote them, unless as a key that is not known.
+        loc, unknown = detail["loc"], detail["type"] == "extra_forbidden"
+        place = tuple(part for at, part in enumerate(loc, 1) if part not in _FORMS or (unknown and at == len(loc)))
         if detail["type"] == "retrainer_problems":
             problems += [Problem((*place, *inner), message) for inner, message in detail["ctx"]["problems"]]
         else:

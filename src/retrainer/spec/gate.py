@@ -53,7 +53,7 @@ class Slices(Record):
         for at, pattern in enumerate(self.patterns):
             try:
                 re.compile(pattern)
-            except re.error as error:
+            except (re.error, OverflowError, RecursionError) as error:
                 refuse_one(f"'{pattern}' is not a regular expression: {error}", "patterns", at)
         return self
 
@@ -84,10 +84,10 @@ class Gate(Record):
     )
     slices: Slices | None = Field(None, description="Groups of rows on which it must not be worse.")
     budgets: Budgets = Field(Budgets(), description="What serving may cost.")
-    baseline: Literal["report", "floor"] = Field(
-        "report",
-        description="TF-IDF with logistic regression, fitted on the same rows: 'report' shows it, 'floor' refuses a "
-        "challenger that does not beat it.",
+    baseline: Literal["report", "not_worse", "floor"] = Field(
+        "not_worse",
+        description="TF-IDF with logistic regression, fitted on the same rows: 'not_worse' refuses a challenger that "
+        "is worse beyond chance, 'floor' one that does not beat it, 'report' only shows the comparison.",
     )
     drift: Drift = Field(Drift(), description="How far the training rows may have moved.")
 

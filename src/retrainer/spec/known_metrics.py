@@ -28,7 +28,8 @@ class KnownMetric:
     :param function: ``module:name`` of what computes it, as ``interval`` needs it.
     :param also_called: what the same thing is called elsewhere, where a comparison of spellings would not find it.
     :param lowest: the least value there can be; ``highest`` the largest, infinity where there is no end.
-    :param two_labels: it has no value where there are more.
+    :param of_one_label: it is the score of one of two labels, whose index its function takes as ``positive``; it has no
+        value where there are more labels.
     """
 
     name: str
@@ -38,7 +39,7 @@ class KnownMetric:
     lowest: float = 0.0
     highest: float = 1.0
     greater_is_better: bool = True
-    two_labels: bool = False
+    of_one_label: bool = False
 
     @property
     def range(self) -> str:
@@ -78,11 +79,14 @@ _ENTRIES = (
         also_called=("calibration_error", "expected_calibration_error"),
         greater_is_better=False,
     ),
-    KnownMetric("f1_binary", f"{_GATE}.confusion:f1_binary", "confusion", also_called=("binary_f1",), two_labels=True),
+    KnownMetric(
+        "f1_binary", f"{_GATE}.confusion:f1_binary", "confusion", also_called=("binary_f1",), of_one_label=True
+    ),
 )
 
 KNOWN_METRICS: Mapping[str, KnownMetric] = MappingProxyType({entry.name: entry for entry in _ENTRIES})
 METRIC_NAMES: tuple[str, ...] = tuple(KNOWN_METRICS)
+OF_ONE_LABEL = frozenset(entry.name for entry in _ENTRIES if entry.of_one_label)
 
 
 def lower_is_better(name: str) -> bool:

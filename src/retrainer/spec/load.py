@@ -5,7 +5,10 @@ Not here: whether the data, the model or the store exist; ``retrainer check`` an
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,8 @@ from retrainer.spec.problems import Place, Problem, found, listed, nearest
 from retrainer.spec.yaml_reader import read_yaml
 
 SUFFIXES = (".yaml", ".yml")
+# Far beyond any pipeline, and read in a second.
+MOST_BYTES = 1_000_000
 
 
 def load_pipeline(path: str | Path) -> Pipeline:
@@ -114,7 +119,7 @@ def _error(problems: list[Problem], lines: Mapping[Place, int] | None, where: st
 
 def _text(file: Path) -> str:
     try:
-        data = file.read_bytes()
+        data = _content(file)
     except (FileNotFoundError, NotADirectoryError):
         raise PipelineError("no such file", where=str(file), hint=_neighbours(file)) from None
     except IsADirectoryError:
@@ -123,6 +128,11 @@ def _text(file: Path) -> str:
         raise PipelineError("no permission to read it", where=str(file), hint="check its owner and mode") from None
     except OSError as error:
         raise PipelineError(f"cannot be read: {error.strerror}", where=str(file)) from None
+    if data is None:
+        raise PipelineError("is neither a file nor a folder", where=str(file), hint="a pipe or a device is not read")
+    if len(data) > MOST_BYTES:
+        hint = "this does not look like a pipeline file"
+        raise PipelineError(f"larger than {MOST_BYTES:,} bytes", where=str(file), hint=hint)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -134,14 +144,31 @@ def _text(file: Path) -> str:
         ) from None
 
 
+def _content(file: Path) -> bytes | None:
+    """What a file holds, cut after more than a pipeline can be; ``None`` for a pipe and the like, which may never end.
+
+    :raises OSError: it cannot be read.
+    """
+    # Opening a pipe that nobody writes to would wait for ever.
+    with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream:  # noqa: PTH123  of a descriptor
+        mode = os.fstat(stream.fileno()).st_mode
+        return stream.read(MOST_BYTES + 1) if stat.S_ISREG(mode) else None
+
+
 def _neighbours(file: Path) -> str | None:
     if not file.parent.is_dir():
         return f"there is no folder {file.parent}"
-    names = [other.name for other in file.parent.iterdir() if other.suffix in SUFFIXES]
-    near = nearest(file.name, names)
+    near = nearest(file.name, _names_in(file.parent))
     return f"did you mean {near}?" if near else None
 
 
 def _inside(folder: Path) -> str | None:
-    names = sorted(other.name for other in folder.iterdir() if other.suffix in SUFFIXES)
+    names = _names_in(folder)
     return f"it holds {listed(names[:5])}" if names else None
+
+
+def _names_in(folder: Path) -> list[str]:
+    """The pipeline files of a folder; none of one that cannot be listed."""
+    with suppress(OSError):
+        return sorted(other.name for other in folder.iterdir() if other.suffix in SUFFIXES)
+    return []

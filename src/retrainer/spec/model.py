@@ -7,12 +7,14 @@ column or model exists, which only the machine that runs a step can tell.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, GetJsonSchemaHandler, Tag, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from retrainer.errors import PipelineError
 from retrainer.formats import FORMATS
 from retrainer.precisions import PRECISIONS, REFERENCE
 from retrainer.records import Record
@@ -21,7 +23,7 @@ from retrainer.spec.budgets import Budgets
 from retrainer.spec.delimited import Csv
 from retrainer.spec.fields import Fraction, Name, OneOf, Text, as_list
 from retrainer.spec.gate import AgainstChampion, Drift, DriftKind, Gate, Slices
-from retrainer.spec.known_metrics import METRIC_NAMES
+from retrainer.spec.known_metrics import METRIC_NAMES, OF_ONE_LABEL
 from retrainer.spec.paths import FilePath, IdOrFolder
 from retrainer.spec.problems import found, listed, refuse, refuse_one
 from retrainer.spec.publish import Publish
@@ -186,6 +188,11 @@ class Dataset(Record):
         """The one or two columns that hold text."""
         return (self.text,) if isinstance(self.text, str) else self.text
 
+    @property
+    def validates(self) -> bool:
+        """Whether there should be validation rows."""
+        return self.validation is not None or self.split.validation > 0.0
+
     @model_validator(mode="before")
     @classmethod
     def _hub_in_the_place_of_train(cls, value: Any) -> Any:
@@ -315,7 +322,7 @@ class Schedule(Record):
 
     cron: str | None = Field(None, description="In UTC: five fields, or @hourly, @daily, @weekly, @monthly, @yearly.")
     on_new_data: bool = Field(False, description="Also start when the assets of the data files are updated.")
-    min_new_rows: int = Field(1, ge=1, description="Only 1 in this version.")
+    min_new_rows: int = Field(1, ge=1, description="Only 1: this version cannot count new rows before a run.")
 
     @model_validator(mode="after")
     def _cron_can_be_read(self) -> Self:
@@ -327,13 +334,17 @@ class Schedule(Record):
 class Resources(Record):
     """What a training run occupies."""
 
-    gpus: int = Field(0, ge=0, description="GPUs to lease; 0 trains on the CPU, and so does a host without any.")
+    gpus: int = Field(
+        0, ge=0, le=1024, description="GPUs to lease; 0 trains on the CPU, and so does a host without any."
+    )
     pool: Text = Field(
         "gpu_pool",
         description="Airflow pool in which training takes as many slots as GPUs, at least one. "
         "The default is used only with GPUs.",
     )
-    processes: int = Field(1, ge=1, description="Processes of torch.distributed; with GPUs, at most one for each.")
+    processes: int = Field(
+        1, ge=1, le=1024, description="Processes of torch.distributed; with GPUs, at most one for each."
+    )
 
 
 class Pipeline(Record):
@@ -360,6 +371,11 @@ class Pipeline(Record):
         min_length=1,
         description=f"What is measured: {listed(METRIC_NAMES)}. f1, precision and recall are macro averages.",
     )
+    positive_label: LabelName | None = Field(
+        None,
+        description=f"The label of which {listed(sorted(OF_ONE_LABEL))} is the score. By default the second of "
+        "dataset.labels; where these are not given, it has to be named.",
+    )
     gate: Gate = Field(Gate(), description="What a challenger must show before it may replace the champion.")
     export: Export = Field(Export(), description="Which ONNX graphs are made.")
     publish: Publish = Field(description="Where a promoted model goes, and who vouches for it.")
@@ -379,6 +395,28 @@ class Pipeline(Record):
         if problems := cross_checks.pipeline(self):
             refuse(problems)
         return self
+
+    @property
+    def gate_metrics(self) -> tuple[str, ...]:
+        """The metrics that the gate judges by, sorted."""
+        against = self.gate.against_champion
+        return tuple(sorted({*self.gate.floors, *([against.metric] if against else [])}))
+
+    @property
+    def of_one_label(self) -> tuple[str, ...]:
+        """Of all metrics that the pipeline names, those that are the score of one label, the positive one."""
+        asked = {*self.metrics, *self.gate_metrics, *([self.choose_by] if self.model.candidates else [])}
+        return tuple(sorted(asked & OF_ONE_LABEL))
+
+    def positive(self, labels: Sequence[str]) -> int:
+        """The index of the positive label.
+
+        :param labels: those of the data.
+        :raises PipelineError: a metric of one label is asked for, and which label that is cannot be told.
+        """
+        if complaint := cross_checks.labels_found(self, labels):
+            raise PipelineError(complaint, where=f"{self.name}: positive_label", hint="name one of the data's labels")
+        return labels.index(self.positive_label) if self.positive_label is not None else 1
 
     @property
     def choose_by(self) -> str:

@@ -35,7 +35,8 @@ def absolute(path: str, base: Path) -> str:
     if "://" in path:
         return path
     # Links stay as they are: a folder that is replaced as a whole is often reached over one.
-    return os.path.normpath(base / Path(path).expanduser())
+    # Unlike pathlib's, this leaves the '~' of somebody unknown as it is.
+    return os.path.normpath(base / os.path.expanduser(path))  # noqa: PTH111
 
 
 def absolute_file(path: str, base: Path) -> str:
@@ -48,7 +49,8 @@ def _id_or_folder(name: str, base: Path) -> str:
         return absolute_file(name, base)
     if ":" in name:
         return name
-    is_folder = name.startswith(_RELATIVE) or name in _DOTS or (base / name).is_dir()
+    # Unlike pathlib's, this says no to a name that cannot be one, such as one of 300 characters.
+    is_folder = name.startswith(_RELATIVE) or name in _DOTS or os.path.isdir(base / name)  # noqa: PTH112
     return absolute(name, base) if is_folder else name
 
 

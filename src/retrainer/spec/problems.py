@@ -13,6 +13,9 @@ from pydantic_core import PydanticCustomError
 
 Place = tuple[str | int, ...]
 
+# Nobody reads more, and looking for the names that were meant takes time for each.
+MOST_PROBLEMS = 50
+
 
 class Problem(NamedTuple):
     """One mistake: the keys that lead to it, from where it is raised, and a sentence."""
@@ -74,7 +77,7 @@ def found(value: Any) -> str:
     if isinstance(value, bool):
         return f"{str(value).lower()} (true or false)"
     if isinstance(value, int):
-        return f"{value} (a whole number)"
+        return f"{value} (a whole number)" if abs(value) < 10**100 else "a whole number of more than 100 digits"
     if isinstance(value, float):
         return f"{value:g} (a number)"
     if isinstance(value, str):

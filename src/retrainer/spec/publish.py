@@ -7,7 +7,6 @@ it. Not here: reading either (``retrainer.store``).
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -57,7 +56,7 @@ def _public_key(value: str) -> str:
     if value.startswith(PUBLIC):
         try:
             length = len(base64.b64decode(value.removeprefix(PUBLIC), validate=True))
-        except binascii.Error:
+        except ValueError:  # binascii.Error, or characters that are not ASCII
             length = 0
         if length != 32:
             refuse_one(f"'{value}' is not an Ed25519 public key: {PUBLIC} and 32 bytes in base64")

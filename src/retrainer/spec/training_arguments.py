@@ -1,8 +1,7 @@
 """The names and values that ``training`` may hold: those of ``transformers.TrainingArguments``, and ours.
 
 The names come from ``training_arguments.json``, which ``tests/spec/list_training_arguments.py`` writes from the
-installed transformers; nothing here imports it. Not here: combinations of values, which transformers
-itself refuses when training starts.
+installed transformers; nothing here imports it. Not here: combinations of values (``training_combinations.py``).
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from retrainer.spec.problems import Problem, found, listed, nearest, suggestion
+from retrainer.spec.problems import MOST_PROBLEMS, Problem, found, listed, nearest, suggestion
 from retrainer.spec.renamed_arguments import ELSEWHERE, OWNED, REMOVED, RENAMED
 
 # What a pipeline gets unless it says otherwise. Grouping by length costs nothing and saves a third of the time.
@@ -27,7 +26,7 @@ DEFAULTS: Mapping[str, Any] = {
     "save_total_limit": 2,
     "report_to": "none",
 }
-# Defaults that follow from the rest of the pipeline, in words (``work.train.arguments`` works them out).
+# Defaults that follow from the rest of the pipeline, in words (``training_combinations.worked_out``).
 WORKED_OUT: Mapping[str, str] = {
     "eval_strategy": "By default 'epoch', or 'steps' where save_strategy alone is given as 'steps'. Without validation "
     "rows nothing is evaluated.",
@@ -63,7 +62,18 @@ _AT_LEAST: Mapping[str, float] = {
     "max_grad_norm": 0,
     "label_smoothing_factor": 0,
     "dataloader_num_workers": 0,
+    "dataloader_prefetch_factor": 1,
+    "ddp_bucket_cap_mb": 1,
+    "ddp_timeout": 1,
+    "eval_accumulation_steps": 1,
+    "eval_delay": 0,
+    "max_steps": 1,
+    "neftune_noise_alpha": 0,
+    "torch_empty_cache_steps": 1,
+    "adam_beta1": 0,
+    "adam_beta2": 0,
     "seed": 0,
+    "data_seed": 0,
 }
 _ABOVE: Mapping[str, float] = {
     "learning_rate": 0,
@@ -73,6 +83,14 @@ _ABOVE: Mapping[str, float] = {
     "save_steps": 0,
     "adam_epsilon": 0,
 }
+# NumPy takes no larger seed. A larger number of anything else is a slip, and more than some library takes.
+_AT_MOST: Mapping[str, float] = {
+    "seed": 2**32 - 1,
+    "data_seed": 2**32 - 1,
+    "num_train_epochs": 1e6,
+    "dataloader_num_workers": 1024,
+}
+_LARGEST = 2**31 - 1
 _BELOW: Mapping[str, float] = {"label_smoothing_factor": 1, "adam_beta1": 1, "adam_beta2": 1}
 
 
@@ -98,6 +116,8 @@ def check_training_arguments(values: Mapping[str, Any]) -> tuple[dict[str, Any],
     checked: dict[str, Any] = {}
     problems: list[Problem] = []
     for name, value in values.items():
+        if len(problems) == MOST_PROBLEMS:
+            break
         complaint = _complaint_about_name(name)
         if complaint is None:
             try:
@@ -165,6 +185,11 @@ def _expected(kinds: list[str], choices: list[str]) -> str:
 def _check_range(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return
+    most = _AT_MOST.get(name, _LARGEST if "int" in known_arguments()[name]["kinds"] else math.inf)
+    if abs(value) > most:
+        raise _Refused(f"must be at most {most:,.0f}, found {found(value)}")
+    if name == "max_steps" and value == -1:
+        return  # transformers' own word for what num_train_epochs gives
     if name in _AT_LEAST and value < _AT_LEAST[name]:
         raise _Refused(f"must be at least {_AT_LEAST[name]:g}, found {value:g}")
     if name in _ABOVE and value <= _ABOVE[name]:

@@ -99,12 +99,14 @@ def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str
         "champion_error": problem or None,
         "withdrawn": withdrawn(model, channel, bundle.digest) if state == "present" else False,
         "metrics": list(pipeline.metrics),
-        "gate_metrics": sorted(_gate_metrics(pipeline)),
+        "gate_metrics": list(pipeline.gate_metrics),
         "slices": slices.model_dump(mode="json", include={"by", "patterns"}) if slices else {},
         "threads": pipeline.gate.budgets.threads,
         "near_duplicate_similarity": pipeline.dataset.checks.near_duplicate_similarity,
         "on_leakage": pipeline.dataset.checks.on_leakage,
     }
+    if pipeline.of_one_label:
+        identity["positive_label"] = pipeline.positive_label
     inputs = inputs_after(bundle)
     if before is not bundle:
         # The evaluation repeats how the bundle was chosen.
@@ -124,11 +126,6 @@ def _chosen(selection: StepRef) -> StepRef:
             hint="delete that artifact and run the pipeline again",
         )
     return StepRef(step=EXPORT.name, digest=selected.export, root=selection.root, reused=True, output={}, base=chosen)
-
-
-def _gate_metrics(pipeline: Pipeline) -> set[str]:
-    against = pipeline.gate.against_champion
-    return set(pipeline.gate.floors) | ({against.metric} if against else set())
 
 
 EVALUATE = Step(

@@ -59,6 +59,8 @@ def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str
         "alpha": pipeline.gate.alpha,
         "threads": pipeline.gate.budgets.threads,
     }
+    if pipeline.of_one_label:
+        identity["positive_label"] = pipeline.positive_label
     return SELECT.request(
         identity,
         pipeline,

@@ -67,6 +67,8 @@ def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str
         "processes": single.resources.processes,
         "gpus": single.resources.gpus,
     }
+    if single.of_one_label:
+        identity["positive_label"] = single.positive_label
     return TRAIN.request(identity, pipeline, snapshot, context=context, base=base)
 
 

@@ -8,6 +8,7 @@ answers, ``costs.py`` measures time and memory, ``baseline.py`` fits the simple 
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from retrainer.artifacts.evaluation import (
@@ -53,17 +54,13 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         models = {precision: (bundle, precision) for precision in info.precisions}
         if champion.folder is not None:
             models[CHAMPION] = (champion.folder, REFERENCE)
+        positive = request.pipeline.positive(info.labels)
         score = trainable_task(request.pipeline.task, where=request.pipeline.name).part("score")
-        answers = {
-            name: score(
-                *model,
-                rows,
-                info.labels,
-                reporter,
-                name=f"champion {champion.version}" if name == CHAMPION else f"challenger {name}",
-            )
-            for name, model in models.items()
-        }
+        answers = {}
+        for name, model in models.items():
+            shown = f"champion {champion.version}" if name == CHAMPION else f"challenger {name}"
+            scored = score(*model, rows, info.labels, reporter, name=shown)
+            answers[name] = replace(scored, positive=positive)
         threads = request.pipeline.gate.budgets.threads
         costs = measure_costs(
             models,
@@ -78,7 +75,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
             name: model_evidence(name, answers[name], rows, names, folder, model=models[name], costs=costs[name])
             for name in models
         }
-        baseline, baseline_error = _baseline(inputs["ingest"], rows, info.labels, names, folder, reporter)
+        baseline, baseline_error = _baseline(inputs["ingest"], rows, info.labels, positive, names, folder, reporter)
         drift, drift_error = _drift(inputs["ingest"] / "train.parquet", bundle, champion, info.labels)
     record = EvaluationRecord(
         model=request.pipeline.name,
@@ -96,6 +93,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         threads=threads,
         leakage=leakage,
         patterns=request.pipeline.gate.slices.patterns if request.pipeline.gate.slices else (),
+        positive_label=info.labels[positive] if request.pipeline.of_one_label else None,
         baseline=baseline,
         baseline_error=baseline_error,
         drift=drift,
@@ -113,6 +111,7 @@ def _baseline(
     snapshot: Path,
     rows: HeldOutRows,
     labels: tuple[str, ...],
+    positive: int,
     metrics: list[str],
     folder: Path,
     reporter: Reporter,
@@ -120,7 +119,7 @@ def _baseline(
     """The simple model on the same rows, or why it could not be fitted: the gate says whether that matters."""
     try:
         fitted = fit_baseline(snapshot / "train.parquet", labels)
-        answers = Answers(*fitted.answers(rows.texts))
+        answers = Answers(*fitted.answers(rows.texts), positive)
     except RetrainerError as error:
         reporter.log(f"no baseline: {error}", level="warning")
         return None, str(error)

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -59,7 +58,9 @@ def load_checkpoint(folder: Path, labels: tuple[str, ...], task: str) -> Checkpo
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         model = model_class.from_pretrained(folder, dtype=torch.float32)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # files of a model can be damaged in any way
         raise ModelError(f"the checkpoint cannot be loaded: {first_line(error)}", where=str(folder)) from error
     finally:
         transformers_logging.set_verbosity(verbosity)

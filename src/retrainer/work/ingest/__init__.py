@@ -17,12 +17,14 @@ from retrainer.chain import Ingested
 from retrainer.errors import DataError
 from retrainer.sources import fingerprint
 from retrainer.spec.model import Pipeline
+from retrainer.spec.training_combinations import require_batches
 from retrainer.work.ingest import checks, leakage
 from retrainer.work.ingest.carve import TEST, TRAIN, VALIDATION, carve
 from retrainer.work.ingest.labels import index_labels
 from retrainer.work.ingest.output import Selection, describe_sources, report, write_quarantine, write_splits
 from retrainer.work.ingest.pools import Pool, read_pool
 from retrainer.work.ingest.rows import RawRows, Wanted
+from retrainer.work.rehearsal import before_training
 from retrainer.work.reporter import Reporter
 
 if TYPE_CHECKING:
@@ -36,7 +38,12 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
 
     :raises DataError: the data is not what the pipeline says, or is no longer what the step was planned for.
     """
+    before_training(request, reporter)
     statistics = ingest(request.pipeline, folder, reporter)
+    # What the data rules out is known now, and not after training.
+    request.pipeline.positive(statistics.labels)
+    rows: dict[str, int] = {split: part.rows for split, part in statistics.splits.items()}
+    require_batches(request.pipeline, rows, devices=request.pipeline.resources.processes)
     _refuse_changed(request)
     return Ingested.of(statistics)
 

@@ -51,10 +51,12 @@ def read_hub(hub: HubDataset, name: str, wanted: Wanted) -> RawRows:
                 dataset = _from_folder(hub, cache)
             else:
                 dataset = datasets.load_dataset(hub.path, hub.name, revision=dataset_commit(hub), split=hub.split)
-        except Exception as error:  # noqa: BLE001  its readers' of any format, and those of its HTTP library
+        except DataError:
+            raise
+        except Exception as error:
             raise DataError(
                 f"cannot be read: {first_line(error)}", where=where, hint="check path, name and split"
-            ) from None
+            ) from error
         at = positions(dataset.column_names, wanted, where)
         feature = dataset.features[wanted.label]
         names = tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else None

@@ -68,6 +68,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
                 latency=costs[base].latency,
                 rows_per_second=costs[base].rows_per_second,
                 peak_memory_mb=costs[base].peak_memory_mb,
+                positive=request.pipeline.positive(labels),
             )
             for base, digest in exports.items()
         ],

@@ -10,13 +10,14 @@ from retrainer.artifacts.snapshot import SnapshotStatistics
 from retrainer.artifacts.training import TrainingRecord, learning_curve, scores_at
 from retrainer.chain import StepRequest, Trained
 from retrainer.chain.messages import duration
+from retrainer.spec.training_combinations import require_batches
 from retrainer.tasks import trainable_task
 from retrainer.work.distributed import is_first_rank
 from retrainer.work.reporter import Reporter
-from retrainer.work.train.arguments import training_arguments
 from retrainer.work.train.checkpoints import Checkpoints
 from retrainer.work.train.loading import load_base
 from retrainer.work.train.trainer import all_finite, build_trainer, device_name, diverged
+from retrainer.work.training_arguments import refusals, training_arguments
 
 
 def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: Reporter) -> Trained | None:
@@ -24,26 +25,33 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     pipeline = request.pipeline
     task = trainable_task(pipeline.task, where=pipeline.name)
     snapshot = inputs["ingest"]
-    labels = SnapshotStatistics.load(snapshot).labels
+    statistics = SnapshotStatistics.load(snapshot)
+    labels = statistics.labels
+    positive = pipeline.positive(labels)
     artifacts = Artifacts(request.root)
     checkpoints = Checkpoints(artifacts, request.digest)
-    base = load_base(pipeline, labels, reporter)
-    encode = task.part("encode")
-    train = encode(snapshot / "train.parquet", base.tokenizer, pipeline.model.max_length)
-    validation = encode(snapshot / "validation.parquet", base.tokenizer, pipeline.model.max_length)
-    arguments = training_arguments(pipeline, checkpoints.folder, has_validation=len(validation) > 0)
-
+    rows: dict[str, int] = {split: part.rows for split, part in statistics.splits.items()}
+    arguments = training_arguments(pipeline, checkpoints.folder, has_validation=rows["validation"] > 0)
+    require_batches(pipeline, rows, devices=arguments.world_size * max(arguments.n_gpu, 1))
     resume = checkpoints.newest() if is_first_rank() else checkpoints.newest_local()
-    trainer = build_trainer(pipeline, base, train, validation, arguments, checkpoints, reporter)
+    with refusals(pipeline, request.root):
+        base = load_base(pipeline, labels, reporter, fingerprint=request.identity["base"])
+        encode = task.part("encode")
+        train = encode(snapshot / "train.parquet", base.tokenizer, pipeline.model.max_length)
+        validation = encode(snapshot / "validation.parquet", base.tokenizer, pipeline.model.max_length)
+        trainer = build_trainer(pipeline, base, train, validation, arguments, checkpoints, reporter, positive=positive)
     device = device_name(arguments)
     reporter.log(
         f"fine-tuning {pipeline.model.base} on {device}: {len(train):,} rows, {len(validation):,} for validation"
     )
+    if pipeline.of_one_label:
+        reporter.log(f"{', '.join(pipeline.of_one_label)} is the score of label '{labels[positive]}'")
     if resume is not None:
         reporter.log(f"resuming from {resume.name}")
 
     started = time.monotonic()
-    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    with refusals(pipeline, request.root):
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     seconds = time.monotonic() - started
     trainer.require_finite_loss()
     if not all_finite(base.model):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from huggingface_hub import snapshot_download
 from transformers import (
     AutoConfig,
     AutoTokenizer,
@@ -38,8 +39,10 @@ class Base:
     tokenizer: PreTrainedTokenizerFast
 
 
-def load_base(pipeline: Pipeline, labels: tuple[str, ...], reporter: Reporter) -> Base:
+def load_base(pipeline: Pipeline, labels: tuple[str, ...], reporter: Reporter, *, fingerprint: str = "") -> Base:
     """Load the base model with a head for these labels. The head's start depends on ``training.seed`` alone.
+
+    :param fingerprint: what the step was planned for; of a model on the hub ``ID@COMMIT``, and that commit is loaded.
 
     :raises ModelError: it cannot be read, or not be used for the task.
     :raises PipelineError: ``model.max_length`` is more than it can take, or the task cannot be trained.
@@ -47,7 +50,7 @@ def load_base(pipeline: Pipeline, labels: tuple[str, ...], reporter: Reporter) -
     task = trainable_task(pipeline.task, where=pipeline.name)
     model_class = task.part("model_class")
     with ExitStack() as stack:
-        source, revision = _resolve(pipeline, stack, reporter)
+        source, revision = _resolve(pipeline, fingerprint, stack, reporter)
         set_seed(int(pipeline.training.arguments.get("seed", 42)))
         transformers_logging.disable_progress_bar()
         transformers_logging.set_verbosity_error()  # its table of new head weights alarms people for nothing
@@ -63,13 +66,17 @@ def load_base(pipeline: Pipeline, labels: tuple[str, ...], reporter: Reporter) -
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
             )
-        except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        except MemoryError:
+            raise
+        # Files of a model can be damaged in any way, and the hub's client has errors of its own.
+        except Exception as error:
             raise _unreadable(pipeline, model_class, error) from error
         finally:
             transformers_logging.set_verbosity_warning()
     _check_weights(model, loaded, pipeline.model.base)
     _check_tokenizer(tokenizer, model, pipeline.model.base)
     _add_padding(tokenizer, model)
+    _prefer_padding_at_the_end(tokenizer, model)
     _check_max_length(pipeline, config, tokenizer)
     return Base(model, tokenizer)
 
@@ -84,7 +91,7 @@ def single_label_head(labels: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def _resolve(pipeline: Pipeline, stack: ExitStack, reporter: Reporter) -> tuple[str, str | None]:
+def _resolve(pipeline: Pipeline, fingerprint: str, stack: ExitStack, reporter: Reporter) -> tuple[str, str | None]:
     base = pipeline.model.base
     if is_s3(base):
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="retrainer-base-")))
@@ -94,7 +101,22 @@ def _resolve(pipeline: Pipeline, stack: ExitStack, reporter: Reporter) -> tuple[
             storage.download(entry.key, folder / entry.key)
         return str(folder), None
     local = local_folder(base)
-    return (str(local), None) if local is not None else (base, pipeline.model.revision)
+    if local is not None:
+        return str(local), None
+    commit = fingerprint.rpartition("@")[2] or pipeline.model.revision
+    cached = _cached(base, commit)
+    return (str(cached), None) if cached is not None else (base, commit)
+
+
+def _cached(base: str, commit: str | None) -> Path | None:
+    """The folder of a whole model in the local hub cache. By its name transformers would ask the hub for each file that
+    it may have as well, and wait for minutes where that is out of reach."""
+    try:
+        folder = Path(snapshot_download(base, revision=commit, local_files_only=True))
+    except Exception:  # noqa: BLE001  not cached, or no name of the hub: loading it says what is wrong
+        return None
+    needed = [("config.json",), ("tokenizer.json",), ("model.safetensors", "pytorch_model.bin")]
+    return folder if all(any((folder / name).is_file() for name in names) for names in needed) else None
 
 
 def _unreadable(pipeline: Pipeline, model_class: type, error: Exception) -> ModelError:
@@ -152,6 +174,26 @@ def _add_padding(tokenizer: PreTrainedTokenizerFast, model: PreTrainedModel) -> 
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     if model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id
+
+
+def _prefer_padding_at_the_end(tokenizer: PreTrainedTokenizerFast, model: PreTrainedModel) -> None:
+    """Decoders often come with padding in front, as generation needs it, which shifts their positions, and so answers.
+
+    One that reads the last place of a row, as XLNet does, cannot have padding there, and keeps its own.
+    """
+    if tokenizer.padding_side == "right":
+        return
+    tokenizer.padding_side = "right"
+    row = tokenizer("a text to try it with")
+    padded = tokenizer.pad(row, padding="max_length", max_length=len(row["input_ids"]) + 4)
+    read = inspect.signature(model.forward).parameters
+    with torch.inference_mode():
+        plain, filled = (
+            model(**{name: torch.tensor([values]) for name, values in one.items() if name in read}).logits
+            for one in (row, padded)
+        )
+    if not torch.allclose(plain, filled, atol=1e-3):
+        tokenizer.padding_side = "left"
 
 
 def _check_max_length(pipeline: Pipeline, config: Any, tokenizer: PreTrainedTokenizerFast) -> None:

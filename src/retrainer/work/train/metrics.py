@@ -36,16 +36,18 @@ class GateMetric(evaluate.Metric):  # type: ignore[misc]
             ),
         )
 
-    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
+    def _compute(self, predictions: Any, references: Any, positive: int = 1) -> dict[str, float]:
         logits = np.asarray(predictions, dtype=np.float64)
         labels = np.asarray(references, dtype=np.int64)
-        value = METRICS[self.config_name].compute(labels, softmax(logits, axis=1), logits.argmax(axis=1))
+        answers = labels, softmax(logits, axis=1), logits.argmax(axis=1)
+        value = METRICS[self.config_name].compute(*answers, positive=positive)
         return {self.config_name: float(value)}
 
 
-def compute_metrics(names: tuple[str, ...], *, where: str) -> Callable[[Any], dict[str, float]]:
+def compute_metrics(names: tuple[str, ...], *, positive: int, where: str) -> Callable[[Any], dict[str, float]]:
     """A ``compute_metrics`` for the Trainer.
 
+    :param positive: index of the label that metrics of one label score.
     :param where: the pipeline's name, for errors. The function raises ``PipelineError`` when training diverged.
     """
     combined = evaluate.combine([GateMetric(config_name=name, keep_in_memory=True) for name in names])
@@ -56,7 +58,9 @@ def compute_metrics(names: tuple[str, ...], *, where: str) -> Callable[[Any], di
         logits = logits[0] if isinstance(logits, tuple) else logits
         if not np.isfinite(logits).all():
             raise diverged(where, "the model's answers on validation rows are not numbers")
-        scores: dict[str, float] = combined.compute(predictions=logits, references=prediction.label_ids)
+        scores: dict[str, float] = combined.compute(
+            predictions=logits, references=prediction.label_ids, positive=positive
+        )
         return scores
 
     return compute

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from retrainer.errors import PipelineError, first_line
+from retrainer.errors import PipelineError
 from retrainer.spec.model import Pipeline
 from retrainer.tasks import trainable_task
 from retrainer.work.distributed import is_first_rank
@@ -123,31 +123,30 @@ def build_trainer(
     arguments: TrainingArguments,
     checkpoints: Checkpoints,
     reporter: Reporter,
+    *,
+    positive: int,
 ) -> FineTuner:
     """Put a training together.
 
-    :raises PipelineError: transformers refuses a combination of arguments.
+    :param positive: index of the label that metrics of one label score.
     """
     task = trainable_task(pipeline.task, where=pipeline.name)
     half = arguments.fp16 or arguments.bf16
     callbacks: list[TrainerCallback] = []
     if pipeline.training.early_stopping_patience is not None:
         callbacks.append(EarlyStoppingCallback(pipeline.training.early_stopping_patience))
-    try:
-        trainer = FineTuner(
-            checkpoints=checkpoints,
-            where=pipeline.name,
-            model=base.model,
-            args=arguments,
-            train_dataset=train,
-            eval_dataset=validation if len(validation) else None,
-            processing_class=base.tokenizer,
-            data_collator=task.part("collate")(base.tokenizer, pad_to_multiple_of=8 if half else None),
-            compute_metrics=task.part("training_scores")(pipeline.metrics, where=pipeline.name),
-            callbacks=callbacks,
-        )
-    except ValueError as error:
-        raise PipelineError(first_line(error), where=f"{pipeline.name}: training") from error
+    trainer = FineTuner(
+        checkpoints=checkpoints,
+        where=pipeline.name,
+        model=base.model,
+        args=arguments,
+        train_dataset=train,
+        eval_dataset=validation if len(validation) else None,
+        processing_class=base.tokenizer,
+        data_collator=task.part("collate")(base.tokenizer, pad_to_multiple_of=8 if half else None),
+        compute_metrics=task.part("training_scores")(pipeline.metrics, positive=positive, where=pipeline.name),
+        callbacks=callbacks,
+    )
     trainer.remove_callback(PrinterCallback)
     if is_first_rank():
         trainer.add_callback(ProgressCallback(reporter, pipeline.metrics, trainer))
