@@ -51,11 +51,15 @@ def test_lines_of_standard_input(cli: Cli, published: Published) -> None:
     assert [row["labels"][0]["label"] for row in rows] == ["open", "closed"] * 200
 
 
-def test_lines_that_are_not_utf8(published: Published) -> None:
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [(b"fine\nna\xefve\n", b"not UTF-8: byte 0xef"), (b"fine\n" + "x\n".encode("utf-16-le"), b"not text")],
+)
+def test_lines_that_are_not_utf8(published: Published, lines: bytes, problem: bytes) -> None:
     command = [sys.executable, "-m", "retrainer.cli", "predict", str(published.store), MODEL, "-"]
-    answer = subprocess.run(command, input=b"fine\nna\xefve\n", capture_output=True, check=False)
+    answer = subprocess.run(command, input=lines, capture_output=True, check=False)
     assert answer.returncode == 1
-    assert b"error: standard input, line 2: not UTF-8" in answer.stderr
+    assert b"error: standard input, line 2: " + problem in answer.stderr
 
 
 def test_ranked_scores(cli: Cli, published: Published) -> None:

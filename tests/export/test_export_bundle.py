@@ -15,7 +15,7 @@ from retrainer.records import sha256_file
 from retrainer.serve.golden import read_golden
 from retrainer.serve.predictor import load_info
 from retrainer.work.export.bundle import export_bundle
-from retrainer.work.portable import portable
+from retrainer.work.portable import make_portable, portable
 from retrainer.work.snapshot_texts import pack_row_ids
 from tests.export import tiny
 from tests.export.conftest import Exported
@@ -97,15 +97,17 @@ def test_no_configuration_names_code_that_is_not_published(tmp_path: Path) -> No
     assert AutoTokenizer.from_pretrained(tmp_path / "bundle").model_max_length == tiny.MAX_LENGTH
 
 
-def test_what_is_taken_out_of_a_configuration() -> None:
+def test_what_is_taken_out_of_a_configuration(tmp_path: Path) -> None:
     within = {"model_type": "bert", "auto_map": {}, "hidden_size": 16}
     label2id = {"auto_map": 0, "other": 1}  # names of labels
     config = {"auto_map": {}, "label2id": label2id, "text_config": within, "transformers_version": "5", "vocab_size": 3}
-    assert portable(config) == {
-        "label2id": label2id,
-        "text_config": {"model_type": "bert", "hidden_size": 16},
-        "vocab_size": 3,
-    }
+    rest = {"label2id": label2id, "text_config": {"model_type": "bert", "hidden_size": 16}, "vocab_size": 3}
+    assert portable(config) == rest
+    path = tmp_path / "config.json"
+    make_portable(path)  # a checkpoint need not have it
+    path.write_text(json.dumps(config))
+    make_portable(path)
+    assert json.loads(path.read_text()) == rest
 
 
 def test_golden_rows_are_real_rows_of_all_lengths(exported: Exported) -> None:

@@ -92,7 +92,7 @@ def test_starts_without_the_store(store: PublishedStore, cache: Path, caplog: py
     shutil.rmtree(store.folder)
     with caplog.at_level(logging.WARNING):
         assert load(store, cache).version == second
-    assert f"serving trails {second}" in caplog.text
+    assert f"serving version {second}" in caplog.text
     assert load(store, cache, version=first).version == first
     with pytest.raises(StorageError, match="there is no such folder"):
         load(store, cache, channel="staging")
@@ -274,8 +274,8 @@ def test_a_cache_that_cannot_take_a_new_version(
         assert (status.version, status.refused_version, status.offline) == (first, None, False)
         assert "no permission" in str(status.problem)
         assert "give a folder as cache_dir, or in the environment variable RETRAINER_CACHE" in str(status.problem)
-    assert f"this host cannot take version {second}" in caplog.text
-    assert "this host cannot take what is in the store; serving trails" in caplog.text
+    assert "this host cannot take what is in the store; the last good version stays" in caplog.text
+    assert f"this host cannot take what is in the store; serving version {first}" in caplog.text
     assert "store cannot be" not in caplog.text
     for path in [cache, *cache.rglob("*")]:
         path.chmod(0o755)

@@ -103,7 +103,7 @@ def test_a_warm_host_starts_soon(
         assert (classify.version, classify.status.offline) == (version, True)
         assert classify("the trail is open")
         assert bucket.url in str(classify.status.problem)
-        assert f"serving trails {version}" in caplog.text
+        assert f"serving version {version}" in caplog.text
         sick.clear()
         assert not classify.refresh()
         assert (classify.status.problem, classify.status.offline) == (None, False)

@@ -123,7 +123,7 @@ def test_a_store_that_goes_away(store: PublishedStore, cache: Path, caplog: pyte
     for number in range(1, 4):
         assert not classify.refresh()
         assert (classify.status.offline, classify.status.failures_in_a_row) == (True, number)
-    assert caplog.text.count("the store cannot be read") == 1
+    assert caplog.text.count("the store cannot be reached") == 1
     assert classify.status.refusals == 0
     assert classify("the trail is open")
     away.rename(store.folder)

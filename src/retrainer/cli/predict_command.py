@@ -113,14 +113,15 @@ def _from_lines(pairs: bool) -> Iterator[list[Text]]:
 
 
 def _decoded(line: bytes, number: int) -> str:
+    where = f"standard input, line {number}"
     try:
-        return line.decode("utf-8-sig" if number == 1 else "utf-8")
+        text = line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"not UTF-8: byte 0x{line[error.start]:02x}",
-            where=f"standard input, line {number}",
-            hint="convert it with iconv",
-        ) from None
+        problem = f"not UTF-8: byte 0x{line[error.start]:02x}"
+        raise DataError(problem, where=where, hint="convert it with iconv") from None
+    if "\0" in text:  # every other byte of UTF-16 without a mark
+        raise DataError("not text: byte 0x00", where=where, hint="if it is UTF-16, convert it with iconv")
+    return text
 
 
 def _pair(line: str, number: int) -> tuple[str, str]:

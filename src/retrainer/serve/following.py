@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
 
-from retrainer.errors import IntegrityError, NotFoundError, ResourceError, RetrainerError, StorageError
+from retrainer.errors import NotFoundError, ResourceError, RetrainerError, StorageError
 from retrainer.serve.cache import ModelCache
 from retrainer.serve.cached_version import CachedVersion
 from retrainer.serve.errands import GivenUp, Patience
@@ -33,6 +33,7 @@ DEFAULT_INTERVAL = 60.0
 # For the store, where something answers meanwhile: at a start, and at each look later on.
 START_SECONDS = 5.0
 LOOK_SECONDS = 30.0
+STAYS = "the last good version stays"
 
 
 class _NoAnswer(StorageError):
@@ -138,6 +139,7 @@ class Follower:
         :raises RetrainerError: the local copy is gone or damaged, and cannot be had from the store.
         """
         self._cache = self._open_cache()
+        self.progress = replace(self.progress, looking_since=None)  # the parent's look
         if self._served is None:
             return self.first()
         return self._load(self._cache.pointed_at(self._served, self._loading.precision))
@@ -159,32 +161,24 @@ class Follower:
             self.progress = replace(self.progress, looking_since=None)
 
     def _look(self, before: Move | None, patience: Patience, *, patient: bool) -> Served | Move | None:
+        move = None
         try:
             move = self._ask(patience, lambda: self._cache.newest_move(self.channel))
-        except IntegrityError as error:
-            self._refused_channel(error)
-            return None
+            if before is not None and move.to_version == before.to_version:
+                return self._same_version(before, move)
+            if patient and self._waits(move):
+                self.progress = replace(self.progress, checked_at=_now(), offline=False)
+                self.unreachable = 0
+                return None
+            return self._load(self._pointed_at(move, patience), patience)
+        except (StorageError, ResourceError) as error:
+            self._failed(error)
         except RetrainerError as error:
-            self._failed(error, "the store cannot be read", offline=not isinstance(error, NotFoundError))
-            return None
-        if before is not None and move.to_version == before.to_version:
-            return self._same_version(before, move)
-        if patient and self._waits(move):
-            self.progress = replace(self.progress, checked_at=_now(), offline=False)
-            self.unreachable = 0
-            return None
-        try:
-            found = self._load(self._pointed_at(move, patience), patience)
-        except StorageError as error:
-            self._failed(error, "the store cannot be read", offline=True)
-            return None
-        except ResourceError as error:
-            self._failed(error, f"this host cannot take version {move.to_version}", offline=False)
-            return None
-        except RetrainerError as error:
-            self._refused_version(move, error)
-            return None
-        return found
+            if move is None:
+                self._refused_channel(error)
+            else:
+                self._refused_version(move, error)
+        return None
 
     def took_over(self, found: Served) -> None:
         """Note that a version that a look found takes over."""
@@ -197,7 +191,7 @@ class Follower:
 
     def unexpected(self, error: BaseException) -> None:
         """Note an error that a look should not have raised, so that it is seen and not only logged."""
-        self._failed(error, "a look failed", offline=False)
+        self._failed(error)
 
     def _load(
         self,
@@ -216,22 +210,7 @@ class Follower:
 
     def _last_good(self, move: Move, error: StorageError | ResourceError) -> Served:
         served = self._load(self._cache.kept(move, error), offline=error)
-        offline = False
-        if isinstance(error, NotFoundError):
-            what = "the channel is not in the store any more"
-        elif isinstance(error, StorageError):
-            what, offline = "the store cannot be reached", True
-        else:
-            what = "this host cannot take what is in the store"
-        self._failed(error, what, offline=offline)
-        log.warning(
-            "%s; serving %s %s, the champion of '%s' when it was last seen: %s",
-            what,
-            self.model,
-            move.to_version,
-            self.channel,
-            error,
-        )
+        self._failed(error, f"serving version {move.to_version}, the champion when it was last seen")
         return served
 
     def _same_version(self, before: Move, move: Move) -> Move | None:
@@ -251,18 +230,27 @@ class Follower:
         swaps = before.swaps if swaps is None else swaps
         self.progress = Progress(checked_at=_now(), swaps=swaps, refusals=before.refusals)
 
-    def _failed(self, error: BaseException, what: str, *, offline: bool) -> None:
+    def _failed(self, error: BaseException, meanwhile: str = STAYS) -> None:
         """The store cannot be read just now, or this host lacks something. Nothing is said of any version."""
+        offline = False
+        if isinstance(error, NotFoundError):
+            what = "the store has no such channel any more"
+        elif isinstance(error, StorageError):
+            what, offline = "the store cannot be reached", True
+        elif isinstance(error, ResourceError):
+            what = "this host cannot take what is in the store"
+        else:
+            what = "a look failed"
         self.unreachable += 1
         checked_at = self.progress.checked_at if offline else _now()
-        self._ended_badly(
-            error, what, state=f"{type(error).__name__} {offline}", checked_at=checked_at, offline=offline
-        )
+        state = f"{type(error).__name__} {offline}"
+        self._ended_badly(error, f"{what}; {meanwhile}", state=state, checked_at=checked_at, offline=offline)
 
-    def _refused_channel(self, error: IntegrityError) -> None:
+    def _refused_channel(self, error: RetrainerError) -> None:
         self.unreachable = 0
         refusals = self.progress.refusals + (self.progress.problem != str(error))
-        self._ended_badly(error, "the channel is refused", state=str(error), refusals=refusals, refused_version=None)
+        what = f"the channel is refused; {STAYS}"
+        self._ended_badly(error, what, state=str(error), refusals=refusals, refused_version=None)
 
     def _refused_version(self, move: Move, error: RetrainerError) -> None:
         self.unreachable = 0
@@ -271,13 +259,8 @@ class Follower:
         wait = next_wait(self.interval, tries, self._random)
         self._refusal = _Refusal(move, tries, time.monotonic() + wait)
         refusals = self.progress.refusals + (tries == 1)
-        self._ended_badly(
-            error,
-            f"version {version} is refused",
-            state=f"{version} {error}",
-            refusals=refusals,
-            refused_version=version,
-        )
+        what = f"version {version} is refused; {STAYS}"
+        self._ended_badly(error, what, state=f"{version} {error}", refusals=refusals, refused_version=version)
 
     def _ended_badly(self, error: BaseException, what: str, *, state: str, **changed: Any) -> None:
         """Note it, and log it once for each state, not at each look."""
@@ -286,7 +269,7 @@ class Follower:
         self.progress = replace(before, problem=str(error), failures_in_a_row=before.failures_in_a_row + 1, **said)
         if state != self._state:
             # As text: a handler that keeps records would keep the frames of the error, and a session in them.
-            log.warning("%s: %s, the last good version stays: %s", self._name(), what, str(error))
+            log.warning("%s: %s: %s", self._name(), what, str(error))
         self._state = state
 
     def _name(self) -> str:
