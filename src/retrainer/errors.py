@@ -11,6 +11,7 @@
     │   │   └── Busy                 a server has as much to do as it can answer in time
     │   └── StorageError             a folder or a bucket cannot be read or written
     │       ├── NotFoundError        nothing lies under that key, or in that version, channel, run
+    │       ├── NoAnswer             it took longer than is waited for it
     │       ├── PreconditionFailed   a conditional write lost: somebody else wrote first
     │       └── StoragePermissionError  credentials are missing, wrong, or do not allow it
     ├── ArtifactError                an artifact is incomplete, or does not match its digest
@@ -94,6 +95,10 @@ class StorageError(UserError):
 
 class NotFoundError(StorageError):
     """Nothing lies under that key, or no such version, channel or run exists."""
+
+
+class NoAnswer(StorageError):
+    """The store took longer than is waited for it."""
 
 
 class PreconditionFailed(StorageError):

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
 
-from retrainer.errors import NotFoundError, ResourceError, RetrainerError, StorageError
+from retrainer.errors import NoAnswer, NotFoundError, ResourceError, RetrainerError, StorageError
 from retrainer.serve.cache import ModelCache
 from retrainer.serve.cached_version import CachedVersion
 from retrainer.serve.errands import GivenUp, Patience
@@ -34,10 +34,6 @@ DEFAULT_INTERVAL = 60.0
 START_SECONDS = 5.0
 LOOK_SECONDS = 30.0
 STAYS = "the last good version stays"
-
-
-class _NoAnswer(StorageError):
-    """The store took longer than is waited for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +101,7 @@ class Follower:
             try:
                 return self._last_good(good, error)
             except StorageError:
-                if not isinstance(error, _NoAnswer):
+                if not isinstance(error, NoAnswer):
                     raise
         return self._newest(None)  # what is here is damaged: then the store has all the time that it takes
 
@@ -131,7 +127,7 @@ class Follower:
         try:
             return patience.wait_for(f"look-{store}", work, lambda: self._cache.arrived(version) if version else None)
         except GivenUp:
-            raise _NoAnswer(f"the store does not answer within {patience.seconds:g} s", where=store) from None
+            raise NoAnswer(f"the store does not answer within {patience.seconds:g} s", where=store) from None
 
     def again(self) -> Served:
         """Load the version that answers once more, in a forked child: connections and locks of the parent stay away.
