@@ -113,7 +113,7 @@ def simulate(
                 outcome.seconds.append(loop.time() - began)
 
     async def all_clients() -> None:
-        batcher = Batcher(model, Bounds(lanes=lanes))
+        batcher = Batcher(model, Bounds(lanes=lanes), clock=asyncio.get_running_loop().time)
         greedy = [asyncio.create_task(client(batcher, [text] * 256, many, 0.0)) for _ in range(bulk)]
         modest = [asyncio.create_task(client(batcher, [SINGLE], single, pause)) for _ in range(singles)]
         await asyncio.gather(*modest)

@@ -302,6 +302,11 @@ def test_metrics(server: ServerProcess, versions: dict[str, Any]) -> None:
     assert not [name for name in after if "invented" in name]
 
 
+def test_the_document_is_valid(server: ServerProcess) -> None:
+    validator = pytest.importorskip("openapi_spec_validator")
+    validator.validate(server.http.get("/openapi.json").json())
+
+
 def test_the_api_is_documented(server: ServerProcess) -> None:
     schema = server.http.get("/openapi.json").json()
     predict = schema["paths"]["/v1/models/{name}:predict"]["post"]

@@ -14,7 +14,7 @@ Extra = Literal["train", "serve", "server"]
 EXTRAS: dict[Extra, tuple[str, ...]] = {
     "train": ("torch", "transformers", "accelerate", "datasets", "evaluate", "onnx", "onnxruntime", "sklearn"),
     "serve": ("numpy", "onnxruntime", "tokenizers", "cryptography"),
-    "server": ("fastapi", "uvicorn", "httptools", "uvloop", "prometheus_client"),
+    "server": ("starlette", "uvicorn", "httptools", "uvloop", "prometheus_client"),
 }
 
 

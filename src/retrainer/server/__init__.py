@@ -5,7 +5,8 @@ One process answers for several models, each of which is swapped when its channe
 ===============  ====================================================================================
 ``settings``     what is served, where, within which limits
 ``server``       the process: socket, start, signals, drain, end
-``application``  the routes; ``bodies`` what they take and give; ``docs_page`` shows them
+``application``  what can be asked; ``operations`` what each of it is, as a route and in the API's documents
+``predict``      predictions; ``bodies`` what requests and answers look like
 ``models``       each model: loading in the background, readiness
 ``batcher``      concurrent requests of a model, merged into runs; ``turns`` their queue
 ``problems``     errors as RFC 9457 problem details

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -78,9 +79,18 @@ class Batcher:
 
     :param model: asked from several threads when there are several lanes.
     :param ended: told of each run, in the loop's thread.
+    :param clock: what runs are timed with; a loop's own clock is coarse.
     """
 
-    def __init__(self, model: Model, bounds: Bounds, *, ended: Callable[[Ended], None] | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        bounds: Bounds,
+        *,
+        ended: Callable[[Ended], None] | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._clock = clock
         self._model = model
         self._bounds = bounds
         self._ended = ended
@@ -158,14 +168,14 @@ class Batcher:
                 continue
             self._working += 1
             self._working_cost += run.cost
-            began = self._loop.time()
+            began = self._clock()
             answering = self._loop.run_in_executor(self._threads, _answer, run)
             await asyncio.wait([answering])
             self._working -= 1
             self._working_cost -= run.cost
             failure = answering.exception()
             if failure is None:
-                self._deliver(run, answering.result(), self._loop.time() - began)
+                self._deliver(run, answering.result(), self._clock() - began)
             else:
                 for piece in run.slices:
                     piece.request.refuse(failure)

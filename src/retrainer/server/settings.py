@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,10 +110,15 @@ class Settings:
 
         :raises UserError: there is no model, or one twice; or a time that no clock can wait for.
         """
-        _check_seconds("--watch-interval", self.watch_interval)
-        _check_seconds("--max-wait-ms", self.bounds.max_wait)
-        _check_seconds("--keep-alive", self.keep_alive)
-        _check_seconds("--drain-seconds", self.drain_seconds, none=True)
+        times = {
+            "--watch-interval": self.watch_interval,
+            "--max-wait-ms": self.bounds.max_wait,
+            "--keep-alive": self.keep_alive,
+            "--drain-seconds": self.drain_seconds or 1.0,  # which may be 0
+        }
+        for option, seconds in times.items():
+            if not 0 < seconds <= YEAR:  # nor is it so for what is no number
+                raise UserError(f"cannot wait for {seconds:g} seconds", where=option, hint="above 0, and up to a year")
         names = [address.name for address in self.models]
         if not names:
             raise UserError("no model to serve")
@@ -130,15 +134,3 @@ class Settings:
                 where="--token-env",
                 hint="give the variable's name, not the token",
             )
-
-
-def _check_seconds(option: str, seconds: float, *, none: bool = False) -> None:
-    """Refuse what no clock can wait for.
-
-    :param none: whether 0 will do.
-    :raises UserError: that.
-    """
-    if not math.isfinite(seconds) or not 0 <= seconds <= YEAR or (seconds == 0 and not none):
-        raise UserError(
-            f"cannot wait for {seconds:g}", where=option, hint=f"{'0 or more' if none else 'above 0'}, and up to a year"
-        )
