@@ -213,6 +213,41 @@ def test_something_else_in_place_of_s3(
     assert storage.read("x") == b"content"
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"<ListBucketResult><Contents><Key>p/x</Key></Contents><CommonPrefixes/></ListBucketResult>",
+        b"<ListMultipartUploadsResult><Upload><Key>p/x</Key></Upload></ListMultipartUploadsResult>",
+        b"<InitiateMultipartUploadResult/>",
+    ],
+)
+def test_an_answer_that_lacks_what_it_is_about(relay: Relay, storage: S3Storage, tmp_path: Path, answer: bytes) -> None:
+    def replace(exchange: Exchange) -> None:
+        exchange.status, exchange.answer = 200, answer
+
+    relay.before = replace
+    (tmp_path / "large").write_bytes(bytes(9 * MB))
+    attempts: list[Callable[[], object]] = [
+        lambda: list(storage.list()),
+        storage.list_folders,
+        lambda: list(storage.leftovers()),
+        lambda: storage.upload(tmp_path / "large", "large"),
+    ]
+    for attempt in attempts:
+        with pytest.raises(StorageError, match=r"lacks|something else"):
+            attempt()
+
+
+def test_a_redirection_is_somebody_else_s(relay: Relay, storage: S3Storage) -> None:
+    def send_elsewhere(exchange: Exchange) -> None:
+        exchange.status, exchange.answer_headers = 302, {"Location": "http://127.0.0.1/login"}
+
+    relay.before = send_elsewhere
+    for attempt in (lambda: storage.read("x"), lambda: storage.write("x", b""), lambda: storage.exists("x")):
+        with pytest.raises(StorageError, match="a redirection"):
+            attempt()
+
+
 def test_what_a_page_says_is_missing_is_not(relay: Relay, storage: S3Storage) -> None:
     storage.write("x", b"content")
 

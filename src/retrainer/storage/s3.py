@@ -166,19 +166,23 @@ class S3Storage(Storage):
         """See ``Storage.list``; asks for the next thousand as they are needed."""
         start = f"{self._prefix}{check_prefix(prefix, where=self.where())}"
         for page in self._pages("list_objects_v2", prefix, Prefix=start):
-            for entry in page.get("Contents", []):
-                key = entry["Key"].removeprefix(self._prefix)
-                if key and not key.endswith("/"):  # what consoles make to show an empty folder
-                    yield ObjectInfo(key, entry["Size"], entry["ETag"], entry["LastModified"])
+            with s3_errors(self.where(prefix)):
+                found = [
+                    ObjectInfo(
+                        entry["Key"].removeprefix(self._prefix), entry["Size"], entry["ETag"], entry["LastModified"]
+                    )
+                    for entry in page.get("Contents", [])
+                ]
+            # Without what consoles make to show an empty folder.
+            yield from (info for info in found if info.key and not info.key.endswith("/"))
 
     def list_folders(self, prefix: str = "") -> builtins.list[str]:
         """See ``Storage.list_folders``."""
         start = self._folder(prefix)
-        return sorted(
-            entry["Prefix"].removeprefix(start).rstrip("/")
-            for page in self._pages("list_objects_v2", prefix, Prefix=start, Delimiter="/")
-            for entry in page.get("CommonPrefixes", [])
-        )
+        pages = self._pages("list_objects_v2", prefix, Prefix=start, Delimiter="/")
+        with s3_errors(self.where(prefix)):
+            found = [entry["Prefix"] for page in pages for entry in page.get("CommonPrefixes", [])]
+        return sorted(folder.removeprefix(start).rstrip("/") for folder in found)
 
     def _pages(self, operation: Any, prefix: str, **params: Any) -> Iterator[dict[str, Any]]:
         """The pages of a list, each in its own time."""
@@ -306,9 +310,10 @@ class S3Storage(Storage):
     def leftovers(self, prefix: str = "") -> Iterator[Leftover]:
         """See ``Storage.leftovers``: uploads in parts that were neither completed nor ended. S3 charges for them."""
         for page in self._pages("list_multipart_uploads", prefix, Prefix=self._folder(prefix)):
-            for upload in page.get("Uploads", []):
-                key, name = upload["Key"], upload["UploadId"]
-                yield Leftover(f"s3://{self.bucket}/{key}", (key, name), upload["Initiated"], None)
+            with s3_errors(self.where(prefix)):
+                found = [(one["Key"], one["UploadId"], one["Initiated"]) for one in page.get("Uploads", [])]
+            for key, name, begun in found:
+                yield Leftover(f"s3://{self.bucket}/{key}", (key, name), begun, None)
 
     def remove_leftover(self, leftover: Leftover) -> None:
         """See ``Storage.remove_leftover``."""

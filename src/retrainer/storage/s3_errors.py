@@ -93,6 +93,8 @@ def s3_errors(where: str, *, file: str | None = None, conditional: bool = False)
         if error.where is not None:
             raise
         raise type(error)(error.message, where=where, hint=error.hint) from error.__cause__
+    except KeyError as error:
+        raise StorageError(f"an answer lacks {error}", where=where, hint="check the endpoint: is it S3's?") from error
     except boto.ClientError as error:
         raise _translate(error, where, conditional=conditional) from error
     except (boto.NoCredentialsError, boto.PartialCredentialsError, boto.ProfileNotFound) as error:
