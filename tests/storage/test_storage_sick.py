@@ -295,7 +295,6 @@ def test_what_is_not_a_file_in_a_folder(tmp_path: Path, make: Callable[[Path], N
     sha256 = hashlib.sha256(b"").hexdigest()
     attempts: list[Callable[[], object]] = [
         lambda: storage.read("x"),
-        lambda: storage.read_with_etag("x"),
         lambda: storage.download("x", tmp_path / "fetched"),
         lambda: storage.copy("x", "y", sha256=sha256, size=0),
         lambda: storage.upload(tmp_path / "store" / "x", "y"),
