@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import ssl
+import time
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -138,6 +139,10 @@ def test_the_endpoint_s_certificate_is_checked(
     trusting = S3Storage(f"s3://{s3_bucket}", access=dataclasses.replace(access, verify=str(certificate)))
     trusting.write("x", b"content")
     assert trusting.read("x") == b"content"
+    hasty = S3Storage(f"s3://{s3_bucket}", access=dataclasses.replace(access, verify=str(certificate), timeout=0.5))
+    relay.before = lambda exchange: time.sleep(2)
+    with pytest.raises(StorageError, match=r"no whole answer within 0\.5 s"):
+        hasty.read("x")
     wrong = dataclasses.replace(access, verify=str(certificate.parent / "none"))
     with pytest.raises(StorageError, match="no certificates"):
         S3Storage(f"s3://{s3_bucket}", access=wrong).read("x")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -70,25 +69,11 @@ def test_a_listing_tells_changed_objects(storage: Storage) -> None:
 
 
 def test_a_write_for_an_absent_object_wins_once(storage: Storage) -> None:
-    etag = storage.write("x", b"one", if_absent=True)
+    storage.write("x", b"one", if_absent=True)
     with pytest.raises(PreconditionFailed) as caught:
         storage.write("x", b"two", if_absent=True)
     assert caught.value.where == storage.where("x")
-    assert storage.read_with_etag("x") == (b"one", etag)
-
-
-def test_a_write_for_a_known_state_loses_when_that_is_gone(storage: Storage) -> None:
-    first = storage.write("x", b"one")
-    second = storage.write("x", b"two", if_match=first)
-    with pytest.raises(PreconditionFailed):
-        storage.write("x", b"three", if_match=first)
-    assert storage.read_with_etag("x") == (b"two", second)
-    storage.delete("x")
-    with pytest.raises(PreconditionFailed):
-        storage.write("x", b"four", if_match=second)
-    assert not storage.exists("x")
-    with pytest.raises(ValueError, match="exclude"):
-        storage.write("x", b"five", if_match=second, if_absent=True)
+    assert storage.read("x") == b"one"
 
 
 def test_files_go_up_and_down(storage: Storage, tmp_path: Path) -> None:
@@ -144,8 +129,6 @@ STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("write"), KEYS, DATA),
         st.tuples(st.just("if_absent"), KEYS, DATA),
-        st.tuples(st.just("if_match"), KEYS, DATA),
-        st.tuples(st.just("stale"), KEYS, DATA),
         st.tuples(st.just("delete"), KEYS, st.just(b"")),
     ),
     max_size=12,
@@ -163,21 +146,12 @@ def test_any_sequence_of_writes_ends_as_on_a_dictionary(storage: Storage, steps:
             storage.delete(key)
             model.pop(key, None)
             continue
-        condition: dict[str, Any] = {}
-        etag = storage.read_with_etag(key)[1] if key in model else None
-        if action == "write":
-            allowed = True
-        elif action == "if_absent":
-            allowed, condition = key not in model, {"if_absent": True}
-        elif action == "if_match" and etag is not None:
-            allowed, condition = True, {"if_match": etag}
-        else:
-            allowed, condition = False, {"if_match": '"of another state"'}
-        if allowed:
-            storage.write(key, data, **condition)
-            model[key] = data
-        else:
+        if_absent = action == "if_absent"
+        if if_absent and key in model:
             with pytest.raises(PreconditionFailed):
-                storage.write(key, data, **condition)
+                storage.write(key, data, if_absent=True)
+        else:
+            storage.write(key, data, if_absent=if_absent)
+            model[key] = data
     assert {info.key: storage.read(info.key) for info in storage.list()} == model
     assert {info.key: info.size for info in storage.list()} == {key: len(data) for key, data in model.items()}

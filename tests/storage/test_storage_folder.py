@@ -6,6 +6,7 @@ import errno
 import multiprocessing
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,33 +34,33 @@ def without_privileges() -> Iterator[None]:
         os.seteuid(0)
 
 
-def _increase(root: Path, times: int) -> None:
+def _create(root: Path, times: int, name: bytes) -> None:
     storage = FileStorage(root)
-    done = 0
-    while done < times:
+    created = 0
+    for number in range(1000):
         try:
-            data, etag = storage.read_with_etag("count")
-        except NotFoundError:
-            data, etag = b"0", None
-        try:
-            storage.write("count", str(int(data) + 1).encode(), if_match=etag, if_absent=etag is None)
-            done += 1
+            storage.write(f"{number:03d}", name, if_absent=True)
+            created += 1
         except PreconditionFailed:
             continue
+        if created == times:
+            return
+    raise AssertionError
 
 
-def test_no_increase_is_lost_among_processes(tmp_path: Path) -> None:
-    workers = [FORK.Process(target=_increase, args=(tmp_path, 40)) for _ in range(4)]
+def test_each_object_is_created_by_one_process(tmp_path: Path) -> None:
+    workers = [FORK.Process(target=_create, args=(tmp_path, 40, b"%d" % number)) for number in range(4)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
     assert [worker.exitcode for worker in workers] == [0] * 4
-    assert FileStorage(tmp_path).read("count") == b"160"
-    assert [info.key for info in FileStorage(tmp_path).list()] == ["count"]
+    storage = FileStorage(tmp_path)
+    assert [info.key for info in storage.list()] == [f"{number:03d}" for number in range(160)]
+    assert Counter(storage.read(info.key) for info in storage.list()) == {b"%d" % number: 40 for number in range(4)}
 
 
-def _die_at_fsync(root: Path, conditional: dict[str, Any], call: int) -> None:
+def _die_at_fsync(root: Path, if_absent: bool, call: int) -> None:
     fsync, calls = os.fsync, iter(range(1, 10))
 
     def deadly(descriptor: int) -> None:
@@ -68,26 +69,23 @@ def _die_at_fsync(root: Path, conditional: dict[str, Any], call: int) -> None:
         fsync(descriptor)
 
     os.fsync = deadly  # type: ignore[assignment]
-    FileStorage(root).write("folder/x", b"new" * 1000, **conditional)
+    FileStorage(root).write("folder/x", b"new" * 1000, if_absent=if_absent)
 
 
-@pytest.mark.parametrize("conditional", [False, True])
-@pytest.mark.parametrize(("call", "content"), [(1, b"old"), (2, b"new" * 1000)])
-def test_a_killed_writer_leaves_the_old_or_the_new_and_no_lock(
-    tmp_path: Path, conditional: bool, call: int, content: bytes
-) -> None:
+@pytest.mark.parametrize("if_absent", [False, True])
+@pytest.mark.parametrize("call", [1, 2])
+def test_a_killed_writer_leaves_the_old_or_the_new_and_no_lock(tmp_path: Path, if_absent: bool, call: int) -> None:
     storage = FileStorage(tmp_path)
-    etag = storage.write("folder/x", b"old")
-    condition = {"if_match": etag} if conditional else {}
-    worker = FORK.Process(target=_die_at_fsync, args=(tmp_path, condition, call))
+    if not if_absent:
+        storage.write("folder/x", b"old")
+    worker = FORK.Process(target=_die_at_fsync, args=(tmp_path, if_absent, call))
     worker.start()
     worker.join()
     assert worker.exitcode == -signal.SIGKILL
-    data, etag = storage.read_with_etag("folder/x")
-    assert data == content
-    assert [info.key for info in storage.list()] == ["folder/x"]
-    storage.write("folder/x", b"next", if_match=etag)
-    assert storage.read("folder/x") == b"next"
+    left = [b"new" * 1000] if call == 2 else [] if if_absent else [b"old"]
+    assert [storage.read(info.key) for info in storage.list()] == left
+    storage.write("folder/y", b"next", if_absent=True)
+    assert storage.read("folder/y") == b"next"
 
 
 def _hold_the_lock(root: Path, holding: Any) -> None:
@@ -99,17 +97,16 @@ def _hold_the_lock(root: Path, holding: Any) -> None:
         signal.pause()
 
     os.fsync = stay  # type: ignore[assignment]
-    FileStorage(root).write("x", b"never", if_match=FileStorage(root).read_with_etag("x")[1])
+    FileStorage(root).write("x", b"never", if_absent=True)
 
 
 def _write_after(root: Path, started: Any) -> None:
     started.set()
-    FileStorage(root).write("x", b"next", if_match=FileStorage(root).read_with_etag("x")[1])
+    FileStorage(root).write("x", b"next", if_absent=True)
 
 
 def test_who_waits_for_a_killed_writer_goes_on(tmp_path: Path) -> None:
     storage = FileStorage(tmp_path)
-    storage.write("x", b"old")
     holding, started = FORK.Event(), FORK.Event()
     holder = FORK.Process(target=_hold_the_lock, args=(tmp_path, holding))
     holder.start()
@@ -119,7 +116,7 @@ def test_who_waits_for_a_killed_writer_goes_on(tmp_path: Path) -> None:
     assert started.wait(30)
     waiting.join(0.2)
     assert waiting.is_alive()
-    assert storage.read("x") == b"old"
+    assert not storage.exists("x")
     holder.kill()
     waiting.join(30)
     assert waiting.exitcode == 0

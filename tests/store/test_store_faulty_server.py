@@ -64,7 +64,7 @@ def test_a_server_that_ignores_conditions_is_refused(proxy: Proxy, s3_bucket: st
 
 def test_no_more_is_asked_of_a_server_than_that(proxy: Proxy, s3_bucket: str, bundle: MakeBundle) -> None:
     url = f"s3://{s3_bucket}/models"
-    proxy.drop = {"if-match"}
+    proxy.drop = {"if-match"}  # of a copy that is taken back
     first = publish(url, bundle("one"))
     assert publish(url, bundle("two"), first.version).previous == first.version
     assert Store.open(url).model("news").rollback("production", actor="bob", reason="").version == first.version

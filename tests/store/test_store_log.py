@@ -71,11 +71,11 @@ class Between:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._storage, name)
 
-    def write(self, key: str, data: bytes, **options: Any) -> str:
+    def write(self, key: str, data: bytes, **options: Any) -> None:
         if self._key in key and self._act is not None:
             act, self._act = self._act, None
             act()
-        return self._storage.write(key, data, **options)
+        self._storage.write(key, data, **options)
 
 
 def test_a_publisher_that_is_overtaken(storage: Storage, model: ModelStore, bundle: MakeBundle) -> None:
@@ -115,12 +115,12 @@ def test_a_create_whose_answer_is_lost_and_that_others_build_on(
     one = publish(model, bundle("one")).version
 
     class LostAnswer(Between):
-        def write(self, key: str, data: bytes, **options: Any) -> str:
+        def write(self, key: str, data: bytes, **options: Any) -> None:
             if self._key in key and self._act is not None:
                 self._storage.write(key, data, **options)
                 act, self._act = self._act, None
                 act()
-            return self._storage.write(key, data, **options)  # the request is repeated
+            self._storage.write(key, data, **options)  # the request is repeated
 
     two = bundle("two")[1].version
     slow: Any = LostAnswer(storage, "news/channels/", lambda: publish(model, bundle("three"), two))
@@ -202,11 +202,10 @@ class Counting:
             raise NotFoundError("nothing is there", where=key)
         return self.objects[key]
 
-    def write(self, key: str, data: bytes, *, if_absent: bool = False) -> str:
+    def write(self, key: str, data: bytes, *, if_absent: bool = False) -> None:
         if if_absent and key in self.objects:
             raise PreconditionFailed("is there already", where=key)
         self.objects[key] = data
-        return ""
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         self.requests.append(f"LIST {prefix.rpartition('/')[2]}")

@@ -161,12 +161,12 @@ def test_a_planted_move_that_wins_is_not_signed_on(storage: Storage, publish: Pu
     version = bundle("two")[1].version
 
     class Overtaken(Failing):
-        def write(self, key: str, data: bytes, **options: Any) -> str:
+        def write(self, key: str, data: bytes, **options: Any) -> None:
             if key == move_key(2) and not self.hits:
                 self.hits.append(key)
                 unsigned = Move.from_json(data, where=key).model_copy(update={"signature": None, "actor": "eve"})
                 self._storage.write(key, unsigned.written())
-            return self._storage.write(key, data, **options)
+            self._storage.write(key, data, **options)
 
     overtaken: Any = Overtaken(storage, "")
     with pytest.raises(SignatureError, match="move 2 is not signed"):
@@ -283,9 +283,10 @@ class Failing:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._storage, name)
 
-    def write(self, key: str, data: bytes, **options: Any) -> str:
+    def write(self, key: str, data: bytes, **options: Any) -> None:
         if self._part not in key or len(self.hits) >= self._times:
-            return self._storage.write(key, data, **options)
+            self._storage.write(key, data, **options)
+            return
         self.hits.append(key)
         if self._after:
             self._storage.write(key, data, **options)
@@ -365,10 +366,10 @@ def test_a_rollback_onto_somebody_elses_garbage_is_refused(
     storage: Storage, model: ModelStore, three: list[str]
 ) -> None:
     class Overtaken(Failing):
-        def write(self, key: str, data: bytes, **options: Any) -> str:
+        def write(self, key: str, data: bytes, **options: Any) -> None:
             if key == move_key(4):
                 self._storage.write(key, b"junk")
-            return self._storage.write(key, data, **options)
+            self._storage.write(key, data, **options)
 
     overtaken: Any = Overtaken(storage, "")
     with pytest.raises(IntegrityError, match="not a valid Move") as caught:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import builtins
 import errno
 import fcntl
-import hashlib
 import os
 import shutil
 import time
@@ -83,34 +82,21 @@ class FileStorage(Storage):
         except OSError as error:
             raise translate(error, str(path)) from error
 
-    def read_with_etag(self, key: str) -> tuple[bytes, str]:
-        """See ``Storage.read_with_etag``; the token is the SHA-256 of the content."""
-        data = self.read(key)
-        return data, _token(data)
-
-    def write(self, key: str, data: bytes, *, if_match: str | None = None, if_absent: bool = False) -> str:
+    def write(self, key: str, data: bytes, *, if_absent: bool = False) -> None:
         """See ``Storage.write``."""
-        if if_match is not None and if_absent:
-            raise ValueError("if_match and if_absent exclude each other")
         path = self._path(key)
         with filesystem_errors(str(path)):
-            if if_match is None and not if_absent:
+            if not if_absent:
                 _replace(path, lambda stream: stream.write(data))
-                return _token(data)
+                return
             path.parent.mkdir(parents=True, exist_ok=True)
             with _locked(path.parent):
-                self._check(key, if_match)
-                _replace(path, lambda stream: stream.write(data))
-        return _token(data)
-
-    def _check(self, key: str, if_match: str | None) -> None:
-        try:
-            found = self.read_with_etag(key)[1]
-        except NotFoundError:
-            found = None
-        if found != if_match:
-            state = "is not there" if found is None else "is there already" if if_match is None else "changed"
-            raise PreconditionFailed(f"another writer came first: the object {state}", where=self.where(key))
+                try:
+                    self._open(key).close()
+                except NotFoundError:
+                    _replace(path, lambda stream: stream.write(data))
+                else:
+                    raise PreconditionFailed("another writer came first: the object is there", where=str(path))
 
     def exists(self, key: str) -> bool:
         """See ``Storage.exists``."""
@@ -216,10 +202,6 @@ class FileStorage(Storage):
 
     def _path(self, key: str) -> Path:
         return self.root / check_key(key, where=str(self.root))
-
-
-def _token(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 def _name(key: str) -> str:

@@ -25,8 +25,7 @@ class ObjectInfo:
 
     :ivar key: relative to the storage.
     :ivar size: bytes.
-    :ivar etag: changes when the content does. For telling two states apart only: a conditional write takes
-        the token of ``read_with_etag`` or ``write``, which on a folder is another one.
+    :ivar etag: changes when the content does.
     :ivar modified: when it was written, in UTC, by the clock of the storage.
     """
 
@@ -72,8 +71,8 @@ class Leftover:
 class Storage(Protocol):
     """Objects below one folder or one prefix of a bucket.
 
-    Readers see an object as a whole or not at all. A key that is written under conditions must never be
-    written without: only then is the write that wins the only one.
+    Readers see an object as a whole or not at all. A key that is written only if absent must never be written without
+    that: only then is the write that wins the only one.
     """
 
     @property
@@ -89,17 +88,12 @@ class Storage(Protocol):
         :raises IntegrityError: it is larger.
         """
 
-    def read_with_etag(self, key: str) -> tuple[bytes, str]:
-        """The content, as of ``read``, and the token that ``write(if_match=...)`` takes."""
-
-    def write(self, key: str, data: bytes, *, if_match: str | None = None, if_absent: bool = False) -> str:
+    def write(self, key: str, data: bytes, *, if_absent: bool = False) -> None:
         """Write a small object as a whole.
 
-        :param if_match: only while the object is still the one with that token.
         :param if_absent: only while there is no such object.
-        :return: the token of what was written.
-        :raises PreconditionFailed: the condition does not hold. In a bucket it may be this very write that took
-            effect, where the first answer was lost and the request repeated: a caller that cares reads and compares.
+        :raises PreconditionFailed: there is one. In a bucket it may be this very write that took effect, where the
+            first answer was lost and the request repeated: a caller that cares reads and compares.
         """
 
     def exists(self, key: str) -> bool:

@@ -84,37 +84,29 @@ class S3Storage(Storage):
         return make_client(self._access, where=self.where())
 
     @contextmanager
-    def _small(self, where: str, *, most: int = MOST_ANSWER, conditional: bool = False) -> Iterator[None]:
+    def _small(self, where: str, *, most: int = MOST_ANSWER) -> Iterator[None]:
         """Around requests with small answers. Nothing that ``yield``s: the clock runs on between two items."""
         client = self._client  # made outside of the clock
         assert client is not None
-        with s3_errors(where, conditional=conditional), small_call(self._access.timeout, most=most):
+        with s3_errors(where), small_call(self._access.timeout, most=most):
             yield
 
     def read(self, key: str, *, most: int = MOST_BYTES) -> bytes:
         """See ``Storage.read``."""
-        return self._read(key, most)[0]
 
-    def read_with_etag(self, key: str) -> tuple[bytes, str]:
-        """See ``Storage.read_with_etag``; the token is S3's own."""
-        return self._read(key, MOST_BYTES)
-
-    def _read(self, key: str, most: int) -> tuple[bytes, str]:
-        def read() -> tuple[bytes, str]:
+        def read() -> bytes:
             answer = self._client.get_object(Bucket=self.bucket, Key=self._key(key), ChecksumMode="ENABLED")
             with closing(answer["Body"]) as body:  # entered itself, it would check neither length nor checksum
-                return body.read(), answer["ETag"]
+                return body.read()
 
         with self._small(self.where(key), most=most):
-            data, etag = whole(read)
+            data = whole(read)
             if len(data) > most:
                 raise too_large(most)
-            return data, etag
+            return data
 
-    def write(self, key: str, data: bytes, *, if_match: str | None = None, if_absent: bool = False) -> str:
+    def write(self, key: str, data: bytes, *, if_absent: bool = False) -> None:
         """See ``Storage.write``."""
-        if if_match is not None and if_absent:
-            raise ValueError("if_match and if_absent exclude each other")
         request: PutObjectRequestTypeDef = {
             "Bucket": self.bucket,
             "Key": self._key(key),
@@ -124,17 +116,17 @@ class S3Storage(Storage):
         }
         if if_absent:
             request["IfNoneMatch"] = "*"
-        if if_match is not None:
-            request["IfMatch"] = if_match
-        with self._small(self.where(key), conditional=if_match is not None):
+        with self._small(self.where(key)):
             for pause in _CONFLICT_PAUSES:
                 try:
-                    return self._client.put_object(**request)["ETag"]
+                    self._client.put_object(**request)
                 except ClientError as error:
                     if error_code(error) not in _CONFLICTS:
                         raise
-                time.sleep(pause * random.uniform(0.5, 1.0))
-            return self._client.put_object(**request)["ETag"]
+                    time.sleep(pause * random.uniform(0.5, 1.0))
+                else:
+                    return
+            self._client.put_object(**request)
 
     def exists(self, key: str) -> bool:
         """See ``Storage.exists``."""
@@ -166,19 +158,23 @@ class S3Storage(Storage):
         """See ``Storage.list``; asks for the next thousand as they are needed."""
         start = f"{self._prefix}{check_prefix(prefix, where=self.where())}"
         for page in self._pages("list_objects_v2", prefix, Prefix=start):
-            for entry in page.get("Contents", []):
-                key = entry["Key"].removeprefix(self._prefix)
-                if key and not key.endswith("/"):  # what consoles make to show an empty folder
-                    yield ObjectInfo(key, entry["Size"], entry["ETag"], entry["LastModified"])
+            with s3_errors(self.where(prefix)):
+                found = [
+                    ObjectInfo(
+                        entry["Key"].removeprefix(self._prefix), entry["Size"], entry["ETag"], entry["LastModified"]
+                    )
+                    for entry in page.get("Contents", [])
+                ]
+            # Without what consoles make to show an empty folder.
+            yield from (info for info in found if info.key and not info.key.endswith("/"))
 
     def list_folders(self, prefix: str = "") -> builtins.list[str]:
         """See ``Storage.list_folders``."""
         start = self._folder(prefix)
-        return sorted(
-            entry["Prefix"].removeprefix(start).rstrip("/")
-            for page in self._pages("list_objects_v2", prefix, Prefix=start, Delimiter="/")
-            for entry in page.get("CommonPrefixes", [])
-        )
+        pages = self._pages("list_objects_v2", prefix, Prefix=start, Delimiter="/")
+        with s3_errors(self.where(prefix)):
+            found = [entry["Prefix"] for page in pages for entry in page.get("CommonPrefixes", [])]
+        return sorted(folder.removeprefix(start).rstrip("/") for folder in found)
 
     def _pages(self, operation: Any, prefix: str, **params: Any) -> Iterator[dict[str, Any]]:
         """The pages of a list, each in its own time."""
@@ -306,9 +302,10 @@ class S3Storage(Storage):
     def leftovers(self, prefix: str = "") -> Iterator[Leftover]:
         """See ``Storage.leftovers``: uploads in parts that were neither completed nor ended. S3 charges for them."""
         for page in self._pages("list_multipart_uploads", prefix, Prefix=self._folder(prefix)):
-            for upload in page.get("Uploads", []):
-                key, name = upload["Key"], upload["UploadId"]
-                yield Leftover(f"s3://{self.bucket}/{key}", (key, name), upload["Initiated"], None)
+            with s3_errors(self.where(prefix)):
+                found = [(one["Key"], one["UploadId"], one["Initiated"]) for one in page.get("Uploads", [])]
+            for key, name, begun in found:
+                yield Leftover(f"s3://{self.bucket}/{key}", (key, name), begun, None)
 
     def remove_leftover(self, leftover: Leftover) -> None:
         """See ``Storage.remove_leftover``."""

@@ -42,7 +42,7 @@ _OTHER = {
     "PermanentRedirect": ("the bucket is in another region", "set AWS_DEFAULT_REGION to its region"),
     "NotImplemented": (
         "the server does not implement this request",
-        "use a server that supports conditional writes (If-None-Match, If-Match)",
+        "use a server that supports conditional writes (If-None-Match)",
     ),
     "ConditionalRequestConflict": (
         "others are writing the same object all the time",
@@ -77,12 +77,11 @@ _UNLISTED = "; without s3:ListBucket S3 answers like this for what does not exis
 
 
 @contextmanager
-def s3_errors(where: str, *, file: str | None = None, conditional: bool = False) -> Iterator[None]:
+def s3_errors(where: str, *, file: str | None = None) -> Iterator[None]:
     """Turn every error of boto3 and of the file system in the block into one of this package.
 
     :param where: the object that the block is about.
     :param file: the local file that it is about, if one is.
-    :param conditional: the block is a conditional write, for which a missing object is a lost condition.
     """
     from botocore import exceptions as boto
     from urllib3.exceptions import HTTPError
@@ -93,8 +92,10 @@ def s3_errors(where: str, *, file: str | None = None, conditional: bool = False)
         if error.where is not None:
             raise
         raise type(error)(error.message, where=where, hint=error.hint) from error.__cause__
+    except KeyError as error:
+        raise StorageError(f"an answer lacks {error}", where=where, hint="check the endpoint: is it S3's?") from error
     except boto.ClientError as error:
-        raise _translate(error, where, conditional=conditional) from error
+        raise _translate(error, where) from error
     except (boto.NoCredentialsError, boto.PartialCredentialsError, boto.ProfileNotFound) as error:
         raise StoragePermissionError(f"no credentials for S3: {error}", where=where, hint=_CREDENTIALS) from error
     except boto.ReadTimeoutError as error:
@@ -121,9 +122,9 @@ def error_code(error: object) -> str:
     return str(response.get("Error", {}).get("Code", ""))
 
 
-def _translate(error: Exception, where: str, *, conditional: bool) -> RetrainerError:
+def _translate(error: Exception, where: str) -> RetrainerError:
     code = error_code(error)
-    if code in _LOST or (conditional and code in ABSENT):
+    if code in _LOST:
         return PreconditionFailed("another writer came first", where=where)
     if code in ABSENT:
         return NotFoundError("nothing is there", where=where)

@@ -254,6 +254,8 @@ def _check(request: AWSPreparedRequest, answer: AWSResponse, call: Call) -> None
         lacking = "an answer without ETag"
     elif status < 300 and root not in content[:1024] and b"<Error" not in content[:1024]:
         lacking = f"an answer without {root.decode()}Result"
+    elif status in {302, 303}:  # S3 has others for another region
+        lacking = "a redirection"
     elif status == 404 and request.method != "HEAD" and b"<Code>" not in content:
         lacking = "an answer that does not say what is missing"
     if lacking:
