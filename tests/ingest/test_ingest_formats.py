@@ -238,6 +238,13 @@ def test_unpaired_quotes_do_not_join_rows(tmp_path: Path):
     assert error.hint == "set dataset.csv: {quoting: standard} or {quoting: none}"
     assert len(reading(few, quoting="none")[0]) == 6
     assert len(reading(few, quoting="standard")[0]) == 4
+    # Some labels may be only in what would be joined.
+    rare = [f"{label}{at % 9}\t{text}" for at in range(36) for label, text in SENTENCES[at % 4 : at % 4 + 1]]
+    rare = [*rare[:20], "once\tonly here", *rare[20:]]
+    assert len(reading(write(tmp_path, "r.tsv", "\n".join(["label\ttext", *rare]) + "\n"))[0]) == 37
+    # A letter of several lines stays one text.
+    letters = 'text,label\n"Dear Sir,\nthanks",x\n"Hello,\nbye",y\n' * 1 + '"Dear all,\nthanks",x\n' * 5
+    assert len(reading(write(tmp_path, "l.csv", letters))[0]) == 7
     # Where most quotes are around fields, the one that is not is a slip.
     slip = write(tmp_path, "d.tsv", 'label\ttext\n"x"\t"one"\n"y"\t"5" wide"\n')
     assert "if quotes are plain characters" in str(refused(slip).hint)
