@@ -333,7 +333,9 @@ def _marks(path: Path, file: SourceFile, reading: Reading) -> _Marks:
         while block := stream.read(_BLOCK):
             if "\0" in block:
                 line += block[: block.index("\0")].count("\n")
-                raise DataError("a NUL, which no text holds", where=f"{file.url}, line {line}", hint="take it out")
+                raise DataError(
+                    "a NUL character, which is not text", where=f"{file.url}, line {line}", hint="take it out"
+                )
             line += block.count("\n")
             text = last + block
             last = block[-80:]
