@@ -262,7 +262,7 @@ def test_unpaired_quotes_do_not_join_rows(tmp_path: Path):
         ("a.csv", 'text, label\na, "x"\nc, "y" z\n', ", line 2", "a blank before a quote"),
         ("a.csv", "text,label\na,x\ntext,label\nb,y\n", ", line 3", "the header is there once more"),
         ("a.csv", "text,label\na,x\n\ufefftext,label\nb,y\n", ", line 3", "the header is there once more"),
-        ("a.csv", "text,label\na,x\nb\0,y\n", ", line 3", "a NUL, which no text holds"),
+        ("a.csv", "text,label\na,x\nb\0,y\n", ", line 3", "a NUL character, which is not text"),
         ("a.csv", "text,label\na,x\n".encode("utf-16-le"), "", "seems to be UTF-16-LE"),
         ("a.csv", "文本,label\n文,x\n".encode("utf-16-be"), "", "seems to be UTF-16-BE"),
         ("a.csv", "a;b,c\td\n", ", line 1", "no column 'text'"),
