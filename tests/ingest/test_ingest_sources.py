@@ -203,7 +203,11 @@ def test_columns_of_every_format(tmp_path: Path):
         ("a.csv", "text,label\n".encode("utf-16-le"), r"dataset.csv: \{encoding: utf-16-le\}, or convert it"),
         ("a.jsonl", '{"text": "a"}\n'.encode("utf-16-be"), "iconv -f UTF-16-BE"),
         ("a.csv", gzip.compress(b"text,label\n", mtime=0), "not text but gzip"),
-        ("a.csv.gz", gzip.compress(gzip.compress(b"text,label\n", mtime=0), mtime=0), "once unpacked, the file is not text but gzip"),
+        (
+            "a.csv.gz",
+            gzip.compress(gzip.compress(b"text,label\n", mtime=0), mtime=0),
+            "once unpacked, the file is not text but gzip",
+        ),
         ("a.tsv", b"PK\x03\x04rest", "zip archive"),
         ("a.jsonl", b"PAR1rest", "end in .parquet"),
         ("a.csv", b"   \n\n", "line 1: the first row names no column"),
