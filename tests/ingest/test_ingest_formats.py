@@ -238,6 +238,13 @@ def test_unpaired_quotes_do_not_join_rows(tmp_path: Path):
     assert error.hint == "set dataset.csv: {quoting: standard} or {quoting: none}"
     assert len(reading(few, quoting="none")[0]) == 6
     assert len(reading(few, quoting="standard")[0]) == 4
+    # Some labels may be only in what would be joined.
+    rare = [f"{label}{at % 9}\t{text}" for at in range(36) for label, text in SENTENCES[at % 4 : at % 4 + 1]]
+    rare = [*rare[:20], "once\tonly here", *rare[20:]]
+    assert len(reading(write(tmp_path, "r.tsv", "\n".join(["label\ttext", *rare]) + "\n"))[0]) == 37
+    # A letter of several lines stays one text.
+    letters = 'text,label\n"Dear Sir,\nthanks",x\n"Hello,\nbye",y\n' * 1 + '"Dear all,\nthanks",x\n' * 5
+    assert len(reading(write(tmp_path, "l.csv", letters))[0]) == 7
     # Where most quotes are around fields, the one that is not is a slip.
     slip = write(tmp_path, "d.tsv", 'label\ttext\n"x"\t"one"\n"y"\t"5" wide"\n')
     assert "if quotes are plain characters" in str(refused(slip).hint)
@@ -255,7 +262,7 @@ def test_unpaired_quotes_do_not_join_rows(tmp_path: Path):
         ("a.csv", 'text, label\na, "x"\nc, "y" z\n', ", line 2", "a blank before a quote"),
         ("a.csv", "text,label\na,x\ntext,label\nb,y\n", ", line 3", "the header is there once more"),
         ("a.csv", "text,label\na,x\n\ufefftext,label\nb,y\n", ", line 3", "the header is there once more"),
-        ("a.csv", "text,label\na,x\nb\0,y\n", ", line 3", "a NUL, which no text holds"),
+        ("a.csv", "text,label\na,x\nb\0,y\n", ", line 3", "a NUL character, which is not text"),
         ("a.csv", "text,label\na,x\n".encode("utf-16-le"), "", "seems to be UTF-16-LE"),
         ("a.csv", "文本,label\n文,x\n".encode("utf-16-be"), "", "seems to be UTF-16-BE"),
         ("a.csv", "a;b,c\td\n", ", line 1", "no column 'text'"),

@@ -157,7 +157,10 @@ def test_rows_and_fields(
     setting = {key: known[key] for key in said}
     if not writer.header:
         setting |= {"header": False, "columns": ("label", "text") if writer.label_first else ("text", "label")}
-    path = put(tmp_path, f"data{suffix}", encoded(writer.write(table), encoding), compressed=compressed)
+    content = writer.write(table)
+    # Without a header the first text may begin with one, which nobody can tell from a mark.
+    assume(not content.startswith("\ufeff"))
+    path = put(tmp_path, f"data{suffix}", encoded(content, encoding), compressed=compressed)
     needed = setting or suffix not in {".csv", ".tsv"}
     check(path, table, Csv(**setting) if needed else None)
 

@@ -206,7 +206,7 @@ def test_columns_of_every_format(tmp_path: Path):
         (
             "a.csv.gz",
             gzip.compress(gzip.compress(b"text,label\n", mtime=0), mtime=0),
-            "compressed twice, or holds gzip",
+            "once unpacked, the file is not text but gzip",
         ),
         ("a.tsv", b"PK\x03\x04rest", "zip archive"),
         ("a.jsonl", b"PAR1rest", "end in .parquet"),

@@ -68,7 +68,7 @@ def json_row(line: str, where: str) -> dict[str, object]:
     try:
         row = json.loads(line, object_pairs_hook=_once)
     except _Twice as error:
-        raise DataError(f"key '{error}' is there twice", where=where) from None
+        raise DataError(f"the key '{error}' is there twice", where=where) from None
     except (ValueError, RecursionError) as error:
         hint = "a JSON array; write one object a line" if line.lstrip().startswith("[") else None
         problem = "a number of thousands of digits" if "digits" in str(error) else error
@@ -78,7 +78,7 @@ def json_row(line: str, where: str) -> dict[str, object]:
         raise DataError("not a JSON object", where=where, hint=hint)
     # An escape can spell half of a character's surrogate pair; no encoding can.
     if "\\u" in line and (half := next((key for key in row if _HALF.search(key)), None)):
-        raise DataError(f"key {half!a} holds half of a surrogate pair, which is not a character", where=where)
+        raise DataError(f"the key {half!a} holds half of a surrogate pair, which is not a character", where=where)
     return row
 
 

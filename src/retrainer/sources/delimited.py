@@ -15,6 +15,7 @@ import io
 import re
 import sys
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -104,12 +105,15 @@ def reading_of(path: Path, file: SourceFile) -> Reading:
 def _joined(path: Path, file: SourceFile, quoted: Reading, plain: Reading) -> Reading:
     """Of rows that go over several lines: are these texts with line ends, or rows that unpaired quotes joined?
 
-    They may be rows if each of their lines is as wide as the header, and if that brings no new value into some column,
-    as it would not into that of the labels.
+    They may be rows if each of their lines is as wide as the header, and most have in some column what other rows have
+    there, as in that of the labels. Of the lines of a text it is one that has the row's own label.
     """
     one, other = _tally(path, file, quoted, values=True), _tally(path, file, plain, values=True)
+    lines = other.rows - (one.rows - one.joined)
     if other.problem is not None or not any(
-        fewer is not None and more is not None and more <= fewer
+        fewer is not None
+        and more is not None
+        and 2 * sum(count for value, count in more.items() if value not in fewer) < lines
         for fewer, more in zip(one.values, other.values, strict=True)
     ):
         return quoted
@@ -128,8 +132,10 @@ def _before_quotes(path: Path, file: SourceFile, start: Reading) -> Reading:
     spaced = replace(start, blanks=True)
     as_is, dropped = _tally(path, file, start), _tally(path, file, spaced)
     if dropped.problem is None:
-        if as_is.problem is not None or as_is.rows != dropped.rows:
+        if as_is.problem is not None:
             return spaced
+        if as_is.rows != dropped.rows:
+            return _joined(path, file, spaced, start)
         pairs = zip(rows_of(path, file, start), rows_of(path, file, spaced), strict=True)
         differ = any(
             one != other and one.lstrip(" ").startswith('"')
@@ -327,7 +333,9 @@ def _marks(path: Path, file: SourceFile, reading: Reading) -> _Marks:
         while block := stream.read(_BLOCK):
             if "\0" in block:
                 line += block[: block.index("\0")].count("\n")
-                raise DataError("a NUL, which no text holds", where=f"{file.url}, line {line}", hint="take it out")
+                raise DataError(
+                    "a NUL character, which is not text", where=f"{file.url}, line {line}", hint="take it out"
+                )
             line += block.count("\n")
             text = last + block
             last = block[-80:]
@@ -345,7 +353,7 @@ class _Tally:
     :param joined: rows that go over several lines; the first of them ends in line ``first_joined``.
     :param wrapped: fields that begin and end with a quote although quotes are read as characters.
     :param stray: other fields with quotes, likewise.
-    :param values: for each column its values; ``None`` where they are many, or were not asked for.
+    :param values: for each column its values, counted; ``None`` where they are many.
     :param problem: why the reading is not right.
     """
 
@@ -354,7 +362,7 @@ class _Tally:
     first_joined: int = 0
     wrapped: int = 0
     stray: int = 0
-    values: list[set[str] | None] = field(default_factory=list)
+    values: list[Counter[str] | None] = field(default_factory=list)
     problem: DataError | None = None
 
 
@@ -378,11 +386,11 @@ def _tally(path: Path, file: SourceFile, reading: Reading, *, values: bool = Fal
     return tally
 
 
-def _note(values: list[set[str] | None], row: Sequence[str]) -> None:
+def _note(values: list[Counter[str] | None], row: Sequence[str]) -> None:
     if not values:
-        values.extend(set() for _ in row)
+        values.extend(Counter() for _ in row)
     for at, (cell, seen) in enumerate(zip(row, values, strict=True)):
         if seen is not None:
-            seen.add(cell.strip())
+            seen[cell.strip()] += 1
             if len(seen) > _FEW:
                 values[at] = None

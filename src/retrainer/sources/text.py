@@ -23,7 +23,7 @@ _MARKS = (
 )
 _OTHERS = (
     (b"\x1f\x8b", "gzip", "let its name end in .gz, after the suffix of what is in it"),
-    (b"PK\x03\x04", "a zip archive, as .xlsx is one", "unpack it, or save the sheet as csv"),
+    (b"PK\x03\x04", "a zip archive (.xlsx is one, too)", "unpack it, or save the sheet as csv"),
     (b"PAR1", "parquet", "let its name end in .parquet"),
     (b"ARROW1", "Arrow", "write it as parquet"),
     (b"ORC", "ORC", "write it as parquet"),
@@ -32,7 +32,7 @@ _OTHERS = (
     (b"\x28\xb5\x2f\xfd", "Zstandard", "unpack it, or pack it with gzip"),
     (b"\xfd7zXZ", "xz", "unpack it, or pack it with gzip"),
     (b"7z\xbc\xaf", "a 7z archive", "unpack it"),
-    (b"\xd0\xcf\x11\xe0", "an old Office document, as .xls is one", "save the sheet as csv"),
+    (b"\xd0\xcf\x11\xe0", "an old Office document (such as .xls)", "save the sheet as csv"),
     (b"SQLite format 3", "an SQLite database", "export the table as csv"),
     (b"\x80\x04\x95", "a Python pickle", "write it as csv or parquet"),
     (b"\x80\x05\x95", "a Python pickle", "write it as csv or parquet"),
@@ -98,8 +98,8 @@ def empty_file(where: str) -> DataError:
 def _refuse_other(head: bytes, file: SourceFile) -> None:
     for magic, name, hint in _OTHERS:
         if head.startswith(magic):
-            what = "compressed twice, or holds" if file.compressed else "not text but"
-            raise DataError(f"the file is {what} {name}", where=file.url, hint=hint)
+            what = "once unpacked, the file" if file.compressed else "the file"
+            raise DataError(f"{what} is not text but {name}", where=file.url, hint=hint)
     if wide := _wide(head):
         raise DataError(
             f"the file seems to be {wide.upper()}, and has no byte order mark that says so",
