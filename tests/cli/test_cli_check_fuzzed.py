@@ -177,4 +177,4 @@ def test_a_pipe_and_a_device_are_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.yaml")
     for file in (tmp_path / "pipe.yaml", Path("/dev/zero")):
         (finding,) = check_file(file)
-        assert (finding.state, "neither a file nor a folder" in finding.text) == ("problem", True)
+        assert (finding.state, "a pipe or a device is there, not a file" in finding.text) == ("problem", True)

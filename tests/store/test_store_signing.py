@@ -250,6 +250,7 @@ def test_what_is_no_public_key(tmp_path: Path) -> None:
     (tmp_path / "ec.pem").write_bytes(other.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     (tmp_path / "binary").write_bytes(bytes(range(256)))
     (tmp_path / "empty").write_text("")
+    os.mkfifo(tmp_path / "pipe")
     encoded = str(pair.key).removeprefix("ed25519:")
     not_canonical = encoded[:-2] + chr(ord(encoded[-2]) + 1) + "="
     for wrong, words in (
@@ -262,6 +263,7 @@ def test_what_is_no_public_key(tmp_path: Path) -> None:
         (tmp_path / "empty", "not an Ed25519 public key"),
         (tmp_path / "nothing", "cannot be read: No such file"),
         (tmp_path, "cannot be read: Is a directory"),
+        (tmp_path / "pipe", "cannot be read: a pipe or a device is there"),
         (pair.private, "this is a private key"),
         (pair.private.read_text(), "this is a private key"),
     ):
@@ -466,7 +468,13 @@ def test_a_key_in_place_of_its_source_is_not_quoted(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
-    for path, words in ((tmp_path / "nothing.key", "No such file"), (tmp_path, "Is a directory")):
+    os.mkfifo(tmp_path / "pipe.key", mode=0o600)
+    for path, words in (
+        (tmp_path / "nothing.key", "No such file"),
+        (tmp_path, "Is a directory"),
+        (tmp_path / "pipe.key", "a pipe or a device is there"),
+        (Path("/dev/zero"), "a pipe or a device is there"),
+    ):
         with pytest.raises(UserError, match=words):
             load_signer(f"file:{path}")
 

@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from retrainer.errors import IntegrityError
+from retrainer.regular_files import read_regular
 from retrainer.serve.cached_version import graph_files, small_files
 from retrainer.serve.golden import GOLDEN
 from retrainer.serve.loading import Loading, load_checked
-from retrainer.serve.local_files import read_regular
 from retrainer.serve.predictor import BUNDLE, TOKENIZER
 from retrainer.serve.served import Served
 from retrainer.store.manifest import Manifest

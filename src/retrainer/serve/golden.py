@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from retrainer.errors import DataError, IntegrityError
 from retrainer.precisions import PRECISIONS, REFERENCE
-from retrainer.serve.local_files import read_regular
+from retrainer.regular_files import read_regular
 from retrainer.serve.predictor import Predictor, softmax
 from retrainer.serve.texts import Text
 from retrainer.store.bundle import GoldenRow

@@ -16,10 +16,10 @@ from tokenizers import Tokenizer
 
 from retrainer.errors import DataError, IntegrityError, UserError
 from retrainer.precisions import REFERENCE
+from retrainer.regular_files import read_regular
 from retrainer.serve import forks
 from retrainer.serve.batching import batches, pad
 from retrainer.serve.engine import ENDS, ENGINE_ERRORS, Brake, load_session
-from retrainer.serve.local_files import read_regular
 from retrainer.serve.long_texts import MOST_CHARACTERS, MOST_GROWTH, Beginnings, growth
 from retrainer.serve.texts import Text
 from retrainer.store.bundle import BundleInfo

@@ -5,8 +5,6 @@ Not here: whether the data, the model or the store exist; ``retrainer check`` an
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from retrainer.errors import PipelineError
+from retrainer.regular_files import read_regular
 from retrainer.spec.explain import explain, line_of
 from retrainer.spec.model import Pipeline
 from retrainer.spec.problems import Place, Problem, found, listed, nearest
@@ -119,7 +118,7 @@ def _error(problems: list[Problem], lines: Mapping[Place, int] | None, where: st
 
 def _text(file: Path) -> str:
     try:
-        data = _content(file)
+        data = read_regular(file, MOST_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
         raise PipelineError("no such file", where=str(file), hint=_neighbours(file)) from None
     except IsADirectoryError:
@@ -128,8 +127,6 @@ def _text(file: Path) -> str:
         raise PipelineError("no permission to read it", where=str(file), hint="check its owner and mode") from None
     except OSError as error:
         raise PipelineError(f"cannot be read: {error.strerror}", where=str(file)) from None
-    if data is None:
-        raise PipelineError("is neither a file nor a folder", where=str(file), hint="a pipe or a device is not read")
     if len(data) > MOST_BYTES:
         hint = "this does not look like a pipeline file"
         raise PipelineError(f"larger than {MOST_BYTES:,} bytes", where=str(file), hint=hint)
@@ -142,17 +139,6 @@ def _text(file: Path) -> str:
             where=f"{file}:{line}",
             hint="save the file as UTF-8",
         ) from None
-
-
-def _content(file: Path) -> bytes | None:
-    """What a file holds, cut after more than a pipeline can be; ``None`` for a pipe and the like, which may never end.
-
-    :raises OSError: it cannot be read.
-    """
-    # Opening a pipe that nobody writes to would wait for ever.
-    with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream:  # noqa: PTH123  of a descriptor
-        mode = os.fstat(stream.fileno()).st_mode
-        return stream.read(MOST_BYTES + 1) if stat.S_ISREG(mode) else None
 
 
 def _neighbours(file: Path) -> str | None:

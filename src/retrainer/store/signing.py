@@ -21,6 +21,7 @@ from pydantic import StringConstraints
 
 from retrainer.errors import SignatureError, UserError
 from retrainer.records import Record
+from retrainer.regular_files import read_regular
 from retrainer.store.names import Sha256, Version
 
 if TYPE_CHECKING:
@@ -101,8 +102,7 @@ class PublicKey:
             return cls._of_content(text, where="public key")
         path = path_of_key(text)
         try:
-            with path.open("rb") as stream:
-                content = stream.read(_MOST_BYTES).decode("utf-8", errors="replace")
+            content = read_regular(path, _MOST_BYTES).decode("utf-8", errors="replace")
         except OSError as error:
             raise UserError(
                 f"the public key cannot be read: {error.strerror}",

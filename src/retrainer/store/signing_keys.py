@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retrainer.errors import ResourceError, UserError
+from retrainer.regular_files import open_regular
 from retrainer.store.signing import Keyring, PublicKey, Signer, may_be_a_key, path_of_key
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def _read_private(path: Path, *, where: str) -> bytes:
     A file of another owner may be read by its group: so secrets are mounted into containers.
     """
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             status = os.fstat(stream.fileno())
             others = stat.S_IMODE(status.st_mode) & (0o077 if status.st_uid == os.geteuid() else 0o007)
             if others:
