@@ -146,7 +146,6 @@ class _Reader:
         return self._scalar(node)
 
     def _mapping(self, node: yaml.MappingNode, place: Place, above: frozenset[int]) -> dict[str, Any]:
-        self._refuse_duplicates(node, place)
         result: dict[str, Any] = {}
         # What '<<' merges comes first, so the mapping's own keys win; of several mappings the earlier one wins.
         merged = [source for key, value in node.value if key.tag == _MERGE for source in _sources(value)]
@@ -154,13 +153,18 @@ class _Reader:
             if not isinstance(source, yaml.MappingNode):
                 raise self._error("'<<' merges mappings only, such as <<: *name", source)
             result |= self.value(source, place, above)
+        own: dict[str, Any] = {}
         for key_node, value_node in node.value:
             if key_node.tag == _MERGE:
                 continue
             key = self._key(key_node)
-            self.lines[*place, key] = _line(key_node)
-            result[key] = self.value(value_node, (*place, key), above)
-        return result
+            here = (*place, key)
+            if key in own:
+                first = self.lines[here]
+                raise self._error(f"key '{key_path(here)}' is given twice, first in line {first}", key_node)
+            self.lines[here] = _line(key_node)
+            own[key] = self.value(value_node, here, above)
+        return result | own
 
     def _scalar(self, node: yaml.Node) -> Any:
         convert = _SCALARS.get(node.tag)
@@ -178,17 +182,6 @@ class _Reader:
         if not isinstance(node, yaml.ScalarNode):
             raise self._error("a key must be a text", node)
         return str(node.value)
-
-    def _refuse_duplicates(self, node: yaml.MappingNode, place: Place) -> None:
-        seen: dict[str, int] = {}
-        for key_node, _ in node.value:
-            if key_node.tag == _MERGE:
-                continue
-            key = self._key(key_node)
-            if key in seen:
-                path = key_path((*place, key))
-                raise self._error(f"key '{path}' is given twice, first in line {seen[key]}", key_node)
-            seen[key] = _line(key_node)
 
     def _error(self, message: str, node: yaml.Node) -> PipelineError:
         return PipelineError(message, where=f"{self._where}:{_line(node)}")
