@@ -132,11 +132,9 @@ class Predictor:
         try:
             for some in self._portions([self._beginnings.of(text) for text in texts], first):
                 rows += self._tokenizer.encode_batch_fast(some)
-        except DataError:
+        except (DataError, *ENDS, MemoryError):
             raise
-        except BaseException as error:
-            if isinstance(error, (*ENDS, MemoryError)):
-                raise
+        except BaseException:  # noqa: BLE001  it panics, too
             raise self._unfit(texts, first) from None
         return rows
 
@@ -170,9 +168,9 @@ class Predictor:
                 return DataError(fault, where=where)
             try:
                 self._tokenizer.encode_batch_fast([text])
-            except BaseException as error:
-                if isinstance(error, (*ENDS, MemoryError)):
-                    raise
+            except (*ENDS, MemoryError):
+                raise
+            except BaseException as error:  # noqa: BLE001  likewise
                 return DataError(f"the model's tokenizer cannot read it: {error}", where=where)
         return DataError("the texts cannot be tokenised")
 
