@@ -7,10 +7,11 @@ Not here: ordinary log output, which goes to the step's log file.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, TypeAdapter
 
+from retrainer.errors import RetrainerError, by_name
 from retrainer.records import Record
 
 
@@ -59,6 +60,15 @@ class Failed(Record):
     message: str
     where: str | None = None
     hint: str | None = None
+
+    @classmethod
+    def of(cls, error: RetrainerError) -> Self:
+        """What the process says of the error that ends it."""
+        return cls(error=type(error).__name__, message=error.message, where=error.where, hint=error.hint)
+
+    def as_error(self) -> RetrainerError:
+        """The same error, of the same class."""
+        return by_name(self.error)(self.message, where=self.where, hint=self.hint)
 
 
 Message = Log | Progress | Metrics | Done | Failed

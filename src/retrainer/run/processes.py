@@ -20,7 +20,6 @@ from typing import Self
 
 from pydantic import ValidationError
 
-from retrainer import errors
 from retrainer.artifacts.locks import Say
 from retrainer.artifacts.repository import Artifacts
 from retrainer.chain import StepRef, StepRequest, step_named
@@ -219,8 +218,7 @@ class StepProcess:
         code = self._process.returncode
         step = self.request.step
         if failure is not None:
-            kind = errors.by_name(failure.error)
-            raise kind(failure.message, where=failure.where, hint=failure.hint)
+            raise failure.as_error()
         if self._terminated or code < 0:
             name = signal.Signals(-code).name if code < 0 else "a request"
             raise StepKilled(

@@ -11,7 +11,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-from retrainer import errors
 from retrainer.chain.messages import Failed, parse_message
 from retrainer.run.processes import THREADS
 from retrainer.spec.model import Pipeline
@@ -42,5 +41,5 @@ def rehearsed(pipeline: Pipeline, *, seconds: float) -> bool:
         for line in messages.read_bytes().splitlines():
             message = parse_message(line)
             if isinstance(message, Failed):
-                raise errors.by_name(message.error)(message.message, where=message.where, hint=message.hint)
+                raise message.as_error()
     return done.returncode == 0

@@ -127,9 +127,7 @@ def main(work_file: Path) -> None:
     try:
         _serve(work_file, replies)
     except RetrainerError as error:
-        kind = type(error).__name__
-        failed = Failed(error=kind, message=error.message, where=error.where, hint=error.hint)
-        os.write(replies, failed.to_json() + b"\n")
+        os.write(replies, Failed.of(error).to_json() + b"\n")
         sys.exit(1)
 
 

@@ -92,4 +92,4 @@ class Reporter:
 
     def failed(self, error: RetrainerError) -> None:
         """Say what went wrong, so that the parent raises the same error."""
-        self.send(Failed(error=type(error).__name__, message=error.message, where=error.where, hint=error.hint))
+        self.send(Failed.of(error))

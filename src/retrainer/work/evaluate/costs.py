@@ -26,7 +26,6 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from retrainer import errors
 from retrainer.artifacts.measures import Latency
 from retrainer.chain.messages import Failed
 from retrainer.errors import DataError, ResourceError, StepError
@@ -252,7 +251,7 @@ class _ModelProcess:
         except ValidationError:
             raise StepError(f"the process that measures {self._name} says {line[:200]!r}") from None
         if isinstance(reply, Failed):
-            raise errors.by_name(reply.error)(reply.message, where=reply.where, hint=reply.hint)
+            raise reply.as_error()
         self.peak_bytes = reply.peak_bytes
         return reply
 
