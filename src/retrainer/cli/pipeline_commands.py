@@ -97,10 +97,9 @@ def check_file(file: Path) -> Iterator[Finding]:
     yield _finding("pipeline", partial(_task, pipeline))
     dataset = pipeline.dataset
     judged = "train" if dataset.test is None else "test"  # only the rows that judge need the columns of slices
-    for name, source in (("train", dataset.train), ("validation", dataset.validation), ("test", dataset.test)):
-        if source is not None:
-            wanted = [*dataset.text_columns, dataset.label, *(_slice_columns(pipeline) if name == judged else ())]
-            yield _finding(f"{name} data", partial(_data, source, wanted, dataset.csv))
+    for name, source in dataset.sources.items():
+        wanted = [*dataset.text_columns, dataset.label, *(pipeline.slice_columns if name == judged else ())]
+        yield _finding(f"{name} data", partial(_data, source, wanted, dataset.csv))
     seen: dict[str, str] = {}
     for base in pipeline.model.candidates or (pipeline.model.base,):
         yield _finding("base model", partial(_base_model, pipeline, base, seen))
@@ -120,8 +119,7 @@ def _rehearsal(pipeline: Pipeline) -> Iterator[Finding]:
     from retrainer.spec.model import HubSource
     from retrainer.spec.training_combinations import is_plain
 
-    dataset = pipeline.dataset
-    hub = any(isinstance(source, HubSource) for source in (dataset.train, dataset.validation, dataset.test))
+    hub = any(isinstance(source, HubSource) for source in pipeline.dataset.sources.values())
     if (is_plain(pipeline.training.arguments) and not hub) or missing("train"):
         return
     try:
@@ -173,11 +171,6 @@ def _data(source: HubSource | tuple[str, ...], wanted: Sequence[str], csv: Csv |
     size = sum(file.size for file in files) / 1e6
     names = files[0].url if len(files) == 1 else f"{len(files)} files, first {files[0].url}"
     return f"{names}, {size:.1f} MB"
-
-
-def _slice_columns(pipeline: Pipeline) -> list[str]:
-    slices = pipeline.gate.slices
-    return [name for name in slices.by if name not in {"label", "length"}] if slices else []
 
 
 def _missing(absent: list[str], columns: tuple[str, ...]) -> str:

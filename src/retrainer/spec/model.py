@@ -189,6 +189,12 @@ class Dataset(Record):
         return (self.text,) if isinstance(self.text, str) else self.text
 
     @property
+    def sources(self) -> dict[Literal["train", "validation", "test"], Source]:
+        """Split to where its rows come from; without those that are carved from train."""
+        splits: tuple[Literal["train", "validation", "test"], ...] = ("train", "validation", "test")
+        return {split: source for split in splits if (source := getattr(self, split)) is not None}
+
+    @property
     def validates(self) -> bool:
         """Whether there should be validation rows."""
         return self.validation is not None or self.split.validation > 0.0
@@ -401,6 +407,12 @@ class Pipeline(Record):
         """The metrics that the gate judges by, sorted."""
         against = self.gate.against_champion
         return tuple(sorted({*self.gate.floors, *([against.metric] if against else [])}))
+
+    @property
+    def slice_columns(self) -> tuple[str, ...]:
+        """The columns of the data that the gate groups rows by."""
+        by = self.gate.slices.by if self.gate.slices else ()
+        return tuple(name for name in by if name not in {"label", "length"})
 
     @property
     def of_one_label(self) -> tuple[str, ...]:

@@ -88,8 +88,7 @@ def require_splits(pipeline: Pipeline) -> None:
 
     :raises DataError: one has not; names those that there are.
     """
-    dataset = pipeline.dataset
-    for source in (dataset.train, dataset.validation, dataset.test):
+    for source in pipeline.dataset.sources.values():
         if not isinstance(source, HubSource) or not is_folder(source.hub):
             continue
         import datasets

@@ -77,14 +77,11 @@ def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str
     """
     trainable_task(pipeline.task, where=pipeline.name)
     dataset = pipeline.dataset
-    sources = {
-        name: fingerprint(source, dataset.csv) for name in SPLITS if (source := getattr(dataset, name)) is not None
-    }
     identity = {
         "task": pipeline.task,
         "dataset": dataset.model_dump(mode="json", exclude={"train", "validation", "test"}),
-        "slices": sorted(set(pipeline.gate.slices.by) - {"label", "length"}) if pipeline.gate.slices else [],
-        "sources": sources,
+        "slices": sorted(set(pipeline.slice_columns)),
+        "sources": {split: fingerprint(source, dataset.csv) for split, source in dataset.sources.items()},
     }
     return INGEST.request(identity, pipeline, context=context)
 

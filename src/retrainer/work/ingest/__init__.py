@@ -52,9 +52,8 @@ def _refuse_changed(request: StepRequest) -> None:
     """The artifact is named by what the data was when it was planned; other data must not go by that name."""
     dataset = request.pipeline.dataset
     planned = request.identity.get("sources", {})
-    for split in SPLITS:
-        source = getattr(dataset, split)
-        if source is not None and split in planned and fingerprint(source, dataset.csv) != planned[split]:
+    for split, source in dataset.sources.items():
+        if split in planned and fingerprint(source, dataset.csv) != planned[split]:
             raise DataError(
                 f"the {split} data changed since this run was planned",
                 where=str(source) if isinstance(source, tuple) else source.hub.path,
@@ -69,8 +68,7 @@ def ingest(pipeline: Pipeline, folder: Path, reporter: Reporter) -> SnapshotStat
     :raises DataError: the data is not what the pipeline says it is; file, row and column are named.
     """
     dataset = pipeline.dataset
-    slices = _slice_columns(pipeline)
-    files = _read(pipeline, slices, folder, reporter)
+    files = _read(pipeline, folder, reporter)
     labels, indices, spellings = index_labels(files, dataset.labels, dataset.label_values)
     pools = {split: Pool.of(split, files[split], indices[split]) for split in SPLITS if split in files}
 
@@ -87,7 +85,7 @@ def ingest(pipeline: Pipeline, folder: Path, reporter: Reporter) -> SnapshotStat
     everything = list(pools.values())
     statistics = SnapshotStatistics(
         labels=labels,
-        splits=write_splits(selection, folder, labels, slices),
+        splits=write_splits(selection, folder, labels, pipeline.slice_columns),
         source_rows=sum(len(pool) for pool in everything),
         duplicates=sum(pool.repeated for pool in everything),
         conflicts=conflicts,
@@ -102,23 +100,14 @@ def ingest(pipeline: Pipeline, folder: Path, reporter: Reporter) -> SnapshotStat
     return statistics
 
 
-def _slice_columns(pipeline: Pipeline) -> tuple[str, ...]:
-    by = pipeline.gate.slices.by if pipeline.gate.slices else ()
-    return tuple(name for name in by if name not in {"label", "length"})
-
-
-def _read(
-    pipeline: Pipeline, slices: tuple[str, ...], folder: Path, reporter: Reporter
-) -> dict[SplitName, list[RawRows]]:
-    dataset = pipeline.dataset
+def _read(pipeline: Pipeline, folder: Path, reporter: Reporter) -> dict[SplitName, list[RawRows]]:
+    dataset, slices = pipeline.dataset, pipeline.slice_columns
     # Only test rows are judged by slices, so only their source must have the columns.
     judged: SplitName = "train" if dataset.test is None else "test"
     files: dict[SplitName, list[RawRows]] = {}
-    for split in SPLITS:
-        source = getattr(dataset, split)
-        if source is not None:
-            wanted = Wanted(dataset.text_columns, dataset.label, slices, slices_required=split == judged)
-            files[split] = read_pool(source, wanted, split, folder, reporter, dataset.csv)
+    for split, source in dataset.sources.items():
+        wanted = Wanted(dataset.text_columns, dataset.label, slices, slices_required=split == judged)
+        files[split] = read_pool(source, wanted, split, folder, reporter, dataset.csv)
     return files
 
 
