@@ -16,9 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from retrainer.errors import DataError
+from retrainer.sources.columns import Wanted
 from retrainer.spec.model import Csv, HubDataset, HubSource
 from retrainer.work.ingest.pools import read_pool
-from retrainer.work.ingest.rows import RawRows, Wanted
+from retrainer.work.ingest.rows import RawRows
 from retrainer.work.reporter import Reporter
 
 WANTED = Wanted(("text",), "label")

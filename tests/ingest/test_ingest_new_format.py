@@ -10,10 +10,11 @@ import pytest
 from retrainer.errors import DataError
 from retrainer.formats import FORMATS, Format, format_of
 from retrainer.sources import SourceFile, expand, read_columns
+from retrainer.sources.columns import Wanted
 from retrainer.sources.text import open_text
 from retrainer.spec import parse_pipeline
 from retrainer.work.ingest import ingest
-from retrainer.work.ingest.rows import RawRows, Wanted, positions, raw_rows
+from retrainer.work.ingest.rows import RawRows, positions, raw_rows
 from retrainer.work.reporter import Reporter
 
 

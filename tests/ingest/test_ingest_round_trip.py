@@ -18,10 +18,10 @@ from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 
 from retrainer.errors import DataError
+from retrainer.sources.columns import Wanted
 from retrainer.spec.model import Csv
 from retrainer.work.ingest.labels import index_labels
 from retrainer.work.ingest.pools import read_pool
-from retrainer.work.ingest.rows import Wanted
 from retrainer.work.reporter import Reporter
 
 EXAMPLES = int(os.environ.get("RETRAINER_EXAMPLES", "200"))

@@ -1,18 +1,36 @@
-"""The columns of a data file, from its header or its first row: enough for ``retrainer check``."""
+"""The columns of a data file, from its header or its first row: enough for ``retrainer check``.
+
+Also the record of which of them are to be read, for the formats' readers of rows.
+"""
 
 from __future__ import annotations
 
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from retrainer.errors import DataError, first_line
 from retrainer.formats import FORMATS
 from retrainer.sources.files import SourceFile
 from retrainer.sources.text import empty_file, open_text, readable
 
-_HALF = re.compile("[\ud800-\udfff]")
+# Half of a character's surrogate pair: an escape of JSON can spell it, no encoding can.
+HALF = re.compile("[\ud800-\udfff]")
+
+
+class Wanted(NamedTuple):
+    """The columns to read.
+
+    :param texts: one or two.
+    :param slices: for the gate's groups.
+    :param slices_required: a file without a slice column is an error; otherwise the column is empty there.
+    """
+
+    texts: tuple[str, ...]
+    label: str
+    slices: tuple[str, ...] = ()
+    slices_required: bool = True
 
 
 def read_columns(file: SourceFile) -> tuple[str, ...]:
@@ -76,8 +94,7 @@ def json_row(line: str, where: str) -> dict[str, object]:
     if not isinstance(row, dict):
         hint = "a JSON array; write one object a line" if isinstance(row, list) else None
         raise DataError("not a JSON object", where=where, hint=hint)
-    # An escape can spell half of a character's surrogate pair; no encoding can.
-    if "\\u" in line and (half := next((key for key in row if _HALF.search(key)), None)):
+    if "\\u" in line and (half := next((key for key in row if HALF.search(key)), None)):
         raise DataError(f"the key {half!a} holds half of a surrogate pair, which is not a character", where=where)
     return row
 

@@ -5,7 +5,6 @@ Rows are read by the ingest step's own readers, which ``formats`` names. Not her
 
 from __future__ import annotations
 
-import pkgutil
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,7 +13,7 @@ from typing import Any
 
 from retrainer.errors import DataError
 from retrainer.formats import FORMATS
-from retrainer.sources.columns import read_columns
+from retrainer.sources.columns import Wanted, read_columns
 from retrainer.sources.delimited import setting_of
 from retrainer.sources.files import SourceFile
 from retrainer.sources.text import readable
@@ -22,9 +21,6 @@ from retrainer.spec.delimited import Csv
 from retrainer.spec.problems import listed
 
 Columns = dict[str, list[str]]
-
-# What the formats' readers of rows, named by dotted names as well, take.
-WANTED = "retrainer.work.ingest.rows:Wanted"
 
 # More different values are not labels.
 MOST_LABELS = 100
@@ -135,13 +131,12 @@ def _is_pair(names: tuple[str, ...]) -> bool:
 def _table(file: SourceFile) -> Columns:
     """The columns of a file, each read as ingest reads labels; without those that hold lists or objects."""
     names = [name for name in dict.fromkeys(read_columns(file)) if name]  # pandas writes its index without a name
-    wanted = pkgutil.resolve_name(WANTED)
     table: Columns = {}
     problem: DataError | None = None
     with readable(file) as path:
         for name in names:
             try:
-                rows = FORMATS[file.format].read_rows(path, file, file.name, wanted(texts=(), label=name))
+                rows = FORMATS[file.format].read_rows(path, file, file.name, Wanted(texts=(), label=name))
             except DataError as error:
                 problem = error
             else:

@@ -16,6 +16,7 @@ from retrainer.artifacts.snapshot import SPLITS, SnapshotStatistics, SplitName
 from retrainer.chain import Ingested
 from retrainer.errors import DataError
 from retrainer.sources import fingerprint
+from retrainer.sources.columns import Wanted
 from retrainer.spec.model import Pipeline
 from retrainer.spec.training_combinations import require_batches
 from retrainer.work.ingest import checks, leakage
@@ -23,7 +24,7 @@ from retrainer.work.ingest.carve import TEST, TRAIN, VALIDATION, carve
 from retrainer.work.ingest.labels import index_labels
 from retrainer.work.ingest.output import Selection, describe_sources, report, write_quarantine, write_splits
 from retrainer.work.ingest.pools import Pool, read_pool
-from retrainer.work.ingest.rows import RawRows, Wanted
+from retrainer.work.ingest.rows import RawRows
 from retrainer.work.rehearsal import before_training
 from retrainer.work.reporter import Reporter
 

@@ -14,10 +14,11 @@ import pyarrow as pa
 
 from retrainer.artifacts.snapshot import QuarantineReason, SplitName
 from retrainer.formats import FORMATS
+from retrainer.sources.columns import Wanted
 from retrainer.sources.files import expand
 from retrainer.sources.text import readable
 from retrainer.spec.model import Csv, HubSource
-from retrainer.work.ingest.rows import RawRows, Wanted
+from retrainer.work.ingest.rows import RawRows
 from retrainer.work.ingest.tables import read_hub
 from retrainer.work.near.text import normalise
 from retrainer.work.reporter import Reporter

@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 
 from retrainer.errors import DataError
+from retrainer.sources.columns import HALF, Wanted
 from retrainer.sources.label_names import canonical
 from retrainer.spec.problems import found, listed, nearest
-
-
-class Wanted(NamedTuple):
-    """The columns to read.
-
-    :param texts: one or two.
-    :param slices: for the gate's groups.
-    :param slices_required: a file without a slice column is an error; otherwise the column is empty there.
-    """
-
-    texts: tuple[str, ...]
-    label: str
-    slices: tuple[str, ...] = ()
-    slices_required: bool = True
 
 
 @dataclass(frozen=True)
@@ -58,10 +44,6 @@ class RawRows:
 
 # Written for "no value" by tools that do not leave the cell empty. Not "none" or "NA": these are used as labels.
 _NO_LABEL = frozenset({"", "nan", "NaN", "NAN", "null", "NULL", "<NA>", "#N/A"})
-
-
-# JSON can spell half of a character's surrogate pair; no encoding can.
-_HALF = re.compile("[\ud800-\udfff]")
 
 
 def positions(columns: Sequence[str], wanted: Wanted, where: str) -> dict[str, int]:
@@ -164,7 +146,7 @@ def _column(
     try:
         return pa.array(texts, pa.large_string())
     except UnicodeEncodeError:
-        row = next(at for at, value in enumerate(texts, 1) if value is not None and _HALF.search(value))
+        row = next(at for at, value in enumerate(texts, 1) if value is not None and HALF.search(value))
         raise DataError(
             f"column '{column}' holds half of a surrogate pair, which is not a character", where=f"{where}, row {row}"
         ) from None

@@ -11,12 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from retrainer.errors import DataError, first_line
-from retrainer.sources.columns import not_parquet, parquet_schema
+from retrainer.sources.columns import Wanted, not_parquet, parquet_schema
 from retrainer.sources.files import SourceFile
 from retrainer.sources.identity import dataset_commit, is_folder
 from retrainer.spec.model import HubDataset
-from retrainer.spec.problems import listed
-from retrainer.work.ingest.rows import RawRows, Wanted, positions, raw_rows
+from retrainer.work.ingest.rows import RawRows, positions, raw_rows
 
 
 def read_parquet(path: Path, file: SourceFile, name: str, wanted: Wanted) -> RawRows:
@@ -131,9 +130,5 @@ def _rows(
 def _refuse_nested(field: pa.Field, where: str) -> None:
     kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
     if pa.types.is_nested(kind):
-        raise DataError(
-            f"column '{field.name}' holds {field.type}", where=where, hint=f"expected one of {listed(_PLAIN)}"
-        )
-
-
-_PLAIN = ("text", "numbers", "true and false")
+        hint = "expected one of text, numbers, true and false"
+        raise DataError(f"column '{field.name}' holds {field.type}", where=where, hint=hint)

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from retrainer.formats import FORMATS
-from retrainer.sources.columns import json_row
+from retrainer.sources.columns import Wanted, json_row
 from retrainer.sources.delimited import Reading, columns_of, reading_of, rows_of
 from retrainer.sources.files import SourceFile
 from retrainer.sources.text import empty_file, open_text
-from retrainer.work.ingest.rows import RawRows, Wanted, positions, raw_rows
+from retrainer.work.ingest.rows import RawRows, positions, raw_rows
 
 
 def read_delimited(path: Path, file: SourceFile, name: str, wanted: Wanted) -> RawRows:
