@@ -42,7 +42,7 @@ from retrainer.gate.metrics import METRICS, compare, score
 from retrainer.gate.receipt import ReasonCode
 from retrainer.gate.slices import judge_slices
 from retrainer.gate.validity import FP32, Rows, check
-from retrainer.spec.model import AgainstChampion, Gate, Slices
+from retrainer.spec.gate import AgainstChampion, Gate, Slices
 
 ALPHA = 0.05
 MARGIN = 0.01

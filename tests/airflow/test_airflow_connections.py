@@ -34,7 +34,7 @@ from retrainer.errors import (
     StoragePermissionError,
     UserError,
 )
-from retrainer.spec.model import Publish
+from retrainer.spec.publish import Publish
 from retrainer.storage import open_storage
 from retrainer.storage.access import S3Access
 from retrainer.store.causes import Cause
@@ -264,7 +264,7 @@ def test_the_key_is_masked_line_by_line(connect: Connect, pair: KeyPair, tmp_pat
     program = (
         "from airflow.sdk.log import redact\n"
         "from retrainer.airflow.connections import s3_access, signing_key\n"
-        "from retrainer.spec.model import Publish\n"
+        "from retrainer.spec.publish import Publish\n"
         "s3_access('bucket'); signing_key(Publish(store='/s', sign_with='airflow:key'))\n"
         f"print(redact('shown {{}} and {{}} and {{}}'.format({SECRET!r}, 'the-session-token', {secret_line!r})))"
     )

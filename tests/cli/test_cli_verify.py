@@ -225,7 +225,7 @@ def test_an_edited_verdict(cli: Cli, refused: Decided) -> None:
 
 def test_policy_and_verdict_edited_so_that_they_agree(cli: Cli, refused: Decided) -> None:
     """The recomputed receipt is the same, byte for byte: only the digest gives it away."""
-    from retrainer.spec.model import Gate
+    from retrainer.spec.gate import Gate
 
     policy = Gate.model_validate({"floors": {"accuracy": 0.1}, "against_champion": None})
     refused.receipt.write_bytes(receipt_bytes(decide(policy, load_evidence(refused.evaluation))))

@@ -7,7 +7,7 @@ import pytest
 
 from retrainer.gate.decide import decide
 from retrainer.gate.receipt import ReasonCode
-from retrainer.spec.model import AgainstChampion, Gate
+from retrainer.spec.gate import AgainstChampion, Gate
 
 
 def test_the_baseline_stands_in_the_receipt_but_not_among_the_models(make):

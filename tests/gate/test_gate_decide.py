@@ -18,8 +18,8 @@ from retrainer.gate.metrics import compare
 from retrainer.gate.paired import tango_interval
 from retrainer.gate.receipt import ReasonCode, Receipt
 from retrainer.report.decision import explain
-from retrainer.spec.budgets import BUDGETS, COSTS, Budget, budgets_of
-from retrainer.spec.model import AgainstChampion, Budgets, Gate
+from retrainer.spec.budgets import BUDGETS, COSTS, Budget, Budgets, budgets_of
+from retrainer.spec.gate import AgainstChampion, Gate
 
 NON_INFERIOR = Gate(against_champion=AgainstChampion(margin=0.02))
 SUPERIOR = Gate(against_champion=AgainstChampion(mode="superiority"))

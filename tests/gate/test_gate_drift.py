@@ -19,7 +19,7 @@ from retrainer.artifacts.evaluation import DriftMeasure
 from retrainer.artifacts.profile import BUCKETS, EDGES, ONLY_PAIRS, SHARE_UNIT, SQUARE_UNIT, TrainingProfile, Vocabulary
 from retrainer.gate.drift import judge_drift, measure_drift
 from retrainer.gate.receipt import DriftResult, ReasonCode
-from retrainer.spec.model import Drift
+from retrainer.spec.gate import Drift
 from retrainer.work.profile import profile_of
 
 TOPICS = 6

@@ -17,7 +17,7 @@ from retrainer.gate.decide import decide
 from retrainer.gate.evidence import Evidence, Table, load_evidence
 from retrainer.gate.metrics import METRICS
 from retrainer.gate.receipt import ReasonCode
-from retrainer.spec.model import AgainstChampion, Gate, Slices
+from retrainer.spec.gate import AgainstChampion, Gate, Slices
 
 
 def columns_of(evidence: Evidence, name: str) -> dict[str, Any]:

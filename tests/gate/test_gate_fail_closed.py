@@ -16,7 +16,8 @@ from retrainer.artifacts.measures import Latency
 from retrainer.gate.decide import decide
 from retrainer.gate.evidence import Evidence
 from retrainer.gate.receipt import Reason, ReasonCode
-from retrainer.spec.model import AgainstChampion, Budgets, Drift, Gate, Slices
+from retrainer.spec.budgets import Budgets
+from retrainer.spec.gate import AgainstChampion, Drift, Gate, Slices
 
 POLICY = Gate(
     floors={"accuracy": 0.5, "f1": 0.5},

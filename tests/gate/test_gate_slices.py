@@ -10,7 +10,7 @@ from retrainer.gate.decide import decide
 from retrainer.gate.receipt import ReasonCode
 from retrainer.gate.slices import judge_slices
 from retrainer.gate.validity import Rows
-from retrainer.spec.model import AgainstChampion, Gate, Slices
+from retrainer.spec.gate import AgainstChampion, Gate, Slices
 
 
 def simulated(random: np.random.Generator, *, groups: int, rows: int, loss_in_first: float = 0.0, gain: float = 0.0):

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from retrainer.errors import IntegrityError
 from retrainer.gate.decide import decide
 from retrainer.gate.verify import ABSENT, Difference, differences, receipt_bytes, verify
-from retrainer.spec.model import AgainstChampion, Budgets, Gate, Slices
+from retrainer.spec.budgets import Budgets
+from retrainer.spec.gate import AgainstChampion, Gate, Slices
 
 POLICIES = {
     "defaults": Gate(),

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from retrainer.errors import DataError
 from retrainer.sources.columns import Wanted
-from retrainer.spec.model import Csv
+from retrainer.spec.delimited import Csv
 from retrainer.work.ingest.labels import index_labels
 from retrainer.work.ingest.pools import read_pool
 from retrainer.work.reporter import Reporter

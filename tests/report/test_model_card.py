@@ -15,7 +15,8 @@ from retrainer.artifacts.evaluation import DriftMeasure, Leakage
 from retrainer.gate.decide import decide
 from retrainer.report.decision import explain
 from retrainer.report.model_card import CardFacts, model_card
-from retrainer.spec.model import AgainstChampion, Budgets, Gate, Slices
+from retrainer.spec.budgets import Budgets
+from retrainer.spec.gate import AgainstChampion, Gate, Slices
 
 FACTS = CardFacts(
     base_model="distilbert-base-uncased",

@@ -33,7 +33,8 @@ from retrainer.gate.receipt import (
 )
 from retrainer.report.html import ReportFacts, report_html
 from retrainer.report.model_card import CardFacts, model_card
-from retrainer.spec.model import AgainstChampion, Budgets, Gate, Slices
+from retrainer.spec.budgets import Budgets
+from retrainer.spec.gate import AgainstChampion, Gate, Slices
 
 PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII=")
 CARD = CardFacts(

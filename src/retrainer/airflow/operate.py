@@ -24,7 +24,7 @@ from retrainer.airflow.settings import Settings, SettingsLike, as_mapping
 from retrainer.chain.model_store import keyring_of
 from retrainer.errors import IntegrityError, NotFoundError, PipelineError, RetrainerError
 from retrainer.spec import Pipeline
-from retrainer.spec.model import Publish
+from retrainer.spec.publish import Publish
 from retrainer.storage import use_access
 from retrainer.store import ModelStore, Store
 from retrainer.store.causes import Cause

@@ -15,7 +15,7 @@ from retrainer.artifacts.measures import Latency
 from retrainer.artifacts.selection import Candidate, Selection
 from retrainer.precisions import REFERENCE
 from retrainer.records import FileRecord, Record
-from retrainer.spec.model import DriftKind
+from retrainer.spec.gate import DriftKind
 
 # What the models that are not a precision of the challenger are called.
 CHAMPION = "champion"

@@ -117,7 +117,7 @@ def _write_pipeline(
     """
     from retrainer.sources import expand
     from retrainer.sources.survey import LABEL_NAMES, TEXT_NAMES, csv_setting, survey, without_header
-    from retrainer.spec.model import Csv
+    from retrainer.spec.delimited import Csv
 
     require("train", only=("numpy", "pyarrow", "datasketch"))
     where = data if "://" in data else os.path.abspath(Path(data).expanduser())  # noqa: PTH100  a glob is not a path

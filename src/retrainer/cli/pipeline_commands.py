@@ -17,7 +17,8 @@ from retrainer.errors import DataError, ModelError, PipelineError, RetrainerErro
 
 if TYPE_CHECKING:
     from retrainer.spec import Pipeline
-    from retrainer.spec.model import Csv, HubSource
+    from retrainer.spec.delimited import Csv
+    from retrainer.spec.model import HubSource
 
 
 # Of the five seconds that a person waits for an answer.

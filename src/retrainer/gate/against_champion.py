@@ -18,7 +18,7 @@ from retrainer.gate.metrics import METRICS, compare
 from retrainer.gate.paired import rows_needed
 from retrainer.gate.receipt import Findings, ReasonCode
 from retrainer.gate.validity import FP32, Rows
-from retrainer.spec.model import AgainstChampion, Gate
+from retrainer.spec.gate import AgainstChampion, Gate
 
 # Below this no interval is trusted, whatever it says.
 FEWEST_ROWS = 20

@@ -10,7 +10,7 @@ from retrainer.artifacts.measures import Interval
 from retrainer.gate.metrics import METRICS, compare
 from retrainer.gate.receipt import Findings, ReasonCode
 from retrainer.gate.validity import FP32, Rows
-from retrainer.spec.model import Gate
+from retrainer.spec.gate import Gate
 
 
 def judge_baseline(

@@ -27,8 +27,8 @@ from retrainer.gate.slices import judge_slices
 from retrainer.gate.validity import FP32, Rows, check
 from retrainer.records import Record
 from retrainer.spec.budgets import BUDGETS
+from retrainer.spec.gate import Gate
 from retrainer.spec.known_metrics import OF_ONE_LABEL
-from retrainer.spec.model import Gate
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 

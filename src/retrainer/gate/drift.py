@@ -39,7 +39,7 @@ from retrainer.artifacts.profile import (
 from retrainer.gate.paired import holm, tidy
 from retrainer.gate.receipt import DriftResult, Reason, ReasonCode
 from retrainer.gate.vocabulary import Sizes, measure_vocabulary
-from retrainer.spec.model import Drift, DriftKind
+from retrainer.spec.gate import Drift, DriftKind
 
 Floats = NDArray[np.float64]
 

@@ -17,7 +17,7 @@ from retrainer.gate.metrics import METRICS, compare
 from retrainer.gate.receipt import BudgetResult, Findings, PrecisionDecision
 from retrainer.gate.validity import FP32, Rows
 from retrainer.precisions import PRECISIONS
-from retrainer.spec.model import Gate
+from retrainer.spec.gate import Gate
 
 # Where the policy states no margin, or none that could ever be met.
 DEFAULT_MARGIN = 0.01

@@ -16,7 +16,7 @@ from retrainer.artifacts.evaluation import ChampionState, DriftMeasure, Leakage,
 from retrainer.artifacts.measures import Interval, Score
 from retrainer.artifacts.selection import Selection
 from retrainer.records import Record
-from retrainer.spec.model import Gate
+from retrainer.spec.gate import Gate
 
 Verdict = Literal["promote", "refuse"]
 

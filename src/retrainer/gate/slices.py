@@ -20,7 +20,7 @@ from retrainer.gate.paired import holm, probability_not_worse, tidy
 from retrainer.gate.receipt import Reason, ReasonCode, SliceResult
 from retrainer.gate.validity import Rows
 from retrainer.precisions import REFERENCE
-from retrainer.spec.model import Slices
+from retrainer.spec.gate import Slices
 
 LENGTH_BUCKETS = 4
 MOST_VALUES = 500

@@ -27,8 +27,8 @@ from retrainer.report.presentation import (
 )
 from retrainer.report.selection_table import selection_part
 from retrainer.spec.budgets import BUDGETS, COSTS
+from retrainer.spec.gate import Gate
 from retrainer.spec.known_metrics import lower_is_better
-from retrainer.spec.model import Gate
 
 if TYPE_CHECKING:
     from retrainer.gate.confusion import Confusion

@@ -19,40 +19,15 @@ from retrainer.formats import FORMATS
 from retrainer.precisions import PRECISIONS, REFERENCE
 from retrainer.records import Record
 from retrainer.spec import cross_checks
-from retrainer.spec.budgets import Budgets
 from retrainer.spec.delimited import Csv
 from retrainer.spec.fields import Fraction, Name, OneOf, Text, as_list
-from retrainer.spec.gate import AgainstChampion, Drift, DriftKind, Gate, Slices
+from retrainer.spec.gate import Gate
 from retrainer.spec.known_metrics import METRIC_NAMES, OF_ONE_LABEL
 from retrainer.spec.paths import FilePath, IdOrFolder
 from retrainer.spec.problems import found, listed, refuse, refuse_one
 from retrainer.spec.publish import Publish
 from retrainer.spec.training_arguments import check_training_arguments
 from retrainer.tasks import TASKS, text_classification
-
-__all__ = [
-    "AgainstChampion",
-    "Budgets",
-    "Checks",
-    "Csv",
-    "Dataset",
-    "Drift",
-    "DriftKind",
-    "Export",
-    "Gate",
-    "HubDataset",
-    "HubSource",
-    "Model",
-    "Pipeline",
-    "Publish",
-    "Resources",
-    "Schedule",
-    "Slices",
-    "Source",
-    "Split",
-    "Task",
-    "Training",
-]
 
 Task = Annotated[str, OneOf(TASKS)]
 

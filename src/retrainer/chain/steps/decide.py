@@ -12,7 +12,8 @@ from retrainer.precisions import REFERENCE
 from retrainer.report.decision import compared, confidence, reason_line
 from retrainer.report.figures import Facts, number
 from retrainer.report.presentation import bounds_of
-from retrainer.spec.model import Gate, Pipeline
+from retrainer.spec.gate import Gate
+from retrainer.spec.model import Pipeline
 
 
 class Decided(StepOutput):
