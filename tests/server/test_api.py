@@ -208,7 +208,9 @@ def test_what_is_not_there(server: ServerProcess) -> None:
     problem(server.http.get("/v1/models/nothing"), 404, "no model 'nothing' here")
     problem(server.http.get("/nothing"), 404, "/docs")
     # Not the address of the model, and no redirect: it would lead to whatever host the client names.
-    problem(server.http.get("/v1/models/trails/"), 404, "no such address")
+    for path in ("/v1/models/trails/", "/v1/models/trails%0a", "/healthz%0a", "/metrics%0A"):
+        problem(server.http.get(path), 404, "no such address")
+    problem(server.http.post("/v1/models/trails:predict%0a", json={"text": "a"}), 404, "no such address")
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"])

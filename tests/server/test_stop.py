@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import socket
@@ -14,7 +15,13 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 
+from retrainer.server.application import Application
+from retrainer.server.metrics import Metrics
+from retrainer.server.models import Models
+from retrainer.server.settings import Limits
+from retrainer.server.tokens import Tokens
 from tests.export import tiny
 from tests.server.process import ServerProcess, publish
 
@@ -198,6 +205,37 @@ def test_a_request_that_was_half_sent_is_answered(store: Path, tmp_path: Path) -
         assert server.process.wait(20) == 0
     finally:
         assert server.stop() == 0
+
+
+def test_who_is_waited_for_no_longer_gets_an_answer() -> None:
+    """uvicorn cancels what is left at the end: a client whose body never came is told, and no trace is logged."""
+    models = Models([])
+    application = Application(models, Metrics(models), Tokens(), Limits())
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        await asyncio.sleep(60)
+        raise AssertionError("it was cancelled")
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def body_never_comes(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+
+    application._router = body_never_comes  # type: ignore[assignment]
+
+    async def stop() -> None:
+        request = asyncio.create_task(
+            application({"type": "http", "method": "POST", "path": "/v1/models/m:predict"}, receive, send)
+        )
+        await asyncio.sleep(0)
+        models.stopping = True
+        request.cancel()
+        await request
+
+    asyncio.run(stop())
+    assert [message.get("status") for message in sent if message["type"] == "http.response.start"] == [503]
 
 
 def test_a_stop_while_models_still_load(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from retrainer.errors import IntegrityError, NotFoundError, PreconditionFailed, StorageError
+from retrainer.sources.files import etag_of
 from retrainer.storage import S3Access, Transfer, deadline, open_storage
 from retrainer.storage.files import FileStorage
 from retrainer.storage.s3 import S3Storage
@@ -186,6 +188,22 @@ def test_no_more_is_fetched_than_what_may_be_there(
 
 
 PAGE = b"<html><head><title>Log in</title></head><body><br/></body></html>"  # which is XML as well
+
+
+def test_a_list_without_etags_is_one(relay: Relay, storage: S3Storage) -> None:
+    """Some servers name none there. Only data and base models are told apart by them, and say so."""
+    storage.write("data/a.csv", b"text,label\n")
+
+    def without(exchange: Exchange) -> bool:
+        exchange.answer = re.sub(rb"<ETag>[^<]*</ETag>", b"", exchange.answer)
+        exchange.answer_headers.pop("Content-Length", None)
+        return True
+
+    relay.after = without
+    (info,) = storage.list()
+    assert (info.key, info.etag) == ("data/a.csv", "")
+    with pytest.raises(StorageError, match=r"names no ETag for data/a\.csv"):
+        etag_of(info, storage.url)
 
 
 @pytest.mark.parametrize("page", [PAGE, b"<!DOCTYPE html><p>Log in", b"", b"\x00\xff", b"<a/>"])

@@ -15,6 +15,7 @@ from retrainer.errors import (
     ModelError,
     NotFoundError,
     StorageError,
+    UserError,
 )
 from retrainer.storage import open_storage
 from retrainer.store import Cause, Manifest, ModelStore, Published, Store
@@ -63,6 +64,15 @@ def test_an_empty_store(store_url: str) -> None:
         model.manifest("nonsense")
     with pytest.raises(NotFoundError, match="no champion to roll back"):
         model.rollback("production", actor="ada", reason="")
+    assert list(open_storage(store_url).list()) == []
+
+
+def test_a_reason_that_no_record_holds_sends_nothing(store_url: str, model: ModelStore, bundle: MakeBundle) -> None:
+    folder, manifest = bundle("one")
+    with pytest.raises(UserError, match="the reason of the move has 100,000 bytes"):
+        model.publish(
+            folder, manifest, channel="production", actor="ada", reason="x" * 100_000, decision=None, expected=None
+        )
     assert list(open_storage(store_url).list()) == []
 
 

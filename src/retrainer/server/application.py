@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -87,8 +88,16 @@ class Application:
                     message["headers"] = [*message["headers"], (b"connection", b"close")]
             await send(message)
 
+        # The end of a route's expression lets a line break pass.
+        answer = _not_found if scope["path"].endswith("\n") else self._router
         try:
-            await self._router(scope, receive, watched)
+            await answer(scope, receive, watched)
+        except asyncio.CancelledError:
+            if not self._models.stopping:
+                raise
+            # The server ends, and waits no longer for clients such as one whose body does not arrive.
+            if not status:
+                await Problem("stopping", "the server ends", retry_after=1).answer()(scope, receive, watched)
         except ClientDisconnect:
             status = 499  # as nginx logs it; nobody reads an answer
         except Problem as problem:

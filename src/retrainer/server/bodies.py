@@ -154,6 +154,7 @@ class ModelAnswer(BaseModel):
     max_length: int | None = Field(None, description="Tokens after which a text is cut.")
     loaded_at: datetime | None = None
     checked_at: datetime | None = Field(None, description="When the channel was last read from the store.")
+    looking_since: datetime | None = Field(None, description="When the look at the store began that is under way.")
     swaps: int | None = None
     refusals: int | None = None
     offline: bool | None = Field(None, description="The store could not be reached when it was last asked.")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
@@ -94,7 +95,9 @@ class Operation:
         """
         media_type, schema = (self.answer, {"type": "string"}) if isinstance(self.answer, str) else (JSON, None)
         content = {media_type: {"schema": schema or schemas[self.answer, "serialization"]}}
-        said: dict[str, Any] = {"summary": self.summary, "responses": {}}
+        # Generators of clients call their methods like that.
+        method = "_".join(re.findall(r"\w+", f"{'get' if self.body is None else 'post'} {self.path}"))
+        said: dict[str, Any] = {"operationId": method, "summary": self.summary, "responses": {}}
         for status in self.statuses:
             said["responses"][str(status)] = {"description": self.summary, "content": content}
         for status in (*self.problems, *([] if self.tokens is None else [401])):

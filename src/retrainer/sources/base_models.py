@@ -13,6 +13,7 @@ from pathlib import Path
 
 from retrainer.errors import ModelError
 from retrainer.records import digest_of, sha256_file
+from retrainer.sources.files import etag_of
 from retrainer.sources.hub import commit_of
 from retrainer.spec.model import Model
 from retrainer.storage import is_s3, open_storage
@@ -73,7 +74,7 @@ def fingerprint(model: Model) -> str:
     :raises ModelError: it cannot be found, or its commit is not known and the hub cannot be asked.
     """
     if is_s3(model.base):
-        entries = {entry.key: entry.etag for entry in open_storage(model.base).list()}
+        entries = {entry.key: etag_of(entry, model.base) for entry in open_storage(model.base).list()}
         if "config.json" not in entries:
             raise ModelError(
                 "no config.json under that prefix",

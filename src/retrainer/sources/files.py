@@ -13,12 +13,12 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, NoReturn
 
-from retrainer.errors import DataError
+from retrainer.errors import DataError, StorageError
 from retrainer.formats import FORMATS, format_of
 from retrainer.records import sha256_file
 from retrainer.spec.delimited import Csv
 from retrainer.spec.problems import listed, nearest
-from retrainer.storage import Transfer, is_s3, open_storage
+from retrainer.storage import ObjectInfo, Transfer, is_s3, open_storage
 
 KNOWN = f"{listed(FORMATS)} ({listed(form.name for form in FORMATS.values() if form.gzipped)} also as .gz)"
 _WILDCARD = re.compile(r"[*?\[]")
@@ -255,13 +255,25 @@ def _walk(
                 yield _Found(path, entry.path, entry.stat().st_size if entry.is_file() else None)
 
 
+def etag_of(entry: ObjectInfo, where: str) -> str:
+    """What identifies the content of an object.
+
+    :raises StorageError: nothing does, so that a change would not be seen.
+    """
+    if not entry.etag:
+        raise StorageError(
+            f"the list of objects names no ETag for {entry.key}", where=where, hint="copy the files to another server"
+        )
+    return entry.etag
+
+
 def _objects(bucket: str, prefix: str) -> Iterator[tuple[str, _Found]]:
     """The keys of a bucket that start so, in order."""
     # Our own storage has no key with an empty part, or one of dots; others' buckets have.
     listed_from = re.split(r"(?:^|(?<=/))(?:\.{0,2})/", prefix)[0]
     for entry in open_storage(bucket).list(listed_from):
         if entry.key.startswith(prefix):
-            yield entry.key, _Found(entry.key, f"{bucket}/{entry.key}", entry.size, entry.etag)
+            yield entry.key, _Found(entry.key, f"{bucket}/{entry.key}", entry.size, etag_of(entry, bucket))
 
 
 def _split(url: str) -> tuple[str, str]:

@@ -25,7 +25,7 @@ class ObjectInfo:
 
     :ivar key: relative to the storage.
     :ivar size: bytes.
-    :ivar etag: changes when the content does.
+    :ivar etag: changes when the content does; empty where a server lists none.
     :ivar modified: when it was written, in UTC, by the clock of the storage.
     """
 

@@ -161,7 +161,10 @@ class S3Storage(Storage):
             with s3_errors(self.where(prefix)):
                 found = [
                     ObjectInfo(
-                        entry["Key"].removeprefix(self._prefix), entry["Size"], entry["ETag"], entry["LastModified"]
+                        entry["Key"].removeprefix(self._prefix),
+                        entry["Size"],
+                        entry.get("ETag", ""),
+                        entry["LastModified"],
                     )
                     for entry in page.get("Contents", [])
                 ]

@@ -31,6 +31,10 @@ from retrainer.store.versions import Versions
 log = logging.getLogger(__name__)
 
 
+# Bytes of an actor or a reason, so that a move is never too large for its record.
+MOST_WORDS = 8 * 1024
+
+
 @dataclass(frozen=True, slots=True)
 class Published:
     """How a publication, promotion or rollback ended.
@@ -58,7 +62,8 @@ class Published:
 class Motive:
     """What a move says beside from where to where. Fields as in ``Move``.
 
-    :raises UserError: actor or reason cannot be written as UTF-8; so are arguments that are not in the locale's code.
+    :raises UserError: actor or reason cannot be written as UTF-8, as arguments that are not in the locale's code; or
+        is longer than ``MOST_WORDS``.
     """
 
     action: Action
@@ -70,11 +75,15 @@ class Motive:
     def __post_init__(self) -> None:
         for name, text in (("actor", self.actor), ("reason", self.reason)):
             try:
-                text.encode()
+                size = len(text.encode())
             except UnicodeEncodeError:
                 raise UserError(
                     f"the {name} of the move is not text: it holds bytes that are not UTF-8", hint="write it in UTF-8"
                 ) from None
+            if size > MOST_WORDS:
+                raise UserError(
+                    f"the {name} of the move has {size:,} bytes", hint=f"at most {MOST_WORDS:,}; put the rest elsewhere"
+                )
 
 
 class ModelMover(ModelReader):
