@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import socket
 import ssl
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -146,6 +151,90 @@ def test_the_endpoint_s_certificate_is_checked(
     wrong = dataclasses.replace(access, verify=str(certificate.parent / "none"))
     with pytest.raises(StorageError, match="no certificates"):
         S3Storage(f"s3://{s3_bucket}", access=wrong).read("x")
+
+
+class Tunnels(ThreadingHTTPServer):
+    """A proxy that hands on bytes.
+
+    :ivar asked: where to, and the header that says for whom.
+    """
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Tunnel)
+        self.asked: list[tuple[str, str | None]] = []
+
+
+class _Tunnel(BaseHTTPRequestHandler):
+    server: Tunnels
+
+    def do_CONNECT(self) -> None:
+        self.server.asked.append((self.path, self.headers["Proxy-Authorization"]))
+        host, _, port = self.path.partition(":")
+        with socket.create_connection((host, int(port))) as target:
+            self.send_response_only(200)
+            self.end_headers()
+            threading.Thread(target=hand_on, args=(target, self.connection), daemon=True).start()
+            hand_on(self.connection, target)
+
+
+def hand_on(source: socket.socket, sink: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(65536):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
+
+
+@pytest.fixture
+def tunnels() -> Iterator[Tunnels]:
+    server = Tunnels()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("variable", ["AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"])
+def test_a_tunnel_and_the_certificates_that_the_environment_names(
+    relay: Relay, s3_bucket: str, certificate: Path, tunnels: Tunnels, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    relay.socket = context.wrap_socket(relay.socket, server_side=True)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", relay.url.replace("http:", "https:"))
+    monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
+    monkeypatch.setenv(variable, str(certificate))
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setenv("https_proxy", f"me:hunter2@127.0.0.1:{tunnels.server_port}")
+    storage = S3Storage(f"s3://{s3_bucket}")
+    storage.write("x", b"content")
+    assert storage.read("x") == b"content"
+    assert tunnels.asked == [(relay.url.removeprefix("http://"), "Basic bWU6aHVudGVyMg==")]
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert S3Storage(f"s3://{s3_bucket}").read("x") == b"content"
+    assert len(tunnels.asked) == 1
+
+
+def test_a_proxy_without_tls_is_asked_for_whole_urls(
+    relay: Relay, s3_bucket: str, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setenv("http_proxy", relay.url.replace("//", "//me:hunter2@"))
+    monkeypatch.setattr("retrainer.storage.s3_client._ATTEMPTS", 1)
+    access = S3Access(endpoint_url=s3_endpoint)
+    storage = S3Storage(f"s3://{s3_bucket}", access=access)
+    storage.write("x", b"content")
+    assert storage.read("x") == b"content"
+    assert {one.path for one in relay.seen} == {f"{s3_endpoint}/{s3_bucket}/x"}
+    assert {one.headers["Proxy-Authorization"] for one in relay.seen} == {"Basic bWU6aHVudGVyMg=="}
+    relay.shutdown()
+    relay.server_close()
+    with pytest.raises(StorageError, match=r"proxy URL: .http://\*\*\*:\*\*\*@127") as caught:
+        S3Storage(f"s3://{s3_bucket}", access=access).read("x")
+    assert "hunter2" not in str(caught.value)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert S3Storage(f"s3://{s3_bucket}", access=access).read("x") == b"content"
 
 
 @pytest.mark.parametrize("endpoint", ["minio:9000", "not a url"])

@@ -8,10 +8,11 @@ import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from retrainer.errors import IntegrityError, PreconditionFailed, StorageError
+from retrainer.errors import IntegrityError, NotFoundError, PreconditionFailed, StorageError
 from retrainer.storage import S3Access, Transfer, open_storage
 from retrainer.storage.s3 import S3Storage
 from tests.storage.conftest import Exchange, Relay
@@ -243,6 +244,39 @@ def test_a_server_that_is_busy_is_asked_again(relay: Relay, s3_bucket: str) -> N
     storage = S3Storage(f"s3://{s3_bucket}")
     storage.write("x", b"content", if_absent=True)
     assert [one.status for one in relay.seen] == [503, 200]
+
+
+def test_one_connection_serves_one_call_after_the_other(
+    relay: Relay, s3_bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connections: list[object] = []
+    serve = relay.process_request
+
+    def count(request: Any, client: Any) -> None:
+        connections.append(client)
+        serve(request, client)
+
+    monkeypatch.setattr(relay, "process_request", count)
+    storage = S3Storage(f"s3://{s3_bucket}")
+    storage.write("x", b"content")
+    assert storage.read("x") == b"content"
+    assert not storage.exists("y")
+    with pytest.raises(NotFoundError):
+        storage.read("y")
+    with pytest.raises(PreconditionFailed):
+        storage.write("x", b"", if_absent=True)
+    assert len(list(storage.list())) == 1
+    assert len(connections) == 1
+
+
+def test_a_key_is_asked_for_as_it_was_signed(relay: Relay, s3_bucket: str, tmp_path: Path) -> None:
+    storage = S3Storage(f"s3://{s3_bucket}")
+    relay.before = lambda exchange: exchange.refuse(403, "AccessDenied")
+    for key, path in (("a/../x", "a/../x"), ("a//./x~ +ä", "a//./x~%20%2B%C3%A4")):
+        relay.seen.clear()
+        with pytest.raises(StorageError):
+            storage.download_all([Transfer(tmp_path / "x", key, "0" * 64, 1, foreign=True)])
+        assert [one.path for one in relay.seen] == [f"/{s3_bucket}/{path}"]
 
 
 def test_a_write_whose_answer_was_lost_loses_against_itself(relay: Relay, s3_bucket: str) -> None:

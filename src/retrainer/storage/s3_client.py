@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from functools import cache
 from pathlib import Path
@@ -10,21 +11,18 @@ from urllib.parse import urlsplit
 
 import botocore.session
 from botocore.config import Config
+from botocore.httpsession import get_cert_path
 from botocore.loaders import Loader
 
 from retrainer.errors import StorageError
 from retrainer.storage.access import AddressingStyle, S3Access
 from retrainer.storage.s3_errors import s3_errors
-from retrainer.storage.s3_wire import Parsers, guard
+from retrainer.storage.s3_wire import Parsers, Wire
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-# Of each of a host's addresses. An answer has as long as its call (``s3_wire.py``).
-_CONNECT_SECONDS = 3
 _ATTEMPTS = 4
-# As many connections as the transfer manager has threads for requests and for what it asks before them.
-_CONNECTIONS = 16
 _PASSWORD = re.compile(r"//[^/@\s]*@")
 _ENCRYPTED = ("PutObject", "CopyObject", "CreateMultipartUpload")
 
@@ -50,7 +48,6 @@ def make_client(access: S3Access, *, where: str) -> S3Client:
     if _PASSWORD.search(client.meta.endpoint_url):  # it would stand in every message
         raise StorageError("the endpoint holds a password", where=where, hint="give keys, and an endpoint without it")
     _ask_for_encryption(client, access)
-    guard(client)
     return client
 
 
@@ -59,24 +56,24 @@ def _client(access: S3Access, addressing_style: AddressingStyle | None) -> S3Cli
     session.register_component("data_loader", _descriptions())
     session.register_component("response_parser_factory", Parsers())
     config = Config(
-        connect_timeout=_CONNECT_SECONDS,
-        max_pool_connections=_CONNECTIONS,
         retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
         # Whoever fetches a file compares its SHA-256; the transfer manager then spares a request for each file.
         response_checksum_validation="when_required",
         # Without a word here, what the profile says holds.
         s3={"addressing_style": addressing_style} if addressing_style else None,
     )
-    client = session.create_client(
+    client: Any = session.create_client(
         "s3",
         region_name=access.region,
         endpoint_url=access.endpoint_url,
-        verify=access.verify,
         aws_access_key_id=access.access_key_id,
         aws_secret_access_key=access.secret_access_key,
         aws_session_token=access.session_token,
         config=config,
     )
+    configured = session.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE")
+    wire = Wire(client.meta.endpoint_url, access.verify or configured or str(get_cert_path(verify=True)))
+    client.meta.events.register("before-send.s3", wire.send)
     return cast("S3Client", client)
 
 

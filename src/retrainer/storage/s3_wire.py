@@ -13,36 +13,21 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar
 
-from botocore.awsrequest import (
-    AWSHTTPConnection,
-    AWSHTTPConnectionPool,
-    AWSHTTPSConnection,
-    AWSHTTPSConnectionPool,
-    AWSPreparedRequest,
-    AWSResponse,
-)
-from botocore.exceptions import (
-    ConnectionClosedError,
-    ConnectionError,
-    HTTPClientError,
-    IncompleteReadError,
-    ReadTimeoutError,
-    ResponseStreamingError,
-)
+import urllib3
+from botocore import awsrequest
+from botocore import exceptions as boto
+from botocore.httpsession import ProxyConfiguration, create_urllib3_context, mask_proxy_url
 from botocore.parsers import ResponseParserFactory
-from urllib3.exceptions import HTTPError
+from botocore.utils import get_environ_proxies
 
 from retrainer.errors import RetrainerError, StorageError
 from retrainer.storage.access import TIMEOUT, ends_at
 from retrainer.storage.hashing import too_large
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
 
 # Of a page of a list with a thousand keys of the longest, which is the largest answer that is no object.
 MOST_ANSWER = 4 * 1024 * 1024
@@ -51,7 +36,22 @@ _HEADERS = 64 * 1024
 _LEAST_PER_SECOND = 100
 _PAUSES = (0.1, 0.4, 1.6)
 # A body that ends too early. botocore's own tries end with the headers.
-_CUT = (ResponseStreamingError, IncompleteReadError, HTTPError)
+_CUT = (boto.ResponseStreamingError, urllib3.exceptions.HTTPError)
+# Of each of a host's addresses. An answer has as long as its call.
+_CONNECT_SECONDS = 3
+# That are kept: one for each part that is under way at once, and some for what is asked meanwhile.
+_CONNECTIONS = 16
+_BLOCK = 128 * 1024
+# What botocore says, and tries again, where urllib3 says that; the first that fits.
+_SAID: dict[type[Exception], type[boto.BotoCoreError]] = {
+    urllib3.exceptions.SSLError: boto.SSLError,
+    urllib3.exceptions.NewConnectionError: boto.EndpointConnectionError,
+    urllib3.exceptions.ProxyError: boto.ProxyConnectionError,
+    urllib3.exceptions.ConnectTimeoutError: boto.ConnectTimeoutError,
+    urllib3.exceptions.ReadTimeoutError: boto.ReadTimeoutError,
+    urllib3.exceptions.ProtocolError: boto.ConnectionClosedError,
+    Exception: boto.HTTPClientError,
+}
 
 # What S3 names in each answer, and nobody else: in its headers, or at the root of its XML.
 _WITH_ETAG = {"GetObject", "HeadObject", "PutObject", "UploadPart"}
@@ -78,7 +78,6 @@ class Call:
     :ivar ends: on the monotonic clock, whatever arrives.
     :ivar small: whether ``ends`` comes of how small the answer is.
     :ivar waited: seconds so far; what arrives pays for them.
-    :ivar operation: of the request that is under way.
     """
 
     most: int
@@ -86,7 +85,6 @@ class Call:
     ends: float = math.inf
     small: bool = False
     waited: float = 0.0
-    operation: str = ""
 
     def left(self) -> float:
         """Seconds for the next piece.
@@ -116,20 +114,16 @@ class Call:
 _call: ContextVar[Call] = ContextVar("s3_call")
 
 
-@contextmanager
-def small_call(seconds: float, *, most: int = MOST_ANSWER) -> Iterator[None]:
+def small_call(seconds: float, *, most: int = MOST_ANSWER) -> AbstractContextManager[None]:
     """What is asked in the block is answered in that time and within the deadline that holds, all together."""
     began = time.monotonic()
     ends = min(began + seconds, ends_at())
-    with _as_call(Call(most, max(ends - began, 0.0), ends, small=True)):
-        yield
+    return _as_call(Call(most, max(ends - began, 0.0), ends, small=True))
 
 
-@contextmanager
-def large_call(patience: float, *, most: int) -> Iterator[None]:
+def large_call(patience: float, *, most: int) -> AbstractContextManager[None]:
     """What is asked in the block may stand still for that time, and has until the deadline that holds."""
-    with _as_call(Call(most, patience, ends_at())):
-        yield
+    return _as_call(Call(most, patience, ends_at()))
 
 
 @contextmanager
@@ -146,7 +140,7 @@ def whole(read: Callable[[], Result]) -> Result:
     for pause in _PAUSES:
         try:
             return read()
-        except ReadTimeoutError:
+        except boto.ReadTimeoutError:
             break
         except _CUT:
             time.sleep(pause * random.uniform(0.5, 1.0))
@@ -182,75 +176,83 @@ class Parsers(ResponseParserFactory):
         return parser
 
 
-def guard(client: S3Client) -> None:
-    """Have every request of a client go through here. From now on each has to be in a block of ``small_call`` or
-    ``large_call``.
+class Wire:
+    """Sends a client's requests as botocore's own session would, whose connections have no public name.
 
-    botocore has no public name for a client's HTTP session, nor for the connections that a session makes; a
-    ``before-send`` hook would have to repeat what it knows of proxies and certificates.
+    Each request has to be in a block of ``small_call`` or ``large_call``.
+
+    :param endpoint: a URL; the environment says whether it is reached through a proxy.
+    :param certificates: the file that the endpoint's certificate is checked against.
     """
-    endpoint = cast(Any, client)._endpoint  # noqa: SLF001
-    session = endpoint.http_session
-    session._pool_classes_by_scheme.update(http=_Pool, https=_SafePool)  # noqa: SLF001
-    endpoint.http_session = _Wire(session)
 
-    def note(event_name: str, **_: object) -> None:
-        _call.get().operation = event_name.rpartition(".")[2]
+    def __init__(self, endpoint: str, certificates: str) -> None:
+        proxies = ProxyConfiguration(get_environ_proxies(endpoint))
+        proxy = proxies.proxy_url_for(endpoint)
+        self._proxy_shown = mask_proxy_url(proxy or "")
+        options: dict[str, Any] = {
+            "maxsize": _CONNECTIONS,
+            "blocksize": _BLOCK,
+            "ssl_context": create_urllib3_context(),
+            "ca_certs": certificates,
+        }
+        self._manager = (
+            urllib3.ProxyManager(proxy, proxy_headers=proxies.proxy_headers_for(proxy), **options)
+            if proxy
+            else urllib3.PoolManager(**options)
+        )
+        self._manager.pool_classes_by_scheme = {"http": _Pool, "https": _SafePool}
 
-    client.meta.events.register("before-send.s3", note)
-
-
-class _Wire:
-    """A session of botocore that keeps to what the present call may take."""
-
-    def __init__(self, session: Any) -> None:
-        self._session = session
-
-    def send(self, request: AWSPreparedRequest) -> AWSResponse:
-        call = _call.get()
+    def send(self, request: awsrequest.AWSPreparedRequest, event_name: str, **_: object) -> awsrequest.AWSResponse:
+        """For ``before-send``: botocore takes the answer for its own, and tries again after errors that are its own."""
+        call, url = _call.get(), request.url
         call.left()
+        path = "/" + url.split("/", 3)[3]  # as it was signed
         try:
-            answer: AWSResponse = self._session.send(request)
-        except (ConnectionError, HTTPClientError) as error:
-            cause = error.kwargs.get("error")
-            if isinstance(cause, RetrainerError):  # of ours, which botocore would try again
-                raise cause from None
+            pool: Any = self._manager.connection_from_url(url)
+            raw = pool.urlopen(
+                request.method,
+                url if self._manager.proxy and url.startswith("http:") else path,
+                request.body,
+                request.headers,
+                retries=False,
+                assert_same_host=False,
+                preload_content=False,
+                decode_content=False,
+            )
+            answer = awsrequest.AWSResponse(url, raw.status, raw.headers, raw)
+            fault = _fault_of(answer, request, event_name.rpartition(".")[2], call.most)
+        except RetrainerError:
+            raise
+        except Exception as error:
             call.left()
-            raise
-        try:
-            _check(request, answer, call)
-        except BaseException:
-            answer.raw.close()
-            raise
+            said = next(said for kind, said in _SAID.items() if isinstance(error, kind))
+            raise said(endpoint_url=url, proxy_url=self._proxy_shown, error=error) from error
+        if fault is not None:
+            raw.close()
+            raise fault
         return answer
 
-    def close(self) -> None:
-        self._session.close()
 
-
-def _check(request: AWSPreparedRequest, answer: AWSResponse, call: Call) -> None:
-    """Insist that an answer is whole, of S3, and no larger than it may be.
-
-    :raises ConnectionClosedError: it is cut, which botocore tries again.
-    """
+def _fault_of(
+    answer: awsrequest.AWSResponse, request: awsrequest.AWSPreparedRequest, operation: str, most: int
+) -> RetrainerError | None:
+    """What is wrong with an answer: it is not S3's, or is larger than it may be. Reads it, unless it is a stream."""
     headers, status = answer.headers, answer.status_code
     length, kind = str(headers.get("Content-Length", "")), str(headers.get("Content-Type", ""))
     content = b""
     if request.stream_output and status < 300:
         page = kind.startswith("text/html") and not any(name.lower().startswith("x-amz-") for name in headers)
-        if length.isdecimal() and int(length) > call.most and not page:
-            raise too_large(call.most)
+        if length.isdecimal() and int(length) > most and not page:
+            return too_large(most)
     else:
         content = answer.content
-        if request.method != "HEAD" and length.isdecimal() and int(length) != len(content):
-            raise ConnectionClosedError(endpoint_url=request.url)
         # With 5xx a load balancer says like that that there is no server behind it, now.
         page = content[:1024].lstrip().lower().startswith(_PAGES) and status < 500
-    root = _ROOTS.get(call.operation, b"")
+    root = _ROOTS.get(operation, b"")
     lacking = ""
     if page:
         lacking = "a web page"
-    elif status < 300 and call.operation in _WITH_ETAG and not headers.get("ETag"):
+    elif status < 300 and operation in _WITH_ETAG and not headers.get("ETag"):
         lacking = "an answer without ETag"
     elif status < 300 and root not in content[:1024] and b"<Error" not in content[:1024]:
         lacking = f"an answer without {root.decode()}Result"
@@ -258,8 +260,7 @@ def _check(request: AWSPreparedRequest, answer: AWSResponse, call: Call) -> None
         lacking = "a redirection"
     elif status == 404 and request.method != "HEAD" and b"<Code>" not in content:
         lacking = "an answer that does not say what is missing"
-    if lacking:
-        raise not_s3(f"{lacking} ({kind or 'no type'}, status {status})")
+    return not_s3(f"{lacking} ({kind or 'no type'}, status {status})") if lacking else None
 
 
 # Connections
@@ -323,22 +324,22 @@ class _OnTheClock:
     def connect(self) -> None:
         call = _call.get()
         with call.waiting():
-            self.timeout = min(self.timeout, call.left())
+            self.timeout = min(_CONNECT_SECONDS, call.left())
             super().connect()  # type: ignore[misc]
         self.sock = _Socket(self.sock)
 
 
-class _Connection(_OnTheClock, AWSHTTPConnection):  # type: ignore[misc]  # botocore's own bases do not agree
+class _Connection(_OnTheClock, awsrequest.AWSHTTPConnection):  # type: ignore[misc]  # botocore's own bases do not agree
     pass
 
 
-class _SafeConnection(_OnTheClock, AWSHTTPSConnection):  # type: ignore[misc]
+class _SafeConnection(_OnTheClock, awsrequest.AWSHTTPSConnection):  # type: ignore[misc]
     pass
 
 
-class _Pool(AWSHTTPConnectionPool):
+class _Pool(awsrequest.AWSHTTPConnectionPool):
     ConnectionCls = _Connection
 
 
-class _SafePool(AWSHTTPSConnectionPool):
+class _SafePool(awsrequest.AWSHTTPSConnectionPool):
     ConnectionCls = _SafeConnection
