@@ -10,7 +10,7 @@ of a folder become DAGs (``dag_folder.py``).
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -84,7 +84,7 @@ def _tasks(pipeline: Pipeline, common: Mapping[str, Any]) -> None:
         before = step_before(step, chain)
         upstream = tasks[before.name] if before else None
         approval = _approval(pipeline, upstream, common["settings"]) if step.when_promoted else None
-        kind = _operator_of(step)
+        kind: type[StepOperator] = pkgutil.resolve_name(step.operator)
         arguments = {"task_id": kind.task_name, **kind.in_dag(pipeline), **common}
         if approval is not None:
             arguments["approval"] = approval.output
@@ -92,13 +92,6 @@ def _tasks(pipeline: Pipeline, common: Mapping[str, Any]) -> None:
         if approval is not None:
             # Not the output alone: a refused gate skips what is directly downstream.
             upstream >> approval >> task
-
-
-def _operator_of(step: Step[Any]) -> type[StepOperator]:
-    """The operator of a step, by the name in its definition."""
-    module, _, name = step.operator.rpartition(".")
-    kind: type[StepOperator] = getattr(importlib.import_module(module), name)
-    return kind
 
 
 def _task(

@@ -16,16 +16,14 @@ from typing import Any
 from airflow.sdk import DAG, BaseOperator, Param
 
 from retrainer.airflow.assets import MOVED_MODELS, channel_asset, tell
-from retrainer.airflow.connections import s3_access, signer
+from retrainer.airflow.connections import signer
 from retrainer.airflow.context import actor_of, require_known_conf
 from retrainer.airflow.dag_folder import read_folder
-from retrainer.airflow.failures import reported
-from retrainer.airflow.settings import Settings, SettingsLike, as_mapping
+from retrainer.airflow.settings import SettingsLike, as_mapping, in_task
 from retrainer.chain.model_store import keyring_of
-from retrainer.errors import IntegrityError, NotFoundError, PipelineError, RetrainerError
+from retrainer.errors import IntegrityError, NotFoundError, PipelineError
 from retrainer.spec import Pipeline
 from retrainer.spec.publish import Publish
-from retrainer.storage import use_access
 from retrainer.store import ModelStore, Store
 from retrainer.store.causes import Cause
 
@@ -80,13 +78,9 @@ class MoveChannelOperator(BaseOperator):  # type: ignore[misc]
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Move the channel."""
-        try:
+        with in_task(self.settings, self.log) as (settings, _):
             require_known_conf(context)
-            settings = Settings.from_content(self.settings, where="settings").resolved()
-            with use_access(s3_access(settings.aws_conn_id)):
-                return self._move(context, settings.trainer_python)
-        except RetrainerError as error:
-            raise reported(error, self.log) from None
+            return self._move(context, settings.trainer_python)
 
     def _move(self, context: Any, python: str | None) -> dict[str, Any]:
         params, actor = context["params"], actor_of(context["dag_run"])

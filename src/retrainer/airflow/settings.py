@@ -8,15 +8,20 @@ Not here: anything about one pipeline (``retrainer.spec``).
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from logging import Logger
 from pathlib import Path
 from typing import Annotated, Any
 
 from airflow.sdk import conf
 from pydantic import BeforeValidator
 
-from retrainer.errors import PipelineError
+from retrainer.airflow.connections import s3_access
+from retrainer.airflow.failures import reported
+from retrainer.errors import PipelineError, RetrainerError
 from retrainer.records import Record
+from retrainer.storage import S3Access, use_access
 
 SECTION = "retrainer"
 
@@ -67,6 +72,21 @@ def as_mapping(settings: SettingsLike) -> dict[str, Any]:
             hint=f"there are {', '.join(Settings.model_fields)}",
         )
     return given
+
+
+@contextmanager
+def in_task(given: Mapping[str, Any], log: Logger) -> Iterator[tuple[Settings, S3Access | None]]:
+    """The settings of a task that runs, and how it reaches buckets, which holds for the block.
+
+    An error of ours is raised as Airflow's, and in the log before (``failures.reported``).
+    """
+    try:
+        settings = Settings.from_content(given, where="settings").resolved()
+        access = s3_access(settings.aws_conn_id)
+        with use_access(access):
+            yield settings, access
+    except RetrainerError as error:
+        raise reported(error, log) from None
 
 
 def pipelines_folder(default: str | Path) -> Path:

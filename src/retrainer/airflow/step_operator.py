@@ -12,18 +12,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator, XComArg
 
-from retrainer.airflow.connections import s3_access, step_environment
+from retrainer.airflow.connections import step_environment
 from retrainer.airflow.context import require_known_conf, run_context
-from retrainer.airflow.failures import reported
 from retrainer.airflow.links import RunFolderLink, StepLink
 from retrainer.airflow.progress import ProgressLog
-from retrainer.airflow.settings import Settings, SettingsLike, as_mapping
+from retrainer.airflow.settings import Settings, SettingsLike, as_mapping, in_task
 from retrainer.chain import Step, StepRef, StepRequest
-from retrainer.errors import PipelineError, RetrainerError
+from retrainer.errors import PipelineError
 from retrainer.run.processes import StepProcess, run_step
 from retrainer.sources.base_models import short_name
 from retrainer.spec import Pipeline, load_pipeline, parse_pipeline
-from retrainer.storage import use_access
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context
@@ -111,17 +109,12 @@ class StepOperator(BaseOperator):  # type: ignore[misc]
         :raises AirflowFailException: another try would end the same way.
         :raises AirflowException: another try may help.
         """
-        try:
+        # Also for reading what the step left: it may be in a bucket.
+        with in_task(self.settings, self.log) as (settings, access):
             if not self.upstream:
                 require_known_conf(context)
-            settings = Settings.from_content(self.settings, where="settings").resolved()
-            access = s3_access(settings.aws_conn_id)
-            # Also for reading what the step left: it may be in a bucket.
-            with use_access(access):
-                ref = self._run(context, settings, step_environment(access))
-                self.conclude(ref, context)
-        except RetrainerError as error:
-            raise reported(error, self.log) from None
+            ref = self._run(context, settings, step_environment(access))
+            self.conclude(ref, context)
         return result_of(ref)
 
     def _run(self, context: Context, settings: Settings, environment: Mapping[str, str]) -> StepRef:

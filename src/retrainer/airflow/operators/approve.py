@@ -8,15 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 
-from retrainer.airflow.connections import s3_access
 from retrainer.airflow.context import actor_of
-from retrainer.airflow.failures import reported
-from retrainer.airflow.settings import Settings, SettingsLike, as_mapping
+from retrainer.airflow.settings import SettingsLike, as_mapping, in_task
 from retrainer.airflow.step_operator import Upstream
 from retrainer.artifacts.rejections import Rejection, reject, withdraw_rejection
 from retrainer.chain import StepRef
-from retrainer.errors import RetrainerError
-from retrainer.storage import use_access
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -41,12 +37,8 @@ class ApproveModelOperator(ApprovalOperator):  # type: ignore[misc]
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
         """Remember the answer before acting on it: skipping what is downstream leaves the task by an exception."""
-        try:
-            settings = Settings.from_content(self.settings, where="settings").resolved()
-            with use_access(s3_access(settings.aws_conn_id)):
-                self._remember(StepRef.from_content(self.decision, where="decision"), context, event)
-        except RetrainerError as error:
-            raise reported(error, self.log) from None
+        with in_task(self.settings, self.log):
+            self._remember(StepRef.from_content(self.decision, where="decision"), context, event)
         return super().execute_complete(context=context, event=event)
 
     def _remember(self, decision: StepRef, context: Any, event: Mapping[str, Any]) -> None:
