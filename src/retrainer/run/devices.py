@@ -78,12 +78,10 @@ def lease(
     :param say: is told at once, and then every minute, who is waited for.
     :raises ResourceError: the host has fewer GPUs than wanted, or they stayed busy.
     """
-    if count == 0:
-        yield Lease(environment={"CUDA_VISIBLE_DEVICES": ""})
-        return
-    devices = list_devices()
+    devices = list_devices() if count else ()
     if not devices:
-        logger.warning("resources.gpus is %d but this host has no GPU: training runs on the CPU", count)
+        if count:
+            logger.warning("resources.gpus is %d but this host has no GPU: training runs on the CPU", count)
         yield Lease(environment={"CUDA_VISIBLE_DEVICES": ""})
         return
     if len(devices) < count:
