@@ -80,11 +80,26 @@ def test_what_a_training_needs_and_has_not_is_a_problem(
         ({"optim": "adamw_8bit"}, "training.optim: 'adamw_8bit' needs bitsandbytes"),
         ({"optim": "galore_adamw", "optim_target_modules": "all-linear"}, "needs galore_torch"),
         ({"use_liger_kernel": True}, "needs liger_kernel"),
+        ({"debug": "tpu_metrics_debug"}, "training.debug: 'tpu_metrics_debug' needs torch_xla"),
         ({"max_steps": 0}, "training.max_steps: must be at least 1"),
     ):
         answer = cli("check", bench.pipeline(tmp_path, tiny_bert, training=arguments))
         assert answer.returncode == 1, answer.stdout
         assert said in answer.stdout
+
+
+def test_texts_that_are_longer_than_the_base_takes(cli: Cli, bench: Workbench, tmp_path: Path, tiny_bert: Path) -> None:
+    bench.rows(tmp_path / "train.csv", 10, seed=1)
+    bench.rows(tmp_path / "test.csv", 10, seed=2)
+    file = bench.pipeline(tmp_path, tiny_bert, model={"base": str(tiny_bert), "max_length": 512})
+    said = f"model.max_length: 512 tokens, but {tiny_bert} takes at most 128"
+    answer = cli("check", file)
+    assert (answer.returncode, states(answer.stdout)["base model"]) == (1, "problem")
+    assert said in answer.stdout
+    answer = cli("run", file)
+    assert answer.returncode == 1
+    assert said in answer.stderr
+    assert not list(tmp_path.rglob("train.parquet"))
 
 
 @pytest.fixture

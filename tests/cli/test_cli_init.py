@@ -133,6 +133,21 @@ def test_how_a_file_is_read_is_written_down(
     assert cli("check", tmp_path / "p.yaml").returncode == 0
 
 
+def test_a_label_that_is_called_as_its_column_is_no_row(cli: Cli, tmp_path: Path) -> None:
+    for name, header, options in (
+        ("a", "text,label", ()),
+        ("b", "premise,hypothesis,label", ()),
+        ("c", "words,label", ("--label", "label")),
+    ):
+        texts = "a text," * header.count(",")
+        rows = "".join(f"{at} {texts}{('label', 'other')[at % 2]}\n" for at in range(20))
+        (tmp_path / f"{name}.csv").write_text(f"{header}\n{rows}")
+        answer = cli("init", f"{name}.csv", *options, cwd=tmp_path)
+        assert answer.returncode == 0, answer.stderr
+        dataset = load_pipeline(tmp_path / f"{name}.yaml").dataset
+        assert (dataset.csv, dataset.labels) == (None, ("label", "other"))
+
+
 @pytest.mark.long
 def test_what_it_writes_can_be_run(cli: Cli, bench: Workbench, tmp_path: Path, tiny_bert: Path) -> None:
     bench.rows(tmp_path / "train.csv", 90, seed=1)
@@ -183,7 +198,11 @@ def test_nothing_is_written_over(cli: Cli, tmp_path: Path, one_clear_error: Call
         ("d.jsonl", b"[1]\n", "not a JSON object"),
         ("d.parquet", b"PAR1", "not parquet"),
         ("d.csv.gz", b"no gzip", "not a complete gzip file"),
-        ("d.xlsx", b"x", "what is between the fields cannot be found out"),
+        ("d.xlsx", b"x", "save the sheet as csv"),
+        ("d.json", b'[{"text": "a b", "label": "x"}]', "write one JSON object a line and call it .jsonl"),
+        ("d.csv", b"text,label\n" + b"a b,a\nc d,A\n" * 9, "labels 'a', 9 rows, and 'A', 9, differ only in case"),
+        ("d.csv", b"text,label\n" + "a b,spam\nc d,sp\u0430m\n".encode() * 9, "look alike"),
+        ("d.csv", b"text,label\n" + b"a b,1\nc d,01\n" * 9, "look alike"),
     ],
 )
 def test_bad_input_is_one_clear_error(

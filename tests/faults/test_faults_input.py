@@ -59,7 +59,7 @@ def test_data_that_is_no_file(bench: Bench) -> None:
     os.mkfifo(file)
     with pytest.raises(DataError) as pipe:
         bench.run()
-    assert pipe.value.hint == "what is there is neither a file nor a folder"
+    assert pipe.value.message == "neither a file nor a folder"
 
 
 def test_a_pipeline_file_that_links_to_itself(tmp_path: Path) -> None:

@@ -41,6 +41,17 @@ def test_by_default_it_must_not_be_shown_to_be_worse(make, rows, wrong, promoted
         assert receipt.baseline_comparison.range in reason.detail
 
 
+@pytest.mark.parametrize("baseline", ["not_worse", "report"])
+def test_what_could_not_be_compared_is_noted(make, baseline, monkeypatch):
+    def undefined(*_):
+        raise ValueError("undefined on every resample")
+
+    monkeypatch.setattr("retrainer.gate.baseline.compare", undefined)
+    receipt = decide(Gate(baseline=baseline), make.pair(2000, better=30, worse=10, baseline_wrong=400))
+    assert receipt.promoted
+    assert "not compared with the baseline: undefined on every resample" in receipt.notes
+
+
 def test_the_first_model_of_a_channel_is_held_against_it_too(make):
     evidence = make.pair(2000, both_wrong=200, baseline_wrong=50)
     first = make(

@@ -11,13 +11,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from retrainer.artifacts.snapshot import SnapshotStatistics
-from retrainer.errors import DataError
-from retrainer.sources.label_names import canonical, look_alikes, spelled
+from retrainer.errors import DataError, PipelineError
+from retrainer.label_names import canonical, look_alikes, spelled
 from retrainer.spec import parse_pipeline
 from retrainer.work.ingest import ingest
 from retrainer.work.reporter import Reporter
 
 SPLIT = {"validation": 0, "test": 0.2}
+
+
+# Of England, of Scotland, and without a country.
+FLAGS = ["\U0001f3f4" + "".join(chr(0xE0000 + ord(mark)) for mark in name) for name in ("gbeng\x7f", "gbsct\x7f", "")]
 
 
 def csv(*labels: str, start: int = 0) -> str:
@@ -123,6 +127,11 @@ def test_numbers_of_every_type_are_one_label(tmp_path: Path) -> None:
         (["1", "01"], "'1', 12 rows, and '01', 6, look alike"),
         (["4.5", "4.50"], "'4.5', 12 rows, and '4.50', 6, look alike"),
         (["1", "\uff11"], "'1', 12 rows, and '\uff11' (U+FF11), 6, look alike"),
+        (
+            ["Stra\u00dfe", "Strasse"],
+            "'Stra\u00dfe' (S t r a U+00DF e), 12 rows, and 'Strasse', 6, look alike, and are different",
+        ),
+        (["3.1", "3.10"], "'3.1', 12 rows, and '3.10', 6, look alike"),
         (["a-b", "a\u2013b"], "'a-b', 12 rows, and 'a\u2013b' (a U+2013 b), 6, look alike"),
     ],
 )
@@ -147,13 +156,78 @@ def test_what_differs_is_not_said_to_look_alike() -> None:
         '" "',
         "'tis",
     ]
-    labels = ["cafe", "café", "C", "C++", "C#", "-1", "1", "10", "O", "0", "I", "l", ".", ",", ":", "``", "''", "IT"]
+    assert list(look_alikes(["++", "+", "0", "-", "--", "---", "__"])) == []
+    assert canonical("\u200b1\u200b") == "1"
+    labels = [
+        *FLAGS,
+        "cafe",
+        "café",
+        "C",
+        "C++",
+        "C#",
+        "-1",
+        "1",
+        "10",
+        "O",
+        "0",
+        "I",
+        "l",
+        ".",
+        ",",
+        ":",
+        "``",
+        "''",
+        "IT",
+    ]
     assert list(look_alikes(labels)) == []
     assert canonical("1" * 5000) == "1" * 5000
     assert spelled("a b") == "'a b'"
 
 
+@pytest.mark.parametrize(
+    "nothing", ["nan\u200b", "'null'", "\ufeffNULL", "Null", "NaT", "<na>", "\u200b", "“#N/A”", "\u00a0nan\u00a0"]
+)
+def test_what_means_no_label_in_any_spelling(tmp_path: Path, nothing: str) -> None:
+    put(tmp_path, train_a_csv=csv(*["spam", "ham"] * 10, nothing), train_b_jsonl=jsonl(nothing, start=50))
+    statistics = made(tmp_path)
+    assert (statistics.labels, statistics.quarantined["missing_label"]) == (("ham", "spam"), 2)
+
+
+def test_flags_of_countries_within_a_country_differ(tmp_path: Path) -> None:
+    put(tmp_path, train_a_csv=csv(*FLAGS * 10))
+    assert made(tmp_path).labels == tuple(sorted(FLAGS))
+
+
 class TestGivenNames:
+    @pytest.mark.parametrize(
+        ("labels", "values"),
+        [
+            (["01", "02"], "1"),
+            (["1e0", "2e0"], "1"),
+            (["0.5", "1.5"], "01"),
+            (["\uff11", "\uff12"], "1"),
+            (["\u0661", "\u0662"], "1"),
+            (["\u22121", "+1"], "1"),
+            (["1 star", "2 star"], "1"),
+            (["'1'", "2nd"], "0"),
+        ],
+    )
+    def test_names_that_begin_with_numbers_are_never_counted(
+        self, tmp_path: Path, labels: list[str], values: str
+    ) -> None:
+        put(tmp_path, train_a_csv=csv(*labels * 20), test_b_csv=csv(*values * 10, start=50))
+        error = refused(tmp_path, labels=labels)
+        assert error.message.startswith(f"unknown label '{values[0]}' in test")
+        assert error.hint is not None
+        assert "did you mean" in error.hint or "say what each value means, as in labels: {" in error.hint
+
+    def test_what_means_no_label_is_not_one(self, tmp_path: Path) -> None:
+        put(tmp_path, train_a_csv=csv(*["0", "1"] * 20))
+        for labels in (["null", "a"], ["a", "nan\u200b"], {"null": "a", 1: "b"}):
+            with pytest.raises(PipelineError, match="means that a row has no label"):
+                made(tmp_path, labels=labels)
+        assert made(tmp_path, labels={0: "null", 1: "a"}).labels == ("null", "a")
+
     def test_numbers_as_names_are_never_indices(self, tmp_path: Path) -> None:
         put(tmp_path, train_a_csv=csv(*["1", "2"] * 20), test_b_csv=csv(*["1"] * 10, "0", start=50))
         error = refused(tmp_path, labels=["1", "2"])
@@ -198,6 +272,21 @@ class TestGivenNames:
 def made_counts(folder: Path, content: str, labels: dict[Any, Any]) -> dict[str, int]:
     put(folder, train_a_csv=content, test_b_csv=csv("0", "1", start=90))
     return made(folder, labels=labels).splits["train"].label_counts
+
+
+def test_names_that_are_numbers_rename_those_of_a_file(tmp_path: Path) -> None:
+    import datasets
+
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])})
+    rows = {"text": [f"t {at}" for at in range(40)], "label": [0, 1, 1, 1] * 10}
+    (tmp_path / "train").mkdir()
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "train" / "a.parquet")
+    put(tmp_path, test_b_csv=csv("1 star", "2 stars", start=50))
+    counts = made(tmp_path, labels=["1 star", "2 stars"]).splits["train"].label_counts
+    assert counts == {"1 star": 10, "2 stars": 30}
+    for values in ({0: "bad", 1: "good"}, {"neg": "bad", "pos": "good"}):
+        put(tmp_path, test_b_csv=csv("bad", "good", start=50))
+        assert made(tmp_path, labels=values).splits["train"].label_counts == {"bad": 10, "good": 30}
 
 
 def test_a_file_that_names_its_numbers(tmp_path: Path) -> None:

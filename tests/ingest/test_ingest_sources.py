@@ -350,9 +350,11 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path):
     folder = tmp_path / "data"
     write(folder / "a.csv")
     os.mkfifo(tmp_path / "pipe.csv")
-    for place in (tmp_path / "pipe.csv", "/dev/zero", "/dev/stdin/x"):
-        with pytest.raises(DataError, match="no such file or folder"):
+    for place in (tmp_path / "pipe.csv", "/dev/zero"):
+        with pytest.raises(DataError, match=r"neither a file nor a folder \(it may be a pipe or a device"):
             names(place)
+    with pytest.raises(DataError, match="no such file or folder"):
+        names("/dev/stdin/x")
     os.mkfifo(folder / "b.csv")
     (folder / "other").symlink_to("/nowhere")
     with pytest.raises(DataError, match="neither a file nor a folder") as caught:
@@ -376,6 +378,33 @@ def test_linked_folders_are_followed_once(tmp_path: Path):
     (tmp_path / "data" / os.fsdecode(b"\xff.csv")).write_text(CSV)
     with pytest.raises(DataError, match="the name of a file is not UTF-8"):
         names(tmp_path / "data")
+
+
+def test_many_ways_to_one_folder_are_one(tmp_path: Path):
+    for at in range(25):
+        (tmp_path / f"{at}").mkdir()
+        for name in ("a", "b"):
+            (tmp_path / f"{at}" / name).symlink_to(tmp_path / f"{at + 1}")
+    write(tmp_path / "25" / "x.csv")
+    (tmp_path / "latest").symlink_to(tmp_path / "25")
+    assert names(tmp_path) == ["25/x.csv"]
+    assert names(tmp_path / "0") == ["/".join(["a"] * 25) + "/x.csv"]
+    # A link is a name like others for a pattern that asks for it.
+    assert names(f"{tmp_path}/late*/*.csv") == names(f"{tmp_path}/**/latest/*.csv") == ["latest/x.csv"]
+    assert names(f"{tmp_path}/**/2[45]/**/**/x.csv") == ["25/x.csv"]
+
+
+def test_a_folder_of_more_than_anybody_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("retrainer.sources.files._MOST_ENTRIES", 5)
+    for name in "abc":
+        write(tmp_path / name / "x.csv")
+    for place in (tmp_path, f"{tmp_path}/**/*.csv"):
+        with pytest.raises(
+            DataError, match=r"more than 5 files and folders below it .name the folder more closely"
+        ) as e:
+            names(place)
+        assert e.value.where == str(tmp_path)
+    assert names(f"{tmp_path}/a/*.csv") == ["x.csv"]
 
 
 def test_s3_errors(s3_bucket: str):

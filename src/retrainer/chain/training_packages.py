@@ -72,6 +72,8 @@ def _needed(arguments: Mapping[str, Any]) -> Iterator[tuple[str, str, tuple[str,
     reporters = arguments.get("report_to") or []
     for reporter in [reporters] if isinstance(reporters, str) else reporters:
         yield "report_to", reporter, _REPORTERS.get(reporter)
+    if "tpu_metrics_debug" in (arguments.get("debug") or ()):
+        yield "debug", "tpu_metrics_debug", ("torch_xla",)
     for name, module in (("deepspeed", "deepspeed"), ("use_liger_kernel", "liger_kernel")):
         if arguments.get(name):
             yield name, name, (module,)

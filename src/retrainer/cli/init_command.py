@@ -115,8 +115,9 @@ def _write_pipeline(
 
     :param output: the file, or a folder that is there and gets one named after the data.
     """
+    from retrainer.label_names import refuse_look_alikes
     from retrainer.sources import expand
-    from retrainer.sources.survey import LABEL_NAMES, TEXT_NAMES, csv_setting, survey, without_header
+    from retrainer.sources.survey import LABEL_NAMES, TEXT_NAMES, are_known, csv_setting, survey, without_header
     from retrainer.spec.delimited import Csv
 
     require("train", only=("numpy", "pyarrow", "datasketch"))
@@ -128,7 +129,8 @@ def _write_pipeline(
     read = expand([where], Csv())
     columns = survey(read)
     texts, labels = _roles(columns, text, label, where)
-    if labels[0] in columns[labels[0]]:
+    # A label that is called as its column is: the first line may be a row.
+    if labels[0] in columns[labels[0]] and not (text or label or are_known((*texts[0], labels[0]))):
         read = without_header(read, where)
         columns = survey(read)
         texts, labels = _roles(columns, text, label, where)
@@ -138,6 +140,7 @@ def _write_pipeline(
     counts = Counter(value for _, value in rows)
     if len(counts) < 2:
         raise DataError(f"fewer than two labels in column '{labels[0]}'", where=where, hint="name another with --label")
+    refuse_look_alikes(counts, lambda _: f"{where}, column '{labels[0]}'")
     tests = None
     if "test" in files:
         tests = len(set(_rows(survey(expand([files["test"]], read[0].csv)), texts[0], labels[0])))
@@ -240,7 +243,7 @@ def margin(tests: int) -> float:
 
 def _rows(columns: Mapping[str, Sequence[str]], texts: Sequence[str], label: str) -> list[Row]:
     """Text and label of the rows that have both."""
-    from retrainer.sources.label_names import canonical
+    from retrainer.label_names import canonical
 
     picked = zip(*(columns.get(name, ()) for name in (*texts, label)), strict=False)
     return [(" ".join(words), canonical(value)) for *words, value in picked if all(words) and value]

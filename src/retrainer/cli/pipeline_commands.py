@@ -184,7 +184,9 @@ def _base_model(pipeline: Pipeline, base: str, seen: dict[str, str]) -> str:
     """One base model is there, and is not one of those seen before it: there would be nothing to choose."""
     from retrainer.sources import base_models
 
-    identity = base_models.fingerprint(pipeline.of_base(base).model)
+    one = pipeline.of_base(base)
+    base_models.require_max_length(one)
+    identity = base_models.fingerprint(one.model)
     first = seen.setdefault(identity, base)
     if first != base:
         raise ModelError(f"the same model as {first}", where=f"model.base: {base}", hint="list each model once")

@@ -39,6 +39,8 @@ def judge_baseline(
     except ValueError as error:
         if required:
             findings.refuse(ReasonCode.BASELINE_MISSING, str(error))
+        else:
+            findings.note(f"not compared with the baseline: {error}")
         return None
     judged = interval.low if policy.confident else interval.estimate
     if judged > 0:

@@ -1,4 +1,4 @@
-"""Where a pipeline's base model is and what identifies its content, without loading it.
+"""Where a pipeline's base model is, what identifies its content, and how much it reads, without loading it.
 
 ``package:NAME/FOLDER`` is a folder inside an installed Python package, found without importing it. A path is a
 folder. ``s3://`` is a prefix. Everything else is an id on the Hugging Face hub, identified by its commit.
@@ -7,19 +7,24 @@ folder. ``s3://`` is a prefix. Everything else is an id on the Hugging Face hub,
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from retrainer.errors import ModelError
+from retrainer.errors import ModelError, PipelineError
 from retrainer.records import digest_of, sha256_file
 from retrainer.sources.files import etag_of
 from retrainer.sources.hub import commit_of
-from retrainer.spec.model import Model
+from retrainer.spec.model import Model, Pipeline
 from retrainer.storage import is_s3, open_storage
 
 PACKAGE = "package:"
 _FOLDERS = ("/", "~", "file://")
+# Families that number positions from pad_token_id + 1, so that two of them carry no token.
+_OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert", "longformer", "mpnet", "roberta-prelayernorm"})
 
 
 def local_folder(base: str) -> Path | None:
@@ -98,6 +103,41 @@ def fingerprint(model: Model) -> str:
         return digest_of({path.relative_to(folder).as_posix(): sha256_file(path) for path in files})
     except OSError as error:
         raise _unreadable(error) from None
+
+
+def require_max_length(pipeline: Pipeline) -> None:
+    """Go on only where each base model in a folder here takes as many tokens as the pipeline wants.
+
+    Not asked here: models on S3 and the hub, and files that are not JSON; loading the model finds these.
+
+    :raises PipelineError: ``model.max_length`` is more.
+    """
+    for base in pipeline.model.candidates or (pipeline.model.base,):
+        with suppress(ModelError, OSError, ValueError):
+            folder = local_folder(base)
+            config = json.loads((folder / "config.json").read_bytes()) if folder else None
+            if isinstance(config, dict):
+                require_positions(pipeline, base, config.get)
+
+
+def require_positions(pipeline: Pipeline, base: str, value_of: Callable[[str], Any]) -> None:
+    """Go on only where a base model takes as many tokens as the pipeline wants.
+
+    :param value_of: the value of a name in the model's configuration, ``None`` where it has none.
+    :raises PipelineError: ``model.max_length`` is more.
+    """
+    positions = value_of("max_position_embeddings")
+    if not isinstance(positions, int) or positions <= 0 or value_of("position_biased_input") is False:
+        return
+    if value_of("model_type") in _OFFSET_POSITIONS:
+        padding = value_of("pad_token_id")
+        positions -= 1 + (padding if isinstance(padding, int) else 0)
+    if pipeline.model.max_length > positions:
+        raise PipelineError(
+            f"{pipeline.model.max_length} tokens, but {base} takes at most {positions}",
+            where=f"{pipeline.name}: model.max_length",
+            hint=f"set it to {positions} or less",
+        )
 
 
 def _unreadable(error: OSError) -> ModelError:

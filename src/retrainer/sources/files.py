@@ -7,8 +7,10 @@ import fnmatch
 import os
 import re
 import tempfile
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial, reduce
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, NoReturn
@@ -24,6 +26,16 @@ KNOWN = f"{listed(FORMATS)} ({listed(form.name for form in FORMATS.values() if f
 _WILDCARD = re.compile(r"[*?\[]")
 # So many objects of a bucket are looked at for a hint.
 _MOST_NAMED = 1000
+# Of a folder, which may be /proc; so many take a second or two.
+_MOST_ENTRIES = 200_000
+# Any folders, any name; nothing hidden.
+_ALL = ("**", "*")
+# What is no table whatever ``dataset.csv`` says, and what to do with it.
+_NO_TABLES = {
+    ".json": "write one JSON object a line and call it .jsonl",
+    ".xls": "save the sheet as csv",
+    ".xlsx": "save the sheet as csv",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +140,7 @@ def near_hint(place: Path) -> str | None:
     if place.is_symlink() and not place.exists():
         return f"it is a link to {place.readlink()}, where nothing is"
     if place.exists():
-        return "what is there is neither a file nor a folder"
+        return "it is a file" if place.is_file() else "it may be a pipe or a device; give a file, or a folder of files"
     existing = place.parent
     if not existing.is_dir():
         while not existing.is_dir() and existing != existing.parent:
@@ -163,7 +175,7 @@ def _named(path: str, csv: Csv | None) -> list[SourceFile]:
     try:
         if found := _just(path):
             return [_source_file(found, csv)]
-        below = _sorted(found for found in _below(path) if not any(map(_hidden, found.path.split("/"))))
+        below = _sorted(_below(path))
         known = [found for found in below if format_of(found.path) is not None]
         if not known and _is_glob(path):
             known = _matching(path)
@@ -185,7 +197,7 @@ def _source_file(found: _Found, csv: Csv | None) -> SourceFile:
     return SourceFile(
         url=found.url,
         name=found.path,
-        format=form.name if form else "csv" if csv else _unknown(found),
+        format=form.name if form else "csv" if csv and _suffix(found) not in _NO_TABLES else _unknown(found),
         compressed=found.path.lower().endswith(".gz"),
         size=found.size,
         etag=found.etag,
@@ -193,11 +205,15 @@ def _source_file(found: _Found, csv: Csv | None) -> SourceFile:
     )
 
 
+def _suffix(found: _Found) -> str:
+    return PurePosixPath(found.path.lower().removesuffix(".gz")).suffix
+
+
 def _unknown(found: _Found) -> NoReturn:
     suffix = "".join(PurePosixPath(found.path).suffixes[-2:]) or "no suffix"
-    hint = "if it holds rows and fields, say in dataset.csv how it is read: any suffix is taken then"
-    if suffix == ".json":
-        hint = "write one JSON object a line and call it .jsonl"
+    hint = _NO_TABLES.get(
+        _suffix(found), "if it holds rows and fields, say in dataset.csv how it is read: any suffix is taken then"
+    )
     raise DataError(f"'{suffix}' is not a known format; known are {KNOWN}", where=found.url, hint=hint)
 
 
@@ -218,41 +234,57 @@ def _just(path: str) -> _Found | None:
     return None
 
 
-def _below(path: str, pattern: Sequence[str] = ()) -> Iterator[_Found]:
-    """What is below the folder or the prefix of that name; with a glob only what its parts may match.
+def _below(path: str, pattern: Sequence[str] = _ALL) -> Iterator[_Found]:
+    """What is below the folder or the prefix of that name, and matches a pattern.
 
     What is there and is not a file, such as a pipe or a link to nothing, has no size.
+
+    :param pattern: its parts.
     """
     if not is_s3(path):
-        depth = None if "**" in pattern else len(pattern) or None
         if Path(path or "/").is_dir():
-            yield from _walk(path or "/", "", depth, any(map(_hidden, pattern)), frozenset())
+            yield from _walk(path or "/", pattern)
         return
     bucket, key = _split(path)
     folder = f"{key}/" if key else ""
-    start = _WILDCARD.split(pattern[0])[0] if pattern else ""
-    for key, found in _objects(bucket, folder + start):
-        if key.startswith(folder):
-            yield found._replace(path=key.removeprefix(folder))
+    for key, found in _objects(bucket, folder + _WILDCARD.split(pattern[0])[0]):
+        inside = key.removeprefix(folder)
+        if key.startswith(folder) and len(pattern) in reduce(partial(_after, pattern), inside.split("/"), _at(pattern)):
+            yield found._replace(path=inside)
 
 
-def _walk(
-    folder: str, above: str, depth: int | None, hidden: bool, seen: frozenset[tuple[int, int]]
-) -> Iterator[_Found]:
-    status = Path(folder).stat()
-    here = (status.st_dev, status.st_ino)
-    if here in seen:
-        return  # a link leads back to a folder above it
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            path = above + entry.name
-            if _hidden(entry.name) and not hidden:
-                continue
+def _walk(root: str, pattern: Sequence[str]) -> Iterator[_Found]:
+    """Each folder is entered once for what the pattern still has to match there, and by its own name before a link's.
+
+    :raises DataError: there is too much to look at.
+    """
+    folders = deque([(root, "", _at(pattern))])
+    seen = set()
+    looked_at = 0
+    while folders:
+        folder, above, at = folders.popleft()
+        status = Path(folder).stat()
+        if (here := (status.st_dev, status.st_ino, at)) in seen:
+            continue
+        seen.add(here)
+        with os.scandir(folder) as entries:
+            # In a fixed order: of two links to one folder it is always the same that is followed.
+            ordered = sorted(islice(entries, _MOST_ENTRIES + 1 - looked_at), key=lambda entry: entry.name)
+        looked_at += len(ordered)
+        if looked_at > _MOST_ENTRIES:
+            raise DataError(
+                f"more than {_MOST_ENTRIES:,} files and folders below it",
+                where=root,
+                hint="name the folder more closely",
+            )
+        for entry in ordered:
+            then = _after(pattern, at, entry.name)
             if entry.is_dir():
-                if depth != 1:
-                    yield from _walk(entry.path, f"{path}/", depth and depth - 1, hidden, seen | {here})
-            else:
-                yield _Found(path, entry.path, entry.stat().st_size if entry.is_file() else None)
+                if within := then - {len(pattern)}:
+                    add = folders.append if entry.is_symlink() else folders.appendleft
+                    add((entry.path, f"{above}{entry.name}/", within))
+            elif len(pattern) in then:
+                yield _Found(above + entry.name, entry.path, entry.stat().st_size if entry.is_file() else None)
 
 
 def etag_of(entry: ObjectInfo, where: str) -> str:
@@ -301,17 +333,30 @@ def _root_and_pattern(path: str) -> tuple[str, list[str]]:
 def _matching(path: str) -> list[_Found]:
     """What a glob matches: ``*``, ``?`` and ``[...]`` stay within a folder, ``**`` is any folders."""
     root, pattern = _root_and_pattern(path)
-    return _sorted(found for found in _below(root, pattern) if _matches(found.path.split("/"), pattern))
+    return _sorted(_below(root, pattern))
 
 
-def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
-    if not pattern or not parts:
-        return not parts and all(part == "**" for part in pattern)
-    name, wanted = parts[0], pattern[0]
-    seen = not _hidden(name) or wanted[0] == name[0]
-    if wanted == "**":
-        return _matches(parts, pattern[1:]) or (seen and _matches(parts[1:], pattern))
-    return seen and fnmatch.fnmatchcase(name, wanted) and _matches(parts[1:], pattern[1:])
+def _at(pattern: Sequence[str], positions: Iterable[int] = (0,)) -> frozenset[int]:
+    """The positions within a pattern with those that follow them for nothing: ``**`` may be no folder."""
+    found = set(positions)
+    for at, part in enumerate(pattern):
+        if at in found and part == "**":
+            found.add(at + 1)
+    return frozenset(found)
+
+
+def _after(pattern: Sequence[str], positions: Iterable[int], name: str) -> frozenset[int]:
+    """Where one is within a pattern after one more name; at its end, the path so far matches."""
+    reached = []
+    for position in positions:
+        wanted = pattern[position] if position < len(pattern) else None
+        if wanted is None or (_hidden(name) and wanted[0] != name[0]):
+            continue
+        if wanted == "**":
+            reached.append(position)
+        elif fnmatch.fnmatchcase(name, wanted):
+            reached.append(position + 1)
+    return _at(pattern, reached)
 
 
 def _nothing(path: str, below: list[str]) -> DataError:
@@ -327,7 +372,8 @@ def _nothing(path: str, below: list[str]) -> DataError:
     if below or (not is_s3(path) and Path(path).is_dir()):
         return DataError(f"the folder holds no data file ({KNOWN})", where=path, hint=_holds("it", below))
     if not is_s3(path):
-        return DataError("no such file or folder", where=path, hint=near_hint(Path(path)))
+        what = "neither a file nor a folder" if Path(path).exists() else "no such file or folder"
+        return DataError(what, where=path, hint=near_hint(Path(path)))
     parent, _, name = path.rpartition("/")
     names = [found.path for found in islice(_below(parent), _MOST_NAMED)]
     near = nearest(name, {part for path in names for part in (path, path.partition("/")[0])})

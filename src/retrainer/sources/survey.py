@@ -109,6 +109,12 @@ def guess_texts(columns: Columns, label: str, where: str) -> list[tuple[str, ...
     return [*pairs, *((name,) for name in ranked if not pairs or name not in pairs[0])]
 
 
+def are_known(names: Sequence[str]) -> bool:
+    """Whether columns are called as texts and labels often are, so that they name them."""
+    *texts, label = map(str.lower, names)
+    return label in LABEL_NAMES and (tuple(texts) in PAIRS or set(texts) <= {*TEXT_NAMES})
+
+
 def _rank(name: str, known: Sequence[str]) -> int:
     return known.index(name.lower()) if name.lower() in known else len(known)
 

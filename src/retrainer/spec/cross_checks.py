@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from retrainer.label_names import means_no_label, position, spelled
 from retrainer.spec.known_metrics import KNOWN_METRICS, METRIC_NAMES, OF_ONE_LABEL, meant
 from retrainer.spec.problems import MOST_PROBLEMS, Place, Problem, listed, suggestion
 from retrainer.spec.training_combinations import combinations
@@ -34,6 +35,15 @@ def dataset(spec: Dataset) -> list[Problem]:
             problems.append(Problem(("labels",), f"list each label only once, found {listed(twice)} again"))
         elif len(spec.labels) < 2:
             problems.append(Problem(("labels",), "a classifier needs at least two labels"))
+    # What a mapping is to names may be called so.
+    of_data = spec.label_values or spec.labels or ()
+    problems += [
+        Problem(
+            ("labels",),
+            f"{spelled(name)} in the data means that a row has no label, so it cannot be one; call it otherwise there",
+        )
+        for name in islice(filter(means_no_label, of_data), 1)
+    ]
     if not set(spec.label_values.values()) <= set(spec.labels or ()):
         problems.append(Problem(("label_values",), "write a mapping in place of labels: {0: CLOSED, 1: OPEN}"))
     if spec.test is None and spec.split.test == 0.0:
@@ -121,7 +131,7 @@ def _two_labels(spec: Pipeline, places: Sequence[tuple[Place, str]]) -> list[Pro
     asked = [(place, name) for place, name in places if name in OF_ONE_LABEL]
     if labels is not None and len(labels) != 2:
         return [Problem(place, _not_two_labels(name, len(labels))) for place, name in asked]
-    if labels is not None and positive is not None and positive not in labels:
+    if labels is not None and positive is not None and position(positive, labels) is None:
         return [Problem(("positive_label",), _not_a_label(positive, labels))]
     if labels is None and positive is None:
         detail = "is the score of one of the two labels; name that label with positive_label"
@@ -133,7 +143,7 @@ def labels_found(spec: Pipeline, labels: Sequence[str]) -> str | None:
     """What the data's labels say against the pipeline, where it does not name them itself; ``None`` for nothing."""
     if spec.of_one_label and len(labels) != 2:
         return _not_two_labels(spec.of_one_label[0], len(labels))
-    if spec.positive_label is not None and spec.positive_label not in labels:
+    if spec.positive_label is not None and position(spec.positive_label, labels) is None:
         return _not_a_label(spec.positive_label, labels)
     return None
 
@@ -143,7 +153,7 @@ def _not_two_labels(metric: str, count: int) -> str:
 
 
 def _not_a_label(positive: str, labels: Sequence[str]) -> str:
-    return f"'{positive}' is not a label{suggestion(positive, labels)} (labels: {listed(labels[:20])})"
+    return f"{spelled(positive)} is not a label{suggestion(positive, labels)} (labels: {listed(labels[:20])})"
 
 
 def _unknown_metric(name: str) -> str | None:

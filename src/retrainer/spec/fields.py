@@ -8,6 +8,8 @@ from typing import Annotated, Any
 from pydantic import Field, StringConstraints
 from pydantic_core import CoreSchema, core_schema
 
+from retrainer.spec.problems import found, refuse_one
+
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")]
 Text = Annotated[str, StringConstraints(min_length=1)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0, allow_inf_nan=False)]
@@ -27,4 +29,6 @@ class OneOf:
 
 def as_list(value: Any) -> Any:
     """A list of one where a single text was written."""
+    if not isinstance(value, (str, list, tuple)):
+        refuse_one(f"expected text, or a list of texts, found {found(value)}")
     return [value] if isinstance(value, str) else value

@@ -16,6 +16,7 @@ from pydantic_core import CoreSchema
 
 from retrainer.errors import PipelineError
 from retrainer.formats import FORMATS
+from retrainer.label_names import position
 from retrainer.precisions import PRECISIONS, REFERENCE
 from retrainer.records import Record
 from retrainer.spec import cross_checks
@@ -403,7 +404,8 @@ class Pipeline(Record):
         """
         if complaint := cross_checks.labels_found(self, labels):
             raise PipelineError(complaint, where=f"{self.name}: positive_label", hint="name one of the data's labels")
-        return labels.index(self.positive_label) if self.positive_label is not None else 1
+        found_at = position(self.positive_label, labels) if self.positive_label is not None else None
+        return 1 if found_at is None else found_at
 
     @property
     def choose_by(self) -> str:

@@ -79,7 +79,7 @@ def found(value: Any) -> str:
     if isinstance(value, int):
         return f"{value} (a whole number)" if abs(value) < 10**100 else "a whole number of more than 100 digits"
     if isinstance(value, float):
-        return f"{value:g} (a number)"
+        return f"{value!r} (a number)"
     if isinstance(value, str):
         short = value if len(value) <= 60 else value[:57] + "..."
         return f"{short!r} (text)"

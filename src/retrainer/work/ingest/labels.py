@@ -1,6 +1,6 @@
 """From what the label column holds to an index into the labels.
 
-What a spelling means is settled once, for all splits, files and formats: by ``sources.label_names``, and by the names
+What a spelling means is settled once, for all splits, files and formats: by ``label_names``, and by the names
 that the pipeline gives, or that a file brings.
 """
 
@@ -16,7 +16,17 @@ import numpy.typing as npt
 
 from retrainer.artifacts.snapshot import SplitName
 from retrainer.errors import DataError
-from retrainer.sources.label_names import BOOLEANS, canonical, is_whole, look_alikes, ordered, settle, spelled
+from retrainer.label_names import (
+    BOOLEANS,
+    begins_with_number,
+    canonical,
+    is_whole,
+    look_alikes,
+    ordered,
+    refuse_look_alikes,
+    settle,
+    spelled,
+)
 from retrainer.spec.problems import listed, nearest
 from retrainer.work.ingest.rows import RawRows
 
@@ -74,7 +84,7 @@ def index_labels(pools: Pools, given: tuple[str, ...] | None, values: Mapping[st
 
     Names that the pipeline gives, or that a dataset of the hub brings, keep their order. Otherwise the labels are
     those of train, sorted; by number where all are whole numbers. Numbers 0..n-1 count into given names, unless some of
-    these are numbers themselves, or it is said what each value means.
+    these begin with numbers themselves, or it is said what each value means.
 
     :param values: what the data holds, to a given name.
     :raises DataError: train has fewer than two labels; a row has a label that is not among them; two labels look alike.
@@ -109,10 +119,10 @@ def _name_by(given: tuple[str, ...], values: Mapping[str, str], files: Iterable[
     loosely = {canonical(name): label for name, label in exactly.items() if spelled_once[canonical(name)] == 1}
     if set(loosely) == BOOLEANS:
         loosely |= {"0": loosely["false"], "1": loosely["true"]}
-    names_only = values or any(map(is_whole, map(canonical, given)))
+    names_only = values or any(map(begins_with_number, given))
     numbers = {} if names_only else {str(at): name for at, name in enumerate(given)}
     for file in files:
-        own = _own_names(file, given)
+        own = _own_names(file, given, values)
         names = [exactly.get(spelling) or loosely.get(canonical(spelling)) for spelling in own]
         # In one file all are names or all are numbers: a number among names is more likely a slip.
         counted = {} if any(names) else numbers
@@ -123,20 +133,23 @@ def _name_by(given: tuple[str, ...], values: Mapping[str, str], files: Iterable[
 
 
 def _name_by_themselves(files: Iterable[_File]) -> None:
-    names = {id(file): [canonical(spelling) for spelling in _own_names(file, None)] for file in files}
+    names = {id(file): [canonical(spelling) for spelling in _own_names(file, None, {})] for file in files}
     settled = settle({name for found in names.values() for name in found})
     for file in files:
         file.names = [settled[name] for name in names[id(file)]]
 
 
-def _own_names(file: _File, given: tuple[str, ...] | None) -> list[str]:
+def _own_names(file: _File, given: tuple[str, ...] | None, values: Mapping[str, str]) -> list[str]:
     """A file's labels, its numbers replaced by the names that the file itself brings.
 
-    Given names of the same number that are others rename them: the numbers then stay, and count into those.
+    Given names of the same number that are others rename them. Values that have a meaning, and are not these names,
+    are the numbers.
     """
     own = file.rows.label_names
-    if own is None or (given is not None and len(given) == len(own) and set(given) != set(own)):
+    if own is None or (given and values and not {*own} <= {*given, *values}):
         return file.spellings
+    if given and not values and len(given) == len(own) and set(given) != set(own):
+        own = given
     numbers = {str(at): name for at, name in enumerate(own)}
     for at, spelling in enumerate(file.spellings):
         if is_whole(spelling) and spelling not in numbers:
@@ -177,14 +190,7 @@ def _refuse_look_alikes(files: Sequence[_File]) -> None:
         for at, (name, count) in enumerate(zip(file.names, file.counts(), strict=True)):
             rows[name] += count
             first.setdefault(name, file.place(at))
-    for pair in look_alikes(rows):
-        few, many = sorted(pair, key=lambda name: (rows[name], name))
-        how = "differ only in case" if few.casefold() == many.casefold() else "look alike, and are different"
-        raise DataError(
-            f"labels {spelled(many)}, {rows[many]:,} rows, and {spelled(few)}, {rows[few]:,}, {how}",
-            where=first[few],
-            hint="make them one in the data; or, if they are two labels, list all labels in dataset.labels",
-        )
+    refuse_look_alikes(rows, first.__getitem__)
 
 
 def _refuse_unknown(file: _File, known: Mapping[str, int], given: bool, mapped: bool) -> None:
@@ -199,8 +205,16 @@ def _refuse_unknown(file: _File, known: Mapping[str, int], given: bool, mapped: 
     )
     what = "dataset.labels" if given else "the labels of train"
     hint = f"did you mean {spelled(near)}?" if near else None
-    if is_whole(canonical(value)) and given and not mapped and not any(map(is_whole, map(canonical, known))):
-        hint = f"numbers from 0 to {len(known) - 1} count into dataset.labels, where a file holds no names beside them"
+    if is_whole(canonical(value)) and given and not mapped:
+        if not any(map(begins_with_number, known)):
+            hint = (
+                f"numbers from 0 to {len(known) - 1} count into dataset.labels, where a file holds no names beside them"
+            )
+        elif hint is None:
+            hint = (
+                "names in dataset.labels begin with numbers, so values do not count into them; say what each value "
+                f"means, as in labels: {{{value}: {next(iter(known))}}}"
+            )
     others = f"; {len(bad) - 1} other unknown label(s) too" if len(bad) > 1 else ""
     raise DataError(
         f"unknown label {spelled(value)} in {file.split} ({rows:,} row{'s' * (rows != 1)}){others}; "

@@ -23,7 +23,7 @@ from retrainer.artifacts.snapshot import (
     slice_column,
     split_file,
 )
-from retrainer.sources.label_names import spelled
+from retrainer.label_names import spelled
 from retrainer.work.ingest.pools import Pool
 from retrainer.work.reporter import Reporter
 

@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 from retrainer.errors import DataError
+from retrainer.label_names import means_no_label
 from retrainer.sources.columns import HALF, Wanted
-from retrainer.sources.label_names import canonical
 from retrainer.spec.problems import found, listed, nearest
 
 
@@ -40,10 +40,6 @@ class RawRows:
 
     def __len__(self) -> int:
         return len(self.labels)
-
-
-# Written for "no value" by tools that do not leave the cell empty. Not "none" or "NA": these are used as labels.
-_NO_LABEL = frozenset({"", "nan", "NaN", "NAN", "null", "NULL", "<NA>", "#N/A"})
 
 
 def positions(columns: Sequence[str], wanted: Wanted, where: str) -> dict[str, int]:
@@ -134,9 +130,7 @@ def _as_label(value: Any, where: str, row: int, column: str) -> str | None:
     text = _as_text(value, where, row, column)
     if text is None:
         return None
-    text = text.strip()
-    # What is not seen is no label either.
-    return None if text in _NO_LABEL or not (text.isascii() or canonical(text)) else text
+    return None if means_no_label(text) else text.strip()
 
 
 def _column(

@@ -20,15 +20,12 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from retrainer.errors import ModelError, PipelineError, first_line
-from retrainer.sources.base_models import local_folder
+from retrainer.errors import ModelError, first_line
+from retrainer.sources.base_models import local_folder, require_positions
 from retrainer.spec.model import Pipeline
 from retrainer.storage import is_s3, open_storage
 from retrainer.tasks import trainable_task
 from retrainer.work.reporter import Reporter
-
-# Families that number positions from pad_token_id + 1, so that two of them carry no token.
-_OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert", "longformer", "mpnet", "roberta-prelayernorm"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +74,7 @@ def load_base(pipeline: Pipeline, labels: tuple[str, ...], reporter: Reporter, *
     _check_tokenizer(tokenizer, model, pipeline.model.base)
     _add_padding(tokenizer, model)
     _prefer_padding_at_the_end(tokenizer, model)
-    _check_max_length(pipeline, config, tokenizer)
+    require_positions(pipeline, pipeline.model.base, lambda name: getattr(config, name, None))
     return Base(model, tokenizer)
 
 
@@ -194,17 +191,3 @@ def _prefer_padding_at_the_end(tokenizer: PreTrainedTokenizerFast, model: PreTra
         )
     if not torch.allclose(plain, filled, atol=1e-3):
         tokenizer.padding_side = "left"
-
-
-def _check_max_length(pipeline: Pipeline, config: Any, tokenizer: PreTrainedTokenizerFast) -> None:
-    positions = getattr(config, "max_position_embeddings", None)
-    if not isinstance(positions, int) or positions <= 0 or getattr(config, "position_biased_input", True) is False:
-        return
-    if config.model_type in _OFFSET_POSITIONS:
-        positions -= int(config.pad_token_id or 0) + 1
-    if pipeline.model.max_length > positions:
-        raise PipelineError(
-            f"{pipeline.model.max_length} tokens, but {pipeline.model.base} takes at most {positions}",
-            where=f"{pipeline.name}: model.max_length",
-            hint=f"set it to {positions} or less",
-        )

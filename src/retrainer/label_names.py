@@ -7,20 +7,26 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from itertools import pairwise
+
+from retrainer.errors import DataError
 
 # Longer ones are no numbers that anybody counts with, and Python converts no more than 4,300 digits.
 _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]{0,30}))(?:\.0{0,30})?")
 _NUMBER = re.compile(r"[+-]?[0-9]{1,31}(?:\.[0-9]{0,31})?(?:[eE][+-]?[0-9]{1,3})?|[+-]?\.[0-9]{1,31}")
+_BEGINS_WITH_NUMBER = re.compile(r"[+-]?\.?\d")
 # Around a whole label they are left from a file that was read, or written, with other quotes.
 _AROUND = {'"': '"', "'": "'", "“": "”"}
 BOOLEANS = frozenset({"true", "false"})
+# Written for "no label" by tools that do not leave the cell empty. Not "none" or "NA": these are used as labels.
+_NO_LABEL = frozenset({"", "nan", "NaN", "NAN", "NaT", "null", "NULL", "Null", "<NA>", "<na>", "#N/A"})
 _AS_BOOLEAN = {"0": "false", "1": "true"}
 # Between letters of some scripts, and between emoji, these two change what is seen.
 _JOINERS = "\u200c\u200d"
 # Seen as nothing, or as a blank, though Unicode calls them letters and marks.
+_FLAG, _TAGS = "\U0001f3f4", "".join(map(chr, range(0xE0020, 0xE0080)))
 _FILLERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0" + "".join(map(chr, range(0xFE00, 0xFE10))))
 # Letters of other scripts that look like Latin ones, capital or small; and signs that come in many shapes.
 _ALIKE = str.maketrans(
@@ -51,13 +57,34 @@ def _invisible(text: str, at: int) -> bool:
     character = text[at]
     if character in _JOINERS and 0 < at < len(text) - 1:
         return text[at - 1].isascii() or text[at + 1].isascii()
+    if character in _TAGS and text[max(0, at - 7) : at].rstrip(_TAGS).endswith(_FLAG):
+        return False
     hidden = unicodedata.category(character) in {"Cf", "Cc"} and not character.isspace()
     return hidden or character in _FILLERS
+
+
+def means_no_label(text: str) -> bool:
+    """Whether what is in the column of the labels says that a row has none."""
+    return canonical(text) in _NO_LABEL
 
 
 def is_whole(name: str) -> bool:
     """Whether a canonical name is a whole number."""
     return _WHOLE.fullmatch(name) is not None
+
+
+def begins_with_number(name: str) -> bool:
+    """Whether a name is a number, or begins with one, in any writing: ``1``, ``01``, ``1e0``, ``1 star``."""
+    text = unicodedata.normalize("NFKC", canonical(name).translate(_ALIKE))
+    return _BEGINS_WITH_NUMBER.match(text) is not None
+
+
+def position(name: str, labels: Sequence[str]) -> int | None:
+    """Where a label is among labels, which may be spelled otherwise."""
+    for spelling in (str, canonical):
+        if (wanted := spelling(name)) in (known := [*map(spelling, labels)]):
+            return known.index(wanted)
+    return None
 
 
 def settle(names: Collection[str]) -> dict[str, str]:
@@ -82,11 +109,30 @@ def look_alikes(labels: Iterable[str]) -> Iterator[tuple[str, str]]:
         yield from pairwise(group)
 
 
+def refuse_look_alikes(rows: Mapping[str, int], where: Callable[[str], str]) -> None:
+    """Go on only where no two labels look alike.
+
+    :param rows: of each label.
+    :param where: the first place of a label.
+    :raises DataError: names both, with their rows and characters.
+    """
+    for pair in look_alikes(rows):
+        few, many = sorted(pair, key=lambda name: (rows[name], name))
+        how = "differ only in case" if few.lower() == many.lower() else "look alike, and are different"
+        raise DataError(
+            f"labels {spelled(many)}, {rows[many]:,} rows, and {spelled(few)}, {rows[few]:,}, {how}",
+            where=where(few),
+            hint="make them one in the data; or, if they are two labels, list all labels in dataset.labels",
+        )
+
+
 def _skeleton(label: str) -> str:
     """What is left of a label when all is gone that eyes, or tools that write numbers, do not keep."""
     text = unicodedata.normalize("NFKC", label.translate(_ALIKE)).casefold()
     if _NUMBER.fullmatch(text):
         return f"number {Decimal(text).normalize()}"
+    if not any(map(str.isalnum, text)):
+        return text  # of labels such as + and ++ each sign counts
     text = re.sub(r"[\s_-]+", "-", "".join(mark for mark in text if mark not in _JOINERS))
     return text.rstrip(".,;:") or text
 
