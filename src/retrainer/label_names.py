@@ -26,6 +26,7 @@ _AS_BOOLEAN = {"0": "false", "1": "true"}
 # Between letters of some scripts, and between emoji, these two change what is seen.
 _JOINERS = "\u200c\u200d"
 # Seen as nothing, or as a blank, though Unicode calls them letters and marks.
+# After a black flag these letters say whose it is; anywhere else they are not seen.
 _FLAG, _TAGS = "\U0001f3f4", "".join(map(chr, range(0xE0020, 0xE0080)))
 _FILLERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0" + "".join(map(chr, range(0xFE00, 0xFE10))))
 # Letters of other scripts that look like Latin ones, capital or small; and signs that come in many shapes.
@@ -65,6 +66,8 @@ def _invisible(text: str, at: int) -> bool:
 
 def means_no_label(text: str) -> bool:
     """Whether what is in the column of the labels says that a row has none."""
+    if text.isascii() and len(text) > 40:
+        return text.isspace()  # a text that init looks at; its canonical form takes a while
     return canonical(text) in _NO_LABEL
 
 

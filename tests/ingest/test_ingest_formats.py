@@ -226,6 +226,15 @@ def test_how_a_file_of_fields_is_read_is_found_out(
     assert said is None or said in str(how)
 
 
+def test_quotes_that_are_part_of_texts_can_stay(tmp_path: Path):
+    sayings = write(tmp_path, "a.csv", "text,label\n" + "“a”,'x'\n" * 5)
+    assert "if they are part of the texts, set dataset.csv: {quoting: standard}" in str(refused(sayings).hint)
+    assert reading(sayings, quoting="standard")[0] == [("“a”", "'x'")] * 5
+    for texts in (["“a”", "“b”", "c", "d"], ["“a” or “b”"] * 5, ["'"] * 5, [""] * 5):
+        path = write(tmp_path, "b.csv", "text,label\n" + "".join(f"{text},x\n" for text in texts))
+        assert [text for text, _ in reading(path)[0]] == texts
+
+
 def test_unpaired_quotes_do_not_join_rows(tmp_path: Path):
     lines = [f"{label}\t{text}" for _ in range(3) for label, text in SENTENCES]
     path = write(tmp_path, "a.tsv", "\n".join(["label\ttext", *lines]) + "\n")
@@ -262,6 +271,15 @@ def test_unpaired_quotes_do_not_join_rows(tmp_path: Path):
     ("name", "content", "where", "message"),
     [
         ("a.csv", 'text, label\na, "x"\nc, "y" z\n', ", line 2", "a blank before a quote"),
+        ("a.csv", 'text,label\na,x\n\t"b",\u00a0"y"\n', ", line 3", "a blank before a quote"),
+        ("a.csv", 'label,text\nx,\u00a0"a"\ny, "b"\n', ", line 2", "take out the blanks, tabs and no-break spaces"),
+        (
+            "a.csv",
+            "text,label\n" + "'a, b',x\n".replace(",", "", 1) * 3,
+            "",
+            "3 of 3 texts in column 'text' are in '...'",
+        ),
+        ("a.tsv", "text\tlabel\n" + "\u201cIt\u2019s a\u201d\tx\n" * 20 + "b\tx\n", "", "are in “...”"),
         ("a.csv", "text,label\na,x\ntext,label\nb,y\n", ", line 3", "the header is there once more"),
         ("a.csv", "text,label\na,x\n\ufefftext,label\nb,y\n", ", line 3", "the header is there once more"),
         ("a.csv", "text,label\na,x\nb\0,y\n", ", line 3", "a NUL character, which is not text"),

@@ -157,4 +157,9 @@ def test_a_positive_label_is_one_of_the_labels():
         found.positive(("bad", "good"))
     with pytest.raises(PipelineError, match="f1_binary is for two labels, this dataset has 3"):
         found.positive(("maybe", "no", "yes"))
+    composed, apart = pipeline(metrics=["f1_binary"], positive_label="caf\u00e9"), "cafe\u0301"
+    assert composed.positive(("bar", apart)) == 1
+    assert composed.positive((apart, "bar")) == 0
+    assert pipeline(dataset={**TWO, "labels": [apart, "bar"]}, positive_label="caf\u00e9").positive((apart, "bar")) == 0
+    assert "'caf\u00e9' (c a f U+00E9) is not a label" in complaint(dataset=TWO, positive_label="caf\u00e9")
     assert pipeline(positive_label=1, dataset={**TWO, "labels": [0, 1]}).positive_label == "1"

@@ -169,6 +169,13 @@ def test_anchors_and_merges(tmp_path: Path):
         ("text: text", "text: {a: b}", 7, "dataset.text: expected text, found a mapping"),
         ("label: label", "label: text", 8, "column 'text' is already the text"),
         ("[World, Sports", "[World, World", 9, "list each label only once, found World again"),
+        ("train: s3://corp/news/*.parquet", "train: ~", 4, "expected text, or a list of texts, found nothing (null)"),
+        (
+            "[World, Sports",
+            "[1.0, Sports",
+            9,
+            "dataset.labels[0]: expected text, found 1.0 (a number); put it in quotes",
+        ),
         ("train: s3://corp/news/*.parquet", "train: []", 4, "dataset.train: must not be empty"),
         ("train: s3://corp/news/*.parquet", "train: {hub: {pth: x}}", 4, "unknown key 'pth' in dataset.train.hub"),
         ("train: s3://corp/news/*.parquet", "hub: {path: x, nme: y}", 4, "unknown key 'nme' in dataset.hub"),

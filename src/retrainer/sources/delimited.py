@@ -2,7 +2,8 @@
 
 There is one place where that is settled, ``reading_of``, for everybody who reads such a file. What ``dataset.csv`` says
 is taken; the rest is found out by reading the file in each way and counting: a reading is right when every row is as
-wide as the header. Where two readings are right and differ in what they read, that is an error, and not a guess.
+wide as the header. Quotes are around fields where that is right; where they may as well be plain characters, because
+they join what look like rows or are around nearly every text, that is an error, and not a guess.
 
 Python's own reader, strict: it says where a quote is not closed, and reads a million short rows in a few seconds.
 Faster readers guess types, and report a position in their own buffers.
@@ -40,6 +41,8 @@ _SAMPLE = 1 << 16
 _BLOCK = 1 << 20
 # So many rows that would have to hold line ends and fields by accident are none.
 _NO_ACCIDENT = 3
+# Quotes that other tools put around fields; one that has more of them inside is a text that holds quotes.
+_PAIRS, _UNLIKE = frozenset({"''", "“”", '""', "‘’", "``", "«»"}), frozenset('"“”«»')
 # A column of more different values is not one of labels.
 _FEW = 1000
 
@@ -131,28 +134,54 @@ def _before_quotes(path: Path, file: SourceFile, start: Reading) -> Reading:
     """With blanks dropped where a quote follows them, if that makes the rows come out right."""
     spaced = replace(start, blanks=True)
     as_is, dropped = _tally(path, file, start), _tally(path, file, spaced)
-    if dropped.problem is None:
-        if as_is.problem is not None:
-            return spaced
-        if as_is.rows != dropped.rows:
-            return _joined(path, file, spaced, start)
+    if dropped.problem is not None:
+        chosen = start
+    elif as_is.problem is not None:
+        chosen = spaced
+    elif as_is.rows != dropped.rows:
+        return _joined(path, file, spaced, start)
+    else:
         pairs = zip(rows_of(path, file, start), rows_of(path, file, spaced), strict=True)
         differ = any(
             one != other and one.lstrip(" ").startswith('"')
             for (_, first), (_, second) in pairs
             for one, other in zip(first, second, strict=True)
         )
-        return spaced if differ else start
-    if as_is.problem is None:
-        for line, row in rows_of(path, file, start):
-            if any(re.fullmatch(r' +".*"', cell, re.DOTALL) for cell in row):
+        chosen = spaced if differ else start
+    if (as_is if chosen is start else dropped).problem is None:
+        for line, row in rows_of(path, file, chosen):
+            # Only blanks can be dropped; tabs and no-break spaces stay with their quotes.
+            if any(re.fullmatch(r'\s+".*"', cell, re.DOTALL) for cell in row):
                 raise DataError(
                     "a blank before a quote: as a character the quote stays in the text, and as one around the field "
-                    "it makes other rows wrong",
+                    "it makes other rows wrong, or cannot be dropped",
                     where=f"{file.url}, line {line}",
-                    hint="take out the blanks between fields, or set dataset.csv: {quoting: none}",
+                    hint="take out the blanks, tabs and no-break spaces between fields, or set dataset.csv: "
+                    "{quoting: none}",
                 )
-    return start
+    return chosen
+
+
+def refuse_wrapped(texts: Sequence[str], file: SourceFile, column: str) -> None:
+    """Go on only where quotes that stayed in the texts of a column are not around nearly all of them.
+
+    :raises DataError: they are, and the pipeline does not say that quotes are part of the texts.
+    """
+    if _settings(file).quoting is not None:
+        return
+    found = Counter(
+        ends if len(cell) > 1 and (ends := cell[0] + cell[-1]) in _PAIRS and not {*cell[1:-1]} & _UNLIKE else ""
+        for text in texts
+        if (cell := text.strip())
+    )
+    most, count = max(found.items(), key=lambda pair: pair[1], default=("", 0))
+    if most and count >= _NO_ACCIDENT and count >= 0.95 * found.total():
+        raise DataError(
+            f"{count:,} of {found.total():,} texts in column '{column}' are in {most[0]}...{most[1]}, which would be "
+            "read as part of them",
+            where=file.url,
+            hint="take these quotes out, or, if they are part of the texts, set dataset.csv: {quoting: standard}",
+        )
 
 
 def setting_of(path: Path, file: SourceFile) -> dict[str, Any]:
@@ -326,8 +355,9 @@ def _marks(path: Path, file: SourceFile, reading: Reading) -> _Marks:
     """
     marks = _Marks()
     # An even number of quotes after a blank is quotes within a text, unless they are all of a field.
-    ends = rf"[\r\n{re.escape(reading.delimiter)}]"
-    blanks = re.compile(rf'{ends} +(?:"")*(?:"(?!")|""(?={ends}|\Z))')
+    mark = re.escape(reading.delimiter)
+    ends = rf"[\r\n{mark}]"
+    blanks = re.compile(rf'{ends}[^\S\r\n{mark}]+(?:"")*(?:"(?!")|""(?={ends}|\Z))')
     with open_text(path, file, encoding=_settings(file).encoding) as stream:
         last, line = "\n", 1
         while block := stream.read(_BLOCK):
@@ -342,7 +372,7 @@ def _marks(path: Path, file: SourceFile, reading: Reading) -> _Marks:
             if '"' in text:
                 marks.quotes = True
                 marks.escapes = marks.escapes or '\\"' in text
-                marks.blanks = marks.blanks or (' "' in text and blanks.search(text) is not None)
+                marks.blanks = marks.blanks or blanks.search(text) is not None
     return marks
 
 

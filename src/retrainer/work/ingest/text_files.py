@@ -9,7 +9,7 @@ from typing import Any
 
 from retrainer.formats import FORMATS
 from retrainer.sources.columns import Wanted, json_row
-from retrainer.sources.delimited import Reading, columns_of, reading_of, rows_of
+from retrainer.sources.delimited import Reading, columns_of, reading_of, refuse_wrapped, rows_of
 from retrainer.sources.files import SourceFile
 from retrainer.sources.text import empty_file, open_text
 from retrainer.work.ingest.rows import RawRows, positions, raw_rows
@@ -18,7 +18,8 @@ from retrainer.work.ingest.rows import RawRows, positions, raw_rows
 def read_delimited(path: Path, file: SourceFile, name: str, wanted: Wanted) -> RawRows:
     """The wanted columns of a csv or tsv file.
 
-    :raises DataError: empty, header only, a column is missing, a row has too few or too many fields.
+    :raises DataError: empty, header only, a column is missing, a row has too few or too many fields, or
+        other quotes are around nearly all texts.
     """
     columns = columns_of(path, file)
     at = positions(columns, wanted, f"{file.url}, line 1")
@@ -28,6 +29,8 @@ def read_delimited(path: Path, file: SourceFile, name: str, wanted: Wanted) -> R
     for _, row in rows_of(path, file, reading):
         for append, index in targets:
             append(row[index])
+    for column in wanted.texts:
+        refuse_wrapped(picked[column], file, column)
     return raw_rows(
         picked.__getitem__,
         picked,
