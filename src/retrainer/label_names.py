@@ -25,9 +25,9 @@ _NO_LABEL = frozenset({"", "nan", "NaN", "NAN", "NaT", "null", "NULL", "Null", "
 _AS_BOOLEAN = {"0": "false", "1": "true"}
 # Between letters of some scripts, and between emoji, these two change what is seen.
 _JOINERS = "\u200c\u200d"
-# Seen as nothing, or as a blank, though Unicode calls them letters and marks.
 # After a black flag these letters say whose it is; anywhere else they are not seen.
 _FLAG, _TAGS = "\U0001f3f4", "".join(map(chr, range(0xE0020, 0xE0080)))
+# Seen as nothing, or as a blank, though Unicode calls them letters and marks.
 _FILLERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0" + "".join(map(chr, range(0xFE00, 0xFE10))))
 # Letters of other scripts that look like Latin ones, capital or small; and signs that come in many shapes.
 _ALIKE = str.maketrans(
