@@ -139,6 +139,8 @@ def test_a_port_that_is_taken(cli: Cli, published: Published, one_clear_error: O
         ({"token_env": "NOT_SET_ANYWHERE"}, r"\$NOT_SET_ANYWHERE: there is no token"),
         ({"public_key": ["ed25519:short"]}, "not an Ed25519 public key"),
         ({"store": "gopher://x"}, "gopher"),
+        ({"threads": 100_000}, "threads must be a whole number from 1 to 1,024"),
+        ({"precision": "fp16"}, "precision must be one of auto, fp32, int8"),
     ],
 )
 def test_what_cannot_be_served(tmp_path: Path, arguments: dict[str, Any], words: str) -> None:

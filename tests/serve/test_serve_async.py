@@ -160,3 +160,5 @@ def test_from_a_store_and_new_versions(store: PublishedStore, cache: Path, tmp_p
 def test_workers_that_make_no_sense(classifier: Classifier) -> None:
     with pytest.raises(UserError, match="workers"):
         AsyncClassifier(classifier, workers=0)
+    with pytest.raises(UserError, match="workers"):
+        AsyncClassifier(classifier, workers="2")  # type: ignore[arg-type]

@@ -238,12 +238,18 @@ def test_what_only_looks_like_a_list_of_pairs(classify_pairs: Classifier, pairs:
         ({"threads": True}, "threads must"),
         ({"threads": 2.0}, "threads must"),
         ({"threads": "2"}, "threads must"),
+        ({"threads": 1025}, "threads must be a whole number from 1 to 1,024, or None for the usable cores; got 1025"),
         ({"precision": "fp16"}, "precision must be one of auto, fp32, int8; got 'fp16'"),
         ({"precision": None}, "precision must"),
         ({"verify": "server"}, "verify must be one of all, served; got 'server'"),
         ({"verify": True}, "verify must"),
-        ({"load_timeout": 0}, "load_timeout must be a number of seconds above 0; got 0"),
-        ({"load_timeout": "5"}, "load_timeout must"),
+        (
+            {"load_timeout": 0},
+            "load_timeout must be a number of seconds above 0, and up to a year",
+        ),
+        ({"load_timeout": 1e12}, "load_timeout must"),
+        ({"store_timeout": 1e12}, "store_timeout must"),
+        ({"load_timeout": "5"}, "load_timeout must be .* as int or float; got '5'"),
         ({"store_timeout": None}, "store_timeout must"),
         ({"store_timeout": float("nan")}, "store_timeout must"),
     ],
@@ -257,10 +263,46 @@ def test_options_that_make_no_sense(bundle: Path, tmp_path: Path, options: dict[
             Classifier.from_folder(bundle, **options)
 
 
-@pytest.mark.parametrize("top_k", [0, -1, True, 1.5, "2"])
+@pytest.mark.parametrize("wrong", [None, 5, b"trails"])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("url", "the address must be text or a path; got"),
+        ("model", "the name of a model must be text; got"),
+        ("channel", "the name of a channel must be text; got"),
+        ("version", "the name of a version must be text; got"),
+        ("cache_dir", "cache_dir must be a path; got"),
+    ],
+)
+def test_what_is_not_even_text(tmp_path: Path, name: str, message: str, wrong: Any) -> None:
+    """None is what ``os.environ.get`` gives."""
+    if wrong is None and name in {"version", "cache_dir"}:
+        pytest.skip("None has a meaning there")
+    arguments = {"url": tmp_path, "model": "trails", "cache_dir": tmp_path / "cache", name: wrong}
+    with pytest.raises(UserError, match=message):
+        Classifier.from_store(**arguments)
+
+
+def test_a_folder_must_be_a_path() -> None:
+    nothing: Any = None
+    with pytest.raises(UserError, match="folder must be a path; got None"):
+        Classifier.from_folder(nothing)
+
+
+@pytest.mark.parametrize("top_k", [0, -1, True, 1.5, "2", np.int64(0), np.bool_(True), np.array([2])])
 def test_top_k_must_make_sense(classify: Classifier, top_k: Any) -> None:
-    with pytest.raises(UserError, match="top_k"):
+    with pytest.raises(UserError, match="top_k must be a whole number from 1, or None for all labels"):
         classify("open", top_k=top_k)
+
+
+def test_numbers_of_numpy_are_numbers(bundle: Path) -> None:
+    one: Any = np.int64(1)
+    two: Any = np.int64(2)
+    classify = Classifier.from_folder(bundle, threads=two)
+    for texts in ("open", ["open", "closed"]):
+        assert classify(texts, top_k=one) == classify(texts, top_k=1)
+        assert classify(texts, top_k=two) == classify(texts, top_k=2)
+    assert classify.respond(["open"], top_k=one) == classify.respond(["open"], top_k=1)
 
 
 def test_calls_from_threads_do_not_mix(classify: Classifier) -> None:

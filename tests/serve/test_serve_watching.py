@@ -269,7 +269,7 @@ def test_a_watcher_holds_its_subject_only_while_it_looks() -> None:
     eventually(lambda: alive() is None, "the thread still holds it")
 
 
-@pytest.mark.parametrize("interval", [0, -1, float("nan"), float("inf"), True, "60", None])
+@pytest.mark.parametrize("interval", [0, -1, float("nan"), float("inf"), 1e12, True, "60", None])
 def test_intervals_that_make_no_sense(store: PublishedStore, cache: Path, interval: float) -> None:
     with load(store, cache) as classify, pytest.raises(UserError, match="interval"):
         classify.watch(interval)

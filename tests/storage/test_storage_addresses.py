@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrainer.errors import ResourceError, StorageError
+from retrainer.errors import ResourceError, StorageError, UserError
 from retrainer.storage import is_s3, join_url, open_storage
 
 
@@ -88,6 +89,12 @@ def test_an_address_that_names_nothing(url: str, message: str) -> None:
     with pytest.raises(StorageError, match=message) as caught:
         open_storage(url)
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("url", [None, 5, b"folder"])
+def test_an_address_that_is_not_even_text(url: Any) -> None:
+    with pytest.raises(UserError, match="the address must be text or a path; got"):
+        open_storage(url)
 
 
 @given(st.lists(st.text("ab %/?#é.", min_size=1), min_size=1, max_size=3))

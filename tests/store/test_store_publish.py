@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -322,6 +323,14 @@ def test_names_that_cannot_be(store_url: str, name: str) -> None:
         store.model(name)
     with pytest.raises(StorageError, match="cannot name a channel"):
         store.model("news").newest_move(name)
+
+
+def test_names_that_are_not_even_text(model: ModelStore) -> None:
+    nothing: Any = None
+    with pytest.raises(UserError, match="the name of a channel must be text; got None"):
+        model.newest_move(nothing)
+    with pytest.raises(UserError, match="the name of a version must be text; got None"):
+        model.manifest(nothing)
 
 
 def test_long_names_work(model: ModelStore, publish: Callable[..., Published]) -> None:

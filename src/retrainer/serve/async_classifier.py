@@ -16,7 +16,7 @@ from retrainer.serve.cached_version import AUTO, Verify
 from retrainer.serve.classifier import Classifier
 from retrainer.serve.cores import usable_cores
 from retrainer.serve.following import DEFAULT_INTERVAL, START_SECONDS
-from retrainer.serve.predictions import Prediction, Response
+from retrainer.serve.predictions import Prediction, Response, is_count
 from retrainer.serve.status import Status
 from retrainer.serve.texts import Text
 from retrainer.storage import S3Access
@@ -35,8 +35,8 @@ class AsyncClassifier:
     """
 
     def __init__(self, classifier: Classifier, *, workers: int | None = None) -> None:
-        if workers is not None and workers < 1:
-            raise UserError(f"workers must be at least 1; got {workers}")
+        if workers is not None and not is_count(workers):
+            raise UserError(f"workers must be a whole number from 1, or None for the usable cores; got {workers!r}")
         self._classifier = classifier
         self._workers = workers or usable_cores()
         self._pool = self._new_pool()

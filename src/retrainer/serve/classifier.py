@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from functools import partial
+from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, get_args, overload
@@ -100,16 +101,16 @@ class Classifier:
         :raises SignatureError: a public key is given, and it did not sign what is there.
         :raises ReplayError: the channel points where it pointed before a move that this host has seen.
         :raises StorageError: the store cannot be reached, and nothing is in the cache.
-        :raises ResourceError: the cache cannot be written, or memory ran out, and nothing is in the cache that could
-            answer instead.
+        :raises ResourceError: the cache cannot be written, memory ran out, or an earlier load of the version was given
+            up and has not ended in this process; and nothing is in the cache that could answer instead.
         :raises UserError: ``precision``, ``threads``, ``verify``, ``public_keys`` or a number of seconds cannot be
-            used.
+            used, or ``url``, ``model``, ``channel`` or ``version`` is not text.
         """
         loading = Loading(precision, threads, load_timeout)
         check_seconds("store_timeout", store_timeout)
         if verify not in get_args(Verify):
             raise UserError(f"verify must be one of {', '.join(get_args(Verify))}; got {verify!r}")
-        folder = Path(cache_dir) if cache_dir is not None else default_cache()
+        folder = _path("cache_dir", cache_dir) if cache_dir is not None else default_cache()
         open_cache = partial(ModelCache, url, model, folder, trusted=_pinned(public_keys), access=access, verify=verify)
         if version is not None:
             named = partial(load_version, open_cache, version, loading)
@@ -133,11 +134,13 @@ class Classifier:
 
         :raises IntegrityError: a file is missing, damaged, or not the one that the manifest names; or the model does
             not answer as where it was made.
-        :raises UserError: ``precision``, ``threads`` or ``load_timeout`` cannot be used.
+        :raises ResourceError: memory ran out, or an earlier load of it was given up and has not ended in this process.
+        :raises UserError: ``folder``, ``precision``, ``threads`` or ``load_timeout`` cannot be used.
         """
-        load = partial(load_folder, Path(folder), Loading(precision, threads, load_timeout))
+        path = _path("folder", folder)
+        load = partial(load_folder, path, Loading(precision, threads, load_timeout))
         served = load()
-        model = served.manifest.model if served.manifest is not None else Path(folder).resolve().name
+        model = served.manifest.model if served.manifest is not None else path.resolve().name
         return cls(served, model=model, again=load)
 
     @property
@@ -370,6 +373,12 @@ class Classifier:
 
 def _closed() -> UserError:
     return UserError("this classifier was closed")
+
+
+def _path(name: str, given: Any) -> Path:
+    if not isinstance(given, str | PathLike):
+        raise UserError(f"{name} must be a path; got {given!r}")
+    return Path(given)
 
 
 def _pinned(public_keys: str | Path | Iterable[str | Path] | None) -> Keyring | None:

@@ -13,7 +13,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from concurrent.futures import Future, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
 from contextvars import copy_context
 from functools import cache
@@ -28,7 +28,11 @@ STOP_SECONDS = 5.0
 
 
 class GivenUp(Exception):
-    """Some work took too long, or as many of its kind as are borne were given up and still run."""
+    """Some work took too long."""
+
+
+class NotBegun(GivenUp):
+    """As many of its kind as are borne were given up before, and none of them ended while this one waited."""
 
 
 class Endable(Protocol):
@@ -51,8 +55,8 @@ class Patience:
     """How long somebody waits for work: so many seconds in all in which nothing moves.
 
     :ivar seconds: as given.
-    :param most: works of one name that may have been given up and still run, before others of it are not begun at all.
-        What hangs keeps its thread and its memory.
+    :param most: works of one name that may have been given up and still run; another of it begins when one of them has
+        ended. What hangs keeps its thread and its memory.
     """
 
     def __init__(self, seconds: float, *, most: int = 8) -> None:
@@ -64,10 +68,12 @@ class Patience:
 
         :param moved: anything that is another while the work gets on; it then has all of the seconds again.
         :raises GivenUp: it took too long.
+        :raises NotBegun: earlier ones of its name did.
         """
-        stuck = [errand for errand in list(_running) if errand.name == name and errand.given_up]
-        if len(stuck) >= self._most:
-            raise GivenUp
+        while len(stuck := [errand.result for errand in list(_running) if errand.is_stuck(name)]) >= self._most:
+            if not wait(stuck, self._left, return_when=FIRST_COMPLETED).done:
+                raise NotBegun
+            self._left = self.seconds  # something moved
         errand = _Errand(name, work)
         before, since = moved(), time.monotonic()
         while not wait([errand.result], min(_POLL_SECONDS, self._left)).done:
@@ -99,6 +105,10 @@ class _Errand:
         )
         _running.add(self)
         self._thread.start()
+
+    def is_stuck(self, name: str) -> bool:
+        """Whether it has that name, was given up, and still runs."""
+        return self.name == name and self.given_up and not self.result.done()
 
     def wait(self, seconds: float) -> None:
         """For its end."""

@@ -24,6 +24,7 @@ from retrainer.serve.served import Served
 from retrainer.serve.status import Progress
 from retrainer.serve.watching import next_wait
 from retrainer.store.move import Move
+from retrainer.store.names import check_name
 
 log = logging.getLogger(__name__)
 
@@ -64,12 +65,12 @@ class Follower:
         *,
         store_timeout: float = START_SECONDS,
     ) -> None:
-        self.channel = channel
         self.interval = DEFAULT_INTERVAL
         self.progress = Progress()
         self.unreachable = 0
         self._open_cache = open_cache
         self._cache = open_cache()
+        self.channel = check_name("channel", channel, where=self._cache.store_url)
         self._served: Move | None = None
         self._loading = loading
         self._store_timeout = store_timeout

@@ -12,8 +12,9 @@ from retrainer.errors import IntegrityError, ResourceError, RetrainerError, User
 from retrainer.precisions import PRECISIONS, REFERENCE
 from retrainer.serve.cached_version import AUTO, preferred
 from retrainer.serve.engine import ENDS, Brake
-from retrainer.serve.errands import GivenUp, Patience
+from retrainer.serve.errands import GivenUp, NotBegun, Patience
 from retrainer.serve.golden import Agreement, agreement, read_golden
+from retrainer.serve.predictions import is_count
 from retrainer.serve.predictor import BUNDLE, Predictor, load_info
 from retrainer.serve.processor import cpu_features, features_differ
 from retrainer.store.bundle import BundleInfo, GoldenRow
@@ -25,6 +26,10 @@ log = logging.getLogger(__name__)
 # What loading a graph and its golden rows may take: more for a larger one, on the slowest of machines.
 _SECONDS = 30.0
 _BYTES_A_SECOND = 10e6
+# More is a mistake, and starting them takes longer than loading may.
+MOST_THREADS = 1024
+# Longer is a mistake; clocks and threads overflow somewhere above.
+YEAR = 365 * 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +52,20 @@ class Loading:
         threads: Any = self.threads
         if self.precision not in (AUTO, *PRECISIONS):
             raise UserError(f"precision must be one of {', '.join((AUTO, *PRECISIONS))}; got {self.precision!r}")
-        if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-            raise UserError(f"threads must be a whole number from 1, or None for the usable cores; got {threads!r}")
+        if threads is not None and not (is_count(threads) and threads <= MOST_THREADS):
+            numbers = f"a whole number from 1 to {MOST_THREADS:,}"
+            raise UserError(f"threads must be {numbers}, or None for the usable cores; got {threads!r}")
         if self.timeout is not None:
             check_seconds("load_timeout", self.timeout)
 
 
 def check_seconds(name: str, value: Any) -> None:
-    """Insist on a number of seconds.
+    """Insist on a number of seconds that a clock can wait for.
 
     :raises UserError: it is not one.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-        raise UserError(f"{name} must be a number of seconds above 0; got {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= YEAR:
+        raise UserError(f"{name} must be a number of seconds above 0, and up to a year, as int or float; got {value!r}")
 
 
 def open_predictor(
@@ -83,7 +89,7 @@ def load_checked(
     :param need: is told the precision whose graph is read next, and may put it there. What it raises is raised.
     :raises IntegrityError: a file is missing or damaged, or the golden rows do not agree, or not in time; also for
         whatever else a library raises because of a file.
-    :raises ResourceError: memory ran out.
+    :raises ResourceError: memory ran out, or an earlier load of the graph was given up and has not ended yet.
     """
     loading = loading or Loading()
     golden = read_golden(folder)
@@ -114,6 +120,13 @@ def _checked(
     patience = Patience(loading.timeout or _seconds_for(folder, info, precision), most=1)
     try:
         predictor, found = patience.wait_for(f"load-{folder}-{precision}", load)
+    except NotBegun:
+        # Says nothing of the version either, nor of whether this load would have been in time.
+        raise ResourceError(
+            f"an earlier load of {precision} was given up, and has not ended in this process",
+            where=str(folder),
+            hint="try again later, or in another process",
+        ) from None
     except GivenUp:
         brake.pull()
         raise IntegrityError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -31,13 +32,21 @@ class Response:
     predictions: tuple[list[Prediction], ...]
 
 
+def is_count(value: Any) -> bool:
+    """Whether it is a whole number from 1, numpy's kinds included. ``True`` is not a number here."""
+    try:
+        return not isinstance(value, bool) and operator.index(value) >= 1
+    except TypeError:
+        return False
+
+
 def check_top_k(top_k: Any) -> None:
     """Insist on a number of labels that makes sense.
 
     :raises UserError: it is neither ``None`` nor a whole number above 0.
     """
-    if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1):
-        raise UserError(f"top_k must be at least 1, or None for all labels; got {top_k!r}")
+    if top_k is not None and not is_count(top_k):
+        raise UserError(f"top_k must be a whole number from 1, or None for all labels; got {top_k!r}")
 
 
 def ranked(

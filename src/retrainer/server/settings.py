@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from retrainer.errors import UserError
+from retrainer.serve.loading import YEAR, Loading
 from retrainer.server.batcher import Bounds
 from retrainer.store.names import check_name
 
 DEFAULT_CHANNEL = "production"
 CHANNEL_SIGN = "@"
-# Longer is a mistake; clocks and threads overflow somewhere above.
-YEAR = 365 * 24 * 3600.0
 # More runs of one model at the same time gain little and take memory; more threads for each shorten them.
 MOST_RUNS = 4
 
@@ -108,8 +107,10 @@ class Settings:
     def __post_init__(self) -> None:
         """Refuse what cannot be served.
 
-        :raises UserError: there is no model, or one twice; or a time that no clock can wait for.
+        :raises UserError: there is no model, or one twice; or a time that no clock can wait for; or a precision or
+            number of threads that no model is loaded with.
         """
+        Loading(self.precision, self.threads)
         times = {
             "--watch-interval": self.watch_interval,
             "--max-wait-ms": self.bounds.max_wait,

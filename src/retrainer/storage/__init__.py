@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from retrainer.errors import ResourceError, StorageError
+from retrainer.errors import ResourceError, StorageError, UserError
 from retrainer.storage.access import S3Access, current_access, deadline, use_access
 from retrainer.storage.protocol import Leftover, ObjectInfo, Storage, Transfer
 
@@ -44,7 +44,14 @@ def open_storage(url: str | Path, *, access: S3Access | None = None) -> Storage:
     :param access: how a bucket is reached; ``None`` for what ``use_access`` set, else the environment.
     :raises StorageError: the address cannot be understood.
     :raises ResourceError: boto3 is not installed, and it names a bucket.
+    :raises UserError: it is neither text nor a path.
     """
+    given: object = url
+    if not isinstance(given, str | Path):
+        raise UserError(
+            f"the address must be text or a path; got {given!r}",
+            hint="None is what an environment variable that is not set gives",
+        )
     if isinstance(url, str) and is_s3(url):
         try:
             from retrainer.storage.s3 import S3Storage

@@ -18,7 +18,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, StringConstraints
 
-from retrainer.errors import NotFoundError, StorageError
+from retrainer.errors import NotFoundError, StorageError, UserError
 from retrainer.storage.keys import RESERVED
 
 MANIFEST = "manifest.json"
@@ -62,7 +62,9 @@ def check_name(kind: Literal["model", "channel"], text: str, *, where: str) -> s
     """The name itself.
 
     :raises StorageError: it cannot name a model or a channel.
+    :raises UserError: it is not even text.
     """
+    _check_text(kind, text, where=where)
     if not is_name(text):
         raise StorageError(
             f"'{text}' cannot name a {kind}",
@@ -81,10 +83,21 @@ def check_version(text: str, *, where: str) -> str:
     """The version itself.
 
     :raises NotFoundError: no version can be called that.
+    :raises UserError: it is not even text.
     """
+    _check_text("version", text, where=where)
     if not is_version(text):
         raise NotFoundError(f"no version '{text}'", where=where, hint="a version is named by 16 hexadecimal digits")
     return text
+
+
+def _check_text(kind: str, given: object, *, where: str) -> None:
+    if not isinstance(given, str):
+        raise UserError(
+            f"the name of a {kind} must be text; got {given!r}",
+            where=where,
+            hint="None is what an environment variable that is not set gives",
+        )
 
 
 def version_key(model: str, version: str, file: str = MANIFEST) -> str:
