@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
-import os
-import stat
 from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
 from retrainer.errors import IntegrityError, StorageError
+from retrainer.regular_files import open_regular
 
 
 class HashedFile:
@@ -66,11 +66,12 @@ def open_file(path: Path) -> BufferedReader:
 
     :raises StorageError: it is a pipe or a device. Other errors are the system's.
     """
-    stream = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
-    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-        stream.close()
-        raise StorageError("a pipe or a device is there, not a file", where=str(path), hint="move it away")
-    return stream
+    try:
+        return open_regular(path)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise StorageError(str(error.strerror), where=str(path), hint="move it away") from None
 
 
 def checksum(digest: bytes) -> str:
