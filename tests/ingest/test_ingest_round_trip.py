@@ -182,7 +182,9 @@ def test_json_lines(tmp_path: Path, table: Table, encoding: str, ascii_only: boo
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(table=tables(), tab=st.booleans(), every=st.booleans(), end=st.sampled_from(["\n", "\r\n"]))
 def test_what_is_usual_is_not_refused(tmp_path: Path, table: Table, tab: bool, every: bool, end: str) -> None:
-    rows = [(" ".join(text.replace("\0", "").split()), label) for text, label in table.rows]
+    # One of them is surely not in quotes: a column whose texts all are is refused on purpose.
+    rows = [("plain words", table.rows[0][1])]
+    rows += [(" ".join(text.replace("\0", "").split()), label) for text, label in table.rows[1:]]
     table = Table(rows, table.labels)
     quoting = csv.QUOTE_ALL if every else csv.QUOTE_MINIMAL
     writer = Writer("\t" if tab else ",", quoting, end, blank=False, label_first=False, header=True, directive=False)

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 from retrainer.errors import IntegrityError, NotFoundError, ResourceError, StorageError, UserError
 from retrainer.serve import Classifier
+from retrainer.serve.cache import ModelCache
 from retrainer.serve.cached_version import default_cache
 from retrainer.store import Store
 from tests.serve.conftest import PublishedStore, cached_file, contradicted, load, manifest_of
@@ -313,6 +315,27 @@ def test_what_is_not_a_file_in_the_cache(store: PublishedStore, cache: Path, nam
     assert load(store, cache).version == version
     again = load(store, cache)
     assert (again.version, again.status.problem) == (version, None)
+
+
+def test_what_arrived_is_counted_while_other_processes_make_and_remove_folders(tmp_path: Path) -> None:
+    """A fetch in another process replaces what is damaged, and a folder may go between being listed and being read."""
+    cache = ModelCache(f"file://{tmp_path / 'store'}", "trails", tmp_path / "cache")
+    staging = tmp_path / "cache" / "trails" / "staging"
+    ended = threading.Event()
+
+    def come_and_go() -> None:
+        while not ended.is_set():
+            for number in range(8):
+                (staging / f"{'0' * 16}-{number}" / "onnx" / "deep").mkdir(parents=True)
+            shutil.rmtree(staging)
+
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    try:
+        assert {cache.arrived("0" * 16) for _ in range(2000)} == {0}
+    finally:
+        ended.set()
+        thread.join()
 
 
 def test_a_cache_that_is_a_file(store: PublishedStore, cache: Path) -> None:

@@ -26,13 +26,13 @@ hold = take(Path(sys.argv[2]), "exclusive")
 child = os.fork()
 if child == 0:
     if sys.argv[1] == "parent ends":
+        print(os.getpid(), flush=True)
         time.sleep(600)
     del hold
     os._exit(0)
 if sys.argv[1] == "child ends":
     os.waitpid(child, 0)
-print(child, flush=True)
-if sys.argv[1] == "child ends":
+    print(child, flush=True)
     sys.stdin.read()
 os._exit(0)
 """

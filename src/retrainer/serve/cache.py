@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
@@ -197,11 +198,13 @@ class ModelCache:
 
     def arrived(self, version: str) -> int:
         """Bytes that are here of a version that is being fetched, by whichever process."""
-        folders = [self._version_folder(version), *(self._folder / "staging").glob(f"{version}-*")]
+        # Other processes make and remove folders meanwhile. This goes on past one that is gone; pathlib's globs do not.
+        walks = map(os.walk, (self._version_folder(version), self._folder / "staging"))
         size = 0
-        for path in (path for folder in folders for path in folder.rglob("*")):
-            with suppress(OSError):  # it was temporary
-                size += path.stat().st_size
+        for path in (Path(parent, name) for walk in walks for parent, _, names in walk for name in names):
+            if version in str(path):
+                with suppress(OSError):  # it was temporary
+                    size += path.stat().st_size
         return size
 
     def require(

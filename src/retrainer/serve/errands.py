@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import atexit
 import os
-import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import suppress
 from contextvars import copy_context
-from functools import cache
 from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -47,7 +44,6 @@ class Endable(Protocol):
 
 _endable: weakref.WeakSet[Endable] = weakref.WeakSet()
 _running: set[_Errand] = set()
-_ending = False
 os.register_at_fork(after_in_child=_running.clear)  # their threads are not in the child
 
 
@@ -98,8 +94,6 @@ class _Errand:
         self.name = name
         self.given_up = False
         self.result: Future[Any] = Future()
-        self.pools_before = _pool_threads()
-        stop_at_exit()
         self._thread = threading.Thread(
             target=self._run, args=(copy_context().run, work), name=f"retrainer-{name}", daemon=True
         )
@@ -125,13 +119,15 @@ class _Errand:
 
 
 def ending() -> bool:
-    """Whether the process ends: a look that is under way then fails in its own way, and nobody need hear of it."""
-    return _ending
+    """Whether the process ends: a look that is under way then fails in its own way, and nobody need hear of it.
+
+    No thread can be begun any more when the main one has ended, before anything of ``atexit``.
+    """
+    return not threading.main_thread().is_alive()
 
 
 def wait_at_exit(endable: Endable) -> None:
     """Have something told to stop, and waited for a little, when the process ends."""
-    stop_at_exit()
     _endable.add(endable)
 
 
@@ -140,15 +136,12 @@ def forget(endable: Endable) -> None:
     _endable.discard(endable)
 
 
+@atexit.register
 def _stop_all() -> None:
     """A process does not end in the middle of loading a model: onnxruntime would be torn down under its feet.
 
-    Nor does it wait for what comes to no end. The interpreter joins the threads of all pools of ``concurrent.futures``,
-    daemons too, and those of a download that the store does not answer last as long as its time limits, with all
-    repetitions. Daemons they are where the thread that made the pool is one, as that of an errand.
+    Nor does it wait for what comes to no end.
     """
-    global _ending  # noqa: PLW0603
-    _ending = True
     endable = list(_endable)
     for one in endable:
         one.tell_to_stop()
@@ -157,29 +150,3 @@ def _stop_all() -> None:
         one.wait(max(0.0, last - time.monotonic()))
     for errand in list(_running):
         errand.wait(max(0.0, last - time.monotonic()))
-        for thread in _pool_threads() - errand.pools_before:
-            if thread.daemon:
-                _pools().pop(thread, None)
-
-
-def _pools() -> weakref.WeakKeyDictionary[threading.Thread, object]:
-    """Each thread of a pool of ``concurrent.futures``, with its queue; empty where they are kept in another way."""
-    found = getattr(sys.modules.get("concurrent.futures.thread"), "_threads_queues", None)
-    return found if isinstance(found, weakref.WeakKeyDictionary) else weakref.WeakKeyDictionary()
-
-
-def _pool_threads() -> set[threading.Thread]:
-    # By references: a dictionary that another thread adds to cannot be gone through.
-    return {thread for reference in _pools().keyrefs() if (thread := reference()) is not None}
-
-
-@cache
-def stop_at_exit() -> None:
-    """Have all stopped before the pools of ``concurrent.futures`` are, which a look that downloads needs.
-
-    These end when the main thread does, before anything of ``atexit``; what was registered last is called first.
-    """
-    import concurrent.futures.thread  # noqa: F401
-
-    with suppress(RuntimeError):  # the main thread has ended already: nothing is fetched any more
-        getattr(threading, "_register_atexit", atexit.register)(_stop_all)

@@ -15,12 +15,13 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
+from retrainer.daemon_pool import DaemonPool
 from retrainer.errors import IntegrityError, NotFoundError, PreconditionFailed, StorageError
 from retrainer.records import sha256_file
 from retrainer.storage.errors import filesystem_errors, translate
@@ -223,13 +224,9 @@ def _unless_missing(error: OSError) -> None:
 
 def _all(transfer: Callable[[Transfer], None], transfers: Sequence[Transfer]) -> None:
     """Do all, several at a time. After an error nothing new is begun."""
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="retrainer-copy") as pool:
-        copies = [pool.submit(transfer, one) for one in transfers]
-        try:
-            for copy in as_completed(copies):
-                copy.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+    with DaemonPool(_THREADS, "retrainer-copy") as pool:
+        for copy in as_completed([pool.submit(transfer, one) for one in transfers]):
+            copy.result()
 
 
 def _copy(stream: HashedFile, source: Path, target: Path) -> None:

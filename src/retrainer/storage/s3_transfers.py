@@ -11,15 +11,15 @@ import hashlib
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import CancelledError, Future, as_completed
 from contextlib import closing, suppress
-from contextvars import copy_context
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from threading import Event, Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from retrainer.daemon_pool import DaemonPool
 from retrainer.errors import IntegrityError, RetrainerError
 from retrainer.storage.errors import filesystem_errors
 from retrainer.storage.hashing import HashedFile, checksum, too_large, wrong_content
@@ -203,9 +203,9 @@ def _run(
 
     :param stopped: is set then, for parts that can end at once.
     """
-    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="retrainer-transfer") as pool:
+    with DaemonPool(_AT_ONCE, "retrainer-transfer") as pool:
         try:
-            jobs = {pool.submit(copy_context().run, act, item, at): item for item in parts for at in parts[item]}
+            jobs = {pool.submit(act, item, at): item for item in parts for at in parts[item]}
             left = Counter(jobs.values())
             finishing: list[Future[None]] = []
             for ended in as_completed(jobs):
@@ -213,7 +213,7 @@ def _run(
                 item = jobs[ended]
                 left[item] -= 1
                 if not left[item]:
-                    finishing.append(pool.submit(copy_context().run, finish, item))
+                    finishing.append(pool.submit(finish, item))
                 for one in finishing:
                     if one.done():
                         one.result()
@@ -222,7 +222,6 @@ def _run(
         finally:
             if stopped is not None:
                 stopped.set()
-            pool.shutdown(cancel_futures=True)
 
 
 def read_range(

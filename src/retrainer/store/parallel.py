@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 from typing import TypeVar
+
+from retrainer.daemon_pool import DaemonPool
 
 # Below the number of connections that boto3 keeps open.
 _AT_ONCE = 8
@@ -22,6 +22,6 @@ def in_parallel(function: Callable[[Item], Result], items: Iterable[Item]) -> li
     several = list(items)
     if len(several) < 2:
         return [function(item) for item in several]
-    with ThreadPoolExecutor(min(_AT_ONCE, len(several)), thread_name_prefix="retrainer-store") as pool:
-        contexts = [copy_context() for _ in several]  # of its own each: one cannot be in two threads
-        return list(pool.map(lambda context, item: context.run(function, item), contexts, several))
+    with DaemonPool(_AT_ONCE, "retrainer-store") as pool:
+        results = [pool.submit(function, item) for item in several]
+        return [result.result() for result in results]

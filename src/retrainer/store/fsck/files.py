@@ -6,11 +6,12 @@ import hashlib
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Collection
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from retrainer.daemon_pool import DaemonPool
 from retrainer.errors import IntegrityError, NotFoundError, RetrainerError
 from retrainer.storage import Storage, Transfer
 from retrainer.storage.errors import filesystem_errors
@@ -123,21 +124,17 @@ def _read(state: ModelState, files: list[File], faults: dict[str, Fault], tell: 
         return
     with filesystem_errors(tempfile.gettempdir()):
         temporary = tempfile.TemporaryDirectory(prefix="retrainer-fsck-")
-    with temporary as folder, ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="retrainer-fsck") as pool:
+    with temporary as folder, DaemonPool(_AT_ONCE, "retrainer-fsck") as pool:
         running = {
             pool.submit(_content_fault, state.storage, file, Path(folder) / str(number)): file
             for number, file in enumerate(files)
         }
-        try:
-            for done in as_completed(running):
-                file = running.pop(done)
-                fault = done.result()
-                if fault is not None:
-                    faults[file.key] = fault
-                tell([file])
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+        for done in as_completed(running):
+            file = running.pop(done)
+            fault = done.result()
+            if fault is not None:
+                faults[file.key] = fault
+            tell([file])
 
 
 def require_files(state: ModelState, manifest: Manifest) -> None:
