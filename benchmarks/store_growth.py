@@ -73,6 +73,8 @@ class Filled:
             cause=Cause.GATE,
             reason="benchmark",
             decision=None,
+            anchor=before.anchor if before else version,
+            ledger=None,
             previous=before.sha256 if before else None,
             origin=before.begun_by if before else None,
         )

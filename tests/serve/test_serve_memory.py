@@ -33,6 +33,8 @@ def move(sequence: int, *, origin: str = FIRST, version: str = "0" * 16) -> Move
         at="2026-01-01T00:00:00+00:00",
         reason="",
         decision=None,
+        anchor=version,
+        ledger=None,
         previous=None if sequence == 1 else "d" * 64,
         origin=None if sequence == 1 else origin,
     )

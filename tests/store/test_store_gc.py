@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from retrainer.errors import IntegrityError, RetrainerError, StorageError, StoragePermissionError, UserError
 from retrainer.records import sha256_file
 from retrainer.storage import ObjectInfo, Storage, Transfer, open_storage
-from retrainer.store import FileEntry, Manifest, ModelStore, Store
+from retrainer.store import Cause, FileEntry, Manifest, ModelStore, Store
 from retrainer.store.fsck import check_store, repair
 from retrainer.store.gc import Plan, plan_gc, run_gc
 from retrainer.store.removal import Removal, read_removal, write_intent
@@ -55,6 +55,7 @@ def publish(model: ModelStore, bundle: tuple[Path, Manifest], channel: str = "pr
         reason="a test",
         decision=None,
         expected=newest.to_version if newest else None,
+        anchor=True,  # as if each were shown to be better: else the first one stays, too
     ).version
 
 
@@ -134,6 +135,17 @@ def in_store(url: str) -> set[str]:
 
 
 # What stays and what goes
+
+
+def test_an_anchor_stays(store_url: str, sharing: MakeBundle) -> None:
+    versions = fill(store_url, sharing)
+    Store.open(store_url).model("news").pin_anchor(
+        "production", versions[1], actor="ada", reason="the best", cause=Cause.OTHER
+    )
+    plan = plan_gc(aged(store_url), "news", keep=1)
+    assert versions_of(plan) == sorted([versions[0], versions[2], versions[3]])
+    kept = {kept.version: kept.reasons for kept in plan.kept}
+    assert kept[versions[1]] == ("the anchor of production", "among the last 1 moves of production")
 
 
 def test_what_channels_and_their_last_moves_name_stays(store_url: str, sharing: MakeBundle) -> None:

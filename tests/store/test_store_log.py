@@ -234,6 +234,8 @@ def chain(count: int) -> list[Move]:
                 at="2030-01-01T00:00:00.000000+00:00",
                 reason="",
                 decision=None,
+                anchor=f"{1:016x}",
+                ledger=None,
                 previous=before.sha256 if before else None,
                 origin=before.begun_by if before else None,
             )

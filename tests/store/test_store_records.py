@@ -96,6 +96,8 @@ def entries(moves: list[tuple[str, str]]) -> list[Move]:
                 actor="ada",
                 reason="",
                 decision=None,
+                anchor=named(version),
+                ledger=None,
                 at="2030-01-01T00:00:00.000000+00:00",
             )
         )
@@ -190,5 +192,5 @@ def test_only_the_first_move_has_none_before_it(field: str) -> None:
     for move in ({**second, field: None}, {**first, field: second[field]}, {**first, "sequence": 2}):
         with pytest.raises(IntegrityError, match="only the first move has none before it"):
             Move.from_json(json.dumps(move), where="x")
-    with pytest.raises(IntegrityError, match="signing changes no version"):
+    with pytest.raises(IntegrityError, match="signing or pinning an anchor changes no version"):
         Move.from_json(json.dumps({**second, "action": "sign"}), where="x")

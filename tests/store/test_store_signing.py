@@ -84,6 +84,8 @@ MOVES = st.builds(
     cause=st.sampled_from(Cause),
     reason=st.text(st.characters(exclude_categories=["Cs"])),
     decision=st.none() | DIGESTS,
+    anchor=VERSIONS,
+    ledger=st.none() | DIGESTS,
     previous=DIGESTS,
     origin=DIGESTS,
     signature=st.none(),

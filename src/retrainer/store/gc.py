@@ -1,8 +1,8 @@
 """Delete the versions that nobody needs: first a plan to look at, then what it says, looked at again.
 
-A version stays while a channel points at it, while one of the last moves of a channel names it, while anything in its
-folder is younger than a day, and while an intent of the last day names it. So what a rollback goes to is there, and
-what a publisher is about to point at. How the two keep out of each other's way: ``removal.py``.
+A version stays while a channel points at it or has it as its anchor, while one of the last moves of a channel names it,
+while anything in its folder is younger than a day, and while an intent of the last day names it. So what a rollback
+goes to is there, and what a publisher is about to point at. How the two keep out of each other's way: ``removal.py``.
 """
 
 from __future__ import annotations
@@ -250,6 +250,8 @@ def _needs(
             continue
         newest[channel] = moves[0]
         needed[moves[0].to_version].append(f"{channel} points at it")
+        if moves[0].anchor != moves[0].to_version:
+            needed[moves[0].anchor].append(f"the anchor of {channel}")
         for version in [version for move in moves[:keep] for version in _named(move)]:
             needed[version].append(f"among the last {keep} moves of {channel}")
     for version, written in intents(storage, model).values():
@@ -269,7 +271,7 @@ def _moves(storage: Storage, model: str, channel: str) -> list[Move]:
 
 
 def _named(move: Move) -> set[str]:
-    return {move.to_version} if move.from_version is None else {move.to_version, move.from_version}
+    return {version for version in (move.to_version, move.from_version, move.anchor) if version is not None}
 
 
 def _not_ours(objects: Iterable[ObjectInfo]) -> str | None:

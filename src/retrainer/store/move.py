@@ -16,8 +16,9 @@ from retrainer.store.causes import Cause
 from retrainer.store.names import LAST_MOVE, Sha256, Version
 from retrainer.store.signing import Signature, move_bytes
 
-# "sign" is no change of what is served: the same version, signed by another key.
-Action = Literal["publish", "promote", "rollback", "sign"]
+Action = Literal["publish", "promote", "rollback", "sign", "anchor"]
+# No change of what is served: the same version, signed by another key, or with another anchor.
+STAYS = ("sign", "anchor")
 # Moves whose hashes the hint holds.
 RECENT_MOVES = 32
 
@@ -49,13 +50,16 @@ class Move(Record):
     :ivar cause: why, in one word of a list.
     :ivar reason: why, in words.
     :ivar decision: digest of the decide artifact, for what the gate promoted.
+    :ivar anchor: version that challengers must not fall behind, however small the steps: the first champion, then
+        whichever was shown to be better than the anchor, or was pinned by a person.
+    :ivar ledger: SHA-256 of the newest entry of the model's ledger of decisions; ``None`` while that was empty.
     :ivar previous: SHA-256 of the move before; ``None`` for the first.
     :ivar origin: SHA-256 of the channel's first move, which tells a channel that was begun anew from one of which an
         older state was put back; ``None`` for the first.
     :ivar signature: of all the rest, where a key was given.
     """
 
-    format_version: Literal[2] = 2
+    format_version: Literal[3] = 3
     model: str
     channel: str
     sequence: int = Field(ge=1, le=LAST_MOVE)
@@ -68,6 +72,8 @@ class Move(Record):
     cause: Cause = Cause.UNSPECIFIED
     reason: str
     decision: str | None
+    anchor: Version
+    ledger: Sha256 | None
     previous: Sha256 | None
     origin: Sha256 | None
     signature: Signature | None = None
@@ -76,8 +82,8 @@ class Move(Record):
     def _first_or_not(self) -> Self:
         if len({self.sequence == 1, self.from_version is None, self.previous is None, self.origin is None}) > 1:
             raise ValueError("only the first move has none before it")
-        if self.action == "sign" and self.from_version != self.to_version:
-            raise ValueError("signing changes no version")
+        if self.action in STAYS and self.from_version != self.to_version:
+            raise ValueError("signing or pinning an anchor changes no version")
         return self
 
     def written(self) -> bytes:

@@ -7,7 +7,7 @@ told. Not here: what a channel may be moved to (``store.py``, and the gate), and
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from retrainer.errors import (
@@ -20,8 +20,9 @@ from retrainer.errors import (
     UserError,
 )
 from retrainer.store.causes import Cause
+from retrainer.store.ledger import Ledger
 from retrainer.store.log import Head, refuse_version_1
-from retrainer.store.move import Action, Move
+from retrainer.store.move import STAYS, Action, Move
 from retrainer.store.names import LAST_MOVE, MOST_RECORD
 from retrainer.store.own_key import own_keys, told_what_to_do
 from retrainer.store.reading import ModelReader
@@ -60,7 +61,7 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Motive:
-    """What a move says beside from where to where. Fields as in ``Move``.
+    """What a move says beside from where to where. Fields as in ``Move``; ``anchor`` where that is to be another one.
 
     :raises UserError: actor or reason cannot be written as UTF-8, as arguments that are not in the locale's code; or
         is longer than ``MOST_WORDS``.
@@ -71,6 +72,7 @@ class Motive:
     cause: Cause
     reason: str
     decision: str | None = None
+    anchor: str | None = None
 
     def __post_init__(self) -> None:
         for name, text in (("actor", self.actor), ("reason", self.reason)):
@@ -165,6 +167,8 @@ class ModelMover(ModelReader):
             cause=motive.cause,
             reason=motive.reason,
             decision=motive.decision,
+            anchor=motive.anchor or (before.anchor if before else version),
+            ledger=Ledger(self._storage, self.name).newest(),
             previous=before.sha256 if before else None,
             origin=before.begun_by if before else None,
         )
@@ -205,7 +209,7 @@ class ModelMover(ModelReader):
         """The channel points there already: sign it where it is not signed yet, and complete the hint."""
         self._insist_on_manifest(newest, manifest_sha256)
         if newest.signature is None and self._signer is not None:
-            newest = self._sign(newest, head, motive)
+            newest = self._stay(newest, head, replace(motive, action="sign", decision=None, anchor=None))
         elif not head.hinted:
             self._hint(head, newest)
         previous = self._replaced_by(newest)
@@ -215,7 +219,7 @@ class ModelMover(ModelReader):
         """The champion before the present one, for whoever reads the result: signing anew changed none."""
         moves = self._log(newest.channel).walk(newest)
         try:
-            return next(move.from_version for move in moves if move.action != "sign")
+            return next(move.from_version for move in moves if move.action not in STAYS)
         except IntegrityError as error:
             log.warning("the champion before %s on '%s' is not known: %s", newest.to_version, newest.channel, error)
             return None
@@ -267,16 +271,36 @@ class ModelMover(ModelReader):
             return newest
         _, manifest_sha256 = Versions(self._storage, self.name).manifest_with_sha256(newest.to_version)
         self._insist_on_manifest(newest, manifest_sha256)
-        return self._sign(newest, head, Motive("sign", actor, Cause.MAINTENANCE, reason))
+        return self._stay(newest, head, Motive("sign", actor, Cause.MAINTENANCE, reason))
 
-    def _sign(self, newest: Move, head: Head, motive: Motive) -> Move:
+    def pin_anchor(self, channel: str, version: str, *, actor: str, reason: str, cause: Cause) -> Move:
+        """Make a version the channel's anchor, by a move to the same champion.
+
+        :return: the newest move then; the present one where it names that anchor already.
+        :raises NotFoundError: the channel has no champion, or there is no such version.
+        :raises IntegrityError: the version or the channel was altered.
+        :raises SignatureError: one of them is not signed by a key that is trusted.
+        :raises ChampionChanged: the channel was moved by somebody else meanwhile.
+        :raises UserError: the channel is signed, and there is no key here.
+        """
+        head, trusted = self._begin(channel)
+        newest = head.move
+        if newest is None:
+            raise NotFoundError(f"the channel '{channel}' has no champion", where=self._log(channel).where())
+        self.protect(version)
+        Versions(self._storage, self.name, trusted=trusted).manifest(version)
+        if newest.anchor == version:
+            return newest
+        return self._stay(newest, head, Motive("anchor", actor, cause, reason, anchor=version))
+
+    def _stay(self, newest: Move, head: Head, motive: Motive) -> Move:
+        """Move the channel to the version that it serves."""
         channel = newest.channel
-        signing = Motive("sign", motive.actor, motive.cause, motive.reason)
-        signed = self._next(newest, channel, newest.to_version, newest.manifest_sha256, signing)
-        if not self._create(signed, repeatable=True):
+        move = self._next(newest, channel, newest.to_version, newest.manifest_sha256, motive)
+        if not self._create(move, repeatable=True):
             raise self._changed(channel, newest, self._log(channel).head().move)
-        self._hint(head.then(signed), signed)
-        return signed
+        self._hint(head.then(move), move)
+        return move
 
     def _changed(self, channel: str, expected: Move | str | None, found: Move | None) -> ChampionChanged:
         """The error for a decision that was taken against another champion."""

@@ -8,6 +8,8 @@
     <model>/channels/<channel>/<number>.json              one move of the channel, written once
                               /latest.json                a hint where the newest move is
     <model>/intents/<version>-<id>.txt                    a channel is about to be pointed at that version
+    <model>/decisions/<number>.json                       one entry of the ledger of decisions, written once
+    <model>/rows/<sha256>.bin                             a set of test rows that entries name
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ MANIFEST = "manifest.json"
 SIGNATURES = "signatures"
 REMOVAL = "removal.json"
 # Of a model. Beside them is only what a probe for conditional writes leaves.
-FOLDERS = ("channels", "intents", "versions")
+FOLDERS = ("channels", "decisions", "intents", "rows", "versions")
 # Bytes of an object that is read before anything vouches for it. A move, a hint, a signature or a note has a few
 # hundred, and the words of a reason; a manifest a hundred for each file, and the labels. No publisher writes more.
 MOST_RECORD = 64 * 1024
@@ -128,6 +130,21 @@ def pointer_key_of_version_1(model: str, channel: str) -> str:
 def intent_key(model: str, version: str, intent_id: str) -> str:
     """Where it says that a channel is about to be pointed at a version."""
     return f"{model}/intents/{version}-{intent_id}.txt"
+
+
+def ledger_folder(model: str) -> str:
+    """The folder of the ledger of decisions, with a slash at its end."""
+    return f"{model}/decisions/"
+
+
+def entry_key(model: str, sequence: int) -> str:
+    """Where an entry of the ledger is. Sorted by name is sorted by entry."""
+    return f"{ledger_folder(model)}{sequence:010d}.json"
+
+
+def rows_key(model: str, sha256: str) -> str:
+    """Where a set of test rows is."""
+    return f"{model}/rows/{sha256}.bin"
 
 
 def signature_key(model: str, version: str, key_id: str) -> str:

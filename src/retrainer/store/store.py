@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from retrainer.errors import IntegrityError, NotFoundError, PreconditionFailed, StorageError
 from retrainer.storage import S3Access, Storage, open_storage
@@ -23,7 +23,7 @@ from retrainer.storage.errors import filesystem_errors
 from retrainer.store.causes import Cause
 from retrainer.store.log import ChannelLog
 from retrainer.store.manifest import Manifest
-from retrainer.store.move import RECENT_MOVES, Move
+from retrainer.store.move import RECENT_MOVES, STAYS, Move
 from retrainer.store.moving import ModelMover, Motive, Published
 from retrainer.store.names import check_name, is_name
 from retrainer.store.own_key import told_what_to_do
@@ -32,8 +32,20 @@ from retrainer.store.signing import Keyring, Signer
 from retrainer.store.versions import Put, Versions
 
 Check = Callable[[Path], None]
-# Where a channel is to move: the version, and the SHA-256 of its manifest where a move says so.
-Target = tuple[str, str | None]
+
+
+class Target(NamedTuple):
+    """Where a channel is to move.
+
+    :ivar sha256: of the version's manifest, where a move says so.
+    :ivar anchor: of the channel since then; ``None`` for the one that it has.
+    """
+
+    version: str
+    sha256: str | None = None
+    anchor: str | None = None
+
+
 _PROBE = b"Written to see that this storage refuses conditional writes whose condition does not hold.\n"
 
 
@@ -116,6 +128,7 @@ class ModelStore(ModelMover):
         decision: str | None,
         expected: str | None,
         cause: Cause = Cause.GATE,
+        anchor: bool = False,
     ) -> Published:
         """Upload a version and point a channel at it. With a signer both are signed.
 
@@ -123,6 +136,7 @@ class ModelStore(ModelMover):
         :param actor: who publishes; ``cause``, ``reason``: why, in a word of the list and in words.
         :param decision: digest of the decision that allowed it.
         :param expected: the champion that the decision was taken against; ``None`` for none.
+        :param anchor: it was shown to be better than the channel's anchor, and takes its place.
         :raises ChampionChanged: the channel points elsewhere by now. Nothing was moved.
         :raises IntegrityError: a file of the folder is not what the manifest says, or the channel was tampered with.
         :raises UserError: the channel is signed, and there is no key here.
@@ -130,7 +144,7 @@ class ModelStore(ModelMover):
             and the channel was signed before, by the one that signs (``own_key.py``).
         :raises StorageError: the storage cannot be written, or ignores conditional writes.
         """
-        motive = Motive("publish", actor, cause, reason, decision)
+        motive = Motive("publish", actor, cause, reason, decision, manifest.version if anchor else None)
         begun = self._begin(channel)
         head, _ = begun
         champion = head.move.to_version if head.move else None
@@ -172,7 +186,7 @@ class ModelStore(ModelMover):
 
         def target(_: Move | None, trusted: Keyring | None) -> Target:
             if version is not None:
-                return version, None
+                return Target(version)
             assert from_channel is not None
             return self._champion_of(from_channel, trusted)
 
@@ -185,7 +199,7 @@ class ModelStore(ModelMover):
             raise NotFoundError(f"the channel '{channel}' has no champion", where=self._storage.where(self.name))
         for _ in islice(self._log(channel).walk(newest), RECENT_MOVES):
             pass
-        return newest.to_version, newest.manifest_sha256
+        return Target(newest.to_version, newest.manifest_sha256)
 
     def rollback(
         self,
@@ -219,7 +233,8 @@ class ModelStore(ModelMover):
                     where=self._storage.where(self.name),
                     hint=f"channels: {', '.join(self.channels()) or 'none'}",
                 )
-            return to if to is not None else self._before(newest), None
+            version = to if to is not None else self._before(newest)
+            return Target(version, anchor=self._anchor_of(newest, version))
 
         return self._repoint(channel, Motive("rollback", actor, cause, reason), expected, check, target)
 
@@ -238,7 +253,7 @@ class ModelStore(ModelMover):
         begun = self._begin(channel)
         head, trusted = begun
         with told_what_to_do(own=trusted is not self._trusted):
-            version, said = choose(head.move, trusted)
+            version, said, anchor = choose(head.move, trusted)
         if expected is not None and (head.move is None or head.move.to_version != expected):
             raise self._changed(channel, expected, head.move)
         require_conditional_writes(self._storage, self.name)
@@ -256,7 +271,7 @@ class ModelStore(ModelMover):
                 check(Path(folder))
         if self._signer is not None:
             self.sign_version(version, sha256=sha256)
-        return self._move(begun, channel, version, sha256, motive)
+        return self._move(begun, channel, version, sha256, replace(motive, anchor=anchor))
 
     def _before(self, newest: Move) -> str:
         version = champion_before(self._log(newest.channel).walk(newest))
@@ -267,6 +282,19 @@ class ModelStore(ModelMover):
                 hint="name the version to go to",
             )
         return version
+
+    def _anchor_of(self, newest: Move, version: str) -> str | None:
+        """The anchor of the time when a version went live, for what was rolled back from must not stay the anchor.
+
+        ``None``, for the present one, where that is not known, or a person pinned one since.
+        """
+        with suppress(IntegrityError):  # a damaged history stops no rollback to a version that is named
+            for move in self._log(newest.channel).walk(newest):
+                if move.action == "anchor":
+                    return None
+                if move.to_version == version and move.action not in STAYS:
+                    return move.anchor
+        return None
 
 
 def require_conditional_writes(storage: Storage, model: str) -> None:
@@ -331,7 +359,7 @@ def _line(moves: Sequence[Move]) -> list[str] | None:
     base = moves[-1].from_version if moves else None
     line = [base] if base is not None else []
     for move in reversed(moves):
-        if move.action == "sign":
+        if move.action in STAYS:
             continue
         if move.action != "rollback":
             line.append(move.to_version)

@@ -33,7 +33,15 @@ class _Channel:
 
     def problems(self) -> list[Problem]:
         """Everything that is wrong."""
-        return [*self._single(), *self._missing(), *self._pairs(), *self._signatures(), *self._target(), *self._hint()]
+        return [
+            *self._single(),
+            *self._missing(),
+            *self._pairs(),
+            *self._signatures(),
+            *self._target(),
+            *self._anchor(),
+            *self._hint(),
+        ]
 
     def _problem(
         self,
@@ -187,6 +195,19 @@ class _Channel:
             text = f"move {newest.sequence} of '{self.name}' has another hash of the manifest than the version"
             problems.append(self._problem(Code.MOVE_ALTERED, "damage", newest.sequence, text))
         return problems
+
+    def _anchor(self) -> list[Problem]:
+        newest = self.log.newest
+        if newest is None or newest.anchor == newest.to_version:
+            return []
+        version = self.state.version(newest.anchor)
+        if version is not None and MANIFEST in version.objects:
+            return []
+        text = (
+            f"the anchor of '{self.name}', version {newest.anchor}, is not there: no challenger can be held against it"
+        )
+        hint = "pin another one: 'retrainer anchor'"
+        return [self._problem(Code.CHANNEL_ANCHOR, "damage", newest.sequence, text, hint, version=newest.anchor)]
 
     # The hint
 

@@ -1,4 +1,4 @@
-"""Check a store: every move, hint, manifest, signature and file; and put right what is safe to put right.
+"""Check a store: every move, hint, entry, manifest, signature and file; and put right what is safe to put right.
 
 A check reads and never writes. One finding never hides another: an object that is damaged is a finding, and only a
 store that cannot be reached is an error. A publisher who is at work meanwhile is no finding.
@@ -17,6 +17,7 @@ from retrainer.storage import Storage
 from retrainer.store.fsck.channels import check_channels
 from retrainer.store.fsck.files import CheckedFiles, check_files
 from retrainer.store.fsck.findings import Code, Finding, Findings, OnProgress, Problem, Repair, Severity
+from retrainer.store.fsck.ledger import check_ledger
 from retrainer.store.fsck.listing import models_of
 from retrainer.store.fsck.state import ModelState
 from retrainer.store.fsck.versions import DAY, check_versions
@@ -148,7 +149,14 @@ def _problems(state: ModelState, checked: CheckedFiles) -> list[Problem]:
         )
         for info in state.listing.unknown
     ]
-    return [*check_channels(state), *check_versions(state), *checked.problems, *_leftovers(state), *unknown]
+    return [
+        *check_channels(state),
+        *check_ledger(state),
+        *check_versions(state),
+        *checked.problems,
+        *_leftovers(state),
+        *unknown,
+    ]
 
 
 def _leftovers(state: ModelState) -> list[Problem]:

@@ -15,6 +15,7 @@ from retrainer.store.parallel import in_parallel
 _PROBE = re.compile(r"\.probe[^/]*")
 _SEQUENCE = re.compile(r"(?!0{10})[0-9]{10}")
 _INTENT = re.compile(r"[0-9a-f]{16}-[0-9a-f]{32}\.txt")
+_ROWS = re.compile(r"[0-9a-f]{64}\.bin")
 _SHOWN = 5
 # Objects of a channel by which a model is known. They are nobody else's.
 _OF_A_CHANNEL = re.compile(r"[^/]+/([0-9]{10}|latest)\.json")
@@ -25,11 +26,15 @@ class Listing:
     """Every object of a model.
 
     :ivar channels: channel -> the numbers of its moves.
+    :ivar entries: the numbers of the entries of the ledger.
+    :ivar rows: names of the sets of test rows.
     :ivar versions: version -> name within it -> the object, manifest, signatures and note of a removal included.
     :ivar unknown: what has no place in the layout.
     """
 
     channels: dict[str, list[int]] = field(default_factory=dict)
+    entries: list[int] = field(default_factory=list)
+    rows: list[str] = field(default_factory=list)
     versions: dict[str, dict[str, ObjectInfo]] = field(default_factory=dict)
     unknown: list[ObjectInfo] = field(default_factory=list)
 
@@ -54,6 +59,10 @@ class Listing:
                 self.channels.setdefault(channel, []).append(int(stem))
             case ["channels", channel, "latest.json"] if is_name(channel):
                 self.channels.setdefault(channel, [])
+            case ["decisions", _] if is_json and _SEQUENCE.fullmatch(stem):
+                self.entries.append(int(stem))
+            case ["rows", name] if _ROWS.fullmatch(name):
+                self.rows.append(name.removesuffix(".bin"))
             case ["intents", name] if _INTENT.fullmatch(name):
                 pass
             case ["versions", version, *inner] if inner and all(inner) and is_version(version):
