@@ -19,6 +19,7 @@ from retrainer.spec.gate import DriftKind
 
 # What the models that are not a precision of the challenger are called.
 CHAMPION = "champion"
+ANCHOR = "anchor"
 BASELINE = "baseline"
 
 ChampionState = Literal["none", "present", "unreadable"]
@@ -62,9 +63,9 @@ def cost_of(model: ModelEvidence | Candidate, cost: str) -> float | None:
 
 
 class ChampionEvidence(ModelEvidence):
-    """The same of the champion, in the precision it was scored in.
+    """The same of the champion, or of the channel's anchor, in the precision it was scored in.
 
-    :param labels: the champion's own labels. Its predictions are stored as indices into the challenger's; a
+    :param labels: its own labels. Its predictions are stored as indices into the challenger's; a
         predicted label that the challenger does not have is -1, and its scores are left out.
     """
 
@@ -131,6 +132,8 @@ class EvaluationRecord(FileRecord):
     :param parity: precision to parity.
     :param threads: of each process in which costs were measured.
     :param patterns: the regular expressions that the rows were searched for, in the order of the columns.
+    :param anchor: the model that losses are measured against over time; ``None`` where that is the champion, where the
+        channel has none, or where it could not be scored: ``anchor_error`` says why.
     :param positive_label: the label that metrics of one label score; ``None`` where none was measured.
     :param baseline: TF-IDF with logistic regression on the same rows; ``baseline_error`` says why there is none.
     :param drift: ``None`` without a champion, or where its bundle holds no profile of its training rows.
@@ -150,6 +153,8 @@ class EvaluationRecord(FileRecord):
     champion_state: ChampionState
     champion: ChampionEvidence | None = None
     champion_error: str | None = None
+    anchor: ChampionEvidence | None = None
+    anchor_error: str | None = None
     challenger_withdrawn: bool = False
     parity: dict[str, ParityEvidence]
     threads: int | None = None
@@ -169,6 +174,6 @@ class EvaluationRecord(FileRecord):
 
     @property
     def models(self) -> dict[str, ModelEvidence]:
-        """What was measured of each model: precisions of the challenger, ``champion`` and ``baseline``, if any."""
-        others = {CHAMPION: self.champion, BASELINE: self.baseline}
+        """What was measured of each model: precisions of the challenger, ``champion``, ``anchor``, ``baseline``."""
+        others = {CHAMPION: self.champion, ANCHOR: self.anchor, BASELINE: self.baseline}
         return {**self.challenger, **{name: model for name, model in others.items() if model is not None}}

@@ -29,6 +29,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from retrainer.artifacts.evaluation import EvaluationRecord, ModelEvidence
+from retrainer.artifacts.standing import Standing
 from retrainer.errors import first_line
 from retrainer.gate.receipt import Reason, ReasonCode
 
@@ -69,19 +70,23 @@ class Table:
 class Evidence:
     """All that a decision is taken from.
 
-    :param tables: precision of the challenger, ``champion`` or ``baseline``, to its answers. One that could not be
-        read is absent.
+    :param tables: precision of the challenger, ``champion``, ``anchor`` or ``baseline``, to its answers. One that
+        could not be read is absent.
     :param problems: why a table is absent, under its name.
+    :param standing: what was counted of earlier decisions; ``None`` where nothing was, so that the decision is judged
+        as the only one.
     """
 
     record: EvaluationRecord
     tables: Mapping[str, Table]
     problems: Mapping[str, Reason] = field(default_factory=dict)
+    standing: Standing | None = None
 
 
-def load_evidence(folder: Path) -> Evidence:
+def load_evidence(folder: Path, standing: Standing | None = None) -> Evidence:
     """Read an evaluate artifact.
 
+    :param standing: of the decision, which is no part of the artifact: the same evaluation can be judged again later.
     :raises ArtifactError: it has no ``evaluation.json``.
     :raises IntegrityError: that is not a valid record.
     """
@@ -95,7 +100,7 @@ def load_evidence(folder: Path) -> Evidence:
             problems[name] = table
         else:
             tables[name] = table
-    return Evidence(record, tables, problems)
+    return Evidence(record, tables, problems, standing)
 
 
 def _read(folder: Path, name: str, model: ModelEvidence, known: _Known) -> Table | Reason:

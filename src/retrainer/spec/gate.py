@@ -28,7 +28,34 @@ class AgainstChampion(Record):
     alpha: Alpha = Field(
         0.05,
         description="Error rate of each end of an interval, and of the slices' tests: a challenger exactly at the "
-        "threshold is promoted this often.",
+        "threshold is promoted this often by a single decision. 'over_time' lowers it for the comparison.",
+    )
+
+
+class OverTime(Record):
+    """What many decisions together may get wrong."""
+
+    control: Literal["fdr", "familywise", "none"] = Field(
+        "familywise",
+        description="'familywise': any false promotion with probability alpha. 'fdr': a false share of promotions of "
+        "alpha; the anchor's guard stays familywise. 'none': each decision by itself.",
+    )
+    alpha: Alpha = Field(
+        0.05, description="What 'control' bounds, over as many decisions of the channel as 'decisions' says."
+    )
+    decisions: int = Field(
+        365,
+        ge=1,
+        le=100_000,
+        description="Comparisons with the champion over which alpha is spent, and looks after which rows are used up.",
+    )
+
+
+class Anchor(Record):
+    """The model that small losses are measured against, so that they cannot add up."""
+
+    max_loss: Fraction | None = Field(
+        None, description="How much worse than the anchor a challenger may be; null is the margin of against_champion."
     )
 
 
@@ -82,6 +109,17 @@ class Gate(Record):
     against_champion: AgainstChampion | None = Field(
         AgainstChampion(), description="The paired comparison; null replaces a champion without one."
     )
+    over_time: OverTime = Field(OverTime(), description="What many decisions together may get wrong.")
+    anchor: Anchor | None = Field(
+        Anchor(),
+        description="The best champion so far, or one that a person pinned: a challenger must not be worse than it, "
+        "unless it is shown to be better than the champion. null compares with the champion only.",
+    )
+    max_harmful_flips: Fraction | None = Field(
+        None,
+        description="Largest share of rows that the champion had right and the challenger has wrong; with 'confident' "
+        "its upper bound counts. A slice refuses when it is shown to be above.",
+    )
     slices: Slices | None = Field(None, description="Groups of rows on which it must not be worse.")
     budgets: Budgets = Field(Budgets(), description="What serving may cost.")
     baseline: Literal["report", "not_worse", "floor"] = Field(
@@ -95,3 +133,10 @@ class Gate(Record):
     def alpha(self) -> float:
         """The error rate of every interval, also where there is no champion to compare with."""
         return (self.against_champion or AgainstChampion()).alpha
+
+    @property
+    def max_loss(self) -> float | None:
+        """How much worse than the anchor a challenger may be; ``None`` where it is not compared with one."""
+        if self.anchor is None or self.against_champion is None:
+            return None
+        return self.against_champion.margin if self.anchor.max_loss is None else self.anchor.max_loss

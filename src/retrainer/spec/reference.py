@@ -73,7 +73,9 @@ def _mapping(path: str, schema: Schema) -> tuple[str, Schema] | None:
         keys = alternative.get("properties")
         if keys and len(keys) == 1:
             ((key, inner),) = keys.items()
-            return _mapping(_join(path, key), inner)
+            below = _mapping(_join(path, key), inner)
+            if below is not None:
+                return below
         if keys:
             return path, {**alternative, "description": alternative.get("description") or schema["description"]}
     return None
