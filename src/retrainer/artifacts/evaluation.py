@@ -94,6 +94,7 @@ class Leakage(Record):
     :param near: the same for rows that are nearly a row of the other split, with the same label.
     :param champion_exact: test rows left out because the champion was trained on them.
     :param champion_near: test rows left out because the champion was trained on nearly the same text.
+    :param anchor_exact: the same of the channel's anchor.
     :param champion_near_unknown: why such rows could not be looked for; ``None`` where they were, or nobody asked.
     """
 
@@ -102,6 +103,7 @@ class Leakage(Record):
     champion_exact: int = 0
     champion_near: int = 0
     champion_near_unknown: str | None = None
+    anchor_exact: int = 0
 
 
 class DriftMeasure(Record):

@@ -8,6 +8,7 @@ under the condition that there is none yet. Not here: what goes into a digest (`
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import shutil
 import time
@@ -131,6 +132,25 @@ class Artifacts:
                     hint="delete that folder and run the pipeline again",
                 )
         return folder
+
+    def read(self, step: str, digest: str, name: str) -> bytes:
+        """One small file of an artifact, checked against the manifest, without the others.
+
+        :raises ArtifactError: it is missing, or does not match.
+        """
+        manifest = self.get(step, digest)
+        key = _file_key(manifest, name)
+        try:
+            data = self._storage.read(key) if name in manifest.files else b""
+        except NotFoundError:
+            data = b""
+        if name not in manifest.files or hashlib.sha256(data).hexdigest() != manifest.files[name].sha256:
+            raise ArtifactError(
+                f"{name} of the {step} artifact is missing or damaged",
+                where=self._storage.where(key),
+                hint="delete the artifact and run the pipeline again",
+            )
+        return data
 
     def _download(self, manifest: ArtifactManifest, folder: Path) -> None:
         with self.staging(f"{DOWNLOAD}-{manifest.step}", manifest.digest) as staging:

@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import NamedTuple
 
+from retrainer.artifacts.evaluation import ChampionState
 from retrainer.errors import IntegrityError, NotFoundError
 from retrainer.store import Manifest, ModelStore
 
 REMEMBERED_MOVES = 200
 
 
-def read_champion(
-    model: ModelStore, channel: str
-) -> tuple[Manifest | None, Literal["none", "present", "unreadable"], str]:
-    """The champion's manifest, or why there is none. A store that cannot be reached is an error, not "none"."""
+class Live(NamedTuple):
+    """What a channel says.
+
+    :ivar champion: the manifest of the version that it serves; ``None`` where there is none that can be read.
+    :ivar anchor: the version that challengers must not fall behind.
+    :ivar problem: why the champion cannot be read.
+    """
+
+    champion: Manifest | None
+    anchor: str | None
+    state: ChampionState
+    problem: str = ""
+
+
+def read_champion(model: ModelStore, channel: str) -> Live:
+    """What a channel says. A store that cannot be reached is an error, not "none"."""
+    anchor = None
     try:
-        champion = model.champion(channel)
+        move = model.newest_move(channel)
+        if move is None:
+            return Live(None, None, "none")
+        anchor = move.anchor
+        return Live(model.champion_of(move), anchor, "present")
     except IntegrityError as error:
-        return None, "unreadable", str(error)
-    return champion, "present" if champion else "none", ""
+        return Live(None, anchor, "unreadable", str(error))
 
 
 def withdrawn(model: ModelStore, channel: str, export_digest: str) -> bool:

@@ -48,7 +48,7 @@ Output = TypeVar("Output", bound=StepOutput)
 class Planner(Protocol):
     """Writes the request of a step; a reference instead where there is nothing to do.
 
-    It reads manifests and fingerprints only, and starts nothing.
+    It reads manifests and fingerprints only, and starts nothing. Only that of ``decide`` writes: into the ledger.
     """
 
     def __call__(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from retrainer.errors import IntegrityError, NotFoundError, PreconditionFailed
@@ -151,17 +151,6 @@ class RowSet:
     def __init__(self, data: bytes) -> None:
         self.data = data
         self.sha256 = hashlib.sha256(data).hexdigest()
-
-    @classmethod
-    def of(cls, row_ids: Iterable[str]) -> RowSet:
-        """The set of rows with these ids.
-
-        :raises ValueError: one is not of 16 hexadecimal digits.
-        """
-        numbers = array("Q", sorted({int(row_id, 16) for row_id in row_ids}))
-        if sys.byteorder == "little":
-            numbers.byteswap()
-        return cls(numbers.tobytes())
 
     def __len__(self) -> int:
         return len(self.data) // 8

@@ -20,7 +20,6 @@ from retrainer.errors import (
     UserError,
 )
 from retrainer.store.causes import Cause
-from retrainer.store.ledger import Ledger
 from retrainer.store.log import Head, refuse_version_1
 from retrainer.store.move import STAYS, Action, Move
 from retrainer.store.names import LAST_MOVE, MOST_RECORD
@@ -168,7 +167,7 @@ class ModelMover(ModelReader):
             reason=motive.reason,
             decision=motive.decision,
             anchor=motive.anchor or (before.anchor if before else version),
-            ledger=Ledger(self._storage, self.name).newest(),
+            ledger=self.ledger.newest(),
             previous=before.sha256 if before else None,
             origin=before.begun_by if before else None,
         )

@@ -14,6 +14,7 @@ from itertools import islice
 
 from retrainer.errors import IntegrityError, NotFoundError
 from retrainer.storage import Storage
+from retrainer.store.ledger import Ledger
 from retrainer.store.log import ChannelLog
 from retrainer.store.manifest import Manifest
 from retrainer.store.move import Move
@@ -43,6 +44,11 @@ class ModelReader(Versions):
 
     def _log(self, channel: str) -> ChannelLog:
         return ChannelLog(self._storage, self.name, channel, trusted=self._trusted)
+
+    @property
+    def ledger(self) -> Ledger:
+        """What is known of looks at test rows, and of decisions."""
+        return Ledger(self._storage, self.name)
 
     def channels(self) -> list[str]:
         """The channels that were ever published on, sorted; also those whose moves were deleted and left a hint."""
@@ -77,9 +83,10 @@ class ModelReader(Versions):
         :raises SignatureError: keys are trusted here, and none of them signed the move, or the version.
         """
         move = self.newest_move(channel)
-        return self._manifest_of(move) if move else None
+        return self.champion_of(move) if move else None
 
-    def _manifest_of(self, move: Move) -> Manifest:
+    def champion_of(self, move: Move) -> Manifest:
+        """The manifest of the version that a move points at, checked. Errors as of ``champion``."""
         try:
             return self.manifest(move.to_version, sha256=move.manifest_sha256)
         except NotFoundError as error:
@@ -123,7 +130,7 @@ class ModelReader(Versions):
         """
         moves = list(self._walk(channel))
         if moves:
-            self._manifest_of(moves[0])
+            self.champion_of(moves[0])
         return moves[0] if moves else None
 
     def versions(self, *, limit: int | None = None) -> list[VersionInfo]:

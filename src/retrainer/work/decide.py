@@ -6,12 +6,16 @@ model card, which says how the model is loaded, is made when it is published (``
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retrainer.artifacts.snapshot import SnapshotStatistics
+from retrainer.artifacts.standing import Standing
 from retrainer.artifacts.training import TrainingRecord
 from retrainer.chain import Decided
+from retrainer.chain.accounts import close_account
+from retrainer.chain.model_store import model_of
 from retrainer.errors import IntegrityError
 from retrainer.gate.confusion import Confusion, most_confused
 from retrainer.gate.decide import decide
@@ -22,6 +26,7 @@ from retrainer.precisions import REFERENCE
 from retrainer.report.decision import confusions_part, explain
 from retrainer.report.html import ReportFacts, report_html
 from retrainer.report.model_card import CardFacts
+from retrainer.store.entry import Verdict
 
 if TYPE_CHECKING:
     from retrainer.chain import StepRequest
@@ -38,7 +43,8 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     :raises IntegrityError: the evaluation is about other artifacts than those of this run.
     :raises GateError: the policy cannot be applied.
     """
-    evidence = load_evidence(inputs["evaluate"])
+    standing = Standing.from_content(request.identity["standing"], where="request")
+    evidence = load_evidence(inputs["evaluate"], standing)
     _check_origin(request, evidence)
     receipt = decide(request.pipeline.gate, evidence)
     (folder / RECEIPT).write_bytes(receipt_bytes(receipt))
@@ -48,7 +54,26 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     (folder / REPORT).write_text(report, encoding="utf-8")
     for line in [*explain(receipt), *_confused_lines(card)]:
         reporter.log(line)
+    _close(request, standing, receipt)
     return Decided.of(receipt)
+
+
+def _close(request: StepRequest, standing: Standing, receipt: Receipt) -> None:
+    """Write the verdict into the ledger, before anybody can act on it."""
+    channel = request.pipeline.publish.channel
+    reasons = tuple(reason.code.value for reason in receipt.reasons)
+
+    def verdict(spent: int) -> Verdict:
+        return Verdict(
+            channel=channel,
+            spent=spent,
+            decision=request.digest,
+            receipt=hashlib.sha256(receipt_bytes(receipt)).hexdigest(),
+            verdict=receipt.verdict,
+            reasons=tuple(dict.fromkeys(reasons)),
+        )
+
+    close_account(model_of(request.pipeline).ledger, channel, standing, verdict, request.context)
 
 
 def _check_origin(request: StepRequest, evidence: Evidence) -> None:

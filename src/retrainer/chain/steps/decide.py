@@ -5,8 +5,14 @@ from __future__ import annotations
 from typing import Any, ClassVar, Self
 
 from retrainer.artifacts.measures import Interval, Score
-from retrainer.chain.definition import Step, StepOutput
+from retrainer.artifacts.repository import Artifacts
+from retrainer.artifacts.standing import Standing
+from retrainer.chain.accounts import Question, open_account
+from retrainer.chain.definition import Step, StepOutput, inputs_after
+from retrainer.chain.model_store import model_of
 from retrainer.chain.requests import RunContext, StepRef, StepRequest
+from retrainer.chain.steps.evaluate import EVALUATE, TEST_ROWS
+from retrainer.chain.steps.export import EXPORT
 from retrainer.gate.receipt import DriftResult, Reason, Receipt, Verdict
 from retrainer.precisions import REFERENCE
 from retrainer.report.decision import compared, confidence, reason_line
@@ -14,6 +20,8 @@ from retrainer.report.figures import Facts, number
 from retrainer.report.presentation import bounds_of
 from retrainer.spec.gate import Gate
 from retrainer.spec.model import Pipeline
+from retrainer.store.entry import Look
+from retrainer.store.ledger import RowSet
 
 
 class Decided(StepOutput):
@@ -75,24 +83,55 @@ class Decided(StepOutput):
 
 
 def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str | None) -> StepRequest:
-    """Judge an evaluation by the pipeline's gate."""
+    """Judge an evaluation by the pipeline's gate. What that spends is written into the ledger first: nobody can look at
+    a verdict, and then not have asked.
+
+    :raises StorageError: the store cannot be reached, or not be written.
+    :raises IntegrityError: the ledger was altered.
+    """
     (evaluation,) = upstream
-    content = decision_content(pipeline.name, evaluation.digest, pipeline.gate)
-    return DECIDE.request(content, pipeline, evaluation, context=context)
+    inputs = inputs_after(evaluation)
+    evaluated = EVALUATE.output_of(evaluation)
+    channel = pipeline.publish.channel
+
+    def rows() -> RowSet:
+        return RowSet(Artifacts(evaluation.root).read(EVALUATE.name, evaluation.digest, TEST_ROWS))
+
+    question = Question(
+        look=Look(
+            channel=channel,
+            challenger=inputs[EXPORT.name],
+            evaluation=evaluation.digest,
+            rows=evaluated.test_rows,
+            row_count=evaluated.rows,
+        ),
+        champion=evaluated.champion_version if evaluated.champion_state == "present" else None,
+        anchor=evaluated.anchor_version,
+        anchor_error=evaluated.anchor_error,
+    )
+    standing = open_account(model_of(pipeline).ledger, channel, pipeline.gate, question, rows, context)
+    content = decision_content(pipeline.name, evaluation.digest, pipeline.gate, standing)
+    return DECIDE.request(content, pipeline, evaluation, context=context, inputs=inputs)
 
 
-def decision_content(name: str, evaluation: str, gate: Gate) -> dict[str, Any]:
+def decision_content(name: str, evaluation: str, gate: Gate, standing: Standing | None) -> dict[str, Any]:
     """What a decision is named by, so that a receipt can be held against the digest of its artifact.
 
     :param name: of the pipeline, and so of the model.
     :param evaluation: digest of the evaluate artifact.
+    :param standing: what the ledger said before it.
     """
-    return {"evaluation": evaluation, "gate": gate.model_dump(mode="json"), "name": name}
+    return {
+        "evaluation": evaluation,
+        "gate": gate.model_dump(mode="json"),
+        "name": name,
+        "standing": standing.model_dump(mode="json") if standing is not None else None,
+    }
 
 
 DECIDE = Step(
     name="decide",
-    version=5,
+    version=6,
     about="challenger",
     after=("evaluate",),
     output=Decided,

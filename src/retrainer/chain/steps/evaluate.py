@@ -17,12 +17,17 @@ from retrainer.errors import IntegrityError
 from retrainer.report.figures import Facts, number, scores
 from retrainer.spec.model import Pipeline
 
+# File of the artifact: the set of rows that the models were scored on, as the ledger keeps it.
+TEST_ROWS = "test_rows.bin"
+
 
 class Evaluated(StepOutput):
     """What of an evaluation travels with the reference to it; see ``EvaluationRecord``.
 
     :param metrics: of the challenger's fp32 graph; ``None`` for what has no value on these rows.
     :param champion_metrics: of the champion on the same rows; ``None`` without one.
+    :param test_rows: SHA-256 of the set of rows, as the ledger names it.
+    :param anchor_version: of the channel, also where it is the champion; ``anchor_error`` why it could not be scored.
     """
 
     title: ClassVar[str] = "Evaluation"
@@ -36,6 +41,9 @@ class Evaluated(StepOutput):
     latency_ms: Latency | None
     rows_per_second: float | None
     peak_memory_mb: float | None
+    test_rows: str
+    anchor_version: str | None
+    anchor_error: str | None
 
     def brief(self) -> str:
         """The scores, and of whom they are held against."""
@@ -77,7 +85,7 @@ def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str
     bundle = before if before.step != SELECT.name else _chosen(before)
     model = model_of(pipeline)
     channel = pipeline.publish.channel
-    champion, state, problem = read_champion(model, channel)
+    champion, anchor, state, problem = read_champion(model, channel)
     if champion is not None and champion.artifacts.get("export") == bundle.digest:
         return StepRef(
             step=EVALUATE.name,
@@ -96,6 +104,7 @@ def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str
         "bundle": bundle.digest,
         "champion": champion.version if champion else None,
         "champion_state": state,
+        "anchor": anchor if pipeline.gate.max_loss is not None else None,
         "champion_error": problem or None,
         "withdrawn": withdrawn(model, channel, bundle.digest) if state == "present" else False,
         "metrics": list(pipeline.metrics),
@@ -130,7 +139,7 @@ def _chosen(selection: StepRef) -> StepRef:
 
 EVALUATE = Step(
     name="evaluate",
-    version=2,
+    version=3,
     about="challenger",
     after=("select", "export"),
     output=Evaluated,

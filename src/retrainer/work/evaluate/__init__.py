@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from retrainer.artifacts.evaluation import (
+    ANCHOR,
     BASELINE,
     CHAMPION,
     DriftMeasure,
@@ -24,6 +25,9 @@ from retrainer.artifacts.profile import TrainingProfile
 from retrainer.artifacts.selection import Selection
 from retrainer.artifacts.training import TrainingRecord
 from retrainer.chain import Evaluated, StepRequest
+from retrainer.chain.accounts import write_look
+from retrainer.chain.model_store import model_of
+from retrainer.chain.steps.evaluate import TEST_ROWS
 from retrainer.errors import RetrainerError
 from retrainer.gate.answers import Answers
 from retrainer.gate.confusion import confusion_matrix
@@ -31,14 +35,18 @@ from retrainer.gate.drift import measure_drift
 from retrainer.precisions import PRECISIONS, REFERENCE
 from retrainer.report import charts
 from retrainer.store.bundle import BundleInfo
+from retrainer.store.entry import Look
+from retrainer.store.ledger import RowSet
 from retrainer.tasks import trainable_task
+from retrainer.work.evaluate.anchor import FetchedAnchor, anchor_answers, fetch_anchor
 from retrainer.work.evaluate.baseline import fit_baseline
 from retrainer.work.evaluate.champion import Champion, fetch_champion
 from retrainer.work.evaluate.costs import measure_costs
 from retrainer.work.evaluate.held_out import HeldOutRows, held_out_rows
-from retrainer.work.evaluate.scoring import champion_evidence, model_evidence
+from retrainer.work.evaluate.scoring import model_evidence, published_evidence
 from retrainer.work.profile import profile_of, shared_rows
 from retrainer.work.reporter import Reporter
+from retrainer.work.snapshot_texts import pack_row_ids
 
 # In every receipt, whether or not the pipeline asks: accuracy says nothing of whether scores can be believed.
 ALWAYS_MEASURED = ("ece",)
@@ -50,7 +58,10 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     info = BundleInfo.load(bundle)
     with tempfile.TemporaryDirectory(prefix="retrainer-champion-") as scratch:
         champion = fetch_champion(request, Path(scratch) / "bundle", info, reporter)
-        rows, leakage = held_out_rows(request, inputs["ingest"], bundle, champion.folder, reporter)
+        anchor = fetch_anchor(request, Path(scratch) / "anchor", info, reporter)
+        rows, leakage = held_out_rows(
+            request, inputs["ingest"], bundle, champion.folder, reporter, anchor=anchor.folder
+        )
         models = {precision: (bundle, precision) for precision in info.precisions}
         if champion.folder is not None:
             models[CHAMPION] = (champion.folder, REFERENCE)
@@ -75,6 +86,10 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
             name: model_evidence(name, answers[name], rows, names, folder, model=models[name], costs=costs[name])
             for name in models
         }
+        of_anchor = anchor_answers(request, anchor, rows, info.labels, score, reporter)
+        if of_anchor is not None:
+            answers[ANCHOR] = replace(of_anchor, positive=positive)
+            evidence[ANCHOR] = model_evidence(ANCHOR, answers[ANCHOR], rows, names, folder)
         baseline, baseline_error = _baseline(inputs["ingest"], rows, info.labels, positive, names, folder, reporter)
         drift, drift_error = _drift(inputs["ingest"] / "train.parquet", bundle, champion, info.labels)
     record = EvaluationRecord(
@@ -83,11 +98,13 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         labels=info.labels,
         digests={**request.inputs, "evaluate": request.digest},
         rows=len(rows),
-        excluded_rows=leakage.champion_exact + leakage.champion_near,
-        challenger={name: item for name, item in evidence.items() if name != CHAMPION},
+        excluded_rows=leakage.champion_exact + leakage.champion_near + leakage.anchor_exact,
+        challenger={name: item for name, item in evidence.items() if name not in {CHAMPION, ANCHOR}},
         champion_state=champion.state,
-        champion=champion_evidence(evidence.get(CHAMPION), champion, REFERENCE),
+        champion=published_evidence(evidence.get(CHAMPION), champion.version, champion.info, REFERENCE),
         champion_error=champion.error,
+        anchor=published_evidence(evidence.get(ANCHOR), anchor.version, anchor.info, REFERENCE),
+        anchor_error=anchor.error,
         challenger_withdrawn=bool(request.identity["withdrawn"]),
         parity=_parity(inputs["export"]),
         threads=threads,
@@ -104,7 +121,18 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     training = TrainingRecord.load(inputs["train"])
     for name, png in _drawn(answers[REFERENCE], evidence[REFERENCE].temperature, rows, info.labels, training).items():
         (folder / f"{name}.png").write_bytes(png)
-    return _handed_on(record)
+    seen = RowSet(pack_row_ids(rows.row_ids))
+    (folder / TEST_ROWS).write_bytes(seen.data)
+    # From here on somebody may know how the challenger did on these rows.
+    look = Look(
+        channel=request.pipeline.publish.channel,
+        challenger=request.inputs["export"],
+        evaluation=request.digest,
+        rows=seen.sha256,
+        row_count=len(seen),
+    )
+    write_look(model_of(request.pipeline).ledger, look, seen, request.context)
+    return _handed_on(record, seen, anchor)
 
 
 def _baseline(
@@ -172,7 +200,7 @@ def _drawn(
     }
 
 
-def _handed_on(record: EvaluationRecord) -> Evaluated:
+def _handed_on(record: EvaluationRecord, seen: RowSet, anchor: FetchedAnchor) -> Evaluated:
     challenger, champion = record.challenger[REFERENCE], record.champion
     return Evaluated(
         rows=record.rows,
@@ -184,4 +212,7 @@ def _handed_on(record: EvaluationRecord) -> Evaluated:
         latency_ms=challenger.latency_ms,
         rows_per_second=challenger.rows_per_second,
         peak_memory_mb=challenger.peak_memory_mb,
+        test_rows=seen.sha256,
+        anchor_version=anchor.version,
+        anchor_error=anchor.error,
     )

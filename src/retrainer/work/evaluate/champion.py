@@ -41,20 +41,30 @@ def fetch_champion(request: StepRequest, folder: Path, info: BundleInfo, reporte
     state: ChampionState = request.identity["champion_state"]
     if version is None:
         return Champion(state=state, error=request.identity["champion_error"])
+    fetched = fetch_version(request, version, folder, info)
+    if isinstance(fetched, str):
+        reporter.log(f"the champion cannot be read: {fetched}", level="warning")
+        return Champion(state="unreadable", error=fetched, version=version)
+    return Champion(state="present", version=version, folder=folder, info=fetched)
+
+
+def fetch_version(request: StepRequest, version: str, folder: Path, info: BundleInfo) -> BundleInfo | str:
+    """A published version of the pipeline's model, verified file by file; or why it cannot be compared.
+
+    :param folder: where its bundle goes; does not exist.
+    :param info: of the challenger.
+    :raises StorageError: the store cannot be reached.
+    """
     model = model_of(request.pipeline)
     try:
         folder.mkdir()
         manifest = model.manifest(version)
-        wanted = [name for name in manifest.files if not name.startswith("checkpoint/")]
-        model.fetch(version, folder, wanted)
-        champion = open_predictor(folder)
-        if champion.info.task != info.task:
-            return Champion(state="unreadable", error=f"it answers another task: {champion.info.task}", version=version)
+        model.fetch(version, folder, [name for name in manifest.files if not name.startswith("checkpoint/")])
+        found = open_predictor(folder).info
     except NotFoundError as error:
-        return Champion(state="unreadable", error=str(error), version=version)
+        return str(error)
     except (StorageError, ResourceError):
         raise
     except RetrainerError as error:
-        reporter.log(f"the champion cannot be read: {error}", level="warning")
-        return Champion(state="unreadable", error=str(error), version=version)
-    return Champion(state="present", version=version, folder=folder, info=champion.info)
+        return str(error)
+    return found if found.task == info.task else f"it answers another task: {found.task}"

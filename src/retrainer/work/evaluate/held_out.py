@@ -81,12 +81,19 @@ def _found(pattern: str, texts: Sequence[Text]) -> pa.Array:
 
 
 def held_out_rows(
-    request: StepRequest, snapshot: Path, bundle: Path, champion: Path | None, reporter: Reporter
+    request: StepRequest,
+    snapshot: Path,
+    bundle: Path,
+    champion: Path | None,
+    reporter: Reporter,
+    *,
+    anchor: Path | None = None,
 ) -> tuple[HeldOutRows, Leakage]:
-    """Test rows that both models see for the first time.
+    """Test rows that all models see for the first time.
 
     :param bundle: the challenger's; ingest left nothing of its training rows among the test rows.
     :param champion: its bundle; ``None`` where there is none to compare with.
+    :param anchor: the bundle of the channel's anchor, where that is another one.
     :raises DataError: no row is left; or the champion was trained on some, and ``on_leakage`` is ``fail``.
     """
     statistics = SnapshotStatistics.load(snapshot)
@@ -108,10 +115,14 @@ def held_out_rows(
         if request.pipeline.dataset.checks.on_leakage == "fail" and exact.any():
             raise _leakage_error(request, rows, exact)
         rows = rows.where(~(exact | near))
-        _say(leakage, reporter)
+    if anchor is not None and len(rows):
+        by_anchor = trained_on(rows.row_ids, anchor)
+        leakage = leakage.model_copy(update={"anchor_exact": int(by_anchor.sum())})
+        rows = rows.where(~by_anchor)
+    _say(leakage, reporter)
     if not len(rows):
         raise DataError(
-            "no test row is left that neither model was trained on",
+            "no test row is left that no model was trained on",
             where=f"{request.pipeline.name}: dataset.test",
             hint="add fresh test rows",
         )
@@ -158,3 +169,5 @@ def _say(leakage: Leakage, reporter: Reporter) -> None:
             f"near duplicates of the champion's training rows were not looked for: {leakage.champion_near_unknown}",
             level="warning",
         )
+    if leakage.anchor_exact:
+        reporter.log(f"{leakage.anchor_exact:,} test rows left out: the anchor was trained on them", level="warning")

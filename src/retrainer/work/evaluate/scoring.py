@@ -12,19 +12,19 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from retrainer.artifacts.evaluation import BASELINE, CHAMPION, ChampionEvidence, ModelEvidence, PredictionsFile
+from retrainer.artifacts.evaluation import ANCHOR, BASELINE, CHAMPION, ChampionEvidence, ModelEvidence, PredictionsFile
 from retrainer.gate.answers import Answers
 from retrainer.gate.metrics import METRICS
 from retrainer.records import sha256_file
 from retrainer.serve.predictor import Predictor, load_info
-from retrainer.work.evaluate.champion import Champion
+from retrainer.store.bundle import BundleInfo
 from retrainer.work.evaluate.costs import Costs
 from retrainer.work.evaluate.held_out import HeldOutRows
 from retrainer.work.reporter import Reporter
 
 CHUNK_ROWS = 512
 # Whose predictions are not those of a precision of the challenger.
-_OWN_NAME = frozenset({CHAMPION, BASELINE})
+_OWN_NAME = frozenset({CHAMPION, ANCHOR, BASELINE})
 
 
 def score(
@@ -80,7 +80,7 @@ def model_evidence(
 ) -> ModelEvidence:
     """Write ``predictions/<name>.parquet`` and sum it up.
 
-    :param name: a precision of the challenger, ``champion`` or ``baseline``.
+    :param name: a precision of the challenger, ``champion``, ``anchor`` or ``baseline``.
     :param folder: of the evaluate artifact.
     :param model: bundle and precision; none for a model that cannot be served.
     """
@@ -110,10 +110,10 @@ def size_mb(bundle: Path, precision: str) -> float:
     return sum(path.stat().st_size for path in needed) / 1e6
 
 
-def champion_evidence(evidence: ModelEvidence | None, champion: Champion, precision: str) -> ChampionEvidence | None:
-    """The same with what is known of a champion only."""
-    if evidence is None or champion.info is None:
+def published_evidence(
+    evidence: ModelEvidence | None, version: str | None, info: BundleInfo | None, precision: str
+) -> ChampionEvidence | None:
+    """The same with what is known of a published version only."""
+    if evidence is None or version is None or info is None:
         return None
-    return ChampionEvidence(
-        **evidence.model_dump(), version=champion.version, labels=champion.info.labels, precision=precision
-    )
+    return ChampionEvidence(**evidence.model_dump(), version=version, labels=info.labels, precision=precision)

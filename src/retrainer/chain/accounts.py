@@ -1,0 +1,249 @@
+"""What a channel's decisions and its test rows have been through, by the ledger in the store; and how it is written.
+
+A look is written when a challenger was scored, what a decision spends before it is taken, its verdict after it. Not
+here: at which level a decision is then taken (``gate/spending.py``), the objects (``store/ledger.py``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+
+from retrainer.artifacts.standing import Standing
+from retrainer.chain.requests import RunContext
+from retrainer.errors import IntegrityError, StorageError
+from retrainer.gate.spending import in_period, spend
+from retrainer.spec.gate import Gate, OverTime
+from retrainer.store.entry import Entry, Event, Look, Spent, Verdict
+from retrainer.store.ledger import Ledger, RowSet
+
+# Each time somebody else wrote an entry in between. So many at once there are not.
+_TRIES = 100
+_DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a decision is about. The same one asked again spends nothing more.
+
+    :ivar look: the challenger and its rows.
+    :ivar champion: that it is compared with; ``None`` where there is no comparison.
+    :ivar anchor: of the channel; ``anchor_error`` why it could not be asked.
+    """
+
+    look: Look
+    champion: str | None
+    anchor: str | None
+    anchor_error: str | None
+
+
+class Books:
+    """The ledger as it was read, and what follows from it.
+
+    :param entries: all of them, or those before a decision that is looked at again.
+    """
+
+    def __init__(self, ledger: Ledger, entries: Sequence[Entry]) -> None:
+        self._ledger = ledger
+        self._entries = tuple(entries)
+        self._known_rows: dict[str, frozenset[int]] = {}
+
+    def look_at(self, challenger: str, rows: str) -> Entry | None:
+        """The look at that challenger on those rows."""
+        return next((entry for entry, look in self._looks if (look.challenger, look.rows) == (challenger, rows)), None)
+
+    def earlier(self, channel: str, question: Question) -> list[tuple[Entry, Spent]]:
+        """Where that question was asked on the channel before, the newest first."""
+        asked = (question.champion, question.anchor, question.anchor_error)
+        return [
+            (entry, spent)
+            for entry, spent in reversed(self._spent)
+            if spent.channel == channel
+            and (spent.champion, spent.anchor, spent.anchor_error) == asked
+            and self._is_same_look(spent, question.look)
+        ]
+
+    def standing(self, channel: str, question: Question, policy: OverTime) -> Standing:
+        """What was counted, for a decision that comes after all these entries."""
+        mine = question.look
+        asked = self._asked(channel)
+        asked.pop((*_key(mine), question.champion), None)
+        decided = [numbers for (*_, champion), numbers in asked.items() if champion is not None]
+        running = decided[len(decided) - in_period(len(decided), policy) :]
+        last = max((number for numbers in asked.values() for number in numbers), default=0)
+        others = [(entry, look) for entry, look in self._looks if (look.challenger, look.rows) != _key(mine)]
+        seen = [(entry.sequence, share) for entry, look in others if (share := self._share(look, mine))]
+        decided_on = {spent.look for _, spent in self._spent if spent.champion is not None}
+        return Standing(
+            ledger=self._entries[-1].sha256 if self._entries else None,
+            decisions=len(decided),
+            promotions=sum(not self._promoted.isdisjoint(numbers) for numbers in running),
+            looks=1 + sum(look.channel == channel and entry.sequence > last for entry, look in others),
+            wear=round(sum(share for _, share in seen), 9),
+            row_looks=len(seen),
+            row_decisions=sum(number in decided_on for number, _ in seen),
+            anchor=question.anchor,
+            anchor_error=question.anchor_error,
+            rows_per_day=self._rows_per_day(mine),
+        )
+
+    @cached_property
+    def _looks(self) -> list[tuple[Entry, Look]]:
+        return [(entry, entry.event) for entry in self._entries if isinstance(entry.event, Look)]
+
+    @cached_property
+    def _spent(self) -> list[tuple[Entry, Spent]]:
+        return [(entry, entry.event) for entry in self._entries if isinstance(entry.event, Spent)]
+
+    def _look_of(self, spent: Spent) -> Look | None:
+        event = self._entries[spent.look - 1].event if spent.look <= len(self._entries) else None
+        return event if isinstance(event, Look) else None
+
+    def _is_same_look(self, spent: Spent, look: Look) -> bool:
+        found = self._look_of(spent)
+        return found is not None and _key(found) == _key(look)
+
+    def _asked(self, channel: str) -> dict[tuple[str, str, str | None], list[int]]:
+        """Challenger, rows and champion of each decision of a channel, to the numbers of what was spent for it. In the
+        order in which they were asked first.
+        """
+        asked: dict[tuple[str, str, str | None], list[int]] = {}
+        for entry, spent in self._spent:
+            look = self._look_of(spent)
+            if spent.channel == channel and look is not None:
+                asked.setdefault((*_key(look), spent.champion), []).append(entry.sequence)
+        return asked
+
+    @cached_property
+    def _promoted(self) -> set[int]:
+        """The numbers of what was spent for a promotion."""
+        events = (entry.event for entry in self._entries)
+        return {event.spent for event in events if isinstance(event, Verdict) and event.verdict == "promote"}
+
+    def _share(self, look: Look, mine: Look) -> float:
+        """Which share of my rows that look saw."""
+        if look.rows == mine.rows:
+            return 1.0
+        return len(self._rows(look.rows) & self._rows(mine.rows)) / mine.row_count
+
+    def _rows(self, sha256: str) -> frozenset[int]:
+        if sha256 not in self._known_rows:
+            self._known_rows[sha256] = self._ledger.rows(sha256).numbers()
+        return self._known_rows[sha256]
+
+    def _rows_per_day(self, mine: Look) -> float | None:
+        """How many more there are than at the first look, for each day since then."""
+        if not self._looks:
+            return None
+        (first, oldest), (last, _) = self._looks[0], self._looks[-1]
+        days = (datetime.fromisoformat(last.at) - datetime.fromisoformat(first.at)) / _DAY
+        more = mine.row_count - oldest.row_count
+        return round(more / days, 6) if days >= 1 and more > 0 else None
+
+
+def write_look(ledger: Ledger, look: Look, rows: RowSet, context: RunContext) -> None:
+    """Note that a challenger was scored; of the same one on the same rows, only once."""
+    ledger.put_rows(rows)
+    for entries in _tries(ledger):
+        if Books(ledger, entries).look_at(*_key(look)) or _append(ledger, entries, look, context):
+            return
+
+
+def open_account(
+    ledger: Ledger, channel: str, gate: Gate, question: Question, rows: Callable[[], RowSet], context: RunContext
+) -> Standing:
+    """Note what a decision spends, before it is taken.
+
+    :param rows: the set of test rows, where the look was not written into this ledger yet.
+    :return: what it stands on: the same as before, where the same question was asked before under the same terms.
+    :raises IntegrityError: the ledger was altered.
+    """
+    for entries in _tries(ledger):
+        books = Books(ledger, entries)
+        look = books.look_at(*_key(question.look))
+        if look is None:
+            write_look(ledger, question.look, rows(), context)
+            continue
+        for entry, spent in books.earlier(channel, question):
+            before = Books(ledger, entries[: entry.sequence - 1]).standing(channel, question, gate.over_time)
+            if standing_sha256(before) == spent.standing and _level(gate, question, before) == spent.level:
+                return before
+        standing = books.standing(channel, question, gate.over_time)
+        spent = Spent(
+            channel=channel,
+            look=look.sequence,
+            champion=question.champion,
+            anchor=question.anchor,
+            anchor_error=question.anchor_error,
+            standing=standing_sha256(standing),
+            level=_level(gate, question, standing),
+        )
+        if _append(ledger, entries, spent, context):
+            return standing
+    raise AssertionError("the tries end with an error")
+
+
+def close_account(
+    ledger: Ledger, channel: str, standing: Standing, verdict: Callable[[int], Verdict], context: RunContext
+) -> None:
+    """Note the verdict; the same one only once.
+
+    :param verdict: makes it, from the number of the entry with what the decision spent.
+    :raises IntegrityError: the ledger does not hold what the decision spent: it was cut, or is another one.
+    """
+    for entries in _tries(ledger):
+        spent = find_spent(entries, channel, standing)
+        if spent is None:
+            raise IntegrityError(
+                "the ledger does not hold what this decision spent: its end was cut off, or it is another one",
+                where=ledger.where(),
+                hint="find out by whom; run 'retrainer fsck'",
+            )
+        event = verdict(spent.sequence)
+        if any(entry.event == event for entry in entries) or _append(ledger, entries, event, context):
+            return
+
+
+def find_spent(entries: Sequence[Entry], channel: str, standing: Standing) -> Entry | None:
+    """What a decision on that standing spent."""
+    sha256 = standing_sha256(standing)
+    return next(
+        (
+            entry
+            for entry in reversed(entries)
+            if isinstance(entry.event, Spent) and (entry.event.channel, entry.event.standing) == (channel, sha256)
+        ),
+        None,
+    )
+
+
+def standing_sha256(standing: Standing) -> str:
+    """What an entry names a standing by."""
+    return hashlib.sha256(standing.to_json()).hexdigest()
+
+
+def _key(look: Look) -> tuple[str, str]:
+    return look.challenger, look.rows
+
+
+def _level(gate: Gate, question: Question, standing: Standing) -> float | None:
+    if question.champion is None or gate.against_champion is None:
+        return None
+    return spend(gate.over_time, gate.alpha, standing).level
+
+
+def _append(ledger: Ledger, entries: Sequence[Entry], event: Event, context: RunContext) -> bool:
+    return ledger.append(entries, event, actor=context.actor, run=context.run_id) is not None
+
+
+def _tries(ledger: Ledger) -> Iterator[list[Entry]]:
+    for _ in range(_TRIES):
+        yield ledger.entries()
+    raise StorageError(
+        "the ledger of decisions could not be written: somebody else wrote it each time",
+        where=ledger.where(),
+        hint="try again when fewer runs of this model are under way",
+    )
