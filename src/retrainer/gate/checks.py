@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 from retrainer.artifacts.evaluation import (
+    ANCHOR,
     BASELINE,
     CHAMPION,
     ChampionEvidence,
@@ -30,13 +31,13 @@ from retrainer.spec.known_metrics import lower_is_better
 # Reported metrics were computed from the same numbers, so only the last digits may differ.
 METRIC_SLACK = 1e-6
 # Bounds for what is shown and judged by them. int8 is judged by comparison with fp32.
-WITH_BOUNDS = frozenset({FP32, CHAMPION, BASELINE})
+WITH_BOUNDS = frozenset({FP32, CHAMPION, ANCHOR, BASELINE})
 
 Scores = Mapping[str, Mapping[str, Score]]
 
 
 def all_scores(policy: Gate, record: EvaluationRecord, rows: Rows | None, alpha: float) -> dict[str, dict[str, Score]]:
-    """Every metric that was reported or is needed, of every model: precision, ``champion`` or ``baseline``."""
+    """Every metric that was reported or is needed, of every model that was scored on the rows."""
     if rows is None:
         return {}
     against = policy.against_champion

@@ -19,6 +19,7 @@ from retrainer.gate.baseline import judge_baseline
 from retrainer.gate.checks import all_scores, check_reported, is_number, judge_budgets, judge_floors, judge_parity
 from retrainer.gate.drift import judge_drift
 from retrainer.gate.evidence import Evidence
+from retrainer.gate.flips import judge_flips
 from retrainer.gate.metrics import METRICS
 from retrainer.gate.paired import tidy
 from retrainer.gate.precisions import judge_precisions
@@ -51,7 +52,8 @@ def decide(policy: Gate, evidence: Evidence) -> Receipt:
     scores = all_scores(policy, record, rows, alpha)
     check_reported(policy, record, scores, findings)
     floors = judge_floors(policy, scores.get(FP32, {}), findings)
-    comparison = judge_against_champion(policy, record, rows, alpha, findings)
+    comparison = judge_against_champion(policy, evidence.standing, record, rows, findings)
+    flips = judge_flips(policy, record, rows, alpha, findings)
     slices = _slices(policy, record, rows, alpha, findings)
     baseline = judge_baseline(policy, record, rows, alpha, findings)
     drift = _judge_drift(policy, record, alpha, findings)
@@ -88,6 +90,12 @@ def decide(policy: Gate, evidence: Evidence) -> Receipt:
         leakage=record.leakage,
         drift=drift,
         selection=record.selection,
+        standing=evidence.standing,
+        spending=comparison.spending,
+        single=comparison.single,
+        anchor=comparison.anchor,
+        anchor_moves=not findings.reasons and comparison.anchor is not None and comparison.anchor.better,
+        flips=flips,
     )
 
 
@@ -97,6 +105,9 @@ def _check_policy(policy: Gate) -> None:
         **{f"floors.{name}": bound for name, bound in policy.floors.items()},
         **({"against_champion.margin": against.margin, "against_champion.alpha": against.alpha} if against else {}),
         **{f"budgets.{name}": limit for name, limit in policy.budgets if limit is not None},
+        "over_time.alpha": policy.over_time.alpha,
+        **({} if policy.max_loss is None else {"anchor.max_loss": policy.max_loss}),
+        **({} if policy.max_harmful_flips is None else {"max_harmful_flips": policy.max_harmful_flips}),
         **({"slices.max_drop": policy.slices.max_drop} if policy.slices else {}),
         "drift.warn": policy.drift.warn,
         **{f"drift.block.{kind}": distance for kind, distance in policy.drift.block.items()},
@@ -104,12 +115,13 @@ def _check_policy(policy: Gate) -> None:
     for name, value in numbers.items():
         if not math.isfinite(value):
             raise GateError(f"{value} is not a number to judge by", where=f"gate.{name}", hint="give a finite number")
-    if against is not None and against.alpha >= 0.5:
-        raise GateError(
-            f"an alpha of {against.alpha:g} accepts more often by chance than not",
-            where="gate.against_champion.alpha",
-            hint="0.05 is usual",
-        )
+    for name in ("against_champion.alpha", "over_time.alpha"):
+        if numbers.get(name, 0.0) >= 0.5:
+            raise GateError(
+                f"an alpha of {numbers[name]:g} accepts more often by chance than not",
+                where=f"gate.{name}",
+                hint="0.05 is usual",
+            )
 
 
 def _judge_policy(policy: Gate, findings: Findings) -> None:

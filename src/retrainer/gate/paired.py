@@ -17,7 +17,8 @@ information: ``better`` (only the first is right) and ``worse`` (only the second
 
 from __future__ import annotations
 
-import math
+from bisect import bisect_left
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -101,18 +102,25 @@ def proportion_bounds(right: int, n: int, alpha: float) -> tuple[float, float]:
     return low, high
 
 
-def rows_needed(*, n: int, half_width: float, distance: float, alpha: float) -> int | None:
+def rows_needed(
+    *, n: int, half_width: float, distance: float, alpha: float, level: Callable[[int], float] | None = None
+) -> int | None:
     """About how many rows would show a difference with a chance of 80 %, at the spread seen on ``n`` rows.
 
-    :param half_width: of the interval seen.
+    :param half_width: of the interval seen, each end of which is a one-sided ``1 - alpha`` bound.
     :param distance: of the difference that is assumed to be true from the one to be excluded.
+    :param level: the error rate at which so many rows would be judged, which may grow with them; ``None`` for alpha.
     :return: ``None`` when no number of rows would do: the distance is not positive.
     """
-    z = normal_quantile(alpha)
     if distance <= 0 or half_width <= 0:
         return None
-    wanted = n * ((z + normal_quantile(1 - POWER)) * half_width / z / distance) ** 2
-    return min(max(math.ceil(wanted), n + 1), MOST_ROWS)
+    spread = half_width / normal_quantile(alpha) / distance
+
+    def enough(rows: int) -> bool:
+        at = level(rows) if level is not None else alpha
+        return at > 0 and rows >= n * ((normal_quantile(at) + normal_quantile(1 - POWER)) * spread) ** 2
+
+    return bisect_left(range(MOST_ROWS), True, lo=n + 1, key=enough)
 
 
 def tidy(value: Any) -> float:

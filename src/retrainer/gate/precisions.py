@@ -11,8 +11,8 @@ from collections.abc import Mapping
 
 from retrainer.artifacts.evaluation import EvaluationRecord
 from retrainer.artifacts.measures import Score
-from retrainer.gate.against_champion import FEWEST_ROWS
 from retrainer.gate.checks import judge_budgets, judge_floors, judge_parity
+from retrainer.gate.claims import shows
 from retrainer.gate.metrics import METRICS, compare
 from retrainer.gate.receipt import BudgetResult, Findings, PrecisionDecision
 from retrainer.gate.validity import FP32, Rows
@@ -53,7 +53,7 @@ def judge_precisions(
         against_fp32 = f"{metric} differs from that of {FP32} {interval.seen}"
         found = Findings()
         obstacles = []
-        if not (interval.low > -margin and interval.n >= FEWEST_ROWS):
+        if not shows(interval, -margin):
             said = "it is worse" if interval.high < 0 else "too few rows to tell"
             obstacles.append(f"{said}: {against_fp32}, and the whole interval must be above {-margin:g}")
         judge_floors(policy.model_copy(update={"confident": False}), scores.get(name, {}), found)

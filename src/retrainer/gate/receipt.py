@@ -15,6 +15,8 @@ from pydantic import Field
 from retrainer.artifacts.evaluation import ChampionState, DriftMeasure, Leakage, ParityEvidence
 from retrainer.artifacts.measures import Interval, Score
 from retrainer.artifacts.selection import Selection
+from retrainer.artifacts.standing import Standing
+from retrainer.gate.spending import Spending
 from retrainer.records import Record
 from retrainer.spec.gate import Gate
 
@@ -73,6 +75,10 @@ class ReasonCode(StrEnum):
     WORSE_THAN_CHAMPION = "worse_than_champion", "The challenger is worse than the champion, beyond chance."
     NOT_BETTER = "not_better", "Superiority was asked for, and the challenger shows no gain."
     INSUFFICIENT_ROWS = "insufficient_rows", "There are too few test rows to tell the two models apart."
+    WORN_TEST_SET = "worn_test_set", "So many decisions were taken before that too little is left to tell anything."
+    WORSE_THAN_ANCHOR = "worse_than_anchor", "The challenger is worse than the channel's anchor, beyond chance."
+    ANCHOR_UNAVAILABLE = "anchor_unavailable", "The channel has an anchor, but it could not be asked."
+    HARMFUL_FLIPS = "harmful_flips", "Too many rows that the champion has right are wrong with the challenger."
     SLICE_MISSING = "slice_missing", "A slice is named that the test rows do not have."
     SLICE_EMPTY = "slice_empty", "A slice has no row."
     SLICE_UNUSABLE = "slice_unusable", "A column has too many different values to be a slice."
@@ -142,6 +148,67 @@ class SliceResult(Record):
     holm: float | None = None
 
 
+class AnchorResult(Record):
+    """Challenger and anchor: whether small losses add up.
+
+    :param is_champion: the champion is the anchor, so this is the comparison with it, read once more.
+    :param max_loss: minus the threshold of the interval.
+    :param comparison: challenger fp32 against it, at the level that this comparison has; ``None`` where it could not be
+        made.
+    :param held: the challenger is shown to be within ``max_loss``; ``better`` to be above the anchor.
+    :param waived: it is not shown to be within it, but better than the champion, which no anchor blocks.
+    :param rows_needed: about how many test rows it would take to tell; ``None`` when told, or when none would do.
+    """
+
+    version: str
+    is_champion: bool
+    max_loss: float
+    level: float
+    comparison: Interval | None
+    held: bool
+    better: bool
+    waived: bool
+    rows_needed: int | None = None
+
+
+class SliceFlips(Record):
+    """Harmful flips within one group of rows.
+
+    :param p_value: one-sided, of "at most the limit", before correction; ``holm`` is corrected for all groups.
+    :param above: shown to be above the limit, which refuses.
+    """
+
+    by: str
+    value: str
+    rows: int
+    harmful: int
+    p_value: float
+    holm: float
+    above: bool
+
+
+class FlipsResult(Record):
+    """Rows on which right became wrong, and wrong right.
+
+    :param harmful: rows that the champion had right and the challenger has wrong; ``helpful`` the reverse.
+    :param share: harmful ones among all rows; ``low`` and ``high`` are its one-sided ``1 - alpha`` bounds.
+    :param judged: what was compared with ``limit``: the share, or with ``confident`` its upper bound.
+    :param rows: row ids of harmful flips, those of which the challenger is surest first.
+    """
+
+    harmful: int
+    helpful: int
+    n: int
+    share: float
+    low: float
+    high: float
+    limit: float | None
+    judged: float | None
+    met: bool
+    rows: tuple[str, ...]
+    slices: tuple[SliceFlips, ...] = ()
+
+
 class BudgetResult(Record):
     """A budget that was checked. Units are in the name."""
 
@@ -177,15 +244,20 @@ class Receipt(Record):
 
     :param champion_version: the champion it was judged against; ``None`` when the channel had none.
         Publishing must find the channel still there.
-    :param predictions: name of the predictions (precision, or ``champion``) to the file's sha256.
+    :param predictions: name of the predictions (precision, ``champion``, ``anchor``) to the file's sha256.
     :param metrics: the same names to metric to score.
     :param notes: what was skipped, and why.
-    :param comparison: challenger fp32 against champion; ``None`` when skipped.
+    :param comparison: challenger fp32 against champion at the level of this decision; ``None`` when skipped.
+        ``single`` is the same at the policy's alpha, where that is another.
     :param threshold: the end of the interval that had to be above it.
     :param rows_needed: about how many test rows it would take to tell; ``None`` when told, or when none would do.
     :param baseline: scores of TF-IDF with logistic regression on the same rows; ``None`` when none was fitted.
     :param baseline_comparison: challenger fp32 against it.
     :param temperatures: precision, or ``champion``, to what its logits are divided by.
+    :param standing: what was counted of earlier decisions; ``None`` where nothing was.
+    :param spending: the level that follows from it; ``None`` where nothing was compared.
+    :param anchor_moves: this version becomes the channel's anchor when it is published: it was shown to be better.
+    :param flips: ``None`` without a champion.
     """
 
     format_version: Literal[1] = 1
@@ -218,6 +290,12 @@ class Receipt(Record):
     leakage: Leakage = Leakage()
     drift: tuple[DriftResult, ...] | None = None
     selection: Selection | None = None
+    standing: Standing | None = None
+    spending: Spending | None = None
+    single: Interval | None = None
+    anchor: AnchorResult | None = None
+    anchor_moves: bool = False
+    flips: FlipsResult | None = None
 
     @property
     def promoted(self) -> bool:

@@ -30,7 +30,7 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class _Grouping:
+class Grouping:
     """One way to group the rows.
 
     :param values: what the groups are called.
@@ -54,16 +54,7 @@ def judge_slices(
 
     :param champion: the champion's predictions, ``[n]``, in the order of ``rows``.
     """
-    groupings: list[_Grouping] = []
-    reasons: list[Reason] = []
-    for found in (
-        *(_grouping(by, rows, label_names) for by in policy.by),
-        *(_by_pattern(pattern, rows) for pattern in policy.patterns),
-    ):
-        if isinstance(found, Reason):
-            reasons.append(found)
-        else:
-            groupings.append(found)
+    groupings, reasons = groups(policy, rows, label_names)
     right = rows.labels == rows.answers[REFERENCE].predictions
     right_champion = rows.labels == champion
     names = [(grouping.by, value) for grouping in groupings for value in grouping.values]
@@ -117,9 +108,24 @@ def judge_slices(
     return tuple(results), reasons
 
 
-def _grouping(by: str, rows: Rows, label_names: tuple[str, ...]) -> _Grouping | Reason:
+def groups(policy: Slices, rows: Rows, label_names: tuple[str, ...]) -> tuple[list[Grouping], list[Reason]]:
+    """The ways to group the rows that the policy names, and why some cannot be made."""
+    groupings: list[Grouping] = []
+    reasons: list[Reason] = []
+    for found in (
+        *(_grouping(by, rows, label_names) for by in policy.by),
+        *(_by_pattern(pattern, rows) for pattern in policy.patterns),
+    ):
+        if isinstance(found, Reason):
+            reasons.append(found)
+        else:
+            groupings.append(found)
+    return groupings, reasons
+
+
+def _grouping(by: str, rows: Rows, label_names: tuple[str, ...]) -> Grouping | Reason:
     if by == "label":
-        return _Grouping(by, label_names, rows.labels)
+        return Grouping(by, label_names, rows.labels)
     if by == "length":
         if rows.characters is None:
             return Reason(code=ReasonCode.SLICE_MISSING, detail="length: the lengths of the texts were not kept")
@@ -133,26 +139,26 @@ def _grouping(by: str, rows: Rows, label_names: tuple[str, ...]) -> _Grouping | 
     return _by_value(by, column)
 
 
-def _by_pattern(pattern: str, rows: Rows) -> _Grouping | Reason:
+def _by_pattern(pattern: str, rows: Rows) -> Grouping | Reason:
     found = rows.patterns.get(pattern)
     if found is None:
         detail = f"pattern {pattern}: the test rows were not searched for it"
         return Reason(code=ReasonCode.SLICE_MISSING, detail=detail)
-    return _Grouping("pattern", (pattern,), np.where(found, 0, -1))
+    return Grouping("pattern", (pattern,), np.where(found, 0, -1))
 
 
-def _by_value(by: str, column: NDArray[Any]) -> _Grouping | Reason:
+def _by_value(by: str, column: NDArray[Any]) -> Grouping | Reason:
     values, codes = np.unique(column, return_inverse=True)
     if values.size > MOST_VALUES:
         detail = f"{by}: {values.size} different values, at most {MOST_VALUES} can be slices"
         return Reason(code=ReasonCode.SLICE_UNUSABLE, detail=detail)
-    return _Grouping(by, tuple(str(value) or MISSING for value in values), codes.astype(np.int64))
+    return Grouping(by, tuple(str(value) or MISSING for value in values), codes.astype(np.int64))
 
 
-def _by_length(characters: Ints) -> _Grouping:
+def _by_length(characters: Ints) -> Grouping:
     """Quarters of the rows by length; fewer where many rows are equally long."""
     inner = np.quantile(characters, np.arange(1, LENGTH_BUCKETS) / LENGTH_BUCKETS, method="lower")
     highest = np.unique([*inner, characters.max()])
     lowest = [int(characters.min()), *(int(high) + 1 for high in highest[:-1])]
     names = tuple(f"{low}-{high} characters" for low, high in zip(lowest, highest.tolist(), strict=True))
-    return _Grouping("length", names, np.searchsorted(highest, characters))
+    return Grouping("length", names, np.searchsorted(highest, characters))

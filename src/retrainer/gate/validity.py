@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrainer.artifacts.evaluation import CHAMPION, EvaluationRecord
+from retrainer.artifacts.evaluation import ANCHOR, CHAMPION, EvaluationRecord
 from retrainer.gate.answers import Answers
 from retrainer.gate.evidence import Evidence, Table
 from retrainer.gate.receipt import Reason, ReasonCode
@@ -23,6 +23,8 @@ FP32 = REFERENCE
 # Rounding of probabilities that were stored as 32-bit floats somewhere on their way.
 PROBABILITY_SLACK = 1e-3
 TIE_SLACK = 1e-6
+# They may know labels that the challenger does not.
+LIVE_BEFORE = frozenset({CHAMPION, ANCHOR})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,10 +32,11 @@ class Rows:
     """The test rows in the order of their ids, with what each model said.
 
     :param labels: true labels, ``[n]``.
-    :param answers: precision, ``champion`` or ``baseline``, to answers; those that can be trusted.
+    :param answers: precision, ``champion``, ``anchor`` or ``baseline``, to answers; those that can be trusted.
     :param characters: ``[n]`` or ``None``.
     :param slices: column to ``[n]`` of str.
     :param patterns: pattern to ``[n]`` bool.
+    :param row_ids: ``[n]`` of str; empty where nobody asks for them.
     """
 
     labels: NDArray[np.int64]
@@ -41,6 +44,7 @@ class Rows:
     characters: NDArray[np.int64] | None
     slices: Mapping[str, NDArray[Any]]
     patterns: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    row_ids: NDArray[Any] = field(default_factory=lambda: np.zeros(0, dtype=np.str_))
 
 
 def check(evidence: Evidence) -> tuple[Rows | None, list[Reason]]:
@@ -90,7 +94,8 @@ def check(evidence: Evidence) -> tuple[Rows | None, list[Reason]]:
         reasons.append(_reason(ReasonCode.SINGLE_LABEL, detail))
         return None, reasons
     patterns = _patterns(record, reference)
-    return Rows(reference.labels, answers, reference.characters, reference.slices, patterns), reasons
+    found = Rows(reference.labels, answers, reference.characters, reference.slices, patterns, row_ids=reference.row_ids)
+    return found, reasons
 
 
 def _patterns(record: EvaluationRecord, table: Table) -> dict[str, NDArray[np.bool_]]:
@@ -116,6 +121,8 @@ def _contradictions(record: EvaluationRecord) -> list[Reason]:
         found.append("there is a champion, but nothing was measured of it")
     if record.champion_state == "none" and record.champion is not None:
         found.append("there is no champion, but something was measured of it")
+    if record.champion_state == "none" and record.anchor is not None:
+        found.append("there is no champion, but an anchor was measured")
     if record.champion_state == "none" and record.champion_error:
         found.append(f"there is no champion, but it had an error: {record.champion_error}")
     if record.excluded_rows < 0:
@@ -139,8 +146,7 @@ def _table_problems(name: str, table: Table, record: EvaluationRecord, orders: _
     repeated = orders.of(table.row_ids).repeated
     if repeated:
         problems.append(_reason(ReasonCode.ROWS_DUPLICATED, f"{name}: {repeated} rows occur more than once"))
-    # Only a champion may know labels that the challenger does not.
-    lowest = -1 if name == CHAMPION else 0
+    lowest = -1 if name in LIVE_BEFORE else 0
     bad = _outside(table.labels, 0, n_labels) + _outside(table.predictions, lowest, n_labels)
     if bad:
         detail = f"{name}: {bad} labels or predictions are not among the {n_labels} labels"
@@ -155,8 +161,8 @@ def _score_problems(name: str, table: Table, *, usable: bool) -> list[Reason]:
     if unfit:
         return [_reason(ReasonCode.SCORES_INVALID, f"{name}: {unfit} rows have a score that is NaN or infinite")]
     totals = scores.sum(axis=1)
-    # A champion may have labels whose scores are left out, so its rows may sum to less.
-    short = np.zeros(totals.shape, dtype=bool) if name == CHAMPION else totals < 1 - PROBABILITY_SLACK
+    # The scores of labels that only it knows are left out, so its rows may sum to less.
+    short = np.zeros(totals.shape, dtype=bool) if name in LIVE_BEFORE else totals < 1 - PROBABILITY_SLACK
     outside = (scores < -PROBABILITY_SLACK).any(axis=1) | (totals > 1 + PROBABILITY_SLACK) | short
     if outside.any():
         detail = f"{name}: {int(outside.sum())} rows have scores that are not probabilities"

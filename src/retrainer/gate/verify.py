@@ -1,15 +1,15 @@
 """Whether a receipt says what its evidence gives: the decision taken again, and compared byte for byte.
 
 Pure. Not here: finding the receipt and its evidence, and whether both are the ones that were recorded
-(``retrainer.audit``). The receipt brings its own policy, so this alone does not show that the policy is the
-one that was in force.
+(``retrainer.audit``). The receipt brings its own policy and, where the evidence has none, its own count of earlier
+decisions, so this alone does not show that they are the ones that were in force.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from retrainer.gate.decide import decide
@@ -71,6 +71,8 @@ def verify(data: bytes, evidence: Evidence) -> Verification:
     :raises GateError: the policy in it cannot be applied.
     """
     receipt = Receipt.from_json(data, where=WHERE)
+    if evidence.standing is None:
+        evidence = replace(evidence, standing=receipt.standing)
     recomputed = decide(receipt.policy, evidence)
     expected = receipt_bytes(recomputed)
     return Verification(
