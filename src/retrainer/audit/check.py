@@ -49,7 +49,9 @@ def decision_digest(receipt: Receipt) -> str:
 
 
 def _identity(receipt: Receipt) -> dict[str, Any]:
-    return DECIDE.identity(decision_content(receipt.model, receipt.digests.get("evaluate", ""), receipt.policy))
+    return DECIDE.identity(
+        decision_content(receipt.model, receipt.digests.get("evaluate", ""), receipt.policy, receipt.standing)
+    )
 
 
 def check_receipt(

@@ -70,6 +70,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
             reason=f"{cause.meaning}, in run {request.context.run_id}",
             decision=request.inputs["decide"],
             expected=receipt.champion_version,
+            anchor=receipt.anchor_moves,
         )
     finally:
         shutil.rmtree(version_folder, ignore_errors=True)
