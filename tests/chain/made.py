@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from retrainer.artifacts.repository import Artifacts
 from retrainer.artifacts.selection import Selection
-from retrainer.chain import Ingested, RunContext, Selected, StepRef, StepRequest, Trained
+from retrainer.chain import Evaluated, Ingested, RunContext, Selected, StepRef, StepRequest, Trained
+from retrainer.chain.steps.evaluate import TEST_ROWS
 from retrainer.records import sha256_file
 from retrainer.store import FileEntry, Manifest, ModelStore
+from retrainer.store.ledger import RowSet
 
 CONTEXT = RunContext(root="/artifacts", run_id="run", actor="tester", started_at="2026-01-01T00:00:00+00:00")
 
@@ -56,6 +59,49 @@ def trained(**fields: Any) -> Trained:
         "parameters": 22_700_000,
     }
     return Trained(**{**some, **fields})
+
+
+ROWS = RowSet(bytes(range(80)))
+"""Ten test rows."""
+
+
+def evaluated(rows: RowSet = ROWS, **fields: Any) -> Evaluated:
+    some: dict[str, Any] = {
+        "rows": len(rows),
+        "metrics": {"accuracy": 0.9},
+        "champion_state": "none",
+        "champion_version": None,
+        "champion_metrics": None,
+        "baseline_metrics": None,
+        "latency_ms": None,
+        "rows_per_second": None,
+        "peak_memory_mb": None,
+        "test_rows": rows.sha256,
+        "anchor_version": None,
+        "anchor_error": None,
+    }
+    return Evaluated(**{**some, **fields})
+
+
+def evaluation(root: Path, digest: str, inputs: dict[str, str], rows: RowSet = ROWS, **fields: Any) -> StepRef:
+    """An evaluate artifact, as far as a decision is planned from it.
+
+    :param fields: of what the step hands on.
+    """
+    artifacts = Artifacts(root)
+    output = evaluated(rows, **fields).model_dump(mode="json")
+    with artifacts.staging("evaluate", digest) as staging:
+        (staging / TEST_ROWS).write_bytes(rows.data)
+        artifacts.commit(
+            staging,
+            step="evaluate",
+            digest=digest,
+            identity={},
+            inputs=inputs,
+            output=output,
+            created_at="2026-01-01",
+        )
+    return StepRef(step="evaluate", digest=digest, root=str(root), reused=False, output=output)
 
 
 def publish_bundle(model: ModelStore, folder: Path, export: str, *, expected: str | None = None) -> str:

@@ -27,7 +27,7 @@ from retrainer.run.folders import RunFolder, RunRecord
 from retrainer.sources.base_models import short_names
 from retrainer.spec import Pipeline, parse_pipeline
 from retrainer.store import Store
-from tests.chain.made import CONTEXT, in_root, planned, publish_bundle, selected
+from tests.chain.made import CONTEXT, evaluation, in_root, planned, publish_bundle, selected
 
 SNAPSHOT = "5" * 64
 TRAINED = {"a": "a1" * 32, "b": "b1" * 32, "c": "c1" * 32}
@@ -187,9 +187,10 @@ def test_what_is_judged_and_published_is_the_chosen_bundle(
     assert request.pipeline.model.base == bases["b"]
     assert request.pipeline.model.candidates == ()
 
-    evaluation = artifact(tmp_path, "evaluate", request.digest, inputs=dict(request.inputs), base=bases["b"])
-    decide = planned(DECIDE.plan(pipeline, evaluation, context=CONTEXT))
-    assert decide.inputs == {**upstream, "evaluate": evaluation.digest}
+    scored = evaluation(tmp_path / "artifacts", request.digest, dict(request.inputs))
+    scored = scored.model_copy(update={"base": bases["b"]})
+    decide = planned(DECIDE.plan(pipeline, scored, context=CONTEXT))
+    assert decide.inputs == {**upstream, "evaluate": scored.digest}
     decision = artifact(tmp_path, "decide", decide.digest, inputs=dict(decide.inputs), base=bases["b"])
     publish = planned(PUBLISH.plan(pipeline, decision, context=CONTEXT))
     assert publish.inputs == {**decide.inputs, "decide": decision.digest}

@@ -25,7 +25,7 @@ from retrainer.errors import PipelineError, UserError
 from retrainer.spec import Pipeline, parse_pipeline
 from retrainer.store import Signer
 from retrainer.store.signing_keys import SIGNING_KEY, KeyPair, load_signer, make_key_pair
-from tests.chain.made import CONTEXT, in_root, planned, publish_bundle
+from tests.chain.made import CONTEXT, evaluation, in_root, planned, publish_bundle
 
 A, B = "a" * 64, "b" * 64
 
@@ -75,9 +75,8 @@ def publish(pipeline: Pipeline, folder: Path, *, signer: Signer | None) -> str:
 
 def requests(pipeline: Pipeline, folder: Path) -> dict[str, StepRequest]:
     """Every request before the publication."""
-    snapshot, checkpoint, bundle, evaluation = (
-        artifact(folder, step, A) for step in ("ingest", "train", "export", "evaluate")
-    )
+    snapshot, checkpoint, bundle = (artifact(folder, step, A) for step in ("ingest", "train", "export"))
+    scored = evaluation(folder / "artifacts", A, {"ingest": A, "train": A, "export": A})
     second = artifact(folder, "export", B, base="elsewhere")
     requests = {
         "ingest": INGEST.plan(pipeline, context=in_root(snapshot.root)),
@@ -85,7 +84,7 @@ def requests(pipeline: Pipeline, folder: Path) -> dict[str, StepRequest]:
         "export": EXPORT.plan(pipeline, checkpoint, context=CONTEXT),
         "select": SELECT.plan(pipeline, bundle, second, context=CONTEXT),
         "evaluate": EVALUATE.plan(pipeline, bundle, context=CONTEXT),
-        "decide": DECIDE.plan(pipeline, evaluation, context=CONTEXT),
+        "decide": DECIDE.plan(pipeline, scored, context=CONTEXT),
     }
     return {step: planned(request) for step, request in requests.items()}
 

@@ -20,7 +20,7 @@ from retrainer.chain import (
 from retrainer.errors import PipelineError
 from retrainer.spec import Pipeline, parse_pipeline
 from retrainer.store import ModelStore, Store
-from tests.chain.made import CONTEXT, in_root, planned, publish_bundle
+from tests.chain.made import CONTEXT, evaluation, in_root, planned, publish_bundle
 
 A, B = "a" * 64, "b" * 64
 
@@ -135,15 +135,9 @@ def test_an_evaluation_is_of_one_model_and_what_comes_before_it_of_any(tmp_path:
 
 
 def test_a_gate_that_changed_decides_again(tmp_path: Path) -> None:
-    evaluation = StepRef(step="evaluate", digest=A, root=str(tmp_path / "artifacts"), reused=False, output={})
-    artifacts = Artifacts(evaluation.root)
-    with artifacts.staging("evaluate", A) as staging:
-        inputs = {"ingest": A, "train": A, "export": A}
-        artifacts.commit(
-            staging, step="evaluate", digest=A, identity={}, inputs=inputs, output={}, created_at="2026-01-01"
-        )
+    scored = evaluation(tmp_path / "artifacts", A, {"ingest": A, "train": A, "export": A})
     pipelines = [make_pipeline(tmp_path, gate={"floors": {"accuracy": floor}}) for floor in (0.8, 0.9, 0.9)]
-    digests = {planned(DECIDE.plan(one, evaluation, context=CONTEXT)).digest for one in pipelines}
+    digests = {planned(DECIDE.plan(one, scored, context=CONTEXT)).digest for one in pipelines}
     assert len(digests) == 2
 
 

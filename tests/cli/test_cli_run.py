@@ -142,7 +142,7 @@ def test_a_model_that_needs_approval_waits_for_it(cli: Cli, again: Path) -> None
     assert waiting.returncode == 3, waiting.stderr
     assert waiting.stdout.splitlines()[-1].startswith("not approved: ")
     assert "--approve" in waiting.stderr
-    assert not (again.parent / "careful").exists()
+    assert not (again.parent / "careful" / document["name"] / "channels").exists()
     approved = cli("run", again, "--approve")
     assert approved.returncode == 0, approved.stderr
     assert newest_move(again.parent / "careful")["sequence"] == 1

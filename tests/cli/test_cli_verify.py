@@ -26,7 +26,9 @@ from retrainer.artifacts.evaluation import (
     PredictionsFile,
 )
 from retrainer.artifacts.repository import Artifacts
+from retrainer.artifacts.standing import Standing
 from retrainer.chain import DECIDE, EVALUATE, RunContext, StepRef, StepRequest
+from retrainer.chain.steps.evaluate import TEST_ROWS
 from retrainer.cli import app
 from retrainer.errors import RetrainerError
 from retrainer.gate.decide import decide
@@ -36,7 +38,9 @@ from retrainer.records import digest_of
 from retrainer.spec.model import Pipeline
 from retrainer.store import FileEntry, Manifest, Store
 from retrainer.store.bundle import PrecisionEntry
+from retrainer.store.ledger import RowSet
 from retrainer.store.signing_keys import make_key_pair
+from tests.chain.made import evaluated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,6 +99,7 @@ def decided(root: Path | str, work: Path, *, wrong: int = 20, floor: float = 0.8
     work.mkdir(parents=True, exist_ok=True)
     identity = EVALUATE.identity({"bundle": UPSTREAM["export"]})
     digest = digest_of(identity)
+    rows = RowSet(b"".join(row.to_bytes(8, "big") for row in range(ROWS)))
     with artifacts.staging("evaluate", digest) as staging:
         models = {name: predictions(staging, name, count) for name, count in (("fp32", wrong), ("champion", 30))}
         evidence = {
@@ -115,7 +120,10 @@ def decided(root: Path | str, work: Path, *, wrong: int = 20, floor: float = 0.8
             parity={"fp32": ParityEvidence(max_difference=1e-5, tolerance=1e-4, rows=256)},
         )
         (staging / "evaluation.json").write_text(record.to_pretty_json())
-        commit(artifacts, staging, "evaluate", digest, identity, UPSTREAM)
+        (staging / TEST_ROWS).write_bytes(rows.data)
+        champion = record.champion.version if record.champion else None
+        output = evaluated(rows, champion_state="present", champion_version=champion, anchor_version=champion)
+        commit(artifacts, staging, "evaluate", digest, identity, UPSTREAM, output.model_dump(mode="json"))
     pipeline = Pipeline.model_validate(
         {
             "name": "status",
@@ -126,21 +134,32 @@ def decided(root: Path | str, work: Path, *, wrong: int = 20, floor: float = 0.8
             "publish": {"store": str(work / "store")},
         }
     )
-    reference = StepRef(step="evaluate", digest=digest, root=str(root), reused=False, output={})
+    reference = StepRef(
+        step="evaluate", digest=digest, root=str(root), reused=False, output=output.model_dump(mode="json")
+    )
     context = RunContext(root="/artifacts", run_id="test", actor="tester", started_at=WHEN)
     request = DECIDE.plan(pipeline, reference, context=context)
     assert isinstance(request, StepRequest)
     with artifacts.staging("decide", request.digest) as staging:
-        receipt = decide(pipeline.gate, load_evidence(artifacts.fetch("evaluate", digest)))
+        standing = Standing.from_content(request.identity["standing"], where="request")
+        receipt = decide(pipeline.gate, load_evidence(artifacts.fetch("evaluate", digest), standing))
         (staging / "receipt.json").write_bytes(receipt_bytes(receipt))
         commit(artifacts, staging, "decide", request.digest, request.identity, {**UPSTREAM, "evaluate": digest})
     return request.digest
 
 
 def commit(
-    artifacts: Artifacts, staging: Path, step: str, digest: str, identity: dict[str, Any], inputs: dict[str, str]
+    artifacts: Artifacts,
+    staging: Path,
+    step: str,
+    digest: str,
+    identity: dict[str, Any],
+    inputs: dict[str, str],
+    output: dict[str, Any] | None = None,
 ) -> None:
-    artifacts.commit(staging, step=step, digest=digest, identity=identity, inputs=inputs, output={}, created_at=WHEN)
+    artifacts.commit(
+        staging, step=step, digest=digest, identity=identity, inputs=inputs, output=output or {}, created_at=WHEN
+    )
 
 
 def folders(root: Path, digest: str) -> Decided:

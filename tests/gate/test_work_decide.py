@@ -11,16 +11,21 @@ import pytest
 
 from retrainer.artifacts.evaluation import DriftMeasure, PredictionsFile
 from retrainer.artifacts.snapshot import Characters, SnapshotStatistics, SplitStatistics
+from retrainer.artifacts.standing import Standing
 from retrainer.artifacts.training import CurvePoint, TrainingRecord
-from retrainer.chain import RunContext, StepRequest
+from retrainer.chain import StepRequest
+from retrainer.chain.accounts import Question, open_account
 from retrainer.chain.messages import Log
+from retrainer.chain.model_store import model_of
 from retrainer.errors import IntegrityError
 from retrainer.gate.decide import decide
 from retrainer.gate.evidence import load_evidence
 from retrainer.gate.receipt import Receipt
 from retrainer.spec.model import Pipeline
+from retrainer.store.entry import Look, Verdict
 from retrainer.work.decide import run
 from retrainer.work.reporter import Reporter
+from tests.chain.made import CONTEXT, ROWS
 
 FILES = ("receipt.json", "report.html")
 TRAINING = TrainingRecord(
@@ -101,17 +106,30 @@ def request(folder: Path, **inputs: str) -> StepRequest:
             "dataset": {"train": "news.csv"},
             "model": {"base": "distilbert-base-uncased"},
             "gate": {"floors": {"accuracy": 0.9}},
-            "publish": {"store": "s3://models"},
+            "publish": {"store": str(folder / "store")},
         }
     )
+    question = Question(
+        look=Look(
+            channel="production",
+            challenger=DIGESTS["export"],
+            evaluation=DIGESTS["evaluate"],
+            rows=ROWS.sha256,
+            row_count=len(ROWS),
+        ),
+        champion="0123456789abcdef",
+        anchor="0123456789abcdef",
+        anchor_error=None,
+    )
+    standing = open_account(model_of(pipeline).ledger, "production", pipeline.gate, question, lambda: ROWS, CONTEXT)
     return StepRequest(
         step="decide",
         digest="5" * 64,
-        identity={},
+        identity={"standing": standing.model_dump(mode="json")},
         pipeline=pipeline,
         inputs={**DIGESTS, **inputs},
         root=str(folder),
-        context=RunContext(root="/artifacts", run_id="test", actor="somebody", started_at="2026-01-01T00:00:00+00:00"),
+        context=CONTEXT,
     )
 
 
@@ -144,7 +162,15 @@ def test_a_promotion(tmp_path, make):
     handed_on.to_json()  # without NaN
     assert reporter.lines[0] == "PROMOTE news: fp32, int8 may go live"
     written = Receipt.from_json((tmp_path / "out" / "receipt.json").read_bytes(), where="receipt")
-    assert written == decide(request(tmp_path).pipeline.gate, load_evidence(inputs["evaluate"]))
+    asked = request(tmp_path)
+    standing = Standing.from_content(asked.identity["standing"], where="request")
+    assert written == decide(asked.pipeline.gate, load_evidence(inputs["evaluate"], standing))
+    entries = model_of(asked.pipeline).ledger.entries()
+    assert [entry.event.kind for entry in entries] == ["look", "spent", "verdict"]
+    said = entries[-1].event
+    assert isinstance(said, Verdict)
+    assert (said.verdict, said.decision, said.spent) == ("promote", "5" * 64, 2)
+    assert said.receipt == hashlib.sha256((tmp_path / "out" / "receipt.json").read_bytes()).hexdigest()
     assert written.digests == DIGESTS
     report = (tmp_path / "out" / "report.html").read_text()
     assert "5" * 64 in report
