@@ -100,9 +100,7 @@ def _normal_bounds(population: _Population, alpha: float) -> Bounds:
             tilt = population.tilt(found)
         return found
 
-    method = (
-        f"normal tail of the paired bootstrap under each bound, stratified by label, {resamples} resamples"
-    )
+    method = f"normal tail of the paired bootstrap under each bound, stratified by label, {resamples} resamples"
     return Bounds(min(bound(-1.0), estimate), max(bound(1.0), estimate), method)
 
 
