@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 
@@ -33,6 +30,7 @@ from benchmarks.gate_evidence import (
     with_difference,
     write_evidence,
 )
+from benchmarks.gate_lines import ALPHA, Line, Options, at_least, at_most, near
 from benchmarks.table import show
 from retrainer.artifacts.evaluation import BASELINE, CHAMPION
 from retrainer.gate.answers import Answers
@@ -44,7 +42,6 @@ from retrainer.gate.slices import judge_slices
 from retrainer.gate.validity import FP32, Rows, check
 from retrainer.spec.gate import AgainstChampion, Gate, Slices
 
-ALPHA = 0.05
 MARGIN = 0.01
 SUPERIORITY = Gate(against_champion=AgainstChampion(mode="superiority", alpha=ALPHA))
 NON_INFERIORITY = Gate(against_champion=AgainstChampion(mode="non_inferiority", margin=MARGIN, alpha=ALPHA))
@@ -52,65 +49,6 @@ MOST_SECONDS = 20.0
 MOST_GIGABYTES = 2.0
 MOST_RATIO = 1.5
 CORES = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A requirement and what was measured.
-
-    :param chance: two standard errors of the simulation; empty where nothing was simulated, and so is ``runs``.
-    """
-
-    what: str
-    required: str
-    measured: str
-    held: bool
-    chance: str = ""
-    runs: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How much is simulated.
-
-    :param details: what the lines add below the table.
-    """
-
-    quick: bool
-    processes: int
-    details: list[str] = field(default_factory=list)
-
-    def runs(self, full: int, quick: int) -> int:
-        """How often to simulate."""
-        return quick if self.quick else full
-
-    def share(self, happened: Callable[[int], bool], runs: int) -> float:
-        """Share of seeds with which something happened; over processes."""
-        if self.processes < 2:
-            return sum(map(happened, range(runs))) / runs
-        with ProcessPoolExecutor(self.processes) as pool:
-            return sum(pool.map(happened, range(runs), chunksize=10)) / runs
-
-
-def _error(share: float, runs: int) -> float:
-    """Two standard errors of a share."""
-    return 2 * math.sqrt(max(share * (1 - share), 1 / runs) / runs)
-
-
-def _at_most(what: str, limit: float, share: float, runs: int) -> Line:
-    error = _error(limit, runs)
-    return Line(what, f"<= {limit:.1%}", f"{share:.1%}", share <= limit + error, f"{error:.1%}", f"{runs:,}")
-
-
-def _at_least(what: str, limit: float, share: float, runs: int) -> Line:
-    error = _error(limit, runs)
-    return Line(what, f">= {limit:.1%}", f"{share:.1%}", share >= limit - error, f"{error:.1%}", f"{runs:,}")
-
-
-def _near(what: str, low: float, high: float, share: float, runs: int) -> Line:
-    error = _error(ALPHA, runs)
-    held = low - error <= share <= high + error
-    return Line(what, f"{low:.1%} to {high:.1%}", f"{share:.1%}", held, f"{error:.1%}", f"{runs:,}")
 
 
 # --- accuracy, through the whole decision ------------------------------------------------------------------
@@ -137,10 +75,10 @@ def accuracy_lines(options: Options) -> Iterator[Line]:
         return options.share(partial(promoted_by_accuracy, policy, difference, 0.08, 2000), runs)
 
     what = "accuracy, n = 2,000, 8 % discordant"
-    yield _at_most(f"{what}: equal, superiority, promoted", ALPHA, share(SUPERIORITY, 0.0), runs)
-    yield _at_least(f"{what}: 3 points better, superiority, promoted", 0.95, share(SUPERIORITY, 0.03), runs)
-    yield _at_most(f"{what}: 2 points worse, margin 1 point, promoted", ALPHA, share(NON_INFERIORITY, -0.02), runs)
-    yield _near(f"{what}: 1 point worse, margin 1 point, promoted", 0.035, 0.065, share(NON_INFERIORITY, -0.01), runs)
+    yield at_most(f"{what}: equal, superiority, promoted", ALPHA, share(SUPERIORITY, 0.0), runs)
+    yield at_least(f"{what}: 3 points better, superiority, promoted", 0.95, share(SUPERIORITY, 0.03), runs)
+    yield at_most(f"{what}: 2 points worse, margin 1 point, promoted", ALPHA, share(NON_INFERIORITY, -0.02), runs)
+    yield near(f"{what}: 1 point worse, margin 1 point, promoted", 0.035, 0.065, share(NON_INFERIORITY, -0.01), runs)
 
 
 # --- macro F1 ----------------------------------------------------------------------------------------------
@@ -172,7 +110,7 @@ def macro_f1_lines(options: Options) -> Iterator[Line]:
         what = f"macro F1, n = {n:,}, 10 labels {shares}, {accuracy:.0%} right"
         for mode, threshold in (("equal, superiority", 0.0), ("1 point worse, margin 1 point", -MARGIN)):
             happened = partial(shown_by_macro_f1, shares, n, threshold, threshold, accuracy)
-            yield _near(f"{what}: {mode}, promoted", 0.035, 0.065, options.share(happened, runs), runs)
+            yield near(f"{what}: {mode}, promoted", 0.035, 0.065, options.share(happened, runs), runs)
 
 
 # --- slices ------------------------------------------------------------------------------------------------
@@ -222,10 +160,10 @@ def slice_lines(options: Options) -> Iterator[Line]:
     """Twenty slices of 300 rows."""
     runs = options.runs(2000, 500)
     null = options.share(partial(refused_for_a_slice, 0.0), runs)
-    yield _at_most("20 null slices of 300, no loss tolerated: any refused", ALPHA, null, runs)
+    yield at_most("20 null slices of 300, no loss tolerated: any refused", ALPHA, null, runs)
     runs = options.runs(500, 100)
     named = options.share(names_the_slice, runs)
-    yield _at_least("a slice of 300 lost 10 points, the whole gained 1: refused and named", 0.95, named, runs)
+    yield at_least("a slice of 300 lost 10 points, the whole gained 1: refused and named", 0.95, named, runs)
 
 
 # --- a million rows ----------------------------------------------------------------------------------------
@@ -337,6 +275,23 @@ def cost_lines(options: Options) -> Iterator[Line]:
         yield Line(f"A/A, {name}: largest ratio", "< 1.5", f"{most:.2f}", most < MOST_RATIO, runs=f"{runs}")
 
 
+# --- many nights -------------------------------------------------------------------------------------------
+
+
+def time_lines(options: Options) -> Iterator[Line]:
+    """What a schedule that asks every night adds up to."""
+    from benchmarks.gate_over_time import lines
+
+    yield from lines(options)
+
+
+def tail_lines(options: Options) -> Iterator[Line]:
+    """The error of intervals at the small levels that are left after many nights."""
+    from benchmarks.gate_tails import lines
+
+    yield from lines(options)
+
+
 LINES: Sequence[Callable[[Options], Iterator[Line]]] = (
     accuracy_lines,
     macro_f1_lines,
@@ -344,6 +299,8 @@ LINES: Sequence[Callable[[Options], Iterator[Line]]] = (
     million_lines,
     leakage_lines,
     cost_lines,
+    time_lines,
+    tail_lines,
 )
 
 

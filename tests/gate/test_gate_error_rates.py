@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from benchmarks.gate import (
-    ALPHA,
     NON_INFERIORITY,
     SUPERIORITY,
     names_the_slice,
@@ -18,6 +17,7 @@ from benchmarks.gate import (
     shown_by_macro_f1,
 )
 from benchmarks.gate_evidence import SHARES, population, true_difference, with_difference
+from benchmarks.gate_lines import ALPHA
 from retrainer.gate import paired_bootstrap
 from retrainer.gate.paired import tango_interval
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 FP32 = REFERENCE
 # What is said where there is room for a few lines only: a terminal, a log, a page on which somebody approves.
-IN_BRIEF = ("comparison", "baseline", "scores", "floors", "selection", "leakage")
+IN_BRIEF = ("comparison", "anchor", "over_time", "flips", "baseline", "scores", "floors", "selection", "leakage")
 
 
 def headline(receipt: Receipt) -> str:
@@ -80,6 +80,9 @@ def parts(receipt: Receipt, measured: Mapping[str, ModelEvidence] | None = None)
     """
     made = (
         _comparison(receipt),
+        _anchor(receipt),
+        _over_time(receipt),
+        _flips(receipt),
         _baseline(receipt),
         _scores(receipt),
         _floors(receipt),
@@ -117,9 +120,9 @@ def verdict_part(receipt: Receipt) -> Part:
 
 
 def models_of(receipt: Receipt) -> dict[str, Mapping[str, Score]]:
-    """Every model with scores: precisions, champion, baseline."""
+    """Every model with scores: precisions, champion, anchor, baseline."""
     models = {**receipt.metrics, **({"baseline": receipt.baseline} if receipt.baseline is not None else {})}
-    last = {"champion": 1, "baseline": 2}
+    last = {"champion": 1, "anchor": 2, "baseline": 3}
     return {name: models[name] for name in sorted(models, key=lambda name: (last.get(name, 0), name))}
 
 
@@ -137,6 +140,54 @@ def _comparison(receipt: Receipt) -> Part:
     sentences = compared(receipt.comparison, receipt.threshold, receipt.rows_needed)
     return part(
         "comparison", "Against what is live", *champion, *(sentences or [_NOT_COMPARED[receipt.champion_state]])
+    )
+
+
+def _anchor(receipt: Receipt) -> Part:
+    found = receipt.anchor
+    if found is None:
+        return part("anchor", "Against the anchor")
+    who = "the champion" if found.is_champion else f"version {found.version}"
+    sentences = [f"The anchor is {who}: at most {found.max_loss:g} may be lost against it, over all decisions."]
+    if not found.is_champion:
+        sentences += compared(found.comparison, -found.max_loss, found.rows_needed)
+    if found.waived:
+        sentences.append("It is not asked: the challenger is shown to be better than the champion.")
+    if receipt.anchor_moves:
+        sentences.append("The challenger is shown to be better than the anchor and becomes it when it is published.")
+    return part("anchor", "Against the anchor", *sentences)
+
+
+def _over_time(receipt: Receipt) -> Part:
+    spending, standing = receipt.spending, receipt.standing
+    if spending is None or standing is None or spending.control == "none":
+        return part("over_time", "Over time")
+    again = f", period {spending.period:,}" if spending.period > 1 else ""
+    first = f"Decision {spending.decision:,} of {spending.decisions:,} of the channel{again}"
+    best = f", the best of {standing.looks:,} looks" if standing.looks > 1 else ""
+    looks = f"these rows had been looked at {standing.row_looks:,} times, in {standing.row_decisions:,} decisions"
+    alpha = receipt.policy.over_time.alpha
+    return part(
+        "over_time",
+        "Over time",
+        f"{first}{best}; {looks}.",
+        f"It is taken at a level of {spending.level:.2g} ({spending.control}), a single one would be at "
+        f"{spending.nominal:g}.",
+        f"Of {alpha:g} there is {spending.left:.2g} left for the channel, {spending.rows_left:.2g} for these rows.",
+    )
+
+
+def _flips(receipt: Receipt) -> Part:
+    found = receipt.flips
+    if found is None:
+        return part("flips", "Flips")
+    allowed = f"; at most {found.limit:.2%} may be" if found.limit is not None else ""
+    return part(
+        "flips",
+        "Flips",
+        f"{found.harmful:,} of {found.n:,} rows that the champion has right are wrong with the challenger "
+        f"({found.share:.2%}, {confidence(receipt.policy)} interval {found.low:.2%} to {found.high:.2%}{allowed}); "
+        f"{found.helpful:,} the other way round.",
     )
 
 

@@ -155,8 +155,9 @@ def describe_interval(interval: Interval) -> str:
 
 
 def percent(share: float) -> str:
-    """``90 %``."""
-    return f"{100 * share:.4g} %"
+    """``90 %``; as many digits as it takes to tell it from 100 %."""
+    short = f"{100 * share:.4g}"
+    return f"{100 * share:.7g} %" if short == "100" else f"{short} %"
 
 
 def probability(value: float | None) -> str:

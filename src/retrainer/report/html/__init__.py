@@ -22,7 +22,7 @@ from retrainer.gate.receipt import ReasonCode, Receipt
 from retrainer.report import charts
 from retrainer.report.decision import FP32, confidence, confusions_part, models_of, parts
 from retrainer.report.model_card import CardFacts
-from retrainer.report.presentation import Part, scored, signed, table_of
+from retrainer.report.presentation import Part, percent, scored, signed, table_of
 from retrainer.spec.budgets import COSTS
 from retrainer.tasks import known_task
 
@@ -33,7 +33,7 @@ _FORBIDDEN = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufde
 PNG = b"\x89PNG\r\n\x1a\n"
 # The sections of the page and the parts below each; the first gives the heading.
 SECTIONS = (
-    ("comparison", "baseline"),
+    ("comparison", "anchor", "over_time", "flips", "baseline"),
     ("scores", "floors", "plots", "confusions"),
     ("slices",),
     ("costs", "budgets"),
@@ -128,7 +128,7 @@ def _tiles(receipt: Receipt, facts: ReportFacts) -> Iterator[tuple[str, str, str
         yield (
             f"{compared.metric}, against champion",
             signed(compared.estimate),
-            f"{level} interval {compared.range}",
+            f"{percent(compared.confidence)} interval {compared.range}",
         )
     else:
         states = {"none": "the channel has none yet", "unreadable": "it could not be read", "present": "not compared"}
@@ -187,6 +187,14 @@ PICTURES: Mapping[str, tuple[str, str, str]] = {
 }
 
 
+def _anchor_chart(receipt: Receipt) -> charts.Chart | None:
+    """Nothing where the champion is the anchor: its comparison is shown already."""
+    found = receipt.anchor
+    if found is None or found.is_champion:
+        return None
+    return charts.difference_chart("challenger", "anchor", found.comparison, threshold=-found.max_loss)
+
+
 def _plots(receipt: Receipt, images: Mapping[str, bytes]) -> dict[str, list[charts.Chart]]:
     """The charts of each part, by its name."""
     policy, against = receipt.policy, receipt.policy.against_champion
@@ -195,6 +203,7 @@ def _plots(receipt: Receipt, images: Mapping[str, bytes]) -> dict[str, list[char
     compare = charts.difference_chart
     drawn: dict[str, list[charts.Chart | None]] = {
         "comparison": [compare("challenger", "champion", receipt.comparison, threshold=receipt.threshold)],
+        "anchor": [_anchor_chart(receipt)],
         "baseline": [
             compare("challenger", "baseline", receipt.baseline_comparison, threshold=beaten, point=not policy.confident)
         ],
