@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -64,9 +65,12 @@ class Running:
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Iterator[Running]:
+def running(
+    tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path, small_artifacts: Path
+) -> Iterator[Running]:
     root = tmp_path_factory.mktemp("scheduler")
     asks = small_project(root, tiny_bert, "asks")
+    shutil.copytree(small_artifacts, asks.artifacts)
     asks.write(publish__approval="required", resources={"pool": "trainings"})
     long = small_project(root, tiny_bert, "long")
     long.write(
