@@ -19,8 +19,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.made_once import made_once
+
+# A run must not fail for what no change caused, so each draws the same examples. A search draws others, and keeps those
+# that failed in .hypothesis.
+settings.register_profile("repeated", derandomize=True, deadline=None)
+settings.register_profile("search", max_examples=int(os.environ.get("RETRAINER_EXAMPLES", "100")), deadline=None)
+settings.load_profile("search" if "RETRAINER_EXAMPLES" in os.environ else "repeated")
 
 # Shells start background jobs with SIGINT ignored, which children would inherit: what Ctrl-C does is tested here.
 signal.signal(signal.SIGINT, signal.default_int_handler)
