@@ -42,6 +42,7 @@ airflow: $(STAMP)
 test: lint types tests
 
 test-all: SELECTED :=
+test-all: export RETRAINER_EXAMPLES := 200
 test-all: test
 
 lint: $(STAMP)

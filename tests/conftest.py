@@ -19,6 +19,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+from tests.made_once import made_once
+
+# A run must not fail for what no change caused, so each draws the same examples. A search draws others, and keeps those
+# that failed in .hypothesis.
+settings.register_profile("repeated", derandomize=True, deadline=None)
+settings.register_profile("search", max_examples=int(os.environ.get("RETRAINER_EXAMPLES", "100")), deadline=None)
+settings.load_profile("search" if "RETRAINER_EXAMPLES" in os.environ else "repeated")
 
 # Shells start background jobs with SIGINT ignored, which children would inherit: what Ctrl-C does is tested here.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -87,22 +96,24 @@ def minilm() -> Path:
 @pytest.fixture(scope="session")
 def tiny_bert(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random BERT of two narrow layers with a real tokenizer: trains in a second."""
-    from transformers import AutoTokenizer, BertConfig, BertModel, set_seed
 
-    folder = tmp_path_factory.mktemp("tiny_bert")
-    tokenizer = AutoTokenizer.from_pretrained(minilm)
-    set_seed(0)
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=128,
-    )
-    BertModel(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    def make(folder: Path) -> None:
+        from transformers import AutoTokenizer, BertConfig, BertModel, set_seed
+
+        tokenizer = AutoTokenizer.from_pretrained(minilm)
+        set_seed(0)
+        config = BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=64,
+            max_position_embeddings=128,
+        )
+        BertModel(config).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+    return made_once(tmp_path_factory, "tiny_bert", make)
 
 
 @pytest.fixture(scope="session")

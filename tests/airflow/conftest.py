@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -13,7 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from retrainer.run.pipeline_run import new_context, run_pipeline
+from retrainer.spec import load_pipeline
 from tests.airflow.harness import HERE, REPOSITORY, DagRunResult, Project, airflow_environment, small_project
+from tests.made_once import made_once
 
 # Importing Airflow, which the tests do below this line, makes its home; never that of whoever runs them.
 _HOME = tempfile.TemporaryDirectory(prefix="retrainer-airflow-")
@@ -51,6 +55,20 @@ def airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def project(tmp_path: Path, tiny_bert: Path) -> Project:
     """A pipeline over a hundred short lines and a tiny random model."""
     return small_project(tmp_path, tiny_bert, f"tiny-{uuid.uuid4().hex[:8]}")
+
+
+@pytest.fixture(scope="session")
+def small_artifacts(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
+    """What the steps of a small project leave, for tests that are not about them: a copy of it makes them "unchanged"
+    in every project of the same rows and training, whatever its name, its gate and its store."""
+
+    def make(folder: Path) -> None:
+        project = small_project(folder, tiny_bert, "made-once")
+        result = run_pipeline(load_pipeline(project.pipeline_file), context=new_context(str(project.artifacts)))
+        assert result.outcome == "promoted"
+        shutil.rmtree(project.artifacts / "runs")
+
+    return made_once(tmp_path_factory, "small_project", make) / "artifacts"
 
 
 @pytest.fixture

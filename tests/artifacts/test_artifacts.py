@@ -116,7 +116,7 @@ def test_a_killed_holder_frees_the_lock(tmp_path: Path) -> None:
 
     started = time.monotonic()
     with Artifacts(tmp_path).lock("train", "x", say=hear):
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 60  # the holder would have kept it for ten times that
     assert said == ["waiting for run one of news, which makes the same train artifact, x"]
     holder.wait()
 

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from retrainer.records import sha256_file
+from tests.made_once import made_once
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -129,16 +130,23 @@ class Published:
 
 @pytest.fixture(scope="session")
 def published(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Published:
-    """One run from rows to a published model, shared: copy ``store`` before changing it."""
-    folder = tmp_path_factory.mktemp("published")
-    write_rows(folder / "train.csv", 400, seed=1)
-    write_rows(folder / "test.csv", 120, seed=2)
-    pipeline = write_pipeline(folder, tiny_bert)
-    output = retrainer("run", pipeline)
-    assert output.returncode == 0, output.stderr + output.stdout
+    """One run from rows to a published model, shared by all test processes: copy what you change."""
+
+    def make(place: Path) -> None:
+        folder = place / "project"
+        folder.mkdir()
+        write_rows(folder / "train.csv", 400, seed=1)
+        write_rows(folder / "test.csv", 120, seed=2)
+        output = retrainer("run", write_pipeline(folder, tiny_bert))
+        assert output.returncode == 0, output.stderr + output.stdout
+        (place / "output.json").write_text(json.dumps(vars(output)))
+
+    place = made_once(tmp_path_factory, "published", make)
+    folder = place / "project"
+    output = subprocess.CompletedProcess[str](**json.loads((place / "output.json").read_text()))
     (run,) = (folder / ".retrainer" / "artifacts" / "runs").iterdir()
     version = json.loads((run / "steps" / "publish.json").read_text())["output"]["version"]
-    return Published(folder, pipeline, folder / "store", run, version, output)
+    return Published(folder, folder / "pipeline.yaml", folder / "store", run, version, output)
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """``retrainer check`` of anything that calls itself a pipeline file: a worded answer, soon, and in little memory.
 
-200 inputs here; ``RETRAINER_FUZZ=20000 pytest tests/cli/test_cli_check_fuzzed.py`` takes that many.
+200 inputs here; ``RETRAINER_EXAMPLES=20000 pytest tests/cli/test_cli_check_fuzzed.py`` takes that many.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from retrainer.cli.pipeline_commands import check_file
 
-EXAMPLES = int(os.environ.get("RETRAINER_FUZZ", "200"))
-MOST_SECONDS = 5.0
+EXAMPLES = int(os.environ.get("RETRAINER_EXAMPLES", "200"))
+MOST_SECONDS = 5.0  # of a processor, however many others want it
 MOST_MEGABYTES = 500
 
 VALID: dict[str, Any] = {
@@ -165,9 +165,9 @@ def test_any_bytes_have_a_worded_answer(place: Path, content: bytes) -> None:
     file = place / "pipeline.yaml"
     file.write_bytes(content)
     before = most_megabytes()
-    started = time.monotonic()
+    started = time.process_time()
     findings = list(check_file(file))
-    assert time.monotonic() - started < MOST_SECONDS
+    assert time.process_time() - started < MOST_SECONDS
     assert most_megabytes() - before < MOST_MEGABYTES
     assert findings
     assert all(finding.text for finding in findings)

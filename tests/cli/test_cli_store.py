@@ -226,12 +226,12 @@ def test_what_is_not_there_is_named(
     one_clear_error(cli(command, published.store, *rest), *words)
 
 
-def test_a_store_in_a_bucket(cli: Cli, published: Published, s3_bucket: str) -> None:
+def test_a_store_in_a_bucket(cli: Cli, published: Published, s3_bucket: str, tmp_path: Path) -> None:
     """The same commands on S3: a published version is copied there, shown, and asked."""
     from retrainer.store import Store
 
     source = Store.open(str(published.store)).model(MODEL)
-    folder = published.folder / "bucket-copy"
+    folder = tmp_path / "copy"
     folder.mkdir()
     manifest = source.fetch(published.version, folder)
     (folder / "manifest.json").unlink(missing_ok=True)

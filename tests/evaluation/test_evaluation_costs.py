@@ -24,28 +24,9 @@ from retrainer.work import costs_process
 from retrainer.work.costs_process import Ask, Reply, Stopwatch, Work, parse_reply, peak_bytes, waited
 from retrainer.work.evaluate import costs
 from retrainer.work.evaluate.costs import measure_costs, spread
-from retrainer.work.export.bundle import export_bundle
 from tests.export import tiny
 
 TEXTS = [row.text for row in tiny.rows(30)]
-
-
-def _export(folder: Path, *, pairs: bool = False) -> Path:
-    export_bundle(
-        tiny.save_checkpoint(folder / "checkpoint"),
-        tiny.rows(20, pairs=pairs),
-        folder / "bundle",
-        task="text-pair-classification" if pairs else "text-classification",
-        labels=tiny.LABELS,
-        max_length=tiny.MAX_LENGTH,
-        precisions=("fp32", "int8"),
-    )
-    return folder / "bundle"
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return _export(tmp_path_factory.mktemp("costs"))
 
 
 def ignore(done: int, total: int) -> None:
@@ -77,9 +58,9 @@ def test_every_model_is_measured(bundle: Path) -> None:
     assert children() == before
 
 
-def test_pairs_are_measured_as_pairs(tmp_path: Path) -> None:
+def test_pairs_are_measured_as_pairs(pair_bundle: Path) -> None:
     texts: list[Text] = [row.text for row in tiny.rows(4, pairs=True)]
-    found = measure_costs({"only": (_export(tmp_path, pairs=True), "fp32")}, texts, threads=2, on_progress=ignore)
+    found = measure_costs({"only": (pair_bundle, "fp32")}, texts, threads=2, on_progress=ignore)
     assert found["only"].rows_per_second > 0
 
 

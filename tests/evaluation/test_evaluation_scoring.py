@@ -11,23 +11,8 @@ import pytest
 from retrainer.serve.predictor import Predictor
 from retrainer.work.evaluate.held_out import HeldOutRows
 from retrainer.work.evaluate.scoring import score
-from retrainer.work.export.bundle import export_bundle
 from retrainer.work.reporter import Reporter
 from tests.export import tiny
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("scored")
-    export_bundle(
-        tiny.save_checkpoint(folder / "checkpoint"),
-        tiny.rows(20, pairs=False),
-        folder / "bundle",
-        task="text-classification",
-        labels=tiny.LABELS,
-        max_length=tiny.MAX_LENGTH,
-    )
-    return folder / "bundle"
 
 
 @pytest.fixture
@@ -41,19 +26,19 @@ def rows() -> HeldOutRows:
     )
 
 
-def test_labels_are_matched_by_name(exported: Path, rows: HeldOutRows, tmp_path: Path) -> None:
+def test_labels_are_matched_by_name(bundle: Path, rows: HeldOutRows, tmp_path: Path) -> None:
     reporter = Reporter(tmp_path / "messages")
-    own = Predictor(exported).probabilities(rows.texts)
+    own = Predictor(bundle).probabilities(rows.texts)
     order = (2, 0, 1)
-    permuted = score(exported, "fp32", rows, tuple(tiny.LABELS[i] for i in order), reporter, name="x")
+    permuted = score(bundle, "fp32", rows, tuple(tiny.LABELS[i] for i in order), reporter, name="x")
     assert np.array_equal(permuted.probabilities, own[:, order])
     assert np.array_equal(permuted.predictions, permuted.probabilities.argmax(axis=1))
 
 
-def test_a_label_the_snapshot_lacks_is_never_right(exported: Path, rows: HeldOutRows, tmp_path: Path) -> None:
-    own = Predictor(exported).probabilities(rows.texts).argmax(axis=1)
+def test_a_label_the_snapshot_lacks_is_never_right(bundle: Path, rows: HeldOutRows, tmp_path: Path) -> None:
+    own = Predictor(bundle).probabilities(rows.texts).argmax(axis=1)
     known = (tiny.LABELS[0], "brand new")
-    answers = score(exported, "fp32", rows, known, Reporter(tmp_path / "messages"), name="x")
+    answers = score(bundle, "fp32", rows, known, Reporter(tmp_path / "messages"), name="x")
     assert answers.probabilities.shape == (30, 2)
     assert not answers.probabilities[:, 1].any()
     assert np.array_equal(answers.predictions, np.where(own == 0, 0, -1))

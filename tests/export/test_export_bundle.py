@@ -18,7 +18,7 @@ from retrainer.work.export.bundle import export_bundle
 from retrainer.work.portable import make_portable, portable
 from retrainer.work.snapshot_texts import pack_row_ids
 from tests.export import tiny
-from tests.export.conftest import Exported
+from tests.export.bundles import Exported
 
 
 def files(folder: Path) -> dict[str, str]:

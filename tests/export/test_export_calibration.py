@@ -31,7 +31,7 @@ from retrainer.work.export.calibrate import (
 )
 from retrainer.work.export.sample import Row
 from tests.export import tiny
-from tests.export.conftest import Exported
+from tests.export.bundles import Exported
 
 
 def drawn(

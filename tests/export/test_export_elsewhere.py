@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoTokenizer
 from retrainer.serve import Classifier
 from retrainer.work.export.bundle import export_bundle
 from tests.export import tiny
-from tests.export.conftest import Exported
+from tests.export.bundles import Exported
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "bundle.md"
 # Runs the example as it stands, then tells what it loaded.

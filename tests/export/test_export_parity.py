@@ -19,7 +19,7 @@ from retrainer.work.export.checkpoint import load_checkpoint, reference_logits
 from retrainer.work.export.parity import ROWS, check_bundle
 from retrainer.work.export.sample import Sample, choose
 from tests.export import tiny
-from tests.export.conftest import Exported
+from tests.export.bundles import Exported
 
 
 @pytest.fixture(scope="session")

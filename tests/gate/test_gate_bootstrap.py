@@ -51,7 +51,7 @@ def answers(predictions: np.ndarray, n_labels: int) -> Answers:
     return Answers(predictions, probabilities)
 
 
-def drawn_error(name: str, labels: np.ndarray, models: list[Answers], *, resamples: int = 3000) -> float:
+def drawn_error(name: str, labels: np.ndarray, models: list[Answers], *, resamples: int = 1500) -> float:
     """Standard error of one model's metric, or of the difference of two, by drawing rows one by one."""
     random = np.random.default_rng(12)
     strata = [np.flatnonzero(labels == label) for label in np.unique(labels)]

@@ -1,6 +1,6 @@
 """What a writer of csv, tsv or jsonl writes is read as it was meant, or refused with its place: never read otherwise.
 
-``RETRAINER_EXAMPLES=10000`` looks longer than the suite does.
+``RETRAINER_EXAMPLES=10000`` looks longer than the suite does, and elsewhere each time.
 """
 
 from __future__ import annotations

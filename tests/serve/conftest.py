@@ -18,37 +18,22 @@ from retrainer.records import sha256_file
 from retrainer.serve import Classifier
 from retrainer.serve.predictor import load_info
 from retrainer.store import FileEntry, Manifest, ModelStore, Signer, Store
-from retrainer.work.export.bundle import export_bundle
-from tests.export import tiny
+from tests.export.bundles import bundle_of_pairs, export_of_texts
 from tests.store.conftest import Proxy, proxy  # noqa: F401
 
 Sick = dict[str, Callable[[Any], None]]
 
 
-def _export(folder: Path, *, pairs: bool) -> Path:
-    checkpoint = tiny.save_checkpoint(folder / "checkpoint")
-    export_bundle(
-        checkpoint,
-        tiny.rows(40, pairs=pairs),
-        folder / "bundle",
-        task="text-pair-classification" if pairs else "text-classification",
-        labels=tiny.LABELS,
-        max_length=tiny.MAX_LENGTH,
-        precisions=("fp32",) if pairs else ("fp32", "int8"),
-    )
-    return folder / "bundle"
-
-
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Reads single texts; fp32 and int8. Read-only: tests that change it copy it."""
-    return _export(tmp_path_factory.mktemp("single"), pairs=False)
+    return export_of_texts(tmp_path_factory).bundle
 
 
 @pytest.fixture(scope="session")
 def pair_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Reads pairs; fp32 only. Read-only."""
-    return _export(tmp_path_factory.mktemp("pairs"), pairs=True)
+    return bundle_of_pairs(tmp_path_factory)
 
 
 def manifest_of(folder: Path, *, accuracy: float = 0.9, model: str = "trails") -> Manifest:

@@ -21,7 +21,7 @@ from retrainer.serve.file_locks import take
 from retrainer.serve.retention import use_lock
 from tests.serve.conftest import PublishedStore, Sick, eventually, load, relabelled
 
-SOON = 2.0
+SOON = 20.0
 MOVE = "/0000000002.json"
 PROGRAM = """
 import sys

@@ -139,15 +139,16 @@ def test_a_slow_store_is_waited_for_while_files_arrive(
     edit_graphs(folder, with_a_loss)
     second = bucket.publish(bundle=folder)
     turn = threading.Lock()
+    patience = 4 * PATIENCE
 
     def one_by_one(handler: Any) -> None:
         with turn:
-            time.sleep(0.7 * PATIENCE)
+            time.sleep(patience / 2)
         handler._forward()
 
-    for part in ("bundle.json", "onnx/"):  # three files, of which each takes less than there is patience
+    for part in ("bundle.json", "onnx/"):  # three files: each takes less than there is patience, all of them more
         sick[part] = one_by_one
-    with start(bucket, cache, keys, store_timeout=PATIENCE) as classify:
+    with start(bucket, cache, keys, store_timeout=patience) as classify:
         assert classify.version == second
 
 
