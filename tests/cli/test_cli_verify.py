@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,8 @@ from retrainer.artifacts.evaluation import (
 from retrainer.artifacts.repository import Artifacts
 from retrainer.artifacts.standing import Standing
 from retrainer.chain import DECIDE, EVALUATE, RunContext, StepRef, StepRequest
+from retrainer.chain.accounts import close_account
+from retrainer.chain.model_store import model_of
 from retrainer.chain.steps.evaluate import TEST_ROWS
 from retrainer.cli import app
 from retrainer.errors import RetrainerError
@@ -38,6 +41,7 @@ from retrainer.records import digest_of
 from retrainer.spec.model import Pipeline
 from retrainer.store import FileEntry, Manifest, Store
 from retrainer.store.bundle import PrecisionEntry
+from retrainer.store.entry import Verdict
 from retrainer.store.ledger import RowSet
 from retrainer.store.signing_keys import make_key_pair
 from tests.chain.made import evaluated
@@ -145,6 +149,19 @@ def decided(root: Path | str, work: Path, *, wrong: int = 20, floor: float = 0.8
         receipt = decide(pipeline.gate, load_evidence(artifacts.fetch("evaluate", digest), standing))
         (staging / "receipt.json").write_bytes(receipt_bytes(receipt))
         commit(artifacts, staging, "decide", request.digest, request.identity, {**UPSTREAM, "evaluate": digest})
+    close_account(
+        model_of(pipeline).ledger,
+        standing,
+        lambda spent: Verdict(
+            channel="production",
+            spent=spent,
+            decision=request.digest,
+            receipt=hashlib.sha256(receipt_bytes(receipt)).hexdigest(),
+            verdict=receipt.verdict,
+            reasons=tuple(dict.fromkeys(reason.code.value for reason in receipt.reasons)),
+        ),
+        context,
+    )
     return request.digest
 
 
@@ -230,6 +247,56 @@ def test_wherever_it_is_pointed_at(promoted: Decided, name: str) -> None:
         "a URL": promoted.receipt.as_uri(),
     }
     assert "the receipt holds" in holds(places[name])
+
+
+def test_the_ledger_bears_it_out(promoted: Decided, refused: Decided, tmp_path: Path) -> None:
+    for one in (promoted, refused):
+        said = holds(one.receipt, "--ledger", tmp_path / "work" / "store")
+        assert "not checked" not in said
+    assert "--ledger STORE holds it against the ledger" in holds(promoted.receipt)
+
+
+def cut(ledger: Path) -> None:
+    for path in sorted(ledger.iterdir())[1:]:
+        path.unlink()
+
+
+def cut_verdict(ledger: Path) -> None:
+    sorted(ledger.iterdir())[-1].unlink()
+
+
+def in_entry(number: int, before: str, after: str) -> Callable[[Path], None]:
+    def change(ledger: Path) -> None:
+        path = ledger / f"{number:010d}.json"
+        assert before in path.read_text()
+        path.write_text(path.read_text().replace(before, after))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("act", "words"),
+    [
+        (shutil.rmtree, "decision not in the ledger: its end was cut off"),
+        (cut, "decision not in the ledger: its end was cut off"),
+        (cut_verdict, "verdict not in the ledger: its end was cut off"),
+        (in_entry(1, '"row_count": 600', '"row_count": 900'), "ledger altered: .*does not continue the one before it"),
+        (in_entry(3, '"promote"', '"refuse"'), "ledger altered: verdict is 'refuse' in entry 3, and 'promote'"),
+        (in_entry(3, '"receipt": "', '"receipt": "0'), "ledger altered: .*not a valid Entry"),
+    ],
+)
+def test_a_ledger_that_was_tampered_with(
+    promoted: Decided, tmp_path: Path, act: Callable[[Path], None], words: str
+) -> None:
+    act(tmp_path / "work" / "store" / "status" / "decisions")
+    assert re.search(words, problems(promoted.receipt, "--ledger", tmp_path / "work" / "store"))
+
+
+def test_counts_of_earlier_decisions_edited_in_the_receipt(promoted: Decided, tmp_path: Path) -> None:
+    promoted.edit(lambda document: document["standing"].update(decisions=3))
+    said = problems(promoted.receipt, "--ledger", tmp_path / "work" / "store")
+    assert "decision not in the ledger" in said
+    assert "counts edited: standing.decisions is 3" in said  # the decision's own digest tells, too
 
 
 def test_an_edited_verdict(cli: Cli, refused: Decided) -> None:
@@ -331,7 +398,8 @@ def test_a_loose_receipt_says_that_nothing_holds_its_policy(promoted: Decided, t
     loose.parent.mkdir()
     shutil.copy(promoted.receipt, loose)
     assert "the policy is taken as the receipt states it" in holds(loose, "--artifacts", promoted.root)
-    given = holds(loose, "--evaluation", promoted.evaluation, "--decision", promoted.digest)
+    ledger = ("--ledger", tmp_path / "work" / "store")
+    given = holds(loose, "--evaluation", promoted.evaluation, "--decision", promoted.digest, *ledger)
     assert "not checked" not in given
     assert "policy edited" in problems(loose, "--artifacts", promoted.root, "--decision", "7" * 64)
 
@@ -366,7 +434,7 @@ def publish(promoted: Decided, store: Path, tmp_path: Path) -> str:
 
 
 def test_a_published_version(promoted: Decided, tmp_path: Path) -> None:
-    store = tmp_path / "store"
+    store = tmp_path / "work" / "store"
     version = publish(promoted, store, tmp_path)
     folder = store / "status" / "versions" / version
     ways: list[tuple[object, ...]] = [

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from retrainer.artifacts.repository import ArtifactManifest
+from retrainer.audit.ledger import ledger_problems
 from retrainer.audit.locate import FoundReceipt, find_evidence
 from retrainer.chain import DECIDE
 from retrainer.chain.steps.decide import decision_content
@@ -15,6 +16,7 @@ from retrainer.errors import ArtifactError
 from retrainer.gate.receipt import Receipt
 from retrainer.records import digest_of
 from retrainer.store import Manifest
+from retrainer.store.ledger import Ledger
 
 if TYPE_CHECKING:
     from retrainer.gate.verify import Verification
@@ -55,12 +57,18 @@ def _identity(receipt: Receipt) -> dict[str, Any]:
 
 
 def check_receipt(
-    found: FoundReceipt, *, artifacts: str | None = None, evaluation: str | None = None, decision: str | None = None
+    found: FoundReceipt,
+    *,
+    artifacts: str | None = None,
+    evaluation: str | None = None,
+    decision: str | None = None,
+    ledger: Ledger | None = None,
 ) -> CheckedReceipt:
     """Find the evidence, and take the decision again.
 
     :param artifacts: root to look in, where the receipt is not in one.
     :param evaluation: folder of the evaluate artifact, instead of a root.
+    :param ledger: of the model in its store, which must hold the decision.
     :param decision: the digest that the decision must have, from a task log or a channel's history.
     :raises NotFoundError: the evidence is missing.
     :raises IntegrityError: the receipt cannot be read.
@@ -77,6 +85,13 @@ def check_receipt(
     evidence = load_evidence(folder)
     verification = verify(found.data, evidence)
     problems += _gate_problems(verification, evidence_changed=bool(changed))
+    if ledger is not None:
+        problems += ledger_problems(found.data, receipt, ledger)
+    elif receipt.standing is not None:
+        notes.append(
+            "what the receipt says of earlier decisions is taken as it states it; --ledger STORE holds it against the "
+            "ledger"
+        )
     if not problems and found.sha256 not in {None, hashlib.sha256(found.data).hexdigest()}:
         problems.append("receipt exchanged: it holds by itself, but is not the file that its manifest names")
     return CheckedReceipt(
@@ -113,11 +128,16 @@ def _against_identity(found: FoundReceipt, manifest: ArtifactManifest, receipt: 
         return
     _refuse_other_version(manifest.identity.get("step_version"), found.where)
     edited = list(differences(_identity(receipt), manifest.identity))
-    words = {"gate": "policy edited", "evaluation": "evidence exchanged", "name": "model renamed"}
+    words = {
+        "gate": "policy edited",
+        "evaluation": "evidence exchanged",
+        "name": "model renamed",
+        "standing": "counts edited",
+    }
     for at in edited:
         what, _, key = at.path.partition(".")
         yield (
-            f"{words.get(what, 'identity edited')}: {f'policy.{key}' if key else what} is {at.in_file!r} in the "
+            f"{words.get(what, 'identity edited')}: {at.path.replace('gate.', 'policy.', 1)} is {at.in_file!r} in the "
             f"receipt, the decision was taken with {at.recomputed!r}"
         )
 

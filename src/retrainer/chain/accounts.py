@@ -66,6 +66,22 @@ class Books:
             and self._is_same_look(spent, question.look)
         ]
 
+    def question_of(self, spent: Entry) -> Question:
+        """What a decision was about.
+
+        :param spent: what it spent, the entry after all of these.
+        :raises IntegrityError: it names a look that is none.
+        """
+        event = spent.event
+        look = self._look_of(event) if isinstance(event, Spent) else None
+        if not isinstance(event, Spent) or look is None:
+            raise IntegrityError(
+                f"entry {spent.sequence} of the ledger names another one that is no look",
+                where=self._ledger.where(spent.sequence),
+                hint="run 'retrainer fsck'",
+            )
+        return Question(look, event.champion, event.anchor, event.anchor_error)
+
     def standing(self, channel: str, question: Question, policy: OverTime) -> Standing:
         """What was counted, for a decision that comes after all these entries."""
         mine = question.look
@@ -169,7 +185,7 @@ def open_account(
             continue
         for entry, spent in books.earlier(channel, question):
             before = Books(ledger, entries[: entry.sequence - 1]).standing(channel, question, gate.over_time)
-            if standing_sha256(before) == spent.standing and _level(gate, question, before) == spent.level:
+            if standing_sha256(before) == spent.standing and level_of(gate, question, before) == spent.level:
                 return before
         standing = books.standing(channel, question, gate.over_time)
         spent = Spent(
@@ -179,23 +195,21 @@ def open_account(
             anchor=question.anchor,
             anchor_error=question.anchor_error,
             standing=standing_sha256(standing),
-            level=_level(gate, question, standing),
+            level=level_of(gate, question, standing),
         )
         if _append(ledger, entries, spent, context):
             return standing
     raise AssertionError("the tries end with an error")
 
 
-def close_account(
-    ledger: Ledger, channel: str, standing: Standing, verdict: Callable[[int], Verdict], context: RunContext
-) -> None:
+def close_account(ledger: Ledger, standing: Standing, verdict: Callable[[int], Verdict], context: RunContext) -> None:
     """Note the verdict; the same one only once.
 
     :param verdict: makes it, from the number of the entry with what the decision spent.
     :raises IntegrityError: the ledger does not hold what the decision spent: it was cut, or is another one.
     """
     for entries in _tries(ledger):
-        spent = find_spent(entries, channel, standing)
+        spent = find_spent(entries, standing)
         if spent is None:
             raise IntegrityError(
                 "the ledger does not hold what this decision spent: its end was cut off, or it is another one",
@@ -207,17 +221,11 @@ def close_account(
             return
 
 
-def find_spent(entries: Sequence[Entry], channel: str, standing: Standing) -> Entry | None:
-    """What a decision on that standing spent."""
+def find_spent(entries: Sequence[Entry], standing: Standing) -> Entry | None:
+    """What a decision on that standing spent: the standing names the entry before it."""
     sha256 = standing_sha256(standing)
-    return next(
-        (
-            entry
-            for entry in reversed(entries)
-            if isinstance(entry.event, Spent) and (entry.event.channel, entry.event.standing) == (channel, sha256)
-        ),
-        None,
-    )
+    spent = (entry for entry in entries if isinstance(entry.event, Spent) and entry.event.standing == sha256)
+    return next((entry for entry in spent if entry.previous == standing.ledger), None)
 
 
 def standing_sha256(standing: Standing) -> str:
@@ -229,7 +237,8 @@ def _key(look: Look) -> tuple[str, str]:
     return look.challenger, look.rows
 
 
-def _level(gate: Gate, question: Question, standing: Standing) -> float | None:
+def level_of(gate: Gate, question: Question, standing: Standing) -> float | None:
+    """At which level the challenger is compared with the champion; ``None`` where it is not."""
     if question.champion is None or gate.against_champion is None:
         return None
     return spend(gate.over_time, gate.alpha, standing).level

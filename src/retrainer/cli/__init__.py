@@ -17,11 +17,12 @@ from typing import Annotated
 import typer
 
 from retrainer import __version__
+from retrainer.cli.decisions_command import decisions
 from retrainer.cli.display import show_error
 from retrainer.cli.history_command import history
 from retrainer.cli.init_command import init
 from retrainer.cli.key_commands import keygen, sign
-from retrainer.cli.move_commands import promote, rollback
+from retrainer.cli.move_commands import anchor, promote, rollback
 from retrainer.cli.pipeline_commands import check, schema
 from retrainer.cli.predict_command import predict
 from retrainer.cli.run_command import run
@@ -65,8 +66,8 @@ def _every_command(
 
 for command in (
     *(init, run, check, schema),
-    *(models, versions, show, history),
-    *(verify, predict, promote, rollback),
+    *(models, versions, show, history, decisions),
+    *(verify, predict, promote, rollback, anchor),
     *(fsck, gc, keygen, sign, serve),
 ):
     app.command()(command)

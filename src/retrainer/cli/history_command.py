@@ -60,7 +60,7 @@ def history(
         display.print_json([entry.model_dump(mode="json") for entry in entries])
         return
     display.print_table(
-        ("move", "at", "action", "from", "to", "by", "cause", "reason"),
+        ("move", "at", "action", "from", "to", "anchor", "by", "cause", "reason"),
         [
             [
                 str(entry.sequence),
@@ -68,6 +68,7 @@ def history(
                 entry.action,
                 entry.from_version or "-",
                 entry.to_version,
+                entry.anchor,
                 entry.actor,
                 entry.cause,
                 entry.reason,
@@ -109,6 +110,7 @@ def _print_moment(model: str, channel: str, time: datetime, move: Move | None, a
         ("by", move.actor),
         ("action", move.action),
         ("before", move.from_version or "nothing"),
+        ("anchor", move.anchor),
         ("cause", move.cause),
         ("reason", move.reason or "-"),
         ("decision", move.decision or "-"),

@@ -1,4 +1,4 @@
-"""``retrainer promote`` and ``rollback``: move a channel of a published model, once the target was tried.
+"""``retrainer promote``, ``rollback`` and ``anchor``: move a channel of a published model, once the target was tried.
 
 Not here: publishing, which ``retrainer run`` does after the gate; and the moves themselves (``store``).
 """
@@ -112,6 +112,32 @@ def rollback(
         channel, to=to, actor=_actor(), cause=_cause(cause, Cause.UNSPECIFIED), reason=why, check=_loads
     )
     _say(model, moved)
+
+
+def anchor(
+    store: StoreArgument,
+    model: ModelArgument,
+    version: Annotated[str, typer.Argument(metavar="VERSION", help="The version to pin.", show_default=False)],
+    reason: ReasonOption,
+    channel: ChannelOption = DEFAULT_CHANNEL,
+    cause: CauseOption = None,
+    key: KeyOption = None,
+    public_key: PublicKeysOption = None,
+) -> None:
+    """Pin the anchor of a channel: the version that no challenger may fall behind, however small the steps.
+
+    By itself it is the first champion, then whichever was shown to be better than the anchor. Pin another one where
+    that cannot be asked any more, as when the labels changed. What the channel serves stays.
+    """
+    why = _reason(reason)
+    found = _opened(store, model, key, public_key)
+    before = found.newest_move(channel)
+    move = found.pin_anchor(channel, version, actor=_actor(), reason=why, cause=_cause(cause, Cause.UNSPECIFIED))
+    if move == before:
+        typer.echo(f"{version} is the anchor of {channel} of {model} already; nothing changed")
+    else:
+        was = before.anchor if before else "nothing"
+        typer.echo(f"{version} is the anchor of {channel} of {model} now, before {was}; it serves {move.to_version}")
 
 
 def _opened(store: str, model: str, key: str | None, public_key: list[str] | None) -> ModelStore:

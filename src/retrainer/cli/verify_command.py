@@ -14,6 +14,7 @@ from retrainer.cli.store_options import DEFAULT_CHANNEL, PublicKeysOption, champ
 if TYPE_CHECKING:
     from retrainer.audit import CheckedReceipt, FoundReceipt
     from retrainer.gate.verify import Difference
+    from retrainer.store.ledger import Ledger
 
 DOES_NOT_HOLD = 4
 # What the gate computes with. No model is loaded, so the rest of the extra is not needed.
@@ -59,13 +60,20 @@ def verify(
             metavar="DIGEST", help="The decision's digest, where you know it from a log or a channel's history."
         ),
     ] = None,
+    ledger: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="With RECEIPT: the store whose ledger of decisions must bear it out. --store does that."
+        ),
+    ] = None,
     public_key: PublicKeysOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check a receipt: take its decision again from the per-row predictions, and compare byte for byte.
 
     Also checked: that the policy is the one that the decision was taken with, and that evaluation and predictions
-    are the files that were recorded. Nothing is trained, no model is loaded, and only s3:// needs the network.
+    are the files that were recorded; with a store, that its ledger of decisions holds this one and gives the same
+    counts of earlier ones. Nothing is trained, no model is loaded, and only s3:// needs the network.
 
     Exit codes: 0 the receipt holds, 1 it could not be checked, 2 wrong usage, 4 it does not hold.
     """
@@ -75,6 +83,8 @@ def verify(
         raise typer.BadParameter("--store and --model belong together", param_hint="--store")
     if public_key and store is None:
         raise typer.BadParameter("a key vouches for a published version: give --store", param_hint="--public-key")
+    if ledger is not None and store is not None:
+        raise typer.BadParameter("--store holds the receipt against its own ledger", param_hint="--ledger")
     if artifacts is not None and evaluation is not None:
         raise typer.BadParameter("give either --artifacts or --evaluation", param_hint="--artifacts")
     require("train", only=LIBRARIES)
@@ -85,13 +95,25 @@ def verify(
         if receipt is not None
         else _published(str(store), str(model), channel, version, public_key)
     )
-    checked = check_receipt(found, artifacts=artifacts, evaluation=evaluation, decision=decision)
+    books = _ledger(found, store or ledger, model)
+    checked = check_receipt(found, artifacts=artifacts, evaluation=evaluation, decision=decision, ledger=books)
     if as_json:
         display.print_json(_as_json(checked))
     else:
         _print(checked)
     if not checked.holds:
         raise typer.Exit(DOES_NOT_HOLD)
+
+
+def _ledger(found: FoundReceipt, store: str | None, model: str | None) -> Ledger | None:
+    """The ledger that has to bear the receipt out."""
+    from retrainer.gate.receipt import Receipt
+    from retrainer.store import Store
+
+    if store is None:
+        return None
+    name = model or Receipt.from_json(found.data, where=found.where).model
+    return Store.open(store).model(name).ledger
 
 
 def _published(

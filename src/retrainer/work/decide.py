@@ -73,7 +73,7 @@ def _close(request: StepRequest, standing: Standing, receipt: Receipt) -> None:
             reasons=tuple(dict.fromkeys(reasons)),
         )
 
-    close_account(model_of(request.pipeline).ledger, channel, standing, verdict, request.context)
+    close_account(model_of(request.pipeline).ledger, standing, verdict, request.context)
 
 
 def _check_origin(request: StepRequest, evidence: Evidence) -> None:

@@ -1,0 +1,91 @@
+"""``retrainer decisions``: what the ledger of a model says of each decision, refused ones too.
+
+Not here: taking one again (``verify_command``), the moves that came of them (``history_command``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from retrainer.cli import display
+from retrainer.cli.store_options import JsonOption, ModelArgument, StoreArgument, open_model
+
+if TYPE_CHECKING:
+    from retrainer.store.entry import Entry
+
+DIGITS = 12
+
+
+def decisions(
+    store: StoreArgument,
+    model: ModelArgument,
+    channel: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Only those of one channel; by default of all.", show_default=False),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the newest.", show_default=False)] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the decisions of a model, newest first: what was asked, what it spent, what the gate said. The chain of the
+    ledger is verified.
+    """
+    entries = open_model(store, model).ledger.entries()
+    lines = [line for line in _lines(entries) if channel in {None, line["channel"]}][:limit]
+    if as_json:
+        display.print_json(lines)
+        return
+    looks = sum(entry.event.kind == "look" for entry in entries)
+    display.print_table(
+        ("entry", "at", "channel", "challenger", "champion", "rows", "spent", "verdict", "reasons", "run"),
+        [
+            [
+                str(line["entry"]),
+                display.utc(line["at"]),
+                line["channel"],
+                line["challenger"][:DIGITS],
+                line["champion"] or "-",
+                f"{line['rows']:,}",
+                "-" if line["level"] is None else f"{line['level']:.2g}",
+                line["verdict"] or "none yet",
+                ", ".join(line["reasons"]) or "-",
+                line["run"],
+            ]
+            for line in lines
+        ],
+    )
+    typer.echo(f"{len(lines):,} decisions; test rows of {model} were looked at {looks:,} times")
+
+
+def _lines(entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    """One for each time that something was spent, the newest first."""
+    from retrainer.store.entry import Look, Spent, Verdict
+
+    events = {entry.sequence: entry.event for entry in entries}
+    verdicts = {event.spent: event for event in events.values() if isinstance(event, Verdict)}
+    lines = []
+    for entry in reversed(entries):
+        if not isinstance(entry.event, Spent):
+            continue
+        look, verdict = events.get(entry.event.look), verdicts.get(entry.sequence)
+        known = look if isinstance(look, Look) else None
+        lines.append(
+            {
+                "entry": entry.sequence,
+                "at": entry.at,
+                "by": entry.actor,
+                "run": entry.run,
+                "channel": entry.event.channel,
+                "challenger": known.challenger if known else "",
+                "champion": entry.event.champion,
+                "anchor": entry.event.anchor,
+                "rows": known.row_count if known else 0,
+                "level": entry.event.level,
+                "verdict": verdict.verdict if verdict else None,
+                "reasons": list(verdict.reasons) if verdict else [],
+                "decision": verdict.decision if verdict else None,
+            }
+        )
+    return lines
