@@ -135,9 +135,8 @@ def _against_identity(found: FoundReceipt, manifest: ArtifactManifest, receipt: 
         "standing": "counts edited",
     }
     for at in edited:
-        what, _, key = at.path.partition(".")
         yield (
-            f"{words.get(what, 'identity edited')}: {at.path.replace('gate.', 'policy.', 1)} is {at.in_file!r} in the "
+            f"{words.get(at.path.partition('.')[0], 'identity edited')}: {at.path.replace('gate.', 'policy.', 1)} is {at.in_file!r} in the "
             f"receipt, the decision was taken with {at.recomputed!r}"
         )
 
