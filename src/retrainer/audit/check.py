@@ -135,10 +135,9 @@ def _against_identity(found: FoundReceipt, manifest: ArtifactManifest, receipt: 
         "standing": "counts edited",
     }
     for at in edited:
-        yield (
-            f"{words.get(at.path.partition('.')[0], 'identity edited')}: {at.path.replace('gate.', 'policy.', 1)} is {at.in_file!r} in the "
-            f"receipt, the decision was taken with {at.recomputed!r}"
-        )
+        said = words.get(at.path.partition(".")[0], "identity edited")
+        place = at.path.replace("gate.", "policy.", 1)
+        yield (f"{said}: {place} is {at.in_file!r} in the receipt, the decision was taken with {at.recomputed!r}")
 
 
 def _refuse_other_version(step_version: Any, where: str) -> None:
