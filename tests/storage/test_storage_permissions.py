@@ -27,11 +27,13 @@ from retrainer.records import sha256_file
 from retrainer.storage import S3Access, Transfer
 from retrainer.storage.s3 import S3Storage
 from retrainer.store import FileEntry, Manifest, PrecisionEntry, Store
+from retrainer.store.entry import Look
+from retrainer.store.ledger import RowSet
 from tests.conftest import REPOSITORY, free_port
 
 BUCKET, PREFIX = "corp-models", "production"
 URL = f"s3://{BUCKET}/{PREFIX}"
-ROLES = ("publisher", "reader", "keeper")
+ROLES = ("publisher", "judge", "reader", "keeper")
 LARGE = 9 * 1024 * 1024
 
 
@@ -132,6 +134,14 @@ def test_each_role_does_its_work_and_no_more(access: dict[str, S3Access], tmp_pa
     key = f"news/versions/{first.version}/onnx/model.onnx"
     entry = first.files["onnx/model.onnx"]
 
+    judge = Store.open(URL, access=access["judge"]).model("news")
+    rows = RowSet(b"\0" * 8)
+    judge.ledger.put_rows(rows)
+    look = Look(channel="production", challenger="a" * 64, evaluation="b" * 64, rows=rows.sha256, row_count=1)
+    assert judge.ledger.append([], look, actor="ada", run="one")
+    assert judge.ledger.append([], look, actor="eve", run="two") is None
+    assert [entry.actor for entry in judge.ledger.entries()] == ["ada"]
+
     reader = Store.open(URL, access=access["reader"]).model("news")
     seen = reader.newest_move("production")
     assert seen is not None
@@ -149,6 +159,8 @@ def test_each_role_does_its_work_and_no_more(access: dict[str, S3Access], tmp_pa
         lambda: storage["reader"].delete(newest),
         lambda: list(storage["reader"].list()),
         lambda: list(storage["reader"].leftovers()),
+        lambda: storage["judge"].write("news/channels/production/0000000004.json", b"{}", if_absent=True),
+        lambda: storage["judge"].delete("news/decisions/0000000001.json"),
         lambda: storage["publisher"].delete(newest),
         lambda: storage["publisher"].delete_tree("news"),
         lambda: list(storage["publisher"].leftovers()),

@@ -11,6 +11,7 @@ import hashlib
 import sys
 from array import array
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from retrainer.errors import IntegrityError, NotFoundError, PreconditionFailed
@@ -119,9 +120,8 @@ class Ledger:
 
     def put_rows(self, rows: RowSet) -> None:
         """Keep a set of rows. Again, it changes nothing."""
-        key = rows_key(self._model, rows.sha256)
-        if not self._storage.exists(key):
-            self._storage.write(key, rows.data)
+        with suppress(PreconditionFailed):
+            self._storage.write(rows_key(self._model, rows.sha256), rows.data, if_absent=True)
 
     def rows(self, sha256: str) -> RowSet:
         """A set of rows that entries name.
