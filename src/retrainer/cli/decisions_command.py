@@ -32,7 +32,7 @@ def decisions(
     """List the decisions of a model, newest first: what was asked, what it spent, what the gate said. The chain of the
     ledger is verified.
     """
-    entries = open_model(store, model).ledger.entries()
+    entries = open_model(store, model, unpublished=True).ledger.entries()
     lines = [line for line in _lines(entries) if channel in {None, line["channel"]}][:limit]
     if as_json:
         display.print_json(lines)

@@ -67,10 +67,16 @@ def open_store(url: str, *, public_keys: list[str] | None = None, signer: Signer
 
 
 def open_model(
-    url: str, name: str, *, public_keys: list[str] | None = None, signer: Signer | None = None
+    url: str,
+    name: str,
+    *,
+    public_keys: list[str] | None = None,
+    signer: Signer | None = None,
+    unpublished: bool = False,
 ) -> ModelStore:
     """A model of a store; keys as for ``open_store``.
 
+    :param unpublished: also one that was only judged.
     :raises NotFoundError: the store does not have it.
     :raises IntegrityError: it was written by an earlier version of retrainer.
     """
@@ -79,7 +85,7 @@ def open_model(
     store = open_store(url, public_keys=public_keys, signer=signer)
     if is_name(name):
         model = store.model(name)
-        if model.channels():
+        if model.channels() or (unpublished and model.ledger.numbers()):
             return model
         model.newest_move(DEFAULT_CHANNEL)  # tells a store that an earlier version of retrainer wrote
     raise NotFoundError(f"no model '{name}'", where=url, hint=_instead(name, store.models(), "it holds", "no model"))

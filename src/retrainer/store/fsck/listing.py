@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from retrainer.errors import IntegrityError, NotFoundError, RetrainerError
 from retrainer.storage import ObjectInfo, Storage
+from retrainer.store.ledger import Ledger
 from retrainer.store.names import MANIFEST, MOST_MANIFEST, MOST_RECORD, channel_folder, check_name, is_name, is_version
 from retrainer.store.parallel import in_parallel
 
@@ -98,6 +99,8 @@ def _is_model(storage: Storage, name: str) -> bool:
     folders = storage.list_folders(name)
     if "versions" in folders and any(map(is_version, storage.list_folders(f"{name}/versions"))):
         return True
+    if "decisions" in folders and Ledger(storage, name).numbers():
+        return True  # judged, and never published
     start = channel_folder(name)
     return "channels" in folders and any(
         _OF_A_CHANNEL.fullmatch(info.key.removeprefix(start)) for info in storage.list(start)
