@@ -285,7 +285,7 @@ def went_live(policy: Gate, world: World, histories: int, nights: int) -> float:
 
 def equal_lines(options: Options) -> Iterator[Line]:
     """The guard must not refuse everything."""
-    runs = options.runs(100, 20)
+    runs = options.runs(40, 20)
     for frozen in (True, False):
         rows = "frozen rows" if frozen else "new rows each night"
         share = went_live(NON_INFERIORITY, World(10_000, 0.03, frozen=frozen), runs, 200)
@@ -346,7 +346,7 @@ def false_promotion_lines(options: Options) -> Iterator[Line]:
         for looks in (1, 5):
             rows = "the same rows" if frozen else "fresh rows"
             best = ", the best of five" if looks > 1 else ""
-            histories = runs if looks == 1 else runs // 2
+            histories = runs // 2 if looks == 1 else runs // 4
             world = World(discordant=0.15, quality=0.6, frozen=frozen)
             share, gained = false_share(policy, world, histories, looks)
             what = f"100 decisions, fdr, 3 points gained every fifth night, {rows}{best}: false share"

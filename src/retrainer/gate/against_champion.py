@@ -229,7 +229,7 @@ class _Pair:
         levels = self._levels(lambda counted: self.shares(one=one, standing=counted).anchor)
         per_day = self.standing.rows_per_day if self.standing else None
         worse = ReasonCode.WORSE_THAN_ANCHOR
-        return Question(self.against.metric, -max_loss, False, worse, levels, other="anchor", rows_per_day=per_day)
+        return Question(self.against.metric, 0.0 - max_loss, False, worse, levels, other="anchor", rows_per_day=per_day)
 
     def _levels(self, of: Callable[[Standing], float]) -> Levels:
         standing, nominal = self.standing, self.against.alpha
