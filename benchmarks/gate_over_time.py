@@ -285,7 +285,7 @@ def went_live(policy: Gate, world: World, histories: int, nights: int) -> float:
 
 def equal_lines(options: Options) -> Iterator[Line]:
     """The guard must not refuse everything."""
-    runs = options.runs(40, 20)
+    runs = options.runs(100, 20)
     for frozen in (True, False):
         rows = "frozen rows" if frozen else "new rows each night"
         share = went_live(NON_INFERIORITY, World(10_000, 0.03, frozen=frozen), runs, 200)
