@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.gate_evidence import SHARES, draw, population
+from benchmarks.gate_evidence import SHARES, Ints, draw, population
 from retrainer.gate.confusion import accuracy, f1, mcc
 from retrainer.gate.paired import tango_interval
 from retrainer.gate.paired_bootstrap import difference_bounds
@@ -13,13 +13,14 @@ from retrainer.gate.paired_bootstrap import difference_bounds
 LEVELS = (0.05, 0.01, 0.005, 1e-3, 1e-4, 1e-6)
 
 
-def rows(n: int, seed: int = 0):
+def rows(n: int, seed: int = 0) -> tuple[Ints, Ints, Ints]:
     return draw(population(SHARES["1/k"], accuracy=0.85, discordant=0.08), n, np.random.default_rng(seed))
 
 
 @pytest.mark.parametrize("function", [f1, mcc], ids=["f1", "mcc"])
 def test_the_smaller_the_level_the_wider_the_interval(function):
-    bounds = [difference_bounds(function, *rows(1000), 10, level) for level in LEVELS]
+    labels, first, second = rows(1000)
+    bounds = [difference_bounds(function, labels, first, second, 10, level) for level in LEVELS]
     lows, highs = [bound.low for bound in bounds], [bound.high for bound in bounds]
     assert lows == sorted(lows, reverse=True)
     assert highs == sorted(highs)
