@@ -346,7 +346,7 @@ def false_promotion_lines(options: Options) -> Iterator[Line]:
         for looks in (1, 5):
             rows = "the same rows" if frozen else "fresh rows"
             best = ", the best of five" if looks > 1 else ""
-            histories = runs if looks == 1 else runs // 2
+            histories = runs // 2 if looks == 1 else runs // 4
             world = World(discordant=0.15, quality=0.6, frozen=frozen)
             share, gained = false_share(policy, world, histories, looks)
             what = f"100 decisions, fdr, 3 points gained every fifth night, {rows}{best}: false share"

@@ -235,6 +235,14 @@ def test_an_anchor_that_cannot_be_asked_refuses_what_is_only_not_worse(make, sta
     assert decide(Gate(), better).promoted
 
 
+def test_for_superiority_the_anchor_adds_no_reason(make):
+    evidence = with_anchor(make.pair(2000, better=20, worse=20, both_wrong=400), 20, 200)
+    assert codes(decide(SUPERIORITY, evidence)) == ["not_better"]
+    assert codes(decide(SUPERIORITY, replace(evidence, standing=OTHER.model_copy(update={"anchor": "b" * 16})))) == [
+        "not_better"
+    ]
+
+
 def test_an_anchor_that_was_not_scored_refuses(make):
     receipt = decide(Gate(), replace(make.pair(10_000, better=20, worse=20), standing=OTHER))
     assert codes(receipt) == ["anchor_unavailable"]

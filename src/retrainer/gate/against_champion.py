@@ -31,7 +31,7 @@ from retrainer.artifacts.measures import Interval
 from retrainer.artifacts.standing import Standing
 from retrainer.gate.claims import Levels, Question, Reading, ask, shows
 from retrainer.gate.metrics import METRICS, compare
-from retrainer.gate.receipt import AnchorResult, Findings, ReasonCode
+from retrainer.gate.receipt import AnchorResult, Findings, Reason, ReasonCode
 from retrainer.gate.spending import Spending, eased, spend
 from retrainer.gate.validity import FP32, Rows
 from retrainer.spec.gate import AgainstChampion, Gate
@@ -131,16 +131,16 @@ def _judge_anchor(pair: _Pair, record: EvaluationRecord, champion: Reading, find
         reading = ask(pair.question_anchor(max_loss, one=one), pair.against_model(CHAMPION if one else ANCHOR))
     held = reading is not None and reading.shown
     waived = not held and pair.recovered(champion, levels.recovery)
-    # Where both are one model, and it was not shown for the champion, the reason is there already.
-    if reading is not None and reading.reason is not None and not waived and (champion.shown or not one):
-        findings.extend([reading.reason])
-    if unavailable is not None and not waived:
-        findings.refuse(ReasonCode.ANCHOR_UNAVAILABLE, unavailable)
-    if waived:
-        why = unavailable or (reading.reason.detail if reading and reading.reason else "")
-        findings.note(f"the anchor does not block what is better than the champion: {why}")
+    problem = reading.reason if reading is not None else None
+    if unavailable is not None:
+        problem = Reason(code=ReasonCode.ANCHOR_UNAVAILABLE, detail=unavailable)
+    if problem is not None and waived:
+        findings.note(f"the anchor does not block what is better than the champion: {problem.detail}")
+    # For superiority there is a reason already, and where both are one model and it was not shown for the champion.
+    elif problem is not None and not pair.superiority and (champion.shown or not one):
+        findings.extend([problem])
     return AnchorResult(
-        version=standing.anchor or "",
+        version=standing.anchor,
         is_champion=one,
         max_loss=max_loss,
         level=levels.anchor,
@@ -157,7 +157,7 @@ def _unavailable(standing: Standing, record: EvaluationRecord, rows: Rows) -> st
     pin = "a person can pin another one with 'retrainer anchor'"
     anchor = record.anchor
     if standing.anchor_error is not None:
-        return f"anchor {standing.anchor or ''}: {standing.anchor_error}; {pin}".replace("anchor :", "the anchor:")
+        return f"{standing.anchor or 'the anchor'}: {standing.anchor_error}; {pin}"
     if anchor is None:
         return f"anchor {standing.anchor}: {record.anchor_error or 'it was not scored on these rows'}; {pin}"
     if anchor.version != standing.anchor:
@@ -229,7 +229,7 @@ class _Pair:
         levels = self._levels(lambda counted: self.shares(one=one, standing=counted).anchor)
         per_day = self.standing.rows_per_day if self.standing else None
         worse = ReasonCode.WORSE_THAN_ANCHOR
-        return Question(self.against.metric, -max_loss, False, worse, levels, other="anchor", rows_per_day=per_day)
+        return Question(self.against.metric, 0.0 - max_loss, False, worse, levels, other="anchor", rows_per_day=per_day)
 
     def _levels(self, of: Callable[[Standing], float]) -> Levels:
         standing, nominal = self.standing, self.against.alpha

@@ -151,6 +151,7 @@ class SliceResult(Record):
 class AnchorResult(Record):
     """Challenger and anchor: whether small losses add up.
 
+    :param version: ``None`` where it is not even known which.
     :param is_champion: the champion is the anchor, so this is the comparison with it, read once more.
     :param max_loss: minus the threshold of the interval.
     :param comparison: challenger fp32 against it, at the level that this comparison has; ``None`` where it could not be
@@ -160,7 +161,7 @@ class AnchorResult(Record):
     :param rows_needed: about how many test rows it would take to tell; ``None`` when told, or when none would do.
     """
 
-    version: str
+    version: str | None
     is_champion: bool
     max_loss: float
     level: float
