@@ -20,6 +20,7 @@ from retrainer.gate.checks import all_scores, check_reported, is_number, judge_b
 from retrainer.gate.drift import judge_drift
 from retrainer.gate.evidence import Evidence
 from retrainer.gate.metrics import METRICS
+from retrainer.gate.overturn import overturn_of
 from retrainer.gate.paired import tidy
 from retrainer.gate.precisions import judge_precisions
 from retrainer.gate.receipt import BudgetResult, DriftResult, Findings, ReasonCode, Receipt, SliceResult
@@ -88,6 +89,7 @@ def decide(policy: Gate, evidence: Evidence) -> Receipt:
         leakage=record.leakage,
         drift=drift,
         selection=record.selection,
+        overturn=overturn_of(rows, comparison.interval, comparison.threshold, level=alpha),
     )
 
 

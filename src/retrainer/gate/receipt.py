@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import Field
 
 from retrainer.artifacts.evaluation import ChampionState, DriftMeasure, Leakage, ParityEvidence
-from retrainer.artifacts.measures import Interval, Score
+from retrainer.artifacts.measures import Interval, Overturn, Score
 from retrainer.artifacts.selection import Selection
 from retrainer.records import Record
 from retrainer.spec.gate import Gate
@@ -186,6 +186,7 @@ class Receipt(Record):
     :param baseline: scores of TF-IDF with logistic regression on the same rows; ``None`` when none was fitted.
     :param baseline_comparison: challenger fp32 against it.
     :param temperatures: precision, or ``champion``, to what its logits are divided by.
+    :param overturn: how many wrong test labels would turn the comparison; ``None`` when it was skipped.
     """
 
     format_version: Literal[1] = 1
@@ -218,6 +219,7 @@ class Receipt(Record):
     leakage: Leakage = Leakage()
     drift: tuple[DriftResult, ...] | None = None
     selection: Selection | None = None
+    overturn: Overturn | None = None
 
     @property
     def promoted(self) -> bool:
