@@ -156,6 +156,11 @@ class Dataset(Record):
     csv: Csv | None = Field(
         None, description="How files of rows and fields are read, where that cannot be found out or is to be said."
     )
+    corrections: FilePath | None = Field(
+        None,
+        description="Folder, prefix or file of corrected labels, csv, which `retrainer relabel` adds to. They take the "
+        "place of the labels in the data.",
+    )
     split: Split = Field(Split(), description="How validation and test rows are carved from train.")
     checks: Checks = Field(Checks(), description="What must hold of the data.")
 
