@@ -129,6 +129,11 @@ class Checks(Record):
         description="Jaccard similarity of the character 5-grams from which on two texts with the same label count as "
         "nearly the same; null looks for exact copies only.",
     )
+    suspect_rows: int = Field(
+        20_000,
+        ge=0,
+        description="So many rows, those that judge first, are searched for labels that may be wrong; 0 looks at none.",
+    )
 
 
 class Dataset(Record):

@@ -80,6 +80,13 @@ def _rows_of(counts: Mapping[str, int], *, none: str) -> str:
     return f"{counted_rows(sum(found.values()))}: {by_reason}" if found else none
 
 
+# Identified by content, or of another step.
+_ELSEWHERE: dict[str, bool | set[str]] = {
+    **dict.fromkeys(("train", "validation", "test", "corrections"), True),
+    "checks": {"suspect_rows"},
+}
+
+
 def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str | None) -> StepRequest:
     """Read the pipeline's data, by content.
 
@@ -90,7 +97,7 @@ def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str
     dataset = pipeline.dataset
     identity = {
         "task": pipeline.task,
-        "dataset": dataset.model_dump(mode="json", exclude={"train", "validation", "test", "corrections"}),
+        "dataset": dataset.model_dump(mode="json", exclude=_ELSEWHERE),
         "slices": sorted(set(pipeline.slice_columns)),
         "sources": {split: fingerprint(source, dataset.csv) for split, source in dataset.sources.items()},
     }
