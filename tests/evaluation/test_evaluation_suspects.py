@@ -162,6 +162,10 @@ def test_the_report_shows_them(snapshot: tuple[Path, set[str]], tmp_path: Path) 
     shown = suspects_part(doubts.summary(), rows)
     assert "suspects.csv lists the 6 rows" in shown.sentences[0]
     assert [row[0].text for row in shown.tables[0].rows] == [row["text"] for row in rows]
+    weak = doubts.summary().model_copy(update={"agreement": 0.61})
+    assert (
+        "cannot be told: models that have not seen them agree with only 61 %" in suspects_part(weak, rows).sentences[0]
+    )
     assert not suspects_part(None, ()).said
     assert not look_first_part(()).said
     first = look_first_part([{**rows[0], "challenger": "dry", "champion": "wet", "expected": "1.80"}])

@@ -141,7 +141,7 @@ def _judge_state(record: EvaluationRecord, findings: Findings) -> None:
         measured = {name for model in record.models.values() for name in model.metrics}
         named = ", ".join(sorted(measured & OF_ONE_LABEL))
         findings.note(f"{named} is the score of label '{record.positive_label}'")
-    if record.suspects is not None and (wrong := record.suspects.wrong.get("test")):
+    if record.suspects is not None and record.suspects.telling and (wrong := record.suspects.wrong.get("test")):
         findings.note(f"about {wrong:,} of {record.suspects.rows['test']:,} test labels seem wrong: see suspects.csv")
     champion = record.champion
     if champion is not None and set(champion.labels) != set(record.labels):

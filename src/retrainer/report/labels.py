@@ -20,6 +20,11 @@ Rows = Sequence[Mapping[str, str]]
 
 def counted(found: Suspects) -> str:
     """How many labels may be wrong: ``about 12 of 400 test labels and 60 of 1,600 train labels seem wrong``."""
+    if not found.telling:
+        return (
+            f"which labels are wrong cannot be told: models that have not seen them agree with only "
+            f"{percent(round(found.agreement, 3))} of them"
+        )
     each = (f"{found.wrong.get(split, 0):,} of {count:,} {split} labels" for split, count in found.rows.items())
     return f"about {' and '.join(each)} seem wrong"
 
@@ -35,15 +40,20 @@ def suspects_part(found: Suspects | None, rows: Rows) -> Part:
     return part(
         "suspects",
         "Labels that may be wrong",
-        f"{counted(found).capitalize()}, by models that have not seen them and agree with "
-        f"{percent(round(found.agreement, 3))} of all labels. {SUSPECTS} lists the {listed:,} rows "
-        "for which another label is likelier, the most suspicious first. Nothing was removed.",
+        f"{_sentence(found)} {SUSPECTS} lists the {listed:,} rows for which another label is likelier, the most "
+        "suspicious first. Nothing was removed.",
         f"Whoever looks at them writes the right label into the column 'label' of {SUSPECTS} or {LOOK_FIRST} and gives "
         "it to retrainer relabel.",
         caption="Of the test labels the most suspicious",
         head=("text", "label", "more likely", "probability of its label"),
         rows=((_text(row), row["given"], row["suggested"], row["score"]) for row in rows[:SHOWN]),
     )
+
+
+def _sentence(found: Suspects) -> str:
+    said = counted(found)
+    how = f", by models that have not seen them and agree with {percent(round(found.agreement, 3))} of all labels"
+    return f"{said[0].upper()}{said[1:]}{how if found.telling else ''}."
 
 
 def look_first_part(rows: Rows) -> Part:
