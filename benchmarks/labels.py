@@ -163,7 +163,9 @@ def caused(found: Case, seed: int) -> Iterator[tuple[int, bool, bool]]:
             rows = at_hand[chosen]
             true, given = found.test.labels[rows], found.given[rows]
             models = of_rows(found.challenger, rows), of_rows(found.champion, rows)
-            order, _ = look_first(given, models[0].predictions, models[1].predictions, doubted[chosen])
+            order, _ = look_first(
+                given, models[0].predictions, models[1].predictions, doubted[chosen], found.doubts.noise
+            )
             differ = random.permutation(np.flatnonzero(models[0].predictions != models[1].predictions))
             looked, guessed = given.copy(), given.copy()
             looked[order[:LOOKED_AT]] = true[order[:LOOKED_AT]]

@@ -204,6 +204,19 @@ def test_the_rows_to_look_at_first_are_those_that_move_it_and_are_suspicious():
             [1.0, 0.0, 0.0],  # the label is certain
         ]
     )
-    rows, expected = look_first(labels, challenger, champion, doubt)
+    # With two in three labels wrong a given label says nothing, and these are the probabilities of the truth.
+    rows, expected = look_first(labels, challenger, champion, doubt, 2 / 3)
     assert rows.tolist() == [2, 1, 3, 4]
     assert expected.tolist() == pytest.approx([1.8, 1.2, 0.5, 0.3])
+
+
+def test_a_label_that_was_given_speaks_for_itself():
+    """A row in doubt is not a row whose label is likely wrong: one that all models deny comes first."""
+    labels, challenger, champion = np.array([0, 2]), np.array([0, 0]), np.array([1, 1])
+    doubt = np.array([[0.4, 0.6, 0.0], [0.5, 0.49, 0.01]])
+    rows, expected = look_first(labels, challenger, champion, doubt, 2 / 3)
+    assert rows.tolist() == [0, 1]
+    rows, expected = look_first(labels, challenger, champion, doubt, 0.05)
+    assert rows.tolist() == [1, 0]
+    wrong, given = 0.6 * 0.05 / 2, 0.4 * 0.95
+    assert expected[1] == pytest.approx(2 * wrong / (wrong + given))

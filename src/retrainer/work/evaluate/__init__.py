@@ -174,7 +174,7 @@ def _write_look_first(doubts: Doubts, rows: HeldOutRows, answers: Mapping[str, A
     shared = [at for at, row_id in enumerate(rows.row_ids) if row_id in known]
     doubted = np.array([known[rows.row_ids[at]] for at in shared], dtype=np.int64)
     ours, theirs = (answers[name].predictions[shared] for name in (REFERENCE, CHAMPION))
-    order, expected = look_first(rows.labels[shared], ours, theirs, doubts.probabilities[doubted])
+    order, expected = look_first(rows.labels[shared], ours, theirs, doubts.probabilities[doubted], doubts.noise)
     names = (*doubts.names, "another")  # the last is what -1 points at
     more = {
         "challenger": [names[at] for at in ours[order]],

@@ -82,6 +82,11 @@ class Doubts:
         likeliest: Ints = others.argmax(axis=1)
         return likeliest
 
+    @property
+    def noise(self) -> float:
+        """The share of labels that are wrong, by confident learning's estimate; of one row at least."""
+        return max(float(self.confident.mean()), 1 / self.labels.size)
+
     def summary(self) -> Suspects:
         """The same, counted."""
         listed = [self.splits[at] for at in self.suspects]
