@@ -136,7 +136,7 @@ class Suspects(Record):
 
     :param rows: split to rows whose label was looked at.
     :param suspects: split to those for which another label is likelier than the given one.
-    :param wrong: split to about how many labels are wrong, by confident learning's estimate, which tends to be low.
+    :param wrong: split to about how many labels are wrong, by confident learning's estimate.
     :param agreement: share of the rows whose likeliest label is the given one: how much these models know.
     """
 

@@ -5,7 +5,7 @@ and on test rows the bundles that were scored on them. Suspects are the rows who
 given one, ranked by the probability of the given one. About how many labels are wrong is confident learning's estimate,
 by cleanlab: the rows that look like another label with at least the confidence usual for it (C. Northcutt, L. Jiang, I.
 Chuang, Confident learning: estimating uncertainty in dataset labels, Journal of Artificial Intelligence Research 70
-(2021) 1373-1411). It tends to be low, since half of the wrong rows are less typical than usual; so the list is longer.
+(2021) 1373-1411). On few rows it is low, since many a wrong row is less typical than usual; so the list is longer.
 
 Challenger and champion count alike: if only one of the two had a say, it would be the other one's errors that turn out
 to be wrong labels. Nothing is removed for being a suspect: a person decides (``retrainer relabel``).
