@@ -19,6 +19,7 @@ COMMANDS = [
     "run",
     "check",
     "schema",
+    "relabel",
     "models",
     "versions",
     "show",

@@ -124,6 +124,36 @@ class DriftMeasure(Record):
     detail: str = ""
 
 
+# The rows whose label may be wrong, and those that a person should look at first, in the evaluate artifact. Both have
+# these columns, after ``row_id`` the text or both of a pair, and last an empty one, ``label``, to be filled in.
+SUSPECTS, LOOK_FIRST = "suspects.csv", "look_first.csv"
+SUSPECT_COLUMNS = ("split", "row_id", "given", "suggested", "score")
+# Where models agree with fewer labels it is mostly they that are wrong: on MRPC and RTE, where they are right on 73 and
+# 61 % of the rows, fewer than a third of the first suspects had a wrong label; on IMDB, at 88 %, over half had
+# (``python -m benchmarks.labels``).
+LEAST_AGREEMENT = 0.8
+
+
+class Suspects(Record):
+    """How many labels may be wrong, by models that have not seen them.
+
+    :param rows: split to rows whose label was looked at.
+    :param suspects: split to those for which another label is likelier than the given one.
+    :param wrong: split to about how many labels are wrong, by confident learning's estimate.
+    :param agreement: share of the rows whose likeliest label is the given one: how much these models know.
+    """
+
+    rows: dict[str, int]
+    suspects: dict[str, int]
+    wrong: dict[str, int]
+    agreement: float
+
+    @property
+    def telling(self) -> bool:
+        """Whether these models know enough for their doubt to say something."""
+        return self.agreement >= LEAST_AGREEMENT
+
+
 class EvaluationRecord(FileRecord):
     """``evaluation.json``: everything measured but the rows.
 
@@ -139,6 +169,7 @@ class EvaluationRecord(FileRecord):
     :param positive_label: the label that metrics of one label score; ``None`` where none was measured.
     :param baseline: TF-IDF with logistic regression on the same rows; ``baseline_error`` says why there is none.
     :param drift: ``None`` without a champion, or where its bundle holds no profile of its training rows.
+    :param suspects: labels that may be wrong; ``None`` where nobody looked, and ``suspects_error`` may say why.
     :param selection: how the challenger was chosen among several base models; ``None`` when there was one.
     :param challenger_withdrawn: this very bundle was live on the channel and was rolled back from.
     """
@@ -167,6 +198,8 @@ class EvaluationRecord(FileRecord):
     baseline_error: str | None = None
     drift: tuple[DriftMeasure, ...] | None = None
     drift_error: str | None = None
+    suspects: Suspects | None = None
+    suspects_error: str | None = None
     selection: Selection | None = None
 
     @property

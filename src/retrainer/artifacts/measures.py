@@ -58,3 +58,19 @@ class Score(Record):
     low: float | None = None
     high: float | None = None
     method: str | None = None
+
+
+class Overturn(Record):
+    """How firmly a comparison stands on the labels of its rows.
+
+    :param labels: the fewest test labels that would have to be wrong for it to come out otherwise; ``None`` when no
+        number of them would do.
+    :param rows: on which the two models predict different labels: on no others does a label count.
+    :param exact: whether ``labels`` is the fewest there are, and not an estimate.
+    :param method: how it was found, in words.
+    """
+
+    labels: int | None
+    rows: int
+    exact: bool
+    method: str

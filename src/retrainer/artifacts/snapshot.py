@@ -13,6 +13,11 @@ A snapshot is a folder::
         row         int64  data row in that file, from 1; the header does not count
         reason      str    see ``QuarantineReason``
         text, text_pair, label  str or null, as they were in the data
+    corrections.parquet     only where the pipeline names corrections; each of them in the order they were made
+        row_id      str    as above
+        label       str    what it says is right
+        outcome     str    see ``CorrectionOutcome``
+        who, when, why  str  as they were given
     statistics.json         ``SnapshotStatistics``
 
 Every row that was read is in exactly one of these places, except exact duplicates, which are only counted.
@@ -31,6 +36,7 @@ from retrainer.records import FileRecord, Record
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 QUARANTINE = "quarantine.parquet"
+CORRECTIONS = "corrections.parquet"
 
 QuarantineReason = Literal[
     "missing_text",  # null or blank
@@ -40,6 +46,13 @@ QuarantineReason = Literal[
     "also_in_validation",  # a train row that stands in the validation file
     "nearly_in_test",  # a train or validation row that is almost a test row, with the same label
     "nearly_in_validation",  # a train row that is almost a validation row, with the same label
+]
+
+CorrectionOutcome = Literal[
+    "relabelled",  # rows of that text have another label now
+    "already_so",  # they have that label in the data, too
+    "corrected_again",  # a later correction is about the same text
+    "no_such_row",  # no row has that text
 ]
 
 
@@ -82,6 +95,20 @@ class SourceStatistics(Record):
     )
 
 
+class CorrectionStatistics(Record):
+    """What became of the corrections that the pipeline names."""
+
+    outcomes: dict[CorrectionOutcome, int] = Field(description="Outcome to corrections; only outcomes that occurred.")
+    relabelled: dict[SplitName, int] = Field(
+        description="Rows of each split that have another label than in the data. The rows of a split are the same."
+    )
+
+    @property
+    def given(self) -> int:
+        """How many there are."""
+        return sum(self.outcomes.values())
+
+
 class SnapshotStatistics(FileRecord):
     """A snapshot, counted.
 
@@ -109,4 +136,7 @@ class SnapshotStatistics(FileRecord):
     spellings: dict[str, dict[str, int]] = Field(
         default_factory=dict,
         description="Label to how it is spelled in the data, with rows; only labels that are spelled otherwise.",
+    )
+    corrections: CorrectionStatistics | None = Field(
+        None, description="What became of corrections of labels; null where the pipeline names none."
     )

@@ -25,6 +25,7 @@ from retrainer.cli.key_commands import keygen, sign
 from retrainer.cli.move_commands import anchor, promote, rollback
 from retrainer.cli.pipeline_commands import check, schema
 from retrainer.cli.predict_command import predict
+from retrainer.cli.relabel_command import relabel
 from retrainer.cli.run_command import run
 from retrainer.cli.serve_command import serve
 from retrainer.cli.store_commands import models, show, versions
@@ -65,7 +66,7 @@ def _every_command(
 
 
 for command in (
-    *(init, run, check, schema),
+    *(init, run, check, schema, relabel),
     *(models, versions, show, history, decisions),
     *(verify, predict, promote, rollback, anchor),
     *(fsck, gc, keygen, sign, serve),

@@ -101,6 +101,8 @@ def check_file(file: Path) -> Iterator[Finding]:
     for name, source in dataset.sources.items():
         wanted = [*dataset.text_columns, dataset.label, *(pipeline.slice_columns if name == judged else ())]
         yield _finding(f"{name} data", partial(_data, source, wanted, dataset.csv))
+    if dataset.corrections is not None:
+        yield _finding("corrections", partial(_corrections, pipeline, dataset.corrections))
     seen: dict[str, str] = {}
     for base in pipeline.model.candidates or (pipeline.model.base,):
         yield _finding("base model", partial(_base_model, pipeline, base, seen))
@@ -172,6 +174,17 @@ def _data(source: HubSource | tuple[str, ...], wanted: Sequence[str], csv: Csv |
     size = sum(file.size for file in files) / 1e6
     names = files[0].url if len(files) == 1 else f"{len(files)} files, first {files[0].url}"
     return f"{names}, {size:.1f} MB"
+
+
+def _corrections(pipeline: Pipeline, place: str) -> str:
+    """They can be read, and name labels of the pipeline, as far as it lists them."""
+    from retrainer.cli.relabel_command import require_known
+    from retrainer.sources.corrections import read_corrections
+
+    found = read_corrections(place, len(pipeline.dataset.text_columns))
+    require_known(found, pipeline)
+    last = f", the last by {found[-1].who} on {found[-1].when[:10]}" if found else ""
+    return f"{place}, {len(found):,} corrections{last}"
 
 
 def _missing(absent: list[str], columns: tuple[str, ...]) -> str:

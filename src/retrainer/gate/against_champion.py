@@ -51,6 +51,13 @@ class Comparison:
     anchor: AnchorResult | None = None
     spending: Spending | None = None
 
+    def level(self, nominal: float) -> float:
+        """At which it was taken.
+
+        :param nominal: the policy's, which a single decision is taken at.
+        """
+        return nominal if self.spending is None else self.spending.level
+
 
 @dataclass(frozen=True, slots=True)
 class Shares:

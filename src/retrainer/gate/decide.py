@@ -21,6 +21,7 @@ from retrainer.gate.drift import judge_drift
 from retrainer.gate.evidence import Evidence
 from retrainer.gate.flips import judge_flips
 from retrainer.gate.metrics import METRICS
+from retrainer.gate.overturn import overturn_of
 from retrainer.gate.paired import tidy
 from retrainer.gate.precisions import judge_precisions
 from retrainer.gate.receipt import BudgetResult, DriftResult, Findings, ReasonCode, Receipt, SliceResult
@@ -96,6 +97,7 @@ def decide(policy: Gate, evidence: Evidence) -> Receipt:
         anchor=comparison.anchor,
         anchor_moves=not findings.reasons and comparison.anchor is not None and comparison.anchor.better,
         flips=flips,
+        overturn=overturn_of(rows, comparison.interval, comparison.threshold, level=comparison.level(alpha)),
     )
 
 
@@ -151,6 +153,8 @@ def _judge_state(record: EvaluationRecord, findings: Findings) -> None:
         measured = {name for model in record.models.values() for name in model.metrics}
         named = ", ".join(sorted(measured & OF_ONE_LABEL))
         findings.note(f"{named} is the score of label '{record.positive_label}'")
+    if record.suspects is not None and record.suspects.telling and (wrong := record.suspects.wrong.get("test")):
+        findings.note(f"about {wrong:,} of {record.suspects.rows['test']:,} test labels seem wrong: see suspects.csv")
     champion = record.champion
     if champion is not None and set(champion.labels) != set(record.labels):
         findings.note(

@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import Field
 
 from retrainer.artifacts.evaluation import ChampionState, DriftMeasure, Leakage, ParityEvidence
-from retrainer.artifacts.measures import Interval, Score
+from retrainer.artifacts.measures import Interval, Overturn, Score
 from retrainer.artifacts.selection import Selection
 from retrainer.artifacts.standing import Standing
 from retrainer.gate.spending import Spending
@@ -259,6 +259,7 @@ class Receipt(Record):
     :param spending: the level that follows from it; ``None`` where nothing was compared.
     :param anchor_moves: this version becomes the channel's anchor when it is published: it was shown to be better.
     :param flips: ``None`` without a champion.
+    :param overturn: how many wrong test labels would turn the comparison; ``None`` when it was skipped.
     """
 
     format_version: Literal[1] = 1
@@ -297,6 +298,7 @@ class Receipt(Record):
     anchor: AnchorResult | None = None
     anchor_moves: bool = False
     flips: FlipsResult | None = None
+    overturn: Overturn | None = None
 
     @property
     def promoted(self) -> bool:

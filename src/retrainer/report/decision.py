@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from retrainer.artifacts.evaluation import Leakage, ModelEvidence, cost_of
-from retrainer.artifacts.measures import Interval, Score
+from retrainer.artifacts.measures import Interval, Overturn, Score
 from retrainer.gate.receipt import BudgetResult, DriftResult, FloorResult, Reason, Receipt, SliceResult
 from retrainer.precisions import REFERENCE
 from retrainer.report.figures import number
@@ -138,6 +138,8 @@ _NOT_COMPARED = {
 def _comparison(receipt: Receipt) -> Part:
     champion = [f"The champion is version {receipt.champion_version}."] if receipt.champion_version else []
     sentences = compared(receipt.comparison, receipt.threshold, receipt.rows_needed)
+    if receipt.overturn is not None:
+        sentences.append(overturned(receipt.overturn))
     return part(
         "comparison", "Against what is live", *champion, *(sentences or [_NOT_COMPARED[receipt.champion_state]])
     )
@@ -201,6 +203,16 @@ def compared(comparison: Interval | None, threshold: float | None, rows_needed: 
     if rows_needed is not None:
         sentences.append(f"About {rows_needed:,} test rows would tell.")
     return sentences
+
+
+def overturned(found: Overturn) -> str:
+    """How many wrong test labels it would take for the comparison to come out otherwise."""
+    where = f"the {found.rows:,} rows on which the models differ" if found.rows != 1 else "the row on which they differ"
+    if found.labels is None:
+        return f"No number of wrong labels among {where} would overturn this."
+    about = "" if found.exact else "About "
+    count = f"{about}{found.labels:,} wrong label{'s' * (found.labels != 1)}"
+    return f"{count} among {where} would overturn this{'' if found.exact else ', by an estimate'}."
 
 
 _ASKED_OF_BASELINE = {

@@ -129,6 +129,11 @@ class Checks(Record):
         description="Jaccard similarity of the character 5-grams from which on two texts with the same label count as "
         "nearly the same; null looks for exact copies only.",
     )
+    suspect_rows: int = Field(
+        20_000,
+        ge=0,
+        description="So many rows, those that judge first, are searched for labels that may be wrong; 0 looks at none.",
+    )
 
 
 class Dataset(Record):
@@ -155,6 +160,11 @@ class Dataset(Record):
     )
     csv: Csv | None = Field(
         None, description="How files of rows and fields are read, where that cannot be found out or is to be said."
+    )
+    corrections: FilePath | None = Field(
+        None,
+        description="Folder, prefix or file of corrected labels, csv, which `retrainer relabel` adds to. They take the "
+        "place of the labels in the data.",
     )
     split: Split = Field(Split(), description="How validation and test rows are carved from train.")
     checks: Checks = Field(Checks(), description="What must hold of the data.")

@@ -6,10 +6,12 @@ model card, which says how the model is loaded, is made when it is published (``
 
 from __future__ import annotations
 
+import csv
 import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from retrainer.artifacts.evaluation import LOOK_FIRST, SUSPECTS
 from retrainer.artifacts.snapshot import SnapshotStatistics
 from retrainer.artifacts.standing import Standing
 from retrainer.artifacts.training import TrainingRecord
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 RECEIPT = "receipt.json"
 REPORT = "report.html"
 MOST_CONFUSED = 10
+# A text has no other limit than this.
+LONGEST_FIELD = 2**31 - 1
 
 
 def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: Reporter) -> Decided:
@@ -50,7 +54,8 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     (folder / RECEIPT).write_bytes(receipt_bytes(receipt))
     card = card_facts(request, inputs, evidence, receipt)
     plots = {path.name: path.read_bytes() for path in sorted(inputs["evaluate"].glob("*.png"))}
-    report = report_html(receipt, _report_facts(request, card, SnapshotStatistics.load(inputs["ingest"])), plots)
+    facts = _report_facts(request, card, SnapshotStatistics.load(inputs["ingest"]), evidence, inputs["evaluate"])
+    report = report_html(receipt, facts, plots)
     (folder / REPORT).write_text(report, encoding="utf-8")
     for line in [*explain(receipt), *_confused_lines(card)]:
         reporter.log(line)
@@ -116,14 +121,30 @@ def _confused_lines(card: CardFacts) -> list[str]:
     return [f"  {confused.title}", *(f"    {line}" for line in confused.lines())] if confused.said else []
 
 
-def _report_facts(request: StepRequest, card: CardFacts, statistics: SnapshotStatistics) -> ReportFacts:
+def _report_facts(
+    request: StepRequest, card: CardFacts, statistics: SnapshotStatistics, evidence: Evidence, evaluation: Path
+) -> ReportFacts:
     quarantined = {f"quarantined, {reason.replace('_', ' ')}": rows for reason, rows in statistics.quarantined.items()}
+    changed = statistics.corrections.relabelled if statistics.corrections else {}
+    relabelled = {f"relabelled by corrections, {split}": rows for split, rows in changed.items() if rows}
     return ReportFacts(
         card=card,
         decision=request.digest,
         label_counts={split: counted.label_counts for split, counted in statistics.splits.items()},
-        dropped={"duplicates dropped": statistics.duplicates, **quarantined},
+        dropped={"duplicates dropped": statistics.duplicates, **quarantined, **relabelled},
+        suspects=evidence.record.suspects,
+        suspicious=[row for row in _rows(evaluation / SUSPECTS) if row["split"] == "test"],
+        look_first=_rows(evaluation / LOOK_FIRST),
     )
+
+
+def _rows(file: Path) -> list[dict[str, str]]:
+    """The rows of a file for people; none where the evaluation wrote none."""
+    if not file.is_file():
+        return []
+    csv.field_size_limit(LONGEST_FIELD)
+    with file.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
 
 
 def _training(record: TrainingRecord) -> dict[str, str]:

@@ -113,6 +113,7 @@ def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str
         "threads": pipeline.gate.budgets.threads,
         "near_duplicate_similarity": pipeline.dataset.checks.near_duplicate_similarity,
         "on_leakage": pipeline.dataset.checks.on_leakage,
+        "suspect_rows": pipeline.dataset.checks.suspect_rows,
     }
     if pipeline.of_one_label:
         identity["positive_label"] = pipeline.positive_label

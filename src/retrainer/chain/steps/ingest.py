@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, Self
 
-from retrainer.artifacts.snapshot import SPLITS, SnapshotStatistics
+from retrainer.artifacts.snapshot import SPLITS, CorrectionStatistics, SnapshotStatistics
 from retrainer.chain.definition import Step, StepOutput
 from retrainer.chain.requests import RunContext, StepRef, StepRequest
 from retrainer.report.figures import Facts, counted_rows, listed, number
 from retrainer.sources import fingerprint
+from retrainer.sources.corrections import identity_of
 from retrainer.spec.model import Pipeline
 from retrainer.tasks import trainable_task
 
@@ -30,6 +31,7 @@ class Ingested(StepOutput):
     leakage: dict[str, int]
     near_leakage: dict[str, int]
     quarantined: dict[str, int]
+    corrections: CorrectionStatistics | None = None
 
     @classmethod
     def of(cls, statistics: SnapshotStatistics) -> Self:
@@ -43,6 +45,7 @@ class Ingested(StepOutput):
             leakage=dict(statistics.leakage),
             near_leakage=dict(statistics.near_leakage),
             quarantined={str(reason): count for reason, count in statistics.quarantined.items()},
+            corrections=statistics.corrections,
         )
 
     def brief(self) -> str:
@@ -60,13 +63,28 @@ class Ingested(StepOutput):
         if any(self.near_leakage.values()):
             facts.append(("near leakage", _rows_of(self.near_leakage, none="")))
         facts.append(("quarantined", _rows_of(self.quarantined, none="none")))
+        if self.corrections is not None:
+            facts.append(("corrections", self._corrected(self.corrections)))
         return tuple(facts)
+
+    def _corrected(self, found: CorrectionStatistics) -> str:
+        changed = ", ".join(f"{split} {number(count)}" for split, count in found.relabelled.items() if count)
+        unmatched = found.outcomes.get("no_such_row", 0)
+        nowhere = f"; {number(unmatched)} match no row" if unmatched else ""
+        return f"{number(found.given)}, other labels: {changed or 'none'}{nowhere}"
 
 
 def _rows_of(counts: Mapping[str, int], *, none: str) -> str:
     found = {name.replace("_", " "): count for name, count in counts.items() if count}
     by_reason = ", ".join(f"{name} {number(count)}" for name, count in found.items())
     return f"{counted_rows(sum(found.values()))}: {by_reason}" if found else none
+
+
+# Identified by content, or of another step.
+_ELSEWHERE: dict[str, bool | set[str]] = {
+    **dict.fromkeys(("train", "validation", "test", "corrections"), True),
+    "checks": {"suspect_rows"},
+}
 
 
 def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str | None) -> StepRequest:
@@ -79,10 +97,12 @@ def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str
     dataset = pipeline.dataset
     identity = {
         "task": pipeline.task,
-        "dataset": dataset.model_dump(mode="json", exclude={"train", "validation", "test"}),
+        "dataset": dataset.model_dump(mode="json", exclude=_ELSEWHERE),
         "slices": sorted(set(pipeline.slice_columns)),
         "sources": {split: fingerprint(source, dataset.csv) for split, source in dataset.sources.items()},
     }
+    if dataset.corrections is not None:
+        identity["corrections"] = identity_of(dataset.corrections)
     return INGEST.request(identity, pipeline, context=context)
 
 

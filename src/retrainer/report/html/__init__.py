@@ -10,17 +10,19 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from retrainer import __version__
+from retrainer.artifacts.evaluation import Suspects
 from retrainer.gate.precisions import DEFAULT_MARGIN
 from retrainer.gate.receipt import ReasonCode, Receipt
 from retrainer.report import charts
 from retrainer.report.decision import FP32, confidence, confusions_part, models_of, parts
+from retrainer.report.labels import look_first_part, suspects_part
 from retrainer.report.model_card import CardFacts
 from retrainer.report.presentation import Part, percent, scored, signed, table_of
 from retrainer.spec.budgets import COSTS
@@ -33,14 +35,14 @@ _FORBIDDEN = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufde
 PNG = b"\x89PNG\r\n\x1a\n"
 # The sections of the page and the parts below each; the first gives the heading.
 SECTIONS = (
-    ("comparison", "anchor", "over_time", "flips", "baseline"),
+    ("comparison", "anchor", "over_time", "look-first", "flips", "baseline"),
     ("scores", "floors", "plots", "confusions"),
     ("slices",),
     ("costs", "budgets"),
     ("precisions",),
     ("calibration",),
     ("selection",),
-    ("data", "leakage", "drift"),
+    ("data", "suspects", "leakage", "drift"),
 )
 
 
@@ -51,13 +53,19 @@ class ReportFacts:
     :param card: what the model card says, too.
     :param decision: digest of the decide artifact.
     :param label_counts: split to label to rows.
-    :param dropped: what was taken out of the data, in words, to rows.
+    :param dropped: what was taken out of the data or relabelled, in words, to rows.
+    :param suspects: of the labels; ``None`` where nobody looked.
+    :param suspicious: test rows whose label may be wrong, as in ``suspects.csv``.
+    :param look_first: rows that may move the comparison, as in ``look_first.csv``.
     """
 
     card: CardFacts
     decision: str
     label_counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     dropped: Mapping[str, int] = field(default_factory=dict)
+    suspects: Suspects | None = None
+    suspicious: Sequence[Mapping[str, str]] = ()
+    look_first: Sequence[Mapping[str, str]] = ()
 
 
 def report_html(receipt: Receipt, facts: ReportFacts, images: Mapping[str, bytes]) -> str:
@@ -70,6 +78,8 @@ def report_html(receipt: Receipt, facts: ReportFacts, images: Mapping[str, bytes
         "confusions": confusions_part(facts.card.confusions),
         "plots": Part("plots", "Plots of the evaluation"),
         "data": _data(receipt, facts),
+        "suspects": suspects_part(facts.suspects, facts.suspicious),
+        "look-first": look_first_part(facts.look_first),
     }
     plots = _plots(receipt, images)
     shown = [[made[name] for name in names if made[name].said or plots.get(name)] for names in SECTIONS]

@@ -2,23 +2,30 @@
 predictor.
 
 ``champion.py`` fetches the model that is live, ``held_out.py`` chooses the rows, ``scoring.py`` asks and writes the
-answers, ``costs.py`` measures time and memory, ``baseline.py`` fits the simple model.
+answers, ``costs.py`` measures time and memory, ``baseline.py`` fits the simple model, ``suspects.py`` finds labels that
+may be wrong.
 """
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from retrainer.artifacts.evaluation import (
     ANCHOR,
     BASELINE,
     CHAMPION,
+    LOOK_FIRST,
+    SUSPECTS,
     DriftMeasure,
     EvaluationRecord,
     ModelEvidence,
     ParityEvidence,
+    Suspects,
 )
 from retrainer.artifacts.parity import ParityReport
 from retrainer.artifacts.profile import TrainingProfile
@@ -32,8 +39,10 @@ from retrainer.errors import RetrainerError
 from retrainer.gate.answers import Answers
 from retrainer.gate.confusion import confusion_matrix
 from retrainer.gate.drift import measure_drift
+from retrainer.gate.overturn import look_first
 from retrainer.precisions import PRECISIONS, REFERENCE
 from retrainer.report import charts
+from retrainer.report.labels import counted
 from retrainer.store.bundle import BundleInfo
 from retrainer.store.entry import Look
 from retrainer.store.ledger import RowSet
@@ -44,6 +53,7 @@ from retrainer.work.evaluate.champion import Champion, fetch_champion
 from retrainer.work.evaluate.costs import measure_costs
 from retrainer.work.evaluate.held_out import HeldOutRows, held_out_rows
 from retrainer.work.evaluate.scoring import model_evidence, published_evidence
+from retrainer.work.evaluate.suspects import Doubts, doubt_labels
 from retrainer.work.profile import profile_of, shared_rows
 from retrainer.work.reporter import Reporter
 from retrainer.work.snapshot_texts import pack_row_ids
@@ -91,6 +101,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
             answers[ANCHOR] = replace(of_anchor, positive=positive)
             evidence[ANCHOR] = model_evidence(ANCHOR, answers[ANCHOR], rows, names, folder)
         baseline, baseline_error = _baseline(inputs["ingest"], rows, info.labels, positive, names, folder, reporter)
+        suspects, suspects_error = _suspects(request, inputs["ingest"], rows, answers, info.labels, folder, reporter)
         drift, drift_error = _drift(inputs["ingest"] / "train.parquet", bundle, champion, info.labels)
     record = EvaluationRecord(
         model=request.pipeline.name,
@@ -115,6 +126,8 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         baseline_error=baseline_error,
         drift=drift,
         drift_error=drift_error,
+        suspects=suspects,
+        suspects_error=suspects_error,
         selection=Selection.load(inputs["select"]) if "select" in inputs else None,
     )
     record.save(folder)
@@ -152,6 +165,51 @@ def _baseline(
         reporter.log(f"no baseline: {error}", level="warning")
         return None, str(error)
     return model_evidence(BASELINE, answers, rows, metrics, folder), None
+
+
+def _suspects(
+    request: StepRequest,
+    snapshot: Path,
+    rows: HeldOutRows,
+    answers: Mapping[str, Answers],
+    labels: tuple[str, ...],
+    folder: Path,
+    reporter: Reporter,
+) -> tuple[Suspects | None, str | None]:
+    """Labels that may be wrong, in files for people; or why nobody looked. Nothing is judged by them."""
+    if not (most := request.identity["suspect_rows"]):
+        return None, None
+    judges = [answers[name].probabilities for name in (REFERENCE, CHAMPION) if name in answers]
+    said = np.mean(judges, axis=0)
+    # A label of the champion's that is not among these leaves its share to the others.
+    said /= np.maximum(said.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    try:
+        doubts = doubt_labels(snapshot, labels, most, dict(zip(rows.row_ids, said, strict=True)))
+    except RetrainerError as error:
+        reporter.log(f"no label was looked at: {error}", level="warning")
+        return None, str(error)
+    doubts.write(folder / SUSPECTS, doubts.suspects)
+    if CHAMPION in answers:
+        _write_look_first(doubts, rows, answers, folder)
+    found = doubts.summary()
+    reporter.log(f"{counted(found)}: see {SUSPECTS} in the evaluate artifact")
+    return found, None
+
+
+def _write_look_first(doubts: Doubts, rows: HeldOutRows, answers: Mapping[str, Answers], folder: Path) -> None:
+    """The rows on which challenger and champion differ, those first whose label is likely to move the comparison."""
+    known = {row_id: at for at, row_id in enumerate(doubts.row_ids) if doubts.splits[at] == "test"}
+    shared = [at for at, row_id in enumerate(rows.row_ids) if row_id in known]
+    doubted = np.array([known[rows.row_ids[at]] for at in shared], dtype=np.int64)
+    ours, theirs = (answers[name].predictions[shared] for name in (REFERENCE, CHAMPION))
+    order, expected = look_first(rows.labels[shared], ours, theirs, doubts.probabilities[doubted], doubts.noise)
+    names = (*doubts.names, "another")  # the last is what -1 points at
+    more = {
+        "challenger": [names[at] for at in ours[order]],
+        "champion": [names[at] for at in theirs[order]],
+        "expected": [f"{moves:.2f}" for moves in expected],
+    }
+    doubts.write(folder / LOOK_FIRST, doubted[order], more)
 
 
 def _drift(

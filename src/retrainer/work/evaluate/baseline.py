@@ -92,7 +92,7 @@ def fit_baseline(train: Path, labels: tuple[str, ...]) -> Baseline:
         raise DataError("there is no train row to fit a baseline on", where=str(train))
     if len(np.unique(target)) < 2:
         raise DataError("all train rows have the same label: there is no baseline to fit", where=str(train))
-    vectorizer, matrix = _fit_vectorizer(texts, len(labels), train)
+    vectorizer, matrix = fit_vectorizer(texts, len(labels), train)
     model = LogisticRegression(C=STRENGTH, max_iter=MOST_ITERATIONS)
     with threadpool_limits(limits=1), warnings.catch_warnings():
         # Cut short it is as good. One thread: threads would change the last digits, and only slow down products that
@@ -118,9 +118,12 @@ def _read(train: Path, label_count: int) -> tuple[list[Text], npt.NDArray[np.int
     return texts, taken.column("label").to_numpy().astype(np.int64)
 
 
-def _fit_vectorizer(texts: list[Text], label_count: int, train: Path) -> tuple[Any, Any]:
+def fit_vectorizer(texts: list[Text], label_count: int, train: Path) -> tuple[Any, Any]:
     """A fitted vectoriser of words and pairs of words, or, where there are none, of runs of one to three characters;
     and the features of the texts.
+
+    :param train: for the error.
+    :raises DataError: the texts hold nothing that can be counted.
     """
     settings = {
         "sublinear_tf": True,

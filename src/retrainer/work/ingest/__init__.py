@@ -1,8 +1,8 @@
 """The ingest step: labelled text of any source becomes a snapshot of deduplicated, fixed splits.
 
-``pools.py`` reads the files, ``labels.py`` makes labels indices, ``checks.py`` sets aside what cannot be used,
-``carve.py`` chooses validation and test rows, ``leakage.py`` finds what of one split is also
-in another, ``output.py`` writes. What a snapshot holds is in ``retrainer.artifacts.snapshot``.
+``pools.py`` reads the files, ``labels.py`` makes labels indices, ``corrections.py`` puts in what people corrected,
+``checks.py`` sets aside what cannot be used, ``carve.py`` chooses validation and test rows, ``leakage.py`` finds what
+of one split is also in another, ``output.py`` writes. What a snapshot holds is in ``retrainer.artifacts.snapshot``.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from retrainer.chain import Ingested
 from retrainer.errors import DataError
 from retrainer.sources import fingerprint
 from retrainer.sources.columns import Wanted
+from retrainer.sources.corrections import identity_of
 from retrainer.spec.model import Pipeline
 from retrainer.spec.training_combinations import require_batches
 from retrainer.work.ingest import checks, leakage
 from retrainer.work.ingest.carve import TEST, TRAIN, VALIDATION, carve
+from retrainer.work.ingest.corrections import correct
 from retrainer.work.ingest.labels import index_labels
 from retrainer.work.ingest.output import Selection, describe_sources, report, write_quarantine, write_splits
 from retrainer.work.ingest.pools import Pool, read_pool
@@ -60,6 +62,12 @@ def _refuse_changed(request: StepRequest) -> None:
                 where=str(source) if isinstance(source, tuple) else source.hub.path,
                 hint="run again while nobody writes to the data",
             )
+    if dataset.corrections is not None and identity_of(dataset.corrections) != request.identity.get("corrections"):
+        raise DataError(
+            "corrections were added since this run was planned",
+            where=dataset.corrections,
+            hint="run again, to use them",
+        )
 
 
 def ingest(pipeline: Pipeline, folder: Path, reporter: Reporter) -> SnapshotStatistics:
@@ -72,6 +80,7 @@ def ingest(pipeline: Pipeline, folder: Path, reporter: Reporter) -> SnapshotStat
     files = _read(pipeline, folder, reporter)
     labels, indices, spellings = index_labels(files, dataset.labels, dataset.label_values)
     pools = {split: Pool.of(split, files[split], indices[split]) for split in SPLITS if split in files}
+    corrected = correct(pools, dataset, labels)
 
     conflicts = 0
     for pool in pools.values():
@@ -95,7 +104,10 @@ def ingest(pipeline: Pipeline, folder: Path, reporter: Reporter) -> SnapshotStat
         quarantined=write_quarantine(everything, folder),
         sources=describe_sources(everything),
         spellings=spellings,
+        corrections=corrected.statistics(selection) if corrected else None,
     )
+    if corrected:
+        corrected.write(folder)
     statistics.save(folder)
     report(statistics, reporter)
     return statistics

@@ -15,6 +15,7 @@ from retrainer.artifacts.snapshot import (
     QUARANTINE,
     SPLITS,
     Characters,
+    CorrectionStatistics,
     QuarantineReason,
     SnapshotStatistics,
     SourceStatistics,
@@ -143,8 +144,29 @@ def report(statistics: SnapshotStatistics, reporter: Reporter) -> None:
         reporter.log(f"labels     {rest} more are not spelled as they are called: statistics.json has them all")
     if statistics.duplicates:
         reporter.log(f"{statistics.duplicates:,} repeated rows dropped")
+    if statistics.corrections:
+        _report_corrections(statistics.corrections, reporter)
     for reason, count in statistics.quarantined.items():
         reporter.log(f"{count:,} rows {_REASONS[reason]}: in quarantine", level="warning")
+
+
+_OUTCOMES = {
+    "relabelled": "of them changed a label",
+    "already_so": "said what the data says",
+    "corrected_again": "were corrected again later",
+    "no_such_row": "match no row",
+}
+
+
+def _report_corrections(found: CorrectionStatistics, reporter: Reporter) -> None:
+    counts = ", ".join(f"{count:,} {_OUTCOMES[outcome]}" for outcome, count in found.outcomes.items())
+    unmatched = "no_such_row" in found.outcomes
+    reporter.log(f"{found.given:,} corrections: {counts or 'nothing to do'}", level="warning" if unmatched else "info")
+    changed = ", ".join(f"{split} {count:,}" for split, count in found.relabelled.items() if count)
+    if changed:
+        reporter.log(f"rows that have another label than in the data: {changed}")
+    if found.relabelled.get("test"):
+        reporter.log("the test rows are the same rows as without corrections; of some the label is another")
 
 
 def _write_table(table: pa.Table, path: Path) -> None:

@@ -1,0 +1,130 @@
+"""Labels that people corrected, put in the place of those in the data before anything is checked.
+
+All rows of a text are corrected, in whatever split they are: so a text with several labels is settled, and a row
+without a label gets one. Which rows judge does not change, for rows are held out by their text; what they are called
+does, and that is said. Not here: reading the files (``sources/corrections.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from retrainer.artifacts.snapshot import CORRECTIONS, CorrectionOutcome, CorrectionStatistics, SplitName
+from retrainer.errors import DataError
+from retrainer.label_names import position, spelled
+from retrainer.sources.corrections import Correction, read_corrections
+from retrainer.spec.model import Dataset
+from retrainer.spec.problems import listed, suggestion
+from retrainer.work.ingest.output import Selection
+from retrainer.work.ingest.pools import Pool, row_keys
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Corrected:
+    """What was done.
+
+    :param rows: for each pool which of its rows have another label than in the data, bool [rows].
+    :param outcomes: what became of each correction, in the order of the corrections.
+    """
+
+    corrections: tuple[Correction, ...]
+    outcomes: tuple[CorrectionOutcome, ...]
+    keys: npt.NDArray[np.uint64]
+    rows: Mapping[SplitName, npt.NDArray[np.bool_]]
+
+    def statistics(self, selection: Selection) -> CorrectionStatistics:
+        """The same, counted.
+
+        :param selection: the rows of each split, as it is written.
+        """
+        changed = {split: int(self.rows[pool.split][rows].sum()) for split, (pool, rows) in selection.items()}
+        return CorrectionStatistics(
+            outcomes={name: self.outcomes.count(name) for name in dict.fromkeys(sorted(self.outcomes))},
+            relabelled=changed,
+        )
+
+    def write(self, folder: Path) -> None:
+        """Write each correction with what became of it."""
+        said = self.corrections
+        columns = {
+            "row_id": [f"{key:016x}" for key in self.keys.tolist()],
+            "label": [one.label for one in said],
+            "outcome": [*self.outcomes],
+            "who": [one.who for one in said],
+            "when": [one.when for one in said],
+            "why": [one.why for one in said],
+        }
+        table = pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
+        pq.write_table(table, folder / CORRECTIONS, compression="zstd", store_schema=False)
+
+
+def correct(pools: Mapping[SplitName, Pool], dataset: Dataset, labels: Sequence[str]) -> Corrected | None:
+    """Set the labels of the pools' rows to what people say they are.
+
+    :return: ``None`` where the pipeline names no corrections.
+    :raises DataError: one names a label that there is not, or a row_id that is not that of its text.
+    """
+    if dataset.corrections is None:
+        return None
+    corrections = read_corrections(dataset.corrections, len(dataset.text_columns))
+    keys = _keys(corrections)
+    wanted = np.array([_label(one, dataset, labels) for one in corrections], dtype=np.int64)
+    # They come in the order in which they were made: of several of one text the last counts.
+    last = {int(key): at for at, key in enumerate(keys)}
+    rows = {}
+    outcomes: list[CorrectionOutcome] = ["no_such_row"] * len(corrections)
+    order = np.array(sorted(last), dtype=np.uint64)
+    for split, pool in pools.items():
+        found = np.isin(pool.key, order) & ~pool.blank
+        matched = np.flatnonzero(found)
+        by = np.array([last[int(key)] for key in pool.key[matched]], dtype=np.int64)
+        changed = pool.label[matched] != wanted[by]
+        rows[split] = np.zeros(len(pool), dtype=np.bool_)
+        rows[split][matched] = changed
+        for at, other in zip(by.tolist(), changed.tolist(), strict=True):
+            outcomes[at] = "relabelled" if other or outcomes[at] == "relabelled" else "already_so"
+        pool.label[matched] = wanted[by]
+    for at, key in enumerate(keys):
+        if last[int(key)] != at:
+            outcomes[at] = "corrected_again"
+    return Corrected(corrections, tuple(outcomes), keys, rows)
+
+
+def _keys(corrections: Sequence[Correction]) -> npt.NDArray[np.uint64]:
+    """What identifies the text of each."""
+    keys = np.zeros(len(corrections), dtype=np.uint64)
+    named = [at for at, one in enumerate(corrections) if one.texts]
+    if named:
+        columns = zip(*(corrections[at].texts for at in named), strict=True)
+        found, _ = row_keys([pa.array(column, pa.large_string()) for column in columns])
+        keys[named] = found
+    for at, one in enumerate(corrections):
+        if one.row_id is None:
+            continue
+        given = np.uint64(int(one.row_id, 16))
+        if one.texts and keys[at] != given:
+            raise DataError(
+                f"row_id {one.row_id} is not that of the text beside it, which is {int(keys[at]):016x}",
+                where=one.where,
+                hint="leave one of the two empty",
+            )
+        keys[at] = given
+    return keys
+
+
+def _label(one: Correction, dataset: Dataset, labels: Sequence[str]) -> int:
+    found = position(dataset.label_values.get(one.label, one.label), labels)
+    if found is None:
+        raise DataError(
+            f"unknown label {spelled(one.label)}{suggestion(one.label, labels)}; labels: {listed(list(labels)[:20])}",
+            where=one.where,
+            hint="correct it there; a label that no row of train has needs to be in dataset.labels, and to have rows",
+        )
+    return found
