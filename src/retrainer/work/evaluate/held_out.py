@@ -85,14 +85,15 @@ def held_out_rows(
 ) -> tuple[HeldOutRows, Leakage]:
     """Test rows that both models see for the first time.
 
-    :param bundle: the challenger's; ingest left nothing of its training rows among the test rows.
+    :param bundle: the challenger's; ingest left nothing of its own training rows among the test rows.
     :param champion: its bundle; ``None`` where there is none to compare with.
     :raises DataError: no row is left; or the champion was trained on some, and ``on_leakage`` is ``fail``.
     """
     statistics = SnapshotStatistics.load(snapshot)
     slices = request.pipeline.gate.slices
     rows = read_rows(snapshot / "test.parquet", slices.patterns if slices else ())
-    rows = rows.where(~trained_on(rows.row_ids, bundle))
+    # Of a blended challenger also those that its champion was trained on; counted as the champion's where it is known.
+    own = trained_on(rows.row_ids, bundle)
     leakage = Leakage(exact=statistics.leakage, near=statistics.near_leakage)
     if champion is not None and len(rows):
         exact = trained_on(rows.row_ids, champion)
@@ -107,8 +108,9 @@ def held_out_rows(
         )
         if request.pipeline.dataset.checks.on_leakage == "fail" and exact.any():
             raise _leakage_error(request, rows, exact)
-        rows = rows.where(~(exact | near))
+        own |= exact | near
         _say(leakage, reporter)
+    rows = rows.where(~own)
     if not len(rows):
         raise DataError(
             "no test row is left that neither model was trained on",
