@@ -21,10 +21,11 @@ from retrainer.artifacts.training import Blend, TrainingRecord, TriedShare
 from retrainer.chain import INGEST, TRAIN, StepRef
 from retrainer.errors import IntegrityError
 from retrainer.records import sha256_file
+from retrainer.run.pipeline_run import RunResult, new_context, run_pipeline
 from retrainer.run.processes import run_step
 from retrainer.spec import Pipeline
 from retrainer.store import FileEntry, Manifest, Store
-from retrainer.work.snapshot_texts import BLENDED_WITH, TRAIN_ROWS, pack_row_ids
+from retrainer.work.snapshot_texts import BLENDED_WITH, TRAIN_ROWS, pack_row_ids, row_ids_of
 from retrainer.work.train.blending import SHARES, choose
 from tests.chain.made import CONTEXT, in_root, planned
 from tests.training.conftest import MakePipeline, ignore, train_here
@@ -349,3 +350,51 @@ def test_the_chosen_share_costs_no_score_and_no_flip(
             other.score >= plain.score if greater_is_better else other.score <= plain.score
         )
         assert not no_worse or (other.harmful, other.share) >= (chosen.harmful, chosen.share)
+
+
+def test_a_whole_run_blends_with_what_the_run_before_published(
+    make_pipeline: MakePipeline, rows_file: Path, tmp_path: Path
+) -> None:
+    lines = rows_file.read_text().splitlines()
+    grown = tmp_path / "grown.csv"
+
+    def run(count: int, training: dict[str, Any]) -> tuple[RunResult, Manifest]:
+        grown.write_text("\n".join(lines[: count + 1]) + "\n")
+        pipeline = make_pipeline(
+            {**training, **BLEND},
+            dataset={"train": str(grown)},
+            gate={
+                "floors": {"accuracy": 0.1},
+                "baseline": "report",
+                "against_champion": {"margin": 0.9},
+            },
+            publish={"store": str(tmp_path / "store"), "include_checkpoint": True},
+        )
+        result = run_pipeline(pipeline, context=new_context(str(tmp_path / "artifacts"), actor="tester"))
+        champion = Store.open(tmp_path / "store").model("tiny").champion("production")
+        assert champion is not None
+        return result, champion
+
+    first, before = run(160, {"num_train_epochs": 6})
+    assert first.outcome == "promoted"
+    assert TRAIN.output_of(first.steps["train"]).blend == Blend(why_not="the channel has no champion yet")
+
+    second, after = run(230, WEAK)
+    assert second.outcome == "promoted"
+    blend = TRAIN.output_of(second.steps["train"]).blend
+    assert blend is not None
+    assert (blend.champion, blend.why_not) == (before.version, None)
+    assert blend.share > 0
+    # What was published is what was blended, and knows the rows of both.
+    model = Store.open(tmp_path / "store").model("tiny")
+    for manifest, name in ((before, "before"), (after, "after")):
+        model.fetch(manifest.version, tmp_path / name)
+    trained = Artifacts(str(tmp_path / "artifacts")).fetch("train", second.steps["train"].digest)
+    assert same(weights_of(tmp_path / "after" / "checkpoint"), weights_of(trained / "checkpoint"))
+    assert "blended with champion" in (tmp_path / "after" / "README.md").read_text()
+    assert set(row_ids_of(tmp_path / "before")) <= set(row_ids_of(tmp_path / "after"))
+
+    # The champion is not blended with itself for ever.
+    third, still = run(230, WEAK)
+    assert third.outcome == "unchanged"
+    assert still == after

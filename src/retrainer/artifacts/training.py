@@ -51,10 +51,14 @@ class Blend(Record):
     left_out: int = 0
     tried: tuple[TriedShare, ...] = ()
 
+    def short(self) -> str:
+        """How much of what, in a few words."""
+        return self.why_not or f"{self.share:.0%} of version {self.champion}"
+
     def line(self) -> str:
         """In a sentence."""
         if self.why_not is not None:
-            return f"not blended with the champion: {self.why_not}"
+            return f"not blended with a champion: {self.why_not}"
         plain = self.tried[0]
         kept = next(one for one in self.tried if one.share == self.share)
         if not self.share:

@@ -103,6 +103,7 @@ def _report_facts(request: StepRequest, card: CardFacts, statistics: SnapshotSta
 
 def _training(record: TrainingRecord) -> dict[str, str]:
     """Some lines of the training record."""
+    blend = record.blend
     return {
         "epochs": f"{record.epochs:g}",
         "steps": f"{record.steps:,}",
@@ -110,4 +111,5 @@ def _training(record: TrainingRecord) -> dict[str, str]:
         "device": record.device,
         "parameters": f"{record.parameters:,}",
         "rows per second": f"{record.rows_per_second:.1f}",
+        **({"blended with champion": blend.short()} if blend else {}),
     }

@@ -15,6 +15,7 @@ from retrainer.chain.requests import RunContext, StepRef, StepRequest
 from retrainer.report.figures import Facts, number, scores
 from retrainer.sources import base_models
 from retrainer.spec.model import Pipeline
+from retrainer.store import Manifest
 
 # Of a version, the folder of its checkpoint and the only form in which weights are read.
 CHECKPOINT = "checkpoint/"
@@ -102,9 +103,14 @@ def _blending(pipeline: Pipeline, identity: Mapping[str, Any], root: str) -> dic
     why_not = None
     if champion.task != pipeline.task:
         why_not = f"the champion is a model for {champion.task}"
-    elif not any(name.startswith(CHECKPOINT) and name.endswith(WEIGHTS) for name in champion.files):
+    elif not has_checkpoint(champion):
         why_not = "the champion was published without its checkpoint (publish.include_checkpoint)"
     return {"blend": {"champion": champion.version, "why_not": why_not}}
+
+
+def has_checkpoint(version: Manifest) -> bool:
+    """Whether a version was published with weights that a training can be blended with."""
+    return any(name.startswith(CHECKPOINT) and name.endswith(WEIGHTS) for name in version.files)
 
 
 TRAIN = Step(
