@@ -9,7 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retrainer.artifacts.snapshot import SnapshotStatistics
+from retrainer.artifacts.evaluation import CHAMPION
+from retrainer.artifacts.snapshot import SnapshotStatistics, split_file
 from retrainer.artifacts.training import TrainingRecord
 from retrainer.chain import Decided
 from retrainer.errors import IntegrityError
@@ -22,6 +23,7 @@ from retrainer.precisions import REFERENCE
 from retrainer.report.decision import confusions_part, explain
 from retrainer.report.html import ReportFacts, report_html
 from retrainer.report.model_card import CardFacts
+from retrainer.work.flips import flips_of
 
 if TYPE_CHECKING:
     from retrainer.chain import StepRequest
@@ -44,7 +46,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     (folder / RECEIPT).write_bytes(receipt_bytes(receipt))
     card = card_facts(request, inputs, evidence, receipt)
     plots = {path.name: path.read_bytes() for path in sorted(inputs["evaluate"].glob("*.png"))}
-    report = report_html(receipt, _report_facts(request, card, SnapshotStatistics.load(inputs["ingest"])), plots)
+    report = report_html(receipt, _report_facts(request, inputs["ingest"], card, evidence, receipt), plots)
     (folder / REPORT).write_text(report, encoding="utf-8")
     for line in [*explain(receipt), *_confused_lines(card)]:
         reporter.log(line)
@@ -91,13 +93,20 @@ def _confused_lines(card: CardFacts) -> list[str]:
     return [f"  {confused.title}", *(f"    {line}" for line in confused.lines())] if confused.said else []
 
 
-def _report_facts(request: StepRequest, card: CardFacts, statistics: SnapshotStatistics) -> ReportFacts:
+def _report_facts(
+    request: StepRequest, snapshot: Path, card: CardFacts, evidence: Evidence, receipt: Receipt
+) -> ReportFacts:
+    statistics = SnapshotStatistics.load(snapshot)
     quarantined = {f"quarantined, {reason.replace('_', ' ')}": rows for reason, rows in statistics.quarantined.items()}
+    # As of the confusions: what contradicts itself was not judged, and is not shown.
+    judged = {REFERENCE, CHAMPION} <= receipt.metrics.keys()
+    test = split_file(snapshot, "test") if receipt.policy.report_texts else None
     return ReportFacts(
         card=card,
         decision=request.digest,
         label_counts={split: counted.label_counts for split, counted in statistics.splits.items()},
         dropped={"duplicates dropped": statistics.duplicates, **quarantined},
+        flips=flips_of(evidence, test) if judged else None,
     )
 
 

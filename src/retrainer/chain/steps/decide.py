@@ -92,7 +92,7 @@ def decision_content(name: str, evaluation: str, gate: Gate) -> dict[str, Any]:
 
 DECIDE = Step(
     name="decide",
-    version=5,
+    version=6,
     about="challenger",
     after=("evaluate",),
     output=Decided,

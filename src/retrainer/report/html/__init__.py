@@ -21,6 +21,7 @@ from retrainer.gate.precisions import DEFAULT_MARGIN
 from retrainer.gate.receipt import ReasonCode, Receipt
 from retrainer.report import charts
 from retrainer.report.decision import FP32, confidence, confusions_part, models_of, parts
+from retrainer.report.flips import Flips, flips_part
 from retrainer.report.model_card import CardFacts
 from retrainer.report.presentation import Part, scored, signed, table_of
 from retrainer.spec.budgets import COSTS
@@ -36,6 +37,7 @@ SECTIONS = (
     ("comparison", "baseline"),
     ("scores", "floors", "plots", "confusions"),
     ("slices",),
+    ("flips",),
     ("costs", "budgets"),
     ("precisions",),
     ("calibration",),
@@ -52,12 +54,14 @@ class ReportFacts:
     :param decision: digest of the decide artifact.
     :param label_counts: split to label to rows.
     :param dropped: what was taken out of the data, in words, to rows.
+    :param flips: rows that only one of champion and challenger has right; ``None`` where nothing was compared.
     """
 
     card: CardFacts
     decision: str
     label_counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     dropped: Mapping[str, int] = field(default_factory=dict)
+    flips: Flips | None = None
 
 
 def report_html(receipt: Receipt, facts: ReportFacts, images: Mapping[str, bytes]) -> str:
@@ -68,6 +72,7 @@ def report_html(receipt: Receipt, facts: ReportFacts, images: Mapping[str, bytes
     made = {
         **parts(receipt, facts.card.measured),
         "confusions": confusions_part(facts.card.confusions),
+        "flips": flips_part(facts.flips),
         "plots": Part("plots", "Plots of the evaluation"),
         "data": _data(receipt, facts),
     }
