@@ -329,7 +329,7 @@ counts = st.integers(0, 20)
 scores = st.one_of(st.none(), st.integers(0, 100).map(lambda hits: hits / 100))
 
 
-@given(st.lists(st.tuples(scores, counts, counts), min_size=10, max_size=10), st.booleans())
+@given(st.lists(st.tuples(scores, counts, counts), min_size=len(SHARES), max_size=len(SHARES)), st.booleans())
 def test_the_chosen_share_costs_no_score_and_no_flip(
     drawn: list[tuple[float | None, int, int]], greater_is_better: bool
 ) -> None:

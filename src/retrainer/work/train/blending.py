@@ -22,8 +22,10 @@ from retrainer.work.train.champion import ChampionWeights
 from retrainer.work.train.encoding import EncodedRows, logits_of
 from retrainer.work.train.trainer import FineTuner
 
-# Of the champion. Never all of it: that would be no new model.
-SHARES = tuple(tenths / 10 for tenths in range(10))
+# Of the champion. The new model stays the larger part: beyond half, flips vanish because it comes back to the champion,
+# also where the two do not belong together and everything between them is worse than both.
+SHARES = tuple(tenths / 10 for tenths in range(6))
+WHOLE = 1.0
 LOSS = "loss"
 
 
@@ -39,13 +41,14 @@ def blend(
     truth, judged = validation.labels, ~champion.seen_validation
     own = {name: tensor.detach().cpu().clone() for name, tensor in trainer.model.state_dict().items()}
 
-    def answers(share: float) -> npt.NDArray[np.float32]:
+    logits = {}
+    for done, share in enumerate((WHOLE, *SHARES), start=1):
         trainer.model.load_state_dict(mixed(own, champion.weights, share))
-        reporter.progress("blending", done=round(10 * share), total=10, unit="tenth")
-        return logits_of(trainer.model, validation, trainer.data_collator, trainer.args.per_device_eval_batch_size)
-
-    was_right = answers(1.0).argmax(axis=1) == truth
-    logits = {share: answers(share) for share in SHARES}
+        logits[share] = logits_of(
+            trainer.model, validation, trainer.data_collator, trainer.args.per_device_eval_batch_size
+        )
+        reporter.progress("blending", done=done, total=len(SHARES) + 1, unit="share")
+    was_right = logits.pop(WHOLE).argmax(axis=1) == truth
     tried = []
     for share, given in logits.items():
         is_right = given.argmax(axis=1) == truth
@@ -75,7 +78,8 @@ def choose(tried: Sequence[TriedShare], *, greater_is_better: bool) -> TriedShar
 
     No loss of score is accepted, not even one that may be chance: what seems free on a few hundred rows would be paid
     anew by every retrain. And no more of the champion is taken than flips ask for, since what it holds is older than
-    the data. That the chosen share is a little lucky, being the best of ten, is for the gate to find out on test rows.
+    the data. That the chosen share is a little lucky, being the best of several, is for the gate to find out on test
+    rows.
 
     :param tried: the share of none first.
     """
