@@ -75,6 +75,8 @@ def read_champion_weights(
     with tempfile.TemporaryDirectory(prefix="retrainer-champion-") as scratch:
         folder = Path(scratch)
         there = store.manifest(version).files
+        if TRAIN_ROWS not in there:
+            return "the champion's version does not say which rows it was trained on"
         about_rows = [name for name in (TRAIN_ROWS, NEAR_ROWS) if name in there]
         checkpoint = [name for name in there if name.startswith(CHECKPOINT) and name.endswith((WEIGHTS, ".json"))]
         reporter.log(f"fetching the checkpoint of the champion, version {version}")
@@ -94,9 +96,9 @@ def _weights(
     folder: Path, base: Base, labels: tuple[str, ...], validation: EncodedRows, collate: Any
 ) -> dict[str, Any] | str:
     """The weights of a checkpoint, if they mean the same as those of the new model; else what differs."""
-    if _tokens(Tokenizer.from_file(str(folder / "tokenizer.json"))) != _tokens(base.tokenizer.backend_tokenizer):
-        return "the champion has another tokenizer"
     try:
+        if _tokens(Tokenizer.from_file(str(folder / "tokenizer.json"))) != _tokens(base.tokenizer.backend_tokenizer):
+            return "the champion has another tokenizer"
         config = AutoConfig.from_pretrained(folder)
         if different := _different_architecture(config, base.model):
             return different
