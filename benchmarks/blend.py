@@ -2,8 +2,8 @@
 
 A champion, a fine-tuned MiniLM, is trained on the first 90 % of the training rows. The challenger starts again from the
 base model, on all of them, and is judged on test rows twice: as it was trained, and blended. Both have one
-``training.seed``, as retrains of a pipeline have, unless another one is asked for. Takes four minutes of a core for each
-seed and data set. With a few hundred rows MiniLM does not learn IMDB, and flips say nothing.
+``training.seed``, as retrains of a pipeline have, unless another one is asked for. Takes four minutes of a core for
+each seed and data set. With a few hundred rows MiniLM does not learn IMDB, and flips say nothing.
 ``python -m benchmarks.blend [--seeds N] [--train N] [--earlier SHARE] [--data NAME] [--another-seed]``
 """
 
