@@ -143,3 +143,23 @@ def test_the_first_step_says_what_check_says(cli: Cli, bench: Workbench, tmp_pat
     answer = cli("run", named)
     assert answer.returncode == 1
     assert "positive_label: 'opened' is not a label; did you mean 'open'? (labels: closed, open)" in answer.stderr
+
+
+def test_whether_there_is_a_checkpoint_to_blend_with(
+    cli: Cli, bench: Workbench, published: Published, tmp_path: Path, tiny_bert: Path
+) -> None:
+    """Notes: a run goes on without one."""
+    for name, seed in (("train.csv", 1), ("test.csv", 2)):
+        bench.rows(tmp_path / name, 10, seed=seed)
+    for folder, noted, quiet in (
+        (tmp_path / "store", "publish.include_checkpoint is off", "was published without its checkpoint"),
+        (published.store, "was published without its checkpoint", "nothing else"),
+    ):
+        pipeline = bench.pipeline(
+            tmp_path, tiny_bert, training={"blend_with_champion": "auto"}, publish={"store": str(folder)}
+        )
+        answer = cli("check", pipeline)
+        assert answer.returncode == 0, answer.stdout
+        assert states(answer.stdout)["blending"] == "note"
+        assert noted in answer.stdout
+        assert quiet not in answer.stdout

@@ -148,3 +148,18 @@ def test_no_row_left_is_an_error(snapshot: Path, challenger: Path, tmp_path: Pat
     everything = bundle(tmp_path / "all", [0, 1, 2, 3], None)
     with pytest.raises(DataError, match="no test row is left"):
         held_out_rows(request(), snapshot, challenger, everything, Reporter(tmp_path / "messages"))
+
+
+def test_rows_of_a_champion_that_is_part_of_the_challenger_count_as_the_champions(
+    snapshot: Path, champion: Path, tmp_path: Path
+) -> None:
+    blended = bundle(tmp_path / "blended", [0, 3, 500], None)
+    said = Reporter(tmp_path / "messages")
+    rows, leakage = held_out_rows(request(), snapshot, blended, champion, said)
+    # The fourth was learnt by an earlier one.
+    assert rows.texts == (TEST[2],)
+    assert leakage.champion_exact == 1
+    rows, _ = held_out_rows(request(), snapshot, blended, None, said)
+    assert rows.texts == (TEST[1], TEST[2])
+    with pytest.raises(DataError, match="trained on 1 of"):
+        held_out_rows(request(on_leakage="fail"), snapshot, blended, champion, said)

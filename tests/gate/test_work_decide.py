@@ -24,6 +24,7 @@ from retrainer.gate.receipt import Receipt
 from retrainer.spec.model import Pipeline
 from retrainer.store.entry import Look, Verdict
 from retrainer.work.decide import run
+from retrainer.work.flips import MOST_SHOWN
 from retrainer.work.reporter import Reporter
 from tests.chain.made import CONTEXT, ROWS
 
@@ -67,6 +68,9 @@ def artifacts(folder: Path, evidence) -> dict[str, Path]:
         sources=(),
     )
     (inputs["ingest"] / "statistics.json").write_text(statistics.to_pretty_json())
+    row_ids = evidence.tables["fp32"].row_ids.tolist()
+    texts = pa.table({"row_id": row_ids, "text": [f"the text of {row_id}" for row_id in row_ids]})
+    pq.write_table(texts, inputs["ingest"] / "test.parquet")
     (inputs["train"] / "training.json").write_text(TRAINING.to_pretty_json())
     (inputs["evaluate"] / "predictions").mkdir()
     (inputs["evaluate"] / "reliability.png").write_bytes(b"\x89PNG\r\n\x1a\n and more")
@@ -177,6 +181,20 @@ def test_a_promotion(tmp_path, make):
     assert 'alt="Reliability diagram' in report
     assert "data:image/png;base64," in report
     assert "3,000 rows" in report
+    assert "the champion has 40 right that the challenger has wrong" in report
+    assert report.count("the text of ") == MOST_SHOWN
+
+
+def test_texts_of_test_rows_stay_out_of_the_report_where_the_pipeline_says_so(tmp_path, make):
+    inputs = artifacts(tmp_path / "in", make.pair(3000, better=60, worse=40))
+    (tmp_path / "out").mkdir()
+    asked = request(tmp_path)
+    gate = asked.pipeline.gate.model_copy(update={"report_texts": False})
+    pipeline = asked.pipeline.model_copy(update={"gate": gate})
+    run(asked.model_copy(update={"pipeline": pipeline}), inputs, tmp_path / "out", Lines())
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert "the champion has 40 right that the challenger has wrong" in report
+    assert "the text of " not in report
 
 
 def test_a_refusal_is_a_result(tmp_path, make):

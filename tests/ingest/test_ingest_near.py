@@ -474,3 +474,23 @@ def test_planted_copies_of_example_rows():
     assert all(finding.by_ingest == finding.planted for finding in result.findings if finding.kind in EXACT)
     assert result.near_recall >= 0.95
     assert result.natural == 0, "a line of the example is no copy of another"
+
+
+def test_an_index_can_be_about_the_rows_of_another_too(tmp_path: Path):
+    shared, own, other = (generated(40, seed) for seed in (1, 2, 3))
+    names = ("a", "b")
+    first = parquet(tmp_path / "first.parquet", shared + other, [0] * 80)
+    second = parquet(tmp_path / "second.parquet", own + shared, [0] * 80)
+    both = parquet(tmp_path / "both.parquet", own + shared + other, [0] * 120)
+    for name, split in (("first", first), ("second", second), ("both", both)):
+        write_index(split, names, tmp_path / name)
+    write_index(second, names, tmp_path / "merged", also=tmp_path / "first")
+    assert (tmp_path / "merged").read_bytes() == (tmp_path / "both").read_bytes()
+    # Once more adds nothing: it does not grow with each model that is blended with the one before.
+    write_index(second, names, tmp_path / "again", also=tmp_path / "merged")
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "both").read_bytes()
+    found = near_rows(tmp_path / "merged", other, ["a"] * 40, 0.8)
+    assert found.all()
+    pairs = parquet(tmp_path / "pairs.parquet", list(zip(own, other, strict=True)), [0] * 40)
+    with pytest.raises(IntegrityError, match="texts of another kind"):
+        write_index(pairs, names, tmp_path / "of_pairs", also=tmp_path / "first")

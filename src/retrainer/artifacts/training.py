@@ -19,6 +19,57 @@ class CurvePoint(Record):
     validation: dict[str, float] = Field(default_factory=dict)
 
 
+class TriedShare(Record):
+    """What the model would answer with so much of the champion in its weights.
+
+    :param score: on the validation rows that neither model was trained on; ``None`` where the metric has no value.
+    :param harmful: of these rows, those that the champion had right and this has wrong; ``beneficial`` is the reverse.
+    """
+
+    share: float
+    score: float | None
+    harmful: int
+    beneficial: int
+
+
+class Blend(Record):
+    """What became of ``training.blend_with_champion``.
+
+    :param champion: its version; ``None`` where the channel has none that can be read.
+    :param share: of the champion in the weights that were kept; 0 is the model as it was trained.
+    :param why_not: why no share could be tried; ``None`` where they were.
+    :param metric: by which the shares were compared; ``rows`` of validation, without the ``left_out`` ones, which the
+        champion was trained on.
+    :param tried: every share, in order.
+    """
+
+    champion: str | None = None
+    share: float = 0.0
+    why_not: str | None = None
+    metric: str = ""
+    rows: int = 0
+    left_out: int = 0
+    tried: tuple[TriedShare, ...] = ()
+
+    def short(self) -> str:
+        """How much of what, in a few words."""
+        return self.why_not or f"{self.share:.0%} of version {self.champion}"
+
+    def line(self) -> str:
+        """In a sentence."""
+        if self.why_not is not None:
+            return f"not blended with a champion: {self.why_not}"
+        plain = self.tried[0]
+        kept = next(one for one in self.tried if one.share == self.share)
+        if not self.share:
+            return f"not blended with the champion, version {self.champion}: no share of it makes fewer harmful flips"
+        return (
+            f"blended with {self.share:.0%} of the champion, version {self.champion}: on {self.rows:,} validation rows "
+            f"harmful flips go from {plain.harmful:,} to {kept.harmful:,}, beneficial ones from {plain.beneficial:,} "
+            f"to {kept.beneficial:,}, {self.metric} from {plain.score:.4f} to {kept.score:.4f}"
+        )
+
+
 class TrainingRecord(FileRecord):
     """How a checkpoint came to be.
 
@@ -26,6 +77,8 @@ class TrainingRecord(FileRecord):
     :param rows_per_second: training rows over the wall time of the loop, validation included.
     :param padding_fraction: share of the tokens in training batches that were padding.
     :param resumed_from: checkpoint that this try went on from; ``None`` when it started at the base model.
+    :param validation: scores of the weights that were kept, blended or not.
+    :param blend: ``None`` where the pipeline does not ask for it.
     """
 
     file: ClassVar[str] = "training.json"
@@ -44,6 +97,7 @@ class TrainingRecord(FileRecord):
     validation: dict[str, float]
     curve: tuple[CurvePoint, ...]
     parameters: int
+    blend: Blend | None = None
 
 
 def learning_curve(history: list[dict[str, Any]]) -> tuple[CurvePoint, ...]:

@@ -203,6 +203,13 @@ def _validation_rows(spec: Pipeline) -> list[Problem]:
                 "the temperature is fitted on validation rows, and dataset.split.validation is 0",
             )
         )
+    if spec.training.blend_with_champion != "none":
+        problems.append(
+            Problem(
+                ("training", "blend_with_champion"),
+                "the champion's share is chosen on validation rows, and dataset.split.validation is 0",
+            )
+        )
     return problems
 
 

@@ -128,6 +128,11 @@ class Gate(Record):
         "is worse beyond chance, 'floor' one that does not beat it, 'report' only shows the comparison.",
     )
     drift: Drift = Field(Drift(), description="How far the training rows may have moved.")
+    report_texts: bool = Field(
+        True,
+        description="report.html, which is published with the model, shows texts of test rows that the champion has "
+        "right and the challenger has wrong; false shows their row ids alone.",
+    )
 
     @property
     def alpha(self) -> float:

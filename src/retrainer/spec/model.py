@@ -27,7 +27,7 @@ from retrainer.spec.known_metrics import METRIC_NAMES, OF_ONE_LABEL
 from retrainer.spec.paths import FilePath, IdOrFolder
 from retrainer.spec.problems import found, listed, refuse, refuse_one
 from retrainer.spec.publish import Publish
-from retrainer.spec.training_arguments import check_training_arguments
+from retrainer.spec.training_arguments import OURS, check_training_arguments
 from retrainer.tasks import TASKS, text_classification
 
 Task = Annotated[str, OneOf(TASKS)]
@@ -261,6 +261,12 @@ class Training(Record):
     early_stopping_patience: int | None = Field(
         None, ge=1, description="Ours: training stops after so many evaluations without improvement."
     )
+    blend_with_champion: Literal["none", "auto"] = Field(
+        "none",
+        description="Ours: 'auto' mixes the trained weights with the champion's, in the share that gives the fewest "
+        "rows that the champion had right and the new model has wrong, on the validation rows, where that costs no "
+        "score. Needs publish.include_checkpoint.",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -270,7 +276,7 @@ class Training(Record):
         if not isinstance(value, dict):
             return value
         flat = dict(value)
-        ours = {name: flat.pop(name) for name in ("early_stopping_patience",) if name in flat}
+        ours = {name: flat.pop(name) for name in OURS if name in flat}
         packed = flat.pop("arguments", {})
         if not isinstance(packed, dict):
             refuse_one(f"expected a mapping, found {found(packed)}", "arguments")

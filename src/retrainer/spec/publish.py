@@ -97,7 +97,9 @@ class Publish(Record):
         description="Public keys, 'ed25519:...' or paths of their files: a champion that none of them signed is not "
         "trusted. Without any, whoever can write to the store is trusted.",
     )
-    include_checkpoint: bool = Field(False, description="Also publish the torch checkpoint.")
+    include_checkpoint: bool = Field(
+        False, description="Also publish the torch checkpoint, which training.blend_with_champion needs."
+    )
 
     @model_validator(mode="after")
     def _what_is_published_can_be_trusted(self) -> Self:

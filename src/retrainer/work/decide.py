@@ -11,8 +11,8 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retrainer.artifacts.evaluation import LOOK_FIRST, SUSPECTS
-from retrainer.artifacts.snapshot import SnapshotStatistics
+from retrainer.artifacts.evaluation import CHAMPION, LOOK_FIRST, SUSPECTS
+from retrainer.artifacts.snapshot import SnapshotStatistics, split_file
 from retrainer.artifacts.standing import Standing
 from retrainer.artifacts.training import TrainingRecord
 from retrainer.chain import Decided
@@ -29,6 +29,7 @@ from retrainer.report.decision import confusions_part, explain
 from retrainer.report.html import ReportFacts, report_html
 from retrainer.report.model_card import CardFacts
 from retrainer.store.entry import Verdict
+from retrainer.work.flips import flips_of
 
 if TYPE_CHECKING:
     from retrainer.chain import StepRequest
@@ -54,8 +55,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     (folder / RECEIPT).write_bytes(receipt_bytes(receipt))
     card = card_facts(request, inputs, evidence, receipt)
     plots = {path.name: path.read_bytes() for path in sorted(inputs["evaluate"].glob("*.png"))}
-    facts = _report_facts(request, card, SnapshotStatistics.load(inputs["ingest"]), evidence, inputs["evaluate"])
-    report = report_html(receipt, facts, plots)
+    report = report_html(receipt, _report_facts(request, inputs, card, evidence, receipt), plots)
     (folder / REPORT).write_text(report, encoding="utf-8")
     for line in [*explain(receipt), *_confused_lines(card)]:
         reporter.log(line)
@@ -122,33 +122,43 @@ def _confused_lines(card: CardFacts) -> list[str]:
 
 
 def _report_facts(
-    request: StepRequest, card: CardFacts, statistics: SnapshotStatistics, evidence: Evidence, evaluation: Path
+    request: StepRequest, inputs: dict[str, Path], card: CardFacts, evidence: Evidence, receipt: Receipt
 ) -> ReportFacts:
+    statistics = SnapshotStatistics.load(inputs["ingest"])
     quarantined = {f"quarantined, {reason.replace('_', ' ')}": rows for reason, rows in statistics.quarantined.items()}
     changed = statistics.corrections.relabelled if statistics.corrections else {}
     relabelled = {f"relabelled by corrections, {split}": rows for split, rows in changed.items() if rows}
+    # As of the confusions: what contradicts itself was not judged, and is not shown.
+    judged = {REFERENCE, CHAMPION} <= receipt.metrics.keys()
+    texts = receipt.policy.report_texts
     return ReportFacts(
         card=card,
         decision=request.digest,
         label_counts={split: counted.label_counts for split, counted in statistics.splits.items()},
         dropped={"duplicates dropped": statistics.duplicates, **quarantined, **relabelled},
         suspects=evidence.record.suspects,
-        suspicious=[row for row in _rows(evaluation / SUSPECTS) if row["split"] == "test"],
-        look_first=_rows(evaluation / LOOK_FIRST),
+        suspicious=[row for row in _rows(inputs["evaluate"] / SUSPECTS, texts=texts) if row["split"] == "test"],
+        look_first=_rows(inputs["evaluate"] / LOOK_FIRST, texts=texts),
+        flips=flips_of(evidence, split_file(inputs["ingest"], "test") if texts else None) if judged else None,
     )
 
 
-def _rows(file: Path) -> list[dict[str, str]]:
-    """The rows of a file for people; none where the evaluation wrote none."""
+def _rows(file: Path, *, texts: bool) -> list[dict[str, str]]:
+    """The rows of a file for people; none where the evaluation wrote none.
+
+    :param texts: show them; else the rows' ids in their place.
+    """
     if not file.is_file():
         return []
     csv.field_size_limit(LONGEST_FIELD)
     with file.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
+        rows = list(csv.DictReader(stream))
+    return rows if texts else [{**row, "text": f"row {row['row_id']}", "text_pair": ""} for row in rows]
 
 
 def _training(record: TrainingRecord) -> dict[str, str]:
     """Some lines of the training record."""
+    blend = record.blend
     return {
         "epochs": f"{record.epochs:g}",
         "steps": f"{record.steps:,}",
@@ -156,4 +166,5 @@ def _training(record: TrainingRecord) -> dict[str, str]:
         "device": record.device,
         "parameters": f"{record.parameters:,}",
         "rows per second": f"{record.rows_per_second:.1f}",
+        **({"blended with champion": blend.short()} if blend else {}),
     }

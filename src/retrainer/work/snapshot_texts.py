@@ -12,6 +12,8 @@ import numpy.typing as npt
 Text = str | tuple[str, str]
 
 TRAIN_ROWS = "train_rows.bin"
+# Of a train artifact, the folder of what is known about the rows of the champion that is part of the weights.
+BLENDED_WITH = "blended_with"
 
 
 def parts(text: Text) -> tuple[str, ...]:
@@ -51,9 +53,17 @@ def pack_row_ids(row_ids: Iterable[str]) -> bytes:
 
 def trained_on(row_ids: Sequence[str], bundle: Path) -> npt.NDArray[np.bool_]:
     """Which rows the model of a bundle was trained on, ``[rows]``: it may have learnt them by heart."""
-    trained = np.fromfile(bundle / TRAIN_ROWS, dtype=">u8").astype(np.uint64)
-    known: npt.NDArray[np.bool_] = np.isin(_numbers(row_ids), trained)
+    known: npt.NDArray[np.bool_] = np.isin(_numbers(row_ids), _packed(bundle))
     return known
+
+
+def row_ids_of(bundle: Path) -> list[str]:
+    """The rows the model of a bundle was trained on, as 16 hex digits each."""
+    return [f"{number:016x}" for number in _packed(bundle).tolist()]
+
+
+def _packed(bundle: Path) -> npt.NDArray[np.uint64]:
+    return np.fromfile(bundle / TRAIN_ROWS, dtype=">u8").astype(np.uint64)
 
 
 def _numbers(row_ids: Sequence[str]) -> npt.NDArray[np.uint64]:

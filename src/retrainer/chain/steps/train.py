@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
+from retrainer.artifacts.repository import Artifacts
+from retrainer.artifacts.training import Blend
+from retrainer.chain.champion import read_champion
 from retrainer.chain.definition import Step, StepOutput, of_base
 from retrainer.chain.messages import duration
+from retrainer.chain.model_store import model_of
 from retrainer.chain.requests import RunContext, StepRef, StepRequest
 from retrainer.report.figures import Facts, number, scores
 from retrainer.sources import base_models
 from retrainer.spec.model import Pipeline
+from retrainer.store import Manifest
+
+# Of a version, the folder of its checkpoint and the only form in which weights are read.
+CHECKPOINT = "checkpoint/"
+WEIGHTS = ".safetensors"
 
 
 class Trained(StepOutput):
     """What of a training travels with the reference to its checkpoint; see ``TrainingRecord``.
 
-    :param metrics: on the validation rows, at the step that was kept; empty without validation rows.
+    :param metrics: on the validation rows, of the weights that were kept; empty without validation rows.
     :param seconds: wall time of the training loop in the try that ended it.
     """
 
@@ -31,6 +41,7 @@ class Trained(StepOutput):
     device: str
     resumed_from: str | None
     parameters: int
+    blend: Blend | None = None
 
     def brief(self) -> str:
         """The scores on validation."""
@@ -43,6 +54,8 @@ class Trained(StepOutput):
             facts.append(("best on validation", scores(self.metrics)))
         facts.append(("speed", f"{self.rows_per_second:.1f} rows/s on {self.device}"))
         facts.append(("time", duration(self.seconds)))
+        if self.blend:
+            facts.append(("champion's share", self.blend.line()))
         if self.resumed_from:
             facts.append(("resumed from", self.resumed_from))
         return tuple(facts)
@@ -62,14 +75,43 @@ def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str
         "base": base_models.fingerprint(single.model),
         "base_name": base_models.public_name(single.model.base),
         "max_length": single.model.max_length,
-        "training": single.training.model_dump(mode="json"),
+        "training": single.training.model_dump(mode="json", exclude={"blend_with_champion"}),
         "metrics": list(single.metrics),
         "processes": single.resources.processes,
         "gpus": single.resources.gpus,
     }
     if single.of_one_label:
         identity["positive_label"] = single.positive_label
+    if single.training.blend_with_champion == "auto":
+        identity |= _blending(single, identity, snapshot.root)
     return TRAIN.request(identity, pipeline, snapshot, context=context, base=base)
+
+
+def _blending(pipeline: Pipeline, identity: Mapping[str, Any], root: str) -> dict[str, Any]:
+    """What blending adds to the identity: the champion, or why there is nothing to blend with.
+
+    A champion that this very training gave is not blended with itself, or a run on unchanged data would find something
+    to do each time: its training is asked for again, which is there.
+    """
+    live = read_champion(model_of(pipeline), pipeline.publish.channel)
+    champion = live.champion
+    if champion is None:
+        return {"blend": {"champion": None, "why_not": live.problem or "the channel has no champion yet"}}
+    origin = champion.artifacts.get(TRAIN.name)
+    made = Artifacts(root).find(TRAIN.name, origin) if origin else None
+    if made is not None and {**made.identity, "blend": None} == {**TRAIN.identity(identity), "blend": None}:
+        return {"blend": made.identity["blend"]} if "blend" in made.identity else {}
+    why_not = None
+    if champion.task != pipeline.task:
+        why_not = f"the champion is a model for {champion.task}"
+    elif not has_checkpoint(champion):
+        why_not = "the champion was published without its checkpoint (publish.include_checkpoint)"
+    return {"blend": {"champion": champion.version, "why_not": why_not}}
+
+
+def has_checkpoint(version: Manifest) -> bool:
+    """Whether a version was published with weights that a training can be blended with."""
+    return any(name.startswith(CHECKPOINT) and name.endswith(WEIGHTS) for name in version.files)
 
 
 TRAIN = Step(

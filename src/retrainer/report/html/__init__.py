@@ -22,6 +22,7 @@ from retrainer.gate.precisions import DEFAULT_MARGIN
 from retrainer.gate.receipt import ReasonCode, Receipt
 from retrainer.report import charts
 from retrainer.report.decision import FP32, confidence, confusions_part, models_of, parts
+from retrainer.report.flips import Flips, flips_part
 from retrainer.report.labels import look_first_part, suspects_part
 from retrainer.report.model_card import CardFacts
 from retrainer.report.presentation import Part, percent, scored, signed, table_of
@@ -38,6 +39,7 @@ SECTIONS = (
     ("comparison", "anchor", "over_time", "look-first", "flips", "baseline"),
     ("scores", "floors", "plots", "confusions"),
     ("slices",),
+    ("flipped",),
     ("costs", "budgets"),
     ("precisions",),
     ("calibration",),
@@ -57,6 +59,7 @@ class ReportFacts:
     :param suspects: of the labels; ``None`` where nobody looked.
     :param suspicious: test rows whose label may be wrong, as in ``suspects.csv``.
     :param look_first: rows that may move the comparison, as in ``look_first.csv``.
+    :param flips: rows that only one of champion and challenger has right; ``None`` where nothing was compared.
     """
 
     card: CardFacts
@@ -66,6 +69,7 @@ class ReportFacts:
     suspects: Suspects | None = None
     suspicious: Sequence[Mapping[str, str]] = ()
     look_first: Sequence[Mapping[str, str]] = ()
+    flips: Flips | None = None
 
 
 def report_html(receipt: Receipt, facts: ReportFacts, images: Mapping[str, bytes]) -> str:
@@ -76,6 +80,7 @@ def report_html(receipt: Receipt, facts: ReportFacts, images: Mapping[str, bytes
     made = {
         **parts(receipt, facts.card.measured),
         "confusions": confusions_part(facts.card.confusions),
+        "flipped": flips_part(facts.flips),
         "plots": Part("plots", "Plots of the evaluation"),
         "data": _data(receipt, facts),
         "suspects": suspects_part(facts.suspects, facts.suspicious),

@@ -91,7 +91,7 @@ def held_out_rows(
 ) -> tuple[HeldOutRows, Leakage]:
     """Test rows that all models see for the first time.
 
-    :param bundle: the challenger's; ingest left nothing of its training rows among the test rows.
+    :param bundle: the challenger's; ingest left nothing of its own training rows among the test rows.
     :param champion: its bundle; ``None`` where there is none to compare with.
     :param anchor: the bundle of the channel's anchor, where that is another one.
     :raises DataError: no row is left; or the champion was trained on some, and ``on_leakage`` is ``fail``.
@@ -99,7 +99,8 @@ def held_out_rows(
     statistics = SnapshotStatistics.load(snapshot)
     slices = request.pipeline.gate.slices
     rows = read_rows(snapshot / "test.parquet", slices.patterns if slices else ())
-    rows = rows.where(~trained_on(rows.row_ids, bundle))
+    # Of a blended challenger also those that its champion was trained on; counted as the champion's where it is known.
+    own = trained_on(rows.row_ids, bundle)
     leakage = Leakage(exact=statistics.leakage, near=statistics.near_leakage)
     if champion is not None and len(rows):
         exact = trained_on(rows.row_ids, champion)
@@ -114,12 +115,13 @@ def held_out_rows(
         )
         if request.pipeline.dataset.checks.on_leakage == "fail" and exact.any():
             raise _leakage_error(request, rows, exact)
-        rows = rows.where(~(exact | near))
+        own |= exact | near
     if anchor is not None and len(rows):
-        by_anchor = trained_on(rows.row_ids, anchor)
+        by_anchor = trained_on(rows.row_ids, anchor) & ~own
         leakage = leakage.model_copy(update={"anchor_exact": int(by_anchor.sum())})
-        rows = rows.where(~by_anchor)
+        own |= by_anchor
     _say(leakage, reporter)
+    rows = rows.where(~own)
     if not len(rows):
         raise DataError(
             "no test row is left that no model was trained on",

@@ -14,6 +14,7 @@ from retrainer.artifacts.calibration import CalibrationReport
 from retrainer.artifacts.parity import ParityReport
 from retrainer.artifacts.snapshot import SnapshotStatistics, split_file
 from retrainer.chain import Exported, StepRequest
+from retrainer.errors import IntegrityError
 from retrainer.precisions import PRECISIONS
 from retrainer.tasks import trainable_task
 from retrainer.work.export.calibrate import calibrate
@@ -23,6 +24,7 @@ from retrainer.work.near import NEAR_ROWS
 from retrainer.work.near.index import write_index
 from retrainer.work.profile import profile_of
 from retrainer.work.reporter import Reporter
+from retrainer.work.snapshot_texts import BLENDED_WITH, row_ids_of
 
 BUNDLE_FOLDER = "bundle"
 
@@ -38,6 +40,9 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     validation = read_rows(split_file(snapshot, "validation"))
     train = split_file(snapshot, "train")
     trained_on = pq.read_table(train, columns=["row_id"]).column("row_id").to_pylist()
+    blended_with = inputs["train"] / BLENDED_WITH
+    if blended_with.is_dir():  # what the champion learnt is in these weights, too
+        trained_on = sorted({*trained_on, *row_ids_of(blended_with)})
     bundle = folder / BUNDLE_FOLDER
     export = trainable_task(pipeline.task, where=pipeline.name).part("export")
     report: ParityReport = export(
@@ -61,7 +66,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     calibration = None
     if pipeline.export.calibration == "temperature":
         calibration = _calibrate(bundle, validation, folder, reporter)
-    _describe_training_rows(train, labels, bundle, len(trained_on), reporter)
+    _describe_training_rows(train, labels, bundle, blended_with / NEAR_ROWS, reporter)
     precisions = sorted(report.max_difference)
     return Exported(
         precisions=tuple(precisions),
@@ -92,12 +97,27 @@ def _calibrate(bundle: Path, validation: list[Row], folder: Path, reporter: Repo
     return calibration
 
 
-def _describe_training_rows(train: Path, labels: tuple[str, ...], bundle: Path, rows: int, reporter: Reporter) -> None:
-    """What the next challenger is compared with: a profile for drift, and an index for near duplicates."""
+def _describe_training_rows(
+    train: Path, labels: tuple[str, ...], bundle: Path, champions_index: Path, reporter: Reporter
+) -> None:
+    """What the next challenger is compared with: a profile for drift, and an index for near duplicates.
+
+    :param champions_index: the same index of a champion that is part of the weights; need not be there.
+    """
     profile_of(train, labels).save(bundle)
-    write_index(
-        train,
-        labels,
-        bundle / NEAR_ROWS,
-        lambda done: reporter.progress("indexing the training rows", done=done, total=rows, unit="row"),
-    )
+    rows = pq.read_metadata(train).num_rows
+
+    def write(also: Path | None) -> None:
+        write_index(
+            train,
+            labels,
+            bundle / NEAR_ROWS,
+            lambda done: reporter.progress("indexing the training rows", done=done, total=rows, unit="row"),
+            also=also,
+        )
+
+    try:
+        write(champions_index if champions_index.is_file() else None)
+    except IntegrityError as error:
+        reporter.log(f"what is nearly a training row of the champion will not be found: {error}", level="warning")
+        write(None)

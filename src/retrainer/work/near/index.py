@@ -51,12 +51,17 @@ _PROBE = "The quick brown fox jumps over 13 lazy dogs – déjà vu, naïve Ｆ�
 Progress = Callable[[int], None]
 
 
-def write_index(train: Path, labels: Sequence[str], target: Path, progress: Progress | None = None) -> None:
+def write_index(
+    train: Path, labels: Sequence[str], target: Path, progress: Progress | None = None, *, also: Path | None = None
+) -> None:
     """Write the file about the rows of a snapshot's split. The same rows, in any order, give the same bytes.
 
     :param train: the split's parquet file.
     :param labels: the snapshot's label names, in the order of its indices.
     :param progress: told how many rows are done.
+    :param also: a file about other rows, such as those of a model that is part of the weights: what is in it and not
+        in the split is added.
+    :raises IntegrityError: that file cannot be used.
     """
     names = np.array([_label(name) for name in labels], dtype=np.uint64)
     rows_labels, sketches, keys = [], [], []
@@ -73,6 +78,9 @@ def write_index(train: Path, labels: Sequence[str], target: Path, progress: Prog
             progress(done)
     of_row = np.concatenate(rows_labels) if rows_labels else np.zeros(0, np.uint64)
     sketch = np.concatenate(sketches) if sketches else np.zeros((0, SKETCH_BYTES), np.uint8)
+    if also is not None:
+        of_row, sketch, key_of_other = _with_others(of_row, sketch, _read(also), str(also))
+        keys.append(key_of_other)
     order = np.lexsort([*sketch.T[::-1], of_row])
     found, counts = np.unique(of_row, return_counts=True)
     groups = np.zeros(len(found), dtype=_GROUP)
@@ -86,6 +94,21 @@ def write_index(train: Path, labels: Sequence[str], target: Path, progress: Prog
             digest.update(block)
             stream.write(block)
         stream.write(digest.digest())
+
+
+def _with_others(of_row: U64, sketch: Bytes, other: _Content, where: str) -> tuple[U64, Bytes, U64]:
+    """Labels and sketches of the rows, then those of another file that are not among them; and its keys."""
+    if other.parts * SKETCH_BYTES != sketch.shape[1]:
+        raise IntegrityError("the index of training rows is about texts of another kind", where=where)
+    known = set(zip(of_row.tolist(), map(bytes, sketch), strict=True))
+    added = [
+        (label, bytes(row)) for label, rows in other.groups.items() for row in rows if (label, bytes(row)) not in known
+    ]
+    if not added:
+        return of_row, sketch, other.keys
+    labels = np.array([label for label, _ in added], dtype=np.uint64)
+    sketches = np.frombuffer(b"".join(row for _, row in added), dtype=np.uint8).reshape(len(added), -1)
+    return np.concatenate([of_row, labels]), np.concatenate([sketch, sketches]), other.keys
 
 
 def near_rows(

@@ -5,23 +5,32 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
 from retrainer.artifacts.repository import Artifacts
-from retrainer.artifacts.snapshot import SnapshotStatistics
-from retrainer.artifacts.training import TrainingRecord, learning_curve, scores_at
+from retrainer.artifacts.snapshot import SnapshotStatistics, split_file
+from retrainer.artifacts.training import Blend, TrainingRecord, learning_curve, scores_at
 from retrainer.chain import StepRequest, Trained
 from retrainer.chain.messages import duration
 from retrainer.spec.training_combinations import require_batches
 from retrainer.tasks import trainable_task
 from retrainer.work.distributed import is_first_rank
 from retrainer.work.reporter import Reporter
+from retrainer.work.snapshot_texts import BLENDED_WITH
+from retrainer.work.train.blending import blend
+from retrainer.work.train.champion import ChampionWeights, read_champion_weights
 from retrainer.work.train.checkpoints import Checkpoints
-from retrainer.work.train.loading import load_base
-from retrainer.work.train.trainer import all_finite, build_trainer, device_name, diverged
+from retrainer.work.train.encoding import EncodedRows
+from retrainer.work.train.loading import Base, load_base
+from retrainer.work.train.trainer import FineTuner, all_finite, build_trainer, device_name, diverged
 from retrainer.work.training_arguments import refusals, training_arguments
 
 
 def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: Reporter) -> Trained | None:
-    """Fill ``folder`` with ``checkpoint/`` and ``training.json``; the first rank alone, where there are several."""
+    """Fill ``folder`` with ``checkpoint/`` and ``training.json``; the first rank alone, where there are several.
+
+    Where the weights are blended with the champion's, ``blended_with/`` is about the rows that it was trained on.
+    """
     pipeline = request.pipeline
     task = trainable_task(pipeline.task, where=pipeline.name)
     snapshot = inputs["ingest"]
@@ -40,6 +49,8 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         train = encode(snapshot / "train.parquet", base.tokenizer, pipeline.model.max_length)
         validation = encode(snapshot / "validation.parquet", base.tokenizer, pipeline.model.max_length)
         trainer = build_trainer(pipeline, base, train, validation, arguments, checkpoints, reporter, positive=positive)
+    # Before the training: what is wrong with a checkpoint is then known in seconds.
+    champion = _champion(request, snapshot, base, labels, validation, trainer, reporter) if is_first_rank() else None
     device = device_name(arguments)
     reporter.log(
         f"fine-tuning {pipeline.model.base} on {device}: {len(train):,} rows, {len(validation):,} for validation"
@@ -61,7 +72,8 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
 
     curve = learning_curve(trainer.state.log_history)
     best_step = trainer.state.best_global_step or trainer.state.global_step
-    scores = scores_at(curve, best_step)
+    blended, of_blend = _blended(champion, trainer, validation, pipeline.metrics[0], folder, reporter)
+    scores = of_blend or scores_at(curve, best_step)
     record = TrainingRecord(
         base_model=request.identity["base_name"],
         base_fingerprint=request.identity["base"],
@@ -77,6 +89,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         validation=scores,
         curve=curve,
         parameters=sum(parameter.numel() for parameter in base.model.parameters()),
+        blend=blended,
     )
     trainer.save_model(str(folder / "checkpoint"))
     base.tokenizer.save_pretrained(folder / "checkpoint")
@@ -98,4 +111,51 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         device=device,
         resumed_from=record.resumed_from,
         parameters=record.parameters,
+        blend=blended,
     )
+
+
+def _champion(
+    request: StepRequest,
+    snapshot: Path,
+    base: Base,
+    labels: tuple[str, ...],
+    validation: EncodedRows,
+    trainer: FineTuner,
+    reporter: Reporter,
+) -> ChampionWeights | Blend | None:
+    """What the trained weights are to be blended with; or why there is nothing, which does not end the run."""
+    planned = request.identity.get("blend")
+    if planned is None:
+        return None
+    ids = pq.read_table(split_file(snapshot, "validation"), columns=["row_id"]).column("row_id").to_pylist()
+    champion = read_champion_weights(request, base, labels, validation, ids, trainer.data_collator, reporter)
+    if isinstance(champion, ChampionWeights):
+        return champion
+    outcome = Blend(champion=planned["champion"], why_not=champion)
+    reporter.log(outcome.line(), level="warning" if planned["champion"] else "info")
+    return outcome
+
+
+def _blended(
+    champion: ChampionWeights | Blend | None,
+    trainer: FineTuner,
+    validation: EncodedRows,
+    first_metric: str,
+    folder: Path,
+    reporter: Reporter,
+) -> tuple[Blend | None, dict[str, float]]:
+    """Blend what can be, in the trainer's model, and leave what is known of the rows that the champion brings with it.
+
+    :return: what became of it, and the scores of the weights where they are no longer those of the training.
+    """
+    if not isinstance(champion, ChampionWeights):
+        return champion, {}
+    metric = str(trainer.args.metric_for_best_model or first_metric).removeprefix("eval_")
+    blended, scores = blend(trainer, champion, validation, metric, reporter)
+    reporter.log(blended.line())
+    if blended.share:
+        (folder / BLENDED_WITH).mkdir()
+        for name, content in champion.about_its_rows.items():
+            (folder / BLENDED_WITH / name).write_bytes(content)
+    return blended, scores

@@ -1,8 +1,9 @@
-"""Token ids of a split, packed in two arrays instead of a Python list a row."""
+"""Token ids of a split, packed in two arrays instead of a Python list a row; and what a model answers to them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 import torch
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 BATCH_ROWS = 2_000
 
@@ -42,6 +43,10 @@ class EncodedRows(torch.utils.data.Dataset):  # type: ignore[misc]
         row["labels"] = int(self.labels[index])
         return row
 
+    def first(self, count: int) -> EncodedRows:
+        """The first rows alone."""
+        return EncodedRows(self.columns, self.offsets[: count + 1], self.labels[:count])
+
 
 def encode(split: Path, tokenizer: PreTrainedTokenizerFast, max_length: int) -> EncodedRows:
     """Tokenise a split of a snapshot; pairs where it has a second text."""
@@ -63,3 +68,24 @@ def _batches(table: Any) -> Iterator[tuple[list[str], list[str] | None]]:
         if batch.num_rows:
             pairs = batch.column("text_pair").to_pylist() if "text_pair" in batch.schema.names else None
             yield batch.column("text").to_pylist(), pairs
+
+
+def logits_of(
+    model: PreTrainedModel, rows: EncodedRows, collate: Callable[[list[dict[str, Any]]], Any], batch_rows: int
+) -> npt.NDArray[np.float32]:
+    """What a model answers to each row, float32 ``[rows, labels]``. It is left in evaluation mode.
+
+    By itself, where the Trainer's own loop would wait for the other processes of a distributed training.
+    """
+    read = inspect.signature(model.forward).parameters.keys() - {"labels"}
+    by_length = np.argsort(np.diff(rows.offsets), kind="stable")
+    answers: list[npt.NDArray[np.float32]] = []
+    model.eval()
+    with torch.inference_mode():
+        for start in range(0, len(rows), batch_rows):
+            batch = collate([rows[int(at)] for at in by_length[start : start + batch_rows]])
+            fed = {name: values.to(model.device) for name, values in batch.items() if name in read}
+            answers.append(model(**fed).logits.float().cpu().numpy())
+    result = np.empty((len(rows), answers[0].shape[1]), dtype=np.float32)
+    result[by_length] = np.concatenate(answers)
+    return result

@@ -1,0 +1,400 @@
+"""``training.blend_with_champion``: what is blended, by how much, where it cannot be, and what is left of the rows."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
+
+from retrainer.artifacts.repository import Artifacts
+from retrainer.artifacts.training import Blend, TrainingRecord, TriedShare
+from retrainer.chain import INGEST, TRAIN, StepRef
+from retrainer.errors import IntegrityError
+from retrainer.records import sha256_file
+from retrainer.run.pipeline_run import RunResult, new_context, run_pipeline
+from retrainer.run.processes import run_step
+from retrainer.spec import Pipeline
+from retrainer.store import FileEntry, Manifest, Store
+from retrainer.work.snapshot_texts import BLENDED_WITH, TRAIN_ROWS, pack_row_ids, row_ids_of
+from retrainer.work.train.blending import SHARES, choose
+from tests.chain.made import CONTEXT, in_root, planned
+from tests.training.conftest import MakePipeline, ignore, train_here
+
+WEAK = {"num_train_epochs": 1, "learning_rate": 2e-4}
+BLEND = {"blend_with_champion": "auto"}
+
+Weights = dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def champion(snapshot: StepRef, rows_file: Path, tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of a model that knows the rows well."""
+    from retrainer.spec import parse_pipeline
+
+    folder = tmp_path_factory.mktemp("champion")
+    content = {
+        "name": "tiny",
+        "dataset": {"train": str(rows_file)},
+        "model": {"base": str(tiny_bert), "max_length": 32},
+        "training": {"num_train_epochs": 6, "learning_rate": 3e-3, "per_device_train_batch_size": 8},
+        "publish": {"store": str(folder / "store")},
+    }
+    pipeline = parse_pipeline(content, where="test", base_folder=folder)
+    return train_here(pipeline, snapshot, folder / "trained")[0]
+
+
+def publish(
+    pipeline: Pipeline,
+    folder: Path,
+    checkpoint: Path | None,
+    *,
+    rows: list[str] | None = None,
+    expected: str | None = None,
+    **manifest: Any,
+) -> str:
+    """A version with that checkpoint, live on the pipeline's channel."""
+    (folder / "onnx").mkdir(parents=True)
+    (folder / "onnx" / "model.onnx").write_bytes(b"a graph")
+    (folder / TRAIN_ROWS).write_bytes(pack_row_ids(rows or ["0" * 16]))
+    if checkpoint is not None:
+        shutil.copytree(checkpoint, folder / "checkpoint")
+    content: dict[str, Any] = {
+        "model": pipeline.name,
+        "task": "text-classification",
+        "labels": ("closed", "open"),
+        "max_length": 32,
+        "precisions": {"fp32": {"file": "onnx/model.onnx", "weight_types": {"FLOAT": 1}}},
+        "files": {
+            path.relative_to(folder).as_posix(): FileEntry(size=path.stat().st_size, sha256=sha256_file(path))
+            for path in folder.rglob("*")
+            if path.is_file()
+        },
+        "metrics": {},
+        "base_model": "somewhere",
+        "base_revision": "1",
+        "artifacts": {},
+        "libraries": {},
+        "git_commit": None,
+    }
+    made = Manifest.model_validate(content | manifest)
+    model = Store.open(pipeline.publish.store).model(pipeline.name)
+    done = model.publish(
+        folder, made, channel="production", actor="tester", reason="test", decision=None, expected=expected
+    )
+    return done.version
+
+
+def weights_of(checkpoint: Path) -> Weights:
+    weights: Weights = load_file(checkpoint / "model.safetensors")
+    return weights
+
+
+def blend_of(checkpoint: Path) -> Blend:
+    blend = TrainingRecord.load(checkpoint.parent).blend
+    assert blend is not None
+    return blend
+
+
+def same(first: Weights, second: Weights) -> bool:
+    return first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_the_weights_are_between_both_and_the_score_no_worse(
+    make_pipeline: MakePipeline, snapshot: StepRef, champion: Path, tmp_path: Path
+) -> None:
+    plain, _ = train_here(make_pipeline(WEAK), snapshot, tmp_path / "plain")
+    pipeline = make_pipeline({**WEAK, **BLEND})
+    version = publish(pipeline, tmp_path / "version", champion, rows=["00000000000000aa"])
+    checkpoint, trained = train_here(pipeline, snapshot, tmp_path / "blended")
+
+    blend = blend_of(checkpoint)
+    assert trained.blend == blend
+    assert (blend.champion, blend.why_not) == (version, None)
+    assert blend.metric == "accuracy"
+    assert tuple(one.share for one in blend.tried) == SHARES
+    none, kept = blend.tried[0], next(one for one in blend.tried if one.share == blend.share)
+    assert blend.share > 0
+    assert kept.harmful < none.harmful
+    assert (kept.score or 0) >= (none.score or 1)
+    before = TrainingRecord.load(plain.parent).validation
+    assert none.score == before["accuracy"]
+    assert trained.metrics.keys() == before.keys()
+    assert trained.metrics["accuracy"] == kept.score
+    assert "champion's share" in dict(trained.facts())
+
+    own, theirs, mixed = weights_of(plain), weights_of(champion), weights_of(checkpoint)
+    for name, weight in mixed.items():
+        expected = own[name] + np.float32(blend.share) * (theirs[name] - own[name])
+        assert np.allclose(weight, expected, atol=1e-6), name
+    # The next models must not be judged by what the champion learnt.
+    assert (checkpoint.parent / BLENDED_WITH / TRAIN_ROWS).read_bytes() == bytes.fromhex("00000000000000aa")
+
+
+def test_a_champion_that_helps_nothing_leaves_the_weights_alone(
+    make_pipeline: MakePipeline, snapshot: StepRef, champion: Path, tmp_path: Path
+) -> None:
+    strong = {"num_train_epochs": 6}
+    plain, before = train_here(make_pipeline(strong), snapshot, tmp_path / "plain")
+    ignorant = tmp_path / "ignorant"
+    shutil.copytree(champion, ignorant)
+    weights = weights_of(champion)
+    save_file({name: np.zeros_like(value) for name, value in weights.items()}, ignorant / "model.safetensors")
+    pipeline = make_pipeline({**strong, **BLEND})
+    publish(pipeline, tmp_path / "version", ignorant)
+    checkpoint, trained = train_here(pipeline, snapshot, tmp_path / "blended")
+    assert blend_of(checkpoint).share == 0.0
+    assert same(weights_of(checkpoint), weights_of(plain))
+    assert trained.metrics == before.metrics
+    assert not (checkpoint.parent / BLENDED_WITH).exists()
+
+
+def test_labels_in_another_order_are_put_right(
+    make_pipeline: MakePipeline, snapshot: StepRef, champion: Path, tmp_path: Path
+) -> None:
+    turned = tmp_path / "turned"
+    shutil.copytree(champion, turned)
+    weights = weights_of(champion)
+    save_file(
+        weights | {name: weights[name][::-1].copy() for name in ("classifier.weight", "classifier.bias")},
+        turned / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    config = json.loads((turned / "config.json").read_text())
+    config |= {"id2label": {"0": "open", "1": "closed"}, "label2id": {"open": 0, "closed": 1}}
+    (turned / "config.json").write_text(json.dumps(config))
+
+    outcomes = []
+    for name, checkpoint in (("straight", champion), ("turned", turned)):
+        pipeline = make_pipeline({**WEAK, **BLEND}, publish={"store": str(tmp_path / f"{name}_store")})
+        publish(pipeline, tmp_path / f"{name}_version", checkpoint)
+        outcomes.append(train_here(pipeline, snapshot, tmp_path / f"{name}_trained")[0])
+    straight, crosswise = outcomes
+    assert blend_of(straight).share > 0
+    assert blend_of(straight).tried == blend_of(crosswise).tried
+    assert same(weights_of(straight), weights_of(crosswise))
+
+
+def without(champion: Path, folder: Path) -> None:
+    """Nothing is published."""
+
+
+def change_config(**changes: Any) -> Callable[[Path], None]:
+    def change(checkpoint: Path) -> None:
+        path = checkpoint / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return change
+
+
+def other_tokenizer(checkpoint: Path) -> None:
+    path = checkpoint / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["normalizer"]["lowercase"] = not content["normalizer"]["lowercase"]
+    path.write_text(json.dumps(content))
+
+
+def change_weights(change: Callable[[Weights], Weights]) -> Callable[[Path], None]:
+    def apply(checkpoint: Path) -> None:
+        path = checkpoint / "model.safetensors"
+        save_file(change(load_file(path)), path, metadata={"format": "pt"})
+
+    return apply
+
+
+def pickled(checkpoint: Path) -> None:
+    (checkpoint / "model.safetensors").rename(checkpoint / "pytorch_model.bin")
+
+
+def drop_bias(weights: Weights) -> Weights:
+    return {name: value for name, value in weights.items() if name != "classifier.bias"}
+
+
+def third_label(weights: Weights) -> Weights:
+    return weights | {
+        name: np.concatenate([weights[name], weights[name][:1]]) for name in ("classifier.weight", "classifier.bias")
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "manifest", "said"),
+    [
+        (shutil.rmtree, {}, "published without its checkpoint"),
+        (pickled, {}, "published without its checkpoint"),
+        (None, {"task": "text-pair-classification"}, "a model for text-pair-classification"),
+        (other_tokenizer, {}, "another tokenizer"),
+        (change_config(architectures=["RobertaForSequenceClassification"]), {}, "is a RobertaForSequenceClass"),
+        (change_config(num_attention_heads=4), {}, "num_attention_heads is 4, here 2"),
+        (change_config(id2label={"0": "shut", "1": "open"}), {}, "knows other labels: closed, shut"),
+        (change_weights(drop_bias), {}, "does not fit its configuration"),
+        (change_weights(third_label), {}, "does not fit its configuration|cannot be loaded"),
+    ],
+)
+def test_where_it_cannot_be_the_run_goes_on_and_says_why(
+    change: Callable[[Path], None] | None,
+    manifest: dict[str, Any],
+    said: str,
+    make_pipeline: MakePipeline,
+    snapshot: StepRef,
+    champion: Path,
+    tmp_path: Path,
+) -> None:
+    checkpoint = tmp_path / "changed"
+    shutil.copytree(champion, checkpoint)
+    if change is not None:
+        change(checkpoint)
+    pipeline = make_pipeline({"max_steps": 1, **BLEND})
+    version = publish(pipeline, tmp_path / "version", checkpoint if checkpoint.is_dir() else None, **manifest)
+    trained, _ = train_here(pipeline, snapshot, tmp_path / "trained")
+    blend = blend_of(trained)
+    assert blend.champion == version
+    assert blend.share == 0
+    assert re.search(said, blend.why_not or ""), blend
+    assert blend.line() in (tmp_path / "trained" / "messages.jsonl").read_text()
+
+
+def test_without_a_champion_it_is_said(make_pipeline: MakePipeline, snapshot: StepRef, tmp_path: Path) -> None:
+    trained, _ = train_here(make_pipeline({"max_steps": 1, **BLEND}), snapshot, tmp_path / "trained")
+    assert blend_of(trained) == Blend(why_not="the channel has no champion yet")
+
+
+def test_rows_that_the_champion_was_trained_on_choose_no_share(
+    make_pipeline: MakePipeline, snapshot: StepRef, champion: Path, tmp_path: Path
+) -> None:
+    folder = Artifacts(snapshot.root).fetch("ingest", snapshot.digest)
+    rows = pq.read_table(folder / "validation.parquet").column("row_id").to_pylist()
+    pipeline = make_pipeline({"max_steps": 1, **BLEND})
+    first = publish(pipeline, tmp_path / "some", champion, rows=rows[:5])
+    some, _ = train_here(pipeline, snapshot, tmp_path / "of_some")
+    assert (blend_of(some).rows, blend_of(some).left_out) == (len(rows) - 5, 5)
+    publish(pipeline, tmp_path / "all", champion, rows=rows, expected=first)
+    every, _ = train_here(pipeline, snapshot, tmp_path / "of_all")
+    assert blend_of(every).why_not == "the champion was trained on every validation row"
+
+
+def test_a_damaged_checkpoint_ends_the_step(
+    make_pipeline: MakePipeline, snapshot: StepRef, champion: Path, tmp_path: Path
+) -> None:
+    pipeline = make_pipeline({"max_steps": 1, **BLEND})
+    version = publish(pipeline, tmp_path / "version", champion)
+    stored = Path(pipeline.publish.store) / "tiny" / "versions" / version / "checkpoint" / "model.safetensors"
+    data = bytearray(stored.read_bytes())
+    data[len(data) // 2] ^= 1
+    stored.chmod(0o644)
+    stored.write_bytes(data)
+    with pytest.raises(IntegrityError, match="not the one that was published"):
+        train_here(pipeline, snapshot, tmp_path / "trained")
+
+
+def test_the_champion_is_part_of_what_is_trained_where_it_is_asked_for(
+    make_pipeline: MakePipeline, snapshot: StepRef, champion: Path, tmp_path: Path
+) -> None:
+    plain, blending = make_pipeline(), make_pipeline(BLEND)
+
+    def digest(pipeline: Pipeline) -> str:
+        return planned(TRAIN.plan(pipeline, snapshot, context=CONTEXT)).digest
+
+    before, first = digest(plain), digest(blending)
+    assert before != first
+    published = publish(plain, tmp_path / "version", champion)
+    second = digest(blending)
+    assert digest(plain) == before
+    assert len({before, first, second}) == 3
+    publish(plain, tmp_path / "other", None, expected=published)
+    assert digest(blending) not in {before, first, second}
+
+
+def test_two_processes_blend_as_one(
+    make_pipeline: MakePipeline, rows_file: Path, snapshot: StepRef, champion: Path, tmp_path: Path
+) -> None:
+    pipeline = make_pipeline({**WEAK, **BLEND}, resources={"processes": 2})
+    publish(pipeline, tmp_path / "version", champion)
+    ref = run_step(INGEST.plan(pipeline, context=in_root(tmp_path / "artifacts")), on_message=ignore)
+    trained = run_step(TRAIN.plan(pipeline, ref, context=in_root(tmp_path / "artifacts")), on_message=ignore)
+    blend = TRAIN.output_of(trained).blend
+    assert blend is not None
+    assert len(blend.tried) == len(SHARES)
+
+
+counts = st.integers(0, 20)
+scores = st.one_of(st.none(), st.integers(0, 100).map(lambda hits: hits / 100))
+
+
+@given(st.lists(st.tuples(scores, counts, counts), min_size=len(SHARES), max_size=len(SHARES)), st.booleans())
+def test_the_chosen_share_costs_no_score_and_no_flip(
+    drawn: list[tuple[float | None, int, int]], greater_is_better: bool
+) -> None:
+    tried = [
+        TriedShare(share=share, score=score, harmful=harmful, beneficial=beneficial)
+        for share, (score, harmful, beneficial) in zip(SHARES, drawn, strict=True)
+    ]
+    chosen, plain = choose(tried, greater_is_better=greater_is_better), tried[0]
+    assert chosen.harmful <= plain.harmful
+    if chosen is plain:
+        return
+    assert chosen.harmful < plain.harmful
+    assert chosen.score is not None
+    assert plain.score is not None
+    assert chosen.score >= plain.score if greater_is_better else chosen.score <= plain.score
+    for other in tried:
+        no_worse = other.score is not None and (
+            other.score >= plain.score if greater_is_better else other.score <= plain.score
+        )
+        assert not no_worse or (other.harmful, other.share) >= (chosen.harmful, chosen.share)
+
+
+def test_a_whole_run_blends_with_what_the_run_before_published(
+    make_pipeline: MakePipeline, rows_file: Path, tmp_path: Path
+) -> None:
+    lines = rows_file.read_text().splitlines()
+    grown = tmp_path / "grown.csv"
+
+    def run(count: int, training: dict[str, Any]) -> tuple[RunResult, Manifest]:
+        grown.write_text("\n".join(lines[: count + 1]) + "\n")
+        pipeline = make_pipeline(
+            {**training, **BLEND},
+            dataset={"train": str(grown)},
+            gate={
+                "floors": {"accuracy": 0.1},
+                "baseline": "report",
+                "against_champion": {"margin": 0.9},
+            },
+            publish={"store": str(tmp_path / "store"), "include_checkpoint": True},
+        )
+        result = run_pipeline(pipeline, context=new_context(str(tmp_path / "artifacts"), actor="tester"))
+        champion = Store.open(tmp_path / "store").model("tiny").champion("production")
+        assert champion is not None
+        return result, champion
+
+    first, before = run(160, {"num_train_epochs": 6})
+    assert first.outcome == "promoted"
+    assert TRAIN.output_of(first.steps["train"]).blend == Blend(why_not="the channel has no champion yet")
+
+    second, after = run(230, WEAK)
+    assert second.outcome == "promoted"
+    blend = TRAIN.output_of(second.steps["train"]).blend
+    assert blend is not None
+    assert (blend.champion, blend.why_not) == (before.version, None)
+    assert blend.share > 0
+    # What was published is what was blended, and knows the rows of both.
+    model = Store.open(tmp_path / "store").model("tiny")
+    for manifest, name in ((before, "before"), (after, "after")):
+        model.fetch(manifest.version, tmp_path / name)
+    trained = Artifacts(str(tmp_path / "artifacts")).fetch("train", second.steps["train"].digest)
+    assert same(weights_of(tmp_path / "after" / "checkpoint"), weights_of(trained / "checkpoint"))
+    assert "blended with champion" in (tmp_path / "after" / "README.md").read_text()
+    assert set(row_ids_of(tmp_path / "before")) <= set(row_ids_of(tmp_path / "after"))
+
+    # The champion is not blended with itself for ever.
+    third, still = run(230, WEAK)
+    assert third.outcome == "unchanged"
+    assert still == after
