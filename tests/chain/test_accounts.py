@@ -38,9 +38,13 @@ def look(number: int, rows: RowSet = ROWS, channel: str = "production") -> Look:
 
 
 def question(
-    number: int, rows: RowSet = ROWS, champion: str | None = CHAMPION, channel: str = "production"
+    number: int,
+    rows: RowSet = ROWS,
+    champion: str | None = CHAMPION,
+    channel: str = "production",
+    metric: str = "accuracy",
 ) -> Question:
-    return Question(look(number, rows, channel), champion, champion, None)
+    return Question(look(number, rows, channel), champion, champion, None, metric)
 
 
 @pytest.fixture
@@ -60,9 +64,10 @@ def decide(ledger: Ledger) -> Decide:
         channel: str = "production",
         verdict: str | None = "refuse",
         gate: Gate = GATE,
+        metric: str = "accuracy",
     ) -> Standing:
         """One decision, from the look to the verdict."""
-        asked = question(number, rows, champion, channel)
+        asked = question(number, rows, champion, channel, metric)
         write_look(ledger, asked.look, rows, CONTEXT)
         standing = open_account(ledger, channel, gate, asked, lambda: rows, CONTEXT)
         if verdict:
@@ -135,7 +140,42 @@ def test_asking_again_under_other_terms_forgets_no_look(ledger: Ledger, decide: 
 def test_a_look_for_another_channel_wears_the_rows_and_is_no_decision_of_this_one(decide: Decide) -> None:
     decide(1, channel="staging")
     standing = decide(2)
-    assert (standing.decisions, standing.looks, standing.wear) == (0, 1, 1.0)
+    assert (standing.decisions, standing.looks, standing.wear) == (0, 2, 1.0)
+
+
+def test_a_bundle_that_goes_from_staging_to_production_is_one_look(decide: Decide) -> None:
+    for number in range(1, 4):
+        decide(number, channel="staging", verdict="promote")
+        standing = decide(number)
+        assert (standing.decisions, standing.looks, standing.wear) == (number - 1, 1, number - 1)
+
+
+def test_the_best_of_five_of_another_channel_is_the_fifth_look(ledger: Ledger, decide: Decide) -> None:
+    for number in range(1, 6):
+        write_look(ledger, look(number, channel="dev"), ROWS, CONTEXT)
+    assert decide(3).looks == 5
+
+
+def test_deciding_a_loser_first_makes_the_others_no_fewer(ledger: Ledger, decide: Decide) -> None:
+    for number in range(1, 6):
+        write_look(ledger, look(number), ROWS, CONTEXT)
+    assert decide(1).looks == 5
+    assert decide(5).looks == 5
+    assert decide(6).looks == 1
+
+
+def test_another_metric_or_anchor_is_another_question(ledger: Ledger, decide: Decide) -> None:
+    decide(1)
+    again = decide(1, metric="f1")
+    assert (again.decisions, again.wear) == (1, 0.0)
+    other = Question(look(1), CHAMPION, OTHER, None, "accuracy")
+    assert open_account(ledger, "production", GATE, other, lambda: ROWS, CONTEXT).decisions == 2
+    assert decide(2).decisions == 3
+
+
+def test_without_a_comparison_nothing_is_counted(decide: Decide) -> None:
+    decide(1, gate=Gate.model_validate({"against_champion": None}))
+    assert decide(2).decisions == 0
 
 
 def test_new_rows_ease_the_wear(decide: Decide) -> None:
@@ -150,7 +190,7 @@ def test_a_look_that_this_ledger_does_not_know_is_written_before_the_decision(le
     """As when the artifacts come from elsewhere, or the store was begun anew."""
     open_account(ledger, "production", GATE, question(1), lambda: ROWS, CONTEXT)
     assert [entry.event.kind for entry in ledger.entries()] == ["look", "spent"]
-    assert ledger.rows(ROWS.sha256).numbers() == frozenset(range(100))
+    assert ledger.rows(ROWS.sha256).numbers().tolist() == list(range(100))
 
 
 def test_a_verdict_without_what_it_spent_is_refused(ledger: Ledger, decide: Decide) -> None:
@@ -196,9 +236,9 @@ def test_standings_are_what_counting_by_hand_gives(
             standing = open_account(ledger, channel, GATE, asked, lambda rows=rows: rows, CONTEXT)  # type: ignore[misc]
             if key not in decided[channel]:
                 seen = [other for name, other in known.items() if name != (number, which)]
-                wear = sum(len(other & rows.numbers()) / 100 for other in seen)
+                wear = sum(len(other & {*rows.numbers()}) / 100 for other in seen)
                 assert standing.wear == pytest.approx(wear)
-                assert standing.row_looks == sum(bool(other & rows.numbers()) for other in seen)
+                assert standing.row_looks == sum(bool(other & {*rows.numbers()}) for other in seen)
                 assert standing.decisions == sum(champion is not None for *_, champion in decided[channel])
                 decided[channel].append(key)
             standings.append((standing, asked, channel))

@@ -34,7 +34,16 @@ def store(tmp_path: Path) -> Path:
     ledger.put_rows(rows)
     for number in (1, 4):
         look = Look(channel="production", challenger=f"{number:064x}", evaluation=A, rows=rows.sha256, row_count=2)
-        spent = Spent(channel="production", look=number, champion="0" * 16, anchor=None, standing=A, level=0.00123)
+        spent = Spent(
+            channel="production",
+            look=number,
+            evaluation=A,
+            champion="0" * 16,
+            anchor=None,
+            metric="accuracy",
+            standing=A,
+            level=0.00123,
+        )
         verdict = Verdict(
             channel="production", spent=2, decision=A, receipt=B, verdict="refuse", reasons=("insufficient_rows",)
         )
@@ -50,7 +59,7 @@ def test_refused_decisions_are_listed_also_of_a_model_that_was_never_published(s
     lines = json.loads(command("decisions", store, "trails", "--json").stdout)
     assert [(line["entry"], line["verdict"], line["reasons"], line["level"]) for line in lines] == [
         (5, None, [], 0.00123),
-        (2, "refuse", ["insufficient_rows"], 0.00123),
+        (3, "refuse", ["insufficient_rows"], 0.00123),
     ]
     assert [line["entry"] for line in json.loads(command("decisions", store, "trails", "--limit", 1, "--json").stdout)]
     assert json.loads(command("decisions", store, "trails", "--channel", "staging", "--json").stdout) == []

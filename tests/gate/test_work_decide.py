@@ -124,6 +124,7 @@ def request(folder: Path, **inputs: str) -> StepRequest:
         champion="0123456789abcdef",
         anchor="0123456789abcdef",
         anchor_error=None,
+        metric="accuracy",
     )
     standing = open_account(model_of(pipeline).ledger, "production", pipeline.gate, question, lambda: ROWS, CONTEXT)
     return StepRequest(

@@ -16,7 +16,7 @@ import pytest
 from retrainer.errors import IntegrityError, NotFoundError, StorageError
 from retrainer.storage import S3Access, Transfer, open_storage
 from retrainer.storage.s3 import S3Storage
-from retrainer.store.store import require_conditional_writes
+from retrainer.store.conditional import require_conditional_writes
 from tests.conftest import free_port
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from retrainer.errors import IntegrityError
-from retrainer.store import Manifest, ModelStore, Store
+from retrainer.errors import ChampionChanged, IntegrityError, UserError
+from retrainer.store import Cause, Manifest, ModelStore, Store
 from retrainer.store.entry import Entry, Event, Look, Spent, Verdict
 from retrainer.store.fsck import check_store
 from retrainer.store.ledger import RowSet
@@ -36,7 +36,16 @@ def add(model: ModelStore, event: Event) -> Entry:
 
 
 def spent(of: int) -> Spent:
-    return Spent(channel="production", look=of, champion="0" * 16, anchor=None, standing=A, level=0.01)
+    return Spent(
+        channel="production",
+        look=of,
+        evaluation=B,
+        champion="0" * 16,
+        anchor=None,
+        metric="accuracy",
+        standing=A,
+        level=0.01,
+    )
 
 
 def verdict(of: int) -> Verdict:
@@ -71,7 +80,7 @@ def test_entries_are_chained_and_read_back(model: ModelStore, bundle: MakeBundle
     newest = model.newest_move("production")
     assert newest is not None
     assert newest.ledger == entries[5].sha256
-    assert model.ledger.rows(row_set(1, 4).sha256).numbers() == {1, 2, 3, 4}
+    assert model.ledger.rows(row_set(1, 4).sha256).numbers().tolist() == [1, 2, 3, 4]
     assert check_store(model._storage).findings == ()
 
 
@@ -215,5 +224,69 @@ def test_the_anchor_follows_what_was_shown_to_be_better_and_goes_back_with_it(
     assert model.pin_anchor("production", third, actor="ada", reason="again", cause=newest.cause) == pinned
     model.rollback("production", to=first, actor="ada", reason="further")
     assert anchor() == third  # a person pinned it since
+    better = publish("4", better=True)
+    assert anchor() == better
+    model.rollback("production", actor="ada", reason="bad in service")
+    assert anchor() == third  # as before it, and not what was undone
+    better = publish("5", better=True)
+    folder, manifest = bundle("never served")
+    model.put_version(folder, manifest)
+    model.rollback("production", to=manifest.version, actor="ada", reason="aside")
+    assert anchor() == third
     assert model.verify_channel("production") == model.newest_move("production")
     assert check_store(model._storage).sound
+
+
+def test_a_rollback_points_at_no_anchor_that_is_gone(tmp_path: Path, bundle: MakeBundle) -> None:
+    model = Store.open(tmp_path / "store").model("news")
+    versions: list[str] = []
+    for number in range(3):
+        folder, manifest = bundle(str(number))
+        expected = versions[-1] if versions else None
+        how = {"channel": "production", "actor": "ada", "reason": "", "decision": None, "expected": expected}
+        versions.append(model.publish(folder, manifest, anchor=number == 2, **how).version)  # type: ignore[arg-type]
+    shutil.rmtree(tmp_path / "store" / "news" / "versions" / versions[0])
+    model.rollback("production", actor="ada", reason="bad")
+    newest = model.newest_move("production")
+    assert newest is not None
+    assert (newest.to_version, newest.anchor) == (versions[1], versions[1])
+
+
+def test_what_was_held_against_another_anchor_is_not_published(model: ModelStore, bundle: MakeBundle) -> None:
+    """A person pinned one while another waited for approval."""
+    folder, manifest = bundle("1")
+    how = {"channel": "production", "actor": "ada", "reason": "", "decision": None}
+    first = model.publish(folder, manifest, expected=None, **how).version  # type: ignore[arg-type]
+    folder, manifest = bundle("2")
+    model.put_version(folder, manifest)
+    model.pin_anchor("production", manifest.version, actor="ada", reason="", cause=Cause.OTHER)
+    folder, manifest = bundle("3")
+    with pytest.raises(ChampionChanged, match=r"the anchor changed: it was \w+ and is \w+ now"):
+        model.publish(folder, manifest, expected=first, held_against=first, **how)  # type: ignore[arg-type]
+    assert model.publish(folder, manifest, expected=first, **how).moved  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("actor", ["x" * 70_000, "\udc80"])
+def test_an_entry_that_nobody_could_read_is_not_written(model: ModelStore, actor: str) -> None:
+    with pytest.raises(UserError, match="the actor"):
+        model.ledger.append([], look(), actor=actor, run="one")
+    assert model.ledger.entries() == []
+
+
+def test_what_lies_below_is_no_entry(tmp_path: Path, bundle: MakeBundle) -> None:
+    model = Store.open(tmp_path / "store").model("news")
+    fill(model, bundle)
+    ledger = tmp_path / "store" / "news" / "decisions"
+    (ledger / "backup").mkdir()
+    shutil.copy(ledger / "0000000001.json", ledger / "backup")
+    assert len(model.ledger.entries()) == 7
+    assert {one.code for one in check_store(model._storage).findings} == {"object-unknown"}
+
+
+def test_a_move_of_before_there_were_anchors_is_told(tmp_path: Path, bundle: MakeBundle) -> None:
+    model = Store.open(tmp_path / "store").model("news")
+    fill(model, bundle)
+    path = tmp_path / "store" / "news" / "channels" / "production" / "0000000001.json"
+    path.write_text(path.read_text().replace('"format_version": 3', '"format_version": 2'))
+    with pytest.raises(IntegrityError, match="was written by an earlier version of retrainer"):
+        model.newest_move("production")

@@ -94,7 +94,8 @@ class Leakage(Record):
     :param near: the same for rows that are nearly a row of the other split, with the same label.
     :param champion_exact: test rows left out because the champion was trained on them.
     :param champion_near: test rows left out because the champion was trained on nearly the same text.
-    :param anchor_exact: the same of the channel's anchor.
+    :param anchor_exact: the same of the channel's anchor, ``challenger_exact`` of a challenger that was blended with an
+        older champion.
     :param champion_near_unknown: why such rows could not be looked for; ``None`` where they were, or nobody asked.
     """
 
@@ -104,6 +105,12 @@ class Leakage(Record):
     champion_near: int = 0
     champion_near_unknown: str | None = None
     anchor_exact: int = 0
+    challenger_exact: int = 0
+
+    @property
+    def rows(self) -> int:
+        """Test rows that were left out because a model was trained on them."""
+        return self.champion_exact + self.champion_near + self.anchor_exact + self.challenger_exact
 
 
 class DriftMeasure(Record):

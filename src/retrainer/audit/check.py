@@ -86,7 +86,7 @@ def check_receipt(
     verification = verify(found.data, evidence)
     problems += _gate_problems(verification, evidence_changed=bool(changed))
     if ledger is not None:
-        problems += ledger_problems(found.data, receipt, ledger)
+        problems += ledger_problems(found.data, receipt, decision_digest(receipt), ledger)
     elif receipt.standing is not None:
         notes.append(
             "what the receipt says of earlier decisions is taken as it states it; --ledger STORE holds it against the "

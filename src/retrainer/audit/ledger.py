@@ -15,21 +15,21 @@ from retrainer.store.entry import Entry, Verdict
 from retrainer.store.ledger import Ledger
 
 
-def ledger_problems(data: bytes, receipt: Receipt, ledger: Ledger) -> list[str]:
+def ledger_problems(data: bytes, receipt: Receipt, decision: str, ledger: Ledger) -> list[str]:
     """Why the ledger does not bear a receipt out, one sentence each; nothing where it does.
 
-    :param data: the bytes of the receipt.
+    :param data: the bytes of the receipt; ``decision`` the digest of its artifact.
     """
     if receipt.standing is None:
         return ["no ledger: the receipt says nothing of earlier decisions, which every decision of a run does"]
     try:
         entries = ledger.entries()
-        return list(_problems(data, receipt, ledger, entries))
+        return list(_problems(data, receipt, decision, ledger, entries))
     except IntegrityError as error:
         return [f"ledger altered: {error}"]
 
 
-def _problems(data: bytes, receipt: Receipt, ledger: Ledger, entries: Sequence[Entry]) -> Iterator[str]:
+def _problems(data: bytes, receipt: Receipt, decision: str, ledger: Ledger, entries: Sequence[Entry]) -> Iterator[str]:
     assert receipt.standing is not None
     spent = find_spent(entries, receipt.standing)
     if spent is None:
@@ -49,6 +49,7 @@ def _problems(data: bytes, receipt: Receipt, ledger: Ledger, entries: Sequence[E
         f"entry {spent.sequence}",
         {
             "challenger": (question.look.challenger, receipt.digests.get("export")),
+            "evaluation": (question.look.evaluation, receipt.digests.get("evaluate")),
             "champion": (question.champion, receipt.champion_version if receipt.champion_state == "present" else None),
             "level": (getattr(spent.event, "level", None), level_of(receipt.policy, question, receipt.standing)),
         },
@@ -63,7 +64,12 @@ def _problems(data: bytes, receipt: Receipt, ledger: Ledger, entries: Sequence[E
             codes = tuple(dict.fromkeys(reason.code.value for reason in receipt.reasons))
             yield from _compared(
                 f"entry {entry.sequence}",
-                {"verdict": (entry.event.verdict, receipt.verdict), "reasons": (entry.event.reasons, codes)},
+                {
+                    "verdict": (entry.event.verdict, receipt.verdict),
+                    "reasons": (entry.event.reasons, codes),
+                    "decision": (entry.event.decision, decision),
+                    "channel": (entry.event.channel, question.look.channel),
+                },
             )
 
 

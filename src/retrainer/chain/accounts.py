@@ -29,15 +29,22 @@ _DAY = timedelta(days=1)
 class Question:
     """What a decision is about. The same one asked again spends nothing more.
 
-    :ivar look: the challenger and its rows.
+    :ivar look: the challenger and its rows, as they are looked at for this evaluation.
     :ivar champion: that it is compared with; ``None`` where there is no comparison.
     :ivar anchor: of the channel; ``anchor_error`` why it could not be asked.
+    :ivar metric: by which they are compared, with the label that it scores where it scores one.
     """
 
     look: Look
     champion: str | None
     anchor: str | None
     anchor_error: str | None
+    metric: str | None
+
+    @property
+    def key(self) -> tuple[str | None, ...]:
+        """What makes it another question."""
+        return (*_key(self.look), self.champion, self.anchor, self.metric)
 
 
 class Books:
@@ -49,21 +56,17 @@ class Books:
     def __init__(self, ledger: Ledger, entries: Sequence[Entry]) -> None:
         self._ledger = ledger
         self._entries = tuple(entries)
-        self._known_rows: dict[str, frozenset[int]] = {}
 
     def look_at(self, challenger: str, rows: str) -> Entry | None:
         """The look at that challenger on those rows."""
-        return next((entry for entry, look in self._looks if (look.challenger, look.rows) == (challenger, rows)), None)
+        return next((entry for entry, look in self._looks if _key(look) == (challenger, rows)), None)
 
     def earlier(self, channel: str, question: Question) -> list[tuple[Entry, Spent]]:
         """Where that question was asked on the channel before, the newest first."""
-        asked = (question.champion, question.anchor, question.anchor_error)
         return [
             (entry, spent)
-            for entry, spent in reversed(self._spent)
-            if spent.channel == channel
-            and (spent.champion, spent.anchor, spent.anchor_error) == asked
-            and self._is_same_look(spent, question.look)
+            for entry, spent, asked in reversed(self._asked(channel))
+            if (asked.key, asked.anchor_error) == (question.key, question.anchor_error)
         ]
 
     def question_of(self, spent: Entry) -> Question:
@@ -72,32 +75,39 @@ class Books:
         :param spent: what it spent, the entry after all of these.
         :raises IntegrityError: it names a look that is none.
         """
-        event = spent.event
-        look = self._look_of(event) if isinstance(event, Spent) else None
-        if not isinstance(event, Spent) or look is None:
+        question = self._question(spent.event) if isinstance(spent.event, Spent) else None
+        if question is None:
             raise IntegrityError(
                 f"entry {spent.sequence} of the ledger names another one that is no look",
                 where=self._ledger.where(spent.sequence),
                 hint="run 'retrainer fsck'",
             )
-        return Question(look, event.champion, event.anchor, event.anchor_error)
+        return question
 
     def standing(self, channel: str, question: Question, policy: OverTime) -> Standing:
         """What was counted, for a decision that comes after all these entries."""
         mine = question.look
-        asked = self._asked(channel)
-        asked.pop((*_key(mine), question.champion), None)
-        decided = [numbers for (*_, champion), numbers in asked.items() if champion is not None]
-        running = decided[len(decided) - in_period(len(decided), policy) :]
-        last = max((number for numbers in asked.values() for number in numbers), default=0)
-        others = [(entry, look) for entry, look in self._looks if (look.challenger, look.rows) != _key(mine)]
-        seen = [(entry.sequence, share) for entry, look in others if (share := self._share(look, mine))]
-        decided_on = {spent.look for _, spent in self._spent if spent.champion is not None}
+        compared: dict[tuple[str | None, ...], list[int]] = {}
+        others_asked: list[int] = []
+        for entry, spent, asked in self._asked(channel):
+            if asked.key != question.key:
+                others_asked.append(entry.sequence)
+                if spent.level is not None:
+                    compared.setdefault(asked.key, []).append(entry.sequence)
+        running = list(compared.values())[len(compared) - in_period(len(compared), policy) :]
+        # Deciding one of several first makes the others no fewer: counted is from the decision before this look.
+        scored = self.look_at(*_key(mine))
+        before = [number for number in others_asked if scored is None or number < scored.sequence]
+        last = max(before, default=0)
+        others = [(entry, look) for entry, look in self._looks if _key(look) != _key(mine)]
+        seen = [(entry.sequence, share) for entry, share in self._shares(mine, others) if share]
+        decided_on = {spent.look for _, spent in self._spent if spent.level is not None}
         return Standing(
             ledger=self._entries[-1].sha256 if self._entries else None,
-            decisions=len(decided),
+            decisions=len(compared),
             promotions=sum(not self._promoted.isdisjoint(numbers) for numbers in running),
-            looks=1 + sum(look.channel == channel and entry.sequence > last for entry, look in others),
+            # For whichever channel: the best of several may have been chosen for this one.
+            looks=1 + sum(entry.sequence > last for entry, _ in others),
             wear=round(sum(share for _, share in seen), 9),
             row_looks=len(seen),
             row_decisions=sum(number in decided_on for number, _ in seen),
@@ -114,24 +124,17 @@ class Books:
     def _spent(self) -> list[tuple[Entry, Spent]]:
         return [(entry, entry.event) for entry in self._entries if isinstance(entry.event, Spent)]
 
-    def _look_of(self, spent: Spent) -> Look | None:
-        event = self._entries[spent.look - 1].event if spent.look <= len(self._entries) else None
-        return event if isinstance(event, Look) else None
+    def _asked(self, channel: str) -> list[tuple[Entry, Spent, Question]]:
+        """What was asked on a channel, the oldest first."""
+        found = ((entry, spent, self._question(spent)) for entry, spent in self._spent if spent.channel == channel)
+        return [(entry, spent, question) for entry, spent, question in found if question is not None]
 
-    def _is_same_look(self, spent: Spent, look: Look) -> bool:
-        found = self._look_of(spent)
-        return found is not None and _key(found) == _key(look)
-
-    def _asked(self, channel: str) -> dict[tuple[str, str, str | None], list[int]]:
-        """Challenger, rows and champion of each decision of a channel, to the numbers of what was spent for it. In the
-        order in which they were asked first.
-        """
-        asked: dict[tuple[str, str, str | None], list[int]] = {}
-        for entry, spent in self._spent:
-            look = self._look_of(spent)
-            if spent.channel == channel and look is not None:
-                asked.setdefault((*_key(look), spent.champion), []).append(entry.sequence)
-        return asked
+    def _question(self, spent: Spent) -> Question | None:
+        look = self._entries[spent.look - 1].event if spent.look <= len(self._entries) else None
+        if not isinstance(look, Look):
+            return None
+        look = look.model_copy(update={"channel": spent.channel, "evaluation": spent.evaluation})
+        return Question(look, spent.champion, spent.anchor, spent.anchor_error, spent.metric)
 
     @cached_property
     def _promoted(self) -> set[int]:
@@ -139,16 +142,15 @@ class Books:
         events = (entry.event for entry in self._entries)
         return {event.spent for event in events if isinstance(event, Verdict) and event.verdict == "promote"}
 
-    def _share(self, look: Look, mine: Look) -> float:
-        """Which share of my rows that look saw."""
-        if look.rows == mine.rows:
-            return 1.0
-        return len(self._rows(look.rows) & self._rows(mine.rows)) / mine.row_count
-
-    def _rows(self, sha256: str) -> frozenset[int]:
-        if sha256 not in self._known_rows:
-            self._known_rows[sha256] = self._ledger.rows(sha256).numbers()
-        return self._known_rows[sha256]
+    def _shares(self, mine: Look, others: Sequence[tuple[Entry, Look]]) -> Iterator[tuple[Entry, float]]:
+        """Which share of my rows each of the other looks saw. One set at a time is in memory, beside mine."""
+        shares: dict[str, float] = {mine.rows: 1.0}
+        rows: frozenset[int] | None = None
+        for entry, look in others:
+            if look.rows not in shares:
+                rows = frozenset(self._ledger.rows(mine.rows).numbers()) if rows is None else rows
+                shares[look.rows] = sum(map(rows.__contains__, self._ledger.rows(look.rows).numbers())) / len(rows)
+            yield entry, shares[look.rows]
 
     def _rows_per_day(self, mine: Look) -> float | None:
         """How many more there are than at the first look, for each day since then."""
@@ -191,9 +193,11 @@ def open_account(
         spent = Spent(
             channel=channel,
             look=look.sequence,
+            evaluation=question.look.evaluation,
             champion=question.champion,
             anchor=question.anchor,
             anchor_error=question.anchor_error,
+            metric=question.metric,
             standing=standing_sha256(standing),
             level=level_of(gate, question, standing),
         )

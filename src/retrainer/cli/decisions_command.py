@@ -60,16 +60,18 @@ def decisions(
 
 
 def _lines(entries: Sequence[Entry]) -> list[dict[str, Any]]:
-    """One for each time that something was spent, the newest first."""
+    """One for each verdict, and for what was spent without one yet; the newest first."""
     from retrainer.store.entry import Look, Spent, Verdict
 
     events = {entry.sequence: entry.event for entry in entries}
-    verdicts = {event.spent: event for event in events.values() if isinstance(event, Verdict)}
+    judged = {event.spent for event in events.values() if isinstance(event, Verdict)}
     lines = []
     for entry in reversed(entries):
-        if not isinstance(entry.event, Spent):
+        verdict = entry.event if isinstance(entry.event, Verdict) else None
+        spent = events.get(verdict.spent) if verdict else entry.event
+        if not isinstance(spent, Spent) or (verdict is None and entry.sequence in judged):
             continue
-        look, verdict = events.get(entry.event.look), verdicts.get(entry.sequence)
+        look = events.get(spent.look)
         known = look if isinstance(look, Look) else None
         lines.append(
             {
@@ -77,12 +79,13 @@ def _lines(entries: Sequence[Entry]) -> list[dict[str, Any]]:
                 "at": entry.at,
                 "by": entry.actor,
                 "run": entry.run,
-                "channel": entry.event.channel,
+                "channel": spent.channel,
                 "challenger": known.challenger if known else "",
-                "champion": entry.event.champion,
-                "anchor": entry.event.anchor,
+                "champion": spent.champion,
+                "anchor": spent.anchor,
+                "metric": spent.metric,
                 "rows": known.row_count if known else 0,
-                "level": entry.event.level,
+                "level": spent.level,
                 "verdict": verdict.verdict if verdict else None,
                 "reasons": list(verdict.reasons) if verdict else [],
                 "decision": verdict.decision if verdict else None,

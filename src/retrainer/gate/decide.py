@@ -142,10 +142,13 @@ def _judge_state(record: EvaluationRecord, findings: Findings) -> None:
     if record.challenger_withdrawn:
         detail = "this bundle was live on the channel before and was rolled back from"
         findings.refuse(ReasonCode.CHALLENGER_WITHDRAWN, detail)
-    if record.excluded_rows:
-        near = record.leakage.champion_near
-        also = f", on {near} of them nearly" if near else ""
-        findings.note(f"{record.excluded_rows} test rows were left out: the champion had been trained on them{also}")
+    left_out = record.leakage
+    if by_champion := left_out.champion_exact + left_out.champion_near:
+        also = f", on {left_out.champion_near} of them nearly" if left_out.champion_near else ""
+        findings.note(f"{by_champion} test rows were left out: the champion had been trained on them{also}")
+    for who, count in (("anchor", left_out.anchor_exact), ("challenger", left_out.challenger_exact)):
+        if count:
+            findings.note(f"{count} test rows were left out: the {who} had been trained on them")
     if record.leakage.champion_near_unknown:
         why = record.leakage.champion_near_unknown
         findings.note(f"test rows that are nearly a training row of the champion were not looked for: {why}")

@@ -128,9 +128,9 @@ def _utc(when: str, where: str) -> str:
         return ""
     try:
         read = datetime.fromisoformat(when)
-    except ValueError:
+        return stamp(read if read.tzinfo else read.replace(tzinfo=UTC))
+    except (ValueError, OverflowError):  # the latter of a time that UTC does not have
         raise DataError(f"'{when}' is not a time", where=where, hint="such as 2026-11-27T14:05:00Z") from None
-    return stamp(read if read.tzinfo else read.replace(tzinfo=UTC))
 
 
 def stamp(when: datetime) -> str:

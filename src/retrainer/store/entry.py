@@ -19,9 +19,9 @@ from retrainer.store.names import LAST_MOVE, Sha256, Version
 class Look(Record):
     """A challenger was scored on test rows, whatever became of it.
 
-    :ivar channel: that it was scored for.
+    :ivar channel: that it was first scored for.
     :ivar challenger: digest of its export artifact.
-    :ivar evaluation: digest of the evaluate artifact that holds its answers.
+    :ivar evaluation: digest of the first evaluate artifact that holds its answers.
     :ivar rows: of the set of test rows, by which it is found in ``rows/``; ``row_count`` of them.
     """
 
@@ -37,8 +37,11 @@ class Spent(Record):
     """What a decision spends, written before anything is decided.
 
     :ivar look: number of the entry with the look that it judges.
+    :ivar evaluation: digest of the evaluate artifact that it judges: the look may have been at an earlier one, against
+        another champion.
     :ivar champion: that the challenger is compared with; ``None`` for the first release, which spends nothing.
     :ivar anchor: of the channel; ``anchor_error`` why it could not be asked.
+    :ivar metric: by which they are compared: another one is another question.
     :ivar standing: SHA-256 of the record of what was counted before it.
     :ivar level: at which the challenger is compared with the champion; ``None`` where nothing is spent.
     """
@@ -46,9 +49,11 @@ class Spent(Record):
     kind: Literal["spent"] = "spent"
     channel: str
     look: int = Field(ge=1)
+    evaluation: Sha256
     champion: Version | None
     anchor: Version | None
     anchor_error: str | None = None
+    metric: str | None
     standing: Sha256
     level: float | None
 

@@ -8,20 +8,23 @@ time, so that the end of the ledger cannot be cut off unseen. Not here: what fol
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 from array import array
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from retrainer.errors import IntegrityError, NotFoundError, PreconditionFailed
+from retrainer.errors import IntegrityError, NotFoundError, PreconditionFailed, UserError
 from retrainer.storage import Storage
+from retrainer.store.conditional import require_conditional_writes
 from retrainer.store.entry import Entry, Event
-from retrainer.store.names import MOST_RECORD, entry_key, ledger_folder, rows_key
+from retrainer.store.names import MOST_RECORD, check_words, entry_key, ledger_folder, rows_key
 from retrainer.store.parallel import in_parallel
 
 # Eight bytes a row.
 _MOST_ROWS = 16_000_000
+_ENTRY = re.compile(r"(?!0{10})([0-9]{10})\.json")
 _BACKUP = "find out by whom, and restore it from a backup of the bucket (docs/store.md: what to do when)"
 
 
@@ -64,8 +67,9 @@ class Ledger:
 
     def numbers(self) -> list[int]:
         """The numbers of the entries that are there, sorted."""
-        names = (info.key.rpartition("/")[2] for info in self._storage.list(ledger_folder(self._model)))
-        return sorted(int(name[:10]) for name in names if name[10:] == ".json" and name[:10].isdigit())
+        folder = ledger_folder(self._model)
+        found = (_ENTRY.fullmatch(info.key.removeprefix(folder)) for info in self._storage.list(folder))
+        return sorted(int(match[1]) for match in found if match)
 
     def newest(self) -> str | None:
         """The hash of the newest entry, for a move that names it; ``None`` for an empty ledger.
@@ -100,7 +104,12 @@ class Ledger:
 
         :param before: all entries, as they were read: what the event says may follow from them.
         :return: the entry; ``None`` where somebody else wrote one meanwhile, and it has to be thought over again.
+        :raises UserError: who runs it cannot be written, or the entry is too large to be read again.
+        :raises StorageError: the storage cannot be written, or ignores conditional writes.
         """
+        check_words(actor=actor, run=run)
+        if not before:
+            require_conditional_writes(self._storage, self._model)
         entry = Entry(
             model=self._model,
             sequence=len(before) + 1,
@@ -110,6 +119,10 @@ class Ledger:
             at=datetime.now(UTC).isoformat(timespec="microseconds"),
             event=event,
         )
+        if len(entry.written()) > MOST_RECORD:
+            raise UserError(
+                f"the entry has more than the {MOST_RECORD:,} bytes of one", where=self.where(entry.sequence)
+            )
         try:
             self._storage.write(self._key(entry.sequence), entry.written(), if_absent=True)
         except PreconditionFailed:
@@ -155,10 +168,10 @@ class RowSet:
     def __len__(self) -> int:
         return len(self.data) // 8
 
-    def numbers(self) -> frozenset[int]:
-        """Each row as its number."""
+    def numbers(self) -> array[int]:
+        """Each row as its number, in order."""
         numbers = array("Q")
         numbers.frombytes(self.data[: 8 * len(self)])
         if sys.byteorder == "little":
             numbers.byteswap()
-        return frozenset(numbers)
+        return numbers

@@ -46,6 +46,8 @@ _FOLLOWED_SECONDS = 20.0
 _MOST_AT_ONCE = 64
 _MISSING = "is missing"
 _BREAKS = "does not continue the one before it"
+# Moves without an anchor began with it.
+_OF_VERSION_2, _OPENING = b'"format_version": 2,', 64
 _BACKUP = "find out by whom, and restore it from a backup of the bucket (docs/store.md: what to do when)"
 
 
@@ -294,6 +296,8 @@ class ChannelLog:
     def parsed(self, sequence: int, data: bytes) -> Move:
         """The move of that number from its bytes. Errors as of ``read``."""
         where = self.where(sequence)
+        if _OF_VERSION_2 in data[:_OPENING]:
+            raise _of_earlier(where)
         move = Move.from_json(data, where=where)
         problem = None
         if (move.model, move.channel, move.sequence) != (self._model, self._channel, sequence):
@@ -370,8 +374,12 @@ def refuse_version_1(storage: Storage, model: str) -> None:
 
 
 def _of_version_1(storage: Storage, key: str) -> IntegrityError:
+    return _of_earlier(storage.where(key))
+
+
+def _of_earlier(where: str) -> IntegrityError:
     return IntegrityError(
         "this channel was written by an earlier version of retrainer, which this one does not read",
-        where=storage.where(key),
+        where=where,
         hint="publish the model to another store, or with the version that wrote it",
     )

@@ -22,17 +22,13 @@ from retrainer.errors import (
 from retrainer.store.causes import Cause
 from retrainer.store.log import Head, refuse_version_1
 from retrainer.store.move import STAYS, Action, Move
-from retrainer.store.names import LAST_MOVE, MOST_RECORD
+from retrainer.store.names import LAST_MOVE, MOST_RECORD, check_words
 from retrainer.store.own_key import own_keys, told_what_to_do
 from retrainer.store.reading import ModelReader
 from retrainer.store.signing import Keyring
 from retrainer.store.versions import Versions
 
 log = logging.getLogger(__name__)
-
-
-# Bytes of an actor or a reason, so that a move is never too large for its record.
-MOST_WORDS = 8 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +58,7 @@ class Published:
 class Motive:
     """What a move says beside from where to where. Fields as in ``Move``; ``anchor`` where that is to be another one.
 
-    :raises UserError: actor or reason cannot be written as UTF-8, as arguments that are not in the locale's code; or
-        is longer than ``MOST_WORDS``.
+    :raises UserError: actor or reason cannot be written.
     """
 
     action: Action
@@ -74,17 +69,7 @@ class Motive:
     anchor: str | None = None
 
     def __post_init__(self) -> None:
-        for name, text in (("actor", self.actor), ("reason", self.reason)):
-            try:
-                size = len(text.encode())
-            except UnicodeEncodeError:
-                raise UserError(
-                    f"the {name} of the move is not text: it holds bytes that are not UTF-8", hint="write it in UTF-8"
-                ) from None
-            if size > MOST_WORDS:
-                raise UserError(
-                    f"the {name} of the move has {size:,} bytes", hint=f"at most {MOST_WORDS:,}; put the rest elsewhere"
-                )
+        check_words(**{"actor of the move": self.actor, "reason of the move": self.reason})
 
 
 class ModelMover(ModelReader):

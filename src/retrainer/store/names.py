@@ -31,6 +31,8 @@ FOLDERS = ("channels", "decisions", "intents", "rows", "versions")
 # Bytes of an object that is read before anything vouches for it. A move, a hint, a signature or a note has a few
 # hundred, and the words of a reason; a manifest a hundred for each file, and the labels. No publisher writes more.
 MOST_RECORD = 64 * 1024
+# Of these an actor, or a reason, so that a record is never too large.
+MOST_WORDS = 8 * 1024
 MOST_MANIFEST = 4 * 1024 * 1024
 # Ten digits, so that sorted by name is sorted by move.
 LAST_MOVE = 9_999_999_999
@@ -100,6 +102,24 @@ def _check_text(kind: str, given: object, *, where: str) -> None:
             where=where,
             hint="None is what an environment variable that is not set gives",
         )
+
+
+def check_words(**words: str) -> None:
+    """Insist that what people give can be written into a record.
+
+    :param words: by what each is called.
+    :raises UserError: one cannot be written as UTF-8, as arguments that are not in the locale's code; or is longer than
+        ``MOST_WORDS``.
+    """
+    for name, text in words.items():
+        try:
+            size = len(text.encode())
+        except UnicodeEncodeError:
+            raise UserError(
+                f"the {name} is not text: it holds bytes that are not UTF-8", hint="write it in UTF-8"
+            ) from None
+        if size > MOST_WORDS:
+            raise UserError(f"the {name} has {size:,} bytes", hint=f"at most {MOST_WORDS:,}; put the rest elsewhere")
 
 
 def version_key(model: str, version: str, file: str = MANIFEST) -> str:

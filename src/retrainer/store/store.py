@@ -17,10 +17,11 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from retrainer.errors import IntegrityError, NotFoundError, PreconditionFailed, StorageError
+from retrainer.errors import ChampionChanged, IntegrityError, NotFoundError, StorageError
 from retrainer.storage import S3Access, Storage, open_storage
 from retrainer.storage.errors import filesystem_errors
 from retrainer.store.causes import Cause
+from retrainer.store.conditional import require_conditional_writes
 from retrainer.store.log import ChannelLog
 from retrainer.store.manifest import Manifest
 from retrainer.store.move import RECENT_MOVES, STAYS, Move
@@ -44,9 +45,6 @@ class Target(NamedTuple):
     version: str
     sha256: str | None = None
     anchor: str | None = None
-
-
-_PROBE = b"Written to see that this storage refuses conditional writes whose condition does not hold.\n"
 
 
 class Store:
@@ -129,6 +127,7 @@ class ModelStore(ModelMover):
         expected: str | None,
         cause: Cause = Cause.GATE,
         anchor: bool = False,
+        held_against: str | None = None,
     ) -> Published:
         """Upload a version and point a channel at it. With a signer both are signed.
 
@@ -137,7 +136,8 @@ class ModelStore(ModelMover):
         :param decision: digest of the decision that allowed it.
         :param expected: the champion that the decision was taken against; ``None`` for none.
         :param anchor: it was shown to be better than the channel's anchor, and takes its place.
-        :raises ChampionChanged: the channel points elsewhere by now. Nothing was moved.
+        :param held_against: the anchor that the decision was taken against; ``None`` for whichever there is.
+        :raises ChampionChanged: the channel points elsewhere by now, or has another anchor. Nothing was moved.
         :raises IntegrityError: a file of the folder is not what the manifest says, or the channel was tampered with.
         :raises UserError: the channel is signed, and there is no key here.
         :raises SignatureError: what is moved from or to is not signed by a key that is trusted; where none is named
@@ -150,6 +150,12 @@ class ModelStore(ModelMover):
         champion = head.move.to_version if head.move else None
         if champion not in {manifest.version, expected}:
             raise self._changed(channel, expected, head.move)
+        if head.move is not None and champion != manifest.version and held_against not in {None, head.move.anchor}:
+            raise ChampionChanged(
+                f"the anchor changed: it was {held_against} and is {head.move.anchor} now",
+                where=self._log(channel).where(head.move.sequence),
+                hint="evaluate and decide again, against the present anchor",
+            )
         require_conditional_writes(self._storage, self.name)
         put = self._put(folder, manifest, head.move)
         published = self._move(begun, channel, manifest.version, put.manifest_sha256, motive)
@@ -284,35 +290,31 @@ class ModelStore(ModelMover):
         return version
 
     def _anchor_of(self, newest: Move, version: str) -> str | None:
-        """The anchor of the time when a version went live, for what was rolled back from must not stay the anchor.
+        """The anchor of the time when a version went live, for what was rolled back from must not stay the anchor; one
+        that a person pinned since.
 
-        ``None``, for the present one, where that is not known, or a person pinned one since.
+        Of a version that the channel never served: the anchor before the present champion went live. ``None``, for the
+        present one, where none of that is known.
         """
         with suppress(IntegrityError):  # a damaged history stops no rollback to a version that is named
+            other = None
             for move in self._log(newest.channel).walk(newest):
-                if move.action == "anchor":
-                    return None
-                if move.to_version == version and move.action not in STAYS:
-                    return move.anchor
+                # A person pinned it, or the version went live with it.
+                if move.action == "anchor" or (move.to_version == version and move.action not in STAYS):
+                    return self._still_there(move.anchor, version)
+                if other is None and move.to_version != newest.to_version:
+                    other = move.anchor
+            return self._still_there(other, version) if other is not None else None
         return None
 
-
-def require_conditional_writes(storage: Storage, model: str) -> None:
-    """Write twice under a condition that can hold once. Without it two publishers could both believe to have won.
-
-    The object that this needs stays where it is, so that publishing takes no permission to delete.
-
-    :raises StorageError: both writes went through.
-    """
-    key = f"{model}/.probe"
-    with suppress(PreconditionFailed):
-        for _ in range(2):
-            storage.write(key, _PROBE, if_absent=True)
-        raise StorageError(
-            "this storage ignores conditional writes (If-None-Match), so nothing can be published there safely",
-            where=storage.where(key),
-            hint="use S3, a server that supports conditional writes such as MinIO, or a folder",
-        )
+    def _still_there(self, anchor: str, version: str) -> str:
+        """The anchor, kept from gc; the version that is gone back to where the anchor was removed."""
+        self.protect(anchor)
+        try:
+            self.manifest(anchor)
+        except NotFoundError:
+            return version
+        return anchor
 
 
 # To which version a rollback goes

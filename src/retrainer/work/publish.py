@@ -71,6 +71,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
             decision=request.inputs["decide"],
             expected=receipt.champion_version,
             anchor=receipt.anchor_moves,
+            held_against=receipt.anchor.version if receipt.anchor is not None else None,
         )
     finally:
         shutil.rmtree(version_folder, ignore_errors=True)

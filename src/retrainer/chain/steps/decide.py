@@ -19,6 +19,7 @@ from retrainer.report.decision import compared, confidence, reason_line
 from retrainer.report.figures import Facts, number
 from retrainer.report.presentation import bounds_of
 from retrainer.spec.gate import Gate
+from retrainer.spec.known_metrics import OF_ONE_LABEL
 from retrainer.spec.model import Pipeline
 from retrainer.store.entry import Look
 from retrainer.store.ledger import RowSet
@@ -108,10 +109,19 @@ def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str
         champion=evaluated.champion_version if evaluated.champion_state == "present" else None,
         anchor=evaluated.anchor_version,
         anchor_error=evaluated.anchor_error,
+        metric=_metric(pipeline),
     )
     standing = open_account(model_of(pipeline).ledger, channel, pipeline.gate, question, rows, context)
     content = decision_content(pipeline.name, evaluation.digest, pipeline.gate, standing)
     return DECIDE.request(content, pipeline, evaluation, context=context, inputs=inputs)
+
+
+def _metric(pipeline: Pipeline) -> str | None:
+    """By what challenger and champion are compared: another one, or another label of it, is another question."""
+    against = pipeline.gate.against_champion
+    if against is None:
+        return None
+    return f"{against.metric} of {pipeline.positive_label}" if against.metric in OF_ONE_LABEL else against.metric
 
 
 def decision_content(name: str, evaluation: str, gate: Gate, standing: Standing | None) -> dict[str, Any]:

@@ -104,12 +104,13 @@ def _references(state: ModelState, entries: dict[int, Entry]) -> list[Problem]:
         match entry.event:
             case Spent(look=named):
                 fits = isinstance(getattr(entries.get(named), "event", None), Look)
-            case Verdict(spent=named):
-                fits = isinstance(getattr(entries.get(named), "event", None), Spent)
+            case Verdict(spent=named, channel=channel):
+                spent = getattr(entries.get(named), "event", None)
+                fits = isinstance(spent, Spent) and spent.channel == channel
             case _:
                 continue
         if not fits and named in entries:
-            text = f"entry {number} of the ledger names entry {named}, which is of another kind"
+            text = f"entry {number} of the ledger names entry {named}, which is of another kind or channel"
             problems.append(_problem(state, Code.ENTRY_ALTERED, number, text))
     return problems
 

@@ -109,7 +109,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         labels=info.labels,
         digests={**request.inputs, "evaluate": request.digest},
         rows=len(rows),
-        excluded_rows=leakage.champion_exact + leakage.champion_near + leakage.anchor_exact,
+        excluded_rows=leakage.rows,
         challenger={name: item for name, item in evidence.items() if name not in {CHAMPION, ANCHOR}},
         champion_state=champion.state,
         champion=published_evidence(evidence.get(CHAMPION), champion.version, champion.info, REFERENCE),

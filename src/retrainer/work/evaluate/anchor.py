@@ -76,6 +76,7 @@ def anchor_answers(
     if anchor.folder is None:
         return None
     identity = {
+        "format": 1,
         "version": anchor.version,
         "texts": hashlib.sha256(canonical_json(rows.texts)).hexdigest(),
         "labels": list(labels),

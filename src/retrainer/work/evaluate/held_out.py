@@ -101,6 +101,7 @@ def held_out_rows(
     rows = read_rows(snapshot / "test.parquet", slices.patterns if slices else ())
     # Of a blended challenger also those that its champion was trained on; counted as the champion's where it is known.
     own = trained_on(rows.row_ids, bundle)
+    by_challenger = own.copy()
     leakage = Leakage(exact=statistics.leakage, near=statistics.near_leakage)
     if champion is not None and len(rows):
         exact = trained_on(rows.row_ids, champion)
@@ -116,6 +117,8 @@ def held_out_rows(
         if request.pipeline.dataset.checks.on_leakage == "fail" and exact.any():
             raise _leakage_error(request, rows, exact)
         own |= exact | near
+        by_challenger &= ~(exact | near)
+    leakage = leakage.model_copy(update={"challenger_exact": int(by_challenger.sum())})
     if anchor is not None and len(rows):
         by_anchor = trained_on(rows.row_ids, anchor) & ~own
         leakage = leakage.model_copy(update={"anchor_exact": int(by_anchor.sum())})
