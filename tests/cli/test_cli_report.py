@@ -44,6 +44,9 @@ OUTPUTS: dict[str, dict[str, Any]] = {
         "latency_ms": {"p50": 4.2, "p95": 6.25},
         "rows_per_second": 100.0,
         "peak_memory_mb": None,
+        "test_rows": "0" * 64,
+        "anchor_version": None,
+        "anchor_error": None,
     },
     "decide": {
         "verdict": "promote",
