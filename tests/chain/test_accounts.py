@@ -173,6 +173,19 @@ def test_another_metric_or_anchor_is_another_question(ledger: Ledger, decide: De
     assert decide(2).decisions == 3
 
 
+def test_the_same_question_of_another_evaluation_is_no_new_decision(ledger: Ledger, decide: Decide) -> None:
+    """As when the pipeline asks for one more metric in its report: its receipt is another one."""
+    first = decide(1)
+    other = question(1)
+    evaluated = Question(other.look.model_copy(update={"evaluation": "e" * 64}), CHAMPION, CHAMPION, None, "accuracy")
+    again = open_account(ledger, "production", GATE, evaluated, lambda: ROWS, CONTEXT)
+    assert (again.decisions, again.looks, again.wear) == (first.decisions, first.looks, first.wear)
+    spent = find_spent(ledger.entries(), again)
+    assert spent is not None
+    assert getattr(spent.event, "evaluation", None) == "e" * 64
+    assert decide(2).decisions == 1
+
+
 def test_without_a_comparison_nothing_is_counted(decide: Decide) -> None:
     decide(1, gate=Gate.model_validate({"against_champion": None}))
     assert decide(2).decisions == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from retrainer.chain import DECIDE, Stage
 from retrainer.errors import ArtifactError, StepKilled
 from retrainer.run.pipeline_run import Observer
 from retrainer.run.processes import StepProcess
+from tests.cli.conftest import MODEL
 from tests.faults.conftest import Bench
 
 
@@ -40,6 +42,9 @@ ALTERED = {
 def test_an_altered_file_is_not_used(bench: Bench, unharmed: Callable[[Bench], None], step: str) -> None:
     name, reader = ALTERED[step]
     bench.change(publish={"store": "other"})
+    # The same ledger, so that the decision is the same, and nothing is published yet.
+    shutil.copytree(bench.store / MODEL, bench.folder / "other" / MODEL)
+    shutil.rmtree(bench.folder / "other" / MODEL / "channels")
     bench.forget(reader)
     flip(bench.artifact(step) / name)
     with pytest.raises(ArtifactError, match=f"{name} of the {step} artifact is damaged") as caught:

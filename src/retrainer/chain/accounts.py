@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 
@@ -62,11 +62,11 @@ class Books:
         return next((entry for entry, look in self._looks if _key(look) == (challenger, rows)), None)
 
     def earlier(self, channel: str, question: Question) -> list[tuple[Entry, Spent]]:
-        """Where that question was asked on the channel before, the newest first."""
+        """Where that question was asked of the same evaluation on the channel before, the newest first."""
         return [
             (entry, spent)
             for entry, spent, asked in reversed(self._asked(channel))
-            if (asked.key, asked.anchor_error) == (question.key, question.anchor_error)
+            if asked == replace(question, look=question.look.model_copy(update={"channel": channel}))
         ]
 
     def question_of(self, spent: Entry) -> Question:
