@@ -261,7 +261,7 @@ def test_it_stops_where_nobody_asked_its_champion(tmp_path: Path) -> None:
     shown = called(nights, policy=policy)
     name = export_of("c")[:12]
     assert (
-        f"the champion would be {name} (unpublished), and 100 of the 600 rows lack its answers (entry 7 asked it the "
+        f"the champion would be {name} (unpublished), and 100 of the 600 rows lack its answers (entry 8 asked it the "
         "most of them)"
     ) in shown.stdout
 
