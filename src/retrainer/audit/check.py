@@ -84,7 +84,7 @@ def check_receipt(
     problems += changed
     evidence = load_evidence(folder)
     verification = verify(found.data, evidence)
-    problems += _gate_problems(verification, evidence_changed=bool(changed))
+    problems += gate_problems(verification, evidence_changed=bool(changed))
     if ledger is not None:
         problems += ledger_problems(found.data, receipt, decision_digest(receipt), ledger)
     elif receipt.standing is not None:
@@ -126,7 +126,7 @@ def _against_identity(found: FoundReceipt, manifest: ArtifactManifest, receipt: 
     if manifest.digest != found.decision or digest_of(manifest.identity) != found.decision:
         yield f"manifest edited: that of the decide artifact does not give the digest {found.decision}"
         return
-    _refuse_other_version(manifest.identity.get("step_version"), found.where)
+    refuse_other_version(manifest.identity.get("step_version"), found.where)
     edited = list(differences(_identity(receipt), manifest.identity))
     words = {
         "gate": "policy edited",
@@ -140,7 +140,11 @@ def _against_identity(found: FoundReceipt, manifest: ArtifactManifest, receipt: 
         yield (f"{said}: {place} is {at.in_file!r} in the receipt, the decision was taken with {at.recomputed!r}")
 
 
-def _refuse_other_version(step_version: Any, where: str) -> None:
+def refuse_other_version(step_version: Any, where: str) -> None:
+    """Stop at a decision that another version of the gate took.
+
+    :raises ArtifactError: it did.
+    """
     if step_version != DECIDE.version:
         raise ArtifactError(
             f"the decision was taken by version {step_version} of the gate, this is version {DECIDE.version}",
@@ -169,7 +173,7 @@ def _compared(receipt: Receipt, decision: str, said_by: str) -> Iterator[str]:
         )
 
 
-def _gate_problems(verification: Verification, *, evidence_changed: bool) -> Iterator[str]:
+def gate_problems(verification: Verification, *, evidence_changed: bool) -> Iterator[str]:
     """What the gate says differently, in words."""
     if verification.identical:
         return
@@ -177,8 +181,8 @@ def _gate_problems(verification: Verification, *, evidence_changed: bool) -> Ite
     for at in changed:
         name = at.path.removeprefix("predictions.")
         yield (
-            f"predictions changed: the receipt was taken from a file of {name} with sha256 {_short(at.in_file)}, "
-            f"the evidence has {_short(at.recomputed)}"
+            f"predictions changed: the receipt was taken from a file of {name} with sha256 {short(at.in_file)}, "
+            f"the evidence has {short(at.recomputed)}"
         )
     said, given = verification.receipt.verdict, verification.recomputed.verdict
     if said != given:
@@ -189,11 +193,12 @@ def _gate_problems(verification: Verification, *, evidence_changed: bool) -> Ite
     if others:
         first = others[0]
         more = f", and {len(others) - 1} more" if len(others) > 1 else ""
-        yield f"content differs: {first.path} is {_short(first.in_file)}, recomputed {_short(first.recomputed)}{more}"
+        yield f"content differs: {first.path} is {short(first.in_file)}, recomputed {short(first.recomputed)}{more}"
     if not verification.differences:
         yield "bytes differ: the receipt has the same content, but not as the gate writes it"
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A value in a sentence."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -63,17 +63,7 @@ def find_receipt(location: str) -> FoundReceipt:
     """
     place = location if is_s3(location) else _resolved(location)
     if match := _IN_ARTIFACTS.fullmatch(place):
-        artifacts = Artifacts(match["root"])
-        manifest = artifacts.get("decide", match["digest"])
-        key = "/".join(part for part in ("decide", manifest.digest, manifest.upload, RECEIPT) if part)
-        return FoundReceipt(
-            where=location,
-            data=open_storage(match["root"]).read(key),
-            root=match["root"],
-            artifact=manifest,
-            decision=match["digest"],
-            said_by="the name of its decide artifact",
-        )
+        return decided_receipt(Artifacts(match["root"]), match["digest"], where=location)
     if match := _IN_STORE.fullmatch(place):
         return published_receipt(match["store"], match["model"], match["version"])
     folder, _, name = place.rpartition("/")
@@ -83,6 +73,26 @@ def find_receipt(location: str) -> FoundReceipt:
     if storage.exists(MANIFEST):
         published = Manifest.from_json(storage.read(MANIFEST), where=storage.where(MANIFEST))
     return FoundReceipt(where=location, data=data, published=published, **_decided_as(published))
+
+
+def decided_receipt(artifacts: Artifacts, digest: str, *, where: str | None = None) -> FoundReceipt:
+    """The receipt of a decide artifact.
+
+    :param where: to call it in errors; where it is by default.
+    :raises ArtifactError: there is no such artifact, or its manifest cannot be read.
+    :raises NotFoundError: it has no receipt.
+    """
+    manifest = artifacts.get("decide", digest)
+    key = "/".join(part for part in ("decide", manifest.digest, manifest.upload, RECEIPT) if part)
+    storage = open_storage(artifacts.root)
+    return FoundReceipt(
+        where=where or storage.where(key),
+        data=storage.read(key),
+        root=artifacts.root,
+        artifact=manifest,
+        decision=digest,
+        said_by="the name of its decide artifact",
+    )
 
 
 def _resolved(location: str) -> str:
@@ -145,15 +155,23 @@ def find_evidence(
     root = artifacts or found.root
     if root is None:
         raise _missing("the receipt is not in an artifact root", found.where)
-    opened = Artifacts(root)
-    found_manifest = opened.find("evaluate", digest) if digest else None
-    if found_manifest is None:
-        raise _missing(f"no evaluate artifact {digest[:12]}", root)
-    folder = opened.local / "evaluate" / digest
-    if opened.remote:
-        # What was altered in the bucket, or in the copy of it here, is an error: there is nothing to decide by.
-        opened.fetch("evaluate", digest)
-    return folder, f"{root}/evaluate/{digest}", _evidence_problems(folder, found_manifest, digest)
+    folder, problems = evaluated_in(Artifacts(root), digest)
+    return folder, f"{root}/evaluate/{digest}", problems
+
+
+def evaluated_in(artifacts: Artifacts, digest: str) -> tuple[Path, list[str]]:
+    """The folder of an evaluate artifact, and what of it is not as it was recorded.
+
+    :raises NotFoundError: it is not there, or not whole.
+    :raises ArtifactError: it was altered in its bucket, or in the copy of it here: there is nothing to decide by.
+    """
+    manifest = artifacts.find("evaluate", digest) if digest else None
+    if manifest is None:
+        raise _missing(f"no evaluate artifact {digest[:12]}", artifacts.root)
+    folder = artifacts.local / "evaluate" / digest
+    if artifacts.remote:
+        artifacts.fetch("evaluate", digest)
+    return folder, _evidence_problems(folder, manifest, digest)
 
 
 def _missing(what: str, where: str) -> NotFoundError:

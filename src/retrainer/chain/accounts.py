@@ -51,11 +51,15 @@ class Books:
     """The ledger as it was read, and what follows from it.
 
     :param entries: all of them, or those before a decision that is looked at again.
+    :param numbers: gives a set of rows by its hash, for whoever opens many books of one ledger; by default it is read.
     """
 
-    def __init__(self, ledger: Ledger, entries: Sequence[Entry]) -> None:
+    def __init__(
+        self, ledger: Ledger, entries: Sequence[Entry], *, numbers: Callable[[str], Sequence[int]] | None = None
+    ) -> None:
         self._ledger = ledger
         self._entries = tuple(entries)
+        self._numbers = numbers or (lambda rows: ledger.rows(rows).numbers())
 
     def look_at(self, challenger: str, rows: str) -> Entry | None:
         """The look at that challenger on those rows."""
@@ -148,8 +152,8 @@ class Books:
         rows: frozenset[int] | None = None
         for entry, look in others:
             if look.rows not in shares:
-                rows = frozenset(self._ledger.rows(mine.rows).numbers()) if rows is None else rows
-                shares[look.rows] = sum(map(rows.__contains__, self._ledger.rows(look.rows).numbers())) / len(rows)
+                rows = frozenset(self._numbers(mine.rows)) if rows is None else rows
+                shares[look.rows] = sum(map(rows.__contains__, self._numbers(look.rows))) / len(rows)
             yield entry, shares[look.rows]
 
     def _rows_per_day(self, mine: Look) -> float | None:

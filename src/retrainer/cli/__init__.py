@@ -26,6 +26,7 @@ from retrainer.cli.move_commands import anchor, promote, rollback
 from retrainer.cli.pipeline_commands import check, schema
 from retrainer.cli.predict_command import predict
 from retrainer.cli.relabel_command import relabel
+from retrainer.cli.replay_command import replay
 from retrainer.cli.run_command import run
 from retrainer.cli.serve_command import serve
 from retrainer.cli.store_commands import models, show, versions
@@ -68,7 +69,7 @@ def _every_command(
 for command in (
     *(init, run, check, schema, relabel),
     *(models, versions, show, history, decisions),
-    *(verify, predict, promote, rollback, anchor),
+    *(verify, replay, predict, promote, rollback, anchor),
     *(fsck, gc, keygen, sign, serve),
 ):
     app.command()(command)

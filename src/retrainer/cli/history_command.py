@@ -46,7 +46,7 @@ def history(
     as_json: JsonOption = False,
 ) -> None:
     """List who moved a channel, when, from what to what and why; newest first. The chain is verified."""
-    time = None if at is None else _moment(at)
+    time = None if at is None else moment(at, option="--at")
     if time and limit:
         raise typer.BadParameter("with --at there is one move to tell", param_hint="--limit")
     found = open_model(store, model, public_keys=public_key)
@@ -78,13 +78,17 @@ def history(
     )
 
 
-def _moment(text: str) -> datetime:
+def moment(text: str, *, option: str) -> datetime:
+    """The time that an option names, with its zone.
+
+    :raises typer.BadParameter: it is none.
+    """
     try:
         time = datetime.fromisoformat(text.strip())
         return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
     except (ValueError, OverflowError):
         raise typer.BadParameter(
-            f"'{text}' is not a time: give 2026-03-31, 2026-03-31T14:05 or 2026-03-31T16:05+02:00", param_hint="--at"
+            f"'{text}' is not a time: give 2026-03-31, 2026-03-31T14:05 or 2026-03-31T16:05+02:00", param_hint=option
         ) from None
 
 

@@ -5,8 +5,16 @@ with its line, ``training_arguments.py`` knows the names that transformers accep
 data or imports transformers.
 """
 
-from retrainer.spec.load import load_pipeline, load_pipelines, parse_pipeline, pipeline_files
+from retrainer.spec.load import load_gate, load_pipeline, load_pipelines, parse_pipeline, pipeline_files
 from retrainer.spec.model import Pipeline
 from retrainer.spec.schema import json_schema
 
-__all__ = ["Pipeline", "json_schema", "load_pipeline", "load_pipelines", "parse_pipeline", "pipeline_files"]
+__all__ = [
+    "Pipeline",
+    "json_schema",
+    "load_gate",
+    "load_pipeline",
+    "load_pipelines",
+    "parse_pipeline",
+    "pipeline_files",
+]

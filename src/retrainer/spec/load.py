@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from retrainer.errors import PipelineError
 from retrainer.regular_files import read_regular
 from retrainer.spec.explain import explain, line_of
+from retrainer.spec.gate import Gate
 from retrainer.spec.model import Pipeline
 from retrainer.spec.problems import Place, Problem, found, listed, nearest
 from retrainer.spec.yaml_reader import read_yaml
@@ -22,6 +23,13 @@ from retrainer.spec.yaml_reader import read_yaml
 SUFFIXES = (".yaml", ".yml")
 # Far beyond any pipeline, and read in a second.
 MOST_BYTES = 1_000_000
+_ANY_PIPELINE: Mapping[str, Any] = {
+    "name": "any",
+    "dataset": {"train": "any.csv", "labels": ["a", "b"]},
+    "positive_label": "b",
+    "model": {"base": "any"},
+    "publish": {"store": "any"},
+}
 
 
 def load_pipeline(path: str | Path) -> Pipeline:
@@ -31,14 +39,34 @@ def load_pipeline(path: str | Path) -> Pipeline:
         are one error with a line each, the first of the file first.
     """
     file = Path(path)
+    value, lines = _mapping(file, "name: ...")
+    return _parse(value, lines, str(file), file.absolute().parent)
+
+
+def load_gate(path: str | Path) -> Gate:
+    """The gate of a file: of a pipeline, or of one that holds only ``gate``, or only the keys of a gate.
+
+    :raises PipelineError: as of ``load_pipeline``.
+    """
+    file = Path(path)
+    value, lines = _mapping(file, "gate: ...")
+    if value.keys() - {"gate"} - Gate.model_fields.keys():
+        return _parse(value, lines, str(file), file.absolute().parent).gate
+    if "gate" not in value:
+        value, lines = {"gate": value}, {**{("gate", *place): line for place, line in lines.items()}, (): lines[()]}
+    # What a pipeline checks of its gate is checked of a gate by itself, in one that has nothing else to say.
+    return _parse({**_ANY_PIPELINE, **value}, lines, str(file), file.absolute().parent).gate
+
+
+def _mapping(file: Path, such_as: str) -> tuple[dict[str, Any], dict[Place, int]]:
     document = read_yaml(_text(file), where=str(file))
     if not isinstance(document.value, dict):
         raise PipelineError(
-            f"expected keys such as 'name: ...', found {found(document.value)}",
+            f"expected keys such as '{such_as}', found {found(document.value)}",
             where=f"{file}:{document.lines[()]}",
             hint="retrainer schema prints every key",
         )
-    return _parse(document.value, document.lines, str(file), file.absolute().parent)
+    return document.value, document.lines
 
 
 def pipeline_files(folder: str | Path) -> tuple[Path, ...]:
