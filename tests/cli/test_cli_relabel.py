@@ -8,6 +8,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from retrainer.artifacts.snapshot import SnapshotStatistics
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ def true_label(text: str) -> str:
     return "closed" if set(text.split()) & set(CLOSED) else "open"
 
 
+@pytest.mark.long
 def test_what_a_run_suspects_a_person_corrects_and_the_next_run_uses(
     cli: Cli, bench: Workbench, published: Published, tmp_path: Path
 ) -> None:

@@ -352,6 +352,7 @@ def test_the_chosen_share_costs_no_score_and_no_flip(
         assert not no_worse or (other.harmful, other.share) >= (chosen.harmful, chosen.share)
 
 
+@pytest.mark.long
 def test_a_whole_run_blends_with_what_the_run_before_published(
     make_pipeline: MakePipeline, rows_file: Path, tmp_path: Path
 ) -> None:
