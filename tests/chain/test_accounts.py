@@ -262,6 +262,7 @@ def test_standings_are_what_counting_by_hand_gives(
         assert spent is not None
         before = Books(ledger, entries[: spent.sequence - 1])
         assert before.question_of(spent).champion == asked.champion
+        assert before.question_of(spent).look.channel == channel  # not the one that it was first scored for
         assert before.standing(channel, before.question_of(spent), GATE.over_time) == standing
 
 

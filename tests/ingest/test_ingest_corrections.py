@@ -219,6 +219,7 @@ def test_of_pairs_both_texts_name_the_row(desk: Desk) -> None:
         (("", "text number 3", "x", "", "2026-03-02"), "a correction without who"),
         (("", "text number 3", "", "ann", "2026-03-02"), "a correction without label"),
         (("", "text number 3", "x", "ann", "yesterday"), "'yesterday' is not a time"),
+        (("", "text number 3", "x", "ann", "0001-01-01T00:00:00+14:00"), "is not a time"),
         (("", "", "x", "ann", "2026-03-02"), "neither a row_id nor a text"),
         (("12", "", "x", "ann", "2026-03-02"), "'12' is not a row_id"),
         (("0123456789abcdef", "text number 3", "x", "ann", "2026-03-02"), "is not that of the text beside it"),
