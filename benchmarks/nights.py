@@ -202,7 +202,7 @@ class Nights:
                 decision=request.digest,
                 receipt=hashlib.sha256(written).hexdigest(),
                 verdict=receipt.verdict,
-                reasons=tuple(dict.fromkeys(reason.code.value for reason in receipt.reasons)),
+                reasons=receipt.codes,
             )
 
         close_account(self.model.ledger, standing, verdict, CONTEXT)

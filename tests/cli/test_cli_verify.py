@@ -158,7 +158,7 @@ def decided(root: Path | str, work: Path, *, wrong: int = 20, floor: float = 0.8
             decision=request.digest,
             receipt=hashlib.sha256(receipt_bytes(receipt)).hexdigest(),
             verdict=receipt.verdict,
-            reasons=tuple(dict.fromkeys(reason.code.value for reason in receipt.reasons)),
+            reasons=receipt.codes,
         ),
         context,
     )

@@ -150,9 +150,14 @@ def edit_rows(ledger: Path) -> None:
         path.write_bytes(b"\0" * 8)
 
 
+def forge_far_away(ledger: Path) -> None:
+    shutil.copy(ledger / "0000000001.json", ledger / "9999999999.json")
+
+
 @pytest.mark.parametrize(
     ("act", "code", "words"),
     [
+        (forge_far_away, "entry-missing", "entries 8 to 9999999998 of the ledger are missing"),
         (delete_middle, "entry-missing", "entry 3 of the ledger is missing, and later ones are there"),
         (cut_tail, "entry-missing", "its end was cut off, or an older state was put back"),
         (delete_all, "entry-missing", "names an entry of the ledger that is not there"),

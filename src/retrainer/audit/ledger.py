@@ -61,12 +61,11 @@ def _problems(data: bytes, receipt: Receipt, decision: str, ledger: Ledger, entr
         yield f"receipt exchanged: entry {verdicts[0].sequence} of the ledger has another one of this decision"
     for entry in verdicts:
         if isinstance(entry.event, Verdict) and entry.event.receipt == _sha256(data):
-            codes = tuple(dict.fromkeys(reason.code.value for reason in receipt.reasons))
             yield from _compared(
                 f"entry {entry.sequence}",
                 {
                     "verdict": (entry.event.verdict, receipt.verdict),
-                    "reasons": (entry.event.reasons, codes),
+                    "reasons": (entry.event.reasons, receipt.codes),
                     "decision": (entry.event.decision, decision),
                     "channel": (entry.event.channel, question.look.channel),
                 },

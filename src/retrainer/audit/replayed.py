@@ -56,8 +56,7 @@ class Night:
     @property
     def codes(self) -> tuple[str, ...]:
         """Why it refused."""
-        reasons = self.receipt.reasons if self.receipt is not None else ()
-        return tuple(dict.fromkeys(reason.code.value for reason in reasons))
+        return self.receipt.codes if self.receipt is not None else ()
 
     @property
     def unmeasured(self) -> bool:

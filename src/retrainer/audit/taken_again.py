@@ -63,10 +63,10 @@ def recorded_policy(decision: Decision, artifacts: Artifacts) -> Gate | None:
 
 def verdict_problems(decision: Decision, receipt: Receipt) -> list[str]:
     """Whether the ledger has another verdict than a receipt."""
-    said, codes = decision.verdict, tuple(dict.fromkeys(reason.code.value for reason in receipt.reasons))
-    if (said.verdict, said.reasons) == (receipt.verdict, codes):
+    said = decision.verdict
+    if (said.verdict, said.reasons) == (receipt.verdict, receipt.codes):
         return []
-    there, here = (", ".join(names) or "no reason" for names in (said.reasons, codes))
+    there, here = (", ".join(names) or "no reason" for names in (said.reasons, receipt.codes))
     return [
         f"ledger altered: entry {decision.said.sequence} says {said.verdict} ({there}), the evidence gives "
         f"{receipt.verdict} ({here})"

@@ -301,6 +301,11 @@ class Receipt(Record):
     overturn: Overturn | None = None
 
     @property
+    def codes(self) -> tuple[str, ...]:
+        """The codes of the reasons, each once, as the ledger keeps them."""
+        return tuple(dict.fromkeys(reason.code.value for reason in self.reasons))
+
+    @property
     def promoted(self) -> bool:
         """Whether the challenger may replace the champion."""
         return self.verdict == "promote"

@@ -66,7 +66,6 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
 def _close(request: StepRequest, standing: Standing, receipt: Receipt) -> None:
     """Write the verdict into the ledger, before anybody can act on it."""
     channel = request.pipeline.publish.channel
-    reasons = tuple(reason.code.value for reason in receipt.reasons)
 
     def verdict(spent: int) -> Verdict:
         return Verdict(
@@ -75,7 +74,7 @@ def _close(request: StepRequest, standing: Standing, receipt: Receipt) -> None:
             decision=request.digest,
             receipt=hashlib.sha256(receipt_bytes(receipt)).hexdigest(),
             verdict=receipt.verdict,
-            reasons=tuple(dict.fromkeys(reasons)),
+            reasons=receipt.codes,
         )
 
     close_account(model_of(request.pipeline).ledger, standing, verdict, request.context)

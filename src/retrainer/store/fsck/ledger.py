@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from retrainer.errors import IntegrityError, NotFoundError
+from itertools import pairwise
+
+from retrainer.errors import IntegrityError, NotFoundError, ResourceError, StorageError
 from retrainer.store.entry import Entry, Look, Spent, Verdict
 from retrainer.store.fsck.findings import Code, Problem
-from retrainer.store.fsck.listing import read_objects
+from retrainer.store.fsck.listing import as_unreadable, read_objects
 from retrainer.store.fsck.state import ModelState
 from retrainer.store.ledger import Ledger
 from retrainer.store.names import entry_key, rows_key
@@ -49,10 +51,12 @@ def _entries(state: ModelState) -> tuple[dict[int, Entry], list[Problem]]:
 def _chain(state: ModelState, entries: dict[int, Entry]) -> list[Problem]:
     present = sorted({*entries, *state.listing.entries})
     problems = []
-    for number in range(1, (present[-1] if present else 0) + 1):
-        if number not in present:
-            text = f"entry {number} of the ledger is missing, and later ones are there"
-            problems.append(_problem(state, Code.ENTRY_MISSING, number, text))
+    for last, following in pairwise([0, *present]):  # by runs: a forged number may be ten digits away
+        if following - last > 1:
+            first, end = last + 1, following - 1
+            named = f"entry {first} of the ledger is" if first == end else f"entries {first} to {end} of the ledger are"
+            text = f"{named} missing, and later ones are there"
+            problems.append(_problem(state, Code.ENTRY_MISSING, first, text))
     for number, entry in entries.items():
         before = entries.get(number - 1)
         if before is not None and entry.previous != before.sha256:
@@ -122,6 +126,10 @@ def _rows(state: ModelState, entries: dict[int, Entry]) -> list[Problem]:
     for key, sha256 in keys.items():
         try:
             Ledger(state.storage, state.model).rows(sha256)
+        except (StorageError, ResourceError) as error:
+            unreadable = as_unreadable(state.storage, key, error)
+            hint = unreadable.hint or "look at its permissions"
+            problems.append(state.problem(Code.OBJECT_UNREADABLE, "damage", key, unreadable.message, hint))
         except IntegrityError as error:
             missing = not state.storage.exists(key)
             code = Code.ROWS_MISSING if missing else Code.ROWS_ALTERED
