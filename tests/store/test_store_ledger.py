@@ -15,6 +15,7 @@ from retrainer.store import Cause, Manifest, ModelStore, Store
 from retrainer.store.entry import Entry, Event, Look, Spent, Verdict
 from retrainer.store.fsck import check_store
 from retrainer.store.ledger import RowSet
+from tests.store.test_store_fsck import Locked
 
 MakeBundle = Callable[[str], tuple[Path, Manifest]]
 A, B = "a" * 64, "b" * 64
@@ -179,6 +180,16 @@ def test_what_is_done_to_it_is_found(
     found = check_store(store._storage)
     assert not found.sound
     assert any(one.code == code and words in one.message for one in found.findings), found.findings
+
+
+def test_rows_that_may_not_be_read_are_a_finding(tmp_path: Path, bundle: MakeBundle) -> None:
+    store = Store.open(tmp_path / "store")
+    fill(store.model("news"), bundle)
+    rows, *_ = (tmp_path / "store" / "news" / "rows").glob("*.bin")
+    found = check_store(Locked(store._storage, f"news/rows/{rows.name}"))
+    (finding,) = found.of("damage")
+    assert (finding.code, finding.key) == ("object-unreadable", f"news/rows/{rows.name}")
+    assert "no permission" in finding.message
 
 
 @pytest.mark.parametrize("act", [delete_middle, edit, reformat, replay, copy_to_the_end])
