@@ -136,6 +136,27 @@ def test_what_models_say_that_were_not_trained_on_test_rows_counts_for_these(
     assert (both.probabilities[rest] == alone.probabilities[rest]).all()
 
 
+def test_a_rare_word_of_one_label_only_counts_for_much(tmp_path: Path) -> None:
+    """TF-IDF with logistic regression alone has the second of these two wrong labels behind 50 right ones."""
+    random = np.random.default_rng(0)
+    common, usual, rare = [f"w{number}" for number in range(40)], ("dry", "wet"), ("arid", "soaked")
+    texts: list[Text] = []
+    labels = []
+    for row in range(400):
+        label = int(random.integers(0, 2))
+        words = list(random.choice(common, 12)) + ([usual[label]] if random.random() < 0.5 else [])
+        if row < 12:
+            label = row % 2
+            words = [*random.choice(common, 12), rare[label]]
+        random.shuffle(words)
+        texts.append(f"day 0-{row} {' '.join(words)}")
+        labels.append(label)
+    write(tmp_path, "train", texts, [1 - labels[0], 1 - labels[1], *labels[2:]])
+    write(tmp_path, "test", [], [])
+    doubts = doubt_labels(tmp_path, usual, 1000)
+    assert {row_id(text) for text in texts[:2]} < {doubts.row_ids[at] for at in doubts.suspects[:30]}
+
+
 def test_pairs_and_a_label_without_rows(tmp_path: Path) -> None:
     texts, labels = weather(120, 3)
     pairs: list[Text] = [(str(text), "and then") for text, label in zip(texts, labels, strict=True) if label < 2]

@@ -3,7 +3,8 @@
 Each row is judged by models that have not seen its label: two linear models of words fitted on the other folds, and on
 test rows the bundles that were scored on them. One of the two is logistic regression on TF-IDF, the other on TF-IDF
 times each word's log-count ratio (S. Wang, C. D. Manning, Baselines and bigrams: simple, good sentiment and topic
-classification, ACL 2012, 90-94). They err on different rows, so that their mean is better than either.
+classification, ACL 2012, 90-94). They err on different rows, so that their mean is better than either. Pairs
+are judged by the first alone.
 
 Suspects are the rows whose likeliest label is another than the given one, ranked by the probability of the given one.
 About how many labels are wrong is confident learning's estimate, by cleanlab: the rows that look like another label
@@ -199,8 +200,11 @@ def _out_of_fold(texts: list[Text], labels: Ints, label_count: int, where: Path)
             held = np.flatnonzero(folds == fold)
             rest = np.flatnonzero(folds != fold)
             model.fit(matrix[rest], labels[rest])
-            by_ratios = _by_ratios(matrix[rest], labels[rest], model.classes_, matrix[held])
-            probabilities[np.ix_(held, model.classes_)] = (model.predict_proba(matrix[held]) + by_ratios) / 2
+            found = model.predict_proba(matrix[held])
+            # Of a pair what the two have in common tells, not how often a label has a word: there the ratios do harm.
+            if isinstance(texts[0], str):
+                found = (found + _by_ratios(matrix[rest], labels[rest], model.classes_, matrix[held])) / 2
+            probabilities[np.ix_(held, model.classes_)] = found
     return probabilities
 
 
