@@ -3,8 +3,8 @@
 Each row is judged by models that have not seen its label: two linear models of words fitted on the other folds, and on
 test rows the bundles that were scored on them. One of the two is logistic regression on TF-IDF, the other on TF-IDF
 times each word's log-count ratio (S. Wang, C. D. Manning, Baselines and bigrams: simple, good sentiment and topic
-classification, ACL 2012, 90-94). They err on different rows, so that their mean is better than either. Pairs
-are judged by the first alone.
+classification, ACL 2012, 90-94). They err on different rows, so that their mean is better than either. Pairs are
+judged by the first alone.
 
 Suspects are the rows whose likeliest label is another than the given one, ranked by the probability of the given one.
 About how many labels are wrong is confident learning's estimate, by cleanlab: the rows that look like another label
