@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -78,6 +79,7 @@ class TrainingRecord(FileRecord):
     :param padding_fraction: share of the tokens in training batches that were padding.
     :param resumed_from: checkpoint that this try went on from; ``None`` when it started at the base model.
     :param validation: scores of the weights that were kept, blended or not.
+    :param class_weights: label to what the loss of its rows was multiplied by; empty where all counted alike.
     :param blend: ``None`` where the pipeline does not ask for it.
     """
 
@@ -97,7 +99,13 @@ class TrainingRecord(FileRecord):
     validation: dict[str, float]
     curve: tuple[CurvePoint, ...]
     parameters: int
+    class_weights: dict[str, float] = Field(default_factory=dict)
     blend: Blend | None = None
+
+
+def weights_line(class_weights: Mapping[str, float]) -> str:
+    """Class weights for people: ``closed 0.6, open 2.5``."""
+    return ", ".join(f"{label} {weight:.3g}" for label, weight in class_weights.items())
 
 
 def learning_curve(history: list[dict[str, Any]]) -> tuple[CurvePoint, ...]:

@@ -181,6 +181,10 @@ def _training(spec: Pipeline) -> list[Problem]:
                     f"'{best}' is neither loss nor one of metrics ({listed(spec.metrics)}){hint}{more}",
                 )
             )
+    if spec.training.class_weights != "none" and TASKS[spec.task].metrics != "classification":
+        problems.append(
+            Problem(("training", "class_weights"), f"is for tasks that choose a label, and {spec.task} writes text")
+        )
     return problems + combinations(spec)
 
 

@@ -261,6 +261,11 @@ class Training(Record):
     early_stopping_patience: int | None = Field(
         None, ge=1, description="Ours: training stops after so many evaluations without improvement."
     )
+    class_weights: Literal["none", "balanced"] = Field(
+        "none",
+        description="Ours: 'balanced' multiplies the loss of each training row by rows / (labels x rows with its "
+        "label), so that rare labels count as much as common ones. Scores and the gate know nothing of it.",
+    )
     blend_with_champion: Literal["none", "auto"] = Field(
         "none",
         description="Ours: 'auto' mixes the trained weights with the champion's, in the share that gives the fewest "

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from retrainer.artifacts.evaluation import CHAMPION, LOOK_FIRST, SUSPECTS
 from retrainer.artifacts.snapshot import SnapshotStatistics, split_file
 from retrainer.artifacts.standing import Standing
-from retrainer.artifacts.training import TrainingRecord
+from retrainer.artifacts.training import TrainingRecord, weights_line
 from retrainer.chain import Decided
 from retrainer.chain.accounts import close_account
 from retrainer.chain.model_store import model_of
@@ -165,5 +165,6 @@ def _training(record: TrainingRecord) -> dict[str, str]:
         "device": record.device,
         "parameters": f"{record.parameters:,}",
         "rows per second": f"{record.rows_per_second:.1f}",
+        **({"class weights": weights_line(record.class_weights)} if record.class_weights else {}),
         **({"blended with champion": blend.short()} if blend else {}),
     }

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from pydantic import Field
+
 from retrainer.artifacts.repository import Artifacts
-from retrainer.artifacts.training import Blend
+from retrainer.artifacts.training import Blend, weights_line
 from retrainer.chain.champion import read_champion
 from retrainer.chain.definition import Step, StepOutput, of_base
 from retrainer.chain.messages import duration
@@ -41,6 +43,7 @@ class Trained(StepOutput):
     device: str
     resumed_from: str | None
     parameters: int
+    class_weights: dict[str, float] = Field(default_factory=dict)
     blend: Blend | None = None
 
     def brief(self) -> str:
@@ -54,6 +57,8 @@ class Trained(StepOutput):
             facts.append(("best on validation", scores(self.metrics)))
         facts.append(("speed", f"{self.rows_per_second:.1f} rows/s on {self.device}"))
         facts.append(("time", duration(self.seconds)))
+        if self.class_weights:
+            facts.append(("class weights", weights_line(self.class_weights)))
         if self.blend:
             facts.append(("champion's share", self.blend.line()))
         if self.resumed_from:
@@ -75,13 +80,15 @@ def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str
         "base": base_models.fingerprint(single.model),
         "base_name": base_models.public_name(single.model.base),
         "max_length": single.model.max_length,
-        "training": single.training.model_dump(mode="json", exclude={"blend_with_champion"}),
+        "training": single.training.model_dump(mode="json", exclude={"blend_with_champion", "class_weights"}),
         "metrics": list(single.metrics),
         "processes": single.resources.processes,
         "gpus": single.resources.gpus,
     }
     if single.of_one_label:
         identity["positive_label"] = single.positive_label
+    if single.training.class_weights != "none":
+        identity["class_weights"] = single.training.class_weights
     if single.training.blend_with_champion == "auto":
         identity |= _blending(single, identity, snapshot.root)
     return TRAIN.request(identity, pipeline, snapshot, context=context, base=base)

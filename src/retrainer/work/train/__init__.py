@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from retrainer.artifacts.repository import Artifacts
 from retrainer.artifacts.snapshot import SnapshotStatistics, split_file
-from retrainer.artifacts.training import Blend, TrainingRecord, learning_curve, scores_at
+from retrainer.artifacts.training import Blend, TrainingRecord, learning_curve, scores_at, weights_line
 from retrainer.chain import StepRequest, Trained
 from retrainer.chain.messages import duration
 from retrainer.spec.training_combinations import require_batches
@@ -22,7 +22,7 @@ from retrainer.work.train.champion import ChampionWeights, read_champion_weights
 from retrainer.work.train.checkpoints import Checkpoints
 from retrainer.work.train.encoding import EncodedRows
 from retrainer.work.train.loading import Base, load_base
-from retrainer.work.train.trainer import FineTuner, all_finite, build_trainer, device_name, diverged
+from retrainer.work.train.trainer import FineTuner, all_finite, balanced, build_trainer, device_name, diverged
 from retrainer.work.training_arguments import refusals, training_arguments
 
 
@@ -48,7 +48,19 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         encode = task.part("encode")
         train = encode(snapshot / "train.parquet", base.tokenizer, pipeline.model.max_length)
         validation = encode(snapshot / "validation.parquet", base.tokenizer, pipeline.model.max_length)
-        trainer = build_trainer(pipeline, base, train, validation, arguments, checkpoints, reporter, positive=positive)
+        weights = balanced(train.labels, len(labels)) if pipeline.training.class_weights == "balanced" else None
+        trainer = build_trainer(
+            pipeline,
+            base,
+            train,
+            validation,
+            arguments,
+            checkpoints,
+            reporter,
+            positive=positive,
+            class_weights=weights,
+        )
+    class_weights = {} if weights is None else dict(zip(labels, weights.tolist(), strict=True))
     # Before the training: what is wrong with a checkpoint is then known in seconds.
     champion = _champion(request, snapshot, base, labels, validation, trainer, reporter) if is_first_rank() else None
     device = device_name(arguments)
@@ -57,6 +69,8 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     )
     if pipeline.of_one_label:
         reporter.log(f"{', '.join(pipeline.of_one_label)} is the score of label '{labels[positive]}'")
+    if class_weights:
+        reporter.log(f"the loss of a row is multiplied by the weight of its label: {weights_line(class_weights)}")
     if resume is not None:
         reporter.log(f"resuming from {resume.name}")
 
@@ -89,6 +103,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         validation=scores,
         curve=curve,
         parameters=sum(parameter.numel() for parameter in base.model.parameters()),
+        class_weights=class_weights,
         blend=blended,
     )
     trainer.save_model(str(folder / "checkpoint"))
@@ -111,6 +126,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         device=device,
         resumed_from=record.resumed_from,
         parameters=record.parameters,
+        class_weights=class_weights,
         blend=blended,
     )
 

@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
@@ -25,11 +27,20 @@ class FineTuner(Trainer):  # type: ignore[misc]
 
     :param checkpoints: where they go.
     :param where: the pipeline's name, for errors.
+    :param class_weights: what the loss of a row is multiplied by, for each label; ``None`` for the model's own loss.
     """
 
-    def __init__(self, *, checkpoints: Checkpoints, where: str, **arguments: Any) -> None:
+    def __init__(
+        self,
+        *,
+        checkpoints: Checkpoints,
+        where: str,
+        class_weights: npt.NDArray[np.float64] | None = None,
+        **arguments: Any,
+    ) -> None:
         super().__init__(**arguments)
         self._checkpoints = checkpoints
+        self._class_weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         # Classifiers return the mean over their batch and ignore the number of items; told that they heed it, the
         # Trainer multiplies the loss by the number of processes and leaves out accumulation steps.
         self.model_accepts_loss_kwargs = False
@@ -73,6 +84,22 @@ class FineTuner(Trainer):  # type: ignore[misc]
         # Looked at when something is logged, evaluated or saved: in each step it would make a GPU wait.
         self._newest_loss = super().training_step(model, inputs, *arguments, **named)
         return self._newest_loss
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **named: Any) -> Any:
+        """The loss of a batch, weighted while it trains; on validation rows it stays comparable with other trainings.
+
+        The weighted losses are divided by the number of rows, not by the sum of their weights: so the mean over
+        batches, processes and accumulation steps is that of all rows, however they are divided up.
+        """
+        if self._class_weights is None or not model.training:
+            return super().compute_loss(model, inputs, return_outputs, **named)
+        labels = inputs["labels"]
+        outputs = model(**{name: values for name, values in inputs.items() if name != "labels"})
+        losses = torch.nn.functional.cross_entropy(
+            outputs["logits"].float(), labels, reduction="none", label_smoothing=self.args.label_smoothing_factor
+        )
+        loss = (losses * self._class_weights.to(labels.device)[labels]).mean()
+        return (loss, outputs) if return_outputs else loss
 
     @property
     def padding_fraction(self) -> float:
@@ -125,10 +152,12 @@ def build_trainer(
     reporter: Reporter,
     *,
     positive: int,
+    class_weights: npt.NDArray[np.float64] | None = None,
 ) -> FineTuner:
     """Put a training together.
 
     :param positive: index of the label that metrics of one label score.
+    :param class_weights: see ``FineTuner``.
     """
     task = trainable_task(pipeline.task, where=pipeline.name)
     half = arguments.fp16 or arguments.bf16
@@ -138,6 +167,7 @@ def build_trainer(
     trainer = FineTuner(
         checkpoints=checkpoints,
         where=pipeline.name,
+        class_weights=class_weights,
         model=base.model,
         args=arguments,
         train_dataset=train,
@@ -151,6 +181,21 @@ def build_trainer(
     if is_first_rank():
         trainer.add_callback(ProgressCallback(reporter, pipeline.metrics, trainer))
     return trainer
+
+
+def balanced(labels: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.float64]:
+    """What makes rare labels weigh as much as common ones: rows over labels times rows of the label.
+
+    The mean over the rows is 1, so the learning rate means what it means without.
+
+    :param labels: of the training rows.
+    :param count: of labels; those without a row get no weight.
+    """
+    rows = np.bincount(labels, minlength=count)
+    there = np.count_nonzero(rows)
+    weights = np.zeros(count)
+    weights[rows > 0] = len(labels) / (there * rows[rows > 0])
+    return weights
 
 
 def diverged(where: str, what: str) -> PipelineError:
