@@ -6,13 +6,16 @@ and padding side. The tokenizers are trained on a few lines of made-up text.
 
 from __future__ import annotations
 
+import io
+import json
 import random
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import transformers
+from sentencepiece import SentencePieceTrainer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 MAX_LENGTH = 32
@@ -45,22 +48,52 @@ class BaseModel:
 
     :param model: class of the pretrained model.
     :param config: what is small about it.
-    :param tokenizer: makes the type's tokenizer from lines of text.
+    :param tokenizer: writes the files of the type's tokenizer, made from lines of text, and gives it back.
     """
 
     model: str
-    config: Mapping[str, Any] = field(default_factory=dict)
-    tokenizer: Callable[[list[str]], Any]
+    config: Mapping[str, Any]
+    tokenizer: Callable[[list[str], Path], Any]
 
 
-def _of_class(name: str, **options: Any) -> Callable[[list[str]], Any]:
-    def make(lines: list[str]) -> Any:
-        return getattr(transformers, name)(**options).train_new_from_iterator(lines, 300)
+def _trained(name: str, **options: Any) -> Callable[[list[str], Path], Any]:
+    """Of that class, saved with its ``tokenizer.json``."""
 
-    return make
+    def write(lines: list[str], folder: Path) -> Any:
+        tokenizer = getattr(transformers, name)(**options).train_new_from_iterator(lines, 300)
+        tokenizer.save_pretrained(folder)
+        return tokenizer
+
+    return write
 
 
-def _modernbert(lines: list[str]) -> Any:
+def _sentencepiece(name: str, file: str, **options: Any) -> Callable[[list[str], Path], Any]:
+    """Of that class, with SentencePiece's file alone, as microsoft/deberta-v3-base is on the hub.
+
+    :param file: what the class calls it.
+    :param options: of SentencePiece: which ids and pieces are special.
+    """
+
+    def write(lines: list[str], folder: Path) -> Any:
+        made = io.BytesIO()
+        SentencePieceTrainer.train(
+            sentence_iterator=iter(lines),
+            model_writer=made,
+            vocab_size=200,
+            hard_vocab_limit=False,
+            num_threads=1,
+            minloglevel=2,
+            **options,
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_bytes(made.getvalue())
+        (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": name}))
+        return getattr(transformers, name).from_pretrained(folder)
+
+    return write
+
+
+def _modernbert(lines: list[str], folder: Path) -> Any:
     """ModernBERT has no class of its own: bytes in pairs, and a template for special tokens."""
     backend = Tokenizer(models.BPE())
     backend.normalizer = normalizers.NFC()
@@ -75,7 +108,7 @@ def _modernbert(lines: list[str]) -> Any:
         pair="[CLS] $A [SEP] $B [SEP]",
         special_tokens=[(token, backend.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
     )
-    return transformers.PreTrainedTokenizerFast(
+    tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=backend,
         unk_token="[UNK]",
         cls_token="[CLS]",
@@ -84,47 +117,63 @@ def _modernbert(lines: list[str]) -> Any:
         mask_token="[MASK]",
         model_input_names=["input_ids", "attention_mask"],
     )
+    tokenizer.save_pretrained(folder)
+    return tokenizer
 
 
 BASE_MODELS: Mapping[str, BaseModel] = {
-    "bert": BaseModel(model="BertModel", config={**_ENCODER, **_POSITIONS}, tokenizer=_of_class("BertTokenizer")),
+    "bert": BaseModel(model="BertModel", config={**_ENCODER, **_POSITIONS}, tokenizer=_trained("BertTokenizer")),
     "distilbert": BaseModel(
         model="DistilBertModel",
         config={"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32, **_POSITIONS},
-        tokenizer=_of_class("BertTokenizer", model_input_names=["input_ids", "attention_mask"]),
+        tokenizer=_trained("BertTokenizer", model_input_names=["input_ids", "attention_mask"]),
     ),
-    "roberta": BaseModel(
-        model="RobertaModel", config={**_ENCODER, **_ROBERTA}, tokenizer=_of_class("RobertaTokenizer")
-    ),
+    "roberta": BaseModel(model="RobertaModel", config={**_ENCODER, **_ROBERTA}, tokenizer=_trained("RobertaTokenizer")),
     "xlnet": BaseModel(
         model="XLNetModel",
         config={"d_model": 16, "n_layer": 2, "n_head": 2, "d_inner": 32},
-        tokenizer=_of_class("XLNetTokenizer"),
+        tokenizer=_sentencepiece(
+            "XLNetTokenizer",
+            "spiece.model",
+            **{"unk_id": 0, "bos_id": 1, "eos_id": 2},
+            control_symbols=["<cls>", "<sep>", "<pad>", "<mask>", "<eod>", "<eop>"],
+        ),
     ),
     "deberta": BaseModel(
-        model="DebertaModel", config={**_ENCODER, **_DEBERTA, **_POSITIONS}, tokenizer=_of_class("DebertaTokenizer")
+        model="DebertaModel", config={**_ENCODER, **_DEBERTA, **_POSITIONS}, tokenizer=_trained("DebertaTokenizer")
     ),
     "deberta-v2": BaseModel(
         model="DebertaV2Model",
         config={**_ENCODER, **_DEBERTA_V2, **_POSITIONS, "conv_kernel_size": 3, "conv_act": "gelu"},
-        tokenizer=_of_class("DebertaV2Tokenizer"),
+        tokenizer=_trained("DebertaV2Tokenizer"),
     ),
     "deberta-v3": BaseModel(
         model="DebertaV2Model",
         config={**_ENCODER, **_DEBERTA_V2, **_POSITIONS, "position_biased_input": False},
-        tokenizer=_of_class("DebertaV2Tokenizer"),
+        tokenizer=_sentencepiece(
+            "DebertaV2Tokenizer",
+            "spm.model",
+            **{"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3},
+            **{"pad_piece": "[PAD]", "bos_piece": "[CLS]", "eos_piece": "[SEP]", "unk_piece": "[UNK]"},
+        ),
     ),
     "electra": BaseModel(
         model="ElectraModel",
         config={**_ENCODER, **_POSITIONS, "embedding_size": 8},
-        tokenizer=_of_class("BertTokenizer"),
+        tokenizer=_trained("BertTokenizer"),
     ),
     "albert": BaseModel(
         model="AlbertModel",
         config={**_ENCODER, **_POSITIONS, "embedding_size": 8},
-        tokenizer=_of_class("AlbertTokenizer"),
+        tokenizer=_sentencepiece(
+            "AlbertTokenizer",
+            "spiece.model",
+            **{"pad_id": 0, "unk_id": 1, "bos_id": -1, "eos_id": -1},
+            control_symbols=["[CLS]", "[SEP]"],
+            user_defined_symbols=["[MASK]"],
+        ),
     ),
-    "mpnet": BaseModel(model="MPNetModel", config={**_ENCODER, **_POSITIONS}, tokenizer=_of_class("MPNetTokenizer")),
+    "mpnet": BaseModel(model="MPNetModel", config={**_ENCODER, **_POSITIONS}, tokenizer=_trained("MPNetTokenizer")),
     "modernbert": BaseModel(
         model="ModernBertModel",
         config={**_ENCODER, **_POSITIONS, "local_attention": 8, "global_attn_every_n_layers": 2},
@@ -133,13 +182,13 @@ BASE_MODELS: Mapping[str, BaseModel] = {
     "gpt2": BaseModel(
         model="GPT2Model",
         config={"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64},
-        tokenizer=_of_class("GPT2Tokenizer"),
+        tokenizer=_trained("GPT2Tokenizer"),
     ),
-    "gpt_neox": BaseModel(model="GPTNeoXModel", config=_DECODER, tokenizer=_of_class("GPTNeoXTokenizer")),
+    "gpt_neox": BaseModel(model="GPTNeoXModel", config=_DECODER, tokenizer=_trained("GPTNeoXTokenizer")),
     "qwen2": BaseModel(
         model="Qwen2Model",
         config={**_DECODER, "num_key_value_heads": 1},
-        tokenizer=_of_class("Qwen2Tokenizer", padding_side="left"),
+        tokenizer=_trained("Qwen2Tokenizer", padding_side="left"),
     ),
 }
 
@@ -147,19 +196,14 @@ BASE_MODELS: Mapping[str, BaseModel] = {
 def save_base_model(folder: Path, kind: str) -> Path:
     """A base model of a type, as its authors would have saved it."""
     made = BASE_MODELS[kind]
-    tokenizer = made.tokenizer([text for text, _ in statuses(200)])
+    tokenizer = made.tokenizer([text for text, _ in statuses(200)], folder)
+    special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
     model_class = getattr(transformers, made.model)
     transformers.set_seed(3)
-    known = {
-        f"{name}_token_id": value
-        for name in ("pad", "bos", "eos", "cls", "sep")
-        if (value := getattr(tokenizer, f"{name}_token_id")) is not None
-    }
-    if tokenizer.pad_token_id is None:
-        known["pad_token_id"] = None
-    config = model_class.config_class(vocab_size=len(tokenizer), initializer_range=0.3, **known, **made.config)
-    model_class(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    # Wide enough a start for answers that depend on the text.
+    model_class(
+        model_class.config_class(vocab_size=len(tokenizer), initializer_range=0.3, **special, **made.config)
+    ).save_pretrained(folder)
     return folder
 
 

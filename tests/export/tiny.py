@@ -19,7 +19,6 @@ from transformers import (
     ElectraConfig,
     PreTrainedTokenizerFast,
     RobertaConfig,
-    XLNetConfig,
     set_seed,
 )
 
@@ -61,11 +60,10 @@ ARCHITECTURES: dict[str, tuple[type[Any], dict[str, Any]]] = {
             "type_vocab_size": 0,
         },
     ),
-    "xlnet": (XLNetConfig, {"d_model": 16, "n_layer": 2, "n_head": 2, "d_inner": 32}),
 }
 
 
-def tokenizer(*, padding_side: str = "right", types: bool = True) -> PreTrainedTokenizerFast:
+def tokenizer(*, types: bool = True) -> PreTrainedTokenizerFast:
     """Whole words, [CLS] a [SEP] b [SEP]."""
     vocabulary = {word: index for index, word in enumerate([*_SPECIAL, *WORDS])}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
@@ -83,17 +81,14 @@ def tokenizer(*, padding_side: str = "right", types: bool = True) -> PreTrainedT
         cls_token="[CLS]",
         sep_token="[SEP]",
         mask_token="[MASK]",
-        padding_side=padding_side,
         model_input_names=["input_ids", "attention_mask", *(["token_type_ids"] if types else [])],
     )
 
 
-def save_checkpoint(
-    folder: Path, architecture: str = "bert", *, labels: Sequence[str] = LABELS, padding_side: str = "right"
-) -> Path:
+def save_checkpoint(folder: Path, architecture: str = "bert", *, labels: Sequence[str] = LABELS) -> Path:
     """A random classifier whose answers depend on the text enough to be told apart."""
     kind, options = ARCHITECTURES[architecture]
-    names = tokenizer(padding_side=padding_side, types=architecture not in {"distilbert", "roberta"})
+    names = tokenizer(types=architecture not in {"distilbert", "roberta"})
     set_seed(7)
     config = kind(
         **options,
