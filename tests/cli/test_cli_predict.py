@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -105,3 +106,72 @@ def test_pairs(cli: Cli, bench: Workbench, store: Path) -> None:
     ):
         assert wrong.returncode == 2
         assert "pair" in wrong.stderr or "single" in wrong.stderr
+
+
+def test_texts_from_a_file(cli: Cli, published: Published, tmp_path: Path) -> None:
+    file = tmp_path / "texts.txt"
+    file.write_text(f"{OPEN}\n\n{CLOSED}\n")
+    answer = cli("predict", published.store, MODEL, "--file", file)
+    assert [label for label, _, _ in answers(answer.stdout)] == ["open", "closed"], answer.stderr
+    file.write_bytes(b"fine\nna\xefve\n")
+    assert "texts.txt, line 2: not UTF-8" in cli("predict", published.store, MODEL, "--file", file).stderr
+
+
+def contrary(folder: Path) -> None:
+    """The same graph with its labels exchanged, so that it contradicts the other on every text."""
+    info = json.loads((folder / "bundle.json").read_text())
+    (folder / "bundle.json").write_text(json.dumps({**info, "labels": info["labels"][::-1]}))
+
+
+def test_models_side_by_side(cli: Cli, bench: Workbench, published: Published, store: Path, tmp_path: Path) -> None:
+    """A run's folder, a bundle's, and versions of a store, on the same texts."""
+    other = bench.variant(store, contrary, labels=("open", "closed"))
+    first = f"{store}/{MODEL}@{published.version}"
+    places = [published.run, published.run / "export" / "bundle", f"{store}/{MODEL}", first]
+    answer = cli("predict", *(part for place in places for part in ("--compare", place)), OPEN, CLOSED)
+    assert answer.returncode == 0, answer.stderr
+    *table, agreement = (line.split("\t") for line in answer.stdout.splitlines())
+    head, *rows = table
+    assert head[1:] == ["export", MODEL, f"{MODEL}@{published.version}", "", "text"]
+    assert [[cell.split(" ")[0] for cell in row[:4]] for row in rows] == [
+        ["open", "open", "closed", "open"],
+        ["closed", "closed", "open", "closed"],
+    ]
+    assert [row[4:] for row in rows] == [["differ", OPEN], ["differ", CLOSED]]
+    assert agreement == ["4 models say the same label for 0 of 2 texts"]
+
+    (tmp_path / "texts.txt").write_text(f"{OPEN}\n{CLOSED}\n")
+    again = ("--compare", f"{store}/{MODEL}@{other}") * 2
+    answer = cli("predict", *again, "--file", tmp_path / "texts.txt", "--json", "--top-k", "0")
+    lines = [json.loads(line) for line in answer.stdout.splitlines()]
+    assert [line["text"] for line in lines] == [OPEN, CLOSED]
+    assert list(lines[0]["models"]) == [f"{MODEL}@{other}", f"{MODEL}@{other} (2)"]
+    assert [label["label"] for label in lines[0]["models"][f"{MODEL}@{other}"]] == ["closed", "open"]
+
+
+def test_every_model_of_a_run_is_compared(cli: Cli, published: Published, tmp_path: Path) -> None:
+    """Of several base models, each is a column, by its name."""
+    shutil.copytree(published.run.parent.parent, tmp_path / "artifacts", symlinks=True)
+    run = tmp_path / "artifacts" / "runs" / published.run.name
+    note = (run / "steps" / "export.json").rename(run / "steps" / "export_bert.json")
+    shutil.copy(note, run / "steps" / "export_roberta-large.json")
+    answer = cli("predict", "--compare", run, OPEN)
+    assert answer.stdout.splitlines()[0].split("\t") == ["bert", "roberta-large", "", "text"], answer.stderr
+    assert answer.stdout.splitlines()[-1] == "2 models say the same label for 1 of 1 texts"
+
+
+def test_what_cannot_be_compared(
+    cli: Cli, bench: Workbench, published: Published, store: Path, tmp_path: Path, one_clear_error: Callable[..., None]
+) -> None:
+    bench.variant(store, as_pairs, task="text-pair-classification", model="tiny-pairs")
+    both = ("--compare", f"{store}/{MODEL}", "--compare", f"{store}/tiny-pairs")
+    one_clear_error(cli("predict", *both, OPEN), "text-pair-classification", "compare models of one task")
+    one_clear_error(cli("predict", "--compare", f"{store}/nobody", OPEN), f"{store}/nobody", "a run's folder")
+    one_clear_error(cli("predict", "--compare", tmp_path / "nowhere", OPEN), "nowhere")
+    for wrong in (
+        ("--compare", published.run, OPEN, "--version", published.version),
+        ("--compare", published.run),
+        (published.store,),
+        (published.store, MODEL),
+    ):
+        assert cli("predict", *wrong).returncode == 2

@@ -1,22 +1,22 @@
-"""``retrainer predict``: ask a published model, through the same client that services use."""
+"""``retrainer predict``: ask a published model, or several, through the same client that services use."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import suppress
-from typing import Annotated, Any, cast
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from retrainer.cli.compared import open_places, print_compared
 from retrainer.cli.libraries import require
 from retrainer.cli.store_options import (
     DEFAULT_CHANNEL,
     ChannelOption,
-    ModelArgument,
     PublicKeysOption,
-    StoreArgument,
     VersionOption,
     no_such_channel,
     open_model,
@@ -25,6 +25,9 @@ from retrainer.cli.store_options import (
 from retrainer.errors import DataError, NotFoundError, StoragePermissionError
 from retrainer.precisions import PRECISIONS
 
+if TYPE_CHECKING:
+    from retrainer.serve import Classifier
+
 # Lines of standard input that are answered together: keeps memory flat, and answers appear while input comes.
 BATCH_LINES = 256
 
@@ -32,15 +35,37 @@ Text = str | tuple[str, str]
 
 
 def predict(
-    store: StoreArgument,
-    model: ModelArgument,
-    texts: Annotated[
-        list[str],
-        typer.Argument(metavar="TEXT...", help="Texts, or - to read them from standard input."),
-    ],
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="STORE MODEL TEXT...",
+            help="The store, the pipeline's name, and texts, or - to read them from standard input. "
+            "With --compare, texts alone.",
+            show_default=False,
+        ),
+    ] = None,
     pair: Annotated[
         list[str] | None,
         typer.Option(metavar="TEXT", help="For pairs: the second text, once for each first."),
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="Read the texts from a file, one a line.",
+            show_default=False,
+        ),
+    ] = None,
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PLACE",
+            help="Ask several models side by side. Once for each: the folder of a bundle; the dated folder of a run, "
+            "with every model that it exported; or STORE/MODEL, with @CHANNEL or @VERSION.",
+            show_default=False,
+        ),
     ] = None,
     top_k: Annotated[int, typer.Option(min=0, metavar="N", help="Labels for each text, best first; 0 for all.")] = 1,
     channel: ChannelOption = DEFAULT_CHANNEL,
@@ -52,27 +77,56 @@ def predict(
     """Ask a published model for labels with their scores.
 
     With - the texts come from standard input, one a line; for a model of pairs, both texts with a tab between them.
+
+    With --compare no store and model are named before the texts, and what each model answers is printed side by side.
     """
     if top_k < 0:
         raise typer.BadParameter("cannot be negative", param_hint="--top-k")
+    named = list(arguments or ())
+    if compare and (version or channel != DEFAULT_CHANNEL):
+        raise typer.BadParameter("write STORE/MODEL@... in its place", param_hint="--version/--channel with --compare")
+    for missing in () if compare else ("STORE", "MODEL")[len(named) :]:
+        raise typer.BadParameter("missing", param_hint=missing)
+    store, model, *texts = ["", "", *named] if compare else named
+    if bool(texts) == (file is not None):
+        raise typer.BadParameter("give texts, or - for standard input, or --file", param_hint="TEXT")
     require("serve")
-    from retrainer.serve import Classifier
     from retrainer.serve.texts import reads_pairs
 
-    open_store(store, public_keys=public_key)
+    with ExitStack() as stack:
+        if compare:
+            models = open_places(compare, stack, precision=precision, public_keys=public_key)
+            answering = next(iter(models.values()))
+        else:
+            answering = stack.enter_context(_opened(store, model, channel, version, precision, public_key))
+        pairs = reads_pairs(answering.task)
+        if file is not None or texts == ["-"]:
+            stream = stack.enter_context(file.open("rb")) if file is not None else sys.stdin.buffer
+            batches = _from_lines(stream, str(file or "standard input"), pairs)
+        else:
+            batches = iter([_from_arguments(texts, pair or [], pairs)])
+        if compare:
+            print_compared(models, batches, top_k=top_k or None, as_json=as_json)
+            return
+        for batch in batches:
+            answers: Any = answering(cast(Any, batch), top_k=None)
+            for text, ranked in zip(batch, answers, strict=True):
+                _print(text, ranked[: top_k or None], as_json)
+
+
+def _opened(
+    store: str, model: str, channel: str, version: str | None, precision: str, public_keys: list[str] | None
+) -> Classifier:
+    from retrainer.serve import Classifier
+
+    open_store(store, public_keys=public_keys)
     try:
-        classifier = Classifier.from_store(
-            store, model, channel=channel, version=version, precision=precision, public_keys=public_key or None
+        return Classifier.from_store(
+            store, model, channel=channel, version=version, precision=precision, public_keys=public_keys or None
         )
     except NotFoundError:
-        _say_what_there_is(store, model, channel, public_key)
+        _say_what_there_is(store, model, channel, public_keys)
         raise
-    pairs = reads_pairs(classifier.task)
-    batches = _from_lines(pairs) if texts == ["-"] else iter([_from_arguments(texts, pair or [], pairs)])
-    for batch in batches:
-        answers: Any = classifier(cast(Any, batch), top_k=None)
-        for text, ranked in zip(batch, answers, strict=True):
-            _print(text, ranked[: top_k or None], as_json)
 
 
 def _say_what_there_is(store: str, model: str, channel: str, public_keys: list[str] | None) -> None:
@@ -98,13 +152,14 @@ def _from_arguments(texts: list[str], seconds: list[str], pairs: bool) -> list[T
     return list(zip(texts, seconds, strict=True))
 
 
-def _from_lines(pairs: bool) -> Iterator[list[Text]]:
+def _from_lines(stream: Iterable[bytes], source: str, pairs: bool) -> Iterator[list[Text]]:
     batch: list[Text] = []
-    for number, line in enumerate(sys.stdin.buffer, start=1):
-        text = _decoded(line, number).rstrip("\r\n")
+    for number, line in enumerate(stream, start=1):
+        where = f"{source}, line {number}"
+        text = _decoded(line, where, first=number == 1).rstrip("\r\n")
         if not text.strip():
             continue
-        batch.append(_pair(text, number) if pairs else text)
+        batch.append(_pair(text, where) if pairs else text)
         if len(batch) == BATCH_LINES:
             yield batch
             batch = []
@@ -112,10 +167,9 @@ def _from_lines(pairs: bool) -> Iterator[list[Text]]:
         yield batch
 
 
-def _decoded(line: bytes, number: int) -> str:
-    where = f"standard input, line {number}"
+def _decoded(line: bytes, where: str, *, first: bool) -> str:
     try:
-        text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        text = line.decode("utf-8-sig" if first else "utf-8")
     except UnicodeDecodeError as error:
         problem = f"not UTF-8: byte 0x{line[error.start]:02x}"
         raise DataError(problem, where=where, hint="convert it with iconv") from None
@@ -124,12 +178,10 @@ def _decoded(line: bytes, number: int) -> str:
     return text
 
 
-def _pair(line: str, number: int) -> tuple[str, str]:
+def _pair(line: str, where: str) -> tuple[str, str]:
     first, tab, second = line.partition("\t")
     if not tab:
-        raise typer.BadParameter(
-            "this model reads pairs: put a tab between both texts", param_hint=f"standard input, line {number}"
-        )
+        raise typer.BadParameter("this model reads pairs: put a tab between both texts", param_hint=where)
     return first, second
 
 

@@ -9,8 +9,8 @@
     <root>/.runs/<digest of pipeline and run id>         the name of the folder, so that a run that is cleared, and
                                                          so starts at another time, goes on in the same one
 
-No object is written by two tasks: those of a run end at the same time. Nothing reads the folder but people (and
-``gc``, which keeps the artifacts of recent runs).
+No object is written by two tasks: those of a run end at the same time. Nothing reads the folder but people, commands
+that are given one, and ``gc``, which keeps the artifacts of recent runs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from retrainer.artifacts.repository import Artifacts
-from retrainer.chain import StepRef, StepRequest, step_named
+from retrainer.chain import EXPORT, StepRef, StepRequest, step_named
 from retrainer.errors import NotFoundError, PreconditionFailed
 from retrainer.records import Record, digest_of
 from retrainer.sources.base_models import short_name, short_names
@@ -141,3 +141,25 @@ class RunFolder:
             anew = link.with_name(f".{link.name}-{uuid.uuid4().hex[:8]}")
             anew.symlink_to(os.path.relpath(self._artifacts.local / ref.step / ref.digest, link.parent))
             anew.replace(link)
+
+
+def exported_in(place: str) -> dict[str, Path]:
+    """The bundles that a run exported, each by the short name of its base model.
+
+    :param place: the run's dated folder, on a folder or in a bucket.
+    :raises NotFoundError: it is not the folder of a run, or the run exported nothing, or that is no longer there.
+    """
+    storage = open_storage(place)
+    run = RunRecord.from_json(storage.read("run.json"), where=storage.where("run.json"))
+    local = storage.local_path("")
+    root = str(local.resolve().parent.parent) if local is not None else place.rstrip("/").rsplit("/", 2)[0]
+    bundles = {}
+    for entry in sorted(storage.list("steps/"), key=lambda entry: entry.key):
+        step, _, base = entry.key.removeprefix("steps/").removesuffix(".json").partition("_")
+        if step == EXPORT.name:
+            note = StepNote.from_json(storage.read(entry.key), where=storage.where(entry.key))
+            artifact = Artifacts(root).fetch(EXPORT.name, note.digest)
+            bundles[base or short_name(run.base_model)] = artifact / "bundle"
+    if not bundles:
+        raise NotFoundError("the run exported no model", where=place, hint="its logs say how far it came")
+    return bundles
