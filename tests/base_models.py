@@ -126,7 +126,7 @@ BASE_MODELS: Mapping[str, BaseModel] = {
     "distilbert": BaseModel(
         model="DistilBertModel",
         config={"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32, **_POSITIONS},
-        tokenizer=_trained("BertTokenizer", model_input_names=["input_ids", "attention_mask"]),
+        tokenizer=_trained("BertTokenizer"),
     ),
     "roberta": BaseModel(model="RobertaModel", config={**_ENCODER, **_ROBERTA}, tokenizer=_trained("RobertaTokenizer")),
     "xlnet": BaseModel(

@@ -90,6 +90,8 @@ def predict(
     store, model, *texts = ["", "", *named] if compare else named
     if bool(texts) == (file is not None):
         raise typer.BadParameter("give texts, or - for standard input, or --file", param_hint="TEXT")
+    if pair and (file is not None or texts == ["-"]):
+        raise typer.BadParameter("put a tab between both texts of a line in its place", param_hint="--pair")
     require("serve")
     from retrainer.serve.texts import reads_pairs
 
