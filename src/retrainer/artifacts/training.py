@@ -70,6 +70,17 @@ class Blend(Record):
         )
 
 
+class CutRows(Record):
+    """How many rows were longer than a training reads.
+
+    :param inputs: than ``model.max_length``.
+    :param outputs: than ``model.max_new_tokens``.
+    """
+
+    inputs: int
+    outputs: int
+
+
 class TrainingRecord(FileRecord):
     """How a checkpoint came to be.
 
@@ -79,6 +90,7 @@ class TrainingRecord(FileRecord):
     :param resumed_from: checkpoint that this try went on from; ``None`` when it started at the base model.
     :param validation: scores of the weights that were kept, blended or not.
     :param blend: ``None`` where the pipeline does not ask for it.
+    :param cut: split to its rows that were too long; empty where they are not counted.
     """
 
     file: ClassVar[str] = "training.json"
@@ -98,6 +110,7 @@ class TrainingRecord(FileRecord):
     curve: tuple[CurvePoint, ...]
     parameters: int
     blend: Blend | None = None
+    cut: dict[str, CutRows] = Field(default_factory=dict)
 
 
 def learning_curve(history: list[dict[str, Any]]) -> tuple[CurvePoint, ...]:

@@ -49,6 +49,7 @@ class TaskDefinition:
     :param texts: columns of text that a row has.
     :param columns: ``text`` and ``label`` to the column that is read where the pipeline names none.
     :param writes: what a model of it answers with: one of some labels, or text of its own.
+    :param has_encoder: whether its models have an encoder beside a decoder; ``None`` where that does not matter.
     :param metrics: the family of metrics that judge it; ``None`` while this version has none for it.
     :param default_metrics: what is measured where the pipeline names nothing; the gate compares by the first.
     :param in_training: of all metrics those that a training measures as well; ``None`` for each that is asked for.
@@ -64,6 +65,7 @@ class TaskDefinition:
     texts: int = 1
     columns: Mapping[Literal["text", "label"], str] = field(default_factory=dict)
     writes: Literal["label", "text"] = "label"
+    has_encoder: bool | None = None
     metrics: Literal["classification", "generation"] | None = None
     default_metrics: tuple[str, ...] = ("accuracy", "f1")
     in_training: tuple[str, ...] | None = None

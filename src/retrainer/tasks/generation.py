@@ -12,7 +12,7 @@ ENCODER_DECODER = Parts(
     head="retrainer.work.train.generation:no_head",
     ready="retrainer.work.train.generation:ready_with_encoder",
     collate="retrainer.work.train.generation:collate",
-    training_scores="retrainer.work.train.generation:compute_metrics",
+    training_scores="retrainer.work.train.generation:scores_with_encoder",
     export="retrainer.work.export.generation:export_bundle",
     score="retrainer.work.evaluate.generation:score",
     predictor="retrainer.serve.generation:GenerationPredictor",
@@ -22,12 +22,14 @@ DECODER = replace(
     encode="retrainer.work.train.generation:encode_for_decoder",
     model_class="transformers:AutoModelForCausalLM",
     ready="retrainer.work.train.generation:ready_without_encoder",
+    training_scores="retrainer.work.train.generation:scores_without_encoder",
 )
 
 TEXT_TO_TEXT = TaskDefinition(
     name="text2text-generation",
     columns={"text": "model_input", "label": "model_output"},
     writes="text",
+    has_encoder=True,
     default_metrics=("chrf", "exact_match"),
     in_training=("exact_match",),
     hub_tag="text2text-generation",
@@ -38,5 +40,10 @@ TEXT_TO_TEXT = TaskDefinition(
 )
 
 CONTINUATION = replace(
-    TEXT_TO_TEXT, name="text-generation", hub_tag="text-generation", model="language model", parts=DECODER
+    TEXT_TO_TEXT,
+    name="text-generation",
+    has_encoder=False,
+    hub_tag="text-generation",
+    model="language model",
+    parts=DECODER,
 )

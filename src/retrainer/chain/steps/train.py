@@ -16,6 +16,7 @@ from retrainer.report.figures import Facts, number, scores
 from retrainer.sources import base_models
 from retrainer.spec.model import Pipeline
 from retrainer.store import Manifest
+from retrainer.tasks import TASKS
 
 # Of a version, the folder of its checkpoint and the only form in which weights are read.
 CHECKPOINT = "checkpoint/"
@@ -80,6 +81,8 @@ def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str
         "processes": single.resources.processes,
         "gpus": single.resources.gpus,
     }
+    if TASKS[single.task].writes == "text":
+        identity["max_new_tokens"] = single.model.max_new_tokens
     if single.of_one_label:
         identity["positive_label"] = single.positive_label
     if single.training.blend_with_champion == "auto":

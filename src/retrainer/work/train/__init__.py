@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 
 from retrainer.artifacts.repository import Artifacts
 from retrainer.artifacts.snapshot import SnapshotStatistics, split_file
-from retrainer.artifacts.training import Blend, TrainingRecord, learning_curve, scores_at
+from retrainer.artifacts.training import Blend, CutRows, TrainingRecord, learning_curve, scores_at
 from retrainer.chain import StepRequest, Trained
 from retrainer.chain.messages import duration
+from retrainer.spec.model import Model
 from retrainer.spec.training_combinations import require_batches
 from retrainer.tasks import trainable_task
 from retrainer.work.distributed import is_first_rank
@@ -46,9 +49,10 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     with refusals(pipeline, request.root):
         base = load_base(pipeline, labels, reporter, fingerprint=request.identity["base"])
         encode = task.part("encode")
-        train = encode(snapshot / "train.parquet", base.tokenizer, pipeline.model.max_length)
-        validation = encode(snapshot / "validation.parquet", base.tokenizer, pipeline.model.max_length)
+        train = encode(snapshot / "train.parquet", base.tokenizer, pipeline.model)
+        validation = encode(snapshot / "validation.parquet", base.tokenizer, pipeline.model)
         trainer = build_trainer(pipeline, base, train, validation, arguments, checkpoints, reporter, positive=positive)
+    cut = _say_what_was_cut({"train": train, "validation": validation}, pipeline.model, reporter)
     # Before the training: what is wrong with a checkpoint is then known in seconds.
     champion = _champion(request, snapshot, base, labels, validation, trainer, reporter) if is_first_rank() else None
     device = device_name(arguments)
@@ -90,6 +94,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         curve=curve,
         parameters=sum(parameter.numel() for parameter in base.model.parameters()),
         blend=blended,
+        cut=cut,
     )
     trainer.save_model(str(folder / "checkpoint"))
     base.tokenizer.save_pretrained(folder / "checkpoint")
@@ -113,6 +118,23 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         parameters=record.parameters,
         blend=blended,
     )
+
+
+def _say_what_was_cut(rows: Mapping[str, Any], model: Model, reporter: Reporter) -> dict[str, CutRows]:
+    """Warn of rows that are longer than the model reads or writes.
+
+    :return: split to how many there are, of those where they are counted.
+    """
+    cut = {split: part.cut for split, part in rows.items() if part.cut is not None}
+    for split, counts in cut.items():
+        for what, count, key, most in (
+            ("inputs", counts.inputs, "max_length", model.max_length),
+            ("outputs", counts.outputs, "max_new_tokens", model.max_new_tokens),
+        ):
+            if count:
+                text = f"{count:,} of {len(rows[split]):,} {split} {what} are longer than {most:,} tokens and were cut"
+                reporter.log(f"{text} (model.{key})", level="warning")
+    return cut
 
 
 def _champion(

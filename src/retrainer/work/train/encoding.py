@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 import torch
 from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerFast
 
+from retrainer.artifacts.training import CutRows
+from retrainer.spec.model import Model
 from retrainer.work.train.loading import Base
 
 BATCH_ROWS = 2_000
@@ -24,7 +26,10 @@ class EncodedRows(torch.utils.data.Dataset):  # type: ignore[misc]
     :param columns: model input name to the concatenated values of all rows, int32.
     :param offsets: row ``i`` is ``[offsets[i], offsets[i + 1])`` of each column, int64, length rows + 1.
     :param labels: label index of each row, int64.
+    :cvar cut: not counted.
     """
+
+    cut: CutRows | None = None
 
     def __init__(
         self,
@@ -50,14 +55,14 @@ class EncodedRows(torch.utils.data.Dataset):  # type: ignore[misc]
         return EncodedRows(self.columns, self.offsets[: count + 1], self.labels[:count])
 
 
-def encode(split: Path, tokenizer: PreTrainedTokenizerFast, max_length: int) -> EncodedRows:
+def encode(split: Path, tokenizer: PreTrainedTokenizerFast, model: Model) -> EncodedRows:
     """Tokenise a split of a snapshot; pairs where it has a second text."""
     table = pq.read_table(split)
     labels = table.column("label").to_numpy()
     parts: dict[str, list[npt.NDArray[np.int32]]] = {}
     lengths: list[int] = []
     for texts, pairs in _batches(table):
-        encoded = tokenizer(texts, pairs, truncation=True, max_length=max_length)
+        encoded = tokenizer(texts, pairs, truncation=True, max_length=model.max_length)
         lengths += [len(row) for row in encoded["input_ids"]]
         for name, rows in encoded.items():
             parts.setdefault(name, []).append(np.fromiter((v for row in rows for v in row), dtype=np.int32))

@@ -132,6 +132,7 @@ def build_trainer(
     """
     task = trainable_task(pipeline.task, where=pipeline.name)
     half = arguments.fp16 or arguments.bf16
+    scores = task.part("training_scores")(pipeline.metrics, positive=positive, where=pipeline.name)
     callbacks: list[TrainerCallback] = []
     if pipeline.training.early_stopping_patience is not None:
         callbacks.append(EarlyStoppingCallback(pipeline.training.early_stopping_patience))
@@ -144,7 +145,8 @@ def build_trainer(
         eval_dataset=validation if len(validation) else None,
         processing_class=base.tokenizer,
         data_collator=task.part("collate")(base, pad_to_multiple_of=8 if half else None),
-        compute_metrics=task.part("training_scores")(pipeline.metrics, positive=positive, where=pipeline.name),
+        compute_metrics=scores.compute,
+        preprocess_logits_for_metrics=scores.of_batch,
         callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)
