@@ -86,7 +86,7 @@ class TrainingRecord(FileRecord):
 
     :param base_model: the hub id, or the name of the folder or package without where it is.
     :param rows_per_second: training rows over the wall time of the loop, validation included.
-    :param padding_fraction: share of the tokens in training batches that were padding.
+    :param padding_fraction: share of the tokens in training batches that were padding; ``None`` where it is not known.
     :param resumed_from: checkpoint that this try went on from; ``None`` when it started at the base model.
     :param validation: scores of the weights that were kept, blended or not.
     :param blend: ``None`` where the pipeline does not ask for it.
@@ -104,7 +104,7 @@ class TrainingRecord(FileRecord):
     best_step: int
     seconds: float
     rows_per_second: float
-    padding_fraction: float
+    padding_fraction: float | None
     resumed_from: str | None
     validation: dict[str, float]
     curve: tuple[CurvePoint, ...]

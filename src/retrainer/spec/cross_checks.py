@@ -204,6 +204,9 @@ def _training(spec: Pipeline) -> list[Problem]:
                     f"'{best}' is neither loss nor one of metrics ({listed(spec.metrics)}){hint}{more}",
                 )
             )
+    if spec.training.trainer is not None and spec.training.blend_with_champion != "none":
+        detail = "is done by the training that training.trainer takes the place of; drop one of them"
+        problems.append(Problem(("training", "blend_with_champion"), f"blend_with_champion {detail}"))
     return problems + combinations(spec)
 
 

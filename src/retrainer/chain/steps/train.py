@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from retrainer.artifacts.repository import Artifacts
-from retrainer.artifacts.training import Blend
+from retrainer.artifacts.training import Blend, TrainingRecord
 from retrainer.chain.champion import read_champion
 from retrainer.chain.definition import Step, StepOutput, of_base
 from retrainer.chain.messages import duration
 from retrainer.chain.model_store import model_of
 from retrainer.chain.requests import RunContext, StepRef, StepRequest
 from retrainer.report.figures import Facts, number, scores
-from retrainer.sources import base_models
+from retrainer.sources import base_models, trainer_code
 from retrainer.spec.model import Pipeline
 from retrainer.store import Manifest
 from retrainer.tasks import TASKS
@@ -44,6 +44,23 @@ class Trained(StepOutput):
     parameters: int
     blend: Blend | None = None
 
+    @classmethod
+    def of(cls, record: TrainingRecord) -> Self:
+        """The small part of the record."""
+        return cls(
+            base_model=record.base_model,
+            epochs=record.epochs,
+            steps=record.steps,
+            best_step=record.best_step,
+            metrics=record.validation,
+            rows_per_second=record.rows_per_second,
+            seconds=record.seconds,
+            device=record.device,
+            resumed_from=record.resumed_from,
+            parameters=record.parameters,
+            blend=record.blend,
+        )
+
     def brief(self) -> str:
         """The scores on validation."""
         return scores(self.metrics)
@@ -66,7 +83,7 @@ def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str
     """Fine-tune the base model on a snapshot.
 
     :raises ModelError: the base model cannot be found.
-    :raises PipelineError: the pipeline lists several, and not this one.
+    :raises PipelineError: the pipeline lists several, and not this one; its own trainer cannot be found.
     """
     (snapshot,) = upstream
     single = of_base(pipeline, base)
@@ -83,6 +100,9 @@ def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str
     }
     if TASKS[single.task].writes == "text":
         identity["max_new_tokens"] = single.model.max_new_tokens
+    if single.training.trainer is not None:
+        code = trainer_code.fingerprint(single.training.trainer, where=single.name)
+        identity["trainer"] = {"name": single.training.trainer, "code": code}
     if single.of_one_label:
         identity["positive_label"] = single.positive_label
     if single.training.blend_with_champion == "auto":

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 
 from retrainer.artifacts.repository import Artifacts
 from retrainer.artifacts.snapshot import SnapshotStatistics, split_file
-from retrainer.artifacts.training import Blend, CutRows, TrainingRecord, learning_curve, scores_at
+from retrainer.artifacts.training import Blend, TrainingRecord, learning_curve, scores_at
 from retrainer.chain import StepRequest, Trained
 from retrainer.chain.messages import duration
-from retrainer.spec.model import Model
 from retrainer.spec.training_combinations import require_batches
 from retrainer.tasks import trainable_task
 from retrainer.work.distributed import is_first_rank
@@ -23,7 +20,7 @@ from retrainer.work.snapshot_texts import BLENDED_WITH
 from retrainer.work.train.blending import blend
 from retrainer.work.train.champion import ChampionWeights, read_champion_weights
 from retrainer.work.train.checkpoints import Checkpoints
-from retrainer.work.train.encoding import EncodedRows
+from retrainer.work.train.encoding import EncodedRows, say_what_was_cut
 from retrainer.work.train.loading import Base, load_base
 from retrainer.work.train.trainer import FineTuner, all_finite, build_trainer, device_name, diverged
 from retrainer.work.training_arguments import refusals, training_arguments
@@ -35,6 +32,10 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     Where the weights are blended with the champion's, ``blended_with/`` is about the rows that it was trained on.
     """
     pipeline = request.pipeline
+    if pipeline.training.trainer is not None:
+        from retrainer.work.train import own_trainer  # it needs datasets, which no other training does
+
+        return own_trainer.train(request, inputs["ingest"], folder, reporter)
     task = trainable_task(pipeline.task, where=pipeline.name)
     snapshot = inputs["ingest"]
     statistics = SnapshotStatistics.load(snapshot)
@@ -52,7 +53,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         train = encode(snapshot / "train.parquet", base.tokenizer, pipeline.model)
         validation = encode(snapshot / "validation.parquet", base.tokenizer, pipeline.model)
         trainer = build_trainer(pipeline, base, train, validation, arguments, checkpoints, reporter, positive=positive)
-    cut = _say_what_was_cut({"train": train, "validation": validation}, pipeline.model, reporter)
+    cut = say_what_was_cut({"train": train, "validation": validation}, pipeline.model, reporter)
     # Before the training: what is wrong with a checkpoint is then known in seconds.
     champion = _champion(request, snapshot, base, labels, validation, trainer, reporter) if is_first_rank() else None
     device = device_name(arguments)
@@ -105,36 +106,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         f"trained {record.epochs:g} epochs in {duration(seconds)}, {record.rows_per_second:.1f} rows/s; "
         f"the checkpoint of step {record.best_step} is kept"
     )
-    return Trained(
-        base_model=record.base_model,
-        epochs=record.epochs,
-        steps=record.steps,
-        best_step=record.best_step,
-        metrics=scores,
-        rows_per_second=record.rows_per_second,
-        seconds=seconds,
-        device=device,
-        resumed_from=record.resumed_from,
-        parameters=record.parameters,
-        blend=blended,
-    )
-
-
-def _say_what_was_cut(rows: Mapping[str, Any], model: Model, reporter: Reporter) -> dict[str, CutRows]:
-    """Warn of rows that are longer than the model reads or writes.
-
-    :return: split to how many there are, of those where they are counted.
-    """
-    cut = {split: part.cut for split, part in rows.items() if part.cut is not None}
-    for split, counts in cut.items():
-        for what, count, key, most in (
-            ("inputs", counts.inputs, "max_length", model.max_length),
-            ("outputs", counts.outputs, "max_new_tokens", model.max_new_tokens),
-        ):
-            if count:
-                text = f"{count:,} of {len(rows[split]):,} {split} {what} are longer than {most:,} tokens and were cut"
-                reporter.log(f"{text} (model.{key})", level="warning")
-    return cut
+    return Trained.of(record)
 
 
 def _champion(

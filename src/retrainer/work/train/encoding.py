@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTok
 
 from retrainer.artifacts.training import CutRows
 from retrainer.spec.model import Model
+from retrainer.work.reporter import Reporter
 from retrainer.work.train.loading import Base
 
 BATCH_ROWS = 2_000
@@ -68,6 +69,23 @@ def encode(split: Path, tokenizer: PreTrainedTokenizerFast, model: Model) -> Enc
             parts.setdefault(name, []).append(np.fromiter((v for row in rows for v in row), dtype=np.int32))
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
     return EncodedRows({name: np.concatenate(blocks) for name, blocks in parts.items()}, offsets, labels)
+
+
+def say_what_was_cut(rows: Mapping[str, Any], model: Model, reporter: Reporter) -> dict[str, CutRows]:
+    """Warn of rows that are longer than the model reads or writes.
+
+    :return: split to how many there are, of those where they are counted.
+    """
+    cut = {split: part.cut for split, part in rows.items() if part.cut is not None}
+    for split, counts in cut.items():
+        for what, count, key, most in (
+            ("inputs", counts.inputs, "max_length", model.max_length),
+            ("outputs", counts.outputs, "max_new_tokens", model.max_new_tokens),
+        ):
+            if count:
+                text = f"{count:,} of {len(rows[split]):,} {split} {what} are longer than {most:,} tokens and were cut"
+                reporter.log(f"{text} (model.{key})", level="warning")
+    return cut
 
 
 def collate(base: Base, *, pad_to_multiple_of: int | None) -> DataCollatorWithPadding:

@@ -115,6 +115,22 @@ def _resolve(pipeline: Pipeline, fingerprint: str, stack: ExitStack, reporter: R
     return (str(cached), None) if cached is not None else (base, commit)
 
 
+def base_folder(pipeline: Pipeline, fingerprint: str, stack: ExitStack, reporter: Reporter) -> str:
+    """A folder here that holds the base model, for somebody else's code to load.
+
+    :param fingerprint: see :func:`load_base`.
+    :param stack: ends what was downloaded for the moment.
+    :raises ModelError: it cannot be had.
+    """
+    source, revision = _resolve(pipeline, fingerprint, stack, reporter)
+    if Path(source).is_dir():
+        return source
+    try:
+        return snapshot_download(source, revision=revision)
+    except Exception as error:  # the hub's client has errors of its own
+        raise _unreadable(pipeline, PreTrainedModel, error) from error
+
+
 def _cached(base: str, commit: str | None) -> Path | None:
     """The folder of a whole model in the local hub cache. By its name transformers would ask the hub for each file that
     it may have as well, and wait for minutes where that is out of reach."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
@@ -80,10 +80,16 @@ class FineTuner(Trainer):  # type: ignore[misc]
         return 1.0 - int(self._attended) / self._tokens if self._tokens else 0.0
 
 
+class Counting(Protocol):
+    """Whoever counts the rows that a training has read."""
+
+    rows_seen: int
+
+
 class ProgressCallback(TrainerCallback):  # type: ignore[misc]
     """Relays step, epoch, loss, rows per second and scores to the parent process."""
 
-    def __init__(self, reporter: Reporter, names: tuple[str, ...], trainer: FineTuner) -> None:
+    def __init__(self, reporter: Reporter, names: tuple[str, ...], trainer: Counting) -> None:
         self._trainer = trainer
         self._reporter = reporter
         self._names = names

@@ -1,0 +1,181 @@
+"""``training.trainer``: somebody's own trainer in the train step, with its checkpoints, progress and digests."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoModelForSeq2SeqLM
+
+from retrainer.artifacts.repository import Artifacts
+from retrainer.artifacts.training import TrainingRecord
+from retrainer.chain import TRAIN, StepRef
+from retrainer.errors import ModelError, PipelineError, StepKilled
+from retrainer.run.processes import StepProcess, run_step
+from retrainer.work.train.checkpoints import Marker
+from tests.chain.made import CONTEXT
+from tests.generation.conftest import MakeWriter
+from tests.training.conftest import ignore, train_here
+
+TASK = "text2text-generation"
+
+CODE = '''
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, DataCollatorForSeq2Seq, Trainer, TrainingArguments
+
+from retrainer import BaseTrainer, GenerationModelTrainer
+
+
+class Mine(BaseTrainer):
+    """A loop of its own, without anything of retrainer's but what the run gives."""
+
+    def train_model(self, training_datasets, hyperparameter_choices):
+        tokenizer = AutoTokenizer.from_pretrained(self.pretrained_model_name)
+        model = AutoModelForSeq2SeqLM.from_pretrained(self.pretrained_model_name)
+
+        def encode(row):
+            inputs = tokenizer(row["model_input"], truncation=True, max_length=self.model_max_length)
+            return {**inputs, "labels": tokenizer(text_target=row["model_output"])["input_ids"]}
+
+        (rows,) = training_datasets
+        rows = rows.map(encode, remove_columns=rows.column_names)
+        validation = self.run.validation.map(encode, remove_columns=self.run.validation.column_names)
+        trainer = Trainer(
+            model=model,
+            args=TrainingArguments(**hyperparameter_choices),
+            train_dataset=rows,
+            eval_dataset=validation,
+            data_collator=DataCollatorForSeq2Seq(tokenizer, model=model),
+            callbacks=self.run.callbacks,
+        )
+        trainer.train(resume_from_checkpoint=self.run.resume_from)
+        return trainer.model, tokenizer
+
+
+class Shouting(GenerationModelTrainer):
+    """Ours, with one thing changed."""
+
+    def train_model(self, training_datasets, hyperparameter_choices):
+        shouted = [rows.map(lambda row: {"model_output": "here"}) for rows in training_datasets]
+        return super().train_model(shouted, hyperparameter_choices | {"learning_rate": 2e-2})
+
+
+class Abstract(BaseTrainer):
+    pass
+
+
+class OfNothing(BaseTrainer):
+    def __init__(self):
+        pass
+
+    def train_model(self, training_datasets, hyperparameter_choices):
+        return None, None
+
+
+class Empty(BaseTrainer):
+    def train_model(self, training_datasets, hyperparameter_choices):
+        return None, None
+
+
+class NoTrainer:
+    pass
+'''
+
+
+@pytest.fixture
+def my_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package of a user, which says when it is imported."""
+    folder = tmp_path / "packages" / "my_package"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text("from my_package.trainers import *\n")
+    (folder / "trainers.py").write_text(CODE)
+    monkeypatch.syspath_prepend(str(folder.parent))
+    monkeypatch.setenv("PYTHONPATH", str(folder.parent), prepend=os.pathsep)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "my_package"]:
+        monkeypatch.delitem(sys.modules, name)
+    return folder
+
+
+def test_a_trainer_of_ones_own_is_killed_resumes_and_leaves_what_ours_leaves(
+    make_writer: MakeWriter, snapshots: dict[str, StepRef], my_package: Path, tmp_path: Path
+) -> None:
+    steps = {"num_train_epochs": 4, "save_strategy": "steps", "save_steps": 5, "save_total_limit": 1}
+    pipeline = make_writer(TASK, {"trainer": "my_package.trainers.Mine", **steps})
+    request = TRAIN.plan(pipeline, snapshots[TASK], context=CONTEXT)
+    work = Artifacts(request.root).work_folder("train", request.digest)
+
+    def kill_after_a_checkpoint(process: StepProcess) -> None:
+        deadline = time.monotonic() + 120
+        while not list(work.glob(f"checkpoint-*/{Marker.file}")):
+            assert time.monotonic() < deadline, "no checkpoint was saved"
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+
+    with pytest.raises(StepKilled, match="SIGKILL"):
+        run_step(request, on_message=ignore, started=kill_after_a_checkpoint)
+    checkpoint, _ = train_here(pipeline, snapshots[TASK], tmp_path / "here", root=request.root)
+    record = TrainingRecord.load(tmp_path / "here")
+    assert (record.resumed_from or "").startswith("checkpoint-")
+    assert (record.epochs, record.steps) == (4, 56)
+    assert record.validation["loss"] > 0
+    assert record.rows_per_second > 0
+    said = [json.loads(line) for line in (tmp_path / "here" / "messages.jsonl").read_text().splitlines()]
+    assert any(line["kind"] == "progress" and line["done"] == line["total"] == 56 for line in said)
+    assert any(line["kind"] == "metrics" for line in said)
+    assert AutoModelForSeq2SeqLM.from_pretrained(checkpoint).config.d_model == 32
+    assert (checkpoint / "tokenizer.json").is_file()
+    assert len(list(work.glob("checkpoint-*"))) <= 2, "old ones are deleted"
+
+
+def test_its_code_is_part_of_what_identifies_a_training(
+    make_writer: MakeWriter, snapshots: dict[str, StepRef], my_package: Path
+) -> None:
+    def digest(trainer: str | None) -> str:
+        pipeline = make_writer(TASK, {"trainer": trainer})
+        return TRAIN.plan(pipeline, snapshots[TASK], context=CONTEXT).digest
+
+    before = {digest(None), digest("my_package.trainers.Mine"), digest("my_package.trainers.Empty")}
+    assert len(before) == 3
+    (my_package / "trainers.py").write_text(CODE + "# another\n")
+    assert digest("my_package.trainers.Mine") not in before
+    assert digest(None) in before
+    assert "my_package" not in sys.modules, "planning imports nobody's code"
+
+
+def test_a_subclass_of_ours_changes_one_thing_and_keeps_the_rest(
+    make_writer: MakeWriter, snapshots: dict[str, StepRef], my_package: Path, tmp_path: Path
+) -> None:
+    pipeline = make_writer(TASK, {"trainer": "my_package.Shouting", "num_train_epochs": 2})
+    checkpoint, trained = train_here(pipeline, snapshots[TASK], tmp_path / "here")
+    assert trained.epochs == 2
+    assert set(trained.metrics) == {"loss", "exact_match"}
+    assert json.loads((checkpoint / "generation_config.json").read_text())["max_new_tokens"] == 6
+    assert not list((tmp_path / "here" / "root").rglob("model.safetensors")) or trained.steps
+
+
+@pytest.mark.parametrize(
+    ("trainer", "words"),
+    [
+        ("no_such_package.Mine", ["there is no Python module 'no_such_package'", "PYTHONPATH"]),
+        ("my_package.no_such.Mine", ["there is no Python module 'my_package.no_such'"]),
+        ("Mine", ["does not say where the class is", "my_package.MyTrainer"]),
+        ("my_package.trainers.Shoutin", ["has no 'Shoutin'", "did you mean 'Shouting'?"]),
+        ("my_package.trainers.NoTrainer", ["is not a subclass of retrainer.BaseTrainer"]),
+        ("my_package.trainers.Abstract", ["has no train_model"]),
+        ("my_package.trainers.OfNothing", ["cannot be made", "for_pipeline"]),
+        ("my_package.trainers.Empty", ["gave a NoneType as model"]),
+    ],
+)
+def test_a_trainer_that_cannot_train_is_one_clear_error(
+    make_writer: MakeWriter, snapshots: dict[str, StepRef], my_package: Path, tmp_path: Path, trainer: str, words: Any
+) -> None:
+    with pytest.raises((PipelineError, ModelError)) as caught:
+        train_here(make_writer(TASK, {"trainer": trainer, "max_steps": 1}), snapshots[TASK], tmp_path / "here")
+    assert caught.value.where == "writer: training.trainer"
+    for word in words:
+        assert word in str(caught.value)
