@@ -12,9 +12,10 @@ import pytest
 
 from retrainer.artifacts.snapshot import SnapshotStatistics, split_file
 from retrainer.errors import DataError
-from retrainer.spec import parse_pipeline
+from retrainer.spec import load_pipeline, parse_pipeline
 from retrainer.work.ingest import ingest
 from retrainer.work.reporter import Reporter
+from tests.conftest import REPOSITORY
 from tests.generation import tiny
 
 
@@ -36,7 +37,7 @@ def snapshot(folder: Path, rows: Any, **dataset: Any) -> SnapshotStatistics:
 def pairs(folder: Path) -> dict[str, list[tuple[str, str]]]:
     found = {}
     for split in ("train", "validation", "test"):
-        table = pq.read_table(split_file(folder / "out", split))  # type: ignore[arg-type]
+        table = pq.read_table(split_file(folder / "out", split))
         assert table.column_names[:3] == ["row_id", "text", "target"]
         found[split] = list(zip(table.column("text").to_pylist(), table.column("target").to_pylist(), strict=True))
     return found
@@ -124,3 +125,9 @@ def test_a_wrong_column_names_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no column 'model_input'") as caught:
         snapshot(tmp_path, [{"model_inputs": "a", "model_output": "b"}])
     assert "did you mean 'model_inputs'?" in str(caught.value)
+
+
+def test_the_example_is_read_in_full(tmp_path: Path) -> None:
+    pipeline = load_pipeline(REPOSITORY / "examples" / "dates" / "pipeline.yaml")
+    statistics = ingest(pipeline, tmp_path, Reporter(tmp_path / "messages.jsonl"))
+    assert sum(part.rows for part in statistics.splits.values()) == statistics.source_rows == 600
