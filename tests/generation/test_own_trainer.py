@@ -16,6 +16,7 @@ from transformers import AutoModelForSeq2SeqLM
 from retrainer.artifacts.repository import Artifacts
 from retrainer.artifacts.training import TrainingRecord
 from retrainer.chain import TRAIN, StepRef
+from retrainer.cli.pipeline_commands import check_file
 from retrainer.errors import ModelError, PipelineError, StepKilled
 from retrainer.run.processes import StepProcess, run_step
 from retrainer.work.train.checkpoints import Marker
@@ -139,10 +140,12 @@ def test_its_code_is_part_of_what_identifies_a_training(
         pipeline = make_writer(TASK, {"trainer": trainer})
         return TRAIN.plan(pipeline, snapshots[TASK], context=CONTEXT).digest
 
-    before = {digest(None), digest("my_package.trainers.Mine"), digest("my_package.trainers.Empty")}
-    assert len(before) == 3
+    names = (None, "my_package.trainers.Mine", "my_package.trainers.Empty", "my_package.Mine")
+    before = {digest(name) for name in names}
+    assert len(before) == 4
     (my_package / "trainers.py").write_text(CODE + "# another\n")
     assert digest("my_package.trainers.Mine") not in before
+    assert digest("my_package.Mine") not in before, "it comes from there"
     assert digest(None) in before
     assert "my_package" not in sys.modules, "planning imports nobody's code"
 
@@ -156,6 +159,16 @@ def test_a_subclass_of_ours_changes_one_thing_and_keeps_the_rest(
     assert set(trained.metrics) == {"loss", "exact_match"}
     assert json.loads((checkpoint / "generation_config.json").read_text())["max_new_tokens"] == 6
     assert not list((tmp_path / "here" / "root").rglob("model.safetensors")) or trained.steps
+
+
+@pytest.mark.parametrize(("trainer", "state"), [("my_package.Mine", "ok"), ("my_packages.Mine", "problem")])
+def test_check_looks_for_its_module(
+    make_writer: MakeWriter, my_package: Path, tmp_path: Path, trainer: str, state: str
+) -> None:
+    pipeline = make_writer(TASK, {"trainer": trainer})
+    (tmp_path / "pipeline.yaml").write_text(pipeline.to_json().decode())
+    assert {found.what: found.state for found in check_file(tmp_path / "pipeline.yaml")}["trainer"] == state
+    assert "my_package" not in sys.modules
 
 
 @pytest.mark.parametrize(

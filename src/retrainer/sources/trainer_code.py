@@ -7,11 +7,13 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
 from retrainer.errors import PipelineError
-from retrainer.records import sha256_file
+from retrainer.records import digest_of, sha256_file
 
 
 def fingerprint(trainer: str, *, where: str) -> str:
-    """The digest of the file that a trainer is written in. What that imports is not part of it.
+    """The digest of the module that a trainer is in; of a package that of all its modules, for it may come from any.
+
+    What these import from elsewhere is not part of it.
 
     :param trainer: ``my_package.module.MyTrainer``.
     :param where: the pipeline's name.
@@ -30,7 +32,12 @@ def fingerprint(trainer: str, *, where: str) -> str:
             where=place,
             hint="install its package, or put the folder that it is in on PYTHONPATH, where runs start and train",
         )
-    return sha256_file(Path(found.origin))
+    file = Path(found.origin)
+    if found.submodule_search_locations is None:
+        return sha256_file(file)
+    return digest_of(
+        {path.relative_to(file.parent).as_posix(): sha256_file(path) for path in file.parent.rglob("*.py")}
+    )
 
 
 def _spec(module: str) -> ModuleSpec | None:

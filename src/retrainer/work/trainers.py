@@ -120,7 +120,7 @@ class ClassificationTrainer(BaseTrainer):
         validation, _ = rows_of(validation_datasets or _one(self.run.validation), columns, "validation_datasets")
         labels = names or ordered(train.column("label").to_pylist())
         splits = {"train": _indexed(train, labels, names), "validation": _indexed(validation, labels, names)}
-        pipeline = pipeline_of(self.run.pipeline, task, self.pretrained_model_name, choices, has(validation))
+        pipeline = pipeline_of(self.run.pipeline, task, self.pretrained_model_name, choices, _has_rows(validation))
         if self.model_max_length is not None:
             pipeline = _with_limits(pipeline, max_length=self.model_max_length)
         base = load_base(pipeline, labels, self.run.reporter)
@@ -164,7 +164,7 @@ class GenerationModelTrainer(BaseTrainer):
         columns = {"text": "model_input", "target": "model_output"}
         train, _ = rows_of(training_datasets, columns, "training_datasets")
         validation, _ = rows_of(validation_datasets or _one(self.run.validation), columns, "validation_datasets")
-        pipeline = pipeline_of(self.run.pipeline, task, self.pretrained_model_name, choices, has(validation))
+        pipeline = pipeline_of(self.run.pipeline, task, self.pretrained_model_name, choices, _has_rows(validation))
         if self.run.pipeline is None:
             pipeline = _with_limits(pipeline, max_length=_FEWEST_TOKENS, max_new_tokens=1)
         base = load_base(pipeline, (), self.run.reporter)
@@ -195,7 +195,7 @@ def _task(has_encoder: bool) -> TaskDefinition:
     return generation.TEXT_TO_TEXT if has_encoder else generation.CONTINUATION
 
 
-def has(rows: pa.Table) -> bool:
+def _has_rows(rows: pa.Table) -> bool:
     """Whether there are rows."""
     return bool(rows.num_rows)
 
@@ -236,7 +236,7 @@ def _train(
             encoded[name] = task.part("encode")(Path(folder) / f"{name}.parquet", base.tokenizer, pipeline.model)
         say_what_was_cut(encoded, pipeline.model, run.reporter)
         checkpoints = run.checkpoints or PlainCheckpoints(Path(choices.more.get("output_dir") or folder))
-        validated = has(splits["validation"])
+        validated = _has_rows(splits["validation"])
         arguments = training_arguments(pipeline, checkpoints.folder, has_validation=validated, more=choices.more)
         with refusals(pipeline, folder):
             trainer = build_trainer(
