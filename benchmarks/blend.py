@@ -126,7 +126,7 @@ def trained(data: Data, pipeline: Pipeline, split: str) -> tuple[FineTuner, Enco
     arguments = training_arguments(pipeline, checkpoints.folder, has_validation=True)
     base = load_base(pipeline, data.labels, reporter)
     rows = {
-        name: encode(data.folder / f"{name}.parquet", base.tokenizer, pipeline.model.max_length)
+        name: encode(data.folder / f"{name}.parquet", base.tokenizer, pipeline.model)
         for name in (split, "validation", "test")
     }
     trainer = build_trainer(

@@ -116,7 +116,7 @@ def retrainer_step(rows: Rows, folder: Path) -> float:
     )
     reporter = Reporter(folder / "messages.jsonl")
     base = load_base(pipeline, names, reporter)
-    train = encode(split, base.tokenizer, pipeline.model.max_length)
+    train = encode(split, base.tokenizer, pipeline.model)
     empty = type(train)(train.columns, train.offsets[:1], train.labels[:0])
     arguments = training_arguments(pipeline, folder / "checkpoints", has_validation=False)
     checkpoints = Checkpoints(Artifacts(folder / "artifacts"), "0" * 64)

@@ -55,6 +55,7 @@ ALLOWED: dict[str, set[str]] = {
     "audit": CHAIN,
     "run": CHAIN,
     "work": CHAIN | {"serve"},
+    "trainers": {"work"},
     "airflow": CHAIN | {"audit", "run"},
     "cli": CHAIN | {"audit", "run", "serve", "server"},
 }

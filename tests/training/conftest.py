@@ -71,16 +71,19 @@ def snapshot(rows_file: Path, tmp_path_factory: pytest.TempPathFactory) -> StepR
     return run_step(INGEST.plan(pipeline, context=in_root(folder / "artifacts")), on_message=ignore)
 
 
-def train_here(pipeline: Pipeline, snapshot: StepRef, folder: Path) -> tuple[Path, Trained]:
+def train_here(pipeline: Pipeline, snapshot: StepRef, folder: Path, root: str = "") -> tuple[Path, Trained]:
     """The train step in this process: for what does not need one of its own, since starting one takes seconds.
 
+    :param root: of the artifacts, by default one of its own.
     :return: the folder of the checkpoint, and what the step hands on.
     """
     from retrainer.work import train
     from retrainer.work.reporter import Reporter
 
     folder.mkdir()
-    request = planned(TRAIN.plan(pipeline, snapshot, context=CONTEXT)).model_copy(update={"root": str(folder / "root")})
+    request = planned(TRAIN.plan(pipeline, snapshot, context=CONTEXT)).model_copy(
+        update={"root": root or str(folder / "root")}
+    )
     inputs = {"ingest": Artifacts(snapshot.root).fetch("ingest", snapshot.digest)}
     trained = train.run(request, inputs, folder, Reporter(folder / "messages.jsonl"))
     assert trained is not None

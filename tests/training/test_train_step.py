@@ -119,6 +119,22 @@ def test_a_killed_training_resumes_and_ends_where_it_would_have(
     assert largest_difference(weights_of(straight), weights_of(checkpoint_of(resumed))) < 1e-5
 
 
+def test_a_subclass_of_our_trainer_trains_the_same_classifier(
+    make_pipeline: MakePipeline, snapshot: StepRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "from retrainer import ClassificationTrainer\n\nclass Plain(ClassificationTrainer):\n    pass\n"
+    (tmp_path / "plain_trainer.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    arguments = {"num_train_epochs": 1}
+    own, trained = train_here(
+        make_pipeline({"trainer": "plain_trainer.Plain", **arguments}), snapshot, tmp_path / "own"
+    )
+    ours, same = train_here(make_pipeline(arguments), snapshot, tmp_path / "ours")
+    assert json.loads((own / "config.json").read_text())["id2label"] == {"0": "closed", "1": "open"}
+    assert largest_difference(weights_of(own), weights_of(ours)) == 0
+    assert (trained.metrics, trained.steps) == (same.metrics, same.steps)
+
+
 def test_accumulation_is_one_large_batch(make_pipeline: MakePipeline, snapshot: StepRef, tmp_path: Path) -> None:
     """Also guards against transformers multiplying the loss of classifiers that ignore the number of items."""
     common = {"max_steps": 2, "optim": "sgd", "learning_rate": 0.5, "lr_scheduler_type": "constant"}

@@ -7,6 +7,7 @@ A snapshot is a folder::
         text        str    as it was in the data
         text_pair   str    only where the task reads pairs
         label       int64  index into the labels
+        target      str    in place of label where the task writes text: the output, as it was in the data
         slice_NAME  str    one for each column that gate.slices.by names; '' where a row has no value
     quarantine.parquet
         source      str    split and file, 'train/news.csv'
@@ -117,7 +118,9 @@ class SnapshotStatistics(FileRecord):
 
     file: ClassVar[str] = "statistics.json"
     format_version: Literal[1] = 1
-    labels: tuple[str, ...] = Field(description="Names in the order that the label column indexes.")
+    labels: tuple[str, ...] = Field(
+        description="Names in the order that the label column indexes; none where the task writes text."
+    )
     splits: dict[SplitName, SplitStatistics]
     source_rows: int
     duplicates: int = Field(description="Rows dropped because the same text with the same label came before.")

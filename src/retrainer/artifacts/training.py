@@ -71,16 +71,28 @@ class Blend(Record):
         )
 
 
+class CutRows(Record):
+    """How many rows were longer than a training reads.
+
+    :param inputs: than ``model.max_length``.
+    :param outputs: than ``model.max_new_tokens``.
+    """
+
+    inputs: int
+    outputs: int
+
+
 class TrainingRecord(FileRecord):
     """How a checkpoint came to be.
 
     :param base_model: the hub id, or the name of the folder or package without where it is.
     :param rows_per_second: training rows over the wall time of the loop, validation included.
-    :param padding_fraction: share of the tokens in training batches that were padding.
+    :param padding_fraction: share of the tokens in training batches that were padding; ``None`` where it is not known.
     :param resumed_from: checkpoint that this try went on from; ``None`` when it started at the base model.
     :param validation: scores of the weights that were kept, blended or not.
     :param class_weights: label to what the loss of its rows was multiplied by; empty where all counted alike.
     :param blend: ``None`` where the pipeline does not ask for it.
+    :param cut: split to its rows that were too long; empty where they are not counted.
     """
 
     file: ClassVar[str] = "training.json"
@@ -94,13 +106,14 @@ class TrainingRecord(FileRecord):
     best_step: int
     seconds: float
     rows_per_second: float
-    padding_fraction: float
+    padding_fraction: float | None
     resumed_from: str | None
     validation: dict[str, float]
     curve: tuple[CurvePoint, ...]
     parameters: int
     class_weights: dict[str, float] = Field(default_factory=dict)
     blend: Blend | None = None
+    cut: dict[str, CutRows] = Field(default_factory=dict)
 
 
 def weights_line(class_weights: Mapping[str, float]) -> str:

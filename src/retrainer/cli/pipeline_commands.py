@@ -106,6 +106,8 @@ def check_file(file: Path) -> Iterator[Finding]:
     seen: dict[str, str] = {}
     for base in pipeline.model.candidates or (pipeline.model.base,):
         yield _finding("base model", partial(_base_model, pipeline, base, seen))
+    if pipeline.training.trainer is not None:
+        yield _finding("trainer", partial(_own_trainer, pipeline.name, pipeline.training.trainer))
     if pipeline.publish.sign_with is not None:
         yield _signing_key(pipeline)
     yield _finding("store", partial(_store, pipeline))
@@ -205,6 +207,14 @@ def _base_model(pipeline: Pipeline, base: str, seen: dict[str, str]) -> str:
     if first != base:
         raise ModelError(f"the same model as {first}", where=f"model.base: {base}", hint="list each model once")
     return base if "@" not in identity else identity
+
+
+def _own_trainer(name: str, trainer: str) -> str:
+    """The module of the pipeline's own trainer is there; that its class is, is known where it is imported."""
+    from retrainer.sources import trainer_code
+
+    trainer_code.fingerprint(trainer, where=name)
+    return trainer
 
 
 def _signing_key(pipeline: Pipeline) -> Finding:

@@ -20,6 +20,7 @@ from retrainer.sources.files import etag_of
 from retrainer.sources.hub import commit_of
 from retrainer.spec.model import Model, Pipeline
 from retrainer.storage import is_s3, open_storage
+from retrainer.tasks import TASKS
 
 PACKAGE = "package:"
 _FOLDERS = ("/", "~", "file://")
@@ -124,9 +125,12 @@ def require_positions(pipeline: Pipeline, base: str, value_of: Callable[[str], A
     """Go on only where a base model takes as many tokens as the pipeline wants.
 
     :param value_of: the value of a name in the model's configuration, ``None`` where it has none.
-    :raises PipelineError: ``model.max_length`` is more.
+    :raises PipelineError: ``model.max_length`` is more, or ``model.max_new_tokens`` with it.
     """
     positions = value_of("max_position_embeddings")
+    alone = TASKS[pipeline.task].has_encoder is False
+    if positions is None and alone:
+        positions = value_of("n_positions")  # what GPT-2 calls it in its file
     if not isinstance(positions, int) or positions <= 0 or value_of("position_biased_input") is False:
         return
     if value_of("model_type") in _OFFSET_POSITIONS:
@@ -137,6 +141,13 @@ def require_positions(pipeline: Pipeline, base: str, value_of: Callable[[str], A
             f"{pipeline.model.max_length} tokens, but {base} takes at most {positions}",
             where=f"{pipeline.name}: model.max_length",
             hint=f"set it to {positions} or less",
+        )
+    needed = pipeline.model.max_length * alone + pipeline.model.max_new_tokens
+    if TASKS[pipeline.task].writes == "text" and needed > positions:
+        raise PipelineError(
+            f"{needed} tokens{' with those of max_length' if alone else ''}, but {base} takes at most {positions}",
+            where=f"{pipeline.name}: model.max_new_tokens",
+            hint="lower model.max_new_tokens" + (" or model.max_length" if alone else ""),
         )
 
 

@@ -24,6 +24,7 @@ class Wanted(NamedTuple):
 
     :param texts: one or two.
     :param slices: for the gate's groups.
+    :param outputs: what is in the column of the label is text to be written, and kept as it is.
     :param slices_required: a file without a slice column is an error; otherwise the column is empty there.
     """
 
@@ -31,6 +32,7 @@ class Wanted(NamedTuple):
     label: str
     slices: tuple[str, ...] = ()
     slices_required: bool = True
+    outputs: bool = False
 
 
 def read_columns(file: SourceFile) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from retrainer.label_names import means_no_label, position, spelled
 from retrainer.spec.known_metrics import KNOWN_METRICS, METRIC_NAMES, OF_ONE_LABEL, meant
 from retrainer.spec.problems import MOST_PROBLEMS, Place, Problem, listed, suggestion
-from retrainer.spec.training_combinations import combinations
+from retrainer.spec.training_combinations import combinations, measured_in_training
 from retrainer.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def dataset(spec: Dataset) -> list[Problem]:
 
 def pipeline(spec: Pipeline) -> list[Problem]:
     """Everything that one section says about another."""
-    problems = _task_and_columns(spec)
+    problems = _task_and_columns(spec) + _of_other_tasks(spec)
     if TASKS[spec.task].metrics is not None:
         problems += _metrics(spec)
     problems += _training(spec)
@@ -102,6 +102,27 @@ def _task_and_columns(spec: Pipeline) -> list[Problem]:
         if other.metrics == task.metrics and other.texts == len(columns):
             return [Problem(place, f"two columns are a pair; write task: {other.name}")]
     return [Problem(place, f"task {task.name} reads one column, found two")]
+
+
+def _of_other_tasks(spec: Pipeline) -> list[Problem]:
+    """Keys that say something about what a model of this task does not have."""
+    task = TASKS[spec.task]
+    if task.writes == "label":
+        if spec.model.max_new_tokens == type(spec.model).model_fields["max_new_tokens"].default:
+            return []
+        return [Problem(("model", "max_new_tokens"), f"a {task.model} writes nothing; drop it")]
+    slices = spec.gate.slices.by if spec.gate.slices else ()
+    given: list[tuple[Place, str, bool]] = [
+        (("dataset", "labels"), "labels", spec.dataset.labels is not None),
+        (("dataset", "corrections"), "corrections", spec.dataset.corrections is not None),
+        (("positive_label",), "positive_label", spec.positive_label is not None),
+        (("training", "blend_with_champion"), "blend_with_champion", spec.training.blend_with_champion != "none"),
+        (("training", "class_weights"), "class_weights", spec.training.class_weights != "none"),
+        (("export", "calibration"), "calibration", spec.export.calibration != "none"),
+        (("gate", "slices", "by"), "'label'", "label" in slices),
+    ]
+    detail = f"is for tasks with labels, and task {task.name} has none; drop it"
+    return [Problem(place, f"{name} {detail}") for place, name, is_given in given if is_given]
 
 
 def _metrics(spec: Pipeline) -> list[Problem]:
@@ -169,9 +190,12 @@ def _training(spec: Pipeline) -> list[Problem]:
     arguments = spec.training.arguments
     best = arguments.get("metric_for_best_model")
     if best is not None:
-        known = ("loss", *spec.metrics)
+        known = ("loss", *measured_in_training(spec))
         name = str(best).removeprefix("eval_")
-        if name not in known:
+        if name in spec.metrics and name not in known:
+            detail = f"'{best}' is not measured during a training of this task, only after it; use {' or '.join(known)}"
+            problems.append(Problem(("training", "metric_for_best_model"), detail))
+        elif name not in known:
             other = meant(name)
             hint = f"; did you mean '{other}'?" if other in known else suggestion(name, known)
             more = " (add it to metrics)" if name in METRIC_NAMES or other else ""
@@ -181,10 +205,13 @@ def _training(spec: Pipeline) -> list[Problem]:
                     f"'{best}' is neither loss nor one of metrics ({listed(spec.metrics)}){hint}{more}",
                 )
             )
-    if spec.training.class_weights != "none" and TASKS[spec.task].metrics != "classification":
-        problems.append(
-            Problem(("training", "class_weights"), f"is for tasks that choose a label, and {spec.task} writes text")
-        )
+    if spec.training.trainer is not None:
+        detail = "is done by the training that training.trainer takes the place of; drop one of them"
+        problems += [
+            Problem(("training", name), f"{name} {detail}")
+            for name in ("blend_with_champion", "class_weights")
+            if getattr(spec.training, name) != "none"
+        ]
     return problems + combinations(spec)
 
 

@@ -34,14 +34,15 @@ WORKED_OUT: Mapping[str, str] = {
     "save_strategy": "By default that of eval_strategy, so that the best checkpoint is one that was evaluated; "
     "'epoch' where nothing is evaluated.",
     "load_best_model_at_end": "By default true where checkpoints are evaluated and saved.",
-    "metric_for_best_model": "One of metrics, or 'loss'. By default the first of metrics.",
+    "metric_for_best_model": "One of metrics, or 'loss'. By default the first of metrics, or 'loss' where that "
+    "is not measured in training.",
     "greater_is_better": "By default what is right for the metric.",
     "use_cpu": "By default true where the training has no GPU.",
     "dataloader_pin_memory": "By default true on a GPU.",
 }
 
 LISTING = Path(__file__).with_name("training_arguments.json")
-OURS = ("early_stopping_patience", "class_weights", "blend_with_champion")
+OURS = ("early_stopping_patience", "class_weights", "blend_with_champion", "trainer")
 
 _WORDS = {
     "bool": "true or false",

@@ -13,6 +13,7 @@ from retrainer.errors import PipelineError
 from retrainer.spec.known_metrics import lower_is_better
 from retrainer.spec.problems import Problem
 from retrainer.spec.training_arguments import DEFAULTS, known_arguments
+from retrainer.tasks import TASKS
 
 if TYPE_CHECKING:
     from retrainer.spec.model import Pipeline
@@ -63,9 +64,16 @@ def worked_out(pipeline: Pipeline, *, has_validation: bool) -> dict[str, Any]:
     keeps_best = values["eval_strategy"] != "no" and values["save_strategy"] != "no"
     values.setdefault("load_best_model_at_end", keeps_best)
     if values["load_best_model_at_end"] or values["save_strategy"] == "best":
-        best = str(values.setdefault("metric_for_best_model", pipeline.metrics[0])).removeprefix("eval_")
+        first = pipeline.metrics[0] if pipeline.metrics[0] in measured_in_training(pipeline) else "loss"
+        best = str(values.setdefault("metric_for_best_model", first)).removeprefix("eval_")
         values.setdefault("greater_is_better", best != "loss" and not lower_is_better(best))
     return values
+
+
+def measured_in_training(pipeline: Pipeline) -> tuple[str, ...]:
+    """Those of the pipeline's metrics that a training measures, too."""
+    able = TASKS[pipeline.task].in_training
+    return tuple(name for name in pipeline.metrics if able is None or name in able)
 
 
 def is_plain(arguments: Mapping[str, Any]) -> bool:

@@ -23,29 +23,35 @@ from retrainer.work.resources import resource_error
 LONGEST_MESSAGE = 600
 
 
-def training_arguments(pipeline: Pipeline, output: Path, *, has_validation: bool) -> TrainingArguments:
+def training_arguments(
+    pipeline: Pipeline, output: Path, *, has_validation: bool, more: Mapping[str, Any] | None = None
+) -> TrainingArguments:
     """The arguments of a training.
 
     :param output: where checkpoints go.
     :param has_validation: without validation rows nothing is evaluated and the last checkpoint is kept.
+    :param more: what a pipeline cannot give, and people who train from Python can.
     :raises PipelineError: transformers refuses a value or a combination, or one needs validation rows.
     """
+    with refusals(pipeline, str(output)):
+        return TrainingArguments(**argument_values(pipeline, output, has_validation=has_validation) | dict(more or {}))
+
+
+def argument_values(pipeline: Pipeline, output: Path, *, has_validation: bool) -> dict[str, Any]:
+    """The same by name."""
     for name, message in without_evaluation(pipeline, has_validation=has_validation).items():
         raise PipelineError(message, where=f"{pipeline.name}: training.{name}", hint="drop it, or add rows")
     values = worked_out(pipeline, has_validation=has_validation)
     on_cpu = values.get("use_cpu", not torch.cuda.is_available())
     if pipeline.training.early_stopping_patience is not None:
         values["restore_callback_states_from_checkpoint"] = True
-    with refusals(pipeline, str(output)):
-        return TrainingArguments(
-            **{
-                **values,
-                "output_dir": str(output),
-                "use_cpu": on_cpu,
-                "dataloader_pin_memory": values.get("dataloader_pin_memory", not on_cpu),
-                "disable_tqdm": True,
-            }
-        )
+    return {
+        **values,
+        "output_dir": str(output),
+        "use_cpu": on_cpu,
+        "dataloader_pin_memory": values.get("dataloader_pin_memory", not on_cpu),
+        "disable_tqdm": True,
+    }
 
 
 @contextmanager

@@ -56,7 +56,7 @@ class Ingested(StepOutput):
         """Rows, labels, and what was set aside."""
         facts = [
             ("rows", self.brief()),
-            ("labels", listed(self.labels, most=20)),
+            *([("labels", listed(self.labels, most=20))] if self.labels else []),
             ("duplicates", f"{number(self.duplicates)} dropped"),
             ("leakage", _rows_of(self.leakage, none="no row is in two splits")),
         ]

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from pydantic import Field
 
 from retrainer.artifacts.repository import Artifacts
-from retrainer.artifacts.training import Blend, weights_line
+from retrainer.artifacts.training import Blend, TrainingRecord, weights_line
 from retrainer.chain.champion import read_champion
 from retrainer.chain.definition import Step, StepOutput, of_base
 from retrainer.chain.messages import duration
 from retrainer.chain.model_store import model_of
 from retrainer.chain.requests import RunContext, StepRef, StepRequest
 from retrainer.report.figures import Facts, number, scores
-from retrainer.sources import base_models
+from retrainer.sources import base_models, trainer_code
 from retrainer.spec.model import Pipeline
 from retrainer.store import Manifest
+from retrainer.tasks import TASKS
 
 # Of a version, the folder of its checkpoint and the only form in which weights are read.
 CHECKPOINT = "checkpoint/"
 WEIGHTS = ".safetensors"
+
+# Of the section ``training``: each has its own entry in the identity where it is set, so that the digests of trainings
+# without it stay as they are.
+_APART = {"blend_with_champion", "class_weights", "trainer"}
 
 
 class Trained(StepOutput):
@@ -45,6 +50,24 @@ class Trained(StepOutput):
     parameters: int
     class_weights: dict[str, float] = Field(default_factory=dict)
     blend: Blend | None = None
+
+    @classmethod
+    def of(cls, record: TrainingRecord) -> Self:
+        """The small part of the record."""
+        return cls(
+            base_model=record.base_model,
+            epochs=record.epochs,
+            steps=record.steps,
+            best_step=record.best_step,
+            metrics=record.validation,
+            rows_per_second=record.rows_per_second,
+            seconds=record.seconds,
+            device=record.device,
+            resumed_from=record.resumed_from,
+            parameters=record.parameters,
+            class_weights=record.class_weights,
+            blend=record.blend,
+        )
 
     def brief(self) -> str:
         """The scores on validation."""
@@ -70,7 +93,7 @@ def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str
     """Fine-tune the base model on a snapshot.
 
     :raises ModelError: the base model cannot be found.
-    :raises PipelineError: the pipeline lists several, and not this one.
+    :raises PipelineError: the pipeline lists several, and not this one; its own trainer cannot be found.
     """
     (snapshot,) = upstream
     single = of_base(pipeline, base)
@@ -80,11 +103,16 @@ def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str
         "base": base_models.fingerprint(single.model),
         "base_name": base_models.public_name(single.model.base),
         "max_length": single.model.max_length,
-        "training": single.training.model_dump(mode="json", exclude={"blend_with_champion", "class_weights"}),
+        "training": single.training.model_dump(mode="json", exclude=_APART),
         "metrics": list(single.metrics),
         "processes": single.resources.processes,
         "gpus": single.resources.gpus,
     }
+    if TASKS[single.task].writes == "text":
+        identity["max_new_tokens"] = single.model.max_new_tokens
+    if single.training.trainer is not None:
+        code = trainer_code.fingerprint(single.training.trainer, where=single.name)
+        identity["trainer"] = {"name": single.training.trainer, "code": code}
     if single.of_one_label:
         identity["positive_label"] = single.positive_label
     if single.training.class_weights != "none":

@@ -8,7 +8,7 @@ of one split is also in another, ``output.py`` writes. What a snapshot holds is 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -20,10 +20,11 @@ from retrainer.sources.columns import Wanted
 from retrainer.sources.corrections import identity_of
 from retrainer.spec.model import Pipeline
 from retrainer.spec.training_combinations import require_batches
+from retrainer.tasks import TASKS
 from retrainer.work.ingest import checks, leakage
 from retrainer.work.ingest.carve import TEST, TRAIN, VALIDATION, carve
 from retrainer.work.ingest.corrections import correct
-from retrainer.work.ingest.labels import index_labels
+from retrainer.work.ingest.labels import index_labels, index_outputs
 from retrainer.work.ingest.output import Selection, describe_sources, report, write_quarantine, write_splits
 from retrainer.work.ingest.pools import Pool, read_pool
 from retrainer.work.ingest.rows import RawRows
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from retrainer.chain import StepRequest
 
 __all__ = ["ingest", "run"]
+
+# What is in the column of the label, for people.
+_CALLED = {"label": "label", "text": "output"}
 
 
 def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: Reporter) -> Ingested:
@@ -78,17 +82,24 @@ def ingest(pipeline: Pipeline, folder: Path, reporter: Reporter) -> SnapshotStat
     """
     dataset = pipeline.dataset
     files = _read(pipeline, folder, reporter)
-    labels, indices, spellings = index_labels(files, dataset.labels, dataset.label_values)
+    writes = TASKS[pipeline.task].writes
+    labels, indices, spellings = (
+        index_labels(files, dataset.labels, dataset.label_values) if writes == "label" else index_outputs(files)
+    )
     pools = {split: Pool.of(split, files[split], indices[split]) for split in SPLITS if split in files}
     corrected = correct(pools, dataset, labels)
 
     conflicts = 0
     for pool in pools.values():
-        checks.set_missing_aside(pool, dataset.checks.max_null_fraction)
-        conflicts += checks.set_duplicates_aside(pool)
+        checks.set_missing_aside(pool, dataset.checks.max_null_fraction, _CALLED[writes])
+        if writes == "label":
+            conflicts += checks.set_duplicates_aside(pool)
+        else:
+            checks.set_repeated_aside(pool)
     exact = leakage.set_exact_aside(pools, dataset.checks)
 
-    selection, near = leakage.set_near_aside(_select(pipeline, pools), dataset.checks, reporter)
+    within: Literal["label", "all"] = "label" if writes == "label" else "all"
+    selection, near = leakage.set_near_aside(_select(pipeline, pools), dataset.checks, reporter, within=within)
     counts = {split: np.bincount(pool.label[rows], minlength=len(labels)) for split, (pool, rows) in selection.items()}
     checks.check_enough(counts, labels, pools["train"], dataset.checks)
 
@@ -117,9 +128,10 @@ def _read(pipeline: Pipeline, folder: Path, reporter: Reporter) -> dict[SplitNam
     dataset, slices = pipeline.dataset, pipeline.slice_columns
     # Only test rows are judged by slices, so only their source must have the columns.
     judged: SplitName = "train" if dataset.test is None else "test"
+    outputs = TASKS[pipeline.task].writes == "text"
     files: dict[SplitName, list[RawRows]] = {}
     for split, source in dataset.sources.items():
-        wanted = Wanted(dataset.text_columns, dataset.label, slices, slices_required=split == judged)
+        wanted = Wanted(dataset.text_columns, dataset.label, slices, split == judged, outputs)
         files[split] = read_pool(source, wanted, split, folder, reporter, dataset.csv)
     return files
 
@@ -135,7 +147,7 @@ def _select(pipeline: Pipeline, pools: dict[SplitName, Pool]) -> Selection:
         validation=dataset.split.validation if dataset.validation is None else 0.0,
         test=dataset.split.test if dataset.test is None else 0.0,
         seed=dataset.split.seed,
-        stratify=dataset.split.stratify,
+        stratify=dataset.split.stratify and TASKS[pipeline.task].writes == "label",
     )
     carved = {"train": rows[split == TRAIN], "validation": rows[split == VALIDATION], "test": rows[split == TEST]}
     return {

@@ -40,7 +40,7 @@ def carve(
 ) -> npt.NDArray[np.int8]:
     """The split of each row: 0 train, 1 validation, 2 test.
 
-    :param keys: uint64 [rows], all different.
+    :param keys: uint64 [rows], with ``stratify`` all different.
     :param labels: int64 [rows].
     :param validation: share of all rows; 0 carves none.
     :param test: likewise.

@@ -16,10 +16,11 @@ from retrainer.work.ingest.labels import NO_LABEL
 from retrainer.work.ingest.pools import Pool
 
 
-def set_missing_aside(pool: Pool, most: float) -> None:
+def set_missing_aside(pool: Pool, most: float, wanted: str) -> None:
     """Rows without a text or a label go to quarantine.
 
     :param most: share of rows from which on that is an error.
+    :param wanted: what a label is called.
     :raises DataError: there are more.
     """
     unlabelled = (pool.label == NO_LABEL) & ~pool.blank
@@ -29,7 +30,7 @@ def set_missing_aside(pool: Pool, most: float) -> None:
         if pool.blank.any():
             counts.append(f"{int(pool.blank.sum()):,} without text")
         if unlabelled.any():
-            counts.append(f"{int(unlabelled.sum()):,} without label")
+            counts.append(f"{int(unlabelled.sum()):,} without {wanted}")
         raise DataError(
             f"of {len(pool):,} {pool.split} rows, {' and '.join(counts)} ({len(missing) / len(pool):.2%}; "
             f"{most:.2%} allowed); this is the first",
@@ -50,6 +51,16 @@ def set_duplicates_aside(pool: Pool) -> int:
     pool.drop_repeated(rows[found.repeated])
     pool.quarantine(rows[found.conflicting], "conflicting_labels")
     return found.conflicts
+
+
+def set_repeated_aside(pool: Pool) -> None:
+    """Of rows with the same text and output the first stays. Several outputs of a text may all be right."""
+    rows = pool.remaining
+    pairs = np.stack([pool.key[rows], pool.label[rows].astype(np.uint64)])
+    _, first = np.unique(pairs, axis=1, return_index=True)
+    repeated = np.ones(len(rows), dtype=np.bool_)
+    repeated[first] = False
+    pool.drop_repeated(rows[repeated])
 
 
 class Duplicates(NamedTuple):
@@ -85,7 +96,7 @@ def check_enough(
 ) -> None:
     """Stop where training, or judging, would have too little to go by.
 
-    :param counts: rows of each label, for each split.
+    :param counts: rows of each label, for each split; of each output where there are no labels.
     :param pool: what train rows came from.
     :raises DataError: too few rows, too few of a label, none to judge by.
     """
@@ -99,9 +110,8 @@ def check_enough(
             where=where,
             hint=f"add rows, or lower dataset.checks.min_rows{_near_hint(pool)}",
         )
-    few = [
-        f"'{label}' {count:,}" for label, count in zip(labels, train, strict=True) if count < checks.min_rows_per_label
-    ]
+    counted = zip(labels, train, strict=bool(labels))
+    few = [f"'{label}' {count:,}" for label, count in counted if count < checks.min_rows_per_label]
     if few:
         raise DataError(
             f"too few training rows of {listed(few[:10])}{' and more' if len(few) > 10 else ''}; "

@@ -106,6 +106,18 @@ def index_labels(pools: Pools, given: tuple[str, ...] | None, values: Mapping[st
     return Indexed(labels, indices, _spellings(files))
 
 
+def index_outputs(pools: Pools) -> Indexed:
+    """The same of outputs, of which there are as many as there are rows: an index tells only which are equal."""
+    codes: dict[str, int] = {}
+    indices = {}
+    for split, pool in pools.items():
+        files = [_File.of(split, rows) for rows in pool]
+        known = [[codes.setdefault(text, len(codes)) for text in file.spellings] for file in files]
+        tables = [np.array([*own, NO_LABEL], dtype=np.int64) for own in known]
+        indices[split] = np.concatenate([table[file.codes] for table, file in zip(tables, files, strict=True)])
+    return Indexed((), indices, {})
+
+
 def _indices(file: _File, known: Mapping[str, int]) -> npt.NDArray[np.int64]:
     # The last is what -1, no label, points at.
     table = np.array([*(known[name] for name in file.names), NO_LABEL], dtype=np.int64)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import chain
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -66,10 +67,14 @@ def _exact_error(pool: Pool, other: Pool, leaked: npt.NDArray[np.int64]) -> Data
     )
 
 
-def set_near_aside(selection: Selection, checks: Checks, reporter: Reporter) -> tuple[Selection, dict[str, int]]:
+def set_near_aside(
+    selection: Selection, checks: Checks, reporter: Reporter, *, within: Literal["label", "all"] = "label"
+) -> tuple[Selection, dict[str, int]]:
     """Quarantine the rows of a split that are near duplicates of a row in a split that judges it.
 
     :param selection: the splits as they would be written, from files or carved.
+    :param within: which rows are compared: those of one label; or all, except that texts which differ in one word are
+        near only if their outputs are equal.
     :return: the splits without these rows; ``train_in_test`` and the like to rows taken out, empty when
         ``near_duplicate_similarity`` is null.
     :raises DataError: there are some, and ``on_leakage`` is ``fail``.
@@ -88,7 +93,7 @@ def set_near_aside(selection: Selection, checks: Checks, reporter: Reporter) -> 
 
     for held_out, splits in _JUDGES:
         other, theirs = rest[held_out]
-        index = Texts(other.texts(theirs), other.label[theirs], checks.near_duplicate_similarity, progress)
+        index = Texts(other.texts(theirs), other.label[theirs], checks.near_duplicate_similarity, progress, within)
         done += len(theirs)
         for split in splits:
             pool, rows = rest[split]
@@ -102,8 +107,9 @@ def set_near_aside(selection: Selection, checks: Checks, reporter: Reporter) -> 
                     f"({_how_near(near.similarity[at], checks.near_duplicate_similarity)})"
                     for at in np.flatnonzero(hit)[:_SHOWN]
                 ]
+                same = " with the same label" if within == "label" else ""
                 raise DataError(
-                    f"{int(hit.sum()):,} {split} rows are nearly a {held_out} row with the same label: "
+                    f"{int(hit.sum()):,} {split} rows are nearly a {held_out} row{same}: "
                     f"{'; '.join(pairs)}{_more(int(hit.sum()))}",
                     where=f"{split} and {held_out}",
                     hint=f"{_HINT}, or near_duplicate_similarity: null to look for exact copies only",

@@ -33,7 +33,7 @@ Selection = Mapping[SplitName, tuple[Pool, npt.NDArray[np.int64]]]
 _LABELS_SHOWN = 8
 _REASONS = {
     "missing_text": "without text",
-    "missing_label": "without label",
+    "missing_label": "without label or output",
     "conflicting_labels": "whose text also has another label",
     "also_in_test": "that are also in the test file",
     "also_in_validation": "that are also in the validation file",
@@ -60,14 +60,17 @@ def write_splits(
         if len(pool.files[0].texts) == 2:
             columns["text_pair"] = pool.text(1).take(rows)
             lengths = lengths + pc.utf8_length(columns["text_pair"]).to_numpy()
-        columns["label"] = pa.array(pool.label[rows], pa.int64())
+        if labels:
+            columns["label"] = pa.array(pool.label[rows], pa.int64())
+        else:
+            columns["target"] = pool.raw_labels().take(rows)
         for name in slices:
             columns[slice_column(name)] = pool.slices(name).take(rows)
         _write_table(pa.table(columns), split_file(folder, split))
         counts = np.bincount(pool.label[rows], minlength=len(labels))
         statistics[split] = SplitStatistics(
             rows=len(rows),
-            label_counts={label: int(count) for label, count in zip(labels, counts, strict=True)},
+            label_counts={label: int(count) for label, count in zip(labels, counts, strict=bool(labels))},
             characters=_characters(lengths),
         )
     return statistics
@@ -135,7 +138,7 @@ def report(statistics: SnapshotStatistics, reporter: Reporter) -> None:
         shown = ", ".join(counts[:_LABELS_SHOWN])
         more = f" and {len(counts) - _LABELS_SHOWN} more labels" if len(counts) > _LABELS_SHOWN else ""
         length = f"{part.characters.p50:,} characters, 95 % at most {part.characters.p95:,}"
-        reporter.log(f"{split:<10} {part.rows:>9,} rows: {shown}{more}; median {length}")
+        reporter.log(f"{split:<10} {part.rows:>9,} rows{': ' if shown else ''}{shown}{more}; median {length}")
     for label, spellings in list(statistics.spellings.items())[:_LABELS_SHOWN]:
         counted = ", ".join(f"{spelled(spelling)} {count:,}" for spelling, count in spellings.items())
         reporter.log(f"labels     {counted}: read as '{label}'")

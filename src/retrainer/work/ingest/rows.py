@@ -22,7 +22,7 @@ class RawRows:
     :param name: the file, for messages and the quarantine.
     :param where: its full address, for errors.
     :param texts: one column for each text, large_string, null where there is none.
-    :param labels: large_string, as they are spelled, stripped, null where there is none.
+    :param labels: large_string, null where there is none: labels as they are spelled, stripped; or outputs as they are.
     :param slices: column of the data to its values, large_string without nulls.
     :param label_names: what the numbers 0..n-1 in ``labels`` mean, where the file itself says so.
     :param reading: how its fields were told apart, where that is not what its suffix says.
@@ -82,7 +82,8 @@ def raw_rows(
 ) -> RawRows:
     """The wanted columns as text: values of any plain type, labels as they are spelled, without white space around.
 
-    Of labels that are not text 1.0 is ``1``, true is ``true``, NaN is none. A slice column that is missing is empty.
+    Of labels that are not text 1.0 is ``1``, true is ``true``, NaN is none; outputs are kept as they are. A slice
+    column that is missing is empty.
 
     :param values_of: the values of a column, asked for one column at a time.
     :param present: the columns that the file has.
@@ -92,7 +93,8 @@ def raw_rows(
     def texts(column: str) -> pa.Array:
         return _column(values_of(column), _as_text, where, column)
 
-    labels = _column(values_of(wanted.label), _as_label, where, wanted.label)
+    as_wanted = _as_output if wanted.outputs else _as_label
+    labels = _column(values_of(wanted.label), as_wanted, where, wanted.label)
     if not len(labels):
         raise DataError("no data row, only a header", where=where)
     missing = pa.array([""] * len(labels), pa.large_string())
@@ -131,6 +133,11 @@ def _as_label(value: Any, where: str, row: int, column: str) -> str | None:
     if text is None:
         return None
     return None if means_no_label(text) else text.strip()
+
+
+def _as_output(value: Any, where: str, row: int, column: str) -> str | None:
+    text = _as_text(value, where, row, column)
+    return text if text and not text.isspace() else None
 
 
 def _column(

@@ -113,7 +113,8 @@ def _rows(
         if column != wanted.label or label_names is None:
             return found
         # -1 is what `datasets` writes where the label is not given, as in test splits of benchmarks.
-        return [None if label == -1 else label for label in found]
+        known = dict(enumerate(label_names)) if wanted.outputs else {}
+        return [None if label == -1 else known.get(label, label) for label in found]
 
     return raw_rows(
         values,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -50,11 +51,18 @@ class Texts:
 
     :param texts: all of them, by position.
     :param labels: int64 [rows].
+    :param within: whether similar texts have to have the same label; those that differ in one word always have to.
     """
 
     def __init__(
-        self, texts: Sequence[Text], labels: Ints, similarity: float, progress: Progress | None = None
+        self,
+        texts: Sequence[Text],
+        labels: Ints,
+        similarity: float,
+        progress: Progress | None = None,
+        within: Literal["label", "all"] = "label",
     ) -> None:
+        self._within = within
         self._texts = texts
         # Rows that many come near are verified many times.
         self._sets = lru_cache(maxsize=_SETS_KEPT)(lambda row: gram_sets(texts[row]))
@@ -76,9 +84,13 @@ class Texts:
         self._sketches = np.concatenate(sketches) if sketches else np.zeros((0, SKETCH_BYTES), np.uint8)
         self._by_label = {
             int(label): SketchIndex(self._sketches[rows], rows)
-            for label in np.unique(labels)
-            for rows in [np.flatnonzero(labels == label)]
+            for groups in [self._groups(labels)]
+            for label in np.unique(groups)
+            for rows in [np.flatnonzero(groups == label)]
         }
+
+    def _groups(self, labels: Ints) -> Ints:
+        return labels if self._within == "label" else np.zeros_like(labels)
 
     def near(self, texts: Sequence[Text], labels: Ints, progress: Progress | None = None) -> Near:
         """The nearest of these rows to each of the given, where one is near."""
@@ -96,9 +108,10 @@ class Texts:
         for row in np.flatnonzero(found.row >= 0).tolist():
             found.similarity[row] = similar(gram_sets(texts[row]), self._sets(int(found.row[row])))
         least = self._similarity - _ERRORS_ALLOWED * standard_error(self._similarity)
-        for label in np.unique(labels):
+        groups = self._groups(labels)
+        for label in np.unique(groups):
             index = self._by_label.get(int(label))
-            rows = np.flatnonzero((labels == label) & (found.row < 0))
+            rows = np.flatnonzero((groups == label) & (found.row < 0))
             if index is None or not len(rows):
                 continue
             for row, others, _ in index.candidates(asked.sketches[rows], least):

@@ -20,7 +20,7 @@ from retrainer.work.snapshot_texts import BLENDED_WITH
 from retrainer.work.train.blending import blend
 from retrainer.work.train.champion import ChampionWeights, read_champion_weights
 from retrainer.work.train.checkpoints import Checkpoints
-from retrainer.work.train.encoding import EncodedRows
+from retrainer.work.train.encoding import EncodedRows, say_what_was_cut
 from retrainer.work.train.loading import Base, load_base
 from retrainer.work.train.trainer import FineTuner, all_finite, balanced, build_trainer, device_name, diverged
 from retrainer.work.training_arguments import refusals, training_arguments
@@ -32,6 +32,10 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     Where the weights are blended with the champion's, ``blended_with/`` is about the rows that it was trained on.
     """
     pipeline = request.pipeline
+    if pipeline.training.trainer is not None:
+        from retrainer.work.train import own_trainer  # it needs datasets, which no other training does
+
+        return own_trainer.train(request, inputs["ingest"], folder, reporter)
     task = trainable_task(pipeline.task, where=pipeline.name)
     snapshot = inputs["ingest"]
     statistics = SnapshotStatistics.load(snapshot)
@@ -46,8 +50,8 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     with refusals(pipeline, request.root):
         base = load_base(pipeline, labels, reporter, fingerprint=request.identity["base"])
         encode = task.part("encode")
-        train = encode(snapshot / "train.parquet", base.tokenizer, pipeline.model.max_length)
-        validation = encode(snapshot / "validation.parquet", base.tokenizer, pipeline.model.max_length)
+        train = encode(snapshot / "train.parquet", base.tokenizer, pipeline.model)
+        validation = encode(snapshot / "validation.parquet", base.tokenizer, pipeline.model)
         weights = balanced(train.labels, len(labels)) if pipeline.training.class_weights == "balanced" else None
         trainer = build_trainer(
             pipeline,
@@ -61,6 +65,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
             class_weights=weights,
         )
     class_weights = {} if weights is None else dict(zip(labels, weights.tolist(), strict=True))
+    cut = say_what_was_cut({"train": train, "validation": validation}, pipeline.model, reporter)
     # Before the training: what is wrong with a checkpoint is then known in seconds.
     champion = _champion(request, snapshot, base, labels, validation, trainer, reporter) if is_first_rank() else None
     device = device_name(arguments)
@@ -105,6 +110,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         parameters=sum(parameter.numel() for parameter in base.model.parameters()),
         class_weights=class_weights,
         blend=blended,
+        cut=cut,
     )
     trainer.save_model(str(folder / "checkpoint"))
     base.tokenizer.save_pretrained(folder / "checkpoint")
@@ -115,20 +121,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         f"trained {record.epochs:g} epochs in {duration(seconds)}, {record.rows_per_second:.1f} rows/s; "
         f"the checkpoint of step {record.best_step} is kept"
     )
-    return Trained(
-        base_model=record.base_model,
-        epochs=record.epochs,
-        steps=record.steps,
-        best_step=record.best_step,
-        metrics=scores,
-        rows_per_second=record.rows_per_second,
-        seconds=seconds,
-        device=device,
-        resumed_from=record.resumed_from,
-        parameters=record.parameters,
-        class_weights=class_weights,
-        blend=blended,
-    )
+    return Trained.of(record)
 
 
 def _champion(

@@ -110,3 +110,17 @@ class Checkpoints:
         marker = Marker.load(checkpoint)
         sizes = {name: (checkpoint / name).stat().st_size for name in marker.files}
         marker.model_copy(update={"files": sizes}).save(checkpoint)
+
+
+class PlainCheckpoints(Checkpoints):
+    """Those of a training by hand: a folder that belongs to whoever trains, without markers."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def complete(self, checkpoint: Path, *, step: int) -> None:
+        """There is nobody to tell."""
+
+    def rotate(self, limit: int | None, best: str | None) -> None:
+        """Delete the oldest beyond ``limit``, never the best and never the newest."""
+        rotate_checkpoints(str(self.folder), save_total_limit=limit, best_model_checkpoint=best)

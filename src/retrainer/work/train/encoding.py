@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerFast
+
+from retrainer.artifacts.training import CutRows
+from retrainer.spec.model import Model
+from retrainer.work.reporter import Reporter
+from retrainer.work.train.loading import Base
 
 BATCH_ROWS = 2_000
 
@@ -22,7 +27,10 @@ class EncodedRows(torch.utils.data.Dataset):  # type: ignore[misc]
     :param columns: model input name to the concatenated values of all rows, int32.
     :param offsets: row ``i`` is ``[offsets[i], offsets[i + 1])`` of each column, int64, length rows + 1.
     :param labels: label index of each row, int64.
+    :cvar cut: not counted.
     """
+
+    cut: CutRows | None = None
 
     def __init__(
         self,
@@ -48,19 +56,41 @@ class EncodedRows(torch.utils.data.Dataset):  # type: ignore[misc]
         return EncodedRows(self.columns, self.offsets[: count + 1], self.labels[:count])
 
 
-def encode(split: Path, tokenizer: PreTrainedTokenizerFast, max_length: int) -> EncodedRows:
+def encode(split: Path, tokenizer: PreTrainedTokenizerFast, model: Model) -> EncodedRows:
     """Tokenise a split of a snapshot; pairs where it has a second text."""
     table = pq.read_table(split)
     labels = table.column("label").to_numpy()
     parts: dict[str, list[npt.NDArray[np.int32]]] = {}
     lengths: list[int] = []
     for texts, pairs in _batches(table):
-        encoded = tokenizer(texts, pairs, truncation=True, max_length=max_length)
+        encoded = tokenizer(texts, pairs, truncation=True, max_length=model.max_length)
         lengths += [len(row) for row in encoded["input_ids"]]
         for name, rows in encoded.items():
             parts.setdefault(name, []).append(np.fromiter((v for row in rows for v in row), dtype=np.int32))
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
     return EncodedRows({name: np.concatenate(blocks) for name, blocks in parts.items()}, offsets, labels)
+
+
+def say_what_was_cut(rows: Mapping[str, Any], model: Model, reporter: Reporter) -> dict[str, CutRows]:
+    """Warn of rows that are longer than the model reads or writes.
+
+    :return: split to how many there are, of those where they are counted.
+    """
+    cut = {split: part.cut for split, part in rows.items() if part.cut is not None}
+    for split, counts in cut.items():
+        for what, count, key, most in (
+            ("inputs", counts.inputs, "max_length", model.max_length),
+            ("outputs", counts.outputs, "max_new_tokens", model.max_new_tokens),
+        ):
+            if count:
+                text = f"{count:,} of {len(rows[split]):,} {split} {what} are longer than {most:,} tokens and were cut"
+                reporter.log(f"{text} (model.{key})", level="warning")
+    return cut
+
+
+def collate(base: Base, *, pad_to_multiple_of: int | None) -> DataCollatorWithPadding:
+    """Makes a padded batch of rows."""
+    return DataCollatorWithPadding(base.tokenizer, pad_to_multiple_of=pad_to_multiple_of)
 
 
 def _batches(table: Any) -> Iterator[tuple[list[str], list[str] | None]]:

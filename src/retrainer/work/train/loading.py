@@ -24,7 +24,7 @@ from retrainer.errors import ModelError, first_line
 from retrainer.sources.base_models import local_folder, require_positions
 from retrainer.spec.model import Pipeline
 from retrainer.storage import is_s3, open_storage
-from retrainer.tasks import trainable_task
+from retrainer.tasks import TASKS, TaskDefinition, trainable_task
 from retrainer.work.reporter import Reporter
 
 
@@ -53,6 +53,7 @@ def load_base(pipeline: Pipeline, labels: tuple[str, ...], reporter: Reporter, *
         transformers_logging.set_verbosity_error()  # its table of new head weights alarms people for nothing
         try:
             config = AutoConfig.from_pretrained(source, revision=revision, **task.part("head")(labels))
+            _check_encoder(config, task, pipeline)
             tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
             model, loaded = model_class.from_pretrained(
                 source,
@@ -63,7 +64,7 @@ def load_base(pipeline: Pipeline, labels: tuple[str, ...], reporter: Reporter, *
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
             )
-        except MemoryError:
+        except (MemoryError, ModelError):
             raise
         # Files of a model can be damaged in any way, and the hub's client has errors of its own.
         except Exception as error:
@@ -73,9 +74,10 @@ def load_base(pipeline: Pipeline, labels: tuple[str, ...], reporter: Reporter, *
     _check_weights(model, loaded, pipeline.model.base)
     _check_tokenizer(tokenizer, model, pipeline.model.base)
     _add_padding(tokenizer, model)
-    _prefer_padding_at_the_end(tokenizer, model)
+    base = Base(model, tokenizer)
+    task.part("ready")(base, loaded, pipeline)
     require_positions(pipeline, pipeline.model.base, lambda name: getattr(config, name, None))
-    return Base(model, tokenizer)
+    return base
 
 
 def single_label_head(labels: tuple[str, ...]) -> dict[str, Any]:
@@ -86,6 +88,14 @@ def single_label_head(labels: tuple[str, ...]) -> dict[str, Any]:
         "label2id": {label: index for index, label in enumerate(labels)},
         "problem_type": "single_label_classification",
     }
+
+
+def ready_to_classify(base: Base, loaded: dict[str, Any], pipeline: Pipeline) -> None:
+    """Let rows be padded where that does not change an answer; a head that is not in the base is new.
+
+    :param loaded: what transformers says of the weights.
+    """
+    _prefer_padding_at_the_end(base.tokenizer, base.model)
 
 
 def _resolve(pipeline: Pipeline, fingerprint: str, stack: ExitStack, reporter: Reporter) -> tuple[str, str | None]:
@@ -105,6 +115,22 @@ def _resolve(pipeline: Pipeline, fingerprint: str, stack: ExitStack, reporter: R
     return (str(cached), None) if cached is not None else (base, commit)
 
 
+def base_folder(pipeline: Pipeline, fingerprint: str, stack: ExitStack, reporter: Reporter) -> str:
+    """A folder here that holds the base model, for somebody else's code to load.
+
+    :param fingerprint: see :func:`load_base`.
+    :param stack: ends what was downloaded for the moment.
+    :raises ModelError: it cannot be had.
+    """
+    source, revision = _resolve(pipeline, fingerprint, stack, reporter)
+    if Path(source).is_dir():
+        return source
+    try:
+        return snapshot_download(source, revision=revision)
+    except Exception as error:  # the hub's client has errors of its own
+        raise _unreadable(pipeline, PreTrainedModel, error) from error
+
+
 def _cached(base: str, commit: str | None) -> Path | None:
     """The folder of a whole model in the local hub cache. By its name transformers would ask the hub for each file that
     it may have as well, and wait for minutes where that is out of reach."""
@@ -121,6 +147,20 @@ def _unreadable(pipeline: Pipeline, model_class: type, error: Exception) -> Mode
         f"cannot be loaded for {pipeline.task}: {first_line(error)}",
         where=f"model.base: {pipeline.model.base}",
         hint=f"check that it is complete, and a model that {model_class.__name__} knows",
+    )
+
+
+def _check_encoder(config: Any, task: TaskDefinition, pipeline: Pipeline) -> None:
+    """A decoder of a pair can be loaded by itself, and a model of another kind would be an error of transformers."""
+    has = bool(config.is_encoder_decoder)
+    if task.has_encoder in (None, has):
+        return
+    other = [one.name for one in TASKS.values() if one.has_encoder == has]
+    raise ModelError(
+        f"a {config.model_type} has {'an' if has else 'no'} encoder, and task {task.name} is for models "
+        f"{'without' if has else 'with'} one",
+        where=f"model.base: {pipeline.model.base}",
+        hint=f"write task: {' or '.join(other)}, or name another base",
     )
 
 

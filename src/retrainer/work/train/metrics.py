@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import datasets
 import evaluate
@@ -44,8 +44,19 @@ class GateMetric(evaluate.Metric):  # type: ignore[misc]
         return {self.config_name: float(value)}
 
 
-def compute_metrics(names: tuple[str, ...], *, positive: int, where: str) -> Callable[[Any], dict[str, float]]:
-    """A ``compute_metrics`` for the Trainer.
+class Scores(NamedTuple):
+    """How the Trainer scores a model.
+
+    :ivar compute: its ``compute_metrics``.
+    :ivar of_batch: its ``preprocess_logits_for_metrics``, where not all logits are to be kept.
+    """
+
+    compute: Callable[[Any], dict[str, float]]
+    of_batch: Callable[[Any, Any], Any] | None = None
+
+
+def compute_metrics(names: tuple[str, ...], *, positive: int, where: str) -> Scores:
+    """The metrics of the gate.
 
     :param positive: index of the label that metrics of one label score.
     :param where: the pipeline's name, for errors. The function raises ``PipelineError`` when training diverged.
@@ -63,4 +74,4 @@ def compute_metrics(names: tuple[str, ...], *, positive: int, where: str) -> Cal
         )
         return scores
 
-    return compute
+    return Scores(compute)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -107,10 +107,16 @@ class FineTuner(Trainer):  # type: ignore[misc]
         return 1.0 - int(self._attended) / self._tokens if self._tokens else 0.0
 
 
+class Counting(Protocol):
+    """Whoever counts the rows that a training has read."""
+
+    rows_seen: int
+
+
 class ProgressCallback(TrainerCallback):  # type: ignore[misc]
     """Relays step, epoch, loss, rows per second and scores to the parent process."""
 
-    def __init__(self, reporter: Reporter, names: tuple[str, ...], trainer: FineTuner) -> None:
+    def __init__(self, reporter: Reporter, names: tuple[str, ...], trainer: Counting) -> None:
         self._trainer = trainer
         self._reporter = reporter
         self._names = names
@@ -161,6 +167,7 @@ def build_trainer(
     """
     task = trainable_task(pipeline.task, where=pipeline.name)
     half = arguments.fp16 or arguments.bf16
+    scores = task.part("training_scores")(pipeline.metrics, positive=positive, where=pipeline.name)
     callbacks: list[TrainerCallback] = []
     if pipeline.training.early_stopping_patience is not None:
         callbacks.append(EarlyStoppingCallback(pipeline.training.early_stopping_patience))
@@ -173,8 +180,9 @@ def build_trainer(
         train_dataset=train,
         eval_dataset=validation if len(validation) else None,
         processing_class=base.tokenizer,
-        data_collator=task.part("collate")(base.tokenizer, pad_to_multiple_of=8 if half else None),
-        compute_metrics=task.part("training_scores")(pipeline.metrics, positive=positive, where=pipeline.name),
+        data_collator=task.part("collate")(base, pad_to_multiple_of=8 if half else None),
+        compute_metrics=scores.compute,
+        preprocess_logits_for_metrics=scores.of_batch,
         callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)
