@@ -160,5 +160,6 @@ def _checked(
 def _seconds_for(folder: Path, info: BundleInfo, precision: str) -> float:
     """By the size of the graph, with the weights that lie beside it."""
     entry = info.precisions.get(precision)
-    graph = folder / entry.file if entry is not None else folder
-    return round(_SECONDS + sum(path.stat().st_size for path in graph.parent.glob(f"{graph.name}*")) / _BYTES_A_SECOND)
+    graphs = [folder / file for file in entry.files] if entry is not None else []
+    files = {path for graph in graphs for path in graph.parent.glob(f"{graph.name}*")}
+    return round(_SECONDS + sum(path.stat().st_size for path in files) / _BYTES_A_SECOND)
