@@ -123,9 +123,7 @@ class Sampler:
         return order[possible], probabilities[possible]
 
 
-def search(
-    graph: DecoderGraph, row: Sequence[int], begun_with: Sequence[int], ending: Ending, beams: int
-) -> list[int]:
+def search(graph: DecoderGraph, row: Sequence[int], begun_with: Sequence[int], ending: Ending, beams: int) -> list[int]:
     """The best answer that so many beams find."""
     rules, limit = ending.rules, ending.limit
     batch = graph.begin([row])
@@ -157,7 +155,7 @@ def search(
         final += _NEVER * ~ending_now
         found.add(candidates, final, ending_now)
 
-        scores, chosen = _best(values + _NEVER * ended, beams)
+        scores, chosen = _best(np.where(ended, values + _NEVER, values), beams)
         running = [candidates[position] for position in chosen]
         hoped = limit if rules.early_stopping == "never" and rules.length_penalty > 0 else new
         possible = scores[0] / np.float32(hoped**rules.length_penalty)

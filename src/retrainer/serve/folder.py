@@ -11,9 +11,10 @@ from pathlib import Path
 from retrainer.errors import IntegrityError
 from retrainer.regular_files import read_regular
 from retrainer.serve.cached_version import graph_files, small_files
+from retrainer.serve.encoding import TOKENIZER
 from retrainer.serve.golden import GOLDEN
 from retrainer.serve.loading import Loading, load_checked
-from retrainer.serve.encoding import TOKENIZER
+from retrainer.serve.predictor import BUNDLE
 from retrainer.serve.served import Served
 from retrainer.store.manifest import Manifest
 from retrainer.store.names import MANIFEST

@@ -133,7 +133,7 @@ class GenerationPredictor:
     def generate(
         self,
         texts: Sequence[str],
-        settings: GenerationSettings = GenerationSettings(),  # noqa: B008  frozen
+        settings: GenerationSettings = GenerationSettings(),
     ) -> list[Generated]:
         """The answer to each text, in the order of the texts. It does not depend on which texts are asked together.
 
@@ -161,7 +161,7 @@ class GenerationPredictor:
     def stream(
         self,
         text: str,
-        settings: GenerationSettings = GenerationSettings(),  # noqa: B008  frozen
+        settings: GenerationSettings = GenerationSettings(),
     ) -> Iterator[str | Generated]:
         """The answer to one text in pieces as they come, then the whole. Together the pieces are its text.
 
@@ -220,12 +220,14 @@ class GenerationPredictor:
         rows = self._texts.encode(texts, first)
         for position, row in enumerate(rows):
             if not row.ids:
-                raise DataError("the text gives no token: there is nothing to continue", where=f"texts[{first + position}]")
+                raise DataError(
+                    "the text gives no token: there is nothing to continue", where=f"texts[{first + position}]"
+                )
         return rows
 
     def _begun_with(self, row: Sequence[int]) -> Sequence[int]:
         """Tokens that the decoder is given: the text itself where there is no encoder."""
-        return [self.info.decoder_start_token_id] if isinstance(self._graph, EncoderDecoderGraphs) else row
+        return self._graph.start if isinstance(self._graph, EncoderDecoderGraphs) else row
 
     def _decode(
         self,

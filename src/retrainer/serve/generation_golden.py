@@ -44,9 +44,7 @@ def agreement(predictor: GenerationPredictor, golden: Sequence[GoldenRow]) -> To
     asked = [(row.text, row.tokens.get(predictor.precision, ())) for row in golden]
     asked = [(text, tokens) for text, tokens in asked if tokens]
     try:
-        changed = sum(
-            predictor.choose([text], greedy, most=len(tokens)) != [list(tokens)] for text, tokens in asked
-        )
+        changed = sum(predictor.choose([text], greedy, most=len(tokens)) != [list(tokens)] for text, tokens in asked)
     except DataError as error:
         # These texts are the version's own: not a caller's data is at fault, but its tokenizer.
         raise IntegrityError(

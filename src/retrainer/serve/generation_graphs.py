@@ -83,9 +83,7 @@ class DecoderGraph:
         self._outputs = [LOGITS, *(PRESENT + value.name.removeprefix(PAST) for value in past)]
         missing = [name for name in self._outputs if name not in given]
         if missing or not past:
-            raise IntegrityError(
-                f"the graph gives no {missing[0] if missing else 'past'}", where=str(self._path)
-            )
+            raise IntegrityError(f"the graph gives no {missing[0] if missing else 'past'}", where=str(self._path))
         self._past_names = [value.name for value in past]
         # Heads and their width; batch and length vary.
         self._past_shapes = [(value.shape[1], value.shape[3]) for value in past]
@@ -131,7 +129,9 @@ class DecoderGraph:
         rows = len(batch.inputs["input_ids"])
         past = batch.past or [np.zeros((rows, heads, 0, width), np.float32) for heads, width in self._past_shapes]
         feed = {name: value for name, value in batch.inputs.items() if name in self._info.inputs}
-        logits, *present = self._ask(self._session, self._outputs, feed | dict(zip(self._past_names, past, strict=True)))
+        logits, *present = self._ask(
+            self._session, self._outputs, feed | dict(zip(self._past_names, past, strict=True))
+        )
         if logits.ndim != 3 or len(logits) != rows:
             raise IntegrityError(
                 f"the graph gives logits {list(logits.shape)} for {rows} rows",
@@ -162,6 +162,7 @@ class DecoderGraph:
 class EncoderDecoderGraphs(DecoderGraph):
     """An encoder that reads text, and a decoder that writes another.
 
+    :ivar start: what the decoder is given to begin with.
     :raises IntegrityError: one of them cannot be run, or is not the one that ``bundle.json`` describes.
     """
 
@@ -169,7 +170,7 @@ class EncoderDecoderGraphs(DecoderGraph):
         super().__init__(folder, info, entry, brake)
         if info.decoder_start_token_id is None or entry.encoder_file is None:
             raise IntegrityError("bundle.json does not say what the decoder begins with", where=str(folder))
-        self._start = info.decoder_start_token_id
+        self.start = (info.decoder_start_token_id,)
         self._encoder = load_session(folder / entry.encoder_file, brake.loading)
 
     def begin(self, rows: Sequence[Sequence[int]], *, cached: bool = True) -> Batch:
@@ -181,7 +182,7 @@ class EncoderDecoderGraphs(DecoderGraph):
             ids[position, : len(row)] = row
             mask[position, : len(row)] = 1
         (encoded,) = self._ask(self._encoder, [ENCODED], {"input_ids": ids, "attention_mask": mask})
-        start = np.full((len(rows), 1), self._start, dtype=np.int64)
+        start = np.tile(np.array(self.start, dtype=np.int64), (len(rows), 1))
         inputs = {"input_ids": start, "encoder_hidden_states": encoded, "encoder_attention_mask": mask}
         return self._begun(inputs, cached)
 

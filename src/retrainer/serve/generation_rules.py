@@ -119,9 +119,7 @@ def _would_repeat(sequence: Sequence[int], size: int) -> list[int]:
     if len(sequence) + 1 < size:
         return []
     last = tuple(sequence[len(sequence) + 1 - size :])
-    return [
-        sequence[end] for end in range(size - 1, len(sequence)) if tuple(sequence[end + 1 - size : end]) == last
-    ]
+    return [sequence[end] for end in range(size - 1, len(sequence)) if tuple(sequence[end + 1 - size : end]) == last]
 
 
 def _only(scores: Scores, ids: Sequence[int]) -> Scores:

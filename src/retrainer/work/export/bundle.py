@@ -9,8 +9,8 @@ from typing import Any
 from retrainer.artifacts.parity import ParityReport
 from retrainer.errors import ExportError
 from retrainer.precisions import PRECISIONS, REFERENCE
-from retrainer.serve.golden import GOLDEN, agreement, read_golden
 from retrainer.serve.encoding import TOKENIZER, load_tokenizer
+from retrainer.serve.golden import GOLDEN, agreement, read_golden
 from retrainer.serve.predictor import Predictor
 from retrainer.serve.processor import cpu_features
 from retrainer.serve.texts import Text

@@ -169,9 +169,9 @@ def _trace(
         arguments["past"] = [tensor.detach().clone() for tensor in past]
         shapes["past"] = [{0: dynamic, 2: dynamic} for _ in past]
     try:
-        graph: onnx_ir.Model = OnnxExporter().export(
-            module, arguments, config=OnnxConfig(dynamic=True, dynamic_shapes=shapes)
-        ).program
+        graph: onnx_ir.Model = (
+            OnnxExporter().export(module, arguments, config=OnnxConfig(dynamic=True, dynamic_shapes=shapes)).program
+        )
     except TRACE_ERRORS as error:
         raise _untraceable(getattr(module, "model", None), first_line(error)) from error
     _name(graph, list(inputs), [f"{index // len(parts)}.{parts[index % len(parts)]}" for index in range(len(past))])

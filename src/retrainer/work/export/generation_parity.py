@@ -55,7 +55,7 @@ class Answer:
     def scale(self) -> npt.NDArray[np.float32]:
         """What the tolerance is measured in, at each place."""
         finite = np.where(np.isfinite(self.scores), np.abs(self.scores), 0)
-        return np.maximum(np.float32(1), finite.max(axis=1))
+        return np.asarray(np.maximum(np.float32(1), finite.max(axis=1)))
 
     @property
     def level(self) -> npt.NDArray[np.bool_]:
