@@ -43,6 +43,8 @@ ARCHITECTURES: dict[str, tuple[type[Any], dict[str, Any]]] = {
     ),
 }
 TASKS = {"gpt2": "text-generation", "llama": "text-generation", "t5": "text2text-generation"}
+# Beside the tokenizer's own, tokens that come often: so some answers end early, and at different lengths.
+ENDS = {"gpt2": [1, 276, 300], "llama": [1], "t5": [1, 194, 166]}
 
 
 def tokenizer(*, ends_texts: bool) -> PreTrainedTokenizerFast:
@@ -78,7 +80,7 @@ def save_writer(folder: Path, architecture: str, *, seed: int = 11, **generation
     config = kind(**options, vocab_size=len(names), **ids)
     auto = AutoModelForSeq2SeqLM if architecture == "t5" else AutoModelForCausalLM
     model = auto.from_config(config)
-    for key, value in {**ids, **generation}.items():
+    for key, value in {**ids, "eos_token_id": ENDS[architecture], **generation}.items():
         setattr(model.generation_config, key, value)
     model.save_pretrained(folder)
     names.save_pretrained(folder)

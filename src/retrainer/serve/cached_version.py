@@ -75,7 +75,7 @@ def small_files(manifest: Manifest) -> list[str]:
 
 
 def graph_files(manifest: Manifest, precision: str) -> list[str]:
-    """The graphs of a precision, and the second files of those whose weights are in such; none where there is no such."""
+    """The graphs of a precision, and the second files of those whose weights are in one; none without such a graph."""
     entry = manifest.precisions.get(precision)
     if entry is None:
         return []
