@@ -1,4 +1,4 @@
-"""Answers in text: the same alone and among others, drawn as asked, whole characters in streams, and never by mistake."""
+"""Answers in text: the same alone and among others, drawn as asked, in whole characters where they are streamed."""
 
 from __future__ import annotations
 
@@ -114,9 +114,8 @@ def test_pieces_are_whole_characters_and_make_the_answer(loaded: GenerationPredi
     wanted = [*loaded._tokenizer.encode(text).ids, *wanted][:MAX_NEW_TOKENS]
     coming = iter([*wanted, *[loaded.info.eos_token_ids[0]] * MAX_NEW_TOKENS])
     (encoded,) = loaded._encode(["a"], 0)
-    *pieces, answer = loaded._pieces(
-        "a", encoded, loaded._ending(GenerationSettings()), lambda row, given: next(coming)
-    )
+    ending = loaded._ending(GenerationSettings())
+    *pieces, answer = loaded._pieces("a", encoded, ending, lambda row, given: next(coming))
     assert isinstance(answer, Generated)
     assert "".join(map(str, pieces)) == answer.text
     assert answer.text == loaded._tokenizer.decode(list(answer.tokens), skip_special_tokens=True)
@@ -261,7 +260,7 @@ def test_both_graphs_are_verified(tmp_path_factory: pytest.TempPathFactory, tmp_
     assert Generator.from_folder(folder).version == manifest.version
     encoder = folder / "onnx" / "encoder_model.onnx"
     encoder.write_bytes(encoder.read_bytes() + b"\0")
-    with pytest.raises(IntegrityError, match="encoder_model.onnx: not the file that the manifest beside it names"):
+    with pytest.raises(IntegrityError, match=r"encoder_model\.onnx: not the file that the manifest beside it names"):
         Generator.from_folder(folder, precision="fp32")
 
 

@@ -96,9 +96,8 @@ def test_a_stream(server: ServerProcess) -> None:
 
 def test_who_goes_away_frees_the_lane(server: ServerProcess) -> None:
     for _ in range(12):  # more than there are lanes
-        with server.http.stream(
-            "POST", "/v1/models/writer:generate", json={"text": TEXTS[4], "stream": True}
-        ) as answer:
+        body = {"text": TEXTS[4], "stream": True}
+        with server.http.stream("POST", "/v1/models/writer:generate", json=body) as answer:
             assert answer.status_code == 200
     assert ask(server, text=TEXTS[0]).status_code == 200
 
