@@ -149,7 +149,7 @@ def test_a_difference_names_the_first_token() -> None:
 RULES: list[dict[str, Any]] = [
     {"repetition_penalty": 1.7},
     {"no_repeat_ngram_size": 2},
-    {"min_length": 22},
+    {"min_length": 9},
     {"min_new_tokens": 9},
     {"suppress_tokens": [276, 194, 244]},
     {"forced_eos_token_id": 1},
