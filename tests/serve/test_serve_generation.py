@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.strategies import DataObject
 
+from retrainer.cli.move_commands import _loads
 from retrainer.errors import DataError, IntegrityError, UserError, WrongTask
 from retrainer.serve import Classifier, GenerationSettings, Generator
 from retrainer.serve.decoding import Sampler, greedy
@@ -206,6 +207,15 @@ def test_each_kind_of_model_has_its_client(gpt: Path, bundle: Path) -> None:
         Classifier.from_folder(gpt)
     with pytest.raises(WrongTask, match=r"it is a classifier, which gives labels .*serve\.Classifier"):
         Generator.from_folder(bundle)
+
+
+def test_what_is_promoted_is_loaded_whatever_it_answers_with(written: Path, bundle: Path, tmp_path: Path) -> None:
+    _loads(written)
+    _loads(bundle)
+    shutil.copytree(written, tmp_path / "bundle")
+    (tmp_path / "bundle" / "generation_config.json").unlink()
+    with pytest.raises(IntegrityError, match="no generation config"):
+        _loads(tmp_path / "bundle")
 
 
 def test_a_channel_that_moves_to_another_kind_is_refused(gpt: Path, bundle: Path, tmp_path: Path) -> None:
