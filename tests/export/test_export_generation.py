@@ -82,8 +82,8 @@ def test_the_layout_is_that_of_the_ecosystem(made: Writer) -> None:
     assert info.eos_token_ids == tuple(ENDS[made.architecture])
     assert info.max_new_tokens == MAX_NEW_TOKENS
     entry = info.precisions["fp32"]
-    with_encoder = made.architecture == "t5"
-    if with_encoder:
+    parts: tuple[str, ...]
+    if made.architecture == "t5":
         assert (entry.file, entry.encoder_file) == ("onnx/decoder_model_merged.onnx", "onnx/encoder_model.onnx")
         assert info.precisions["int8"].files == (
             "onnx/decoder_model_merged_int8.onnx",

@@ -83,7 +83,8 @@ def test_settings(server: ServerProcess, generate: Generator, settings: dict[str
 
 
 def test_a_stream(server: ServerProcess) -> None:
-    for settings in ({}, {"temperature": 1.5, "seed": 2}):
+    drawn: dict[str, Any] = {"temperature": 1.5, "seed": 2}
+    for settings in ({}, drawn):
         whole = ask(server, text=TEXTS[4], **settings).json()
         answer = ask(server, text=TEXTS[4], stream=True, **settings)
         assert answer.headers["content-type"].startswith("text/event-stream")

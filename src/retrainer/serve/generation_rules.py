@@ -5,6 +5,7 @@ A bundle's file holds nothing else: the export refuses what is not known here. N
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,6 +18,18 @@ from retrainer.errors import IntegrityError
 from retrainer.regular_files import read_regular
 
 GENERATION_CONFIG = "generation_config.json"
+# What else a published file says, for other readers; the client reads it in ``bundle.json``.
+BESIDE_RULES = frozenset(
+    {
+        "bos_token_id",
+        "decoder_start_token_id",
+        "do_sample",
+        "eos_token_id",
+        "max_new_tokens",
+        "num_beams",
+        "pad_token_id",
+    }
+)
 
 Scores = npt.NDArray[np.float32]
 
@@ -73,15 +86,25 @@ class Rules(BaseModel):
     def load(cls, folder: Path) -> Rules:
         """Those of a bundle.
 
-        :raises IntegrityError: the file is missing or damaged.
+        :raises IntegrityError: the file is missing or damaged, or names a rule that this version does not know.
         """
         path = folder / GENERATION_CONFIG
         try:
-            return cls.model_validate_json(read_regular(path))
+            content = json.loads(read_regular(path))
         except OSError as error:
             raise IntegrityError(f"no generation config: {error.strerror}", where=str(path)) from None
-        except ValidationError as error:
-            raise IntegrityError(f"not a generation config: {error.error_count()} faults", where=str(path)) from None
+        except ValueError as error:
+            raise IntegrityError(f"not JSON: {error}", where=str(path)) from None
+        if not isinstance(content, dict):
+            raise IntegrityError("not a JSON object", where=str(path))
+        unknown = sorted(content.keys() - cls.model_fields.keys() - BESIDE_RULES)
+        if unknown:
+            raise IntegrityError(
+                f"it asks for {', '.join(unknown)}, which this version does not do",
+                where=str(path),
+                hint="update airflow-retrainer",
+            )
+        return cls.of(content, where=str(path))
 
     def apply(
         self, scores: Scores, sequence: Sequence[int], *, new: int, limit: int, eos_token_ids: Sequence[int]

@@ -37,7 +37,7 @@ from retrainer.work.snapshot_texts import TRAIN_ROWS, pack_row_ids
 DECODER = "decoder_model_merged"
 ENCODER = "encoder_model"
 # Tokens of an answer that a client asks again where it loads the model: it should not take long.
-GOLDEN_TOKENS = 16
+GOLDEN_TOKENS = 8
 
 
 def export_bundle(
