@@ -7,6 +7,7 @@ import random
 import shutil
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -131,11 +132,15 @@ def test_pieces_are_whole_characters_and_make_the_answer(loaded: GenerationPredi
 
 
 def test_a_stream_stops_with_its_reader(predictor: GenerationPredictor, monkeypatch: pytest.MonkeyPatch) -> None:
-    steps = []
-    advance = type(predictor._graph).advance
-    monkeypatch.setattr(
-        type(predictor._graph), "advance", lambda self, *given: (steps.append(1), advance(self, *given))[1]
-    )
+    kind = type(predictor._graph)
+    steps: list[int] = []
+    advance = kind.advance
+
+    def counted(self: Any, *given: Any) -> None:
+        steps.append(1)
+        advance(self, *given)
+
+    monkeypatch.setattr(kind, "advance", counted)
     text = max(TEXTS, key=lambda text: len(predictor.generate([text])[0].tokens))
     steps.clear()
     for _ in predictor.stream(text):
@@ -173,7 +178,7 @@ def test_settings_that_make_no_sense(predictor: GenerationPredictor) -> None:
         {"beams": 2, "seed": 1},
     ):
         with pytest.raises(UserError):
-            GenerationSettings(**wrong)  # type: ignore[arg-type]
+            GenerationSettings(**wrong)
     with pytest.raises(UserError, match="up to 12 tokens, and 13 are asked for"):
         predictor.generate(["dry"], GenerationSettings(max_new_tokens=13))
     with pytest.raises(UserError, match="beams"):
