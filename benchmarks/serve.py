@@ -29,8 +29,9 @@ from benchmarks.bundle import MAX_LENGTH, make_bundle, manifest_of
 from benchmarks.data import REPOSITORY, Rows, read_rows
 from benchmarks.table import show
 from retrainer.serve.cores import usable_cores
+from retrainer.serve.encoding import load_tokenizer
 from retrainer.serve.engine import load_session, session_options
-from retrainer.serve.predictor import OUTPUT, Predictor, load_info, load_tokenizer
+from retrainer.serve.predictor import OUTPUT, Predictor, load_info
 from retrainer.store import Store
 
 BATCH = 32

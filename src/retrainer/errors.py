@@ -7,6 +7,7 @@
     │   ├── PipelineError            the pipeline file is wrong
     │   ├── DataError                the data is not what the pipeline file says
     │   ├── ModelError               the base model cannot be read, or not be used for the task
+    │   ├── WrongTask                a published model is of another kind than it is asked for
     │   ├── ResourceError            disk full, no permission, no GPU free
     │   │   └── Busy                 a server has as much to do as it can answer in time
     │   └── StorageError             a folder or a bucket cannot be read or written
@@ -74,6 +75,10 @@ class DataError(UserError):
 
 class ModelError(UserError):
     """The base model cannot be read, or cannot be used for the task."""
+
+
+class WrongTask(UserError):
+    """A published model is of another kind than it is asked for: it writes text, or it gives labels."""
 
 
 class ResourceError(UserError):

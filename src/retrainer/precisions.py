@@ -32,6 +32,10 @@ class Precision:
     golden_tolerance: float
     depends_on_processor: bool
 
+    def graph(self, stem: str) -> str:
+        """The file of one of several graphs, such as ``decoder_model_merged``; ``model`` gives ``file`` itself."""
+        return self.file.replace("/model", f"/{stem}", 1)
+
     def maker(self) -> Any:
         """What ``made_by`` names, imported now; there must be one."""
         return pkgutil.resolve_name(str(self.made_by))

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from transformers import AutoConfig, AutoTokenizer
 
-from retrainer.serve import Classifier
+from retrainer.serve import Classifier, Generator
 from retrainer.work.export.bundle import export_bundle
 from tests.export import tiny
 from tests.export.bundles import Exported
+from tests.export.writer_bundles import BOTH, ROWS, writer
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "bundle.md"
 # Runs the example as it stands, then tells what it loaded.
@@ -25,15 +26,20 @@ print(*{name.partition(".")[0] for name in sys.modules}, file=sys.stderr)
 """
 
 
+def written_down(factory: pytest.TempPathFactory, position: int, most: int) -> Path:
+    """One of the document's two examples, of at most so many lines, as a file."""
+    blocks = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), flags=re.DOTALL)
+    assert len(blocks) == 2
+    statements = [line for line in blocks[position].splitlines() if line and not line.startswith("import ")]
+    assert len(statements) <= most
+    path = factory.mktemp("elsewhere") / "ask.py"
+    path.write_text(blocks[position])
+    return path
+
+
 @pytest.fixture(scope="module")
 def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    blocks = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), flags=re.DOTALL)
-    assert len(blocks) == 1
-    statements = [line for line in blocks[0].splitlines() if line and not line.startswith("import ")]
-    assert len(statements) <= 10
-    path = tmp_path_factory.mktemp("elsewhere") / "ask.py"
-    path.write_text(blocks[0])
-    return path
+    return written_down(tmp_path_factory, 0, 10)
 
 
 def ask(example: Path, folder: Path, texts: list[str]) -> list[str]:
@@ -62,6 +68,17 @@ def test_the_ten_lines_of_the_document_answer_as_the_client(example: Path, archi
     assert ask(example, tmp_path / "bundle", texts) == [
         f"{item['label']}\t{text}" for item, text in zip(expected, texts, strict=True)
     ]
+
+
+@pytest.mark.parametrize("architecture", BOTH)
+def test_the_lines_about_text_write_what_the_client_writes(
+    tmp_path_factory: pytest.TempPathFactory, architecture: str
+) -> None:
+    example = written_down(tmp_path_factory, 1, 25)
+    bundle = writer(tmp_path_factory, architecture).bundle
+    text = str(ROWS[4].text)
+    expected = Generator.from_folder(bundle, precision="fp32")(text)
+    assert "\n".join(ask(example, bundle, [text])) == "\n".join(expected.splitlines())
 
 
 def test_transformers_reads_the_configs(exported: Exported) -> None:

@@ -14,7 +14,7 @@ from onnx import numpy_helper
 
 from retrainer.artifacts.parity import ParityReport
 from retrainer.errors import ExportError, IntegrityError
-from retrainer.serve.predictor import load_tokenizer
+from retrainer.serve.encoding import load_tokenizer
 from retrainer.work.export.checkpoint import load_checkpoint, reference_logits
 from retrainer.work.export.parity import ROWS, check_bundle
 from retrainer.work.export.sample import Sample, choose

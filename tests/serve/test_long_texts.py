@@ -232,5 +232,5 @@ def test_a_text_that_is_too_long_is_refused_and_not_tokenised(bundle: Path) -> N
 def test_many_texts_are_tokenised_in_portions(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [" ".join(["open"] * (1 + number % 4)) for number in range(50)]
     expected = Predictor(bundle).logits(texts, batch_size=1)
-    monkeypatch.setattr("retrainer.serve.predictor.MOST_CHARACTERS", 20)
+    monkeypatch.setattr("retrainer.serve.encoding.MOST_CHARACTERS", 20)
     assert (Predictor(bundle).logits(texts, batch_size=1) == expected).all()

@@ -74,7 +74,7 @@ def test_the_old_version_is_freed_after_its_last_call(
     def slow(self: object, *arguments: object) -> object:
         computing.set()
         assert go_on.wait(60)
-        return original(self, *arguments)  # type: ignore[arg-type]
+        return original(self, *arguments)
 
     monkeypatch.setattr(type(served.predictor), "_run", slow)
     del served
@@ -117,7 +117,7 @@ def test_closing_waits_for_nobody_and_breaks_no_call(
     def slow(self: object, *arguments: object) -> object:
         computing.set()
         assert go_on.wait(60)
-        return original(self, *arguments)  # type: ignore[arg-type]
+        return original(self, *arguments)
 
     monkeypatch.setattr(kind, "_run", slow)
     with ThreadPoolExecutor(1) as pool:

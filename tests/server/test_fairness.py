@@ -131,6 +131,7 @@ def test_single_texts_do_not_starve_large_requests() -> None:
 class Sleepy:
     """Stands for a classifier of a large model: it takes 4 ms for each token."""
 
+    answers_with = "label"
     task, labels, manifest, version, precision = "text-classification", ("a", "b"), None, "1", "fp32"
 
     def pinned(self) -> Sleepy:
@@ -163,7 +164,7 @@ def test_a_slow_model_behind_http() -> None:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1/models/slow:predict"
         async with httpx.AsyncClient(timeout=60) as client:
             many = [asyncio.create_task(client.post(url, json={"texts": [SINGLE] * 256})) for _ in range(GREEDY)]
-            while model.batcher is not None and model.batcher.queued_rows < 900:
+            while model.queue is not None and model.queue.queued_rows < 900:
                 await asyncio.sleep(0.001)
             statuses = [(await client.post(url, json={"text": SINGLE})).status_code for _ in range(4)]
             for request in many:

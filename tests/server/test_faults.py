@@ -132,7 +132,7 @@ def test_what_is_said_of_a_model_is_of_one_version() -> None:
         def status(self) -> Status:
             return next(looked)
 
-    model.classifier = cast(Classifier, Looked())
+    model.client = cast(Classifier, Looked())
     said = describe(model)
     assert (said.version, said.precision, said.labels) == ("1", "int8", ["a", "b"])
     assert (said.task, said.max_length) == ("text-classification", 64)

@@ -37,12 +37,13 @@ cause in a word that can be counted. Where the pipeline names a signing key, the
 LOAD = """
 import sys
 from pathlib import Path
-from retrainer.serve import Classifier
+from retrainer.serve.folder import load_folder
+from retrainer.serve.loading import Loading
 from retrainer.store.bundle import BundleInfo
 folder = Path(sys.argv[1])
 info = BundleInfo.from_json((folder / "bundle.json").read_bytes(), where="bundle.json")
 for precision in info.precisions:
-    Classifier.from_folder(folder, precision=precision)
+    load_folder(folder, Loading(precision))
 """
 
 

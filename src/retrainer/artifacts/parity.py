@@ -19,13 +19,15 @@ class ParityReport(FileRecord):
     :param rows: that were compared, each at every batch size.
     :param longest_tokens: of the rows compared, before they were cut.
     :param truncated_rows: of the rows compared.
-    :param tolerance: largest difference of a logit that is accepted of fp32. int8 is only measured here; the gate
-        judges it by its predictions.
+    :param tolerance: largest difference of a logit that is accepted of fp32; of a model that writes text, as a share of
+        the greatest logit where that is above 1. int8 is only measured here; the gate judges it by its predictions.
     :param tie_margin: where the checkpoint's two best probabilities are closer than this, fp32 may choose the other of
         the two labels; every other row must get the same one.
     :param ties: rows within that margin.
-    :param max_difference: precision to the largest absolute difference of a logit.
-    :param label_agreement: precision to the share of rows that get the checkpoint's label, ties included.
+    :param max_difference: precision to the largest absolute difference of a logit; of a model that writes text, of
+        those tokens that could come.
+    :param label_agreement: precision to the share of rows that get the checkpoint's label, ties included; of a model
+        that writes text the share of rows whose tokens are all the checkpoint's.
     """
 
     file: ClassVar[str] = "parity.json"

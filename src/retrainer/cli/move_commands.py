@@ -173,6 +173,7 @@ def _loads(folder: Path) -> None:
 
     Whether int8 answers alike depends on the CPU, and a client that finds otherwise uses fp32.
     """
-    from retrainer.serve import Classifier
+    from retrainer.serve.folder import load_folder
+    from retrainer.serve.loading import Loading
 
-    Classifier.from_folder(folder, precision=REFERENCE)
+    load_folder(folder, Loading(REFERENCE))

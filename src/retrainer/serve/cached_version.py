@@ -18,7 +18,16 @@ AUTO = "auto"
 ANOTHER_CACHE = "give a folder as cache_dir, or in the environment variable RETRAINER_CACHE"
 Verify = Literal["all", "served"]
 # Beside the graphs. Not plots, model card or checkpoint.
-SERVED_FILES = frozenset({"bundle.json", "config.json", "golden.jsonl", "tokenizer.json", "tokenizer_config.json"})
+SERVED_FILES = frozenset(
+    {
+        "bundle.json",
+        "config.json",
+        "generation_config.json",
+        "golden.jsonl",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +75,7 @@ def small_files(manifest: Manifest) -> list[str]:
 
 
 def graph_files(manifest: Manifest, precision: str) -> list[str]:
-    """The graph of a precision, and the second file of one whose weights are in that; none where there is no such."""
+    """The graphs of a precision, and the second files of those whose weights are in one; none without such a graph."""
     entry = manifest.precisions.get(precision)
     if entry is None:
         return []
@@ -74,5 +83,5 @@ def graph_files(manifest: Manifest, precision: str) -> list[str]:
     return [
         name
         for name in sorted(manifest.files)
-        if name == entry.file or name.startswith((f"{entry.file}.", f"{entry.file}_"))
+        if any(name == graph or name.startswith((f"{graph}.", f"{graph}_")) for graph in entry.files)
     ]

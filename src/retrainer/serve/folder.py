@@ -11,9 +11,10 @@ from pathlib import Path
 from retrainer.errors import IntegrityError
 from retrainer.regular_files import read_regular
 from retrainer.serve.cached_version import graph_files, small_files
+from retrainer.serve.encoding import TOKENIZER
 from retrainer.serve.golden import GOLDEN
 from retrainer.serve.loading import Loading, load_checked
-from retrainer.serve.predictor import BUNDLE, TOKENIZER
+from retrainer.serve.predictor import BUNDLE
 from retrainer.serve.served import Served
 from retrainer.store.manifest import Manifest
 from retrainer.store.names import MANIFEST
@@ -40,9 +41,9 @@ def load_folder(folder: Path, loading: Loading) -> Served:
             _check(folder, manifest, name)
 
     predictor = load_checked(folder, loading, need=need)
-    graph = predictor.info.precisions[predictor.precision].file
-    if graph not in graph_files(manifest, predictor.precision):
-        raise _another(folder / graph)
+    for graph in predictor.info.precisions[predictor.precision].files:
+        if graph not in graph_files(manifest, predictor.precision):
+            raise _another(folder / graph)
     return Served(manifest.version, manifest, predictor, None, datetime.now(UTC))
 
 

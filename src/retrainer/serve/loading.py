@@ -6,22 +6,26 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
-from retrainer.errors import IntegrityError, ResourceError, RetrainerError, UserError
+from retrainer.errors import IntegrityError, ResourceError, RetrainerError, UserError, WrongTask
 from retrainer.precisions import PRECISIONS, REFERENCE
 from retrainer.serve.cached_version import AUTO, preferred
 from retrainer.serve.engine import ENDS, Brake
 from retrainer.serve.errands import GivenUp, NotBegun, Patience
-from retrainer.serve.golden import Agreement, agreement, read_golden
+from retrainer.serve.golden import read_golden
 from retrainer.serve.predictions import is_count
-from retrainer.serve.predictor import BUNDLE, Predictor, load_info
+from retrainer.serve.predictor import BUNDLE, load_info
 from retrainer.serve.processor import cpu_features, features_differ
 from retrainer.store.bundle import BundleInfo, GoldenRow
-from retrainer.tasks import known_task
+from retrainer.tasks import TaskDefinition, known_task
 
 log = logging.getLogger(__name__)
 
+# What a model answers with: one of some labels, or text of its own.
+Answers: TypeAlias = Literal["label", "text"]
+# Who asks the one and the other.
+_ASKED_WITH = {"label": "Classifier", "text": "Generator"}
 
 # What loading a graph and its golden rows may take: more for a larger one, on the slowest of machines.
 _SECONDS = 30.0
@@ -41,12 +45,14 @@ class Loading:
     :param threads: threads of one call; the usable cores when ``None``.
     :param timeout: seconds that loading a graph and asking its golden rows may take; half a minute, and a second for
         each 10 MB of the graph, when ``None``.
+    :param answers_with: what the model has to answer with; ``None`` for whatever it does.
     :raises UserError: one of them makes no sense; says what may be given.
     """
 
     precision: str = AUTO
     threads: int | None = None
     timeout: float | None = None
+    answers_with: Answers | None = None
 
     def __post_init__(self) -> None:
         threads: Any = self.threads
@@ -70,30 +76,33 @@ def check_seconds(name: str, value: Any) -> None:
 
 def open_predictor(
     folder: Path, *, precision: str = REFERENCE, threads: int | None = None, brake: Brake | None = None
-) -> Predictor:
+) -> Any:
     """What answers from a graph of a bundle: the predictor of the bundle's task. The golden rows are not asked.
 
     :param brake: see ``Predictor``.
     :raises IntegrityError: a file is missing or damaged, or this version does not know the task.
     """
     kind = known_task(load_info(folder).task, where=str(folder / BUNDLE)).part("predictor")
-    predictor: Predictor = kind(folder, precision=precision, threads=threads, brake=brake)
-    return predictor
+    return kind(folder, precision=precision, threads=threads, brake=brake)
 
 
 def load_checked(
     folder: Path, loading: Loading | None = None, *, need: Callable[[str], None] = lambda precision: None
-) -> Predictor:
+) -> Any:
     """Load a graph of a bundle and ask it its golden rows.
 
     :param need: is told the precision whose graph is read next, and may put it there. What it raises is raised.
     :raises IntegrityError: a file is missing or damaged, or the golden rows do not agree, or not in time; also for
         whatever else a library raises because of a file.
+    :raises WrongTask: the model answers with something else than is asked for.
     :raises ResourceError: memory ran out, or an earlier load of the graph was given up and has not ended yet.
     """
     loading = loading or Loading()
     golden = read_golden(folder)
     info = load_info(folder)
+    task = known_task(info.task, where=str(folder / BUNDLE))
+    if loading.answers_with is not None and task.writes != loading.answers_with:
+        raise _of_another_kind(task, folder)
     *others, last = preferred(loading.precision, info.precisions)
     for name in others:
         need(name)
@@ -107,12 +116,11 @@ def load_checked(
     return _checked(folder, info, last, golden, loading)
 
 
-def _checked(
-    folder: Path, info: BundleInfo, precision: str, golden: Sequence[GoldenRow], loading: Loading
-) -> Predictor:
+def _checked(folder: Path, info: BundleInfo, precision: str, golden: Sequence[GoldenRow], loading: Loading) -> Any:
     brake = Brake(loading.threads)
+    agreement = known_task(info.task, where=str(folder / BUNDLE)).part("agreement")
 
-    def load() -> tuple[Predictor, Agreement]:
+    def load() -> tuple[Any, Any]:
         predictor = open_predictor(folder, precision=precision, threads=loading.threads, brake=brake)
         return predictor, agreement(predictor, golden)
 
@@ -157,8 +165,18 @@ def _checked(
     return predictor
 
 
+def _of_another_kind(task: TaskDefinition, folder: Path) -> WrongTask:
+    does = "writes text" if task.writes == "text" else "gives labels"
+    return WrongTask(
+        f"it is a {task.model}, which {does}",
+        where=str(folder),
+        hint=f"load it with retrainer.serve.{_ASKED_WITH[task.writes]}",
+    )
+
+
 def _seconds_for(folder: Path, info: BundleInfo, precision: str) -> float:
     """By the size of the graph, with the weights that lie beside it."""
     entry = info.precisions.get(precision)
-    graph = folder / entry.file if entry is not None else folder
-    return round(_SECONDS + sum(path.stat().st_size for path in graph.parent.glob(f"{graph.name}*")) / _BYTES_A_SECOND)
+    graphs = [folder / file for file in entry.files] if entry is not None else []
+    files = {path for graph in graphs for path in graph.parent.glob(f"{graph.name}*")}
+    return round(_SECONDS + sum(path.stat().st_size for path in files) / _BYTES_A_SECOND)

@@ -6,26 +6,24 @@ Not here: labels and scores for people (``classifier.py``), where a bundle comes
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Tokenizer
 
-from retrainer.errors import DataError, IntegrityError, UserError
+from retrainer.errors import IntegrityError, UserError
 from retrainer.precisions import REFERENCE
 from retrainer.regular_files import read_regular
 from retrainer.serve import forks
 from retrainer.serve.batching import batches, pad
-from retrainer.serve.engine import ENDS, ENGINE_ERRORS, Brake, load_session
-from retrainer.serve.long_texts import MOST_CHARACTERS, MOST_GROWTH, Beginnings, growth
+from retrainer.serve.encoding import TextEncoder, load_tokenizer
+from retrainer.serve.engine import ENGINE_ERRORS, Brake, load_session
 from retrainer.serve.texts import Text
 from retrainer.store.bundle import BundleInfo
 
 BUNDLE = "bundle.json"
-TOKENIZER = "tokenizer.json"
 OUTPUT = "logits"
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -60,9 +58,7 @@ class Predictor:
             )
         # 1 where none was fitted, or could be.
         self.temperature = entry.temperature if entry.temperature is not None else 1.0
-        self._tokenizer = load_tokenizer(self.folder, self.info.max_length)
-        self._most_characters = int(MOST_CHARACTERS / growth(self._tokenizer))
-        self._beginnings = Beginnings(self._tokenizer, self.info.max_length, self._most_characters)
+        self._texts = TextEncoder(load_tokenizer(self.folder, self.info.max_length), self.info.max_length)
         brake = brake or Brake(threads)
         self._running = brake.running
         self._session = load_session(self.folder / entry.file, brake.loading)
@@ -93,7 +89,7 @@ class Predictor:
             )
         result = np.empty((len(texts), len(self.info.labels)), dtype=np.float32)
         for start in range(0, len(texts), WINDOW_ROWS):
-            rows = self._encode(texts[start : start + WINDOW_ROWS], start)
+            rows = self._texts.encode(texts[start : start + WINDOW_ROWS], start)
             lengths = [len(row.ids) for row in rows]
             for positions in batches(lengths, max_tokens=max_batch_tokens, batch_size=batch_size):
                 result[start + positions] = self._run([rows[position] for position in positions])
@@ -126,53 +122,6 @@ class Predictor:
     def _graph(self) -> str:
         """Its path, for errors."""
         return str(self.folder / self.info.precisions[self.precision].file)
-
-    def _encode(self, texts: Sequence[Text], first: int) -> list[Any]:
-        rows: list[Any] = []
-        try:
-            for some in self._portions([self._beginnings.of(text) for text in texts], first):
-                rows += self._tokenizer.encode_batch_fast(some)
-        except (DataError, *ENDS, MemoryError):
-            raise
-        except BaseException:  # noqa: BLE001  it panics, too
-            raise self._unfit(texts, first) from None
-        return rows
-
-    def _portions(self, texts: Sequence[Text], first: int) -> Iterator[Sequence[Text]]:
-        """The texts in groups that are small enough to be tokenised at once.
-
-        :raises DataError: one text alone is not.
-        """
-        start = size = 0
-        for position, text in enumerate(texts):
-            length = len(text) if isinstance(text, str) else len(text[0]) + len(text[1])
-            if length > self._most_characters:
-                raise DataError(
-                    f"the text has {length:,} characters, and this model's tokenizer reads at most"
-                    f" {self._most_characters:,} that it cannot cut at a space",
-                    where=f"texts[{first + position}]",
-                    hint="cut the text",
-                )
-            if size + length > self._most_characters:
-                yield texts[start:position]
-                start, size = position, 0
-            size += length
-        yield texts[start:]
-
-    def _unfit(self, texts: Sequence[Any], first: int) -> DataError:
-        """The error for the first text that cannot be tokenised. The tokenizer does not say which it is."""
-        for position, text in enumerate(texts):
-            where = f"texts[{first + position}]"
-            fault = _text_fault(text)
-            if fault is not None:
-                return DataError(fault, where=where)
-            try:
-                self._tokenizer.encode_batch_fast([text])
-            except (*ENDS, MemoryError):
-                raise
-            except BaseException as error:  # noqa: BLE001  likewise
-                return DataError(f"the model's tokenizer cannot read it: {error}", where=where)
-        return DataError("the texts cannot be tokenised")
 
     def _run(self, rows: Sequence[Any]) -> npt.NDArray[np.float32]:
         feed = pad(
@@ -238,54 +187,10 @@ def load_info(folder: Path) -> BundleInfo:
         raise IntegrityError(f"no bundle: {error.strerror}", where=str(path)) from None
     info = BundleInfo.from_json(data, where=str(path))
     unknown = sorted(set(info.inputs) - set(INPUTS))
-    if unknown:
+    if info.labels and unknown:
         raise IntegrityError(
             f"the graph reads {', '.join(unknown)}, which this version cannot give",
             where=str(path),
             hint="update airflow-retrainer",
         )
     return info
-
-
-def load_tokenizer(folder: Path, max_length: int | None) -> Tokenizer:
-    """The tokenizer of a bundle, without padding.
-
-    :param max_length: tokens after which a text is cut, of a pair the longer one first; ``None`` never cuts.
-    :raises IntegrityError: it is missing or damaged.
-    """
-    path = folder / TOKENIZER
-    try:
-        tokenizer = Tokenizer.from_buffer(read_regular(path))
-    except (*ENDS, MemoryError):
-        raise
-    except BaseException as error:  # it raises no other class, and panics
-        raise IntegrityError(f"not a readable tokenizer: {error}", where=str(path)) from error
-    grown = growth(tokenizer)
-    if grown > MOST_GROWTH:
-        raise IntegrityError(
-            f"its normaliser can make {grown:,.0f} characters of one, which takes more memory than there is",
-            where=str(path),
-            hint=f"publish a model whose tokenizer makes at most {MOST_GROWTH:g}",
-        )
-    tokenizer.no_padding()
-    if max_length is None:
-        tokenizer.no_truncation()
-        return tokenizer
-    added = tokenizer.num_special_tokens_to_add(False)
-    if added > max_length:
-        raise IntegrityError(f"it adds {added} tokens to each text, and {max_length} are read", where=str(path))
-    side = (tokenizer.truncation or {}).get("direction", "right")
-    tokenizer.enable_truncation(max_length, strategy="longest_first", direction=side)
-    return tokenizer
-
-
-def _text_fault(text: Any) -> str | None:
-    """What is wrong with a text that has no UTF-8 form, such as half of a surrogate pair; ``None`` for nothing."""
-    for part in (text,) if isinstance(text, str) else text:
-        if not isinstance(part, str):
-            return f"expected a str, got {type(part).__name__}"
-        try:
-            part.encode()
-        except UnicodeEncodeError as error:
-            return f"not valid Unicode: {error.reason}"
-    return None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from retrainer.serve.generation import Generated, GenerationSettings
 from retrainer.serve.predictions import Prediction, Response, check_top_k, ranked
-from retrainer.serve.predictor import Predictor
 from retrainer.serve.texts import checked
 from retrainer.store.manifest import Manifest
 from retrainer.store.move import Move
@@ -16,16 +16,17 @@ from retrainer.store.move import Move
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class Served:
-    """A loaded version whose golden rows agreed. Freed when neither the classifier nor a call needs it any more.
+    """A loaded version whose golden rows agreed. Freed when neither the client nor a call needs it any more.
 
     :param manifest: ``None`` for a bundle that was never published.
+    :param predictor: of the model's task; its kind is the one that the client asks for, which loads no other.
     :param move: of the channel, that led to it; ``None`` where none did.
     :param hold: keeps the version in the cache for as long as this lives.
     """
 
     version: str
     manifest: Manifest | None
-    predictor: Predictor
+    predictor: Any
     move: Move | None
     loaded_at: datetime
     hold: object = None
@@ -43,3 +44,20 @@ class Served:
         check_top_k(top_k)
         rows = checked(texts, self.predictor.info.task)
         return Response(self.version, self.predictor.precision, tuple(self.answer(rows, top_k)))
+
+    def generate(self, texts: Iterable[Any], settings: GenerationSettings) -> list[Generated]:
+        """What a model that writes text answers to each. The texts are checked.
+
+        :raises DataError: a text is not what the model reads.
+        """
+        answers: list[Generated] = self.predictor.generate(checked(texts, self.predictor.info.task), settings)
+        return answers
+
+    def stream(self, text: Any, settings: GenerationSettings) -> Iterator[str | Generated]:
+        """What it answers to one text, in pieces as they come, then the whole.
+
+        :raises DataError: it is not a text that the model reads.
+        """
+        (row,) = checked([text], self.predictor.info.task)
+        pieces: Iterator[str | Generated] = self.predictor.stream(row, settings)
+        return pieces

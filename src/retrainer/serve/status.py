@@ -1,4 +1,4 @@
-"""What a classifier says of itself: what it serves, since when, and why it serves nothing newer."""
+"""What a client says of itself: what it serves, since when, and why it serves nothing newer."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status(Progress):
-    """The state of a classifier at one moment.
+    """The state of a client at one moment.
 
     :ivar model: its name in the store; the name of the folder for a bundle that was never published.
     :ivar channel: the channel that is followed; ``None`` for a version asked for by name, and for a folder.
@@ -44,8 +44,9 @@ class Status(Progress):
     :ivar sequence: number of the move of the channel that brought this version; ``None`` without a channel.
     :ivar loaded_at: when this version began to answer.
     :ivar watching: whether ``watch`` is at work.
-    :ivar labels: the names of the labels, of the same version as ``version`` and ``precision``, as are those below.
-    :ivar task: ``text-classification`` or ``text-pair-classification``.
+    :ivar labels: the names of the labels, none of a model that writes text; of the same version as ``version`` and
+        ``precision``, as are those below.
+    :ivar task: such as ``text-classification``.
     :ivar max_length: tokens that a text is cut to; ``None`` for a bundle that was never published.
     """
 

@@ -6,9 +6,11 @@ One process answers for several models, each of which is swapped when its channe
 ``settings``     what is served, where, within which limits
 ``server``       the process: socket, start, signals, drain, end
 ``application``  what can be asked; ``operations`` what each of it is, as a route and in the API's documents
-``predict``      predictions; ``bodies`` what requests and answers look like
+``asking``       what is asked of a model; ``bodies`` what requests and answers look like
+``predict``      labels; ``generate`` text, whole or as a stream
 ``models``       each model: loading in the background, readiness
-``batcher``      concurrent requests of a model, merged into runs; ``turns`` their queue
+``batcher``      concurrent requests of a classifier, merged into runs; ``turns`` their queue
+``lanes``        concurrent requests of a model that writes text, side by side
 ``problems``     errors as RFC 9457 problem details
 ``metrics``      for Prometheus
 ``tokens``       who may ask

@@ -16,7 +16,17 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Router
 from starlette.types import Message, Receive, Scope, Send
 
-from retrainer.server.bodies import JSON, HealthAnswer, ModelAnswer, ModelsAnswer, PredictAnswer, ReadyAnswer
+from retrainer.server.asking import Underway
+from retrainer.server.bodies import (
+    JSON,
+    GenerateAnswer,
+    HealthAnswer,
+    ModelAnswer,
+    ModelsAnswer,
+    PredictAnswer,
+    ReadyAnswer,
+)
+from retrainer.server.generate import Generate
 from retrainer.server.metrics import CONTENT_TYPE, NO_MODEL, NO_ROUTE, Metrics
 from retrainer.server.models import Models, ServedModel, State
 from retrainer.server.operations import Operation, document, page
@@ -43,7 +53,8 @@ class Application:
     ) -> None:
         self._models = models
         self._metrics = metrics
-        predict = Predict(models, limits)
+        underway = Underway()
+        predict, generate = Predict(models, limits, underway), Generate(models, limits, underway)
         open_to_all = [
             Operation("/healthz", "The process answers.", self._health, HealthAnswer),
             # 503 until every model is loaded and its golden rows passed, and again once the server stops.
@@ -59,6 +70,14 @@ class Application:
                 predict,
                 PredictAnswer,
                 body=predict.body,
+                problems=(400, 404, 413, 415, 422, 500, 503),
+            ),
+            ours(
+                "/v1/models/{name}:generate",
+                "Texts for texts.",
+                generate,
+                GenerateAnswer,
+                body=generate.body,
                 problems=(400, 404, 413, 415, 422, 500, 503),
             ),
             *open_to_all,
@@ -116,7 +135,7 @@ class Application:
         name = scope.get("path_params", {}).get("name", NO_MODEL)
         model = name if self._models.get(name) is not None else NO_MODEL
         self._metrics.answered(model, path, status)
-        if path.endswith(":predict") and scope["method"] == "POST":
+        if path.endswith((":predict", ":generate")) and scope["method"] == "POST":
             self._metrics.predicted(model, seconds)
 
     async def _health(self, request: Request) -> Response:
@@ -146,10 +165,10 @@ class Application:
 def describe(model: ServedModel) -> ModelAnswer:
     """What is known of a model: all of one version, also when another takes over meanwhile."""
     named = {"name": model.name, "state": str(model.state), "ready": model.state is State.READY}
-    if model.classifier is None:
+    if model.client is None:
         problem = None if model.error is None else str(model.error)
         return ModelAnswer(**named, model=model.address.model, channel=model.address.channel, problem=problem)
-    return ModelAnswer.model_validate({**asdict(model.classifier.status), **named})
+    return ModelAnswer.model_validate({**asdict(model.client.status), **named})
 
 
 def _json(answer: BaseModel, status: int = 200) -> Response:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from retrainer.serve.generation import MOST_BEAMS, GenerationSettings
 from retrainer.serve.texts import Text, reads_pairs
 from retrainer.server.problems import Problem
 from retrainer.server.settings import Limits
@@ -19,29 +20,24 @@ _PAIRS = "pairs", 'give ["first", "second"]'
 _SINGLE = "single texts", "several texts go into 'texts'"
 
 
-class PredictBody(BaseModel):
-    """Either ``text`` or ``texts``. A model that reads pairs takes a list of two strings in place of each string."""
+def _schema(*examples: dict[str, Any]) -> dict[str, Any]:
+    # Null is taken like what is left out: many clients write it. So one has to be there, and be more than null.
+    return {
+        "oneOf": [
+            {"required": ["text"], "properties": {"text": {"type": ["string", "array"]}}},
+            {"required": ["texts"], "properties": {"texts": {"type": "array"}}},
+        ],
+        "examples": list(examples),
+    }
 
-    model_config = ConfigDict(
-        extra="forbid",
-        strict=True,
-        # Null is taken like what is left out: many clients write it. So one has to be there, and be more than null.
-        json_schema_extra={
-            "oneOf": [
-                {"required": ["text"], "properties": {"text": {"type": ["string", "array"]}}},
-                {"required": ["texts"], "properties": {"texts": {"type": "array"}}},
-            ],
-            "examples": [
-                {"text": "Oil prices fall as supply grows"},
-                {"texts": ["Oil prices fall", "Cup final goes to penalties"], "top_k": None},
-                {"texts": [["It rains.", "The ground is wet."], ["It rains.", "It is dry."]]},
-            ],
-        },
-    )
+
+class TextsBody(BaseModel):
+    """Either ``text`` or ``texts``."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     text: Text | None = Field(None, description="One text, or one pair.")
     texts: list[Text] | None = Field(None, description="Several texts, or several pairs.")
-    top_k: int | None = Field(1, ge=1, description="Labels for each text, best first; null for all.")
 
     @classmethod
     def within(cls, limits: Limits) -> type[Self]:
@@ -66,32 +62,104 @@ class PredictBody(BaseModel):
         return self
 
     @classmethod
-    def read(cls, body: bytes | bytearray, task: str) -> tuple[list[Text], int | None]:
-        """The texts of a request for a model of that task, and how many labels of each are asked for.
+    def parse(cls, body: bytes | bytearray) -> Self:
+        """A request.
 
-        :raises Problem: 400 for what is not a request, 413 for too many or too long texts, 422 for the wrong kind of
-            texts for the task.
+        :raises Problem: 400 for what is not one, 413 for too many or too long texts.
         """
         try:
-            request = cls.model_validate_json(body)
+            return cls.model_validate_json(body)
         except ValidationError as error:
-            raise _problem(error) from None
-        rows = request.texts if request.texts is not None else [request.text]
+            raise _problem(error, f"known are {', '.join(sorted(cls.model_fields))}") from None
+
+    def rows(self, task: str) -> list[Text]:
+        """The texts, for a model of that task.
+
+        :raises Problem: 422 for the wrong kind of texts for the task.
+        """
+        rows = self.texts if self.texts is not None else [self.text]
         pairs = reads_pairs(task)
         texts: list[Text] = []
         for position, row in enumerate(rows):
             if row is None or isinstance(row, str) is pairs:
                 kind, hint = _PAIRS if pairs else _SINGLE
-                where = "text" if request.texts is None else f"texts[{position}]"
+                where = "text" if self.texts is None else f"texts[{position}]"
                 raise Problem("unfit", f"this model reads {kind}", where=where, hint=hint)
             texts.append(row)
-        return texts, request.top_k
+        return texts
 
 
-def _problem(error: ValidationError) -> Problem:
+class PredictBody(TextsBody):
+    """Either ``text`` or ``texts``. A model that reads pairs takes a list of two strings in place of each string."""
+
+    model_config = ConfigDict(
+        json_schema_extra=_schema(
+            {"text": "Oil prices fall as supply grows"},
+            {"texts": ["Oil prices fall", "Cup final goes to penalties"], "top_k": None},
+            {"texts": [["It rains.", "The ground is wet."], ["It rains.", "It is dry."]]},
+        )
+    )
+
+    top_k: int | None = Field(1, ge=1, description="Labels for each text, best first; null for all.")
+
+    @classmethod
+    def read(cls, body: bytes | bytearray, task: str) -> tuple[list[Text], int | None]:
+        """The texts of a request for a model of that task, and how many labels of each are asked for.
+
+        :raises Problem: as of ``parse`` and ``rows``.
+        """
+        request = cls.parse(body)
+        return request.rows(task), request.top_k
+
+
+class GenerateBody(TextsBody):
+    """Either ``text`` or ``texts``. The most likely token comes each time, unless beams or drawing are asked for."""
+
+    model_config = ConfigDict(
+        json_schema_extra=_schema(
+            {"text": "translate English to German: It rains."},
+            {"texts": ["summarize: ...", "summarize: ..."], "beams": 4, "max_new_tokens": 32},
+            {"text": "Dear customer,", "temperature": 0.8, "seed": 1, "stream": True},
+        )
+    )
+
+    max_new_tokens: int | None = Field(None, ge=1, description="Of an answer; null for what the model was made for.")
+    beams: int = Field(1, ge=1, le=MOST_BEAMS, description="Answers followed at once, of which the best is given.")
+    temperature: float | None = Field(None, gt=0, description="Draws tokens: the higher, the less likely ones.")
+    top_k: int | None = Field(None, ge=1, description="Draws from so many of the most likely tokens.")
+    top_p: float | None = Field(None, gt=0, le=1, description="Draws from the most likely tokens up to that share.")
+    seed: int | None = Field(None, ge=0, description="The same seed draws the same answer to a text.")
+    stream: bool = Field(False, description="Server-sent events, a piece of the text each; of one text.")
+
+    @property
+    def settings(self) -> GenerationSettings:
+        """How an answer is chosen.
+
+        :raises UserError: beams and drawing are both asked for.
+        """
+        return GenerationSettings(
+            max_new_tokens=self.max_new_tokens,
+            beams=self.beams,
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            seed=self.seed,
+        )
+
+    def only_text(self, rows: list[Text]) -> str:
+        """The text of a stream.
+
+        :raises Problem: there are several.
+        """
+        if self.texts is not None or not isinstance(rows[0], str):
+            raise Problem("unfit", "a stream answers one text", where="texts", hint="give it as 'text'")
+        return rows[0]
+
+
+def _problem(error: ValidationError, known: str) -> Problem:
     """The problem of a body that is not a request: its gravest fault."""
     if error.error_count() > MOST_FAULTS:
-        return Problem("malformed", f"{error.error_count()} faults", hint=_KNOWN)
+        return Problem("malformed", f"{error.error_count()} faults", hint=known)
     faults = error.errors(include_url=False, include_input=False)
     large = [fault for fault in faults if fault["type"] == "string_too_long" or _is_long_list(fault)]
     fault = (large or faults)[0]
@@ -99,17 +167,14 @@ def _problem(error: ValidationError) -> Problem:
     field, *position = fault["loc"][: 2 if fault["loc"][:1] == ("texts",) else 1] or (None,)
     where = f"{field}[{position[0]}]" if position else field
     if fault["type"] == "extra_forbidden":
-        return Problem("malformed", f"unknown: {str(field)[:50]!r}", hint=_KNOWN)
+        return Problem("malformed", f"unknown: {str(field)[:50]!r}", hint=known)
     if large:
         return Problem("too-large", fault["msg"], where=str(where), hint="send several requests")
-    return Problem("malformed", fault["msg"], where=None if where is None else str(where), hint=_KNOWN)
+    return Problem("malformed", fault["msg"], where=None if where is None else str(where), hint=known)
 
 
 def _is_long_list(fault: ErrorDetails) -> bool:
     return fault["type"] == "too_long" and fault["loc"] == ("texts",)
-
-
-_KNOWN = f"known are {', '.join(sorted(PredictBody.model_fields))}"
 
 
 class LabelScore(BaseModel):
@@ -139,10 +204,32 @@ class PredictAnswer(BaseModel):
     predictions: list[list[LabelScore]]
 
 
+class GeneratedText(BaseModel):
+    """The answer to one text."""
+
+    text: str
+    tokens: int = Field(description="Tokens of the answer.")
+    finished: bool = Field(description="The model ended it; otherwise it was cut at max_new_tokens.")
+    truncated: bool = Field(description="The model read less than the whole text.")
+
+
+class GenerateAnswer(BaseModel):
+    """The answer to each text, in the order of the texts; a single text is a list of one. All of one version.
+
+    With ``stream``, events of type ``text/event-stream``: each has a piece of the answer as ``{"text": ...}``, the last
+    is named ``done`` and has this with ``answer`` in place of ``answers``, or is named ``problem``.
+    """
+
+    model: str
+    version: str = Field(description="The published version that answered, for all texts of the request.")
+    precision: str = Field(description="fp32 or int8.")
+    answers: list[GeneratedText]
+
+
 class ModelAnswer(BaseModel):
     """One model, as it is served now."""
 
-    name: str = Field(description="For the address: /v1/models/{name}:predict")
+    name: str = Field(description="For the address: /v1/models/{name}:predict, or :generate where it writes text.")
     model: str
     channel: str
     state: str = Field(description="loading, retrying or ready.")

@@ -36,7 +36,7 @@ class Metrics:
             ("model", "route", "status"),
             registry=self._registry,
         )
-        seconds = self._histogram("http_request_seconds", "From a prediction's headers to its answer.", _SECONDS)
+        seconds = self._histogram("http_request_seconds", "From a question's headers to its answer's end.", _SECONDS)
         # Looked up for each request, and there are few.
         self._requests = cache(requests.labels)
         self._seconds = cache(seconds.labels)
@@ -102,10 +102,10 @@ class _ModelCollector(Collector):
         queue = GaugeMetricFamily("retrainer_queue_rows", "Texts that wait for a run.", labels=("model",))
         named = ("model", "channel", "version", "precision")
         info = GaugeMetricFamily("retrainer_model_version_info", "The version that answers.", labels=named)
-        statuses = {model.name: model.classifier.status for model in self._models if model.classifier is not None}
+        statuses = {model.name: model.client.status for model in self._models if model.client is not None}
         for model in self._models:
             ready.add_metric((model.name,), float(model.state is State.READY))
-            queue.add_metric((model.name,), float(model.batcher.queued_rows) if model.batcher is not None else 0.0)
+            queue.add_metric((model.name,), float(model.queue.queued_rows) if model.queue is not None else 0.0)
             if status := statuses.get(model.name):
                 info.add_metric((model.name, model.address.channel, status.version, status.precision), 1.0)
         yield from (ready, queue, info)

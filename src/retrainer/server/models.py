@@ -1,6 +1,6 @@
-"""The models of a server: each loaded in the background, tried again if that fails, asked through its batcher.
+"""The models of a server: each loaded in the background, tried again if that fails, asked through its queue.
 
-What a loaded model does when its channel moves is the client's (``retrainer.serve.Classifier.watch``).
+What a loaded model does when its channel moves is the client's (``watch`` of ``retrainer.serve``).
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from enum import StrEnum
+from typing import TypeVar
 
 from retrainer.errors import NotFoundError, RetrainerError, StorageError, StoragePermissionError
 from retrainer.serve.classifier import Classifier
+from retrainer.serve.generator import Generator
 from retrainer.server.batcher import Batcher, Bounds, Ended
+from retrainer.server.lanes import Lanes
 from retrainer.server.log_lines import event
 from retrainer.server.problems import Problem
 from retrainer.server.settings import ModelAddress
@@ -26,7 +29,9 @@ log = logging.getLogger(__name__)
 FIRST_WAIT = 1.0
 LONGEST_WAIT = 30.0
 
-Load = Callable[[ModelAddress], Classifier]
+Client = Classifier | Generator
+Load = Callable[[ModelAddress], Client]
+Q = TypeVar("Q", Batcher, Lanes)
 
 
 class State(StrEnum):
@@ -40,15 +45,15 @@ class State(StrEnum):
 class ServedModel:
     """One model. Its golden rows passed when it is ready: it does not load otherwise.
 
-    :ivar classifier: ``None`` until the model is ready.
-    :ivar batcher: what answers; ``None`` until the model is ready.
+    :ivar client: ``None`` until the model is ready.
+    :ivar queue: what answers, as the client does: with labels or with text; ``None`` until the model is ready.
     :ivar error: why the last try to load it failed; ``None`` while none did, and when it is ready.
     """
 
     def __init__(self, address: ModelAddress, load: Load, bounds: Bounds, *, watch_interval: float) -> None:
         self.address = address
-        self.classifier: Classifier | None = None
-        self.batcher: Batcher | None = None
+        self.client: Client | None = None
+        self.queue: Batcher | Lanes | None = None
         self.error: RetrainerError | None = None
         self._load = load
         self._bounds = bounds
@@ -65,9 +70,15 @@ class ServedModel:
     @property
     def state(self) -> State:
         """Whether it answers, and if not, why."""
-        if self.batcher is not None:
+        if self.queue is not None:
             return State.READY
         return State.RETRYING if self.error is not None else State.LOADING
+
+    def ready_with(self, kind: type[Q]) -> tuple[Client, Q]:
+        """The client of a model that is ready, and its queue, which is of that kind."""
+        if self.client is None or not isinstance(self.queue, kind):
+            raise TypeError(f"{self.name} is not answered by {kind.__name__}")
+        return self.client, self.queue
 
     def start(
         self, *, ended: Callable[[Ended], None] | None = None, failed: Callable[[RetrainerError], None] | None = None
@@ -83,10 +94,10 @@ class ServedModel:
         """Answer what is being worked on, then stop following the channel."""
         if self._loading is not None:
             self._loading.cancel()
-        if self.batcher is not None:
-            await self.batcher.close()
-        if self.classifier is not None:
-            await asyncio.to_thread(self.classifier.close)
+        if self.queue is not None:
+            await self.queue.close()
+        if self.client is not None:
+            await asyncio.to_thread(self.client.close)
 
     async def _until_loaded(
         self, ended: Callable[[Ended], None] | None, failed: Callable[[RetrainerError], None] | None
@@ -109,13 +120,16 @@ class ServedModel:
                 failed(error)
             await asyncio.sleep(wait)
 
-    def _ready(self, classifier: Classifier, ended: Callable[[Ended], None] | None) -> None:
-        manifest = classifier.manifest
+    def _ready(self, client: Client, ended: Callable[[Ended], None] | None) -> None:
+        manifest = client.manifest
         bounds = self._bounds if manifest is None else replace(self._bounds, max_tokens=manifest.max_length)
-        self.classifier, self.error = classifier, None
-        self.batcher = Batcher(classifier, bounds, ended=ended)
-        classifier.watch(self._watch_interval)
-        event(log, "model_ready", model=self.name, version=classifier.version, precision=classifier.precision)
+        self.client, self.error = client, None
+        if isinstance(client, Generator):
+            self.queue = Lanes(client, bounds, ended=ended)
+        else:
+            self.queue = Batcher(client, bounds, ended=ended)
+        client.watch(self._watch_interval)
+        event(log, "model_ready", model=self.name, version=client.version, precision=client.precision)
 
 
 class Models:

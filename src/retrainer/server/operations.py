@@ -25,7 +25,9 @@ from retrainer.server.bodies import JSON
 from retrainer.server.problems import KINDS, MEDIA_TYPE, Problem, ProblemAnswer
 from retrainer.server.tokens import Tokens
 
-_DESCRIPTION = "Published text classifiers. A model is swapped, between requests, when its channel moves."
+_DESCRIPTION = (
+    "Published models, which give labels or text. A model is swapped, between requests, when its channel moves."
+)
 _STYLE = "body{font-family:system-ui,sans-serif;margin:2rem}td,th{text-align:left;padding:.2rem 1rem .2rem 0}"
 
 

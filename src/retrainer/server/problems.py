@@ -88,9 +88,13 @@ class Problem(Exception):
         """An error of this package, as an answer."""
         return cls(kind, error.message, where=error.where, hint=error.hint, retry_after=retry_after)
 
-    def answer(self) -> Response:
-        """The document."""
-        document = ProblemAnswer(
+    @property
+    def document(self) -> ProblemAnswer:
+        """What is told of it."""
+        return ProblemAnswer(
             type=TYPE.format(kind=self.kind.name), title=self.kind.title, status=self.kind.status, detail=str(self)
         )
-        return Response(document.model_dump_json(), self.kind.status, self.headers, MEDIA_TYPE)
+
+    def answer(self) -> Response:
+        """The document, as an answer."""
+        return Response(self.document.model_dump_json(), self.kind.status, self.headers, MEDIA_TYPE)

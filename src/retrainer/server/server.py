@@ -20,20 +20,25 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import FrameType
+from typing import TypeVar
 
 import uvicorn
 
-from retrainer.errors import ResourceError, RetrainerError
+from retrainer.errors import ResourceError, RetrainerError, WrongTask
 from retrainer.serve import heap
 from retrainer.serve.classifier import Classifier
+from retrainer.serve.generator import Generator
+from retrainer.serve.model_client import ModelClient
 from retrainer.server.application import Application
 from retrainer.server.log_lines import event
 from retrainer.server.metrics import Metrics
-from retrainer.server.models import Models, ServedModel, is_definite
+from retrainer.server.models import Client, Models, ServedModel, is_definite
 from retrainer.server.settings import ModelAddress, Settings
 from retrainer.server.tokens import Tokens
 
 log = logging.getLogger(__name__)
+
+C = TypeVar("C", bound=ModelClient)
 
 BACKLOG = 2048
 # Beyond the drain: how long requests that are under way can hold up the end.
@@ -149,8 +154,16 @@ class Server(uvicorn.Server):
             self.should_exit = True
 
 
-def _load(settings: Settings, address: ModelAddress) -> Classifier:
-    return Classifier.from_store(
+def _load(settings: Settings, address: ModelAddress) -> Client:
+    """The client of a model, of the kind that it asks for: which that is, its bundle says, before a graph is loaded."""
+    try:
+        return _loaded(Classifier, settings, address)
+    except WrongTask:
+        return _loaded(Generator, settings, address)
+
+
+def _loaded(kind: type[C], settings: Settings, address: ModelAddress) -> C:
+    return kind.from_store(
         settings.store,
         address.model,
         channel=address.channel,

@@ -5,9 +5,9 @@ Export writes them, the store carries them, the client reads them. Not here: how
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, FiniteFloat, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, FiniteFloat, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from retrainer.records import FileRecord, Record
 from retrainer.store.names import FileName
@@ -16,7 +16,9 @@ from retrainer.store.names import FileName
 class PrecisionEntry(Record):
     """One graph of a bundle.
 
-    :ivar file: its path in the bundle: ``onnx/model.onnx``, ``onnx/model_int8.onnx``.
+    :ivar file: its path in the bundle: ``onnx/model.onnx``, ``onnx/model_int8.onnx``; of a model with an encoder the
+        decoder's.
+    :ivar encoder_file: the encoder's, of a model that writes text and has one.
     :ivar weight_types: ONNX type name -> number of initializers of that type, as counted in the file.
     :ivar temperature: what logits are divided by before they become probabilities; ``None`` where it was not fitted.
     :ivar cpu_features: of the processor on which the graph was verified, those that int8 products depend on; ``None``
@@ -24,6 +26,7 @@ class PrecisionEntry(Record):
     """
 
     file: FileName
+    encoder_file: FileName | None = None
     weight_types: dict[str, int]
     temperature: Annotated[FiniteFloat, Field(gt=0.0)] | None = None
     cpu_features: tuple[str, ...] | None = None
@@ -34,21 +37,29 @@ class PrecisionEntry(Record):
         written: dict[str, Any] = handler(self)
         return {key: value for key, value in written.items() if value is not None}
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Its graph, or both of its graphs, the decoder's first."""
+        return (self.file,) if self.encoder_file is None else (self.file, self.encoder_file)
+
 
 class BundleInfo(FileRecord):
     """``bundle.json``: all that a client needs to feed the graphs and to name their outputs.
 
-    :ivar labels: in the order of the logits.
+    :ivar labels: in the order of the logits; none of a model that writes text.
     :ivar max_length: tokens a text is cut to, special tokens included.
-    :ivar inputs: names of the graph's inputs, in order.
+    :ivar inputs: names of the graph's inputs, in order; of a model with an encoder the decoder's.
     :ivar precisions: ``fp32``, ``int8`` -> graph.
     :ivar tie_margin: difference of the two best probabilities below which the golden rows do not ask which label won.
+    :ivar max_new_tokens: tokens after which an answer ends, of a model that writes text; ``None`` of others.
+    :ivar decoder_start_token_id: what a decoder begins with; ``None`` where there is no encoder.
+    :ivar eos_token_ids: each of these ends an answer.
     """
 
     file: ClassVar[str] = "bundle.json"
     format_version: Literal[1] = 1
     task: str
-    labels: tuple[str, ...] = Field(min_length=1)
+    labels: tuple[str, ...]
     max_length: int = Field(ge=1)
     inputs: tuple[str, ...]
     pad_token_id: int
@@ -56,15 +67,42 @@ class BundleInfo(FileRecord):
     padding_side: Literal["right", "left"] = "right"
     precisions: dict[str, PrecisionEntry]
     tie_margin: FiniteFloat
+    max_new_tokens: Annotated[int, Field(ge=1)] | None = None
+    decoder_start_token_id: int | None = None
+    eos_token_ids: tuple[int, ...] = ()
+
+    @model_validator(mode="after")
+    def _has_an_answer(self) -> Self:
+        if bool(self.labels) is (self.max_new_tokens is not None):
+            raise ValueError("a model either has labels or writes text of up to max_new_tokens")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The bundles of classifiers keep their bytes, and their versions their names."""
+        written: dict[str, Any] = handler(self)
+        unset = {key for key in ("max_new_tokens", "decoder_start_token_id", "eos_token_ids") if not self._is_set(key)}
+        return {key: value for key, value in written.items() if key not in unset}
+
+    def _is_set(self, name: str) -> bool:
+        return bool(getattr(self, name) != type(self).model_fields[name].default)
 
 
 class GoldenRow(Record):
     """One line of ``golden.jsonl``: a real text and what each graph answered when the bundle was made.
 
     :ivar text_pair: the second text, for pairs.
-    :ivar logits: precision -> one value a label.
+    :ivar logits: precision -> one value a label; empty of a model that writes text.
+    :ivar tokens: precision -> the first token ids of the answer, of a model that writes text.
     """
 
     text: str
     text_pair: str | None = None
-    logits: dict[str, tuple[FiniteFloat, ...]]
+    logits: dict[str, tuple[FiniteFloat, ...]] = Field(default_factory=dict)
+    tokens: dict[str, tuple[int, ...]] = Field(default_factory=dict)
+
+    @model_serializer(mode="wrap")
+    def _of_one_kind(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A row has logits or tokens; rows of classifiers keep their bytes."""
+        written: dict[str, Any] = handler(self)
+        return {key: value for key, value in written.items() if value or key not in {"logits", "tokens"}}

@@ -27,7 +27,7 @@ class FileEntry(Record):
 class Manifest(Record):
     """``manifest.json``.
 
-    :ivar labels: in the order of the logits.
+    :ivar labels: in the order of the logits; none of a model that writes text.
     :ivar max_length: tokens a text is cut to.
     :ivar precisions: ``fp32``, ``int8`` -> graph and its weight types.
     :ivar files: every file of the version but the manifest itself.
@@ -56,8 +56,9 @@ class Manifest(Record):
         for name in {MANIFEST, REMOVAL} & self.files.keys():
             raise ValueError(f"{name} is the store's own, and cannot be a file of a version")
         for name, entry in self.precisions.items():
-            if entry.file not in self.files:
-                raise ValueError(f"the {name} graph {entry.file} is not among the files")
+            for file in entry.files:
+                if file not in self.files:
+                    raise ValueError(f"the {name} graph {file} is not among the files")
         return self
 
     @property

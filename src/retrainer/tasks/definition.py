@@ -28,6 +28,7 @@ class Parts:
     :param export: a checkpoint to a bundle that was checked against it.
     :param score: what a bundle answers to each held-out row, as the gate judges it.
     :param predictor: answers from one graph of a bundle.
+    :param agreement: whether a loaded bundle answers its golden rows.
     """
 
     encode: str
@@ -39,6 +40,7 @@ class Parts:
     export: str
     score: str
     predictor: str
+    agreement: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

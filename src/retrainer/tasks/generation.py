@@ -16,6 +16,7 @@ ENCODER_DECODER = Parts(
     export="retrainer.work.export.generation:export_bundle",
     score="retrainer.work.evaluate.generation:score",
     predictor="retrainer.serve.generation:GenerationPredictor",
+    agreement="retrainer.serve.generation_golden:agreement",
 )
 DECODER = replace(
     ENCODER_DECODER,

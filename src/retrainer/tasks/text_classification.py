@@ -14,6 +14,7 @@ SINGLE_LABEL = Parts(
     export="retrainer.work.export.bundle:export_bundle",
     score="retrainer.work.evaluate.scoring:score",
     predictor="retrainer.serve.predictor:Predictor",
+    agreement="retrainer.serve.golden:agreement",
 )
 
 TASK = TaskDefinition(

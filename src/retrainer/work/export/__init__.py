@@ -7,6 +7,7 @@ so that it is never judged by them later, and that drift can be measured when th
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -15,7 +16,7 @@ from retrainer.artifacts.parity import ParityReport
 from retrainer.artifacts.snapshot import SnapshotStatistics, split_file
 from retrainer.chain import Exported, StepRequest
 from retrainer.errors import IntegrityError
-from retrainer.precisions import PRECISIONS
+from retrainer.store.bundle import BundleInfo
 from retrainer.tasks import trainable_task
 from retrainer.work.export.calibrate import calibrate
 from retrainer.work.export.graph import graph_bytes
@@ -44,24 +45,27 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     if blended_with.is_dir():  # what the champion learnt is in these weights, too
         trained_on = sorted({*trained_on, *row_ids_of(blended_with)})
     bundle = folder / BUNDLE_FOLDER
-    export = trainable_task(pipeline.task, where=pipeline.name).part("export")
-    report: ParityReport = export(
+    task = trainable_task(pipeline.task, where=pipeline.name)
+    writes_text = task.writes == "text"
+    answers: dict[str, Any] = {"max_new_tokens": pipeline.model.max_new_tokens} if writes_text else {"labels": labels}
+    report: ParityReport = task.part("export")(
         inputs["train"] / "checkpoint",
         # Without a validation split the rows it was trained on serve: it is the graph that is tested, not the model.
         validation or read_rows(train),
         bundle,
         task=pipeline.task,
-        labels=labels,
+        **answers,
         max_length=pipeline.model.max_length,
         precisions=pipeline.export.precisions,
         train_row_ids=trained_on,
         on_stage=reporter.log,
     )
     report.save(folder)
+    agree = "all tokens" if writes_text else "labels"
     for precision, difference in report.max_difference.items():
         reporter.log(
             f"{precision}: logits within {difference:.1e} of the checkpoint on {report.rows} rows, "
-            f"labels agree on {report.label_agreement[precision]:.2%}"
+            f"{agree} agree on {report.label_agreement[precision]:.2%}"
         )
     calibration = None
     if pipeline.export.calibration == "temperature":
@@ -75,7 +79,10 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         rows=report.rows,
         longest_tokens=report.longest_tokens,
         exporter=report.exporter,
-        size_mb={name: round(graph_bytes(bundle / PRECISIONS[name].file) / 1e6, 2) for name in precisions},
+        size_mb={
+            name: round(sum(graph_bytes(bundle / file) for file in entry.files) / 1e6, 2)
+            for name, entry in BundleInfo.load(bundle).precisions.items()
+        },
         temperatures={name: graph.temperature for name, graph in calibration.graphs.items()} if calibration else {},
     )
 

@@ -9,8 +9,9 @@ from typing import Any
 from retrainer.artifacts.parity import ParityReport
 from retrainer.errors import ExportError
 from retrainer.precisions import PRECISIONS, REFERENCE
+from retrainer.serve.encoding import TOKENIZER, load_tokenizer
 from retrainer.serve.golden import GOLDEN, agreement, read_golden
-from retrainer.serve.predictor import TOKENIZER, Predictor, load_tokenizer
+from retrainer.serve.predictor import Predictor
 from retrainer.serve.processor import cpu_features
 from retrainer.serve.texts import Text
 from retrainer.store.bundle import BundleInfo, GoldenRow, PrecisionEntry
@@ -60,7 +61,7 @@ def export_bundle(
         if name != REFERENCE:
             on_stage(f"making the {name} graph")
             PRECISIONS[name].maker()(traced, graph)
-    _write_tokenizer(checkpoint, folder, max_length)
+    write_tokenizer(checkpoint.tokenizer, folder, max_length)
     _write_config(checkpoint, folder)
     info = BundleInfo(
         task=task,
@@ -92,9 +93,11 @@ def export_bundle(
     return report
 
 
-def _write_tokenizer(checkpoint: Checkpoint, folder: Path, max_length: int) -> None:
-    """``tokenizer.json`` that cuts where the model was trained to be cut, and does not pad."""
-    tokenizer = checkpoint.tokenizer
+def write_tokenizer(tokenizer: Any, folder: Path, max_length: int) -> None:
+    """``tokenizer.json`` that cuts where the model was trained to be cut, and does not pad.
+
+    :param tokenizer: a fast one.
+    """
     # Kept in tokenizer_config.json: other runtimes cut there.
     tokenizer.model_max_length = max_length
     backend = tokenizer.backend_tokenizer

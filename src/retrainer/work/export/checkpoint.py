@@ -44,12 +44,10 @@ class Checkpoint:
         return tuple(str(names.get(index)) for index in range(self.model.config.num_labels))
 
 
-def load_checkpoint(folder: Path, labels: tuple[str, ...], task: str) -> Checkpoint:
-    """Load a checkpoint on the CPU, in float32, in evaluation mode.
+def load_model(folder: Path, task: str) -> tuple[PreTrainedModel, Any]:
+    """The model of a checkpoint on the CPU, in float32, in evaluation mode, and its tokenizer.
 
-    :param labels: what the logits should mean, in order.
     :raises ModelError: it cannot be read, or has no fast tokenizer.
-    :raises ExportError: its labels are others, or in another order.
     """
     verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
@@ -74,11 +72,22 @@ def load_checkpoint(folder: Path, labels: tuple[str, ...], task: str) -> Checkpo
         )
     if tokenizer.pad_token_id is None:
         raise ModelError("the tokenizer has no padding token", where=str(folder), hint="set tokenizer.pad_token")
+    return model.eval(), tokenizer
+
+
+def load_checkpoint(folder: Path, labels: tuple[str, ...], task: str) -> Checkpoint:
+    """Load a classifier's checkpoint, ready to be traced.
+
+    :param labels: what the logits should mean, in order.
+    :raises ModelError: it cannot be read, or has no fast tokenizer, or reads what a bundle cannot give.
+    :raises ExportError: its labels are others, or in another order.
+    """
+    model, tokenizer = load_model(folder, task)
     accepted = inspect.signature(model.forward).parameters
     given = {name for name in tokenizer.model_input_names if name in accepted}
     checkpoint = Checkpoint(
         folder=folder,
-        model=model.eval(),
+        model=model,
         tokenizer=tokenizer,
         inputs=tuple(name for name in INPUTS if name in given),
     )

@@ -38,7 +38,7 @@ DATA_SUFFIX = ".data"
 SAMPLE_TEXTS = ("one two three four five six seven eight nine ten eleven twelve", "one two three")
 
 # What tracing raises for an architecture that it cannot trace.
-_TRACE_ERRORS = (
+TRACE_ERRORS = (
     ArithmeticError,
     AssertionError,
     AttributeError,
@@ -62,10 +62,10 @@ def export_graph(checkpoint: Checkpoint, path: Path, *, max_length: int) -> Expo
         try:
             graph = _trace(checkpoint, sample)
             name: ExporterName = "transformers"
-        except _TRACE_ERRORS as first:
+        except TRACE_ERRORS as first:
             try:
                 graph = _trace_legacy(checkpoint, sample)
-            except _TRACE_ERRORS as second:
+            except TRACE_ERRORS as second:
                 raise _untraceable(checkpoint, first, second) from first
             name = "torch-legacy"
         _clean(graph, checkpoint)
@@ -194,11 +194,7 @@ def _trace_legacy(checkpoint: Checkpoint, sample: dict[str, torch.Tensor]) -> on
 
 
 def _clean(model: onnx_ir.Model, checkpoint: Checkpoint) -> None:
-    """Name the interface, and drop what depends on where and when the graph was made.
-
-    Exporters write stack traces into the nodes, with the paths of this installation. The shapes that they
-    infer carry dimension names which no longer fit the inputs; onnxruntime infers its own.
-    """
+    """Name the interface, and drop what depends on where and when the graph was made."""
     graph = model.graph
     by_name = {value.name: value for value in graph.inputs}
     # An exporter may leave out an input that the model ignores, such as type ids where there is one type.
@@ -217,13 +213,24 @@ def _clean(model: onnx_ir.Model, checkpoint: Checkpoint) -> None:
         graph.outputs[:] = outputs
         common_passes.RemoveUnusedNodesPass()(model)
     outputs[0].shape = onnx_ir.Shape(["batch", len(checkpoint.labels)])
+    strip(model)
+
+
+def strip(model: onnx_ir.Model) -> None:
+    """Drop what depends on where and when a graph was made.
+
+    Exporters write stack traces into the nodes, with the paths of this installation. The shapes that they
+    infer carry dimension names which no longer fit the inputs; onnxruntime infers its own.
+    """
+    graph = model.graph
+    outputs = list(graph.outputs)
     for node in graph.all_nodes():
         node.doc_string = None
         node.metadata_props.clear()
         for value in node.outputs:
             value.doc_string = None
             value.metadata_props.clear()
-            if value is not outputs[0]:
+            if not any(value is output for output in outputs):
                 value.shape, value.type = None, None
     for value in (*graph.inputs, *graph.initializers.values()):
         value.doc_string = None

@@ -22,7 +22,7 @@ class Row:
     """A row of a snapshot's split.
 
     :param row_id: 16 hex digits; names the row in errors.
-    :param label: index of its label; ``None`` for a row that was made up.
+    :param label: index of its label; ``None`` for a row that was made up, and where rows have a text in its place.
     """
 
     row_id: str
@@ -49,7 +49,8 @@ class Sample:
 def read_rows(split: Path) -> list[Row]:
     """All rows of a split."""
     table = pq.read_table(split)
-    ids, labels = table.column("row_id").to_pylist(), table.column("label").to_pylist()
+    ids = table.column("row_id").to_pylist()
+    labels = table.column("label").to_pylist() if "label" in table.column_names else [None] * len(ids)
     return [Row(*row) for row in zip(ids, texts_of(table), labels, strict=True)]
 
 

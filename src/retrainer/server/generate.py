@@ -1,0 +1,78 @@
+"""Generation: texts for texts, as one answer or piece by piece as server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, ClassVar
+
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from retrainer.errors import RetrainerError
+from retrainer.serve.generation import Generated
+from retrainer.serve.loading import Answers
+from retrainer.server.asking import Asking, Underway, while_connected
+from retrainer.server.bodies import JSON, GenerateBody
+from retrainer.server.lanes import Lanes, Stream
+from retrainer.server.models import Models, ServedModel
+from retrainer.server.settings import Limits
+
+EVENTS = "text/event-stream"
+# A proxy that gathers an answer before it passes it on makes a stream of none.
+_PASS_ON = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+
+
+class Generate(Asking):
+    """Answers with text."""
+
+    answers_with: ClassVar[Answers] = "text"
+
+    def __init__(self, models: Models, limits: Limits, underway: Underway) -> None:
+        super().__init__(models, limits, underway)
+        self.body = self._body = GenerateBody.within(limits)
+
+    async def _respond(self, model: ServedModel, request: Request, body: bytearray) -> Response:
+        client, lanes = model.ready_with(Lanes)
+        asked = self._body.parse(body)
+        texts, settings = asked.rows(client.task), asked.settings
+        if asked.stream:
+            # What cannot be answered at all is a problem with its status; a stream has begun with 200.
+            stream = await lanes.stream(asked.only_text(texts), settings)
+            return StreamingResponse(self._events(model, stream), media_type=EVENTS, headers=_PASS_ON)
+        answer = await while_connected(request, asyncio.ensure_future(lanes.generate(texts, settings)))
+        document = {
+            "model": model.name,
+            "version": answer.version,
+            "precision": answer.precision,
+            "answers": [_described(found, lanes.eos_token_ids) for found in answer.answers],
+        }
+        return Response(to_json(document), media_type=JSON)
+
+    async def _events(self, model: ServedModel, stream: Stream) -> AsyncIterator[bytes]:
+        """Each piece as an event; at the end one named ``done``, or ``problem`` where the model fails."""
+        try:
+            async for piece in stream:
+                if isinstance(piece, str):
+                    yield _event({"text": piece})
+                    continue
+                of = {"model": model.name, "version": stream.version, "precision": stream.precision}
+                yield _event({**of, "answer": _described(piece, stream.eos_token_ids)}, name="done")
+        except RetrainerError as error:
+            yield _event(self.problem_of(error).document.model_dump(), name="problem")
+        finally:
+            stream.stop()
+
+
+def _event(data: dict[str, Any], name: str | None = None) -> bytes:
+    return (b"" if name is None else b"event: " + name.encode() + b"\n") + b"data: " + to_json(data) + b"\n\n"
+
+
+def _described(answer: Generated, eos_token_ids: tuple[int, ...]) -> dict[str, Any]:
+    return {
+        "text": answer.text,
+        "tokens": len(answer.tokens),
+        "finished": answer.tokens[-1] in eos_token_ids,
+        "truncated": answer.truncated,
+    }
