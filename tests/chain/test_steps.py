@@ -17,7 +17,6 @@ from retrainer.chain import (
     StepRequest,
     Unchanged,
 )
-from retrainer.errors import PipelineError
 from retrainer.spec import Pipeline, parse_pipeline
 from retrainer.store import ModelStore, Store
 from tests.chain.made import CONTEXT, evaluation, in_root, planned, publish_bundle
@@ -159,13 +158,3 @@ def test_publishing_is_asked_for_in_every_run(pipeline: Pipeline, tmp_path: Path
         PUBLISH.plan(pipeline, decision, context=CONTEXT.model_copy(update={"run_id": run})).digest for run in "12"
     )
     assert first != second
-
-
-def test_generation_is_refused_before_anything_is_read(tmp_path: Path) -> None:
-    pipeline = make_pipeline(
-        tmp_path,
-        task="text2text-generation",
-        dataset={"train": "rows.csv", "text": "model_input", "label": "model_output"},
-    )
-    with pytest.raises(PipelineError, match="cannot be trained by this version"):
-        INGEST.plan(pipeline, context=in_root(tmp_path))

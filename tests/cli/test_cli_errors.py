@@ -30,9 +30,9 @@ WRONG: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "unreadable base model": ({"model": {"base": "./no-model"}}, ["no-model", "model.base"]),
     "renamed argument": ({"training": {"evaluation_strategy": "epoch"}}, ["pipeline.yaml:", "eval_strategy"]),
-    "generation": (
-        {"task": "text-generation", "dataset": {"train": "train.csv"}, "metrics": ["accuracy"]},
-        ["text-generation"],
+    "columns of another task": (
+        {"task": "text-generation", "dataset": {"train": "train.csv"}},
+        ["train.csv", "model_input"],
     ),
     "s3 without bucket": ({"publish": {"store": "s3://"}}, ["s3://"]),
 }

@@ -228,6 +228,9 @@ class Model(Record):
     )
     revision: str | None = Field(None, description="Commit, tag or branch of a hub id.")
     max_length: int = Field(128, ge=8, le=32768, description="Texts are cut after so many tokens.")
+    max_new_tokens: int = Field(
+        64, ge=1, le=32768, description="For generation: outputs end after so many tokens, in training and after."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -266,6 +269,11 @@ class Training(Record):
         description="Ours: 'auto' mixes the trained weights with the champion's, in the share that gives the fewest "
         "rows that the champion had right and the new model has wrong, on the validation rows, where that costs no "
         "score. Needs publish.include_checkpoint.",
+    )
+
+    trainer: Text | None = Field(
+        None,
+        description="Ours: 'my_package.MyTrainer', a subclass of retrainer.BaseTrainer that trains in place of ours.",
     )
 
     @model_validator(mode="before")
@@ -353,8 +361,8 @@ class Pipeline(Record):
     )
     task: Task = Field(
         text_classification.TASK.name,
-        description="What the model does. This version cannot train "
-        f"{' and '.join(name for name, task in TASKS.items() if task.parts is None)}.",
+        description="What the model does: text2text-generation is for models with an encoder, such as T5, "
+        "text-generation for those without, such as GPT-2.",
     )
     dataset: Dataset = Field(description="Where labelled text comes from.")
     model: Model = Field(description="What is fine-tuned.")
@@ -382,11 +390,19 @@ class Pipeline(Record):
 
     @model_validator(mode="before")
     @classmethod
-    def _columns_of_the_task(cls, value: Any) -> Any:
-        if not isinstance(value, dict) or not isinstance(value.get("dataset"), dict):
+    def _defaults_of_the_task(cls, value: Any) -> Any:
+        task = TASKS.get(str(value.get("task"))) if isinstance(value, dict) else None
+        if task is None:
             return value
-        task = TASKS.get(str(value.get("task")))
-        return {**value, "dataset": {**task.columns, **value["dataset"]}} if task is not None else value
+        given = {"metrics": list(task.default_metrics), **value}
+        if isinstance(given.get("dataset"), dict):
+            given["dataset"] = {**task.columns, **given["dataset"]}
+        gate = given.setdefault("gate", {})
+        against = gate.get("against_champion", {}) if isinstance(gate, dict) else None
+        if isinstance(against, dict):
+            compared = {"metric": task.default_metrics[0], **against}
+            given["gate"] = {**gate, "against_champion": compared}
+        return given
 
     @model_validator(mode="after")
     def _keys_agree(self) -> Self:
@@ -427,7 +443,7 @@ class Pipeline(Record):
     def choose_by(self) -> str:
         """The metric by which the best of several base models is chosen."""
         against = self.gate.against_champion
-        return self.model.choose_by or (against.metric if against else "accuracy")
+        return self.model.choose_by or (against.metric if against else TASKS[self.task].default_metrics[0])
 
     def of_base(self, base: str) -> Self:
         """The same pipeline with that as its only base model. A revision belongs to the one that the file names."""

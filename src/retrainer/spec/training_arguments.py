@@ -41,7 +41,7 @@ WORKED_OUT: Mapping[str, str] = {
 }
 
 LISTING = Path(__file__).with_name("training_arguments.json")
-OURS = ("early_stopping_patience", "blend_with_champion")
+OURS = ("early_stopping_patience", "blend_with_champion", "trainer")
 
 _WORDS = {
     "bool": "true or false",

@@ -22,6 +22,7 @@ class Parts:
     :param encode: a split of a snapshot to the rows that a training reads.
     :param model_class: loads the base model and the checkpoint.
     :param head: what the model's configuration has to know of the labels.
+    :param ready: makes a loaded model and its tokenizer fit the task, or says why they do not.
     :param collate: rows of a training to a padded batch.
     :param training_scores: makes the ``compute_metrics`` of a training.
     :param export: a checkpoint to a bundle that was checked against it.
@@ -32,6 +33,7 @@ class Parts:
     encode: str
     model_class: str
     head: str
+    ready: str
     collate: str
     training_scores: str
     export: str
@@ -46,7 +48,10 @@ class TaskDefinition:
     :param name: as pipelines, bundles and manifests give it.
     :param texts: columns of text that a row has.
     :param columns: ``text`` and ``label`` to the column that is read where the pipeline names none.
+    :param writes: what a model of it answers with: one of some labels, or text of its own.
     :param metrics: the family of metrics that judge it; ``None`` while this version has none for it.
+    :param default_metrics: what is measured where the pipeline names nothing; the gate compares by the first.
+    :param in_training: of all metrics those that a training measures as well; ``None`` for each that is asked for.
     :param hub_tag: the hub's word for the task, its ``pipeline_tag``.
     :param model: what a model of it is called in a sentence.
     :param reads: what such a model reads, in the plural.
@@ -58,7 +63,10 @@ class TaskDefinition:
     name: str
     texts: int = 1
     columns: Mapping[Literal["text", "label"], str] = field(default_factory=dict)
-    metrics: Literal["classification"] | None = None
+    writes: Literal["label", "text"] = "label"
+    metrics: Literal["classification", "generation"] | None = None
+    default_metrics: tuple[str, ...] = ("accuracy", "f1")
+    in_training: tuple[str, ...] | None = None
     hub_tag: str
     model: str
     reads: str = "texts"

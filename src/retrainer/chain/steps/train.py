@@ -75,7 +75,7 @@ def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str
         "base": base_models.fingerprint(single.model),
         "base_name": base_models.public_name(single.model.base),
         "max_length": single.model.max_length,
-        "training": single.training.model_dump(mode="json", exclude={"blend_with_champion"}),
+        "training": single.training.model_dump(mode="json", exclude={"blend_with_champion", "trainer"}),
         "metrics": list(single.metrics),
         "processes": single.resources.processes,
         "gpus": single.resources.gpus,

@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerFast
+
+from retrainer.work.train.loading import Base
 
 BATCH_ROWS = 2_000
 
@@ -61,6 +63,11 @@ def encode(split: Path, tokenizer: PreTrainedTokenizerFast, max_length: int) -> 
             parts.setdefault(name, []).append(np.fromiter((v for row in rows for v in row), dtype=np.int32))
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
     return EncodedRows({name: np.concatenate(blocks) for name, blocks in parts.items()}, offsets, labels)
+
+
+def collate(base: Base, *, pad_to_multiple_of: int | None) -> DataCollatorWithPadding:
+    """Makes a padded batch of rows."""
+    return DataCollatorWithPadding(base.tokenizer, pad_to_multiple_of=pad_to_multiple_of)
 
 
 def _batches(table: Any) -> Iterator[tuple[list[str], list[str] | None]]:

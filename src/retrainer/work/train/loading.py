@@ -73,9 +73,10 @@ def load_base(pipeline: Pipeline, labels: tuple[str, ...], reporter: Reporter, *
     _check_weights(model, loaded, pipeline.model.base)
     _check_tokenizer(tokenizer, model, pipeline.model.base)
     _add_padding(tokenizer, model)
-    _prefer_padding_at_the_end(tokenizer, model)
+    base = Base(model, tokenizer)
+    task.part("ready")(base, loaded, where=f"model.base: {pipeline.model.base}")
     require_positions(pipeline, pipeline.model.base, lambda name: getattr(config, name, None))
-    return Base(model, tokenizer)
+    return base
 
 
 def single_label_head(labels: tuple[str, ...]) -> dict[str, Any]:
@@ -86,6 +87,14 @@ def single_label_head(labels: tuple[str, ...]) -> dict[str, Any]:
         "label2id": {label: index for index, label in enumerate(labels)},
         "problem_type": "single_label_classification",
     }
+
+
+def ready_to_classify(base: Base, loaded: dict[str, Any], *, where: str) -> None:
+    """Let rows be padded where that does not change an answer; a head that is not in the base is new.
+
+    :param loaded: what transformers says of the weights.
+    """
+    _prefer_padding_at_the_end(base.tokenizer, base.model)
 
 
 def _resolve(pipeline: Pipeline, fingerprint: str, stack: ExitStack, reporter: Reporter) -> tuple[str, str | None]:

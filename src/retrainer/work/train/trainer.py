@@ -143,7 +143,7 @@ def build_trainer(
         train_dataset=train,
         eval_dataset=validation if len(validation) else None,
         processing_class=base.tokenizer,
-        data_collator=task.part("collate")(base.tokenizer, pad_to_multiple_of=8 if half else None),
+        data_collator=task.part("collate")(base, pad_to_multiple_of=8 if half else None),
         compute_metrics=task.part("training_scores")(pipeline.metrics, positive=positive, where=pipeline.name),
         callbacks=callbacks,
     )
