@@ -20,13 +20,13 @@ from retrainer.artifacts.evaluation import (
     cost_of,
 )
 from retrainer.artifacts.measures import Score
-from retrainer.gate.metrics import METRICS, score
+from retrainer.gate.metrics import METRICS, metrics_of, score
 from retrainer.gate.paired import tidy
 from retrainer.gate.receipt import BudgetResult, Findings, FloorResult, ReasonCode
 from retrainer.gate.validity import FP32, Rows
 from retrainer.spec.budgets import BUDGETS, Budgets
 from retrainer.spec.gate import Gate
-from retrainer.spec.known_metrics import lower_is_better
+from retrainer.spec.known_metrics import SHARE_RIGHT, lower_is_better
 
 # Reported metrics were computed from the same numbers, so only the last digits may differ.
 METRIC_SLACK = 1e-6
@@ -41,10 +41,10 @@ def all_scores(policy: Gate, record: EvaluationRecord, rows: Rows | None, alpha:
     if rows is None:
         return {}
     against = policy.against_champion
-    wanted = {"accuracy", *policy.floors, *([against.metric] if against else [])}
+    wanted = {SHARE_RIGHT[record.family or "classification"], *policy.floors, *([against.metric] if against else [])}
     for model in record.challenger.values():
         wanted |= set(model.metrics)
-    names = [name for name in METRICS if name in wanted]
+    names = [name for name in metrics_of(record.family) if name in wanted]
     return {
         model: {name: score(name, rows.labels, answers, alpha if model in WITH_BOUNDS else None) for name in names}
         for model, answers in rows.answers.items()

@@ -30,8 +30,8 @@ import numpy as np
 from retrainer.artifacts.measures import Interval, Latency
 from retrainer.artifacts.selection import Candidate, Selection
 from retrainer.errors import GateError, IntegrityError
-from retrainer.gate.answers import Answers
-from retrainer.gate.evidence import Table
+from retrainer.gate.answers import Said
+from retrainer.gate.evidence import Table, TextTable
 from retrainer.gate.metrics import METRICS, compare, score
 
 # Within these shares two candidates are of one size, and of one speed: noise and a few more tokens in a vocabulary
@@ -62,9 +62,9 @@ class Contender:
     positive: int = 1
 
     @property
-    def answers(self) -> Answers:
+    def answers(self) -> Said:
         """What the statistics need of its answers."""
-        return Answers(self.table.predictions, self.table.scores, self.positive)
+        return self.table.said(self.positive)
 
 
 def select(contenders: Sequence[Contender], *, metric: str, metrics: Sequence[str] = (), alpha: float) -> Selection:
@@ -137,7 +137,9 @@ def _must_be_comparable(contenders: Sequence[Contender]) -> None:
             raise IntegrityError("an answer is missing", where=where)
         if not np.isfinite(table.scores).all():
             raise IntegrityError("a score is NaN or infinite", where=where)
-        if any(((said < 0) | (said >= known)).any() for said in (table.labels, table.predictions)):
+        if not isinstance(table, TextTable) and any(
+            ((said < 0) | (said >= known)).any() for said in (table.labels, table.predictions)
+        ):
             raise IntegrityError("a label, true or predicted, is not one of the labels", where=where)
         costs = (one.size_mb, one.latency.p50, one.rows_per_second)
         if any(cost is None or not math.isfinite(cost) or cost <= 0 for cost in costs):

@@ -28,6 +28,7 @@ TEXT_TO_TEXT = TaskDefinition(
     name="text2text-generation",
     columns={"text": "model_input", "label": "model_output"},
     writes="text",
+    metrics="generation",
     default_metrics=("chrf", "exact_match"),
     in_training=("exact_match",),
     hub_tag="text2text-generation",
