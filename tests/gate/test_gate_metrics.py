@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
 
-from retrainer.gate.answers import Answers, TextAnswers
+from retrainer.gate.answers import Answers, Said, TextAnswers
 from retrainer.gate.confusion import confusion_matrix
 from retrainer.gate.metrics import METRICS, compare, score
 from retrainer.gate.ranking import placements
@@ -41,18 +41,17 @@ def test_every_entry_has_its_function_and_its_range():
     better, worse = np.where(predictions == labels, 1.0, 0.3), np.where(predictions == labels, 0.4, 1.0)
     texts = names_of("generation")
     first, second = (TextAnswers(words[labels], dict.fromkeys(texts, scores)) for scores in (better, worse))
-    said = {"classification": (one, two), "generation": (first, second)}
+    said: dict[str, tuple[Said, Said]] = {"classification": (one, two), "generation": (first, second)}
     assert tuple(METRICS) == METRIC_NAMES
     for name, known in KNOWN_METRICS.items():
-        one, two = said[known.family]
-        for answers in (one, two):
+        for answers in said[known.family]:
             found = score(name, labels, answers, 0.05)
             assert found.value is not None
             assert found.low is not None
             assert found.high is not None
             assert known.lowest <= found.low <= found.value <= found.high <= known.highest
         # The first is right more often, and is turned to be the better one.
-        assert compare(name, labels, one, two, 0.05).low > 0
+        assert compare(name, labels, *said[known.family], 0.05).low > 0
 
 
 def test_no_metric_has_two_names_and_no_two_have_one():

@@ -17,6 +17,7 @@ class PrecisionEntry(Record):
     """One graph of a bundle.
 
     :ivar file: its path in the bundle: ``onnx/model.onnx``, ``onnx/model_int8.onnx``.
+    :ivar encoder_file: the other graph of a model that reads with one and writes with the other.
     :ivar weight_types: ONNX type name -> number of initializers of that type, as counted in the file.
     :ivar temperature: what logits are divided by before they become probabilities; ``None`` where it was not fitted.
     :ivar cpu_features: of the processor on which the graph was verified, those that int8 products depend on; ``None``
@@ -27,6 +28,12 @@ class PrecisionEntry(Record):
     weight_types: dict[str, int]
     temperature: Annotated[FiniteFloat, Field(gt=0.0)] | None = None
     cpu_features: tuple[str, ...] | None = None
+    encoder_file: FileName | None = None
+
+    @property
+    def graphs(self) -> tuple[str, ...]:
+        """All graphs, as paths in the bundle."""
+        return (self.file,) if self.encoder_file is None else (self.file, self.encoder_file)
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -38,7 +45,7 @@ class PrecisionEntry(Record):
 class BundleInfo(FileRecord):
     """``bundle.json``: all that a client needs to feed the graphs and to name their outputs.
 
-    :ivar labels: in the order of the logits.
+    :ivar labels: in the order of the logits; none where the task writes text.
     :ivar max_length: tokens a text is cut to, special tokens included.
     :ivar inputs: names of the graph's inputs, in order.
     :ivar precisions: ``fp32``, ``int8`` -> graph.
@@ -48,7 +55,7 @@ class BundleInfo(FileRecord):
     file: ClassVar[str] = "bundle.json"
     format_version: Literal[1] = 1
     task: str
-    labels: tuple[str, ...] = Field(min_length=1)
+    labels: tuple[str, ...]
     max_length: int = Field(ge=1)
     inputs: tuple[str, ...]
     pad_token_id: int

@@ -101,9 +101,9 @@ def _assemble(target: Path, inputs: dict[str, Path], receipt: Receipt, *, includ
     info = BundleInfo.load(bundle)
     withheld = [name for name in info.precisions if name not in receipt.publishable]
     for name in withheld:
-        graph = target / info.precisions[name].file
-        for path in graph.parent.glob(f"{graph.name}*"):
-            path.unlink()
+        for graph in map(target.joinpath, info.precisions[name].graphs):
+            for path in graph.parent.glob(f"{graph.name}*"):
+                path.unlink()
     if withheld:
         kept = {name: entry for name, entry in info.precisions.items() if name not in withheld}
         info.model_copy(update={"precisions": kept}).save(target)
