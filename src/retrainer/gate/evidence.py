@@ -67,7 +67,7 @@ class Table:
 
     row_ids: NDArray[Any]
     labels: NDArray[np.int64]
-    predictions: NDArray[np.int64]
+    predictions: NDArray[Any]
     scores: NDArray[np.float64]
     characters: NDArray[np.int64] | None = None
     slices: Mapping[str, NDArray[Any]] = field(default_factory=dict)

@@ -12,10 +12,10 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from retrainer.label_names import means_no_label, position, spelled
-from retrainer.spec.known_metrics import KNOWN_METRICS, METRIC_NAMES, OF_ONE_LABEL, meant
+from retrainer.spec.known_metrics import KNOWN_METRICS, METRIC_NAMES, OF_ONE_LABEL, meant, names_of
 from retrainer.spec.problems import MOST_PROBLEMS, Place, Problem, listed, suggestion
 from retrainer.spec.training_combinations import combinations
-from retrainer.tasks import TASKS
+from retrainer.tasks import TASKS, TaskDefinition
 
 if TYPE_CHECKING:
     from retrainer.spec.model import Dataset, Pipeline
@@ -61,6 +61,8 @@ def pipeline(spec: Pipeline) -> list[Problem]:
     problems = _task_and_columns(spec)
     if TASKS[spec.task].metrics is not None:
         problems += _metrics(spec)
+    if TASKS[spec.task].writes == "text":
+        problems += _needs_labels(spec)
     problems += _training(spec)
     problems += _never_published(spec)
     problems += _validation_rows(spec)
@@ -111,7 +113,8 @@ def _metrics(spec: Pipeline) -> list[Problem]:
         places.append((("gate", "against_champion", "metric"), spec.gate.against_champion.metric))
     if spec.model.choose_by is not None:
         places.append((("model", "choose_by"), spec.model.choose_by))
-    unknown = (Problem(place, complaint) for place, name in places if (complaint := _unknown_metric(name)))
+    task = TASKS[spec.task]
+    unknown = (Problem(place, complaint) for place, name in places if (complaint := _unknown_metric(name, task)))
     problems = list(islice(unknown, MOST_PROBLEMS))
     twice = [name for name, count in Counter(spec.metrics).items() if count > 1]
     if twice:
@@ -156,12 +159,53 @@ def _not_a_label(positive: str, labels: Sequence[str]) -> str:
     return f"{spelled(positive)} is not a label{suggestion(positive, labels)} (labels: {listed(labels[:20])})"
 
 
-def _unknown_metric(name: str) -> str | None:
-    if name in METRIC_NAMES:
+def _unknown_metric(name: str, task: TaskDefinition) -> str | None:
+    names = names_of(task.metrics)
+    if name in names:
         return None
+    if name in METRIC_NAMES:
+        return f"{name} does not judge what a {task.model} answers; {task.name} has {listed(names)}"
     other = meant(name)
-    hint = f"; did you mean '{other}'?" if other else suggestion(name, METRIC_NAMES)
-    return f"unknown metric '{name}'{hint} (metrics: {listed(METRIC_NAMES)})"
+    hint = f"; did you mean '{other}'?" if other in names else suggestion(name, names)
+    return f"unknown metric '{name}'{hint} (metrics: {listed(names)})"
+
+
+def _needs_labels(spec: Pipeline) -> list[Problem]:
+    """What has no meaning where the answer is a text, and would be passed over in silence."""
+    gate, dataset = spec.gate, spec.dataset
+    written: list[tuple[bool, Place, str]] = [
+        (bool(dataset.labels), ("dataset", "labels"), "the outputs are texts, not labels"),
+        (dataset.corrections is not None, ("dataset", "corrections"), "corrections are of labels, and texts have none"),
+        (spec.positive_label is not None, ("positive_label",), "texts have no labels, so none is the positive one"),
+        (
+            gate.slices is not None and "label" in gate.slices.by,
+            ("gate", "slices", "by"),
+            "texts have no label to group rows by; group them by length, by a column or by patterns",
+        ),
+        (
+            gate.baseline == "floor",
+            ("gate", "baseline"),
+            "TF-IDF with logistic regression does not write text, so there is no baseline to beat",
+        ),
+        (
+            "labels" in gate.drift.block,
+            ("gate", "drift", "block", "labels"),
+            "texts have no labels whose shares could move; length, vocabulary and style of the inputs can",
+        ),
+        (
+            spec.export.calibration != "none",
+            ("export", "calibration"),
+            "texts come without probabilities that could be calibrated",
+        ),
+        (
+            spec.training.blend_with_champion != "none",
+            ("training", "blend_with_champion"),
+            "the champion's share is chosen by the labels of validation rows, and texts have none",
+        ),
+    ]
+    return [
+        Problem(place, f"has no meaning for {spec.task}: {why}; drop it") for present, place, why in written if present
+    ]
 
 
 def _training(spec: Pipeline) -> list[Problem]:

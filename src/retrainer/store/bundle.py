@@ -31,8 +31,8 @@ class PrecisionEntry(Record):
     encoder_file: FileName | None = None
 
     @property
-    def graphs(self) -> tuple[str, ...]:
-        """All graphs, as paths in the bundle."""
+    def files(self) -> tuple[str, ...]:
+        """Its graph, or both of its graphs, the decoder's first."""
         return (self.file,) if self.encoder_file is None else (self.file, self.encoder_file)
 
     @model_serializer(mode="wrap")

@@ -101,7 +101,7 @@ def _assemble(target: Path, inputs: dict[str, Path], receipt: Receipt, *, includ
     info = BundleInfo.load(bundle)
     withheld = [name for name in info.precisions if name not in receipt.publishable]
     for name in withheld:
-        for graph in map(target.joinpath, info.precisions[name].graphs):
+        for graph in map(target.joinpath, info.precisions[name].files):
             for path in graph.parent.glob(f"{graph.name}*"):
                 path.unlink()
     if withheld:

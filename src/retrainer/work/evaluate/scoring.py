@@ -80,7 +80,7 @@ def _value(name: str, rows: HeldOutRows, answers: Said) -> float | None:
 
 def size_mb(bundle: Path, precision: str) -> float:
     """What a client of that precision downloads, in 10^6 bytes: its graphs and everything that is not a graph."""
-    graphs = load_info(bundle).precisions[precision].graphs
+    graphs = load_info(bundle).precisions[precision].files
     files = [path for path in bundle.rglob("*") if path.is_file()]
     needed = [p for p in files if p.parent.name != "onnx" or p.relative_to(bundle).as_posix().startswith(graphs)]
     return sum(path.stat().st_size for path in needed) / 1e6
