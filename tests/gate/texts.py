@@ -75,3 +75,11 @@ def text_evidence(scores: Mapping[str, Floats], *, record: Mapping[str, Any] | N
         "parity": {name: ParityEvidence(max_difference=1e-5, tolerance=1e-4, rows=64) for name in models},
     }
     return Evidence(EvaluationRecord(**{**values, **(record or {})}), tables)
+
+
+def record_of(rows: int, sha256: str) -> EvaluationRecord:
+    """The record of one challenger whose answers are in ``predictions/challenger_fp32.parquet``."""
+    file = PredictionsFile(file="predictions/challenger_fp32.parquet", sha256=sha256)
+    record = text_evidence({"fp32": np.zeros(rows)}).record
+    model = record.challenger["fp32"].model_copy(update={"predictions": file})
+    return record.model_copy(update={"challenger": {"fp32": model}})

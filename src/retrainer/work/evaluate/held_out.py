@@ -20,7 +20,7 @@ from retrainer.artifacts.snapshot import SnapshotStatistics
 from retrainer.chain import StepRequest
 from retrainer.errors import DataError, IntegrityError
 from retrainer.work.near import NEAR_ROWS
-from retrainer.work.near.index import near_rows
+from retrainer.work.near.index import NO_LABEL, near_rows
 from retrainer.work.reporter import Reporter
 from retrainer.work.snapshot_texts import Text, characters, parts, texts_of, trained_on
 
@@ -189,8 +189,7 @@ def _nearly_trained_on(
     if not index.is_file():
         return nothing, "the champion was published without an index of its training rows"
     try:
-        # Rows that are nearly alike count with the same label only, and texts have none.
-        names = [labels[label] if labels else "" for label in rows.labels]
+        names = [labels[label] if labels else NO_LABEL for label in rows.labels]
         return near_rows(index, rows.texts, names, similarity), None
     except IntegrityError as error:
         return nothing, error.message
