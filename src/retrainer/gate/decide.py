@@ -15,6 +15,7 @@ import numpy as np
 from retrainer.artifacts.evaluation import BASELINE, CHAMPION, EvaluationRecord
 from retrainer.errors import GateError
 from retrainer.gate.against_champion import judge_against_champion
+from retrainer.gate.answers import TextAnswers
 from retrainer.gate.baseline import judge_baseline
 from retrainer.gate.checks import all_scores, check_reported, is_number, judge_budgets, judge_floors, judge_parity
 from retrainer.gate.drift import judge_drift
@@ -179,6 +180,11 @@ def _slices(
         return ()
     # Labels go by accuracy, whatever the models are compared by.
     metric = compared_by(policy, record.family) if record.writes == "text" else SHARE_RIGHT["classification"]
+    for name in (FP32, CHAMPION):
+        said = rows.answers[name]
+        if isinstance(said, TextAnswers) and metric not in said.scores:
+            findings.refuse(ReasonCode.METRIC_MISSING, f"{name}: {metric}, which slices go by, was not measured")
+            return ()
     results, reasons = judge_slices(policy.slices, rows, record.labels, rows.answers[CHAMPION], alpha, metric=metric)
     findings.extend(reasons)
     small = sum(result.status == "insufficient" for result in results)

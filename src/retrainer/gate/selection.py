@@ -131,7 +131,7 @@ def _must_be_comparable(contenders: Sequence[Contender]) -> None:
     for one in contenders:
         table, where = one.table, f"candidate {one.base}"
         rows, known = table.labels.size, table.scores.shape[1]
-        if not (np.array_equal(table.row_ids, first.row_ids) and np.array_equal(table.labels, first.labels)):
+        if not (np.array_equal(table.row_ids, first.row_ids) and np.array_equal(table.truth, first.truth)):
             raise IntegrityError("the candidates did not answer the same rows", where=where)
         if table.predictions.shape != (rows,) or table.scores.shape[0] != rows:
             raise IntegrityError("an answer is missing", where=where)

@@ -130,11 +130,12 @@ def _rights(
     groupings: list[Grouping], right: NDArray[np.bool_], right_champion: NDArray[np.bool_]
 ) -> tuple[NDArray[Any], NDArray[Any], PValuesOf]:
     """How many rows of each group the challenger has right, and the champion; and by what they are compared."""
-    rights, rights_champion, better, worse = (
-        _by_group(groupings, lambda grouping, mask=mask: grouping.counts(mask))  # type: ignore[misc]
-        for mask in (right, right_champion, right & ~right_champion, right_champion & ~right)
-    )
-    return rights, rights_champion, lambda at: probability_not_worse(better[at], worse[at])
+
+    def counted(mask: NDArray[np.bool_]) -> Ints:
+        return _by_group(groupings, lambda grouping: grouping.counts(mask))
+
+    better, worse = counted(right & ~right_champion), counted(right_champion & ~right)
+    return counted(right), counted(right_champion), lambda at: probability_not_worse(better[at], worse[at])
 
 
 def _scores(
