@@ -141,9 +141,9 @@ def _sliced(parts: int, size: int, seed: int, losing: bool) -> tuple[Rows, Ints]
 
 def refused_for_a_slice(max_drop: float, seed: int) -> bool:
     """Whether any of 20 slices of 300 rows refuses two equal models."""
-    rows, champion = _sliced(20, 300, seed, losing=False)
+    rows, _ = _sliced(20, 300, seed, losing=False)
     policy = Slices(by=("part",), max_drop=max_drop)
-    return bool(judge_slices(policy, rows, tuple("abcd"), champion, ALPHA)[1])
+    return bool(judge_slices(policy, rows, tuple("abcd"), rows.answers[CHAMPION], ALPHA)[1])
 
 
 def names_the_slice(seed: int) -> bool:

@@ -57,7 +57,13 @@ class Nights:
     :param universe: how many rows there are; a night asks all of them, or those that it names.
     :param root: of the artifacts; in the folder unless given.
     :ivar labels: of the rows. Who corrects some changes no answer.
+    :cvar task: of the pipeline; ``names`` of its labels, ``asked_besides`` the models that are no version.
     """
+
+    task = "text-classification"
+    names: tuple[str, ...] = LABELS
+    metrics: tuple[str, ...] = ("accuracy",)
+    asked_besides: tuple[str, ...] = (BASELINE,)
 
     def __init__(self, folder: Path, universe: int, gate: Mapping[str, Any], *, root: str | None = None) -> None:
         self.folder = folder
@@ -101,7 +107,8 @@ class Nights:
                 "name": MODEL,
                 "dataset": {"train": "a.csv"},
                 "model": {"base": "a-base"},
-                "metrics": ["accuracy"],
+                "task": self.task,
+                "metrics": list(self.metrics),
                 "gate": dict(gate),
                 "publish": {"store": str(self.store)},
             }
@@ -116,17 +123,17 @@ class Nights:
         identity = EVALUATE.identity({"bundle": export_of(name), "live": live, "rows": seen.sha256})
         digest = digest_of(identity)
         with self._artifacts.staging("evaluate", digest) as staging:
-            asked = {"fp32": export_of(name), BASELINE: BASELINE}
+            asked = {"fp32": export_of(name), **{other: other for other in self.asked_besides}}
             asked |= {role: self.model.manifest(version).artifacts["export"] for role, version in live.items()}
             measured = {role: self._answers(staging, role, export, rows) for role, export in asked.items()}
             published = {
-                role: ChampionEvidence(**measured[role].model_dump(), version=version, labels=LABELS)
+                role: ChampionEvidence(**measured[role].model_dump(), version=version, labels=self.names)
                 for role, version in live.items()
             }
             values: dict[str, Any] = {
                 "model": MODEL,
-                "task": "text-classification",
-                "labels": LABELS,
+                "task": self.task,
+                "labels": self.names,
                 "digests": {"export": export_of(name), "evaluate": digest},
                 "rows": rows.size,
                 "challenger": {"fp32": measured["fp32"]},
@@ -135,7 +142,7 @@ class Nights:
                 "anchor": published.get(ANCHOR),
                 "parity": {"fp32": ParityEvidence(max_difference=1e-5, tolerance=1e-4, rows=256)},
                 "threads": 1,
-                "baseline": measured[BASELINE],
+                "baseline": measured.get(BASELINE),
             }
             EvaluationRecord(**{**values, **changes}).save(staging)
             (staging / TEST_ROWS).write_bytes(seen.data)

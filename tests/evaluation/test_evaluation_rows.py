@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from retrainer.gate.answers import Answers
 from retrainer.work.evaluate.held_out import read_rows
-from retrainer.work.evaluate.scoring import write_predictions
+from retrainer.work.evaluate.written import write_predictions
 from retrainer.work.snapshot_texts import TRAIN_ROWS, trained_on
 
 IDS = ["ffffffffffffffff", "0000000000000001", "8000000000000000"]
@@ -60,7 +61,7 @@ def test_predictions_are_the_same_bytes_for_the_same_answers(split: Path, tmp_pa
     rows = read_rows(split)
     scores = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
     for name in ("first", "second"):
-        write_predictions(tmp_path / name / "p.parquet", rows, scores.argmax(axis=1), scores)
+        write_predictions(tmp_path / name / "p.parquet", rows, Answers(scores.argmax(axis=1), scores))
     assert (tmp_path / "first" / "p.parquet").read_bytes() == (tmp_path / "second" / "p.parquet").read_bytes()
     table = pq.read_table(tmp_path / "first" / "p.parquet").to_pydict()
     assert table["row_id"] == IDS

@@ -18,7 +18,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from retrainer.run.pipeline_run import new_context, run_pipeline
 from retrainer.serve import Classifier
-from retrainer.serve.predictor import Predictor, load_info, load_tokenizer
+from retrainer.serve.encoding import load_tokenizer
+from retrainer.serve.predictor import Predictor, load_info
 from retrainer.serve.texts import Text
 from retrainer.spec import Pipeline, parse_pipeline
 from retrainer.work.export import graph

@@ -15,6 +15,7 @@ from retrainer.gate.metrics import METRICS, compare, score
 from retrainer.gate.paired import normal_quantile
 from retrainer.gate.paired_bootstrap import difference_bounds
 from retrainer.gate.ranking import auroc_parts
+from retrainer.spec.known_metrics import names_of
 
 UNEVEN = 1 / np.arange(1, 11)
 UNEVEN /= UNEVEN.sum()
@@ -163,7 +164,7 @@ def test_computed_errors_are_about_those_of_resamples_on_few_rows_too(name):
     assert 0.93 < np.mean(ratios) < 1.1
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", names_of("classification"))
 def test_same_rows_same_error_and_one_chunk_or_many(name, monkeypatch):
     labels, first, second = two_models(np.random.default_rng(5), 120, np.array([0.6, 0.4]))
     pair = answers(first, 2), answers(second, 2)
@@ -175,7 +176,7 @@ def test_same_rows_same_error_and_one_chunk_or_many(name, monkeypatch):
     assert in_chunks.low == pytest.approx(once.low, rel=0.15, abs=1e-3)
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", names_of("classification"))
 def test_models_that_never_disagree_are_not_proven_equal_by_few_rows(name):
     for n in (2, 3, 20):
         labels = np.arange(n) % 2
@@ -227,7 +228,7 @@ def test_foreign_predictions_are_wrong_ones():
         assert 0 < found.low < found.estimate < found.high
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", names_of("classification"))
 def test_many_rows(name):
     """200,000 rows; the bounds lie close around the estimate, and the method says how they were found."""
     labels, (one, two) = scored_models(7, 200_000, 2)

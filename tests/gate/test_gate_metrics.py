@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
 
-from retrainer.gate.answers import Answers
+from retrainer.gate.answers import Answers, Said, TextAnswers
 from retrainer.gate.confusion import confusion_matrix
 from retrainer.gate.metrics import METRICS, compare, score
 from retrainer.gate.ranking import placements
-from retrainer.spec.known_metrics import KNOWN_METRICS, METRIC_NAMES
+from retrainer.spec.known_metrics import KNOWN_METRICS, METRIC_NAMES, names_of
 
 
 def draw(seed: int, n: int, n_labels: int, *, foreign: bool = False):
@@ -37,16 +37,21 @@ def test_every_entry_has_its_function_and_its_range():
     """A value, its bounds and a difference of every metric that a pipeline may name are within what the entry says."""
     labels, probabilities, predictions = draw(7, 300, 2)
     one, two = Answers(predictions, probabilities), Answers(1 - labels, probabilities[:, ::-1].copy())
+    words = np.array(["right", "wrong"], dtype=np.object_)
+    better, worse = np.where(predictions == labels, 1.0, 0.3), np.where(predictions == labels, 0.4, 1.0)
+    texts = names_of("generation")
+    first, second = (TextAnswers(words[labels], dict.fromkeys(texts, scores)) for scores in (better, worse))
+    said: dict[str, tuple[Said, Said]] = {"classification": (one, two), "generation": (first, second)}
     assert tuple(METRICS) == METRIC_NAMES
     for name, known in KNOWN_METRICS.items():
-        for answers in (one, two):
+        for answers in said[known.family]:
             found = score(name, labels, answers, 0.05)
             assert found.value is not None
             assert found.low is not None
             assert found.high is not None
             assert known.lowest <= found.low <= found.value <= found.high <= known.highest
         # The first is right more often, and is turned to be the better one.
-        assert compare(name, labels, one, two, 0.05).low > 0
+        assert compare(name, labels, *said[known.family], 0.05).low > 0
 
 
 def test_no_metric_has_two_names_and_no_two_have_one():
@@ -103,7 +108,7 @@ def test_labels_that_no_row_has_do_not_count():
     assert math.isfinite(METRICS["auroc"].compute(labels, probabilities, predictions))
 
 
-@pytest.mark.parametrize("name", METRIC_NAMES)
+@pytest.mark.parametrize("name", names_of("classification"))
 def test_no_rows_have_no_value(name):
     empty = np.empty(0, dtype=np.int64)
     assert math.isnan(METRICS[name].compute(empty, np.empty((0, 2)), empty))

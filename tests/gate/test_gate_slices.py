@@ -29,7 +29,7 @@ def simulated(random: np.random.Generator, *, groups: int, rows: int, loss_in_fi
 
 def results(labels, slices, challenger, champion, policy: Slices):
     rows = Rows(labels, {"fp32": Answers(challenger, np.empty((0, 2)))}, None, {"group": slices})
-    return judge_slices(policy, rows, ("no", "yes"), champion, 0.05)
+    return judge_slices(policy, rows, ("no", "yes"), Answers(champion, np.empty((0, 2))), 0.05)
 
 
 def test_twenty_equal_slices_seldom_refuse():

@@ -360,7 +360,7 @@ def test_a_mapping_instead_of_a_file(tmp_path: Path):
 
 
 def test_generation_pipelines_are_read(tmp_path: Path):
-    text = "task: text2text-generation\n" + LEAST + "metrics: [rouge]\n"
+    text = "task: text2text-generation\n" + LEAST + "metrics: [rouge_l]\n"
     pipeline = load_pipeline(write(tmp_path, text))
     assert (pipeline.dataset.text, pipeline.dataset.label) == ("model_input", "model_output")
 

@@ -16,6 +16,8 @@ from retrainer.artifacts.selection import Candidate, Selection
 from retrainer.precisions import REFERENCE
 from retrainer.records import FileRecord, Record
 from retrainer.spec.gate import DriftKind
+from retrainer.spec.known_metrics import Family
+from retrainer.tasks import known_task
 
 # What the models that are not a precision of the challenger are called.
 CHAMPION = "champion"
@@ -165,6 +167,7 @@ class EvaluationRecord(FileRecord):
     """``evaluation.json``: everything measured but the rows.
 
     :param digests: step name to digest: ingest, train, export, evaluate.
+    :param labels: none where the task writes text.
     :param rows: test rows scored.
     :param excluded_rows: test rows left out because the champion was trained on them, exactly or nearly.
     :param challenger: precision to what was measured.
@@ -208,6 +211,22 @@ class EvaluationRecord(FileRecord):
     suspects: Suspects | None = None
     suspects_error: str | None = None
     selection: Selection | None = None
+
+    @property
+    def writes(self) -> Literal["label", "text"]:
+        """What its models answer with.
+
+        :raises IntegrityError: this version does not know the task.
+        """
+        return known_task(self.task, where=self.file).writes
+
+    @property
+    def family(self) -> Family | None:
+        """The family of metrics that judge them.
+
+        :raises IntegrityError: this version does not know the task.
+        """
+        return known_task(self.task, where=self.file).metrics
 
     @property
     def positive(self) -> int:

@@ -132,7 +132,7 @@ class TrainingProfile(FileRecord):
                 raise ValueError(f"{measure}: {len(counts)} bins, expected are {len(EDGES[measure])}")
             if sum(counts) != self.rows:
                 raise ValueError(f"{measure}: counts of {sum(counts)} rows, there are {self.rows}")
-        if sum(self.label_counts.values()) != self.rows:
+        if self.label_counts and sum(self.label_counts.values()) != self.rows:
             raise ValueError(f"labels of {sum(self.label_counts.values())} rows, there are {self.rows}")
         if any(count > self.rows for count in self.vocabulary.words.values()):
             raise ValueError("a word stands in more rows than there are")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
@@ -172,7 +172,7 @@ def align(table: Table, like: Table) -> Table | int:
     if not same.all():
         return int((~same).sum())
     # Slices and lengths are those of the rows, and read of the challenger.
-    return replace(like, predictions=table.predictions[at], scores=table.scores[at], sha256=table.sha256)
+    return table.of_rows(at, like)
 
 
 def _others(spent: Spent) -> list[tuple[str, str]]:

@@ -10,7 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Literal
 
+from retrainer.artifacts.evaluation import EvaluationRecord
 from retrainer.artifacts.repository import Artifacts
 from retrainer.chain.accounts import Books, Question
 from retrainer.errors import IntegrityError, NotFoundError
@@ -208,3 +210,13 @@ class RowNumbers:
             self._room -= len(numbers)
             self._kept[rows] = numbers
         return numbers
+
+
+def writes_of(decision: Decision, artifacts: Artifacts) -> Literal["label", "text"]:
+    """What the models answer with that it was about.
+
+    :raises ArtifactError: its evaluation is gone, or was altered.
+    :raises IntegrityError: it is of a task that this version does not know.
+    """
+    content = artifacts.read("evaluate", decision.evaluation, EvaluationRecord.file)
+    return EvaluationRecord.from_json(content, where=f"evaluate artifact {decision.evaluation[:12]}").writes

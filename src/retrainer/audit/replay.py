@@ -23,14 +23,14 @@ from retrainer.audit.replayed import Night, Replay, Stop
 from retrainer.audit.stand_in import Stand, with_anchor, with_metrics, with_models, without_what_needs_the_champion
 from retrainer.audit.taken_again import is_recorded, recorded_policy, taken_again, verdict_problems
 from retrainer.chain.accounts import Books, Question, level_of
-from retrainer.gate.answers import Answers
+from retrainer.gate.answers import Said
 from retrainer.gate.decide import decide
 from retrainer.gate.evidence import Evidence
-from retrainer.gate.metrics import METRICS, compare
+from retrainer.gate.metrics import METRICS, compare, compared_by
 from retrainer.gate.paired import tidy
 from retrainer.gate.receipt import Receipt
 from retrainer.spec.gate import Gate
-from retrainer.spec.known_metrics import OF_ONE_LABEL
+from retrainer.spec.known_metrics import OF_ONE_LABEL, Family
 from retrainer.store import Move
 from retrainer.store.entry import Entry, Event, Spent
 from retrainer.store.move import STAYS
@@ -96,6 +96,7 @@ class _Replayer:
         self._notes: list[str] = []
         self._stop: Stop | None = None
         self._last: tuple[Night, Found, Found] | None = None
+        self._family: Family = "classification"
 
     def run(self) -> Replay:
         for move in self._history.moves.get(0, ()):
@@ -134,6 +135,7 @@ class _Replayer:
             self._receipts[entry.sequence] = None
             self._open = [Night(decision, None, notes=("it would have been live already",)) for decision in decisions]
             return True
+        self._family = evidence.record.family or self._family
         case = self._case(first, evidence, self._policy)
         if isinstance(case, Stop):
             self._stop = case
@@ -300,8 +302,8 @@ class _Replayer:
 
     @property
     def _metric(self) -> str:
-        against = self._policy.against_champion if self._policy is not None else None
-        return against.metric if against is not None and against.metric in METRICS else "accuracy"
+        """By what models are compared: by one that their task has, also where the policy names another."""
+        return compared_by(self._policy or Gate(), self._family)
 
     def _close(self) -> None:
         """The night is over: what is live now stays until the next decision."""
@@ -327,10 +329,10 @@ class _Replayer:
         except ValueError:  # the metric has no value on these rows
             return None
 
-    def _as_answers(self, night: Night, found: Found) -> Answers:
+    def _as_answers(self, night: Night, found: Found) -> Said:
         evidence = self._answers.evidence(night.decision.evaluation)
         assert isinstance(evidence, Evidence)
-        return Answers(found.table.predictions, found.table.scores, evidence.record.positive)
+        return found.table.said(evidence.record.positive)
 
     def _compared(self) -> tuple[Night | None, Interval | None]:
         if self._last is None or self._policy is None:

@@ -11,9 +11,8 @@ from dataclasses import dataclass, replace
 
 from retrainer.artifacts.evaluation import ANCHOR, CHAMPION, ChampionEvidence, EvaluationRecord, PredictionsFile
 from retrainer.audit.answers import Found
-from retrainer.gate.answers import Answers
 from retrainer.gate.evidence import Evidence, Table
-from retrainer.gate.metrics import METRICS
+from retrainer.gate.metrics import METRICS, metrics_of
 from retrainer.precisions import REFERENCE
 from retrainer.spec.budgets import BUDGETS
 from retrainer.spec.gate import Gate
@@ -100,7 +99,7 @@ def with_metrics(policy: Gate, evidence: Evidence) -> Evidence:
     """The same with the metrics that a policy needs and nobody asked for then: they follow from the answers."""
     record = evidence.record
     against = policy.against_champion
-    needed = {*policy.floors, *([against.metric] if against else [])} & METRICS.keys()
+    needed = {*policy.floors, *([against.metric] if against else [])} & metrics_of(record.family).keys()
     if record.positive_label is None:
         needed -= OF_ONE_LABEL  # whose score it would be, nobody said
 
@@ -119,6 +118,5 @@ def with_metrics(policy: Gate, evidence: Evidence) -> Evidence:
 
 
 def _value(record: EvaluationRecord, table: Table, metric: str) -> float | None:
-    answers = Answers(table.predictions, table.scores, record.positive)
-    value = float(METRICS[metric].value(table.labels, answers))
+    value = float(METRICS[metric].value(table.labels, table.said(record.positive)))
     return value if math.isfinite(value) else None

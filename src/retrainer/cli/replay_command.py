@@ -75,11 +75,11 @@ def replay(
     from retrainer.audit.replay import replay as decide_again
     from retrainer.spec import load_gate
 
-    gate = load_gate(policy) if policy is not None else None
     found = record.read_history(open_model(store, model, public_keys=public_key, unpublished=True), channel)
     decisions = record.since(found, begin)
     root = Artifacts(artifacts)
-    record.require_artifacts(decisions, root, ("evaluate",) if gate is not None else ("evaluate", "decide"))
+    record.require_artifacts(decisions, root, ("evaluate",) if policy is not None else ("evaluate", "decide"))
+    gate = load_gate(policy, writes=record.writes_of(decisions[0], root)) if policy is not None else None
     replayed = decide_again(found, decisions, root, gate)
     if as_json:
         display.print_json(_as_json(found, replayed, policy))

@@ -30,7 +30,7 @@ from retrainer.artifacts.evaluation import ANCHOR, CHAMPION, EvaluationRecord
 from retrainer.artifacts.measures import Interval
 from retrainer.artifacts.standing import Standing
 from retrainer.gate.claims import Levels, Question, Reading, ask, shows
-from retrainer.gate.metrics import METRICS, compare
+from retrainer.gate.metrics import compare, metrics_of
 from retrainer.gate.receipt import AnchorResult, Findings, Reason, ReasonCode
 from retrainer.gate.spending import Spending, eased, spend
 from retrainer.gate.validity import FP32, Rows
@@ -97,7 +97,7 @@ def judge_against_champion(
         if not policy.floors:
             findings.note("the gate sets no floor either, so only the export and the budgets were checked")
         return Comparison()
-    if rows is None or CHAMPION not in rows.answers or against.metric not in METRICS:
+    if rows is None or CHAMPION not in rows.answers or against.metric not in metrics_of(record.family):
         # Each of these is a reason already, but never rely on that.
         if not findings.reasons:
             findings.refuse(ReasonCode.CHAMPION_UNREADABLE, "the champion could not be compared")

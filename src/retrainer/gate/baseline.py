@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from retrainer.artifacts.evaluation import BASELINE, EvaluationRecord
 from retrainer.artifacts.measures import Interval
-from retrainer.gate.metrics import METRICS, compare
+from retrainer.gate.metrics import compare, metrics_of
 from retrainer.gate.receipt import Findings, ReasonCode
 from retrainer.gate.validity import FP32, Rows
 from retrainer.spec.gate import Gate
+from retrainer.spec.known_metrics import SHARE_RIGHT
 
 
 def judge_baseline(
@@ -24,10 +25,13 @@ def judge_baseline(
 
     :return: ``None`` where there is nothing to compare.
     """
+    if record.writes == "text":
+        findings.note("no baseline: TF-IDF with logistic regression does not write text")
+        return None
     required = policy.baseline == "floor"
     against = policy.against_champion
-    metric = against.metric if against else "accuracy"
-    if rows is None or BASELINE not in rows.answers or metric not in METRICS:
+    metric = against.metric if against else SHARE_RIGHT["classification"]
+    if rows is None or BASELINE not in rows.answers or metric not in metrics_of(record.family):
         cause = record.baseline_error or "it was not fitted"
         if required:
             findings.refuse(ReasonCode.BASELINE_MISSING, f"there is no baseline to beat: {cause}")

@@ -20,13 +20,13 @@ from retrainer.artifacts.evaluation import (
     cost_of,
 )
 from retrainer.artifacts.measures import Score
-from retrainer.gate.metrics import METRICS, score
+from retrainer.gate.metrics import metrics_of, score
 from retrainer.gate.paired import tidy
 from retrainer.gate.receipt import BudgetResult, Findings, FloorResult, ReasonCode
 from retrainer.gate.validity import FP32, Rows
 from retrainer.spec.budgets import BUDGETS, Budgets
 from retrainer.spec.gate import Gate
-from retrainer.spec.known_metrics import lower_is_better
+from retrainer.spec.known_metrics import SHARE_RIGHT, lower_is_better
 
 # Reported metrics were computed from the same numbers, so only the last digits may differ.
 METRIC_SLACK = 1e-6
@@ -41,10 +41,10 @@ def all_scores(policy: Gate, record: EvaluationRecord, rows: Rows | None, alpha:
     if rows is None:
         return {}
     against = policy.against_champion
-    wanted = {"accuracy", *policy.floors, *([against.metric] if against else [])}
+    wanted = {SHARE_RIGHT[record.family or "classification"], *policy.floors, *([against.metric] if against else [])}
     for model in record.challenger.values():
         wanted |= set(model.metrics)
-    names = [name for name in METRICS if name in wanted]
+    names = [name for name in metrics_of(record.family) if name in wanted]
     return {
         model: {name: score(name, rows.labels, answers, alpha if model in WITH_BOUNDS else None) for name in names}
         for model, answers in rows.answers.items()
@@ -54,8 +54,10 @@ def all_scores(policy: Gate, record: EvaluationRecord, rows: Rows | None, alpha:
 def check_reported(policy: Gate, record: EvaluationRecord, scores: Scores, findings: Findings) -> None:
     """Refuse a metric that is needed and missing or undefined, and one that the predictions do not give."""
     against = policy.against_champion
-    compared = [against.metric] if against and record.champion_state != "none" else []
-    needed = {FP32: list(dict.fromkeys([*policy.floors, *compared])), CHAMPION: compared}
+    known = metrics_of(record.family)
+    compared = [against.metric] if against and record.champion_state != "none" and against.metric in known else []
+    floors = [name for name in policy.floors if name in known]
+    needed = {FP32: list(dict.fromkeys([*floors, *compared])), CHAMPION: compared}
     for name, model in record.models.items():
         _check_metrics(name, model, scores.get(name, {}), needed.get(name, ()), findings)
 
@@ -64,8 +66,6 @@ def _check_metrics(
     name: str, model: ModelEvidence, scores: Mapping[str, Score], needed: Iterable[str], findings: Findings
 ) -> None:
     for metric in needed:
-        if metric not in METRICS:
-            continue
         if metric not in model.metrics:
             findings.refuse(ReasonCode.METRIC_MISSING, f"{name}: {metric} was not measured")
         elif not is_number(model.metrics[metric]) or (metric in scores and scores[metric].value is None):

@@ -15,12 +15,13 @@ import numpy as np
 from retrainer.artifacts.evaluation import BASELINE, CHAMPION, EvaluationRecord
 from retrainer.errors import GateError
 from retrainer.gate.against_champion import judge_against_champion
+from retrainer.gate.answers import TextAnswers
 from retrainer.gate.baseline import judge_baseline
 from retrainer.gate.checks import all_scores, check_reported, is_number, judge_budgets, judge_floors, judge_parity
 from retrainer.gate.drift import judge_drift
 from retrainer.gate.evidence import Evidence
 from retrainer.gate.flips import judge_flips
-from retrainer.gate.metrics import METRICS
+from retrainer.gate.metrics import compared_by, metrics_of
 from retrainer.gate.overturn import overturn_of
 from retrainer.gate.paired import tidy
 from retrainer.gate.precisions import judge_precisions
@@ -30,7 +31,7 @@ from retrainer.gate.validity import FP32, Rows, check
 from retrainer.records import Record
 from retrainer.spec.budgets import BUDGETS
 from retrainer.spec.gate import Gate
-from retrainer.spec.known_metrics import OF_ONE_LABEL
+from retrainer.spec.known_metrics import OF_ONE_LABEL, SHARE_RIGHT
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
@@ -45,7 +46,7 @@ def decide(policy: Gate, evidence: Evidence) -> Receipt:
     record = evidence.record
     alpha = policy.alpha
     findings = Findings()
-    _judge_policy(policy, findings)
+    _judge_policy(policy, record, findings)
     _judge_state(record, findings)
     rows, problems = check(evidence)
     findings.extend(problems)
@@ -126,13 +127,13 @@ def _check_policy(policy: Gate) -> None:
             )
 
 
-def _judge_policy(policy: Gate, findings: Findings) -> None:
+def _judge_policy(policy: Gate, record: EvaluationRecord, findings: Findings) -> None:
     against = policy.against_champion
     if not policy.floors and against is None:
         findings.refuse(ReasonCode.POLICY_EMPTY, "the gate has neither floors nor against_champion")
     for metric in [*policy.floors, *([against.metric] if against else [])]:
-        if metric not in METRICS:
-            findings.refuse(ReasonCode.METRIC_UNKNOWN, f"{metric} is not one of {', '.join(METRICS)}")
+        if metric not in (known := metrics_of(record.family)):
+            findings.refuse(ReasonCode.METRIC_UNKNOWN, f"{metric} is not one of {', '.join(known)}")
 
 
 def _judge_state(record: EvaluationRecord, findings: Findings) -> None:
@@ -177,8 +178,14 @@ def _slices(
         if not findings.reasons:
             findings.refuse(ReasonCode.CHAMPION_UNREADABLE, "the slices could not be compared")
         return ()
-    champion = rows.answers[CHAMPION].predictions
-    results, reasons = judge_slices(policy.slices, rows, record.labels, champion, alpha)
+    # Labels go by accuracy, whatever the models are compared by.
+    metric = compared_by(policy, record.family) if record.writes == "text" else SHARE_RIGHT["classification"]
+    for name in (FP32, CHAMPION):
+        said = rows.answers[name]
+        if isinstance(said, TextAnswers) and metric not in said.scores:
+            findings.refuse(ReasonCode.METRIC_MISSING, f"{name}: {metric}, which slices go by, was not measured")
+            return ()
+    results, reasons = judge_slices(policy.slices, rows, record.labels, rows.answers[CHAMPION], alpha, metric=metric)
     findings.extend(reasons)
     small = sum(result.status == "insufficient" for result in results)
     if small:
@@ -232,7 +239,9 @@ def _finite(record: AnyRecord, *names: str) -> AnyRecord:
 
 
 def _temperatures(record: EvaluationRecord) -> dict[str, float]:
-    """What each model's logits are divided by, where that is a number."""
+    """What each model's logits are divided by, where that is a number; of models that write text nothing is."""
+    if record.writes == "text":
+        return {}
     return {
         name: tidy(model.temperature)
         for name, model in record.models.items()
@@ -241,7 +250,7 @@ def _temperatures(record: EvaluationRecord) -> dict[str, float]:
 
 
 def _label_counts(record: EvaluationRecord, rows: Rows | None) -> dict[str, int]:
-    if rows is None:
+    if rows is None or record.writes == "text":
         return {}
     counts = np.bincount(rows.labels, minlength=len(record.labels))
     return {name: int(count) for name, count in zip(record.labels, counts, strict=True)}

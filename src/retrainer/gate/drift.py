@@ -63,8 +63,9 @@ def measure_drift(
         shared = None  # it says what cannot be
     sizes = Sizes(champion.rows, challenger.rows, shared.rows if shared else 0)
     lengths = [m for m in LENGTH_MEASURES if m in champion.histograms or m in challenger.histograms]
+    labelled = champion.label_counts or challenger.label_counts
     return (
-        _labels(champion, challenger, shared, sizes),
+        *([_labels(champion, challenger, shared, sizes)] if labelled else []),
         *(_histogram("length", measure, champion, challenger, shared, sizes) for measure in lengths),
         measure_vocabulary(champion, challenger, shared, sizes),
         *(_histogram("style", measure, champion, challenger, shared, sizes) for measure in STYLE_MEASURES),

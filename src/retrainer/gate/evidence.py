@@ -12,13 +12,19 @@ The predictions of a model are a parquet file, one row for each test row::
     characters  int64         length of the text or texts (optional; needed for slices by length)
     slice_NAME  string        value of that column of the data (one for each extra column the gate slices by)
     pattern_N   bool          whether the N-th of the record's patterns is found in the text
+
+Where the task writes text, ``label``, ``prediction`` and ``scores`` give way to::
+
+    target      list<string>  the right texts; several where the data has several for one input
+    prediction  string        what the model wrote
+    score_NAME  double        of each metric: the row's score
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +37,13 @@ from numpy.typing import NDArray
 from retrainer.artifacts.evaluation import EvaluationRecord, ModelEvidence
 from retrainer.artifacts.standing import Standing
 from retrainer.errors import first_line
+from retrainer.gate.answers import Answers, Said, TextAnswers
 from retrainer.gate.receipt import Reason, ReasonCode
+from retrainer.spec.known_metrics import names_of
 
 SLICE_PREFIX = "slice_"
 PATTERN_PREFIX = "pattern_"
+SCORE_PREFIX = "score_"
 # Four bytes a character for every row, whatever its own length.
 LONGEST_FIXED_WIDTH = 64
 
@@ -58,12 +67,55 @@ class Table:
 
     row_ids: NDArray[Any]
     labels: NDArray[np.int64]
-    predictions: NDArray[np.int64]
+    predictions: NDArray[Any]
     scores: NDArray[np.float64]
     characters: NDArray[np.int64] | None = None
     slices: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     sha256: str = ""
     patterns: NDArray[np.bool_] | None = None
+
+    @property
+    def truth(self) -> NDArray[Any]:
+        """What is right of each row, ``[n]``."""
+        return self.labels
+
+    def said(self, positive: int) -> Said:
+        """What the statistics need of it.
+
+        :param positive: index of the label that metrics of one label score.
+        """
+        return Answers(self.predictions, self.scores, positive)
+
+    def of_rows(self, at: NDArray[np.int64], like: Table) -> Table:
+        """What was said of these rows, with all else, the true answers too, as another table has it."""
+        return replace(like, predictions=self.predictions[at], scores=self.scores[at], sha256=self.sha256)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TextTable(Table):
+    """The same of a model that writes text: its predictions are str, and all labels are 0.
+
+    :param scores: ``[n, metrics]``: of each row by each metric, in the order of ``metrics``.
+    :param targets: ``[n]`` of tuples of str.
+    """
+
+    metrics: tuple[str, ...] = ()
+    targets: NDArray[Any] = field(default_factory=lambda: np.zeros(0, dtype=np.object_))
+
+    @property
+    def truth(self) -> NDArray[Any]:
+        """The targets of each row, ``[n]``."""
+        return self.targets
+
+    def said(self, positive: int) -> Said:
+        """What the statistics need of it; no metric is of one label."""
+        return TextAnswers(self.predictions, {name: self.scores[:, at] for at, name in enumerate(self.metrics)})
+
+    def of_rows(self, at: NDArray[np.int64], like: Table) -> Table:
+        """As above, by the metrics that this table has."""
+        assert isinstance(like, TextTable), "both are of one task"
+        found = replace(like, predictions=self.predictions[at], scores=self.scores[at], sha256=self.sha256)
+        return replace(found, metrics=self.metrics)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,7 +147,7 @@ def load_evidence(folder: Path, standing: Standing | None = None) -> Evidence:
     problems: dict[str, Reason] = {}
     known: _Known = []
     for name, model in record.models.items():
-        table = _read(folder, name, model, known)
+        table = _read(folder, name, model, known, _parse if record.writes == "label" else _parse_texts)
         if isinstance(table, Reason):
             problems[name] = table
         else:
@@ -103,7 +155,9 @@ def load_evidence(folder: Path, standing: Standing | None = None) -> Evidence:
     return Evidence(record, tables, problems, standing)
 
 
-def _read(folder: Path, name: str, model: ModelEvidence, known: _Known) -> Table | Reason:
+def _read(
+    folder: Path, name: str, model: ModelEvidence, known: _Known, parse: Callable[[pa.Table, str, _Known], Table]
+) -> Table | Reason:
     file = model.predictions.file
     path = folder / file
     if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
@@ -119,28 +173,54 @@ def _read(folder: Path, name: str, model: ModelEvidence, known: _Known) -> Table
         )
     try:
         # Not read_table, which looks for a data set of many files, and takes twice as long for a small one.
-        return _parse(pq.ParquetFile(pa.BufferReader(data)).read(), sha256, known)
+        return parse(pq.ParquetFile(pa.BufferReader(data)).read(), sha256, known)
     except (pa.ArrowException, OSError, LookupError, ValueError, TypeError, OverflowError) as error:
         return Reason(code=ReasonCode.PREDICTIONS_UNREADABLE, detail=f"{name}: {file}: {first_line(error)}")
 
 
 def _parse(parquet: pa.Table, sha256: str, known: _Known) -> Table:
-    n = parquet.num_rows
-    characters = "characters" in parquet.column_names
     return Table(
         row_ids=_row_ids(parquet, known),
         labels=_integers(parquet, "label"),
         predictions=_integers(parquet, "prediction"),
-        scores=_scores(parquet, n),
-        characters=_integers(parquet, "characters") if characters else None,
-        slices={
+        scores=_scores(parquet, parquet.num_rows),
+        sha256=sha256,
+        **_groups(parquet),
+    )
+
+
+def _parse_texts(parquet: pa.Table, sha256: str, known: _Known) -> TextTable:
+    n = parquet.num_rows
+    metrics = tuple(name for name in names_of("generation") if f"{SCORE_PREFIX}{name}" in parquet.column_names)
+    predictions, targets = _column(parquet, "prediction").cast(pa.string()), _column(parquet, "target")
+    if predictions.null_count or targets.null_count:
+        raise ValueError("a prediction or a target is missing")
+    found = np.empty(n, dtype=np.object_)
+    found[:] = [tuple(texts) for texts in targets.cast(pa.list_(pa.string())).to_pylist()]
+    return TextTable(
+        row_ids=_row_ids(parquet, known),
+        labels=np.zeros(n, dtype=np.int64),
+        predictions=predictions.to_numpy(zero_copy_only=False),
+        # A missing score becomes NaN, which the gate refuses.
+        scores=np.array([_floats(parquet, f"{SCORE_PREFIX}{name}") for name in metrics]).reshape(len(metrics), n).T,
+        sha256=sha256,
+        metrics=metrics,
+        targets=found,
+        **_groups(parquet),
+    )
+
+
+def _groups(parquet: pa.Table) -> dict[str, Any]:
+    """What groups rows into slices."""
+    return {
+        "characters": _integers(parquet, "characters") if "characters" in parquet.column_names else None,
+        "slices": {
             column.removeprefix(SLICE_PREFIX): _categories(parquet, column)
             for column in parquet.column_names
             if column.startswith(SLICE_PREFIX)
         },
-        sha256=sha256,
-        patterns=_patterns(parquet, n),
-    )
+        "patterns": _patterns(parquet, parquet.num_rows),
+    }
 
 
 def _patterns(parquet: pa.Table, n: int) -> NDArray[np.bool_]:
@@ -167,6 +247,10 @@ def _integers(parquet: pa.Table, name: str) -> NDArray[np.int64]:
     if column.null_count:
         raise ValueError(f"{name} lacks {column.null_count} values")
     return np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.int64)
+
+
+def _floats(parquet: pa.Table, name: str) -> NDArray[np.float64]:
+    return np.asarray(_column(parquet, name).cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
 
 
 def _row_ids(parquet: pa.Table, known: _Known) -> NDArray[Any]:

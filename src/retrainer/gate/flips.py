@@ -1,5 +1,8 @@
 """Flips: rows on which what was right became wrong, whatever the two models' accuracy says.
 
+Of a task that writes text, right is what matches its target exactly, whatever metric the models are compared by: where
+that is rare, flips say little, and a note says so.
+
 Users notice a regression on what worked before more than a gain elsewhere (S. Yan et al., Positive-congruent training:
 towards regression-free model updates, CVPR 2021). The bounds of their share are Clopper and Pearson's.
 
@@ -23,6 +26,8 @@ from retrainer.gate.validity import FP32, Rows
 from retrainer.spec.gate import Gate
 
 MOST_NAMED = 100
+# Share of rows that are right below which their flips say little.
+RARE = 0.1
 
 
 def judge_flips(
@@ -37,9 +42,11 @@ def judge_flips(
             findings.refuse(ReasonCode.CHAMPION_UNREADABLE, "the flips could not be counted")
         return None
     challenger = rows.answers[FP32]
-    right, right_champion = rows.labels == challenger.predictions, rows.labels == rows.answers[CHAMPION].predictions
+    right, right_champion = challenger.right(rows.labels), rows.answers[CHAMPION].right(rows.labels)
     flipped = np.flatnonzero(right_champion & ~right)
     harmful, n = int(flipped.size), int(rows.labels.size)
+    if limit is not None and record.writes == "text" and (seen := float(right_champion.mean())) < RARE:
+        findings.note(f"flips say little: the champion matches the target exactly on {seen:.1%} of the rows only")
     low, high = proportion_bounds(harmful, n, alpha)
     share = harmful / n
     judged = high if policy.confident else share
@@ -64,12 +71,12 @@ def judge_flips(
 
 
 def _surest(rows: Rows, flipped: Ints) -> tuple[str, ...]:
-    """Ids of the flips that the challenger is surest of; rows stand in the order of their ids, so ties do too."""
+    """Ids of the worst flips, those that the challenger is surest of; rows stand in the order of their ids, so ties do
+    too.
+    """
     if rows.row_ids.size == 0:
         return ()
-    challenger = rows.answers[FP32]
-    surely = challenger.probabilities[flipped, challenger.predictions[flipped]]
-    first = flipped[np.argsort(-surely, kind="stable")][:MOST_NAMED]
+    first = flipped[np.argsort(-rows.answers[FP32].gravity(flipped), kind="stable")][:MOST_NAMED]
     return tuple(str(rows.row_ids[at]) for at in first)
 
 

@@ -1,8 +1,9 @@
 """The metrics, each with its bounds: made from the entries of ``retrainer.spec.known_metrics``. By them a model is
 scored, and two are compared on the same rows.
 
-An entry names the function and, by its ``interval``, one of the kinds below. Accuracy goes by exact and score methods
-(``paired.py``), every other metric by the bootstrap: two models' metrics of the confusion matrix under each bound
+An entry names the function and, by its ``interval``, one of the kinds below. Shares of right rows, accuracy and exact
+match, go by exact and score methods (``paired.py``), means of row scores by the score interval (``mean_interval.py``),
+every other metric by the bootstrap: two models' metrics of the confusion matrix under each bound
 (``paired_bootstrap.py``), all else by its standard error, drawn or in closed form (``bootstrap.py``).
 """
 
@@ -14,21 +15,25 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from retrainer.artifacts.measures import Interval, Score
-from retrainer.gate.answers import Answers, Floats, Ints
+from retrainer.gate.answers import Answers, Floats, Ints, Said, TextAnswers
 from retrainer.gate.bootstrap import RESAMPLES, Bounds, RowStatistic, confusion_error, variance_of_sum
 from retrainer.gate.confusion import FromConfusion, confusion_matrix
+from retrainer.gate.mean_interval import METHOD, Mean
 from retrainer.gate.paired import normal_quantile, proportion_bounds, tango_interval, tidy
 from retrainer.gate.paired_bootstrap import difference_bounds
-from retrainer.spec.known_metrics import KNOWN_METRICS, IntervalMethod, KnownMetric
+from retrainer.spec.gate import Gate
+from retrainer.spec.known_metrics import KNOWN_METRICS, SHARE_RIGHT, Family, IntervalMethod, KnownMetric, names_of
 
 LossOfRows = Callable[[Ints, Floats], Floats]
+Given = TypeVar("Given", bound=Said)
 
 
-class Metric(ABC):
+class Metric(ABC, Generic[Given]):
     """One metric.
 
     :ivar known: its entry.
@@ -46,30 +51,31 @@ class Metric(ABC):
         return 1.0 if self.known.greater_is_better else -1.0
 
     def compute(self, labels: Ints, probabilities: Floats, predictions: Ints, *, positive: int = 1) -> float:
-        """The value on all rows; NaN where it cannot be told.
+        """The value on all rows of a metric of labels; NaN where it cannot be told.
 
         :param probabilities: ``[n, labels]``.
         :param predictions: ``[n]``; -1 is a label that is not among the known ones, and always wrong.
         :param positive: index of the label that a metric of one label scores.
         """
-        return self.value(labels, Answers(predictions, probabilities, positive))
+        answers: Any = Answers(predictions, probabilities, positive)
+        return self.value(labels, answers)
 
     @abstractmethod
-    def value(self, labels: Ints, answers: Answers) -> float:
+    def value(self, labels: Ints, answers: Given) -> float:
         """The same of answers, which remember what takes long."""
 
     @abstractmethod
-    def bounds(self, labels: Ints, answers: Answers, alpha: float) -> Bounds:
+    def bounds(self, labels: Ints, answers: Given, alpha: float) -> Bounds:
         """One-sided bounds of the value, which is known to be finite; they may be beyond the range."""
 
     @abstractmethod
-    def compare(self, labels: Ints, first: Answers, second: Answers, alpha: float) -> tuple[float, Bounds]:
+    def compare(self, labels: Ints, first: Given, second: Given, alpha: float) -> tuple[float, Bounds]:
         """How much better the first model is, and the bounds of that.
 
         :raises ValueError: it has no value on these rows.
         """
 
-    def difference(self, labels: Ints, first: Answers, second: Answers) -> float:
+    def difference(self, labels: Ints, first: Given, second: Given) -> float:
         """The first model's value minus the second's, turned so that positive means better.
 
         :raises ValueError: one of them has no value on these rows.
@@ -80,7 +86,7 @@ class Metric(ABC):
         return difference
 
 
-class _OfConfusion(Metric):
+class _OfConfusion(Metric[Answers]):
     """A metric of the confusion matrix; rows are counted into one first, a fraction of the time on a million rows."""
 
     def __init__(self, known: KnownMetric, function: FromConfusion) -> None:
@@ -115,21 +121,51 @@ class _OfConfusion(Metric):
         )
 
 
-class _Proportion(_OfConfusion):
-    """The share of rows that are right."""
+class _RightRows(Metric[Said]):
+    """The share of rows that are right, whatever is said."""
 
-    def bounds(self, labels: Ints, answers: Answers, alpha: float) -> Bounds:
-        right = int((labels == answers.predictions).sum())
+    def value(self, labels: Ints, answers: Said) -> float:
+        return int(answers.right(labels).sum()) / labels.size if labels.size else math.nan
+
+    def bounds(self, labels: Ints, answers: Said, alpha: float) -> Bounds:
+        right = int(answers.right(labels).sum())
         return Bounds(*proportion_bounds(right, labels.size, alpha), "Clopper-Pearson")
 
-    def compare(self, labels: Ints, first: Answers, second: Answers, alpha: float) -> tuple[float, Bounds]:
-        right_first, right_second = labels == first.predictions, labels == second.predictions
+    def compare(self, labels: Ints, first: Said, second: Said, alpha: float) -> tuple[float, Bounds]:
+        right_first, right_second = first.right(labels), second.right(labels)
         better, worse = int((right_first & ~right_second).sum()), int((right_second & ~right_first).sum())
         low, high = tango_interval(better, worse, labels.size, alpha)
         return (better - worse) / labels.size, Bounds(float(low), float(high), "Tango score interval")
 
 
-class _OfRows(Metric):
+class _Proportion(_RightRows):
+    """The same of labels, of which it is a metric of the confusion matrix, too."""
+
+    def __init__(self, known: KnownMetric, function: FromConfusion) -> None:
+        super().__init__(known)
+        self.from_confusion = function
+
+
+class _RowScores(Metric[TextAnswers]):
+    """The mean of the scores of the rows, which the evaluation wrote down."""
+
+    def value(self, labels: Ints, answers: TextAnswers) -> float:
+        scores = answers.scores.get(self.known.name)
+        return float(scores.mean()) if scores is not None and scores.size else math.nan
+
+    def bounds(self, labels: Ints, answers: TextAnswers, alpha: float) -> Bounds:
+        mean = Mean(answers.scores[self.known.name], self.known.lowest, self.known.highest)
+        return Bounds(*mean.bounds(alpha), METHOD)
+
+    def compare(self, labels: Ints, first: TextAnswers, second: TextAnswers, alpha: float) -> tuple[float, Bounds]:
+        difference = self.difference(labels, first, second)
+        widest = self.known.highest - self.known.lowest
+        scores, others = first.scores[self.known.name], second.scores[self.known.name]
+        bounds = Mean(self.sign * (scores - others), -widest, widest).bounds(alpha)
+        return difference, Bounds(*bounds, f"paired {METHOD}")
+
+
+class _OfRows(Metric[Answers]):
     """A metric of the probabilities; its bounds are the value, or the difference, and so many standard errors."""
 
     def __init__(self, known: KnownMetric, statistic: RowStatistic) -> None:
@@ -155,7 +191,7 @@ class _OfRows(Metric):
         return math.sqrt(max(variance, self._statistic.least_variance(rows))), method
 
 
-def _mean_of_rows(known: KnownMetric, loss: LossOfRows) -> Metric:
+def _mean_of_rows(known: KnownMetric, loss: LossOfRows) -> Metric[Answers]:
     """The mean of a loss of each row, whose error is known exactly."""
 
     def of_rows(labels: Ints, answers: Answers) -> Floats:
@@ -187,19 +223,43 @@ def _around(value: float, error: float, method: str, alpha: float) -> Bounds:
     return Bounds(value - width, value + width, method)
 
 
-_KINDS: Mapping[IntervalMethod, Callable[..., Metric]] = {
+_KINDS: Mapping[IntervalMethod, Callable[..., Metric[Any]]] = {
     "proportion": _Proportion,
     "confusion": _OfConfusion,
     "mean": _mean_of_rows,
     "statistic": _OfRows,
 }
 
-METRICS: Mapping[str, Metric] = MappingProxyType(
-    {name: _KINDS[known.interval](known, pkgutil.resolve_name(known.function)) for name, known in KNOWN_METRICS.items()}
-)
+# Of these the rows' scores are in the evidence, and need not be computed from what was said.
+_OF_WRITTEN_SCORES: Mapping[IntervalMethod, Callable[[KnownMetric], Metric[Any]]] = {
+    "right_rows": _RightRows,
+    "row_scores": _RowScores,
+}
 
 
-def score(name: str, labels: Ints, answers: Answers, alpha: float | None) -> Score:
+def _metric(known: KnownMetric) -> Metric[Any]:
+    if known.interval in _OF_WRITTEN_SCORES:
+        return _OF_WRITTEN_SCORES[known.interval](known)
+    return _KINDS[known.interval](known, pkgutil.resolve_name(known.function))
+
+
+METRICS: Mapping[str, Metric[Any]] = MappingProxyType({name: _metric(known) for name, known in KNOWN_METRICS.items()})
+
+
+def metrics_of(family: Family | None) -> dict[str, Metric[Any]]:
+    """The metrics of a family of tasks, by name: others have no meaning for them."""
+    return {name: METRICS[name] for name in names_of(family)}
+
+
+def compared_by(policy: Gate, family: Family | None) -> str:
+    """The metric by which models are compared; where the policy names none, or none of this family, the share of right
+    rows."""
+    against = policy.against_champion
+    named = against is not None and against.metric in metrics_of(family)
+    return against.metric if against is not None and named else SHARE_RIGHT[family or "classification"]
+
+
+def score(name: str, labels: Ints, answers: Said, alpha: float | None) -> Score:
     """A metric with one-sided ``1 - alpha`` bounds.
 
     :param name: one of ``METRICS``.
@@ -220,7 +280,7 @@ def score(name: str, labels: Ints, answers: Answers, alpha: float | None) -> Sco
     )
 
 
-def compare(name: str, labels: Ints, first: Answers, second: Answers, alpha: float) -> Interval:
+def compare(name: str, labels: Ints, first: Said, second: Said, alpha: float) -> Interval:
     """How much better the first model is than the second, with its interval.
 
     The difference is turned so that positive means better, also for metrics of which less is better.

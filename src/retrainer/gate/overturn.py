@@ -56,10 +56,13 @@ def overturn_of(
     :param interval: as the gate read it; ``None`` when nothing was compared.
     :param threshold: what its lower end must be above.
     :param level: one-sided, at which the interval was computed; 0 where nothing was left to compare with.
+    :return: ``None`` also where the task has no labels.
     """
     if rows is None or interval is None or threshold is None or level <= 0:
         return None
     labels, challenger, champion = rows.labels, rows.answers[FP32], rows.answers[CHAMPION]
+    if not isinstance(challenger, Answers) or not isinstance(champion, Answers):
+        return None  # a text that is wrong can be corrected to any other
     exact = interval.metric == "accuracy"
     if exact:
         fewest = _exactly(labels, challenger.predictions, champion.predictions, level, threshold)

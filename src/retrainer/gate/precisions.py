@@ -13,7 +13,7 @@ from retrainer.artifacts.evaluation import EvaluationRecord
 from retrainer.artifacts.measures import Score
 from retrainer.gate.checks import judge_budgets, judge_floors, judge_parity
 from retrainer.gate.claims import shows
-from retrainer.gate.metrics import METRICS, compare
+from retrainer.gate.metrics import compare, compared_by
 from retrainer.gate.receipt import BudgetResult, Findings, PrecisionDecision
 from retrainer.gate.validity import FP32, Rows
 from retrainer.precisions import PRECISIONS
@@ -37,7 +37,7 @@ def judge_precisions(
     if FP32 in record.challenger:
         decisions[FP32] = PrecisionDecision(publish=True, why="the precision that was judged")
     against = policy.against_champion
-    metric = against.metric if against and against.metric in METRICS else "accuracy"
+    metric = compared_by(policy, record.family)
     margin = (against.margin if against else 0.0) or DEFAULT_MARGIN
     for name, model in sorted(record.challenger.items()):
         if name == FP32:

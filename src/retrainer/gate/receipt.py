@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from retrainer.artifacts.evaluation import ChampionState, DriftMeasure, Leakage, ParityEvidence
 from retrainer.artifacts.measures import Interval, Overturn, Score
@@ -132,6 +132,9 @@ class FloorResult(Record):
 class SliceResult(Record):
     """Challenger and champion on one group of rows.
 
+    Of a task with labels they are compared by accuracy, in the fields of that name; of one that writes text by
+    ``metric``, in ``challenger_score`` and ``champion_score``. The others are not written.
+
     :param status: ``insufficient`` below the policy's minimum, ``worse`` when it refuses.
     :param p_value: one-sided, of "not worse", before correction.
     :param holm: the same, corrected for all slices tested.
@@ -146,6 +149,17 @@ class SliceResult(Record):
     difference: float | None = None
     p_value: float | None = None
     holm: float | None = None
+    metric: str | None = None
+    challenger_score: float | None = None
+    champion_score: float | None = None
+
+    @model_serializer(mode="wrap")
+    def _by_one_metric(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Receipts of tasks with labels keep their bytes."""
+        written: dict[str, Any] = handler(self)
+        fields = ("challenger_accuracy", "champion_accuracy"), ("metric", "challenger_score", "champion_score")
+        left_out = fields[1] if self.metric is None else fields[0]
+        return {name: value for name, value in written.items() if name not in left_out}
 
 
 class AnchorResult(Record):

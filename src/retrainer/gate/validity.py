@@ -1,4 +1,4 @@
-"""Whether the evidence can be judged at all: same rows, same labels, real probabilities.
+"""Whether the evidence can be judged at all: same rows, same true answers, real probabilities or scores.
 
 Every table is brought into the order of its row ids, so nothing after this depends on the order in which rows
 were written. A table that fails is left out, with a reason for each failure.
@@ -7,17 +7,18 @@ were written. A table that fails is left out, with a reason for each failure.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retrainer.artifacts.evaluation import ANCHOR, CHAMPION, EvaluationRecord
-from retrainer.gate.answers import Answers
-from retrainer.gate.evidence import Evidence, Table
+from retrainer.gate.answers import EXACT_MATCH, Said, same_text
+from retrainer.gate.evidence import Evidence, Table, TextTable
 from retrainer.gate.receipt import Reason, ReasonCode
 from retrainer.precisions import REFERENCE
+from retrainer.spec.known_metrics import KNOWN_METRICS
 
 FP32 = REFERENCE
 # Rounding of probabilities that were stored as 32-bit floats somewhere on their way.
@@ -31,7 +32,7 @@ LIVE_BEFORE = frozenset({CHAMPION, ANCHOR})
 class Rows:
     """The test rows in the order of their ids, with what each model said.
 
-    :param labels: true labels, ``[n]``.
+    :param labels: true labels, ``[n]``; all 0 where the task writes text.
     :param answers: precision, ``champion``, ``anchor`` or ``baseline``, to answers; those that can be trusted.
     :param characters: ``[n]`` or ``None``.
     :param slices: column to ``[n]`` of str.
@@ -40,7 +41,7 @@ class Rows:
     """
 
     labels: NDArray[np.int64]
-    answers: Mapping[str, Answers]
+    answers: Mapping[str, Said]
     characters: NDArray[np.int64] | None
     slices: Mapping[str, NDArray[Any]]
     patterns: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
@@ -82,13 +83,13 @@ def check(evidence: Evidence) -> tuple[Rows | None, list[Reason]]:
             differing = np.setxor1d(table.row_ids, reference.row_ids).size
             detail = f"{name}: {differing} row ids are not those of {FP32}"
             reasons.append(_reason(ReasonCode.ROWS_MISALIGNED, detail))
-        elif not np.array_equal(table.labels, reference.labels):
-            differing = int((table.labels != reference.labels).sum())
+        elif not np.array_equal(table.truth, reference.truth):
+            differing = int((table.truth != reference.truth).sum())
             detail = f"{name}: {differing} rows have another true label than in {FP32}"
             reasons.append(_reason(ReasonCode.ROWS_MISALIGNED, detail))
         else:
-            answers[name] = Answers(table.predictions, table.scores, record.positive)
-    if np.unique(reference.labels).size < 2:
+            answers[name] = table.said(record.positive)
+    if record.writes == "label" and np.unique(reference.labels).size < 2:
         only = record.labels[int(reference.labels[0])]
         detail = f"all {reference.labels.size} test rows have the label {only!r}"
         reasons.append(_reason(ReasonCode.SINGLE_LABEL, detail))
@@ -115,7 +116,9 @@ def _contradictions(record: EvaluationRecord) -> list[Reason]:
     found = []
     if FP32 not in record.challenger:
         found.append(f"the challenger was not evaluated in {FP32}")
-    if len(record.labels) < 2 or len(set(record.labels)) != len(record.labels):
+    if record.writes == "text" and record.labels:
+        found.append(f"its task writes text, and it has the labels {list(record.labels)}")
+    elif record.writes == "label" and (len(record.labels) < 2 or len(set(record.labels)) != len(record.labels)):
         found.append(f"the labels {list(record.labels)} are not at least two different ones")
     if record.champion_state == "present" and record.champion is None:
         found.append("there is a champion, but nothing was measured of it")
@@ -134,18 +137,44 @@ def _table_problems(name: str, table: Table, record: EvaluationRecord, orders: _
     n = table.row_ids.size
     if n == 0:
         return [_reason(ReasonCode.NO_ROWS, f"{name}: no test row was scored")]
-    columns = [table.labels, table.predictions, *table.slices.values()]
+    columns = [table.truth, table.predictions, *table.slices.values()]
     columns += [table.characters] if table.characters is not None else []
     if any(column.shape != (n,) for column in columns):
         return [_reason(ReasonCode.ROWS_MISALIGNED, f"{name}: the columns differ in length")]
-    n_labels = len(record.labels)
-    if table.scores.shape != (n, n_labels):
-        shape = f"{n} rows of {n_labels} labels need scores of shape {(n, n_labels)}, not {table.scores.shape}"
-        return [_reason(ReasonCode.SCORES_INVALID, f"{name}: {shape}")]
     problems = []
     repeated = orders.of(table.row_ids).repeated
     if repeated:
         problems.append(_reason(ReasonCode.ROWS_DUPLICATED, f"{name}: {repeated} rows occur more than once"))
+    if isinstance(table, TextTable):
+        return [*problems, *_text_problems(name, table)]
+    return _label_problems(name, table, record, problems)
+
+
+def _text_problems(name: str, table: TextTable) -> list[Reason]:
+    """What contradicts itself in the scores of texts."""
+    if EXACT_MATCH not in table.metrics:
+        return [_reason(ReasonCode.PREDICTIONS_UNREADABLE, f"{name}: the rows have no score for {EXACT_MATCH}")]
+    ends = [(KNOWN_METRICS[metric].lowest, KNOWN_METRICS[metric].highest) for metric in table.metrics]
+    lowest, highest = (np.array(side) for side in zip(*ends, strict=True))
+    # So written that NaN is outside, too.
+    unfit = int((~((table.scores >= lowest) & (table.scores <= highest))).any(axis=1).sum())
+    if unfit:
+        return [_reason(ReasonCode.SCORES_INVALID, f"{name}: {unfit} rows have a score that is out of range, or none")]
+    matches = table.scores[:, table.metrics.index(EXACT_MATCH)]
+    same = np.array([same_text(text, targets) for text, targets in zip(table.predictions, table.targets, strict=True)])
+    wrong = int((matches != same).sum())
+    if wrong:
+        detail = f"{name}: {wrong} rows have a score for {EXACT_MATCH} that their texts do not give"
+        return [_reason(ReasonCode.PREDICTIONS_INCONSISTENT, detail)]
+    return []
+
+
+def _label_problems(name: str, table: Table, record: EvaluationRecord, problems: list[Reason]) -> list[Reason]:
+    """What is wrong with labels and their scores, after what else is wrong with the rows."""
+    n, n_labels = table.row_ids.size, len(record.labels)
+    if table.scores.shape != (n, n_labels):
+        shape = f"{n} rows of {n_labels} labels need scores of shape {(n, n_labels)}, not {table.scores.shape}"
+        return [_reason(ReasonCode.SCORES_INVALID, f"{name}: {shape}")]
     lowest = -1 if name in LIVE_BEFORE else 0
     bad = _outside(table.labels, 0, n_labels) + _outside(table.predictions, lowest, n_labels)
     if bad:
@@ -227,13 +256,14 @@ def _sorted(table: Table, orders: _Orders) -> Table:
     scores = order.apply(table.scores)
     if scores.min() < 0.0 or scores.max() > 1.0:
         scores = np.clip(scores, 0.0, 1.0)
-    return Table(
+    found = replace(
+        table,
         row_ids=order.row_ids,
         labels=order.apply(table.labels),
         predictions=order.apply(table.predictions),
         scores=scores,
         characters=order.apply(table.characters) if table.characters is not None else None,
         slices={name: order.apply(column) for name, column in table.slices.items()},
-        sha256=table.sha256,
         patterns=order.apply(table.patterns) if table.patterns is not None else None,
     )
+    return replace(found, targets=order.apply(found.targets)) if isinstance(found, TextTable) else found

@@ -241,7 +241,10 @@ def slice_chart(slices: Sequence[SliceResult], max_drop: float | None) -> Chart 
     lowest, at = compared[worst[0]]
     text = f"{len(rows)} slices; the lowest is {at.by} = {at.value} with {signed(lowest)}. The table has all figures."
     least = None if max_drop is None else -max_drop
-    return _forest("Accuracy by slice, challenger minus champion", text, rows, zero=True, least=least)
+    name = (slices[0].metric or "accuracy").replace("_", " ")
+    return _forest(
+        f"{name[0].upper()}{name[1:]} by slice, challenger minus champion", text, rows, zero=True, least=least
+    )
 
 
 def _forest(

@@ -29,6 +29,7 @@ from retrainer.report.selection_table import selection_part
 from retrainer.spec.budgets import BUDGETS, COSTS
 from retrainer.spec.gate import Gate
 from retrainer.spec.known_metrics import lower_is_better
+from retrainer.tasks import TASKS
 
 if TYPE_CHECKING:
     from retrainer.gate.confusion import Confusion
@@ -126,6 +127,11 @@ def models_of(receipt: Receipt) -> dict[str, Mapping[str, Score]]:
     return {name: models[name] for name in sorted(models, key=lambda name: (last.get(name, 0), name))}
 
 
+def _writes_text(receipt: Receipt) -> bool:
+    task = TASKS.get(receipt.task)
+    return task is not None and task.writes == "text"
+
+
 # --- against other models --------------------------------------------------------------------------------
 
 _NOT_COMPARED = {
@@ -190,6 +196,7 @@ def _flips(receipt: Receipt) -> Part:
         f"{found.harmful:,} of {found.n:,} rows that the champion has right are wrong with the challenger "
         f"({found.share:.2%}, {confidence(receipt.policy)} interval {found.low:.2%} to {found.high:.2%}{allowed}); "
         f"{found.helpful:,} the other way round.",
+        *(["Right is what matches its target exactly."] if _writes_text(receipt) else []),
     )
 
 
@@ -224,6 +231,8 @@ _ASKED_OF_BASELINE = {
 
 def _baseline(receipt: Receipt) -> Part:
     title = "Against a simple baseline"
+    if _writes_text(receipt):
+        return part("baseline", title, "There is none: TF-IDF with logistic regression does not write text.")
     if receipt.baseline_comparison is None:
         return part("baseline", title, "No baseline was compared with.")
     asked = _ASKED_OF_BASELINE[receipt.policy.baseline]
@@ -276,9 +285,14 @@ _SLICE_STATUS = {
 
 def _slices(receipt: Receipt) -> Part:
     def row(one: SliceResult) -> Row:
-        accuracies = number(one.challenger_accuracy), number(one.champion_accuracy), signed(one.difference)
+        ours, theirs = (
+            (one.challenger_score, one.champion_score)
+            if one.metric
+            else (one.challenger_accuracy, one.champion_accuracy)
+        )
+        scores = number(ours), number(theirs), signed(one.difference)
         name = f"{one.by} = {one.value or '(empty)'}"
-        return name, f"{one.rows:,}", *accuracies, probability(one.holm), _SLICE_STATUS[one.status]
+        return name, f"{one.rows:,}", *scores, probability(one.holm), _SLICE_STATUS[one.status]
 
     if not receipt.slices:
         return part("slices", "Slices")
@@ -289,7 +303,7 @@ def _slices(receipt: Receipt) -> Part:
         "Slices",
         "Groups of rows on which the challenger must not be worse. A group refuses only where it lost beyond what "
         f"chance explains once all groups are taken into account (Holm){least}.",
-        caption="Accuracy by slice",
+        caption=f"{receipt.slices[0].metric or 'Accuracy'} by slice",
         head=("slice", "rows", "challenger", "champion", "difference", "p, corrected", "result"),
         rows=map(row, receipt.slices),
     )
@@ -358,6 +372,8 @@ def _tiny(value: float | None) -> str:
 
 
 def _calibration(receipt: Receipt) -> Part:
+    if _writes_text(receipt):
+        return part("calibration", "Calibration", "Text comes without probabilities that could be calibrated.")
     errors = {name: scores["ece"] for name, scores in models_of(receipt).items() if "ece" in scores}
 
     def row(name: str) -> Row:

@@ -37,6 +37,7 @@ class CardFacts:
     :param rows: split to number of rows.
     :param training: name to value, already formatted: epochs, device and so on.
     :param measured: precision, ``champion`` or ``baseline``, to what was measured of it.
+    :param max_new_tokens: after which an output ends; ``None`` where labels are the output.
     :param confusions: the labels that the challenger mixes up most, on the test rows.
     """
 
@@ -47,6 +48,7 @@ class CardFacts:
     training: Mapping[str, str] = field(default_factory=dict)
     measured: Mapping[str, ModelEvidence] = field(default_factory=dict)
     confusions: Sequence[Confusion] = ()
+    max_new_tokens: int | None = None
 
 
 def model_card(receipt: Receipt, facts: CardFacts, *, loading: str) -> str:
@@ -102,9 +104,10 @@ def _front_matter(receipt: Receipt, facts: CardFacts) -> str:
 
 
 def _summary(receipt: Receipt, facts: CardFacts) -> str:
-    labels = _named(receipt.labels)
+    task = _task(receipt)
+    does = f"Sorts {task.reads} into {len(receipt.labels)} labels: {_named(receipt.labels)}"
     return (
-        f"Sorts {_task(receipt).reads} into {len(receipt.labels)} labels: {labels}.\n"
+        f"{f'Answers {task.reads} with text of its own' if task.writes == 'text' else does}.\n"
         f"Fine-tuned from `{_inline(facts.base_model)}`, exported to ONNX ({', '.join(receipt.precisions)}), "
         "and judged as exported."
     )
@@ -149,6 +152,7 @@ def _below(said: Mapping[str, Part], names: Sequence[str]) -> list[str]:
 def _limits(receipt: Receipt, facts: CardFacts) -> str:
     limits = [
         f"Texts are cut after {facts.max_length} tokens.",
+        *([f"Outputs end after {facts.max_new_tokens} tokens."] if facts.max_new_tokens is not None else []),
         "The scores hold for rows like the test rows, and say nothing about other sources or later times.",
     ]
     total = sum(receipt.label_counts.values())

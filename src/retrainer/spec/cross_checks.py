@@ -12,10 +12,10 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from retrainer.label_names import means_no_label, position, spelled
-from retrainer.spec.known_metrics import KNOWN_METRICS, METRIC_NAMES, OF_ONE_LABEL, meant
+from retrainer.spec.known_metrics import KNOWN_METRICS, METRIC_NAMES, OF_ONE_LABEL, meant, names_of
 from retrainer.spec.problems import MOST_PROBLEMS, Place, Problem, listed, suggestion
 from retrainer.spec.training_combinations import combinations, measured_in_training
-from retrainer.tasks import TASKS
+from retrainer.tasks import TASKS, TaskDefinition
 
 if TYPE_CHECKING:
     from retrainer.spec.model import Dataset, Pipeline
@@ -120,6 +120,8 @@ def _of_other_tasks(spec: Pipeline) -> list[Problem]:
         (("training", "class_weights"), "class_weights", spec.training.class_weights != "none"),
         (("export", "calibration"), "calibration", spec.export.calibration != "none"),
         (("gate", "slices", "by"), "'label'", "label" in slices),
+        (("gate", "baseline"), "'floor'", spec.gate.baseline == "floor"),
+        (("gate", "drift", "block", "labels"), "'labels'", "labels" in spec.gate.drift.block),
     ]
     detail = f"is for tasks with labels, and task {task.name} has none; drop it"
     return [Problem(place, f"{name} {detail}") for place, name, is_given in given if is_given]
@@ -132,7 +134,8 @@ def _metrics(spec: Pipeline) -> list[Problem]:
         places.append((("gate", "against_champion", "metric"), spec.gate.against_champion.metric))
     if spec.model.choose_by is not None:
         places.append((("model", "choose_by"), spec.model.choose_by))
-    unknown = (Problem(place, complaint) for place, name in places if (complaint := _unknown_metric(name)))
+    task = TASKS[spec.task]
+    unknown = (Problem(place, complaint) for place, name in places if (complaint := _unknown_metric(name, task)))
     problems = list(islice(unknown, MOST_PROBLEMS))
     twice = [name for name, count in Counter(spec.metrics).items() if count > 1]
     if twice:
@@ -177,12 +180,15 @@ def _not_a_label(positive: str, labels: Sequence[str]) -> str:
     return f"{spelled(positive)} is not a label{suggestion(positive, labels)} (labels: {listed(labels[:20])})"
 
 
-def _unknown_metric(name: str) -> str | None:
-    if name in METRIC_NAMES:
+def _unknown_metric(name: str, task: TaskDefinition) -> str | None:
+    names = names_of(task.metrics)
+    if name in names:
         return None
+    if name in METRIC_NAMES:
+        return f"{name} does not judge what a {task.model} answers; {task.name} has {listed(names)}"
     other = meant(name)
-    hint = f"; did you mean '{other}'?" if other else suggestion(name, METRIC_NAMES)
-    return f"unknown metric '{name}'{hint} (metrics: {listed(METRIC_NAMES)})"
+    hint = f"; did you mean '{other}'?" if other in names else suggestion(name, names)
+    return f"unknown metric '{name}'{hint} (metrics: {listed(names)})"
 
 
 def _training(spec: Pipeline) -> list[Problem]:

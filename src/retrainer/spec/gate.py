@@ -16,7 +16,9 @@ from retrainer.spec.problems import refuse_one
 class AgainstChampion(Record):
     """The paired comparison with the model that is live."""
 
-    metric: str = Field("accuracy", description="The metric that is compared, on the same rows.")
+    metric: str = Field(
+        "accuracy", description="The metric that is compared, on the same rows; of text chrf unless another is named."
+    )
     mode: Literal["superiority", "non_inferiority"] = Field(
         "non_inferiority",
         description="The whole interval of the difference must be above 0 for 'superiority', above -margin for "
@@ -68,7 +70,9 @@ class Slices(Record):
     )
     min_rows: int = Field(50, ge=1, description="A group with fewer rows is not judged, and reported as insufficient.")
     max_drop: Fraction = Field(
-        0.05, description="Loss of accuracy within a group that is accepted even when it is certain."
+        0.05,
+        description="Loss of accuracy within a group, of text of the metric that is compared, that is accepted even "
+        "when it is certain.",
     )
 
     @model_validator(mode="after")
@@ -125,7 +129,8 @@ class Gate(Record):
     baseline: Literal["report", "not_worse", "floor"] = Field(
         "not_worse",
         description="TF-IDF with logistic regression, fitted on the same rows: 'not_worse' refuses a challenger that "
-        "is worse beyond chance, 'floor' one that does not beat it, 'report' only shows the comparison.",
+        "is worse beyond chance, 'floor' one that does not beat it, 'report' only shows the comparison. "
+        "Models that write text have none.",
     )
     drift: Drift = Field(Drift(), description="How far the training rows may have moved.")
     report_texts: bool = Field(

@@ -18,7 +18,11 @@ from typing import Literal
 #   confusion   from confusion matrices, many at once: by the bootstrap, of a difference under each bound
 #   mean        a loss of each row, of which the metric is the mean: in closed form
 #   statistic   a ``RowStatistic``, which brings its own way
-IntervalMethod = Literal["proportion", "confusion", "mean", "statistic"]
+# Of text, where the function scores one row, in the evaluate step, which writes the scores down for the gate:
+#   right_rows  the share of rows whose score is 1: as a proportion
+#   row_scores  the mean of scores between the lowest and the highest: by the score interval of a mean
+IntervalMethod = Literal["proportion", "confusion", "mean", "statistic", "right_rows", "row_scores"]
+Family = Literal["classification", "generation"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,7 @@ class KnownMetric:
     """One metric.
 
     :param function: ``module:name`` of what computes it, as ``interval`` needs it.
+    :param family: of tasks that it judges, as ``TaskDefinition.metrics`` names it.
     :param also_called: what the same thing is called elsewhere, where a comparison of spellings would not find it.
     :param lowest: the least value there can be; ``highest`` the largest, infinity where there is no end.
     :param of_one_label: it is the score of one of two labels, whose index its function takes as ``positive``; it has no
@@ -35,6 +40,7 @@ class KnownMetric:
     name: str
     function: str
     interval: IntervalMethod
+    family: Family = "classification"
     also_called: tuple[str, ...] = ()
     lowest: float = 0.0
     highest: float = 1.0
@@ -50,6 +56,7 @@ class KnownMetric:
 
 
 _GATE = "retrainer.gate"
+_OF_TEXT = "retrainer.work.evaluate.row_scores"
 
 _ENTRIES = (
     KnownMetric("accuracy", f"{_GATE}.confusion:accuracy", "proportion", also_called=("acc",)),
@@ -82,11 +89,21 @@ _ENTRIES = (
     KnownMetric(
         "f1_binary", f"{_GATE}.confusion:f1_binary", "confusion", also_called=("binary_f1",), of_one_label=True
     ),
+    KnownMetric("chrf", f"{_OF_TEXT}:chrf", "row_scores", "generation", also_called=("chr_f", "chrf2")),
+    KnownMetric("exact_match", f"{_OF_TEXT}:exact_match", "right_rows", "generation", also_called=("em",)),
+    KnownMetric("rouge_l", f"{_OF_TEXT}:rouge_l", "row_scores", "generation", also_called=("rougeL", "rouge")),
 )
 
 KNOWN_METRICS: Mapping[str, KnownMetric] = MappingProxyType({entry.name: entry for entry in _ENTRIES})
 METRIC_NAMES: tuple[str, ...] = tuple(KNOWN_METRICS)
+# Of each family the share of rows that are right, which every receipt has.
+SHARE_RIGHT: Mapping[Family, str] = MappingProxyType({"classification": "accuracy", "generation": "exact_match"})
 OF_ONE_LABEL = frozenset(entry.name for entry in _ENTRIES if entry.of_one_label)
+
+
+def names_of(family: Family | None) -> tuple[str, ...]:
+    """The metrics that judge tasks of this family."""
+    return tuple(entry.name for entry in _ENTRIES if entry.family == family)
 
 
 def lower_is_better(name: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -19,17 +19,18 @@ from retrainer.spec.gate import Gate
 from retrainer.spec.model import Pipeline
 from retrainer.spec.problems import Place, Problem, found, listed, nearest
 from retrainer.spec.yaml_reader import read_yaml
+from retrainer.tasks import TASKS
 
 SUFFIXES = (".yaml", ".yml")
 # Far beyond any pipeline, and read in a second.
 MOST_BYTES = 1_000_000
 _ANY_PIPELINE: Mapping[str, Any] = {
     "name": "any",
-    "dataset": {"train": "any.csv", "labels": ["a", "b"]},
-    "positive_label": "b",
+    "dataset": {"train": "any.csv"},
     "model": {"base": "any"},
     "publish": {"store": "any"},
 }
+_TWO_LABELS: Mapping[str, Any] = {"dataset": {"train": "any.csv", "labels": ["a", "b"]}, "positive_label": "b"}
 
 
 def load_pipeline(path: str | Path) -> Pipeline:
@@ -43,9 +44,10 @@ def load_pipeline(path: str | Path) -> Pipeline:
     return _parse(value, lines, str(file), file.absolute().parent)
 
 
-def load_gate(path: str | Path) -> Gate:
+def load_gate(path: str | Path, *, writes: Literal["label", "text"] = "label") -> Gate:
     """The gate of a file: of a pipeline, or of one that holds only ``gate``, or only the keys of a gate.
 
+    :param writes: what the models answer with that it is for, where the file does not say.
     :raises PipelineError: as of ``load_pipeline``.
     """
     file = Path(path)
@@ -55,7 +57,9 @@ def load_gate(path: str | Path) -> Gate:
     if "gate" not in value:
         value, lines = {"gate": value}, {**{("gate", *place): line for place, line in lines.items()}, (): lines[()]}
     # What a pipeline checks of its gate is checked of a gate by itself, in one that has nothing else to say.
-    return _parse({**_ANY_PIPELINE, **value}, lines, str(file), file.absolute().parent).gate
+    task = next(name for name, task in TASKS.items() if task.writes == writes)
+    silent = {**_ANY_PIPELINE, **(_TWO_LABELS if writes == "label" else {}), "task": task}
+    return _parse({**silent, **value}, lines, str(file), file.absolute().parent).gate
 
 
 def _mapping(file: Path, such_as: str) -> tuple[dict[str, Any], dict[Place, int]]:

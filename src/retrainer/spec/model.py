@@ -23,7 +23,7 @@ from retrainer.spec import cross_checks
 from retrainer.spec.delimited import Csv
 from retrainer.spec.fields import Fraction, Name, OneOf, Text, as_list
 from retrainer.spec.gate import Gate
-from retrainer.spec.known_metrics import METRIC_NAMES, OF_ONE_LABEL
+from retrainer.spec.known_metrics import OF_ONE_LABEL, names_of
 from retrainer.spec.paths import FilePath, IdOrFolder
 from retrainer.spec.problems import found, listed, refuse, refuse_one
 from retrainer.spec.publish import Publish
@@ -380,7 +380,8 @@ class Pipeline(Record):
     metrics: tuple[str, ...] = Field(
         ("accuracy", "f1"),
         min_length=1,
-        description=f"What is measured: {listed(METRIC_NAMES)}. f1, precision and recall are macro averages.",
+        description=f"What is measured, of labels {listed(names_of('classification'))}; f1, precision and recall are "
+        f"macro averages. Of text {listed(names_of('generation'))}, by default chrf and exact_match.",
     )
     positive_label: LabelName | None = Field(
         None,

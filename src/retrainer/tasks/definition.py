@@ -95,10 +95,11 @@ class TaskDefinition:
         more = f", channel={_quoted(channel)}" if channel != DEFAULT_CHANNEL else ""
         if public_keys:
             more += f", public_keys=[{', '.join(map(_quoted, public_keys))}]"
+        kind = "Generator" if self.writes == "text" else "Classifier"
         return (
-            "from retrainer.serve import Classifier\n"
-            f"classifier = Classifier.from_store({_quoted(store)}, {_quoted(model)}{more})\n"
-            f"print(classifier({self.example}))"
+            f"from retrainer.serve import {kind}\n"
+            f"{kind.lower()} = {kind}.from_store({_quoted(store)}, {_quoted(model)}{more})\n"
+            f"print({kind.lower()}({self.example}))"
         )
 
 

@@ -31,6 +31,7 @@ TEXT_TO_TEXT = TaskDefinition(
     columns={"text": "model_input", "label": "model_output"},
     writes="text",
     has_encoder=True,
+    metrics="generation",
     default_metrics=("chrf", "exact_match"),
     in_training=("exact_match",),
     hub_tag="text2text-generation",

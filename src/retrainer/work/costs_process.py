@@ -12,7 +12,7 @@ import resource
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
@@ -20,6 +20,7 @@ from retrainer.chain.messages import Failed
 from retrainer.errors import RetrainerError
 from retrainer.records import Record
 from retrainer.serve.loading import open_predictor
+from retrainer.tasks import known_task
 
 STATUS = Path("/proc/self/status")
 THREADS = Path("/proc/self/task")
@@ -134,7 +135,9 @@ def main(work_file: Path) -> None:
 def _serve(work_file: Path, replies: int) -> None:
     work = Work.from_json(work_file.read_bytes(), where=str(work_file))
     stopwatch = Stopwatch(work.threads)
-    predictor = open_predictor(Path(work.bundle), precision=work.precision, threads=work.threads)
+    predictor: Any = open_predictor(Path(work.bundle), precision=work.precision, threads=work.threads)
+    task = known_task(predictor.info.task, where=work.bundle)
+    answer = predictor.generate if task.writes == "text" else predictor.probabilities
     seconds = stopwatch.seconds()
     while True:
         os.write(replies, Reply(seconds=seconds, peak_bytes=peak_bytes()).to_json() + b"\n")
@@ -143,7 +146,7 @@ def _serve(work_file: Path, replies: int) -> None:
             return
         texts = [work.texts[position] for position in Ask.from_json(line, where="standard input").positions]
         stopwatch = Stopwatch(work.threads)
-        predictor.probabilities(texts)
+        answer(texts)
         seconds = stopwatch.seconds()
 
 

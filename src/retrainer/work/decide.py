@@ -22,6 +22,7 @@ from retrainer.errors import IntegrityError
 from retrainer.gate.confusion import Confusion, most_confused
 from retrainer.gate.decide import decide
 from retrainer.gate.evidence import Evidence, load_evidence
+from retrainer.gate.metrics import compared_by
 from retrainer.gate.receipt import Receipt
 from retrainer.gate.verify import receipt_bytes
 from retrainer.precisions import REFERENCE
@@ -29,6 +30,7 @@ from retrainer.report.decision import confusions_part, explain
 from retrainer.report.html import ReportFacts, report_html
 from retrainer.report.model_card import CardFacts
 from retrainer.store.entry import Verdict
+from retrainer.work.examples import examples_of
 from retrainer.work.flips import flips_of
 
 if TYPE_CHECKING:
@@ -105,10 +107,13 @@ def card_facts(request: StepRequest, inputs: dict[str, Path], evidence: Evidence
         training=_training(training),
         measured=evidence.record.models,
         confusions=_confusions(evidence, receipt),
+        max_new_tokens=request.pipeline.model.max_new_tokens if evidence.record.writes == "text" else None,
     )
 
 
 def _confusions(evidence: Evidence, receipt: Receipt) -> tuple[Confusion, ...]:
+    if evidence.record.writes == "text":
+        return ()
     if REFERENCE not in receipt.metrics:  # there are no rows, or they contradict themselves; the receipt says which
         return ()
     table, labels = evidence.tables[REFERENCE], evidence.record.labels
@@ -130,6 +135,8 @@ def _report_facts(
     # As of the confusions: what contradicts itself was not judged, and is not shown.
     judged = {REFERENCE, CHAMPION} <= receipt.metrics.keys()
     texts = receipt.policy.report_texts
+    test = split_file(inputs["ingest"], "test") if texts else None
+    metric = compared_by(receipt.policy, evidence.record.family)
     return ReportFacts(
         card=card,
         decision=request.digest,
@@ -138,7 +145,8 @@ def _report_facts(
         suspects=evidence.record.suspects,
         suspicious=[row for row in _rows(inputs["evaluate"] / SUSPECTS, texts=texts) if row["split"] == "test"],
         look_first=_rows(inputs["evaluate"] / LOOK_FIRST, texts=texts),
-        flips=flips_of(evidence, split_file(inputs["ingest"], "test") if texts else None) if judged else None,
+        flips=flips_of(evidence, test) if judged else None,
+        examples=examples_of(evidence, metric, test) if REFERENCE in receipt.metrics else None,
     )
 
 

@@ -35,7 +35,8 @@ def flips_of(evidence: Evidence, test: Path | None) -> Flips | None:
     if not np.array_equal(challenger.row_ids, champion.row_ids):
         return None
     labels = evidence.record.labels
-    right, was_right = (table.predictions == challenger.labels for table in (challenger, champion))
+    positive = evidence.record.positive
+    right, was_right = (table.said(positive).right(challenger.labels) for table in (challenger, champion))
     harmful, beneficial = was_right & ~right, right & ~was_right
 
     def counted(group: str, inside: Mask) -> FlipCounts:
@@ -47,7 +48,7 @@ def flips_of(evidence: Evidence, test: Path | None) -> Flips | None:
     return Flips(
         counts=counted("", np.ones(len(right), dtype=np.bool_)),
         groups=tuple(sorted(groups, key=lambda one: (-one.harmful / one.rows, one.group))[:MOST_GROUPS]),
-        surest=tuple(_surest(challenger, labels, harmful, test)),
+        surest=tuple(_surest(challenger, labels, harmful, test) if labels else ()),
     )
 
 
@@ -68,7 +69,7 @@ def _surest(table: Table, labels: tuple[str, ...], harmful: Mask, test: Path | N
     # The row id decides between equally sure ones, so that the same evidence gives the same page.
     order = np.lexsort((table.row_ids[at], -table.scores[at].max(axis=1)))
     chosen = at[order][:MOST_SHOWN]
-    texts = _texts(test, [str(row_id) for row_id in table.row_ids[chosen]]) if test is not None else {}
+    texts = texts_of_rows(test, [str(row_id) for row_id in table.row_ids[chosen]]) if test is not None else {}
     for row in chosen.tolist():
         row_id = str(table.row_ids[row])
         yield Flip(
@@ -80,7 +81,11 @@ def _surest(table: Table, labels: tuple[str, ...], harmful: Mask, test: Path | N
         )
 
 
-def _texts(test: Path, row_ids: list[str]) -> dict[str, str]:
+def texts_of_rows(test: Path, row_ids: list[str]) -> dict[str, str]:
+    """Row id to text, both of a pair with a bar between them.
+
+    :param test: the split.
+    """
     table: Any = pq.read_table(test)
     table = table.filter(pc.is_in(table.column("row_id"), pa.array(row_ids, pa.string())))
     texts = (" | ".join(parts(text)) for text in texts_of(table))

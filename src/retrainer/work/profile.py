@@ -106,7 +106,7 @@ def profile_of(split: Path, labels: tuple[str, ...], only: frozenset[str] | None
     """Profile a split of a snapshot. The same rows in any order give the same profile.
 
     :param split: the parquet file.
-    :param labels: names in the order that the label column indexes.
+    :param labels: names in the order that the label column indexes; none where the rows have no label.
     :param only: ids of the rows to profile; ``None`` for all.
     :raises DataError: it has no rows, or labels out of range.
     """
@@ -129,10 +129,11 @@ def profile_of(split: Path, labels: tuple[str, ...], only: frozenset[str] | None
     kept: list[tuple[str, npt.NDArray[np.int64], npt.NDArray[np.float64]]] = []
     words = _Words()
     for batch in _batches(file, columns, only):
-        label = batch.column("label").to_numpy()
-        if label.size and (label.min() < 0 or label.max() >= len(labels)):
-            raise DataError(f"a label is none of the {len(labels)}", where=str(split))
-        label_counts += np.bincount(label, minlength=len(labels))
+        if labels:
+            label = batch.column("label").to_numpy()
+            if label.size and (label.min() < 0 or label.max() >= len(labels)):
+                raise DataError(f"a label is none of the {len(labels)}", where=str(split))
+            label_counts += np.bincount(label, minlength=len(labels))
         texts = [batch.column(name) for name in columns]
         shares, measured = _words_of(texts, words)
         measured |= _characters_of(texts)
@@ -176,7 +177,8 @@ def _row_ids(split: Path) -> npt.NDArray[np.object_]:
 
 def _batches(file: pq.ParquetFile, texts: list[str], only: frozenset[str] | None) -> Iterator[pa.RecordBatch]:
     wanted = None if only is None else pa.array(sorted(only), pa.string())
-    for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=["row_id", *texts, "label"]):
+    wanted_columns = [name for name in ("row_id", *texts, "label") if name in file.schema_arrow.names]
+    for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=wanted_columns):
         yield batch if wanted is None else batch.filter(pc.is_in(batch.column("row_id"), value_set=wanted))
 
 

@@ -20,6 +20,7 @@ from retrainer.records import sha256_file
 from retrainer.report.model_card import model_card
 from retrainer.store import Cause, FileEntry, Manifest
 from retrainer.store.bundle import BundleInfo
+from retrainer.tasks import TASKS
 from retrainer.work.decide import card_facts
 from retrainer.work.portable import make_portable
 from retrainer.work.reporter import Reporter
@@ -34,6 +35,8 @@ LIBRARIES = (
     "numpy",
     "scikit-learn",
 )
+# By whose versions texts are scored.
+SCORING_TEXT = ("sacrebleu", "rouge-score")
 # Where a deployment says which commit of its own repository the pipeline came from.
 COMMIT_VARIABLES = ("RETRAINER_GIT_COMMIT", "GITHUB_SHA", "CI_COMMIT_SHA")
 
@@ -140,14 +143,14 @@ def _manifest(request: StepRequest, inputs: dict[str, Path], receipt: Receipt, t
         base_model=request.pipeline.model.base,
         base_revision=TrainingRecord.load(inputs["train"]).base_fingerprint,
         artifacts=dict(request.inputs),
-        libraries=_libraries(),
+        libraries=_libraries(SCORING_TEXT if TASKS[info.task].writes == "text" else ()),
         git_commit=_git_commit(),
     )
 
 
-def _libraries() -> dict[str, str]:
+def _libraries(more: tuple[str, ...]) -> dict[str, str]:
     found = {"python": platform.python_version()}
-    for name in LIBRARIES:
+    for name in (*LIBRARIES, *more):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -22,6 +22,7 @@ from retrainer.gate.precisions import DEFAULT_MARGIN
 from retrainer.gate.receipt import ReasonCode, Receipt
 from retrainer.report import charts
 from retrainer.report.decision import FP32, confidence, confusions_part, models_of, parts
+from retrainer.report.examples import Examples, examples_part
 from retrainer.report.flips import Flips, flips_part
 from retrainer.report.labels import look_first_part, suspects_part
 from retrainer.report.model_card import CardFacts
@@ -38,6 +39,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 SECTIONS = (
     ("comparison", "anchor", "over_time", "look-first", "flips", "baseline"),
     ("scores", "floors", "plots", "confusions"),
+    ("examples",),
     ("slices",),
     ("flipped",),
     ("costs", "budgets"),
@@ -59,6 +61,7 @@ class ReportFacts:
     :param suspects: of the labels; ``None`` where nobody looked.
     :param suspicious: test rows whose label may be wrong, as in ``suspects.csv``.
     :param look_first: rows that may move the comparison, as in ``look_first.csv``.
+    :param examples: of what was written; ``None`` where the task has labels.
     :param flips: rows that only one of champion and challenger has right; ``None`` where nothing was compared.
     """
 
@@ -70,6 +73,7 @@ class ReportFacts:
     suspicious: Sequence[Mapping[str, str]] = ()
     look_first: Sequence[Mapping[str, str]] = ()
     flips: Flips | None = None
+    examples: Examples | None = None
 
 
 def report_html(receipt: Receipt, facts: ReportFacts, images: Mapping[str, bytes]) -> str:
@@ -81,6 +85,7 @@ def report_html(receipt: Receipt, facts: ReportFacts, images: Mapping[str, bytes
         **parts(receipt, facts.card.measured),
         "confusions": confusions_part(facts.card.confusions),
         "flipped": flips_part(facts.flips),
+        "examples": examples_part(facts.examples),
         "plots": Part("plots", "Plots of the evaluation"),
         "data": _data(receipt, facts),
         "suspects": suspects_part(facts.suspects, facts.suspicious),

@@ -1,9 +1,9 @@
 """The evaluate step: challenger, champion and baseline on the same frozen rows, the bundles through the client's own
 predictor.
 
-``champion.py`` fetches the model that is live, ``held_out.py`` chooses the rows, ``scoring.py`` asks and writes the
-answers, ``costs.py`` measures time and memory, ``baseline.py`` fits the simple model, ``suspects.py`` finds labels that
-may be wrong.
+``champion.py`` fetches the model that is live, ``held_out.py`` chooses the rows, ``scoring.py`` asks for labels,
+``generation.py`` for texts, ``written.py`` writes the answers, ``costs.py`` measures time and memory. Of labels alone,
+``baseline.py`` fits the simple model, and ``suspects.py`` finds those that may be wrong.
 """
 
 from __future__ import annotations
@@ -36,13 +36,14 @@ from retrainer.chain.accounts import write_look
 from retrainer.chain.model_store import model_of
 from retrainer.chain.steps.evaluate import TEST_ROWS
 from retrainer.errors import RetrainerError
-from retrainer.gate.answers import Answers
+from retrainer.gate.answers import Answers, Said
 from retrainer.gate.confusion import confusion_matrix
 from retrainer.gate.drift import measure_drift
 from retrainer.gate.overturn import look_first
 from retrainer.precisions import PRECISIONS, REFERENCE
 from retrainer.report import charts
 from retrainer.report.labels import counted
+from retrainer.spec.known_metrics import SHARE_RIGHT, Family
 from retrainer.store.bundle import BundleInfo
 from retrainer.store.entry import Look
 from retrainer.store.ledger import RowSet
@@ -58,8 +59,12 @@ from retrainer.work.profile import profile_of, shared_rows
 from retrainer.work.reporter import Reporter
 from retrainer.work.snapshot_texts import pack_row_ids
 
-# In every receipt, whether or not the pipeline asks: accuracy says nothing of whether scores can be believed.
-ALWAYS_MEASURED = ("ece",)
+# In every receipt, whether or not the pipeline asks: accuracy says nothing of whether scores can be believed, and by
+# what is exactly right flips are counted.
+ALWAYS_MEASURED: Mapping[Family | None, tuple[str, ...]] = {
+    "classification": ("ece",),
+    "generation": (SHARE_RIGHT["generation"],),
+}
 
 
 def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: Reporter) -> Evaluated:
@@ -76,12 +81,13 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         if champion.folder is not None:
             models[CHAMPION] = (champion.folder, REFERENCE)
         positive = request.pipeline.positive(info.labels)
-        score = trainable_task(request.pipeline.task, where=request.pipeline.name).part("score")
-        answers = {}
+        task = trainable_task(request.pipeline.task, where=request.pipeline.name)
+        score = task.part("score")
+        answers: dict[str, Said] = {}
         for name, model in models.items():
             shown = f"champion {champion.version}" if name == CHAMPION else f"challenger {name}"
             scored = score(*model, rows, info.labels, reporter, name=shown)
-            answers[name] = replace(scored, positive=positive)
+            answers[name] = _of_label(scored, positive)
         threads = request.pipeline.gate.budgets.threads
         costs = measure_costs(
             models,
@@ -90,7 +96,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
             on_progress=lambda done, total: reporter.progress("measuring costs", done=done, total=total, unit="text"),
         )
         # What the pipeline reports, what its gate needs, and what is always measured, in that order.
-        asked = [*request.identity["metrics"], *request.identity["gate_metrics"], *ALWAYS_MEASURED]
+        asked = [*request.identity["metrics"], *request.identity["gate_metrics"], *ALWAYS_MEASURED[task.metrics]]
         names = list(dict.fromkeys(asked))
         evidence = {
             name: model_evidence(name, answers[name], rows, names, folder, model=models[name], costs=costs[name])
@@ -98,10 +104,16 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         }
         of_anchor = anchor_answers(request, anchor, rows, info.labels, score, reporter)
         if of_anchor is not None:
-            answers[ANCHOR] = replace(of_anchor, positive=positive)
+            answers[ANCHOR] = _of_label(of_anchor, positive)
             evidence[ANCHOR] = model_evidence(ANCHOR, answers[ANCHOR], rows, names, folder)
-        baseline, baseline_error = _baseline(inputs["ingest"], rows, info.labels, positive, names, folder, reporter)
-        suspects, suspects_error = _suspects(request, inputs["ingest"], rows, answers, info.labels, folder, reporter)
+        # Text has neither a baseline nor a model that could doubt it.
+        labelled = {name: said for name, said in answers.items() if isinstance(said, Answers)}
+        baseline, baseline_error, suspects, suspects_error = None, None, None, None
+        if labelled:
+            baseline, baseline_error = _baseline(inputs["ingest"], rows, info.labels, positive, names, folder, reporter)
+            suspects, suspects_error = _suspects(
+                request, inputs["ingest"], rows, labelled, info.labels, folder, reporter
+            )
         drift, drift_error = _drift(inputs["ingest"] / "train.parquet", bundle, champion, info.labels)
     record = EvaluationRecord(
         model=request.pipeline.name,
@@ -132,7 +144,10 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     )
     record.save(folder)
     training = TrainingRecord.load(inputs["train"])
-    for name, png in _drawn(answers[REFERENCE], evidence[REFERENCE].temperature, rows, info.labels, training).items():
+    drawn = {"training_curve": charts.training_curve(training.curve, training.best_step)}
+    if labelled:
+        drawn |= _drawn(labelled[REFERENCE], evidence[REFERENCE].temperature, rows, info.labels)
+    for name, png in drawn.items():
         (folder / f"{name}.png").write_bytes(png)
     seen = RowSet(pack_row_ids(rows.row_ids))
     (folder / TEST_ROWS).write_bytes(seen.data)
@@ -146,6 +161,11 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     )
     write_look(model_of(request.pipeline).ledger, look, seen, request.context)
     return _handed_on(record, seen, anchor)
+
+
+def _of_label(answers: Said, positive: int) -> Said:
+    """The same, for metrics of one label to score this one."""
+    return replace(answers, positive=positive) if isinstance(answers, Answers) else answers
 
 
 def _baseline(
@@ -244,16 +264,13 @@ def _parity(export: Path) -> dict[str, ParityEvidence]:
     }
 
 
-def _drawn(
-    answers: Answers, temperature: float, rows: HeldOutRows, labels: tuple[str, ...], training: TrainingRecord
-) -> dict[str, bytes]:
+def _drawn(answers: Answers, temperature: float, rows: HeldOutRows, labels: tuple[str, ...]) -> dict[str, bytes]:
     counts = confusion_matrix(rows.labels, answers.predictions, len(labels))
     confidence = answers.probabilities.max(axis=1)
     before = None if temperature == 1.0 else charts.uncalibrated(answers.probabilities, temperature).max(axis=1)
     return {
         # Of the challenger no label is foreign, so the last column is empty.
         "confusion_matrix": charts.confusion_matrix(counts[:, :-1], labels),
-        "training_curve": charts.training_curve(training.curve, training.best_step),
         "reliability": charts.reliability(confidence, answers.predictions == rows.labels, before=before),
     }
 

@@ -15,12 +15,13 @@ import numpy as np
 
 from retrainer.artifacts.repository import Artifacts
 from retrainer.chain import StepRequest
-from retrainer.gate.answers import Answers
+from retrainer.gate.answers import Said
 from retrainer.precisions import REFERENCE
 from retrainer.records import canonical_json, digest_of
 from retrainer.store.bundle import BundleInfo
 from retrainer.work.evaluate.champion import fetch_version
 from retrainer.work.evaluate.held_out import HeldOutRows
+from retrainer.work.evaluate.written import kept, said_again
 from retrainer.work.reporter import Reporter
 
 # Artifacts of this name are answers of published versions; no step is called so.
@@ -65,9 +66,9 @@ def anchor_answers(
     anchor: FetchedAnchor,
     rows: HeldOutRows,
     labels: tuple[str, ...],
-    score: Callable[..., Answers],
+    score: Callable[..., Said],
     reporter: Reporter,
-) -> Answers | None:
+) -> Said | None:
     """What the anchor says of each row, from the artifacts where it was asked the same texts before; ``None`` where it
     need not or cannot be asked.
 
@@ -89,7 +90,7 @@ def anchor_answers(
         if artifacts.find(ANSWERS, digest) is None:
             answers = score(anchor.folder, REFERENCE, rows, labels, reporter, name=f"anchor {anchor.version}")
             with artifacts.staging(ANSWERS, digest) as staging:
-                np.savez(staging / FILE, predictions=answers.predictions, probabilities=answers.probabilities)
+                np.savez(staging / FILE, **kept(answers))
                 artifacts.commit(
                     staging,
                     step=ANSWERS,
@@ -103,5 +104,5 @@ def anchor_answers(
             reporter.log(
                 f"the anchor, version {anchor.version}, answered these rows before: its answers are used again"
             )
-        with np.load(artifacts.fetch(ANSWERS, digest) / FILE) as kept:
-            return Answers(kept["predictions"], kept["probabilities"])
+        with np.load(artifacts.fetch(ANSWERS, digest) / FILE) as arrays:
+            return said_again(dict(arrays), rows)

@@ -20,7 +20,7 @@ from retrainer.artifacts.snapshot import SnapshotStatistics
 from retrainer.chain import StepRequest
 from retrainer.errors import DataError, IntegrityError
 from retrainer.work.near import NEAR_ROWS
-from retrainer.work.near.index import near_rows
+from retrainer.work.near.index import NO_LABEL, near_rows
 from retrainer.work.reporter import Reporter
 from retrainer.work.snapshot_texts import Text, characters, parts, texts_of, trained_on
 
@@ -31,7 +31,8 @@ SHOWN = 3
 class HeldOutRows:
     """Test rows of a snapshot.
 
-    :param labels: index of the true label of each row.
+    :param labels: index of the true label of each row; all 0 where the task writes text.
+    :param targets: where it does, the right texts of each row: several where the data has several for one input.
     :param columns: what groups rows into slices: ``characters``, ``slice_<name>`` and ``pattern_<position>``.
     """
 
@@ -39,6 +40,14 @@ class HeldOutRows:
     texts: tuple[Text, ...]
     labels: npt.NDArray[np.int64]
     columns: dict[str, pa.Array]
+    targets: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def truth(self) -> npt.NDArray[np.object_]:
+        """The targets, ``[n]``."""
+        truth = np.empty(len(self.targets), dtype=np.object_)
+        truth[:] = self.targets
+        return truth
 
     def __len__(self) -> int:
         return len(self.row_ids)
@@ -51,6 +60,7 @@ class HeldOutRows:
             texts=tuple(self.texts[i] for i in indices),
             labels=self.labels[keep],
             columns={name: column.filter(pa.array(keep)) for name, column in self.columns.items()},
+            targets=tuple(self.targets[i] for i in indices) if self.targets else (),
         )
 
 
@@ -60,18 +70,38 @@ def read_rows(split: Path, patterns: Sequence[str] = ()) -> HeldOutRows:
     :param patterns: regular expressions that the texts are searched for; either text of a pair.
     """
     table = pq.read_table(split)
+    targets: dict[str, list[str]] = {}
+    if "target" in table.column_names:
+        table, targets = _each_input_once(table)
     texts = tuple(texts_of(table))
     slices = [name for name in table.column_names if name.startswith("slice_")]
     return HeldOutRows(
         row_ids=tuple(table.column("row_id").to_pylist()),
         texts=texts,
-        labels=table.column("label").to_numpy().astype(np.int64),
+        labels=np.zeros(len(texts), np.int64) if targets else table.column("label").to_numpy().astype(np.int64),
+        targets=tuple(tuple(right) for right in targets.values()),
         columns={
             "characters": pa.array(map(characters, texts), pa.int64()),
             **{name: table.column(name).combine_chunks() for name in slices},
             **{f"pattern_{position}": _found(pattern, texts) for position, pattern in enumerate(patterns)},
         },
     )
+
+
+def _each_input_once(table: pa.Table) -> tuple[pa.Table, dict[str, list[str]]]:
+    """The first row of each input, and row id to all its targets: an input is one row however many answers are right,
+    for a model answers it once.
+    """
+    targets: dict[str, list[str]] = {}
+    first = []
+    rows = zip(table.column("row_id").to_pylist(), table.column("target").to_pylist(), strict=True)
+    for at, (row_id, target) in enumerate(rows):
+        if row_id not in targets:
+            first.append(at)
+        known = targets.setdefault(row_id, [])
+        if target not in known:
+            known.append(target)
+    return table.take(pa.array(first, pa.int64())), targets
 
 
 def _found(pattern: str, texts: Sequence[Text]) -> pa.Array:
@@ -159,7 +189,8 @@ def _nearly_trained_on(
     if not index.is_file():
         return nothing, "the champion was published without an index of its training rows"
     try:
-        return near_rows(index, rows.texts, [labels[label] for label in rows.labels], similarity), None
+        names = [labels[label] if labels else NO_LABEL for label in rows.labels]
+        return near_rows(index, rows.texts, names, similarity), None
     except IntegrityError as error:
         return nothing, error.message
 

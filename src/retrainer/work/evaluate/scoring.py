@@ -1,6 +1,7 @@
-"""What each model answers, the file of its answers, and the record of what was measured of it.
+"""Which label each model answers with, and the record of what was measured of a model, whatever it answers with.
 
-Uses the client's own predictor: what is judged is what will be served. Not here: how long it takes (``costs.py``).
+Uses the client's own predictor: what is judged is what will be served. Not here: the file of its answers
+(``written.py``), texts (``generation.py``), how long it takes (``costs.py``).
 """
 
 from __future__ import annotations
@@ -8,18 +9,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from retrainer.artifacts.evaluation import ANCHOR, BASELINE, CHAMPION, ChampionEvidence, ModelEvidence, PredictionsFile
-from retrainer.gate.answers import Answers
+from retrainer.gate.answers import Answers, Said
 from retrainer.gate.metrics import METRICS
 from retrainer.records import sha256_file
 from retrainer.serve.predictor import Predictor, load_info
 from retrainer.store.bundle import BundleInfo
 from retrainer.work.evaluate.costs import Costs
 from retrainer.work.evaluate.held_out import HeldOutRows
+from retrainer.work.evaluate.written import write_predictions
 from retrainer.work.reporter import Reporter
 
 CHUNK_ROWS = 512
@@ -45,32 +44,9 @@ def score(
     return Answers(mapped[own.argmax(axis=1)], scores)
 
 
-def write_predictions(
-    path: Path, rows: HeldOutRows, predictions: npt.NDArray[np.int64], scores: npt.NDArray[np.float64]
-) -> None:
-    """Write one model's answer to each row.
-
-    :param predictions: index of the predicted label; -1 for a label that this snapshot does not have.
-    :param scores: probabilities, ``[rows, labels]``.
-    """
-    path.parent.mkdir(exist_ok=True)
-    values = pa.array(scores.reshape(-1), pa.float64())
-    offsets = pa.array(np.arange(len(rows) + 1, dtype=np.int32) * scores.shape[1])
-    table = pa.table(
-        {
-            "row_id": pa.array(rows.row_ids, pa.string()),
-            "label": pa.array(rows.labels, pa.int64()),
-            "prediction": pa.array(predictions, pa.int64()),
-            "scores": pa.ListArray.from_arrays(offsets, values),
-            **rows.columns,
-        }
-    )
-    pq.write_table(table, path, compression="zstd")
-
-
 def model_evidence(
     name: str,
-    answers: Answers,
+    answers: Said,
     rows: HeldOutRows,
     metrics: list[str],
     folder: Path,
@@ -85,7 +61,7 @@ def model_evidence(
     :param model: bundle and precision; none for a model that cannot be served.
     """
     path = folder / "predictions" / (f"{name}.parquet" if name in _OWN_NAME else f"challenger_{name}.parquet")
-    write_predictions(path, rows, answers.predictions, answers.probabilities)
+    write_predictions(path, rows, answers)
     return ModelEvidence(
         metrics={metric: _value(metric, rows, answers) for metric in metrics},
         latency_ms=costs.latency if costs else None,
@@ -97,16 +73,16 @@ def model_evidence(
     )
 
 
-def _value(name: str, rows: HeldOutRows, answers: Answers) -> float | None:
+def _value(name: str, rows: HeldOutRows, answers: Said) -> float | None:
     value = float(METRICS[name].value(rows.labels, answers))
     return value if np.isfinite(value) else None
 
 
 def size_mb(bundle: Path, precision: str) -> float:
-    """What a client of that precision downloads, in 10^6 bytes: its graph and everything that is not a graph."""
-    graph = load_info(bundle).precisions[precision].file
+    """What a client of that precision downloads, in 10^6 bytes: its graphs and everything that is not a graph."""
+    graphs = load_info(bundle).precisions[precision].files
     files = [path for path in bundle.rglob("*") if path.is_file()]
-    needed = [p for p in files if p.parent.name != "onnx" or p.relative_to(bundle).as_posix().startswith(graph)]
+    needed = [p for p in files if p.parent.name != "onnx" or p.relative_to(bundle).as_posix().startswith(graphs)]
     return sum(path.stat().st_size for path in needed) / 1e6
 
 

@@ -40,6 +40,8 @@ from retrainer.work.near.search import BATCH_ROWS, SketchIndex, standard_error
 from retrainer.work.snapshot_texts import Text, text_columns, texts_of
 
 FORMAT_VERSION = 1
+# Of rows that have no label, all alike.
+NO_LABEL = ""
 _MAGIC = b"NEARROWS"
 _HEADER = struct.Struct("<8sHHIQQQ")
 _GROUP = np.dtype([("label", "<u8"), ("rows", "<u8")])
@@ -57,13 +59,13 @@ def write_index(
     """Write the file about the rows of a snapshot's split. The same rows, in any order, give the same bytes.
 
     :param train: the split's parquet file.
-    :param labels: the snapshot's label names, in the order of its indices.
+    :param labels: the snapshot's label names, in the order of its indices; none where its rows have no label.
     :param progress: told how many rows are done.
     :param also: a file about other rows, such as those of a model that is part of the weights: what is in it and not
         in the split is added.
     :raises IntegrityError: that file cannot be used.
     """
-    names = np.array([_label(name) for name in labels], dtype=np.uint64)
+    names = np.array([_label(name) for name in labels or (NO_LABEL,)], dtype=np.uint64)
     rows_labels, sketches, keys = [], [], []
     done, parts = 0, 1
     for texts, label in _batches(train):
@@ -207,8 +209,12 @@ def _read(path: Path) -> _Content:
 
 def _batches(train: Path) -> Iterator[tuple[list[Text], npt.NDArray[np.int64]]]:
     with pq.ParquetFile(train) as file:
-        for batch in file.iter_batches(BATCH_ROWS, columns=[*text_columns(file.schema_arrow.names), "label"]):
-            yield texts_of(batch), batch.column("label").to_numpy()
+        present = file.schema_arrow.names
+        labelled = "label" in present
+        columns = [*text_columns(present), *(["label"] if labelled else [])]
+        for batch in file.iter_batches(BATCH_ROWS, columns=columns):
+            label = batch.column("label").to_numpy() if labelled else np.zeros(batch.num_rows, dtype=np.int64)
+            yield texts_of(batch), label
 
 
 def _label(name: str) -> int:

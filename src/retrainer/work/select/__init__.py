@@ -8,21 +8,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from retrainer.artifacts.repository import Artifacts
 from retrainer.artifacts.snapshot import SnapshotStatistics, split_file
 from retrainer.chain import TRAIN, Selected, StepRequest
 from retrainer.errors import DataError
-from retrainer.gate.answers import Answers
-from retrainer.gate.evidence import Table
 from retrainer.gate.selection import Contender, select
 from retrainer.precisions import REFERENCE
 from retrainer.sources.base_models import short_names
 from retrainer.tasks import trainable_task
 from retrainer.work.evaluate.costs import measure_costs
-from retrainer.work.evaluate.held_out import HeldOutRows, read_rows
-from retrainer.work.evaluate.scoring import size_mb, write_predictions
+from retrainer.work.evaluate.held_out import read_rows
+from retrainer.work.evaluate.scoring import size_mb
+from retrainer.work.evaluate.written import table_of, write_predictions
 from retrainer.work.reporter import Reporter
 
 PREDICTIONS = "predictions"
@@ -50,7 +47,8 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     tables = {}
     for base, bundle in bundles.items():
         answers = score(bundle, REFERENCE, rows, labels, reporter, name=names[base])
-        tables[base] = _written(answers, rows, folder / PREDICTIONS / f"{names[base]}.parquet")
+        write_predictions(folder / PREDICTIONS / f"{names[base]}.parquet", rows, answers)
+        tables[base] = table_of(answers, rows)
     costs = measure_costs(
         {base: (bundle, REFERENCE) for base, bundle in bundles.items()},
         rows.texts,
@@ -80,17 +78,6 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     reporter.log(selection.why)
     chosen = next(one for one in selection.candidates if one.base == selection.chosen)
     return Selected(selection=selection, export=chosen.export)
-
-
-def _written(answers: Answers, rows: HeldOutRows, file: Path) -> Table:
-    """What a bundle says on the rows, as it was written down."""
-    write_predictions(file, rows, answers.predictions, answers.probabilities)
-    return Table(
-        row_ids=np.array(rows.row_ids, dtype=np.str_),
-        labels=rows.labels,
-        predictions=answers.predictions,
-        scores=answers.probabilities,
-    )
 
 
 def _parameters(artifacts: Artifacts, export: str) -> int:
