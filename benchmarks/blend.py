@@ -54,8 +54,6 @@ Logits = npt.NDArray[np.float32]
 SHARES_TRIED = (WHOLE, *SHARES)
 REQUIRED_FEWER, MARGIN = 0.30, 0.01
 METRIC = "accuracy"
-# Without a start in small steps some heads come to answer the most frequent label alone.
-WARMUP_STEPS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +61,7 @@ class SetUp:
     """How a data set is learnt: as little as leaves it well above chance, since flips of guesses say nothing.
 
     :param texts: the columns.
+    :param warmup: steps. Without, some heads come to answer the most frequent label alone.
     """
 
     texts: tuple[str, ...]
@@ -70,6 +69,8 @@ class SetUp:
     train: int
     epochs: int
     learning_rate: float = 2e-4
+    batch: int = 16
+    warmup: int = 20
     validation: int = 300
     test: int = 600
 
@@ -176,8 +177,8 @@ class Data:
                 "training": {
                     "num_train_epochs": self.set_up.epochs,
                     "learning_rate": self.set_up.learning_rate,
-                    "warmup_steps": WARMUP_STEPS,
-                    "per_device_train_batch_size": 16,
+                    "warmup_steps": self.set_up.warmup,
+                    "per_device_train_batch_size": self.set_up.batch,
                     "bf16": True,
                     "seed": seed,
                 },
@@ -259,7 +260,7 @@ def row_of(name: str, retrains: list[Judged]) -> list[str]:
         f"{before} to {after}",
         f"{fewer:.0%}",
         f"{beneficial[0]} to {beneficial[1]}",
-        ", ".join(f"{one.share:.0%}" for one in retrains) if len(retrains) <= 5 else "",
+        f"{np.mean([one.share for one in retrains]):.0%}",
     ]
 
 
@@ -294,7 +295,7 @@ def main() -> None:
     table = [row_of(name, retrains) for name, retrains in judged.items()]
     if len(table) > 1:
         table.append(row_of("all", list(itertools.chain.from_iterable(judged.values()))))
-    head = ["data", "n", "accuracy", "blended", "95 % above", "harmful", "fewer", "beneficial", "shares"]
+    head = ["data", "n", "accuracy", "blended", "95 % above", "harmful", "fewer", "beneficial", "share"]
     show(
         "Blending, MiniLM-L6",
         head,
