@@ -24,9 +24,10 @@ from retrainer.records import sha256_file
 from retrainer.run.pipeline_run import RunResult, new_context, run_pipeline
 from retrainer.run.processes import run_step
 from retrainer.spec import Pipeline
+from retrainer.spec.known_metrics import KNOWN_METRICS
 from retrainer.store import FileEntry, Manifest, Store
 from retrainer.work.snapshot_texts import BLENDED_WITH, TRAIN_ROWS, pack_row_ids, row_ids_of
-from retrainer.work.train.blending import SHARES, choose
+from retrainer.work.train.blending import SHARES, WHOLE, choose, tried_shares
 from tests.chain.made import CONTEXT, in_root, planned
 from tests.training.conftest import MakePipeline, ignore, train_here
 
@@ -109,7 +110,7 @@ def same(first: Weights, second: Weights) -> bool:
     return first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
 
 
-def test_the_weights_are_between_both_and_the_score_no_worse(
+def test_the_weights_are_between_both_and_the_score_is_not_shown_to_be_worse(
     make_pipeline: MakePipeline, snapshot: StepRef, champion: Path, tmp_path: Path
 ) -> None:
     plain, _ = train_here(make_pipeline(WEAK), snapshot, tmp_path / "plain")
@@ -125,7 +126,7 @@ def test_the_weights_are_between_both_and_the_score_no_worse(
     none, kept = blend.tried[0], next(one for one in blend.tried if one.share == blend.share)
     assert blend.share > 0
     assert kept.harmful < none.harmful
-    assert (kept.score or 0) >= (none.score or 1)
+    assert kept.no_worse
     before = TrainingRecord.load(plain.parent).validation
     assert none.score == before["accuracy"]
     assert trained.metrics.keys() == before.keys()
@@ -326,30 +327,85 @@ def test_two_processes_blend_as_one(
 
 
 counts = st.integers(0, 20)
-scores = st.one_of(st.none(), st.integers(0, 100).map(lambda hits: hits / 100))
 
 
-@given(st.lists(st.tuples(scores, counts, counts), min_size=len(SHARES), max_size=len(SHARES)), st.booleans())
-def test_the_chosen_share_costs_no_score_and_no_flip(
-    drawn: list[tuple[float | None, int, int]], greater_is_better: bool
-) -> None:
+@given(st.lists(st.tuples(st.booleans(), counts, counts), min_size=len(SHARES), max_size=len(SHARES)))
+def test_the_chosen_share_is_no_worse_and_has_the_fewest_harmful_flips(drawn: list[tuple[bool, int, int]]) -> None:
     tried = [
-        TriedShare(share=share, score=score, harmful=harmful, beneficial=beneficial)
-        for share, (score, harmful, beneficial) in zip(SHARES, drawn, strict=True)
+        TriedShare(share=share, score=0.5, no_worse=no_worse, harmful=harmful, beneficial=beneficial)
+        for share, (no_worse, harmful, beneficial) in zip(SHARES, drawn, strict=True)
     ]
-    chosen, plain = choose(tried, greater_is_better=greater_is_better), tried[0]
-    assert chosen.harmful <= plain.harmful
-    if chosen is plain:
-        return
-    assert chosen.harmful < plain.harmful
-    assert chosen.score is not None
-    assert plain.score is not None
-    assert chosen.score >= plain.score if greater_is_better else chosen.score <= plain.score
+    chosen, plain = choose(tried), tried[0]
+    assert chosen is plain or (chosen.no_worse and chosen.harmful < plain.harmful)
     for other in tried:
-        no_worse = other.score is not None and (
-            other.score >= plain.score if greater_is_better else other.score <= plain.score
-        )
-        assert not no_worse or (other.harmful, other.share) >= (chosen.harmful, chosen.share)
+        assert not other.no_worse or (other.harmful, other.share) >= (chosen.harmful, chosen.share)
+
+
+def logits_with(wrong: set[int], rows: int) -> Any:
+    """What answers label 0 and 1 in turn, but for these rows, and is as sure everywhere."""
+    logits = np.zeros((rows, 2), dtype=np.float32)
+    truth = np.arange(rows) % 2
+    answers = np.where(np.isin(np.arange(rows), sorted(wrong)), 1 - truth, truth)
+    logits[np.arange(rows), answers] = 2.0
+    return logits
+
+
+def tried_with(
+    plain: set[int], blended: set[int], rows: int, *, champion: set[int] | None = None, metric: str = "accuracy"
+) -> list[TriedShare]:
+    """Each share but none has the same rows wrong."""
+    logits = dict.fromkeys(SHARES[1:], logits_with(blended, rows))
+    logits |= {SHARES[0]: logits_with(plain, rows), WHOLE: logits_with(champion or set(), rows)}
+    return tried_shares(logits, np.arange(rows) % 2, np.ones(rows, dtype=np.bool_), metric, positive=1)
+
+
+EVERY_METRIC = [*KNOWN_METRICS, "loss"]
+# Rows of both labels.
+FEW, MANY = set(range(6)), set(range(100))
+
+
+@pytest.mark.parametrize("metric", EVERY_METRIC)
+def test_what_rows_show_to_be_worse_by_the_metric_is_refused(metric: str) -> None:
+    plain, *shares = tried_with(FEW, MANY, 300, metric=metric)
+    assert plain.no_worse
+    assert plain.score is not None
+    assert not any(one.no_worse for one in shares)
+    assert all(one.no_worse for one in tried_with(MANY, FEW, 300, metric=metric))
+    assert tried_with(FEW, MANY, 300, metric=metric) == [plain, *shares]
+
+
+@pytest.mark.parametrize(
+    ("lost", "won", "no_worse"),
+    [(1, 0, True), (2, 0, False), (6, 3, True), (8, 3, False), (30, 24, True), (0, 0, True)],
+)
+def test_one_row_does_not_decide_and_a_loss_beyond_chance_does(lost: int, won: int, no_worse: bool) -> None:
+    tried = tried_with(set(range(100, 100 + won)), set(range(lost)), 300)
+    assert {one.no_worse for one in tried[1:]} == {no_worse}
+    assert all(one.harmful == lost for one in tried[1:])
+
+
+def test_answers_that_are_no_numbers_are_refused() -> None:
+    logits = {share: logits_with(FEW, 40) for share in (WHOLE, *SHARES)}
+    logits[0.3] = np.full_like(logits[0.3], np.nan)
+    tried = tried_shares(logits, np.arange(40) % 2, np.ones(40, dtype=np.bool_), "accuracy", positive=1)
+    assert [one.share for one in tried if not one.no_worse] == [0.3]
+    assert choose(tried).share == 0.0
+
+
+def test_a_metric_without_a_value_takes_no_share() -> None:
+    truth = np.zeros(20, dtype=np.int64)  # of one label alone there is no AUROC
+    logits = {share: logits_with(FEW if share in (0.0, 0.1) else set(), 20) for share in (WHOLE, *SHARES)}
+    tried = tried_shares(logits, truth, np.ones(20, dtype=np.bool_), "auroc", positive=1)
+    assert {one.score for one in tried} == {None}
+    assert choose(tried).share == 0.0
+
+
+def test_only_rows_that_judge_count() -> None:
+    logits = {share: logits_with(MANY, 300) for share in SHARES} | {WHOLE: logits_with(set(), 300)}
+    logits[0.0] = logits_with(FEW, 300)
+    judged = np.arange(300) >= len(MANY)
+    tried = tried_shares(logits, np.arange(300) % 2, judged, "accuracy", positive=1)
+    assert all(one.no_worse and one.harmful == 0 and one.score == 1.0 for one in tried)
 
 
 @pytest.mark.long

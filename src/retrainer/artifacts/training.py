@@ -24,11 +24,13 @@ class TriedShare(Record):
     """What the model would answer with so much of the champion in its weights.
 
     :param score: on the validation rows that neither model was trained on; ``None`` where the metric has no value.
+    :param no_worse: these rows do not show that the score is worse than that of the unblended model.
     :param harmful: of these rows, those that the champion had right and this has wrong; ``beneficial`` is the reverse.
     """
 
     share: float
     score: float | None
+    no_worse: bool
     harmful: int
     beneficial: int
 
@@ -63,7 +65,10 @@ class Blend(Record):
         plain = self.tried[0]
         kept = next(one for one in self.tried if one.share == self.share)
         if not self.share:
-            return f"not blended with the champion, version {self.champion}: no share of it makes fewer harmful flips"
+            return (
+                f"not blended with the champion, version {self.champion}: no share of it makes fewer harmful flips "
+                f"without a worse {self.metric}"
+            )
         return (
             f"blended with {self.share:.0%} of the champion, version {self.champion}: on {self.rows:,} validation rows "
             f"harmful flips go from {plain.harmful:,} to {kept.harmful:,}, beneficial ones from {plain.beneficial:,} "

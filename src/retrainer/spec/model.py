@@ -272,8 +272,8 @@ class Training(Record):
     blend_with_champion: Literal["none", "auto"] = Field(
         "none",
         description="Ours: 'auto' mixes the trained weights with the champion's, in the share that gives the fewest "
-        "rows that the champion had right and the new model has wrong, on the validation rows, where that costs no "
-        "score. Needs publish.include_checkpoint.",
+        "rows that the champion had right and the new model has wrong, on the validation rows, where these do "
+        "not show a worse score. Needs publish.include_checkpoint.",
     )
 
     trainer: Text | None = Field(

@@ -151,7 +151,7 @@ def has_checkpoint(version: Manifest) -> bool:
 
 TRAIN = Step(
     name="train",
-    version=1,
+    version=2,
     about="candidate",
     after=("ingest",),
     output=Trained,

@@ -91,7 +91,9 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
 
     curve = learning_curve(trainer.state.log_history)
     best_step = trainer.state.best_global_step or trainer.state.global_step
-    blended, of_blend = _blended(champion, trainer, validation, pipeline.metrics[0], folder, reporter)
+    blended, of_blend = _blended(
+        champion, trainer, validation, pipeline.metrics[0], folder, reporter, positive=positive
+    )
     scores = of_blend or scores_at(curve, best_step)
     record = TrainingRecord(
         base_model=request.identity["base_name"],
@@ -153,6 +155,8 @@ def _blended(
     first_metric: str,
     folder: Path,
     reporter: Reporter,
+    *,
+    positive: int,
 ) -> tuple[Blend | None, dict[str, float]]:
     """Blend what can be, in the trainer's model, and leave what is known of the rows that the champion brings with it.
 
@@ -161,7 +165,7 @@ def _blended(
     if not isinstance(champion, ChampionWeights):
         return champion, {}
     metric = str(trainer.args.metric_for_best_model or first_metric).removeprefix("eval_")
-    blended, scores = blend(trainer, champion, validation, metric, reporter)
+    blended, scores = blend(trainer, champion, validation, metric, reporter, positive=positive)
     reporter.log(blended.line())
     if blended.share:
         (folder / BLENDED_WITH).mkdir()

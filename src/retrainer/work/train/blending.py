@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.special import softmax
 from transformers import EvalPrediction
 
 from retrainer.artifacts.training import Blend, TriedShare
-from retrainer.spec.known_metrics import lower_is_better
+from retrainer.gate.answers import Answers
+from retrainer.gate.metrics import METRICS, Metric
 from retrainer.work.reporter import Reporter
 from retrainer.work.train.champion import ChampionWeights
 from retrainer.work.train.encoding import EncodedRows, logits_of
@@ -26,15 +28,28 @@ from retrainer.work.train.trainer import FineTuner
 # also where the two do not belong together and everything between them is worse than both.
 SHARES = tuple(tenths / 10 for tenths in range(6))
 WHOLE = 1.0
-LOSS = "loss"
+# What the Trainer calls the log loss.
+LOSS, LOG_LOSS = "loss", "log_loss"
+# Of one side, as little beyond one standard error as keeps ties of whole rows on the side of "no worse".
+ALPHA = 0.15
+
+Labels = npt.NDArray[np.int64]
+Logits = npt.NDArray[np.float32]
 
 
 def blend(
-    trainer: FineTuner, champion: ChampionWeights, validation: EncodedRows, metric: str, reporter: Reporter
+    trainer: FineTuner,
+    champion: ChampionWeights,
+    validation: EncodedRows,
+    metric: str,
+    reporter: Reporter,
+    *,
+    positive: int,
 ) -> tuple[Blend, dict[str, float]]:
     """Try every share, and leave the chosen one in the trainer's model.
 
-    :param metric: that must not get worse.
+    :param metric: that must not get worse, as ``metric_for_best_model`` names it, without ``eval_``.
+    :param positive: index of the label that a metric of one label scores.
     :return: what became of it, and the scores on all validation rows, as training has them; none of these where the
         weights are as they were.
     """
@@ -48,19 +63,8 @@ def blend(
             trainer.model, validation, trainer.data_collator, trainer.args.per_device_eval_batch_size
         )
         reporter.progress("blending", done=done, total=len(SHARES) + 1, unit="share")
-    was_right = logits.pop(WHOLE).argmax(axis=1) == truth
-    tried = []
-    for share, given in logits.items():
-        is_right = given.argmax(axis=1) == truth
-        tried.append(
-            TriedShare(
-                share=share,
-                score=_scores(trainer, given[judged], truth[judged]).get(metric),
-                harmful=int((was_right & ~is_right & judged).sum()),
-                beneficial=int((~was_right & is_right & judged).sum()),
-            )
-        )
-    chosen = choose(tried, greater_is_better=metric != LOSS and not lower_is_better(metric))
+    tried = tried_shares(logits, truth, judged, metric, positive=positive)
+    chosen = choose(tried)
     trainer.model.load_state_dict(mixed(own, champion.weights, chosen.share))
     outcome = Blend(
         champion=champion.version,
@@ -73,21 +77,66 @@ def blend(
     return outcome, _scores(trainer, logits[chosen.share], truth) if chosen.share else {}
 
 
-def choose(tried: Sequence[TriedShare], *, greater_is_better: bool) -> TriedShare:
-    """The fewest harmful flips among the shares that score no worse than none; of equal ones the smallest share.
+def tried_shares(
+    logits: Mapping[float, Logits], labels: Labels, judged: npt.NDArray[np.bool_], metric: str, *, positive: int
+) -> list[TriedShare]:
+    """What each share answers on the rows that judge.
 
-    No loss of score is accepted, not even one that may be chance: what seems free on a few hundred rows would be paid
-    anew by every retrain. And no more of the champion is taken than flips ask for, since what it holds is older than
-    the data. That the chosen share is a little lucky, being the best of several, is for the gate to find out on test
-    rows.
+    A share is no worse unless the rows show that it is: its score is below that of the unblended model by more than
+    about one standard error of the difference, as in the one-standard-error rule (Breiman et al. 1984, *Classification
+    and Regression Trees*). The comparison is paired: only rows count that both models answer differently. Were no loss
+    accepted at all, a single row would decide, and on a few hundred rows hardly any share be taken. What may be lost
+    does not grow from retrain to retrain, each of which starts at the base model and is compared with itself unblended.
+    Log loss is not asked unless it is the metric: the average with a champion that is less sure loses by it where it
+    has as many rows right.
+
+    :param logits: of every share and of the whole champion, to all rows.
+    :param metric: as ``metric_for_best_model`` names it, without ``eval_``.
+    :param positive: index of the label that a metric of one label scores.
+    """
+    truth, measure = labels[judged], METRICS[LOG_LOSS if metric == LOSS else metric]
+    answers = {
+        share: Answers(given[judged].argmax(axis=1), softmax(given[judged].astype(np.float64), axis=1), positive)
+        for share, given in logits.items()
+    }
+    plain, was_right = answers[SHARES[0]], answers[WHOLE].predictions == truth
+    tried = []
+    for share in SHARES:
+        is_right = answers[share].predictions == truth
+        score = measure.value(truth, answers[share])
+        tried.append(
+            TriedShare(
+                share=share,
+                score=score if np.isfinite(score) else None,
+                no_worse=_no_worse(measure, truth, answers[share], plain),
+                harmful=int((was_right & ~is_right).sum()),
+                beneficial=int((~was_right & is_right).sum()),
+            )
+        )
+    return tried
+
+
+def choose(tried: Sequence[TriedShare]) -> TriedShare:
+    """The fewest harmful flips among the shares that are no worse than none; of equal ones the smallest share.
+
+    No more of the champion is taken than flips ask for, since what it holds is older than the data. That the chosen
+    share is a little lucky, being the best of several, is for the gate to find out on test rows.
 
     :param tried: the share of none first.
     """
-    plain, sign = tried[0], 1 if greater_is_better else -1
-    if plain.score is None:
-        return plain
-    able = [one for one in tried if one.score is not None and sign * one.score >= sign * plain.score]
-    return min(able, key=lambda one: (one.harmful, one.share))
+    plain = tried[0]
+    return min((plain, *(one for one in tried if one.no_worse)), key=lambda one: (one.harmful, one.share))
+
+
+def _no_worse(measure: Metric, truth: Labels, blended: Answers, plain: Answers) -> bool:
+    # Halfway between two models that do not belong together there may be no numbers, and without both labels no score.
+    if not (np.isfinite(blended.probabilities).all() and np.isfinite(plain.probabilities).all()):
+        return False
+    try:
+        _, bounds = measure.compare(truth, blended, plain, ALPHA)
+    except ValueError:
+        return False
+    return bounds.high >= 0
 
 
 def mixed(own: Mapping[str, Any], champion: Mapping[str, Any], share: float) -> dict[str, Any]:
