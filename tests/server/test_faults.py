@@ -32,6 +32,7 @@ PRIVATE = "a very private matter"
 class Faulty:
     """Stands for a classifier that fails in ways that no real one should."""
 
+    answers_with = "label"
     task, labels, manifest, version, precision = "text-classification", ("a", "b"), None, "1", "fp32"
 
     def pinned(self) -> Faulty:
