@@ -128,7 +128,7 @@ def choose(tried: Sequence[TriedShare]) -> TriedShare:
     return min((plain, *(one for one in tried if one.no_worse)), key=lambda one: (one.harmful, one.share))
 
 
-def _no_worse(measure: Metric, truth: Labels, blended: Answers, plain: Answers) -> bool:
+def _no_worse(measure: Metric[Answers], truth: Labels, blended: Answers, plain: Answers) -> bool:
     # Halfway between two models that do not belong together there may be no numbers, and without both labels no score.
     if not (np.isfinite(blended.probabilities).all() and np.isfinite(plain.probabilities).all()):
         return False
