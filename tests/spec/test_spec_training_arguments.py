@@ -283,3 +283,24 @@ def test_the_schema_agrees_with_the_records():
             jsonschema.validate({**valid, **wrong}, json_schema())
         with pytest.raises(PipelineError):
             parse_pipeline({**valid, **wrong})
+
+
+@pytest.mark.parametrize(
+    ("training", "place", "said"),
+    [
+        ({"freeze_layers": 0}, "freeze_layers", "at least 1"),
+        ({"freeze_layers": "most"}, "freeze_layers", "half"),
+        ({"freeze_cache_gb": -1}, "freeze_cache_gb", "at least 0"),
+        ({"callbacks": "MyCallback"}, "callbacks[0]", "as 'my_package.MyClass'"),
+        ({"warm_start": "best"}, "warm_start", "one of none, champion"),
+        ({"peft": {"rank": 4}}, "peft", "unknown key 'rank'"),
+        ({"peft": {}, "freeze_layers": 1}, "freeze_layers", "together with peft"),
+        ({"freeze_layers": 1, "neftune_noise_alpha": 5}, "neftune_noise_alpha", "with freeze_layers they do not"),
+        ({"peft": {}, "deepspeed": {"a": 1}}, "deepspeed", "together with peft"),
+    ],
+)
+def test_what_is_ours_is_checked_as_well(training: dict[str, Any], place: str, said: str) -> None:
+    with pytest.raises(PipelineError) as caught:
+        pipeline(training)
+    assert f"training.{place}" in str(caught.value)
+    assert said in str(caught.value)

@@ -317,7 +317,8 @@ def test_the_champion_is_part_of_what_is_trained_where_it_is_asked_for(
 def test_two_processes_blend_as_one(
     make_pipeline: MakePipeline, rows_file: Path, snapshot: StepRef, champion: Path, tmp_path: Path
 ) -> None:
-    pipeline = make_pipeline({**WEAK, **BLEND}, resources={"processes": 2})
+    # And share what frozen layers make of the rows, which only the first of them writes.
+    pipeline = make_pipeline({**WEAK, **BLEND, "freeze_layers": 1}, resources={"processes": 2})
     publish(pipeline, tmp_path / "version", champion)
     ref = run_step(INGEST.plan(pipeline, context=in_root(tmp_path / "artifacts")), on_message=ignore)
     trained = run_step(TRAIN.plan(pipeline, ref, context=in_root(tmp_path / "artifacts")), on_message=ignore)

@@ -228,7 +228,8 @@ def test_arguments_that_end_a_training_are_named(
 
 def test_every_reporter_and_optimizer_is_known_to_need_what_transformers_looks_for(make_pipeline: MakePipeline) -> None:
     """Without its package each of these is refused, by ours before transformers is asked, and by transformers."""
-    reporters = [{"report_to": name} for name in INTEGRATION_TO_CALLBACK if name != "kubeflow"]
+    there = {"kubeflow", "tensorboard"}
+    reporters = [{"report_to": name} for name in INTEGRATION_TO_CALLBACK if name not in there]
     optimizers = known_arguments()["optim"]["choices"]
     built_in = {"adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "adagrad", "rmsprop"}
     wanted = [{"optim": name, "optim_target_modules": "all-linear"} for name in optimizers if name not in built_in]

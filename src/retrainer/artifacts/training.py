@@ -87,6 +87,28 @@ class CutRows(Record):
     outputs: int
 
 
+class WarmStart(Record):
+    """What became of ``training.warm_start``.
+
+    :param champion: its version; ``None`` where the channel has none that can be read.
+    :param why_not: why the training did not start from it; ``None`` where it did.
+    :param seen_validation: so many of the validation rows the champion was trained on.
+    """
+
+    champion: str | None = None
+    why_not: str | None = None
+    seen_validation: int = 0
+
+    def short(self) -> str:
+        """From what, in a few words."""
+        return f"the base model: {self.why_not}" if self.why_not else f"the champion, version {self.champion}"
+
+    def line(self) -> str:
+        """In a sentence."""
+        seen = f"; it was trained on {self.seen_validation:,} of the validation rows" if self.seen_validation else ""
+        return f"training starts from {self.short()}{seen}"
+
+
 class TrainingRecord(FileRecord):
     """How a checkpoint came to be.
 
@@ -96,8 +118,10 @@ class TrainingRecord(FileRecord):
     :param resumed_from: checkpoint that this try went on from; ``None`` when it started at the base model.
     :param validation: scores of the weights that were kept, blended or not.
     :param class_weights: label to what the loss of its rows was multiplied by; empty where all counted alike.
-    :param blend: ``None`` where the pipeline does not ask for it.
+    :param blend: ``None`` where the pipeline does not ask for it, as ``warm_start``.
     :param cut: split to its rows that were too long; empty where they are not counted.
+    :param trained_parameters: those of the model that learnt, or of what learnt beside it; ``None`` in records of
+        releases that did not count them.
     """
 
     file: ClassVar[str] = "training.json"
@@ -119,6 +143,8 @@ class TrainingRecord(FileRecord):
     class_weights: dict[str, float] = Field(default_factory=dict)
     blend: Blend | None = None
     cut: dict[str, CutRows] = Field(default_factory=dict)
+    trained_parameters: int | None = None
+    warm_start: WarmStart | None = None
 
 
 def weights_line(class_weights: Mapping[str, float]) -> str:

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from retrainer.errors import PipelineError
-from retrainer.spec.model import Pipeline
+from retrainer.spec.model import Pipeline, Training
 from retrainer.spec.problems import listed, suggestion
 
 # Name of an optimizer to the module that has it; the first that fits.
@@ -48,7 +47,7 @@ def require_packages(pipeline: Pipeline) -> None:
 
     :raises PipelineError: names the argument and the package, or nothing of that name is known.
     """
-    for name, value, modules in _needed(pipeline.training.arguments):
+    for name, value, modules in _needed(pipeline.training):
         if modules is None:
             raise PipelineError(
                 f"'{value}' is not one of {listed(sorted(_REPORTERS))}{suggestion(value, _REPORTERS)}",
@@ -63,8 +62,13 @@ def require_packages(pipeline: Pipeline) -> None:
             )
 
 
-def _needed(arguments: Mapping[str, Any]) -> Iterator[tuple[str, str, tuple[str, ...] | None]]:
+def _needed(training: Training) -> Iterator[tuple[str, str, tuple[str, ...] | None]]:
     """Argument, value, and the modules of which it needs one; ``None`` for a value that is not known."""
+    arguments = training.arguments
+    for callback in training.callbacks:
+        yield "callbacks", callback, (callback.partition(".")[0],)
+    if training.peft is not None:
+        yield "peft", "peft", ("peft",)
     optimizer = str(arguments.get("optim"))
     for pattern, module in _OPTIMIZERS.items():
         if re.fullmatch(pattern, optimizer):

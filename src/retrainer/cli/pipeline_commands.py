@@ -111,7 +111,7 @@ def check_file(file: Path) -> Iterator[Finding]:
     if pipeline.publish.sign_with is not None:
         yield _signing_key(pipeline)
     yield _finding("store", partial(_store, pipeline))
-    yield from _blending(pipeline)
+    yield from _weights_of_champion(pipeline)
     yield from _rehearsal(pipeline)
     if absent := missing("train"):
         text = f"not installed here: {', '.join(absent)}; needed where it trains"
@@ -126,7 +126,7 @@ def _rehearsal(pipeline: Pipeline) -> Iterator[Finding]:
     from retrainer.spec.training_combinations import is_plain
 
     hub = any(isinstance(source, HubSource) for source in pipeline.dataset.sources.values())
-    if (is_plain(pipeline.training.arguments) and not hub) or missing("train"):
+    if (is_plain(pipeline.training) and not hub) or missing("train"):
         return
     try:
         require_packages(pipeline)
@@ -249,25 +249,29 @@ def _store(pipeline: Pipeline) -> str:
     return f"{url}, {channel} " + (f"serves version {champion.version}" if champion else "serves nothing yet")
 
 
-def _blending(pipeline: Pipeline) -> Iterator[Finding]:
-    """Whether there is, and will be, a checkpoint to blend with. A run goes on without one, so neither is a problem."""
+def _weights_of_champion(pipeline: Pipeline) -> Iterator[Finding]:
+    """Whether there is, and will be, a checkpoint to start from or to blend with.
+
+    A run goes on without one, so neither is a problem.
+    """
     from retrainer.chain.champion import read_champion
     from retrainer.chain.model_store import model_of
     from retrainer.chain.steps.train import has_checkpoint
 
-    if pipeline.training.blend_with_champion == "none":
+    training = pipeline.training
+    blends = training.blend_with_champion != "none"
+    if not blends and training.warm_start == "none":
         return
+    what, use = ("blending", "blend the next model with") if blends else ("warm start", "start the next training from")
     if not pipeline.publish.include_checkpoint:
-        text = "publish.include_checkpoint is off: what is published holds nothing to blend the next model with"
-        yield Finding("note", "blending", text, "set publish.include_checkpoint: true")
+        text = f"publish.include_checkpoint is off: what is published holds nothing to {use}"
+        yield Finding("note", what, text, "set publish.include_checkpoint: true")
     try:
         champion = read_champion(model_of(pipeline), pipeline.publish.channel).champion
     except RetrainerError:  # said of the store
         return
     if champion is not None and not has_checkpoint(champion):
-        yield Finding(
-            "note", "blending", f"the champion, version {champion.version}, was published without its checkpoint"
-        )
+        yield Finding("note", what, f"the champion, version {champion.version}, was published without its checkpoint")
 
 
 def _require_writable(folder: Path) -> None:

@@ -215,8 +215,8 @@ def _training(spec: Pipeline) -> list[Problem]:
         detail = "is done by the training that training.trainer takes the place of; drop one of them"
         problems += [
             Problem(("training", name), f"{name} {detail}")
-            for name in ("blend_with_champion", "class_weights")
-            if getattr(spec.training, name) != "none"
+            for name in ("class_weights", "blend_with_champion", "warm_start", "freeze_layers", "peft", "callbacks")
+            if getattr(spec.training, name) != type(spec.training).model_fields[name].default
         ]
     return problems + combinations(spec)
 

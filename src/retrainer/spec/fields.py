@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 from pydantic_core import CoreSchema, core_schema
 
 from retrainer.spec.problems import found, refuse_one
@@ -15,6 +15,17 @@ Text = Annotated[str, StringConstraints(min_length=1)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0, allow_inf_nan=False)]
 Alpha = Annotated[float, Field(gt=0.0, lt=0.5, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+
+
+def _import_path(value: str) -> str:
+    """``my_package.MyClass``, so far as that can be told without importing it."""
+    parts = value.split(".")
+    if len(parts) < 2 or not all(part.isidentifier() for part in parts):
+        refuse_one(f"expected the name of a module and of what is in it, as 'my_package.MyClass', found {found(value)}")
+    return value
+
+
+ImportPath = Annotated[str, AfterValidator(_import_path)]
 
 
 class OneOf:

@@ -21,9 +21,10 @@ from retrainer.precisions import PRECISIONS, REFERENCE
 from retrainer.records import Record
 from retrainer.spec import cross_checks
 from retrainer.spec.delimited import Csv
-from retrainer.spec.fields import Fraction, Name, OneOf, Text, as_list
+from retrainer.spec.fields import Fraction, ImportPath, Name, OneOf, Text, as_list
 from retrainer.spec.gate import Gate
 from retrainer.spec.known_metrics import OF_ONE_LABEL, names_of
+from retrainer.spec.lora import Lora
 from retrainer.spec.paths import FilePath, IdOrFolder
 from retrainer.spec.problems import found, listed, refuse, refuse_one
 from retrainer.spec.publish import Publish
@@ -253,6 +254,15 @@ class Model(Record):
         return self
 
 
+LayerCount = Annotated[
+    Annotated[int, Field(ge=1), Tag("<count>")] | Annotated[Literal["half"], Tag("<half>")],
+    Discriminator(lambda value: "<half>" if isinstance(value, str) else "<count>"),
+]
+ImportPaths = Annotated[
+    tuple[ImportPath, ...], BeforeValidator(as_list, json_schema_input_type=Text | tuple[Text, ...])
+]
+
+
 class Training(Record):
     """Arguments of ``transformers.TrainingArguments`` under their own names, and ours.
 
@@ -274,6 +284,26 @@ class Training(Record):
         description="Ours: 'auto' mixes the trained weights with the champion's, in the share that gives the fewest "
         "rows that the champion had right and the new model has wrong, on the validation rows, where these do "
         "not show a worse score. Needs publish.include_checkpoint.",
+    )
+    warm_start: Literal["none", "champion"] = Field(
+        "none",
+        description="Ours: 'champion' trains on from the champion's weights, not from those of model.base. Needs "
+        "publish.include_checkpoint.",
+    )
+    freeze_layers: LayerCount | None = Field(
+        None,
+        description="Ours: the embeddings and so many of the first layers, or half of them, do not learn. What they "
+        "make of each row is computed once and kept.",
+    )
+    freeze_cache_gb: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = Field(
+        8.0,
+        description="Ours: so many gigabytes of disk may hold what frozen layers make of the rows; 0 keeps nothing.",
+    )
+    peft: Lora | None = Field(
+        None, description="Ours: trains small matrices beside the weights (LoRA), which are added to them at the end."
+    )
+    callbacks: ImportPaths = Field(
+        (), description="Ours: 'my_package.MyCallback', subclasses of transformers.TrainerCallback."
     )
 
     trainer: Text | None = Field(

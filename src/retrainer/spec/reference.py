@@ -106,6 +106,8 @@ def _given(schema: Schema) -> str:
     """What may be written, in words."""
     if "enum" in schema:
         return " or ".join(f"`{_yaml(choice)}`" for choice in schema["enum"])
+    if "const" in schema:
+        return f"`{_yaml(schema['const'])}`"
     kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
     return " or ".join(_kind(kind, schema) for kind in kinds)
 

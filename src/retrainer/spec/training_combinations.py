@@ -16,7 +16,7 @@ from retrainer.spec.training_arguments import DEFAULTS, known_arguments
 from retrainer.tasks import TASKS
 
 if TYPE_CHECKING:
-    from retrainer.spec.model import Pipeline
+    from retrainer.spec.model import Pipeline, Training
 
 # Schedules that change the learning rate by the scores of evaluations.
 _BY_SCORE = frozenset({"reduce_lr_on_plateau", "greedy"})
@@ -76,9 +76,12 @@ def measured_in_training(pipeline: Pipeline) -> tuple[str, ...]:
     return tuple(name for name in pipeline.metrics if able is None or name in able)
 
 
-def is_plain(arguments: Mapping[str, Any]) -> bool:
-    """Whether transformers is known to take all of these, so that nobody needs to load it to find out."""
-    return all(name in _PLAIN or value in _PLAIN_VALUES.get(name, ()) for name, value in arguments.items())
+def is_plain(training: Training) -> bool:
+    """Whether transformers is known to take all of it, so that nobody needs to load it to find out."""
+    if training.callbacks or training.peft is not None:
+        return False
+    given = training.arguments.items()
+    return all(name in _PLAIN or value in _PLAIN_VALUES.get(name, ()) for name, value in given)
 
 
 def combinations(pipeline: Pipeline) -> list[Problem]:
@@ -89,12 +92,11 @@ def combinations(pipeline: Pipeline) -> list[Problem]:
     for first, second in _EXCLUSIVE:
         if given.get(first) and given.get(second):
             found[second] = f"cannot be used together with {first}"
-    for name in _GPU_ONLY:
-        if given.get(name) and not pipeline.resources.gpus:
-            found[name] = "needs a GPU, and resources.gpus is 0"
-    for name in _OF_WORKERS:
-        if given.get(name) and not given.get("dataloader_num_workers"):
-            found[name] = "is for processes that load data, and dataloader_num_workers is 0"
+    if not pipeline.resources.gpus:
+        found |= {name: "needs a GPU, and resources.gpus is 0" for name in _GPU_ONLY if given.get(name)}
+    if not given.get("dataloader_num_workers"):
+        why = "is for processes that load data, and dataloader_num_workers is 0"
+        found |= {name: why for name in _OF_WORKERS if given.get(name)}
     if given.get("fsdp") and pipeline.resources.processes < 2:
         found["fsdp"] = "shares a model between processes, and resources.processes is 1"
     schedule, optimizer = str(given.get("lr_scheduler_type")), str(given.get("optim"))
@@ -105,7 +107,22 @@ def combinations(pipeline: Pipeline) -> list[Problem]:
         found["optim"] = f"'{optimizer}' needs optim_target_modules, such as all-linear"
     if optimizer.endswith("layerwise") and given.get("gradient_accumulation_steps", 1) > 1:
         found["gradient_accumulation_steps"] = f"must be 1 with optim '{optimizer}'"
+    found |= _what_learns(pipeline)
     return [Problem(("training", name), message) for name, message in found.items()]
+
+
+def _what_learns(pipeline: Pipeline) -> dict[str, str]:
+    """Ways to let only a part of the model learn, which do not fit together or with the arguments."""
+    training = pipeline.training
+    found: dict[str, str] = {}
+    if training.peft is not None:
+        why = "cannot be used together with peft, whose matrices it would have to gather"
+        found |= {name: why for name in ("fsdp", "deepspeed") if training.arguments.get(name)}
+        if training.freeze_layers is not None:
+            found["freeze_layers"] = "cannot be used together with peft, which leaves every layer as it is"
+    if training.freeze_layers is not None and training.arguments.get("neftune_noise_alpha"):
+        found["neftune_noise_alpha"] = "is noise in embeddings that learn, and with freeze_layers they do not"
+    return found
 
 
 def require_batches(pipeline: Pipeline, rows: Mapping[str, int], *, devices: int) -> None:

@@ -39,7 +39,7 @@ def before_training(request: StepRequest, reporter: Reporter) -> None:
     :raises RetrainerError: the training would end with this error.
     """
     require_max_length(request.pipeline)
-    if is_plain(request.pipeline.training.arguments):
+    if is_plain(request.pipeline.training):
         return
     try:
         require_packages(request.pipeline)
@@ -60,8 +60,10 @@ def rehearse(pipeline: Pipeline) -> None:
     import torch
     from transformers import Trainer
 
+    from retrainer.work.train.callbacks import callbacks_named
     from retrainer.work.training_arguments import refusals, training_arguments
 
+    callbacks_named(pipeline)
     given = pipeline.training.arguments
     foreign = set(_OF_GPUS) if pipeline.resources.gpus else set()
     if pipeline.resources.processes > 1:
@@ -117,7 +119,7 @@ def main() -> int:
     pipeline = Pipeline.from_json(sys.stdin.buffer.read(), where="input")
     try:
         require_splits(pipeline)
-        if not is_plain(pipeline.training.arguments):
+        if not is_plain(pipeline.training):
             rehearse(pipeline)
     except RetrainerError as error:
         Reporter.from_environment().failed(error)

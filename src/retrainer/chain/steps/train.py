@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar, Self
 
 from pydantic import Field
 
 from retrainer.artifacts.repository import Artifacts
-from retrainer.artifacts.training import Blend, TrainingRecord, weights_line
+from retrainer.artifacts.training import Blend, TrainingRecord, WarmStart, weights_line
 from retrainer.chain.champion import read_champion
 from retrainer.chain.definition import Step, StepOutput, of_base
 from retrainer.chain.messages import duration
@@ -16,7 +16,7 @@ from retrainer.chain.model_store import model_of
 from retrainer.chain.requests import RunContext, StepRef, StepRequest
 from retrainer.report.figures import Facts, number, scores
 from retrainer.sources import base_models, trainer_code
-from retrainer.spec.model import Pipeline
+from retrainer.spec.model import Pipeline, Training
 from retrainer.store import Manifest
 from retrainer.tasks import TASKS
 
@@ -26,7 +26,7 @@ WEIGHTS = ".safetensors"
 
 # Of the section ``training``: each has its own entry in the identity where it is set, so that the digests of trainings
 # without it stay as they are.
-_APART = {"blend_with_champion", "class_weights", "trainer"}
+_APART = {"blend_with_champion", "class_weights", "trainer", "warm_start"}
 
 
 class Trained(StepOutput):
@@ -50,6 +50,8 @@ class Trained(StepOutput):
     parameters: int
     class_weights: dict[str, float] = Field(default_factory=dict)
     blend: Blend | None = None
+    trained_parameters: int | None = None
+    warm_start: WarmStart | None = None
 
     @classmethod
     def of(cls, record: TrainingRecord) -> Self:
@@ -67,6 +69,8 @@ class Trained(StepOutput):
             parameters=record.parameters,
             class_weights=record.class_weights,
             blend=record.blend,
+            trained_parameters=record.trained_parameters,
+            warm_start=record.warm_start,
         )
 
     def brief(self) -> str:
@@ -82,6 +86,10 @@ class Trained(StepOutput):
         facts.append(("time", duration(self.seconds)))
         if self.class_weights:
             facts.append(("class weights", weights_line(self.class_weights)))
+        if self.trained_parameters is not None and self.trained_parameters < self.parameters:
+            facts.append(("trained", f"{number(self.trained_parameters)} of {number(self.parameters)} parameters"))
+        if self.warm_start:
+            facts.append(("started from", self.warm_start.short()))
         if self.blend:
             facts.append(("champion's share", self.blend.line()))
         if self.resumed_from:
@@ -103,7 +111,7 @@ def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str
         "base": base_models.fingerprint(single.model),
         "base_name": base_models.public_name(single.model.base),
         "max_length": single.model.max_length,
-        "training": single.training.model_dump(mode="json", exclude=_APART),
+        "training": _training(single),
         "metrics": list(single.metrics),
         "processes": single.resources.processes,
         "gpus": single.resources.gpus,
@@ -117,35 +125,55 @@ def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str
         identity["positive_label"] = single.positive_label
     if single.training.class_weights != "none":
         identity["class_weights"] = single.training.class_weights
-    if single.training.blend_with_champion == "auto":
-        identity |= _blending(single, identity, snapshot.root)
+    wanted = {
+        "blend": single.training.blend_with_champion == "auto",
+        "warm_start": single.training.warm_start == "champion",
+    }
+    if uses := [use for use, is_wanted in wanted.items() if is_wanted]:
+        identity |= _of_champion(single, uses, identity, snapshot.root)
     return TRAIN.request(identity, pipeline, snapshot, context=context, base=base)
 
 
-def _blending(pipeline: Pipeline, identity: Mapping[str, Any], root: str) -> dict[str, Any]:
-    """What blending adds to the identity: the champion, or why there is nothing to blend with.
+def _training(pipeline: Pipeline) -> dict[str, Any]:
+    """What of the section ``training`` identifies a result.
 
-    A champion that this very training gave is not blended with itself, or a run on unchanged data would find something
-    to do each time: its training is asked for again, which is there.
+    Keys that came later are left out where they are at their defaults: what was trained before them is still found.
+    """
+    training, plain = pipeline.training, Training()
+    later = ("freeze_layers", "freeze_cache_gb", "peft", "callbacks")
+    unused = {name for name in later if getattr(training, name) == getattr(plain, name)}
+    return training.model_dump(mode="json", exclude=_APART | unused)
+
+
+def _of_champion(
+    pipeline: Pipeline, uses: Collection[str], identity: Mapping[str, Any], root: str
+) -> dict[str, dict[str, Any]]:
+    """What the use of a champion's weights adds to the identity: for each use its version, or why it has none.
+
+    A champion that this very training gave is not used for itself, or a run on unchanged data would find something to
+    do each time: its training is asked for again, which is there.
+
+    :param uses: ``blend`` and ``warm_start``, or one of them.
     """
     live = read_champion(model_of(pipeline), pipeline.publish.channel)
     champion = live.champion
     if champion is None:
-        return {"blend": {"champion": None, "why_not": live.problem or "the channel has no champion yet"}}
+        return {use: {"champion": None, "why_not": live.problem or "the channel has no champion yet"} for use in uses}
     origin = champion.artifacts.get(TRAIN.name)
     made = Artifacts(root).find(TRAIN.name, origin) if origin else None
-    if made is not None and {**made.identity, "blend": None} == {**TRAIN.identity(identity), "blend": None}:
-        return {"blend": made.identity["blend"]} if "blend" in made.identity else {}
+    neither = {"blend": None, "warm_start": None}
+    if made is not None and made.identity | neither == TRAIN.identity(identity) | neither:
+        return {use: made.identity[use] for use in neither if use in made.identity}
     why_not = None
     if champion.task != pipeline.task:
         why_not = f"the champion is a model for {champion.task}"
     elif not has_checkpoint(champion):
         why_not = "the champion was published without its checkpoint (publish.include_checkpoint)"
-    return {"blend": {"champion": champion.version, "why_not": why_not}}
+    return {use: {"champion": champion.version, "why_not": why_not} for use in uses}
 
 
 def has_checkpoint(version: Manifest) -> bool:
-    """Whether a version was published with weights that a training can be blended with."""
+    """Whether a version was published with weights that a training can be blended with or start from."""
     return any(name.startswith(CHECKPOINT) and name.endswith(WEIGHTS) for name in version.files)
 
 

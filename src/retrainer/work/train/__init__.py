@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from retrainer.artifacts.repository import Artifacts
-from retrainer.artifacts.snapshot import SnapshotStatistics, split_file
-from retrainer.artifacts.training import Blend, TrainingRecord, learning_curve, scores_at, weights_line
+from retrainer.artifacts.snapshot import SnapshotStatistics
+from retrainer.artifacts.training import TrainingRecord, learning_curve, scores_at, weights_line
 from retrainer.chain import StepRequest, Trained
 from retrainer.chain.messages import duration
+from retrainer.spec.model import Pipeline
 from retrainer.spec.training_combinations import require_batches
 from retrainer.tasks import trainable_task
 from retrainer.work.distributed import is_first_rank
 from retrainer.work.reporter import Reporter
-from retrainer.work.snapshot_texts import BLENDED_WITH
-from retrainer.work.train.blending import blend
-from retrainer.work.train.champion import ChampionWeights, read_champion_weights
 from retrainer.work.train.checkpoints import Checkpoints
-from retrainer.work.train.encoding import EncodedRows, say_what_was_cut
-from retrainer.work.train.loading import Base, load_base
+from retrainer.work.train.encoding import say_what_was_cut
+from retrainer.work.train.from_champion import use_champion
+from retrainer.work.train.loading import load_base
+from retrainer.work.train.lora import merged
 from retrainer.work.train.trainer import FineTuner, all_finite, balanced, build_trainer, device_name, diverged
 from retrainer.work.training_arguments import refusals, training_arguments
 
@@ -29,7 +28,7 @@ from retrainer.work.training_arguments import refusals, training_arguments
 def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: Reporter) -> Trained | None:
     """Fill ``folder`` with ``checkpoint/`` and ``training.json``; the first rank alone, where there are several.
 
-    Where the weights are blended with the champion's, ``blended_with/`` is about the rows that it was trained on.
+    Where the champion is part of the weights, ``blended_with/`` is about the rows that it was trained on.
     """
     pipeline = request.pipeline
     if pipeline.training.trainer is not None:
@@ -53,6 +52,13 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         train = encode(snapshot / "train.parquet", base.tokenizer, pipeline.model)
         validation = encode(snapshot / "validation.parquet", base.tokenizer, pipeline.model)
         weights = balanced(train.labels, len(labels)) if pipeline.training.class_weights == "balanced" else None
+    class_weights = {} if weights is None else dict(zip(labels, weights.tolist(), strict=True))
+    cut = say_what_was_cut({"train": train, "validation": validation}, pipeline.model, reporter)
+    # Before the training: what is wrong with a checkpoint is then known in seconds.
+    champion = use_champion(request, snapshot, base, labels, train, validation, reporter)
+    # Beside the checkpoint it is kept; where transformers writes, everything is deleted in the end.
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder / "tensorboard"))
+    with refusals(pipeline, request.root):
         trainer = build_trainer(
             pipeline,
             base,
@@ -64,20 +70,9 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
             positive=positive,
             class_weights=weights,
         )
-    class_weights = {} if weights is None else dict(zip(labels, weights.tolist(), strict=True))
-    cut = say_what_was_cut({"train": train, "validation": validation}, pipeline.model, reporter)
-    # Before the training: what is wrong with a checkpoint is then known in seconds.
-    champion = _champion(request, snapshot, base, labels, validation, trainer, reporter) if is_first_rank() else None
+    learning = sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad)
     device = device_name(arguments)
-    reporter.log(
-        f"fine-tuning {pipeline.model.base} on {device}: {len(train):,} rows, {len(validation):,} for validation"
-    )
-    if pipeline.of_one_label:
-        reporter.log(f"{', '.join(pipeline.of_one_label)} is the score of label '{labels[positive]}'")
-    if class_weights:
-        reporter.log(f"the loss of a row is multiplied by the weight of its label: {weights_line(class_weights)}")
-    if resume is not None:
-        reporter.log(f"resuming from {resume.name}")
+    _say_what_begins(pipeline, device, labels, rows, class_weights, resume, reporter)
 
     started = time.monotonic()
     with refusals(pipeline, request.root):
@@ -91,9 +86,10 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
 
     curve = learning_curve(trainer.state.log_history)
     best_step = trainer.state.best_global_step or trainer.state.global_step
-    blended, of_blend = _blended(
-        champion, trainer, validation, pipeline.metrics[0], folder, reporter, positive=positive
-    )
+    if pipeline.training.peft is not None:
+        trainer.model = merged(trainer.model)
+    blended, of_blend = champion.blended(trainer, validation, pipeline.metrics[0], reporter, positive=positive)
+    champion.leave_its_rows(folder, blended)
     scores = of_blend or scores_at(curve, best_step)
     record = TrainingRecord(
         base_model=request.identity["base_name"],
@@ -109,15 +105,14 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         resumed_from=resume.name if resume else None,
         validation=scores,
         curve=curve,
-        parameters=sum(parameter.numel() for parameter in base.model.parameters()),
+        parameters=sum(parameter.numel() for parameter in trainer.model.parameters()),
         class_weights=class_weights,
         blend=blended,
         cut=cut,
+        trained_parameters=learning,
+        warm_start=champion.start,
     )
-    trainer.save_model(str(folder / "checkpoint"))
-    base.tokenizer.save_pretrained(folder / "checkpoint")
-    # Written by the Trainer beside the weights; it pickles this host's paths and nothing reads it.
-    (folder / "checkpoint" / "training_args.bin").unlink(missing_ok=True)
+    _keep(trainer, folder / "checkpoint")
     record.save(folder)
     reporter.log(
         f"trained {record.epochs:g} epochs in {duration(seconds)}, {record.rows_per_second:.1f} rows/s; "
@@ -126,49 +121,28 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     return Trained.of(record)
 
 
-def _champion(
-    request: StepRequest,
-    snapshot: Path,
-    base: Base,
+def _say_what_begins(
+    pipeline: Pipeline,
+    device: str,
     labels: tuple[str, ...],
-    validation: EncodedRows,
-    trainer: FineTuner,
+    rows: dict[str, int],
+    class_weights: dict[str, float],
+    resume: Path | None,
     reporter: Reporter,
-) -> ChampionWeights | Blend | None:
-    """What the trained weights are to be blended with; or why there is nothing, which does not end the run."""
-    planned = request.identity.get("blend")
-    if planned is None:
-        return None
-    ids = pq.read_table(split_file(snapshot, "validation"), columns=["row_id"]).column("row_id").to_pylist()
-    champion = read_champion_weights(request, base, labels, validation, ids, trainer.data_collator, reporter)
-    if isinstance(champion, ChampionWeights):
-        return champion
-    outcome = Blend(champion=planned["champion"], why_not=champion)
-    reporter.log(outcome.line(), level="warning" if planned["champion"] else "info")
-    return outcome
+) -> None:
+    reporter.log(
+        f"fine-tuning {pipeline.model.base} on {device}: {rows['train']:,} rows, {rows['validation']:,} for validation"
+    )
+    if pipeline.of_one_label:
+        reporter.log(f"{', '.join(pipeline.of_one_label)} is the score of label '{labels[pipeline.positive(labels)]}'")
+    if class_weights:
+        reporter.log(f"the loss of a row is multiplied by the weight of its label: {weights_line(class_weights)}")
+    if resume is not None:
+        reporter.log(f"resuming from {resume.name}")
 
 
-def _blended(
-    champion: ChampionWeights | Blend | None,
-    trainer: FineTuner,
-    validation: EncodedRows,
-    first_metric: str,
-    folder: Path,
-    reporter: Reporter,
-    *,
-    positive: int,
-) -> tuple[Blend | None, dict[str, float]]:
-    """Blend what can be, in the trainer's model, and leave what is known of the rows that the champion brings with it.
-
-    :return: what became of it, and the scores of the weights where they are no longer those of the training.
-    """
-    if not isinstance(champion, ChampionWeights):
-        return champion, {}
-    metric = str(trainer.args.metric_for_best_model or first_metric).removeprefix("eval_")
-    blended, scores = blend(trainer, champion, validation, metric, reporter, positive=positive)
-    reporter.log(blended.line())
-    if blended.share:
-        (folder / BLENDED_WITH).mkdir()
-        for name, content in champion.about_its_rows.items():
-            (folder / BLENDED_WITH / name).write_bytes(content)
-    return blended, scores
+def _keep(trainer: FineTuner, checkpoint: Path) -> None:
+    trainer.save_model(str(checkpoint))
+    trainer.processing_class.save_pretrained(checkpoint)
+    # Written by the Trainer beside the weights; it pickles this host's paths and nothing reads it.
+    (checkpoint / "training_args.bin").unlink(missing_ok=True)

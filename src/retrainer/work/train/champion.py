@@ -1,4 +1,4 @@
-"""The champion's checkpoint as weights that a training can be blended with, or why there are none.
+"""The champion's checkpoint as weights that a training can start from or be blended with, or why there are none.
 
 From the store, every file checked, and safetensors only: nothing of it is unpickled. Not here: blending
 (``blending.py``), and how the champion answers when it is judged (``evaluate/champion.py``).
@@ -7,7 +7,7 @@ From the store, every file checked, and safetensors only: nothing of it is unpic
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,14 +30,23 @@ from retrainer.work.train.loading import Base
 
 # What a configuration says beside how the model computes.
 _NOT_OF_THE_ARCHITECTURE = frozenset(
-    {"_name_or_path", "architectures", "dtype", "id2label", "label2id", "problem_type", "transformers_version"}
+    {
+        "_name_or_path",
+        "architectures",
+        "dtype",
+        "id2label",
+        "label2id",
+        "problem_type",
+        "transformers_version",
+        "use_cache",
+    }
 )
 _SAMPLE_ROWS = 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ChampionWeights:
-    """A champion that can be blended with.
+    """A champion whose weights mean the same as those of the new model.
 
     :param weights: name to tensor, on the CPU, with the labels in the order of the new model's.
     :param seen_validation: which validation rows it was trained on, ``[rows]``.
@@ -52,24 +61,23 @@ class ChampionWeights:
 
 def read_champion_weights(
     request: StepRequest,
+    planned: Mapping[str, Any],
     base: Base,
     labels: tuple[str, ...],
-    validation: EncodedRows,
-    row_ids: Sequence[str],
+    rows: EncodedRows,
+    validation_ids: Sequence[str],
     collate: Any,
     reporter: Reporter,
 ) -> ChampionWeights | str:
-    """The weights of the champion that the training was planned against; or why it cannot be blended with them.
+    """The weights of the champion that the training was planned against; or why it cannot use them.
 
-    :param validation: rows with these ids.
+    :param planned: of the request's identity, what it has of the champion.
+    :param rows: any that the models can be tried with.
     :raises IntegrityError: a file of the version is damaged or missing.
     :raises NotFoundError: the version is no longer there.
     """
-    planned = request.identity["blend"]
     if planned["why_not"] is not None:
         return str(planned["why_not"])
-    if not len(validation):
-        return "there are no validation rows to choose a share on"
     version = planned["champion"]
     store = model_of(request.pipeline)
     with tempfile.TemporaryDirectory(prefix="retrainer-champion-") as scratch:
@@ -81,19 +89,17 @@ def read_champion_weights(
         checkpoint = [name for name in there if name.startswith(CHECKPOINT) and name.endswith((WEIGHTS, ".json"))]
         reporter.log(f"fetching the checkpoint of the champion, version {version}")
         store.fetch(version, folder, [*about_rows, *checkpoint])
-        seen = trained_on(row_ids, folder)
-        if seen.all():
-            return "the champion was trained on every validation row"
+        seen = trained_on(validation_ids, folder)
         # So that the training draws the same numbers as without a champion.
         with torch.random.fork_rng(devices=[]):
-            weights = _weights(folder / CHECKPOINT, base, labels, validation, collate)
+            weights = _weights(folder / CHECKPOINT, base, labels, rows, collate)
         if isinstance(weights, str):
             return weights
         return ChampionWeights(version, weights, seen, {name: (folder / name).read_bytes() for name in about_rows})
 
 
 def _weights(
-    folder: Path, base: Base, labels: tuple[str, ...], validation: EncodedRows, collate: Any
+    folder: Path, base: Base, labels: tuple[str, ...], rows: EncodedRows, collate: Any
 ) -> dict[str, Any] | str:
     """The weights of a checkpoint, if they mean the same as those of the new model; else what differs."""
     try:
@@ -117,7 +123,7 @@ def _weights(
     ):
         return f"the champion's checkpoint does not fit its configuration, {problem}"
     order = [names.index(label) for label in labels]
-    if order != sorted(order) and not _put_labels_in_order(model, order, validation, collate):
+    if order != sorted(order) and not _put_labels_in_order(model, order, rows, collate):
         return "the champion has its labels in another order, and which of its weights are theirs cannot be told"
     weights = model.state_dict()
     return _different_shapes(weights, base.model.state_dict()) or weights

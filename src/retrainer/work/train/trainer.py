@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,9 +18,12 @@ from retrainer.spec.model import Pipeline
 from retrainer.tasks import trainable_task
 from retrainer.work.distributed import is_first_rank
 from retrainer.work.reporter import Reporter
+from retrainer.work.train.callbacks import callbacks_named
 from retrainer.work.train.checkpoints import Checkpoints
 from retrainer.work.train.encoding import EncodedRows
+from retrainer.work.train.frozen import STATES, FrozenLayers, keep_states
 from retrainer.work.train.loading import Base
+from retrainer.work.train.lora import with_lora
 
 
 class FineTuner(Trainer):  # type: ignore[misc]
@@ -27,6 +31,7 @@ class FineTuner(Trainer):  # type: ignore[misc]
 
     :param checkpoints: where they go.
     :param where: the pipeline's name, for errors.
+    :param frozen: what of the model does not learn.
     :param class_weights: what the loss of a row is multiplied by, for each label; ``None`` for the model's own loss.
     """
 
@@ -35,12 +40,14 @@ class FineTuner(Trainer):  # type: ignore[misc]
         *,
         checkpoints: Checkpoints,
         where: str,
+        frozen: FrozenLayers | None = None,
         class_weights: npt.NDArray[np.float64] | None = None,
         **arguments: Any,
     ) -> None:
         super().__init__(**arguments)
         self._checkpoints = checkpoints
         self._class_weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+        self._frozen = frozen
         # Classifiers return the mean over their batch and ignore the number of items; told that they heed it, the
         # Trainer multiplies the loss by the number of processes and leaves out accumulation steps.
         self.model_accepts_loss_kwargs = False
@@ -85,7 +92,17 @@ class FineTuner(Trainer):  # type: ignore[misc]
         self._newest_loss = super().training_step(model, inputs, *arguments, **named)
         return self._newest_loss
 
-    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **named: Any) -> Any:
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *arguments: Any, **named: Any) -> Any:
+        """The loss of a batch, from what frozen layers made of it where that was kept."""
+        if self._frozen is None:
+            return self._weighted_loss(model, inputs, *arguments, **named)
+        self._frozen.rest()
+        states = inputs.get(STATES)
+        rest = {name: values for name, values in inputs.items() if name != STATES}
+        with self._frozen.given(states) if states is not None else nullcontext():
+            return self._weighted_loss(model, rest, *arguments, **named)
+
+    def _weighted_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **named: Any) -> Any:
         """The loss of a batch, weighted while it trains; on validation rows it stays comparable with other trainings.
 
         The weighted losses are divided by the number of rows, not by the sum of their weights: so the mean over
@@ -168,14 +185,21 @@ def build_trainer(
     task = trainable_task(pipeline.task, where=pipeline.name)
     half = arguments.fp16 or arguments.bf16
     scores = task.part("training_scores")(pipeline.metrics, positive=positive, where=pipeline.name)
-    callbacks: list[TrainerCallback] = []
+    callbacks = callbacks_named(pipeline)
+    model: Any = base.model
+    frozen = None
+    if pipeline.training.freeze_layers is not None:
+        frozen = FrozenLayers(model, pipeline.training.freeze_layers, where=pipeline.name)
+    if pipeline.training.peft is not None:
+        model = with_lora(model, pipeline.training.peft, where=pipeline.name)
     if pipeline.training.early_stopping_patience is not None:
         callbacks.append(EarlyStoppingCallback(pipeline.training.early_stopping_patience))
     trainer = FineTuner(
         checkpoints=checkpoints,
         where=pipeline.name,
         class_weights=class_weights,
-        model=base.model,
+        frozen=frozen,
+        model=model,
         args=arguments,
         train_dataset=train,
         eval_dataset=validation if len(validation) else None,
@@ -186,6 +210,8 @@ def build_trainer(
         callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)
+    if frozen is not None:
+        keep_states(pipeline, frozen, trainer, checkpoints.folder, reporter)
     if is_first_rank():
         trainer.add_callback(ProgressCallback(reporter, pipeline.metrics, trainer))
     return trainer
