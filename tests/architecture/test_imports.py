@@ -26,6 +26,10 @@ HEAVY = {
     "pandas",
     "boto3",
     "botocore",
+    "sacrebleu",
+    "rouge_score",
+    "nltk",
+    "peft",
 }
 
 # Who may import whom, from the bottom up. A package not listed in a row is out of its reach.
