@@ -136,7 +136,7 @@ def test_work_outlives_a_try_and_reaches_another_host(
     monkeypatch.setenv("RETRAINER_CACHE", str(tmp_path / "two"))
     there = Artifacts(root)
     assert there.remote_work("train", DIGEST) == ["checkpoint-1"]
-    there.download_work("train", DIGEST, "checkpoint-1")
+    there.download_work("train", DIGEST, "checkpoint-1", ["weights"])
     assert (there.work_folder("train", DIGEST) / "checkpoint-1" / "weights").read_bytes() == b"w"
     there.drop_work_folder("train", DIGEST)
     assert there.remote_work("train", DIGEST) == []

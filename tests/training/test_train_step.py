@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import time
@@ -307,6 +308,51 @@ def test_a_training_that_runs_away_is_stopped(make_pipeline: MakePipeline, snaps
     pipeline = make_pipeline({"learning_rate": 1e30, "max_grad_norm": 0.0})
     with pytest.raises(PipelineError, match="the training diverged"):
         train_here(pipeline, snapshot, tmp_path / "here")
+
+
+class Broken:
+    """A loss that is not what it should be once its ``call`` comes; or whose gradients are not."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, call: int, *, gradients: bool = False) -> None:
+        self._forward = torch.nn.CrossEntropyLoss.forward
+        self._calls = 0
+
+        def loss(criterion: Any, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            self._calls += 1
+            value = self._forward(criterion, logits, labels)
+            if self._calls != call:
+                return value
+            if gradients:
+                logits.register_hook(lambda gradient: gradient * math.inf)
+                return self._forward(criterion, logits, labels)
+            return value * math.nan
+
+        monkeypatch.setattr(torch.nn.CrossEntropyLoss, "forward", loss)
+
+
+@pytest.mark.parametrize(
+    ("call", "gradients", "said"),
+    [
+        (9, False, "the loss of the validation rows is nan at step 2"),
+        (7, True, "weights are no longer numbers at step 2"),  # the loss of the last of four batches is one
+        (8, True, "weights are no longer numbers at step 2"),
+    ],
+)
+def test_what_is_no_number_is_found_before_a_checkpoint_of_it_is_kept(
+    make_pipeline: MakePipeline,
+    snapshot: StepRef,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    call: int,
+    gradients: bool,
+    said: str,
+) -> None:
+    Broken(monkeypatch, call, gradients=gradients)
+    steps = {"max_steps": 4, "gradient_accumulation_steps": 4, "save_strategy": "steps", "save_steps": 2}
+    evaluation = {"eval_strategy": "steps" if not gradients else "no", "eval_steps": 2}
+    with pytest.raises(PipelineError, match=f"the training diverged: {said}"):
+        train_here(make_pipeline({**steps, **evaluation}), snapshot, tmp_path / "here")
+    assert not list((tmp_path / "here" / "root").glob(f".work/train/*/checkpoint-*/{Marker.file}"))
 
 
 @pytest.mark.parametrize("fault", ["no tokenizer", "do not have the shape"])

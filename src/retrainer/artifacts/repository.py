@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -282,13 +282,16 @@ class Artifacts:
         """The folders of that step's work that lie in the bucket."""
         return self._storage.list_folders(f".work/{step}/{digest}") if self.remote else []
 
-    def download_work(self, step: str, digest: str, name: str) -> None:
-        """Copy one folder of a step's work from the bucket."""
-        prefix = f".work/{step}/{digest}/{name}/"
-        for entry in self._storage.list(prefix):
-            target = self.work_folder(step, digest) / name / entry.key.removeprefix(prefix)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self._storage.download(entry.key, target)
+    def download_work(self, step: str, digest: str, name: str, files: Iterable[str]) -> None:
+        """Copy these files of one folder of a step's work from the bucket.
+
+        Whoever may write to the bucket chose what else lies there.
+
+        :raises NotFoundError: one is not there.
+        """
+        for file in files:
+            target = self.work_folder(step, digest) / name / file
+            self._storage.download(f".work/{step}/{digest}/{name}/{file}", target)
 
     def delete_remote_work(self, step: str, digest: str, name: str) -> None:
         """Delete one folder of a step's work from the bucket."""

@@ -122,6 +122,8 @@ class TrainingRecord(FileRecord):
     :param cut: split to its rows that were too long; empty where they are not counted.
     :param trained_parameters: those of the model that learnt, or of what learnt beside it; ``None`` in records of
         releases that did not count them.
+    :param batch_size: rows that each device took at once; ``accumulated_batches`` of them made a step.
+    :param out_of_memory: whether these are not those of the pipeline file, which did not fit into the GPU's memory.
     """
 
     file: ClassVar[str] = "training.json"
@@ -145,6 +147,9 @@ class TrainingRecord(FileRecord):
     cut: dict[str, CutRows] = Field(default_factory=dict)
     trained_parameters: int | None = None
     warm_start: WarmStart | None = None
+    batch_size: int | None = None
+    accumulated_batches: int | None = None
+    out_of_memory: bool = False
 
 
 def weights_line(class_weights: Mapping[str, float]) -> str:

@@ -30,7 +30,7 @@ def training_arguments(
 
     :param output: where checkpoints go.
     :param has_validation: without validation rows nothing is evaluated and the last checkpoint is kept.
-    :param more: what a pipeline cannot give, and people who train from Python can.
+    :param more: in place of the pipeline's values, or what a pipeline cannot give and people who train from Python can.
     :raises PipelineError: transformers refuses a value or a combination, or one needs validation rows.
     """
     with refusals(pipeline, str(output)):
@@ -43,6 +43,8 @@ def argument_values(pipeline: Pipeline, output: Path, *, has_validation: bool) -
         raise PipelineError(message, where=f"{pipeline.name}: training.{name}", hint="drop it, or add rows")
     values = worked_out(pipeline, has_validation=has_validation)
     on_cpu = values.get("use_cpu", not torch.cuda.is_available())
+    # Else losses that are no numbers are left out of the mean, and nobody learns of them.
+    values.setdefault("logging_nan_inf_filter", False)
     if pipeline.training.early_stopping_patience is not None:
         values["restore_callback_states_from_checkpoint"] = True
     return {

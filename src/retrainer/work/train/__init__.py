@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from pathlib import Path
 
-from retrainer.artifacts.repository import Artifacts
 from retrainer.artifacts.snapshot import SnapshotStatistics
 from retrainer.artifacts.training import TrainingRecord, learning_curve, scores_at, weights_line
 from retrainer.chain import StepRequest, Trained
@@ -16,11 +16,12 @@ from retrainer.spec.training_combinations import require_batches
 from retrainer.tasks import trainable_task
 from retrainer.work.distributed import is_first_rank
 from retrainer.work.reporter import Reporter
-from retrainer.work.train.checkpoints import Checkpoints
+from retrainer.work.train.checkpoints import checkpoints_of, only_tensors
 from retrainer.work.train.encoding import say_what_was_cut
 from retrainer.work.train.from_champion import use_champion
 from retrainer.work.train.loading import load_base
 from retrainer.work.train.lora import merged
+from retrainer.work.train.memory import Batches, within_memory
 from retrainer.work.train.trainer import FineTuner, all_finite, balanced, build_trainer, device_name, diverged
 from retrainer.work.training_arguments import refusals, training_arguments
 
@@ -30,22 +31,30 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
 
     Where the champion is part of the weights, ``blended_with/`` is about the rows that it was trained on.
     """
-    pipeline = request.pipeline
-    if pipeline.training.trainer is not None:
+    if request.pipeline.training.trainer is not None:
         from retrainer.work.train import own_trainer  # it needs datasets, which no other training does
 
         return own_trainer.train(request, inputs["ingest"], folder, reporter)
+    return within_memory(partial(_train, request, inputs, folder, reporter), request.pipeline, reporter)
+
+
+def _train(
+    request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: Reporter, batches: Batches
+) -> Trained | None:
+    """All of it, in batches of that size, from the newest checkpoint."""
+    pipeline = request.pipeline
     task = trainable_task(pipeline.task, where=pipeline.name)
     snapshot = inputs["ingest"]
     statistics = SnapshotStatistics.load(snapshot)
     labels = statistics.labels
     positive = pipeline.positive(labels)
-    artifacts = Artifacts(request.root)
-    checkpoints = Checkpoints(artifacts, request.digest)
+    checkpoints = checkpoints_of(request, reporter)
     rows: dict[str, int] = {split: part.rows for split, part in statistics.splits.items()}
-    arguments = training_arguments(pipeline, checkpoints.folder, has_validation=rows["validation"] > 0)
+    arguments = training_arguments(
+        pipeline, checkpoints.folder, has_validation=rows["validation"] > 0, more=batches.arguments()
+    )
     require_batches(pipeline, rows, devices=arguments.world_size * max(arguments.n_gpu, 1))
-    resume = checkpoints.newest() if is_first_rank() else checkpoints.newest_local()
+    resume = checkpoints.to_resume_from(arguments)
     with refusals(pipeline, request.root):
         base = load_base(pipeline, labels, reporter, fingerprint=request.identity["base"])
         encode = task.part("encode")
@@ -75,7 +84,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     _say_what_begins(pipeline, device, labels, rows, class_weights, resume, reporter)
 
     started = time.monotonic()
-    with refusals(pipeline, request.root):
+    with refusals(pipeline, request.root), only_tensors(resume):
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     seconds = time.monotonic() - started
     trainer.require_finite_loss()
@@ -111,6 +120,9 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         cut=cut,
         trained_parameters=learning,
         warm_start=champion.start,
+        batch_size=batches.rows,
+        accumulated_batches=batches.accumulated,
+        out_of_memory=batches != Batches.of(pipeline),
     )
     _keep(trainer, folder / "checkpoint")
     record.save(folder)

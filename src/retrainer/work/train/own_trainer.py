@@ -15,7 +15,6 @@ import datasets
 import pyarrow.parquet as pq
 from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerState
 
-from retrainer.artifacts.repository import Artifacts
 from retrainer.artifacts.snapshot import SnapshotStatistics, SplitName, split_file
 from retrainer.artifacts.training import TrainingRecord, learning_curve, scores_at
 from retrainer.chain import StepRequest, Trained
@@ -25,7 +24,7 @@ from retrainer.spec.problems import listed, suggestion
 from retrainer.tasks import TASKS
 from retrainer.work.distributed import is_first_rank
 from retrainer.work.reporter import Reporter
-from retrainer.work.train.checkpoints import Checkpoints
+from retrainer.work.train.checkpoints import checkpoints_of, only_tensors
 from retrainer.work.train.loading import base_folder
 from retrainer.work.train.trainer import ProgressCallback, all_finite, device_name, diverged
 from retrainer.work.trainers import BaseTrainer, TrainingRun
@@ -72,9 +71,9 @@ def train(request: StepRequest, snapshot: Path, folder: Path, reporter: Reporter
     pipeline = request.pipeline
     statistics = SnapshotStatistics.load(snapshot)
     validates = statistics.splits["validation"].rows > 0
-    checkpoints = Checkpoints(Artifacts(request.root), request.digest)
-    resume = checkpoints.newest() if is_first_rank() else checkpoints.newest_local()
+    checkpoints = checkpoints_of(request, reporter)
     arguments = training_arguments(pipeline, checkpoints.folder, has_validation=validates)
+    resume = checkpoints.to_resume_from(arguments)
     run = TrainingRun(
         validation=_dataset(snapshot, "validation", statistics.labels) if validates else None,
         resume_from=str(resume) if resume else None,
@@ -90,7 +89,7 @@ def train(request: StepRequest, snapshot: Path, folder: Path, reporter: Reporter
         reporter.log(f"resuming from {resume.name}")
     values = argument_values(pipeline, checkpoints.folder, has_validation=validates)
     started = time.monotonic()
-    with ExitStack() as stack, refusals(pipeline, request.root):
+    with ExitStack() as stack, refusals(pipeline, request.root), only_tensors(resume):
         name = base_folder(pipeline, request.identity["base"], stack, reporter)
         trainer = _made(kind, pipeline, name)
         trainer.run = run

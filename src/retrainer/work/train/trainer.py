@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from retrainer.errors import PipelineError
 from retrainer.spec.model import Pipeline
@@ -24,6 +25,7 @@ from retrainer.work.train.encoding import EncodedRows
 from retrainer.work.train.frozen import STATES, FrozenLayers, keep_states
 from retrainer.work.train.loading import Base
 from retrainer.work.train.lora import with_lora
+from retrainer.work.train.order import GroupedByLength
 
 
 class FineTuner(Trainer):  # type: ignore[misc]
@@ -73,7 +75,25 @@ class FineTuner(Trainer):  # type: ignore[misc]
         if self._newest_loss is not None and not bool(torch.isfinite(self._newest_loss).all()):
             raise diverged(self._where, f"the loss is {float(self._newest_loss):g} at step {self.state.global_step}")
 
+    def _get_train_sampler(self, *arguments: Any, **named: Any) -> Any:
+        sampler = super()._get_train_sampler(*arguments, **named)
+        if not isinstance(sampler, LengthGroupedSampler):
+            return sampler
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return GroupedByLength(sampler.batch_size, sampler.lengths, seed)
+
+    def evaluate(self, *arguments: Any, **named: Any) -> dict[str, float]:
+        """Score the validation rows, and stop where their loss is not a number though that of the training is."""
+        scores: dict[str, float] = super().evaluate(*arguments, **named)
+        loss = scores.get("eval_loss", 0.0)
+        if not math.isfinite(loss):
+            raise diverged(self._where, f"the loss of the validation rows is {loss:g} at step {self.state.global_step}")
+        return scores
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        # The newest loss came before the newest step: gradients too large to be numbers end in the weights.
+        if not all_finite(self.model):
+            raise diverged(self._where, f"weights are no longer numbers at step {self.state.global_step}")
         super()._save_checkpoint(model, trial)
         if not self.args.should_save:
             return
