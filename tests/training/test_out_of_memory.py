@@ -55,8 +55,9 @@ class Memory:
         return {step: sorted(texts) for (step, _), texts in sorted(self._texts.items())}
 
 
-@pytest.mark.parametrize("until", [0, 8])
-@pytest.mark.parametrize("strategy", ["random", "sequential", "group_by_length"])
+@pytest.mark.parametrize(
+    ("strategy", "until"), [("random", 8), ("sequential", 0), ("group_by_length", 8), ("batch_rebalance", 8)]
+)
 def test_smaller_batches_make_the_same_steps(
     make_pipeline: MakePipeline, snapshot: StepRef, tmp_path: Path, strategy: str, until: int
 ) -> None:
@@ -73,7 +74,10 @@ def test_smaller_batches_make_the_same_steps(
     assert trained.resumed_from == ("checkpoint-7" if until else None)
     assert little.steps == enough.steps
     record = TrainingRecord.load(checkpoint.parent)
-    assert (record.batch_size, record.accumulated_batches, record.out_of_memory) == (8, 4, True)
+    # Batches of batch_rebalance differ in rows, so some of eight on average have more than ten.
+    fits = (4, 8) if strategy == "batch_rebalance" else (8, 4)
+    assert (record.batch_size, record.accumulated_batches) == fits
+    assert (trained.smaller_batches or "").startswith("{} rows, {} a step".format(*fits))
     said = (tmp_path / "little" / "messages.jsonl").read_text()
     assert "out of memory with batches of 32 rows, 1 a step; again with 16 rows, 2 a step (CUDA out of memory" in said
     assert "again with 8 rows, 4 a step" in said

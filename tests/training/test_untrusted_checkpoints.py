@@ -20,7 +20,8 @@ from retrainer.chain import TRAIN, StepRef
 from retrainer.errors import IntegrityError, TrainingError
 from retrainer.records import sha256_file
 from retrainer.spec import Pipeline
-from retrainer.work.train.checkpoints import Checkpoints, Marker
+from retrainer.work.reporter import Reporter
+from retrainer.work.train.checkpoints import Checkpoints, Marker, checkpoints_of
 from tests.chain.made import CONTEXT, planned
 from tests.made_once import made_once
 from tests.training.conftest import MakePipeline, train_here
@@ -120,16 +121,46 @@ def test_nothing_of_it_is_executed(
     assert not witness.exists()
 
 
-@pytest.mark.parametrize("sharing", ["fsdp", "deepspeed"])
+def test_an_adapter_is_not_executed(
+    make_pipeline: MakePipeline,
+    snapshot: StepRef,
+    s3_bucket: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """peft reads ``adapter_model.bin`` where there is no ``adapter_model.safetensors``."""
+    pipeline = make_pipeline({**ARGUMENTS, "peft": {"r": 2}})
+    monkeypatch.setenv("RETRAINER_CACHE", str(tmp_path / "cache"))
+    train_here(pipeline, snapshot, tmp_path / "there")
+    (found,) = (tmp_path / "there").glob("root/.work/train/*/checkpoint-1")
+    (found / Marker.file).unlink()
+    (found / "adapter_model.safetensors").unlink()
+    torch.save({"state": Opens(tmp_path / "witness")}, found / "adapter_model.bin")
+    put(s3_bucket, found, digest_of_training(pipeline, snapshot))
+    with pytest.raises(IntegrityError, match=REFUSED):
+        train_here(pipeline, snapshot, tmp_path / "here", root=f"s3://{s3_bucket}")
+    assert not (tmp_path / "witness").exists()
+
+
+@pytest.mark.parametrize("sharing", [{}, {"fsdp": "full_shard"}, {"deepspeed": "zero.json"}])
 def test_what_must_be_unpickled_is_not_taken_from_a_bucket(
-    checkpoint: Path, s3_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sharing: str
+    make_pipeline: MakePipeline,
+    snapshot: StepRef,
+    checkpoint: Path,
+    s3_bucket: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    sharing: dict[str, str],
 ) -> None:
     monkeypatch.setenv("RETRAINER_CACHE", str(tmp_path / "cache"))
-    put(s3_bucket, checkpoint, "a" * 64)
-    artifacts = Artifacts(f"s3://{s3_bucket}")
-    assert Checkpoints(artifacts, "a" * 64).newest() is not None
-    shutil.rmtree(tmp_path / "cache")
-    assert Checkpoints(artifacts, "a" * 64, share=False).newest() is None
+    pipeline = make_pipeline()
+    request = planned(TRAIN.plan(pipeline, snapshot, context=CONTEXT))
+    training = pipeline.training.model_copy(update={"arguments": sharing})
+    request = request.model_copy(
+        update={"root": f"s3://{s3_bucket}", "pipeline": pipeline.model_copy(update={"training": training})}
+    )
+    put(s3_bucket, checkpoint, request.digest)
+    assert (checkpoints_of(request, Reporter()).newest() is None) == bool(sharing)
 
 
 @pytest.mark.parametrize("name", ["../../../escaped", "/escaped", "a/../../../escaped"])

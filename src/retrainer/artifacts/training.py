@@ -151,6 +151,12 @@ class TrainingRecord(FileRecord):
     accumulated_batches: int | None = None
     out_of_memory: bool = False
 
+    def smaller_batches(self) -> str | None:
+        """What the GPU's memory took, for people; ``None`` where that was what the pipeline asks for."""
+        if not self.out_of_memory:
+            return None
+        return f"{self.batch_size:,} rows, {self.accumulated_batches:,} a step, for the GPU's memory took no more"
+
 
 def weights_line(class_weights: Mapping[str, float]) -> str:
     """Class weights for people: ``closed 0.6, open 2.5``."""

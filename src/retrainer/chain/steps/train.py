@@ -34,6 +34,7 @@ class Trained(StepOutput):
 
     :param metrics: on the validation rows, of the weights that were kept; empty without validation rows.
     :param seconds: wall time of the training loop in the try that ended it.
+    :param smaller_batches: what the GPU's memory took, where that was less than the pipeline asks for.
     """
 
     title: ClassVar[str] = "Training"
@@ -52,6 +53,7 @@ class Trained(StepOutput):
     blend: Blend | None = None
     trained_parameters: int | None = None
     warm_start: WarmStart | None = None
+    smaller_batches: str | None = None
 
     @classmethod
     def of(cls, record: TrainingRecord) -> Self:
@@ -71,6 +73,7 @@ class Trained(StepOutput):
             blend=record.blend,
             trained_parameters=record.trained_parameters,
             warm_start=record.warm_start,
+            smaller_batches=record.smaller_batches(),
         )
 
     def brief(self) -> str:
@@ -84,6 +87,8 @@ class Trained(StepOutput):
             facts.append(("best on validation", scores(self.metrics)))
         facts.append(("speed", f"{self.rows_per_second:.1f} rows/s on {self.device}"))
         facts.append(("time", duration(self.seconds)))
+        if self.smaller_batches:
+            facts.append(("batches", self.smaller_batches))
         if self.class_weights:
             facts.append(("class weights", weights_line(self.class_weights)))
         if self.trained_parameters is not None and self.trained_parameters < self.parameters:

@@ -16,6 +16,7 @@ from transformers import TrainingArguments
 
 from retrainer.errors import ResourceError, first_line
 from retrainer.spec.model import Pipeline
+from retrainer.spec.training_combinations import worked_out
 from retrainer.work.reporter import Reporter
 
 Result = TypeVar("Result")
@@ -42,8 +43,11 @@ class Batches:
     @classmethod
     def of(cls, pipeline: Pipeline) -> Batches:
         """Those that a pipeline asks for."""
-        given = pipeline.training.arguments
-        return cls(*(int(given.get(name, getattr(TrainingArguments, name))) for name in (_TRAIN, _ACCUMULATION, _EVAL)))
+        values = worked_out(pipeline, has_validation=True)
+        rows, accumulated, evaluated = (
+            int(values.get(name, getattr(TrainingArguments, name))) for name in (_TRAIN, _ACCUMULATION, _EVAL)
+        )
+        return cls(rows, accumulated, evaluated)
 
     def halved(self) -> Batches:
         """At most half the rows at once and as many in a step: an odd batch is not halved but divided."""
