@@ -7,7 +7,6 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -76,10 +75,7 @@ def _number(name: str) -> int:
 
 @pytest.mark.long
 def test_twenty_kills_change_no_weight_and_cost_a_save_interval_at_most(
-    make_pipeline: MakePipeline,
-    snapshot: StepRef,
-    monkeypatch: pytest.MonkeyPatch,
-    record_property: Callable[[str, object], None],
+    make_pipeline: MakePipeline, snapshot: StepRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     chance = random.Random(13)
@@ -124,9 +120,9 @@ def test_twenty_kills_change_no_weight_and_cost_a_save_interval_at_most(
             assert last.resumed == newest
         assert _weights(artifacts, request) == weights, f"training {number}, {strategy}"
         shutil.rmtree(artifacts.local / "train" / request.digest)
-    record_property("said", f"{kills} kills, {in_saves} in a save, {number} trainings, {most_lost} steps lost at most")
-    assert in_saves >= KILLS // 4
-    assert most_lost <= SAVE_STEPS
+    said = f"{kills} kills, {in_saves} in a save, {number} trainings, {most_lost} steps lost at most"
+    assert in_saves >= KILLS // 4, said
+    assert most_lost <= SAVE_STEPS, said
 
 
 def _weights(artifacts: Artifacts, request: StepRequest) -> str:

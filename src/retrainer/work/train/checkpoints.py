@@ -109,7 +109,8 @@ class Checkpoints:
                 self._adopt(self.folder / name)
                 return self.folder / name
             self._say(f"{name} does not count: {fault}")
-            shutil.rmtree(self.folder / name, ignore_errors=True)
+            if (self.folder / name).exists():
+                shutil.rmtree(self.folder / name)  # or the other processes would take it
         return None
 
     def newest_local(self) -> Path | None:
