@@ -75,7 +75,7 @@ def test_what_a_training_needs_and_has_not_is_a_problem(
     bench.rows(tmp_path / "test.csv", 10, seed=2)
     for arguments, said in (
         ({"report_to": "wandb"}, "training.report_to: 'wandb' needs wandb, which is not installed"),
-        ({"report_to": ["tensorboard", "mlflow"]}, "training.report_to: 'tensorboard' needs tensorboard, tensorboardX"),
+        ({"report_to": ["tensorboard", "mlflow"]}, "training.report_to: 'mlflow' needs mlflow"),
         ({"report_to": "tensorbord"}, "'tensorbord' is not one of all, azure_ml"),
         ({"optim": "adamw_8bit"}, "training.optim: 'adamw_8bit' needs bitsandbytes"),
         ({"optim": "galore_adamw", "optim_target_modules": "all-linear"}, "needs galore_torch"),

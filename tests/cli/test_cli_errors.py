@@ -31,7 +31,7 @@ WRONG: dict[str, tuple[dict[str, Any], list[str]]] = {
     "unreadable base model": ({"model": {"base": "./no-model"}}, ["no-model", "model.base"]),
     "renamed argument": ({"training": {"evaluation_strategy": "epoch"}}, ["pipeline.yaml:", "eval_strategy"]),
     "columns of another task": (
-        {"task": "text-generation", "dataset": {"train": "train.csv"}},
+        {"task": "text-generation", "dataset": {"train": "train.csv"}, "gate": {"floors": {"chrf": 0.1}}},
         ["train.csv", "model_input"],
     ),
     "s3 without bucket": ({"publish": {"store": "s3://"}}, ["s3://"]),

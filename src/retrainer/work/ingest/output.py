@@ -33,7 +33,7 @@ Selection = Mapping[SplitName, tuple[Pool, npt.NDArray[np.int64]]]
 _LABELS_SHOWN = 8
 _REASONS = {
     "missing_text": "without text",
-    "missing_label": "without label or output",
+    "missing_label": "without label",
     "conflicting_labels": "whose text also has another label",
     "also_in_test": "that are also in the test file",
     "also_in_validation": "that are also in the validation file",
@@ -149,8 +149,9 @@ def report(statistics: SnapshotStatistics, reporter: Reporter) -> None:
         reporter.log(f"{statistics.duplicates:,} repeated rows dropped")
     if statistics.corrections:
         _report_corrections(statistics.corrections, reporter)
+    reasons = _REASONS if statistics.labels else {**_REASONS, "missing_label": "without output"}
     for reason, count in statistics.quarantined.items():
-        reporter.log(f"{count:,} rows {_REASONS[reason]}: in quarantine", level="warning")
+        reporter.log(f"{count:,} rows {reasons[reason]}: in quarantine", level="warning")
 
 
 _OUTCOMES = {
