@@ -20,6 +20,7 @@ def rows() -> HeldOutRows:
     texts = tuple(row.text for row in tiny.rows(30, pairs=False))
     return HeldOutRows(
         row_ids=tuple(f"{i:016x}" for i in range(30)),
+        keys=tuple(f"{i:016x}" for i in range(30)),
         texts=texts,
         labels=np.zeros(30, dtype=np.int64),
         columns={"characters": pa.array([len(text) for text in texts], pa.int64())},

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics.chrf import CHRF
 
 from retrainer.gate.answers import Answers, Said, TextAnswers
@@ -124,7 +128,7 @@ def test_answers_that_were_kept_are_the_same_again(rows: HeldOutRows, tmp_path: 
             again = said_again(dict(arrays), rows)
         assert type(again) is type(answers)
         assert again.predictions.tolist() == answers.predictions.tolist()
-    corrected = said_again(kept(texts), HeldOutRows(rows.row_ids, rows.texts, rows.labels, {}, (("5",),) * 3))
+    corrected = said_again(kept(texts), replace(rows, targets=(("5",),) * 3))
     assert isinstance(corrected, TextAnswers)
     assert corrected.scores["exact_match"].tolist() == [0.0, 1.0, 0.0]
 
@@ -141,3 +145,32 @@ def test_rows_without_labels_are_found_again_in_the_index_of_training_rows(tmp_p
     write_index(tmp_path / "train.parquet", (), tmp_path / "index")
     asked = [texts[3].replace("walked", "walks"), "nothing that was ever read"]
     assert near_rows(tmp_path / "index", asked, [NO_LABEL] * 2, 0.8).tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("\u0915\u093f\u0924\u093e\u092c", "\u0915\u0941\u0924\u0940\u092c"),
+        ("\u0b95\u0bbf", "\u0b95\u0bc1"),
+        ("\u0643\u064e\u062a", "\u0643\u0650\u062a"),
+        ("x\u0301y", "x\u0300y"),
+    ],
+)
+def test_marks_are_part_of_words(text: str, target: str) -> None:
+    assert rouge_l(text, (target,)) < 1
+
+
+def test_how_a_letter_is_composed_does_not_matter_and_what_it_is_does() -> None:
+    composed, apart = "caf\u00e9 noir", "cafe\u0301 noir"
+    for function in (exact_match, chrf, rouge_l):
+        assert function(apart, (composed,)) == function(composed, (apart,)) == 1.0
+        assert function(apart + " x", (composed,)) == function(composed + " x", (composed,))
+        assert function("m\u00b2", ("m2",)) < 1
+
+
+@given(st.lists(st.sampled_from(["a", "b", "c"]), max_size=12), st.lists(st.sampled_from(["a", "b", "c"]), max_size=12))
+def test_rouge_l_is_what_rouge_score_says(written: list[str], target: list[str]) -> None:
+    text, right = " ".join(written), " ".join(target)
+    if text != right:
+        expected = RougeScorer(["rougeL"]).score(right, text)["rougeL"].fmeasure
+        assert rouge_l(text, (right,)) == pytest.approx(expected)

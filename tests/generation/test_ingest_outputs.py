@@ -10,11 +10,13 @@ import datasets
 import pyarrow.parquet as pq
 import pytest
 
-from retrainer.artifacts.snapshot import SnapshotStatistics, split_file
+from retrainer.artifacts.snapshot import SPLITS, SnapshotStatistics, split_file
 from retrainer.errors import DataError
 from retrainer.spec import load_pipeline, parse_pipeline
+from retrainer.work.evaluate.held_out import read_rows
 from retrainer.work.ingest import ingest
 from retrainer.work.reporter import Reporter
+from retrainer.work.snapshot_texts import TRAIN_ROWS, pack_row_ids, trained_on
 from tests.conftest import REPOSITORY
 from tests.generation import tiny
 
@@ -131,3 +133,32 @@ def test_the_example_is_read_in_full(tmp_path: Path) -> None:
     pipeline = load_pipeline(REPOSITORY / "examples" / "dates" / "pipeline.yaml")
     statistics = ingest(pipeline, tmp_path, Reporter(tmp_path / "messages.jsonl"))
     assert sum(part.rows for part in statistics.splits.values()) == statistics.source_rows == 600
+
+
+def test_inputs_that_differ_in_case_white_space_or_width_are_rows_of_their_own_in_one_split(tmp_path: Path) -> None:
+    spelled = [("Write THIS", "a"), ("write this", "a"), ("write  this", "b"), ("\uff57rite this", "a")]
+    statistics = snapshot(tmp_path, asked(*spelled, spelled[0], *MANY), checks=APART)
+    assert statistics.duplicates == 1
+    tables = [pq.read_table(split_file(tmp_path / "out", split)).to_pylist() for split in SPLITS]
+    found = [[row for row in rows if row["text"] in dict(spelled)] for rows in tables]
+    (together,) = filter(None, found)
+    assert len({row["row_id"] for row in together}) == 4
+    assert len({row["text_key"] for row in together}) == 1
+    held_out = next(
+        read_rows(split_file(tmp_path / "out", split)) for split, rows in zip(SPLITS, found, strict=True) if rows
+    )
+    right = dict(zip(held_out.texts, held_out.targets, strict=True))
+    assert [right[text] for text, _ in spelled] == [("a",), ("a",), ("b",), ("a",)]
+    # By the keys a model that was trained on one of them is known to have seen all.
+    (tmp_path / TRAIN_ROWS).write_bytes(pack_row_ids([together[0]["text_key"]]))
+    seen = trained_on(held_out.keys, tmp_path)
+    assert [text for text, known in zip(held_out.texts, seen, strict=True) if known] == [text for text, _ in spelled]
+
+
+def test_training_rows_lost_to_a_shared_instruction_are_explained(tmp_path: Path) -> None:
+    instruction = "please read the following words with care and write down what is the right answer to each of them: "
+    rows = [(f"{instruction}{text}", output) for text, output in MANY]
+    snapshot(tmp_path, asked(*rows, *tiny.rows(100, longest=9, seed=5)), checks={"near_duplicate_similarity": 0.8})
+    said = (tmp_path / "messages.jsonl").read_text()
+    assert "share a long instruction" in said
+    assert "dataset.checks.near_duplicate_similarity: null" in said

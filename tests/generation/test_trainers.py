@@ -196,3 +196,12 @@ def test_a_classifier(tiny_bert: Path) -> None:
 def test_base_trainer_is_abstract() -> None:
     with pytest.raises(TypeError, match="train_model"):
         BaseTrainer("base")  # type: ignore[abstract]
+
+
+def test_what_does_not_say_how_much_it_takes_is_cut_at_512_tokens(
+    bases: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = datasets.Dataset.from_dict({"model_input": ["red " * 1000], "model_output": ["a red car"]})
+    model, _ = train(bases, "text2text-generation", [long], max_steps=1)
+    assert "1 of 1 train inputs are longer than 512" in capsys.readouterr().err
+    assert model.generation_config.max_new_tokens <= 5

@@ -157,6 +157,7 @@ def pool_of(split: SplitName, keys: list[int]) -> Pool:
         files=(),
         label=np.zeros(rows, dtype=np.int64),
         key=np.array(keys, dtype=np.uint64),
+        row_id=np.array(keys, dtype=np.uint64),
         blank=np.zeros(rows, dtype=np.bool_),
         kept=np.ones(rows, dtype=np.bool_),
     )

@@ -3,11 +3,13 @@
 A snapshot is a folder::
 
     train.parquet validation.parquet test.parquet
-        row_id      str    16 hex digits that stand for the normalised text, or pair of texts
+        row_id      str    16 hex digits that stand for the normalised text, or pair of texts; where the task writes
+                           text, for the text as it is
         text        str    as it was in the data
         text_pair   str    only where the task reads pairs
         label       int64  index into the labels
         target      str    in place of label where the task writes text: the output, as it was in the data
+        text_key    str    only there: 16 hex digits that stand for the normalised text, by which rows leak
         slice_NAME  str    one for each column that gate.slices.by names; '' where a row has no value
     quarantine.parquet
         source      str    split and file, 'train/news.csv'
@@ -38,6 +40,7 @@ SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 QUARANTINE = "quarantine.parquet"
 CORRECTIONS = "corrections.parquet"
+TEXT_KEY = "text_key"
 
 QuarantineReason = Literal[
     "missing_text",  # null or blank

@@ -4,6 +4,7 @@ scores of each row.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -21,8 +22,15 @@ EXACT_MATCH = SHARE_RIGHT["generation"]
 
 
 def same_text(text: str, targets: Sequence[str]) -> bool:
-    """Whether a text is one of the targets, but for white space: tokenizers do not keep all of it."""
-    return " ".join(text.split()) in {" ".join(target.split()) for target in targets}
+    """Whether a text is one of the targets, but for white space and how characters are composed (Unicode NFC).
+
+    Tokenizers do not keep all white space, and many compose what they read. Not NFKC: ² is not 2.
+    """
+    return _comparable(text) in map(_comparable, targets)
+
+
+def _comparable(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 class Said(Protocol):

@@ -32,7 +32,7 @@ from retrainer.artifacts.profile import (
     Vocabulary,
 )
 from retrainer.errors import DataError
-from retrainer.work.snapshot_texts import text_columns, trained_on
+from retrainer.work.snapshot_texts import read_text_keys, text_columns, trained_on
 
 BATCH_ROWS = 5_000
 # Rows whose covariance is looked at pair by pair: 2,000 rows are two million pairs.
@@ -166,8 +166,7 @@ def profile_of(split: Path, labels: tuple[str, ...], only: frozenset[str] | None
 
 def shared_rows(split: Path, bundle: Path) -> frozenset[str]:
     """Ids of those rows of a split that a bundle's model was trained on too."""
-    ids = _row_ids(split)
-    return frozenset(ids[trained_on(ids.tolist(), bundle)].tolist())
+    return frozenset(_row_ids(split)[trained_on(read_text_keys(split), bundle)].tolist())
 
 
 def _row_ids(split: Path) -> npt.NDArray[np.object_]:

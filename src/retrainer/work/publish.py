@@ -36,7 +36,7 @@ LIBRARIES = (
     "scikit-learn",
 )
 # By whose versions texts are scored.
-SCORING_TEXT = ("sacrebleu", "rouge-score")
+SCORING_TEXT = ("sacrebleu", "regex")
 # Where a deployment says which commit of its own repository the pipeline came from.
 COMMIT_VARIABLES = ("RETRAINER_GIT_COMMIT", "GITHUB_SHA", "CI_COMMIT_SHA")
 

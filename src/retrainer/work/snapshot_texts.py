@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.parquet as pq
+
+from retrainer.artifacts.snapshot import TEXT_KEY
 
 Text = str | tuple[str, str]
 
@@ -46,19 +49,40 @@ def texts_of(table: Any) -> list[Text]:
     return list(zip(*columns, strict=True)) if len(columns) == 2 else columns[0]
 
 
+def text_keys(table: Any) -> list[str]:
+    """What stands for the normalised text of each row, 16 hex digits: by this, whatever the spelling, rows leak.
+
+    :param table: rows of a split, as an Arrow table.
+    """
+    keys: list[str] = table.column(_key_column(table.column_names)).to_pylist()
+    return keys
+
+
+def read_text_keys(split: Path) -> list[str]:
+    """The same of a split's file."""
+    return text_keys(pq.read_table(split, columns=[_key_column(pq.read_schema(split).names)]))
+
+
+def _key_column(names: Sequence[str]) -> str:
+    return TEXT_KEY if TEXT_KEY in names else "row_id"
+
+
 def pack_row_ids(row_ids: Iterable[str]) -> bytes:
-    """The content of a bundle's ``train_rows.bin``: row ids as big-endian uint64, sorted, each once."""
+    """Row ids as big-endian uint64, sorted, each once; of text keys, the content of a bundle's ``train_rows.bin``."""
     return np.unique(_numbers(list(row_ids))).astype(">u8").tobytes()
 
 
-def trained_on(row_ids: Sequence[str], bundle: Path) -> npt.NDArray[np.bool_]:
-    """Which rows the model of a bundle was trained on, ``[rows]``: it may have learnt them by heart."""
-    known: npt.NDArray[np.bool_] = np.isin(_numbers(row_ids), _packed(bundle))
+def trained_on(keys: Sequence[str], bundle: Path) -> npt.NDArray[np.bool_]:
+    """Which rows the model of a bundle was trained on, ``[rows]``: it may have learnt them by heart.
+
+    :param keys: of the rows' texts, as :func:`text_keys` has them.
+    """
+    known: npt.NDArray[np.bool_] = np.isin(_numbers(keys), _packed(bundle))
     return known
 
 
 def row_ids_of(bundle: Path) -> list[str]:
-    """The rows the model of a bundle was trained on, as 16 hex digits each."""
+    """The text keys of the rows that the model of a bundle was trained on, 16 hex digits each."""
     return [f"{number:016x}" for number in _packed(bundle).tolist()]
 
 

@@ -37,6 +37,9 @@ Datasets = Sequence[datasets.Dataset]
 
 # A record of a model takes no more tokens, and no fewer.
 _MOST_TOKENS = 32768
+# Where neither the model nor its tokenizer says how many it takes; tokenizers say it by an absurd number.
+_UNSAID_TOKENS = 512
+_ABSURD_TOKENS = 100_000
 _FEWEST_TOKENS = 8
 
 
@@ -134,7 +137,7 @@ class GenerationModelTrainer(BaseTrainer):
     :param has_encoder: true for models with an encoder and a decoder, such as T5; false for those that continue what
         they read, such as GPT-2.
     :param model_max_length: tokens after which inputs and outputs are cut, without an encoder both together. Rows that
-        are longer are counted and warned of. By default what the model takes.
+        are longer are counted and warned of. By default what the model takes, else what its tokenizer says, else 512.
     """
 
     def __init__(self, pretrained_model_name: str, has_encoder: bool, model_max_length: int | None = None) -> None:
@@ -175,19 +178,23 @@ class GenerationModelTrainer(BaseTrainer):
 
     def _limits(self, base: Base, tables: Sequence[pa.Table]) -> dict[str, int]:
         """Tokens of an input, and of an output."""
-        able = min(getattr(base.model.config, "max_position_embeddings", None) or _MOST_TOKENS, _MOST_TOKENS)
-        limit = able if self.model_max_length is None else self.model_max_length
+        positions = getattr(base.model.config, "max_position_embeddings", None)
+        able = min(positions or _MOST_TOKENS, _MOST_TOKENS)
+        said = base.tokenizer.model_max_length
+        usual = positions or (said if said < _ABSURD_TOKENS else _UNSAID_TOKENS)
+        limit = min(usual, able) if self.model_max_length is None else self.model_max_length
         if not 2 * _FEWEST_TOKENS <= limit <= able:
             raise PipelineError(
                 f"{limit:,} tokens, and this model can be trained with {2 * _FEWEST_TOKENS} to {able:,}",
                 where="model_max_length",
             )
-        if self.has_encoder:
-            return {"max_length": limit, "max_new_tokens": limit}
         texts = [text for table in tables for text in table.column("target").to_pylist()]
         outputs = base.tokenizer(text_target=texts, verbose=False)["input_ids"]
+        longest = max(map(len, outputs)) + 1
+        if self.has_encoder:
+            return {"max_length": limit, "max_new_tokens": min(longest, limit)}
         # One row holds both: an output has the room that the longest needs, and no more than half.
-        longest = min(max(map(len, outputs)) + 1, limit // 2)
+        longest = min(longest, limit // 2)
         return {"max_length": limit - longest, "max_new_tokens": longest}
 
 

@@ -22,7 +22,7 @@ from retrainer.errors import DataError, IntegrityError
 from retrainer.work.near import NEAR_ROWS
 from retrainer.work.near.index import NO_LABEL, near_rows
 from retrainer.work.reporter import Reporter
-from retrainer.work.snapshot_texts import Text, characters, parts, texts_of, trained_on
+from retrainer.work.snapshot_texts import Text, characters, parts, text_keys, texts_of, trained_on
 
 SHOWN = 3
 
@@ -31,12 +31,14 @@ SHOWN = 3
 class HeldOutRows:
     """Test rows of a snapshot.
 
+    :param keys: what stands for the normalised text of each row; the row ids, except where the task writes text.
     :param labels: index of the true label of each row; all 0 where the task writes text.
     :param targets: where it does, the right texts of each row: several where the data has several for one input.
     :param columns: what groups rows into slices: ``characters``, ``slice_<name>`` and ``pattern_<position>``.
     """
 
     row_ids: tuple[str, ...]
+    keys: tuple[str, ...]
     texts: tuple[Text, ...]
     labels: npt.NDArray[np.int64]
     columns: dict[str, pa.Array]
@@ -57,6 +59,7 @@ class HeldOutRows:
         indices = np.flatnonzero(keep)
         return HeldOutRows(
             row_ids=tuple(self.row_ids[i] for i in indices),
+            keys=tuple(self.keys[i] for i in indices),
             texts=tuple(self.texts[i] for i in indices),
             labels=self.labels[keep],
             columns={name: column.filter(pa.array(keep)) for name, column in self.columns.items()},
@@ -77,6 +80,7 @@ def read_rows(split: Path, patterns: Sequence[str] = ()) -> HeldOutRows:
     slices = [name for name in table.column_names if name.startswith("slice_")]
     return HeldOutRows(
         row_ids=tuple(table.column("row_id").to_pylist()),
+        keys=tuple(text_keys(table)),
         texts=texts,
         labels=np.zeros(len(texts), np.int64) if targets else table.column("label").to_numpy().astype(np.int64),
         targets=tuple(tuple(right) for right in targets.values()),
@@ -90,7 +94,7 @@ def read_rows(split: Path, patterns: Sequence[str] = ()) -> HeldOutRows:
 
 def _each_input_once(table: pa.Table) -> tuple[pa.Table, dict[str, list[str]]]:
     """The first row of each input, and row id to all its targets: an input is one row however many answers are right,
-    for a model answers it once.
+    for a model answers it once. Where text is written a row id stands for the exact input.
     """
     targets: dict[str, list[str]] = {}
     first = []
@@ -130,11 +134,11 @@ def held_out_rows(
     slices = request.pipeline.gate.slices
     rows = read_rows(snapshot / "test.parquet", slices.patterns if slices else ())
     # Of a blended challenger also those that its champion was trained on; counted as the champion's where it is known.
-    own = trained_on(rows.row_ids, bundle)
+    own = trained_on(rows.keys, bundle)
     by_challenger = own.copy()
     leakage = Leakage(exact=statistics.leakage, near=statistics.near_leakage)
     if champion is not None and len(rows):
-        exact = trained_on(rows.row_ids, champion)
+        exact = trained_on(rows.keys, champion)
         near, unknown = _nearly_trained_on(request, rows, statistics.labels, champion)
         near &= ~exact
         leakage = leakage.model_copy(
@@ -150,7 +154,7 @@ def held_out_rows(
         by_challenger &= ~(exact | near)
     leakage = leakage.model_copy(update={"challenger_exact": int(by_challenger.sum())})
     if anchor is not None and len(rows):
-        by_anchor = trained_on(rows.row_ids, anchor) & ~own
+        by_anchor = trained_on(rows.keys, anchor) & ~own
         leakage = leakage.model_copy(update={"anchor_exact": int(by_anchor.sum())})
         own |= by_anchor
     _say(leakage, reporter)

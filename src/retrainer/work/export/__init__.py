@@ -25,7 +25,7 @@ from retrainer.work.near import NEAR_ROWS
 from retrainer.work.near.index import write_index
 from retrainer.work.profile import profile_of
 from retrainer.work.reporter import Reporter
-from retrainer.work.snapshot_texts import BLENDED_WITH, row_ids_of
+from retrainer.work.snapshot_texts import BLENDED_WITH, read_text_keys, row_ids_of
 
 BUNDLE_FOLDER = "bundle"
 
@@ -40,7 +40,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     labels = SnapshotStatistics.load(snapshot).labels
     validation = read_rows(split_file(snapshot, "validation"))
     train = split_file(snapshot, "train")
-    trained_on = pq.read_table(train, columns=["row_id"]).column("row_id").to_pylist()
+    trained_on = read_text_keys(train)
     blended_with = inputs["train"] / BLENDED_WITH
     if blended_with.is_dir():  # what the champion learnt is in these weights, too
         trained_on = sorted({*trained_on, *row_ids_of(blended_with)})

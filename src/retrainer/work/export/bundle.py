@@ -44,7 +44,7 @@ def export_bundle(
     :param rows: real rows to compare graph and checkpoint on, of the validation split.
     :param labels: what the logits should mean, in order.
     :param max_length: tokens after which a text is cut.
-    :param train_row_ids: of the rows the model was trained on, 16 hex digits each.
+    :param train_row_ids: text keys of the rows the model was trained on, 16 hex digits each.
     :param on_stage: is told what is being done.
     :return: how well the graphs agree with the checkpoint.
     :raises ModelError: the checkpoint cannot be read, or not be published.

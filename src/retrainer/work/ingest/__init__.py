@@ -86,7 +86,8 @@ def ingest(pipeline: Pipeline, folder: Path, reporter: Reporter) -> SnapshotStat
     labels, indices, spellings = (
         index_labels(files, dataset.labels, dataset.label_values) if writes == "label" else index_outputs(files)
     )
-    pools = {split: Pool.of(split, files[split], indices[split]) for split in SPLITS if split in files}
+    exact = writes == "text"
+    pools = {split: Pool.of(split, files[split], indices[split], exact=exact) for split in SPLITS if split in files}
     corrected = correct(pools, dataset, labels)
 
     conflicts = 0
@@ -96,12 +97,14 @@ def ingest(pipeline: Pipeline, folder: Path, reporter: Reporter) -> SnapshotStat
             conflicts += checks.set_duplicates_aside(pool)
         else:
             checks.set_repeated_aside(pool)
-    exact = leakage.set_exact_aside(pools, dataset.checks)
+    leaked = leakage.set_exact_aside(pools, dataset.checks)
 
     within: Literal["label", "all"] = "label" if writes == "label" else "all"
     selection, near = leakage.set_near_aside(_select(pipeline, pools), dataset.checks, reporter, within=within)
     counts = {split: np.bincount(pool.label[rows], minlength=len(labels)) for split, (pool, rows) in selection.items()}
     checks.check_enough(counts, labels, pools["train"], dataset.checks)
+    if writes == "text":
+        checks.warn_of_near(len(selection["train"][1]), near, reporter)
 
     everything = list(pools.values())
     statistics = SnapshotStatistics(
@@ -110,7 +113,7 @@ def ingest(pipeline: Pipeline, folder: Path, reporter: Reporter) -> SnapshotStat
         source_rows=sum(len(pool) for pool in everything),
         duplicates=sum(pool.repeated for pool in everything),
         conflicts=conflicts,
-        leakage=exact,
+        leakage=leaked,
         near_leakage=near,
         quarantined=write_quarantine(everything, folder),
         sources=describe_sources(everything),

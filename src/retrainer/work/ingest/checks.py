@@ -14,6 +14,11 @@ from retrainer.spec.model import Checks
 from retrainer.spec.problems import listed
 from retrainer.work.ingest.labels import NO_LABEL
 from retrainer.work.ingest.pools import Pool
+from retrainer.work.reporter import Reporter
+
+# Share of the training rows from which on it is said why they go.
+_MANY_NEAR = 0.2
+_NEAR_HINT = "; dataset.checks.near_duplicate_similarity: null keeps rows that are nearly held-out rows"
 
 
 def set_missing_aside(pool: Pool, most: float, wanted: str) -> None:
@@ -54,9 +59,9 @@ def set_duplicates_aside(pool: Pool) -> int:
 
 
 def set_repeated_aside(pool: Pool) -> None:
-    """Of rows with the same text and output the first stays. Several outputs of a text may all be right."""
+    """Of rows with exactly the same text and output the first stays. Several outputs of a text may all be right."""
     rows = pool.remaining
-    pairs = np.stack([pool.key[rows], pool.label[rows].astype(np.uint64)])
+    pairs = np.stack([pool.row_id[rows], pool.label[rows].astype(np.uint64)])
     _, first = np.unique(pairs, axis=1, return_index=True)
     repeated = np.ones(len(rows), dtype=np.bool_)
     repeated[first] = False
@@ -127,11 +132,26 @@ def check_enough(
         )
 
 
+def warn_of_near(kept: int, near: Mapping[str, int], reporter: Reporter) -> None:
+    """Say why, where many training rows of a task that writes text are gone as near duplicates.
+
+    :param kept: training rows that are left.
+    :param near: ``train_in_test`` and the like to rows taken out.
+    """
+    lost = sum(rows for name, rows in near.items() if name.startswith("train_in_"))
+    if lost > _MANY_NEAR * (lost + kept):
+        reporter.log(
+            f"{lost:,} of {lost + kept:,} training rows ({lost / (lost + kept):.0%}) are left out because they are "
+            f"nearly held-out rows: inputs that share a long instruction are{_NEAR_HINT}, or leave the instruction out",
+            level="warning",
+        )
+
+
 def _near_hint(pool: Pool) -> str:
     """Where the lines are made from templates, near duplicates can be most of them."""
     near = sum(len(rows) for reason, rows in pool.quarantined.items() if reason.startswith("nearly_in_"))
     lost = near > len(pool) // 10
-    return "; dataset.checks.near_duplicate_similarity: null keeps rows that are nearly held-out rows" if lost else ""
+    return _NEAR_HINT if lost else ""
 
 
 def _account(pool: Pool, counts: Mapping[SplitName, npt.NDArray[np.int64]]) -> str:

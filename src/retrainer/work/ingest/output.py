@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from retrainer.artifacts.snapshot import (
     QUARANTINE,
     SPLITS,
+    TEXT_KEY,
     Characters,
     CorrectionStatistics,
     QuarantineReason,
@@ -53,7 +54,7 @@ def write_splits(
     for split in SPLITS:
         pool, rows = selection[split]
         columns: dict[str, pa.Array | pa.ChunkedArray] = {
-            "row_id": pa.array([f"{key:016x}" for key in pool.key[rows].tolist()], pa.string()),
+            "row_id": _hex(pool.row_id[rows]),
             "text": pool.text().take(rows),
         }
         lengths = pc.utf8_length(columns["text"]).to_numpy()
@@ -64,6 +65,7 @@ def write_splits(
             columns["label"] = pa.array(pool.label[rows], pa.int64())
         else:
             columns["target"] = pool.raw_labels().take(rows)
+            columns[TEXT_KEY] = _hex(pool.key[rows])
         for name in slices:
             columns[slice_column(name)] = pool.slices(name).take(rows)
         _write_table(pa.table(columns), split_file(folder, split))
@@ -74,6 +76,10 @@ def write_splits(
             characters=_characters(lengths),
         )
     return statistics
+
+
+def _hex(numbers: npt.NDArray[np.uint64]) -> pa.Array:
+    return pa.array([f"{number:016x}" for number in numbers.tolist()], pa.string())
 
 
 def _characters(lengths: npt.NDArray[np.int64]) -> Characters:

@@ -79,11 +79,24 @@ def row_keys(texts: Sequence[pa.Array]) -> tuple[npt.NDArray[np.uint64], npt.NDA
         for at, row in enumerate(zip(*columns, strict=True), start=start):
             parts = ["" if text is None else normalise(text) for text in row]
             if all(parts):
-                digest = hashlib.blake2b(_BETWEEN.join(parts).encode(), digest_size=8).digest()
-                keys[at] = int.from_bytes(digest, "big")
+                keys[at] = _key(parts)
             else:
                 missing[at] = True
     return keys, missing
+
+
+def exact_keys(texts: Sequence[pa.Array]) -> npt.NDArray[np.uint64]:
+    """A 64-bit BLAKE2b of each row's text or pair as it is: where text is written, case and white space matter."""
+    keys = np.zeros(len(texts[0]), dtype=np.uint64)
+    for start in range(0, len(keys), BATCH_ROWS):
+        columns = [column[start : start + BATCH_ROWS].to_pylist() for column in texts]
+        for at, row in enumerate(zip(*columns, strict=True), start=start):
+            keys[at] = _key([text or "" for text in row])
+    return keys
+
+
+def _key(parts: Sequence[str]) -> int:
+    return int.from_bytes(hashlib.blake2b(_BETWEEN.join(parts).encode(), digest_size=8).digest(), "big")
 
 
 class RowTexts(Sequence[str | tuple[str, str]]):
@@ -115,7 +128,8 @@ class Pool:
     """The rows of a source as columns, and what becomes of each.
 
     :param label: index of the label, -1 for none, int64 [rows].
-    :param key: what identifies the normalised text, uint64 [rows].
+    :param key: what identifies the normalised text, uint64 [rows]: by it rows are split, and leak.
+    :param row_id: what identifies the row's input, uint64 [rows]: the key, or where text is written the exact text.
     :param kept: still in; rows leave through :meth:`quarantine` and :meth:`drop_repeated`.
     """
 
@@ -123,20 +137,26 @@ class Pool:
     files: Sequence[RawRows]
     label: npt.NDArray[np.int64]
     key: npt.NDArray[np.uint64]
+    row_id: npt.NDArray[np.uint64]
     blank: npt.NDArray[np.bool_]
     kept: npt.NDArray[np.bool_]
     quarantined: dict[QuarantineReason, npt.NDArray[np.int64]] = field(default_factory=dict)
     repeated: int = 0
 
     @classmethod
-    def of(cls, split: SplitName, files: Sequence[RawRows], label: npt.NDArray[np.int64]) -> Pool:
-        """A pool in which every row is still in."""
+    def of(cls, split: SplitName, files: Sequence[RawRows], label: npt.NDArray[np.int64], *, exact: bool) -> Pool:
+        """A pool in which every row is still in.
+
+        :param exact: whether texts that differ only in case, white space or width are different inputs.
+        """
         keys = [row_keys(rows.texts) for rows in files]
+        key = np.concatenate([key for key, _ in keys])
         return cls(
             split=split,
             files=files,
             label=label,
-            key=np.concatenate([key for key, _ in keys]),
+            key=key,
+            row_id=np.concatenate([exact_keys(rows.texts) for rows in files]) if exact else key,
             blank=np.concatenate([blank for _, blank in keys]),
             kept=np.ones(len(label), dtype=np.bool_),
         )

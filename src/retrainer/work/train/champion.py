@@ -65,7 +65,7 @@ def read_champion_weights(
     base: Base,
     labels: tuple[str, ...],
     rows: EncodedRows,
-    validation_ids: Sequence[str],
+    validation_keys: Sequence[str],
     collate: Any,
     reporter: Reporter,
 ) -> ChampionWeights | str:
@@ -89,7 +89,7 @@ def read_champion_weights(
         checkpoint = [name for name in there if name.startswith(CHECKPOINT) and name.endswith((WEIGHTS, ".json"))]
         reporter.log(f"fetching the checkpoint of the champion, version {version}")
         store.fetch(version, folder, [*about_rows, *checkpoint])
-        seen = trained_on(validation_ids, folder)
+        seen = trained_on(validation_keys, folder)
         # So that the training draws the same numbers as without a champion.
         with torch.random.fork_rng(devices=[]):
             weights = _weights(folder / CHECKPOINT, base, labels, rows, collate)

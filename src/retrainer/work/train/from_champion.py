@@ -9,15 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from retrainer.artifacts.snapshot import split_file
 from retrainer.artifacts.training import Blend, WarmStart
 from retrainer.chain import StepRequest
 from retrainer.tasks import trainable_task
 from retrainer.work.distributed import is_first_rank
 from retrainer.work.reporter import Reporter
-from retrainer.work.snapshot_texts import BLENDED_WITH
+from retrainer.work.snapshot_texts import BLENDED_WITH, read_text_keys
 from retrainer.work.train.blending import blend
 from retrainer.work.train.champion import ChampionWeights, read_champion_weights
 from retrainer.work.train.encoding import EncodedRows
@@ -83,11 +81,11 @@ def use_champion(
         return UsedChampion(None, None, None)
     found: ChampionWeights | str = _NO_ROWS
     if start or planned["why_not"] or len(validation):
-        ids = pq.read_table(split_file(snapshot, "validation"), columns=["row_id"]).column("row_id").to_pylist()
+        keys = read_text_keys(split_file(snapshot, "validation"))
         task = trainable_task(request.pipeline.task, where=request.pipeline.name)
         collate = task.part("collate")(base, pad_to_multiple_of=None)
         rows = validation if len(validation) else train
-        found = read_champion_weights(request, planned, base, labels, rows, ids, collate, reporter)
+        found = read_champion_weights(request, planned, base, labels, rows, keys, collate, reporter)
     return UsedChampion(
         champion=found if isinstance(found, ChampionWeights) else None,
         start=_start(found, start["champion"], base, reporter) if start else None,
