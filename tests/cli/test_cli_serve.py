@@ -27,9 +27,8 @@ def test_what_it_prints_can_be_run(published: Published, tmp_path: Path) -> None
     server = ServerProcess(tmp_path, published.store, MODEL, "--drain-seconds", 0)
     try:
         server.wait_until_ready()
-        first, example = server.output.splitlines()
-        assert first == f"serving {MODEL} at {server.url}"
-        answer = subprocess.run(shlex.split(example), capture_output=True, text=True, check=True).stdout
+        assert server.output == f"serving {MODEL} at {server.url}\n"
+        answer = subprocess.run(shlex.split(server.example), capture_output=True, text=True, check=True).stdout
         assert published.version in answer
         assert re.search(rf"INFO .*: model_ready model={MODEL} version={published.version}", server.log)
     finally:
