@@ -33,6 +33,12 @@ def tokenizer(decoder: decoders.Decoder, parts: list[str]) -> Tokenizer:
     return made
 
 
+def id_of(made: Tokenizer, name: str) -> int:
+    token = made.token_to_id(name)
+    assert token is not None
+    return token
+
+
 TOKENIZERS = {
     "llama": tokenizer(LLAMA, BYTES + PARTS),
     "bytes": tokenizer(decoders.ByteLevel(), sorted(pre_tokenizers.ByteLevel.alphabet())),
@@ -61,7 +67,7 @@ def test_a_piece_comes_with_its_last_token() -> None:
     made = TOKENIZERS["llama"]
     pieces = Pieces(made, special_ids(made))
     names = ["▁a", "▁a", "<0xC3>", "</s>", "<0xA9>", "a", "<0x0A>", "<0xC3>", "a", "é"]
-    found = [pieces.add(made.token_to_id(name)) for name in names]
+    found = [pieces.add(id_of(made, name)) for name in names]
     assert found == ["a", " a", "", "", "", "éa", "", "", "��a", "é"]
 
 
@@ -70,7 +76,7 @@ def test_what_is_kept_does_not_grow() -> None:
     made = TOKENIZERS["llama"]
     pieces = Pieces(made, special_ids(made))
     for _ in range(200):
-        pieces.add(made.token_to_id("▁a"))
+        pieces.add(id_of(made, "▁a"))
         assert len(pieces._tokens) <= 2
 
 
@@ -99,7 +105,7 @@ def test_a_stream_stops_where_no_piece_comes(llama: GenerationPredictor) -> None
     chosen: list[int] = []
 
     def choose(row: int, given: object) -> int:
-        chosen.append(llama._tokenizer.token_to_id("<0xC3>"))
+        chosen.append(id_of(llama._tokenizer, "<0xC3>"))
         return chosen[-1]
 
     ending = llama._ending(GenerationSettings(), lambda: len(chosen) >= 3)
