@@ -22,6 +22,7 @@
     ├── ExportError                  the exported graph does not compute what the checkpoint computes
     ├── GateError                    the decision could not be taken (not: the challenger was refused)
     ├── ChampionChanged              the channel moved since the decision was taken; take it again
+    ├── Stopped                      whoever asked for an answer wants it no longer
     └── IntegrityError               bytes read are not the bytes that were published
         ├── SignatureError           unsigned, or signed by somebody else
         └── ReplayError              an older state of a channel was put back
@@ -140,6 +141,10 @@ class GateError(RetrainerError):
 
 class ChampionChanged(RetrainerError):
     """The channel moved since the decision was taken: the decision must be taken again."""
+
+
+class Stopped(RetrainerError):
+    """Whoever asked for an answer wants it no longer; what was begun of it is gone."""
 
 
 class IntegrityError(RetrainerError):

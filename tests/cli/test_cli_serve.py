@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from retrainer.errors import RetrainerError
+from retrainer.tasks import TASKS
 from tests.server.process import ServerProcess
 
 if TYPE_CHECKING:
@@ -27,14 +28,24 @@ def test_what_it_prints_can_be_run(published: Published, tmp_path: Path) -> None
     server = ServerProcess(tmp_path, published.store, MODEL, "--drain-seconds", 0)
     try:
         server.wait_until_ready()
-        first, example = server.output.splitlines()
-        assert first == f"serving {MODEL} at {server.url}"
-        answer = subprocess.run(shlex.split(example), capture_output=True, text=True, check=True).stdout
+        assert server.output == f"serving {MODEL} at {server.url}\n"
+        answer = subprocess.run(shlex.split(server.example), capture_output=True, text=True, check=True).stdout
         assert published.version in answer
         assert re.search(rf"INFO .*: model_ready model={MODEL} version={published.version}", server.log)
     finally:
         assert server.stop() == 0
     assert server.log.splitlines()[-1].endswith(": stopped")
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_example_is_what_such_a_model_reads(name: str) -> None:
+    from retrainer.cli.serve_command import _example
+    from retrainer.server.bodies import GenerateBody, PredictBody
+
+    _, address, *_, body = shlex.split(_example("http://localhost:8000", "m@a", TASKS[name], token=True))
+    kind, route = (GenerateBody, "generate") if TASKS[name].writes == "text" else (PredictBody, "predict")
+    assert address == f"http://localhost:8000/v1/models/m@a:{route}"
+    assert len(kind.parse(body.encode()).rows(name)) == 1
 
 
 def test_channels_side_by_side(store: Path, bench: Workbench, tmp_path: Path) -> None:

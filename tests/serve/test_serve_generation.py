@@ -171,6 +171,9 @@ def test_settings_that_make_no_sense(predictor: GenerationPredictor) -> None:
         {"beams": True},
         {"temperature": 0},
         {"temperature": float("nan")},
+        {"temperature": 10**400},
+        {"temperature": 10**5000},
+        {"seed": 0.0},
         {"top_p": 1.5},
         {"top_k": 0},
         {"seed": -1},
@@ -183,6 +186,40 @@ def test_settings_that_make_no_sense(predictor: GenerationPredictor) -> None:
         predictor.generate(["dry"], GenerationSettings(max_new_tokens=13))
     with pytest.raises(UserError, match="beams"):
         predictor.stream("dry", GenerationSettings(beams=2))
+
+
+def test_a_temperature_as_low_as_can_be_takes_the_best(loaded: GenerationPredictor) -> None:
+    best = loaded.generate(TEXTS[:3])
+    for temperature in (1e-308, 5e-324):
+        more: dict[str, Any]
+        for more in ({}, {"top_k": 3}, {"top_p": 1e-300}):
+            assert loaded.generate(TEXTS[:3], GenerationSettings(temperature=temperature, seed=1, **more)) == best
+    assert loaded.generate(TEXTS[:3], GenerationSettings(temperature=1e308, top_k=1, seed=1)) == best
+
+
+def test_what_is_not_settings(loaded: GenerationPredictor) -> None:
+    generate = Generator.from_folder(loaded.folder, precision="fp32")
+    wrong: Any
+    for wrong in ({"beams": 2}, None):
+        with pytest.raises(UserError, match="settings must be GenerationSettings; got"):
+            generate("dry", wrong)
+        with pytest.raises(UserError, match="settings must be GenerationSettings; got"):
+            generate.stream("dry", wrong)
+    with pytest.raises(UserError, match="a number too long to write are asked for"):
+        loaded.generate(["dry"], GenerationSettings(max_new_tokens=10**5000))
+
+
+def test_what_is_not_a_list_of_texts(predictor: GenerationPredictor) -> None:
+    many: list[Any] = [[None], [3], ["dry", b"dry"], [("dry", "wet")], "abc", None]
+    for texts in many:
+        with pytest.raises(DataError, match="expected a"):
+            predictor.generate(texts)
+    one: list[Any] = [None, 3, ("dry", "wet")]
+    for text in one:
+        with pytest.raises(DataError, match=r"texts\[0\]: expected a str"):
+            predictor.stream(text)
+    with pytest.raises(DataError, match="expected a list of texts"):
+        predictor.choose("abc", greedy)
 
 
 def test_a_text_without_tokens(loaded: GenerationPredictor) -> None:

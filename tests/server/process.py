@@ -37,7 +37,7 @@ class ServerProcess:
                 command, stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, **environment}
             )
         assert self.process.stdout is not None
-        self.output = self.process.stdout.readline() + self.process.stdout.readline()
+        self.output = self.process.stdout.readline()
         found = re.search(r" at (http://\S+:(\d+))", self.output)
         assert found is not None, f"did not start: {self.output}\n{self.log}"
         self.url, self.port = found[1], int(found[2])
@@ -47,6 +47,12 @@ class ServerProcess:
     def log(self) -> str:
         """What it logged so far."""
         return self._log.read_text()
+
+    @property
+    def example(self) -> str:
+        """How the first model is asked; waits until it is ready."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline()
 
     def wait_until(self, condition: str, path: str = "/readyz", **headers: str) -> httpx.Response:
         """Ask until the answer's text contains that.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import logging
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -16,6 +18,7 @@ from retrainer.cli.libraries import require
 from retrainer.cli.store_options import DEFAULT_CHANNEL, ChannelOption, PublicKeysOption, StoreArgument
 from retrainer.errors import RetrainerError
 from retrainer.precisions import PRECISIONS
+from retrainer.tasks import TASKS, TaskDefinition
 
 if TYPE_CHECKING:
     from retrainer.server.settings import Settings
@@ -195,12 +198,15 @@ def _run(settings: Settings) -> None:
     trusted_keys(list(settings.public_keys))
     tokens = Tokens(variable=settings.token_variable, file=settings.token_file)
     listener = listen(settings.host, settings.port)
-    server = Server(settings, listener, tokens)
-    log_to_stderr()
     url = url_of(listener)
+
+    def show_example(name: str, task: str) -> None:
+        if name == settings.models[0].name:
+            typer.echo(_example(url, name, TASKS[task], tokens.required))
+
+    server = Server(settings, listener, tokens, ready=show_example)
+    log_to_stderr()
     typer.echo(f"serving {', '.join(address.name for address in settings.models)} at {url}")
-    typer.echo(_example(url, settings.models[0].name, tokens.required))
-    sys.stdout.flush()
     try:
         server.serve_until_told()
     except RetrainerError as error:
@@ -217,7 +223,11 @@ def _end(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _example(url: str, name: str, token: bool) -> str:
+def _example(url: str, name: str, task: TaskDefinition, token: bool) -> str:
+    """How a model is asked. Its task is known when it is loaded."""
+    from retrainer.server.asking import ROUTES
+
     header = ' -H "Authorization: Bearer $TOKEN"' if token else ""
-    body = json.dumps({"text": "Oil prices fall as supply grows"})
-    return f"curl {url}/v1/models/{name}:predict{header} -H 'Content-Type: application/json' -d '{body}'"
+    body = shlex.quote(json.dumps({"text": ast.literal_eval(task.example)}))
+    address = f"{url}/v1/models/{name}{ROUTES[task.writes]}"
+    return f"curl {address}{header} -H 'Content-Type: application/json' -d {body}"

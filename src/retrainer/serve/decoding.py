@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from retrainer.errors import Stopped
 from retrainer.serve.generation_graphs import DecoderGraph
 from retrainer.serve.generation_rules import Rules, Scores
 
@@ -21,17 +22,35 @@ _NEVER = np.float32(-1e9)
 # The next token of a row, by its position and the scores of all tokens.
 Choose = Callable[[int, Scores], int]
 
+# Whether nobody wants the answer any more.
+Stop = Callable[[], bool]
+
+
+def never() -> bool:
+    """It is wanted."""
+    return False
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
     """When answers end.
 
     :ivar limit: tokens of one answer, at most.
+    :ivar stop: looked at before the model is run, for each token.
     """
 
     limit: int
     eos_token_ids: tuple[int, ...]
     rules: Rules
+    stop: Stop = never
+
+    def look(self) -> None:
+        """Go no further once nobody wants the answer.
+
+        :raises Stopped: nobody does.
+        """
+        if self.stop():
+            raise Stopped("the answer is not wanted any more")
 
     def apply(self, scores: Scores, sequence: Sequence[int], new: int) -> Scores:
         """The scores of the next token under the model's rules."""
@@ -58,8 +77,10 @@ def decode(
     :param rows: token ids of the texts.
     :param begun_with: tokens that the decoder was given, of each row.
     :param most: only the beginning of each answer, of so many tokens.
+    :raises Stopped: nobody wants them any more.
     """
     steps = ending.limit if most is None else min(most, ending.limit)
+    ending.look()
     batch = graph.begin(rows, cached=cached)
     sequences = [list(row) for row in begun_with]
     open_rows = list(range(len(rows)))
@@ -76,6 +97,7 @@ def decode(
         if len(going_on) < len(open_rows):
             batch.select(np.array(going_on))
             open_rows = [open_rows[place] for place in going_on]
+        ending.look()
         graph.advance(batch, np.array([tokens[place] for place in going_on], dtype=np.int64))
 
 
@@ -110,11 +132,14 @@ class Sampler:
     def _kept(self, scores: Scores) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
         """The tokens to draw from, best first, with their probabilities up to a factor."""
         order = np.argsort(-scores, kind="stable")
-        best = scores[order].astype(np.float64) / self._temperature
+        ranked = scores[order].astype(np.float64)
+        # The best is 0 whatever the temperature is: others may become too small for a number, and are never drawn.
+        with np.errstate(over="ignore"):
+            best = (ranked - ranked[0]) / self._temperature
         if self._top_k is not None:
             keep = best >= best[min(self._top_k, len(best)) - 1]  # all that stand level with the last
             order, best = order[keep], best[keep]
-        probabilities = np.exp(best - best[0])
+        probabilities = np.exp(best)
         if self._top_p is not None:
             before = probabilities.cumsum() - probabilities
             keep = before < self._top_p * probabilities.sum()
@@ -124,8 +149,12 @@ class Sampler:
 
 
 def search(graph: DecoderGraph, row: Sequence[int], begun_with: Sequence[int], ending: Ending, beams: int) -> list[int]:
-    """The best answer that so many beams find."""
+    """The best answer that so many beams find.
+
+    :raises Stopped: nobody wants it any more.
+    """
     rules, limit = ending.rules, ending.limit
+    ending.look()
     batch = graph.begin([row])
     batch.select(np.zeros(beams, dtype=np.int64))
     running: list[list[int]] = [[] for _ in range(beams)]
@@ -162,6 +191,7 @@ def search(graph: DecoderGraph, row: Sequence[int], begun_with: Sequence[int], e
         improvable = improvable and bool((possible > np.where(found.ended, found.scores.min(), _NEVER)).any())
         if not improvable or (found.ended.all() and rules.early_stopping is True) or ended.all():
             break
+        ending.look()
         batch.select(origins[chosen])
         graph.advance(batch, tokens[chosen])
     return found.answers[0]

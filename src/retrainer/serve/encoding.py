@@ -125,7 +125,7 @@ class TextEncoder:
 
 def _text_fault(text: Any) -> str | None:
     """What is wrong with a text that has no UTF-8 form, such as half of a surrogate pair; ``None`` for nothing."""
-    for part in (text,) if isinstance(text, str) else text:
+    for part in text if isinstance(text, tuple | list) else (text,):
         if not isinstance(part, str):
             return f"expected a str, got {type(part).__name__}"
         try:

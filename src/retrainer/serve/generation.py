@@ -6,25 +6,25 @@ graphs (``generation_graphs.py``), which token comes next (``decoding.py``), whe
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from tokenizers.decoders import DecodeStream
 
 from retrainer.errors import DataError, IntegrityError, UserError
 from retrainer.precisions import PRECISIONS, REFERENCE
 from retrainer.serve import forks
 from retrainer.serve.batching import batches
-from retrainer.serve.decoding import Choose, Ending, Sampler, decode, greedy, search
+from retrainer.serve.decoding import Choose, Ending, Sampler, Stop, decode, greedy, never, search
 from retrainer.serve.encoding import TextEncoder, load_tokenizer
 from retrainer.serve.engine import Brake
 from retrainer.serve.generation_graphs import EncoderDecoderGraphs, open_graphs
 from retrainer.serve.generation_rules import Rules
+from retrainer.serve.pieces import Pieces, special_ids
 from retrainer.serve.predictions import is_count
 from retrainer.serve.predictor import load_info
+from retrainer.serve.texts import Text, checked
 
 MOST_BEAMS = 4
 # Tokens of a batch, those that may yet come included: the past of them all is in memory, twice while it grows.
@@ -58,16 +58,16 @@ class GenerationSettings:
         for name in ("max_new_tokens", "top_k"):
             value = getattr(self, name)
             if value is not None and not is_count(value):
-                raise UserError(f"{name} must be a whole number from 1, or None; got {value!r}")
+                raise UserError(f"{name} must be a whole number from 1, or None; got {_shown(value)}")
         if not is_count(self.beams) or self.beams > MOST_BEAMS:
-            raise UserError(f"beams must be a whole number from 1 to {MOST_BEAMS}; got {self.beams!r}")
-        if self.temperature is not None and not _is_number(self.temperature, math.inf):
+            raise UserError(f"beams must be a whole number from 1 to {MOST_BEAMS}; got {_shown(self.beams)}")
+        if self.temperature is not None and not _is_number(self.temperature, sys.float_info.max):
             hint = "leave it out for the most likely answer" if self.temperature == 0 else None
-            raise UserError(f"temperature must be a number above 0; got {self.temperature!r}", hint=hint)
+            raise UserError(f"temperature must be a number above 0; got {_shown(self.temperature)}", hint=hint)
         if self.top_p is not None and not _is_number(self.top_p, 1.0):
-            raise UserError(f"top_p must be a number above 0 and up to 1; got {self.top_p!r}")
-        if self.seed is not None and not (is_count(self.seed) or (self.seed == 0 and self.seed is not False)):
-            raise UserError(f"seed must be a whole number from 0; got {self.seed!r}")
+            raise UserError(f"top_p must be a number above 0 and up to 1; got {_shown(self.top_p)}")
+        if self.seed is not None and not is_count(self.seed, 0):
+            raise UserError(f"seed must be a whole number from 0; got {_shown(self.seed)}")
         if self.drawn and self.beams > 1:
             raise UserError("beams look for the most likely answer, and do not draw", hint="give beams or the others")
 
@@ -78,7 +78,15 @@ class GenerationSettings:
 
 
 def _is_number(value: Any, most: float) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and 0 < value <= most
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= most
+
+
+def _shown(value: Any) -> str:
+    """A value in an error message; Python writes no numbers of thousands of digits."""
+    try:
+        return repr(value)
+    except ValueError:
+        return "a number too long to write"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +131,7 @@ class GenerationPredictor:
         self._longest = self.info.max_new_tokens
         self._tokenizer = load_tokenizer(self.folder, self.info.max_length)
         self._texts = TextEncoder(self._tokenizer, self.info.max_length)
+        self._special = special_ids(self._tokenizer)
         self._rules = Rules.load(self.folder)
         self._graph = open_graphs(self.folder, self.info, entry, brake or Brake(threads))
         # Where the scale of the activations depends on what else is in the batch, rows are asked one by one: a text
@@ -132,21 +141,28 @@ class GenerationPredictor:
 
     def generate(
         self,
-        texts: Sequence[str],
+        texts: Iterable[Any],
         settings: GenerationSettings = GenerationSettings(),
+        *,
+        stop: Stop = never,
+        first: int = 0,
     ) -> list[Generated]:
         """The answer to each text, in the order of the texts. It does not depend on which texts are asked together.
 
-        :raises DataError: a text is not valid Unicode, or gives no token.
+        :param stop: looked at before each token; once it is true, nothing more is computed.
+        :param first: position of the first text, for errors.
+        :raises DataError: a text is not one, is not valid Unicode, or gives no token.
         :raises IntegrityError: a graph fails.
+        :raises Stopped: ``stop`` was true.
         :raises UserError: the settings ask for longer answers than the model gives, or the process was forked since the
             model was loaded.
         """
-        ending = self._ending(settings)
+        ending = self._ending(settings, stop)
+        everything = self._checked(texts, first)
         answers: list[Generated] = []
-        for start in range(0, len(texts), WINDOW_ROWS):
-            window = texts[start : start + WINDOW_ROWS]
-            encoded = self._encode(window, start)
+        for start in range(0, len(everything), WINDOW_ROWS):
+            window = everything[start : start + WINDOW_ROWS]
+            encoded = self._encode(window, first + start)
             rows = [row.ids for row in encoded]
             if settings.beams > 1:
                 found = [search(self._graph, row, self._begun_with(row), ending, settings.beams) for row in rows]
@@ -162,19 +178,23 @@ class GenerationPredictor:
         self,
         text: str,
         settings: GenerationSettings = GenerationSettings(),
+        *,
+        stop: Stop = never,
     ) -> Iterator[str | Generated]:
         """The answer to one text in pieces as they come, then the whole. Together the pieces are its text.
 
         A piece may be several tokens: characters are whole. Ended early, it computes nothing more.
 
+        :param stop: as of ``generate``.
+
         Errors as of ``generate``, and:
 
         :raises UserError: beams are asked for: which of them is the answer is known at the end.
         """
+        ending = self._ending(settings, stop)
         if settings.beams > 1:
             raise UserError("an answer of several beams is known at its end only", hint="leave beams at 1 to stream")
-        ending = self._ending(settings)
-        (encoded,) = self._encode([text], 0)
+        (encoded,) = self._encode(self._checked([text]), 0)
         return self._pieces(text, encoded, ending, _chooser([encoded.ids], settings))
 
     def choose(
@@ -194,14 +214,22 @@ class GenerationPredictor:
         :param cached: ``False`` reads all tokens anew each time.
         """
         ending = self._ending(GenerationSettings())
-        rows = [row.ids for row in self._encode(texts, 0)]
+        rows = [row.ids for row in self._encode(self._checked(texts), 0)]
         return self._decode(rows, ending, choose, most=most, batch_size=batch_size, cached=cached)
 
     def name_of(self, token: int) -> str:
         """A token in the words of an error message."""
         return f"{token} ({self._tokenizer.id_to_token(token)!r})"
 
-    def _ending(self, settings: GenerationSettings) -> Ending:
+    def _checked(self, texts: Iterable[Any], first: int = 0) -> list[Text]:
+        return checked(texts, self.info.task, first)
+
+    def _ending(self, settings: Any, stop: Stop = never) -> Ending:
+        if not isinstance(settings, GenerationSettings):
+            raise UserError(
+                f"settings must be GenerationSettings; got {_shown(settings)}",
+                hint="give GenerationSettings(beams=4), or leave it out for the most likely answer",
+            )
         if self._generation != forks.generation():
             raise UserError(
                 "this model was loaded before the process was forked, and its threads are not here",
@@ -211,12 +239,12 @@ class GenerationPredictor:
         limit = settings.max_new_tokens if settings.max_new_tokens is not None else self._longest
         if limit > self._longest:
             raise UserError(
-                f"answers have up to {self._longest} tokens, and {limit} are asked for",
+                f"answers have up to {self._longest} tokens, and {_shown(limit)} are asked for",
                 hint="max_new_tokens in the pipeline file says how long they may be",
             )
-        return Ending(limit=limit, eos_token_ids=self.info.eos_token_ids, rules=self._rules)
+        return Ending(limit=limit, eos_token_ids=self.info.eos_token_ids, rules=self._rules, stop=stop)
 
-    def _encode(self, texts: Sequence[str], first: int) -> list[Any]:
+    def _encode(self, texts: Sequence[Text], first: int) -> list[Any]:
         rows = self._texts.encode(texts, first)
         for position, row in enumerate(rows):
             if not row.ids:
@@ -255,17 +283,22 @@ class GenerationPredictor:
         return found
 
     def _pieces(self, text: str, encoded: Any, ending: Ending, choose: Choose) -> Iterator[str | Generated]:
-        stream = DecodeStream(skip_special_tokens=True)
+        pieces = Pieces(self._tokenizer, self._special)
         tokens: list[int] = []
         given = ""
         for _, token in decode(self._graph, [encoded.ids], [self._begun_with(encoded.ids)], ending, choose):
             tokens.append(token)
-            piece = stream.step(self._tokenizer, token)
+            piece = pieces.add(token)
             if piece:
                 given += piece
                 yield piece
         answer = self._answer(tokens, truncated=self._texts.is_cut(text, encoded))
-        # What ends in the middle of a character stays with the stream.
+        if not answer.text.startswith(given):
+            raise IntegrityError(
+                "the tokenizer writes the answer otherwise than its pieces",
+                where=str(self.folder),
+                hint="ask for whole answers: this model's cannot be streamed",
+            )
         if len(answer.text) > len(given):
             yield answer.text[len(given) :]
         yield answer

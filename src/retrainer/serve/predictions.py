@@ -32,10 +32,10 @@ class Response:
     predictions: tuple[list[Prediction], ...]
 
 
-def is_count(value: Any) -> bool:
-    """Whether it is a whole number from 1, numpy's kinds included. ``True`` is not a number here."""
+def is_count(value: Any, least: int = 1) -> bool:
+    """Whether it is a whole number, at least that, numpy's kinds included. ``True`` is not a number here."""
     try:
-        return not isinstance(value, bool) and operator.index(value) >= 1
+        return not isinstance(value, bool) and operator.index(value) >= least
     except TypeError:
         return False
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from retrainer.serve.decoding import Stop, never
 from retrainer.serve.generation import Generated, GenerationSettings
 from retrainer.serve.predictions import Prediction, Response, check_top_k, ranked
 from retrainer.serve.texts import checked
@@ -45,19 +46,14 @@ class Served:
         rows = checked(texts, self.predictor.info.task)
         return Response(self.version, self.predictor.precision, tuple(self.answer(rows, top_k)))
 
-    def generate(self, texts: Iterable[Any], settings: GenerationSettings) -> list[Generated]:
-        """What a model that writes text answers to each. The texts are checked.
-
-        :raises DataError: a text is not what the model reads.
-        """
-        answers: list[Generated] = self.predictor.generate(checked(texts, self.predictor.info.task), settings)
+    def generate(
+        self, texts: Iterable[Any], settings: GenerationSettings, *, stop: Stop = never, first: int = 0
+    ) -> list[Generated]:
+        """What a model that writes text answers to each. Parameters and errors as of ``GenerationPredictor``."""
+        answers: list[Generated] = self.predictor.generate(texts, settings, stop=stop, first=first)
         return answers
 
-    def stream(self, text: Any, settings: GenerationSettings) -> Iterator[str | Generated]:
-        """What it answers to one text, in pieces as they come, then the whole.
-
-        :raises DataError: it is not a text that the model reads.
-        """
-        (row,) = checked([text], self.predictor.info.task)
-        pieces: Iterator[str | Generated] = self.predictor.stream(row, settings)
+    def stream(self, text: Any, settings: GenerationSettings, *, stop: Stop = never) -> Iterator[str | Generated]:
+        """What it answers to one text, in pieces as they come, then the whole. Likewise."""
+        pieces: Iterator[str | Generated] = self.predictor.stream(text, settings, stop=stop)
         return pieces

@@ -25,12 +25,13 @@ def is_single(texts: Any) -> bool:
     return isinstance(texts, str | bytes | tuple)
 
 
-def checked(texts: Iterable[Any], task: str) -> list[Text]:
+def checked(texts: Iterable[Any], task: str, first: int = 0) -> list[Text]:
     """The texts, each of the kind that the task reads, in the order in which they come.
 
     Whatever gives plain ``str`` (or pairs of them) when it is gone through is read: lists, generators, arrays, columns
     of a frame. What gives something else, as a frame gives the names of its columns, is refused.
 
+    :param first: position of the first text, for errors.
     :raises DataError: one of them is not; it is named by its position, from 0. Or it is not a list of texts.
     """
     if isinstance(texts, _NOT_LISTS):
@@ -44,7 +45,7 @@ def checked(texts: Iterable[Any], task: str) -> list[Text]:
     except TypeError:  # also of an array without dimensions, which only looks as if it could be gone through
         raise _unfit(f"expected a text or a list of texts, got {_kind(texts)}", None, "give a list: [text]") from None
     fit = _pair if reads_pairs(task) else _single
-    return [fit(row, position) for position, row in enumerate(rows)]
+    return [fit(row, position) for position, row in enumerate(rows, first)]
 
 
 def _single(row: Any, position: int) -> str:

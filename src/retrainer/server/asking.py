@@ -22,10 +22,12 @@ RETRY_NOT_READY = 5
 # A client is looked after when it has waited so many seconds: most have their answer by then, and looking costs more
 # than all else that is done for a request.
 LOOK_AFTER_SECONDS = 0.1
+# Where models are asked, by what they answer with.
+ROUTES: dict[Answers, str] = {"label": ":predict", "text": ":generate"}
 # Of a model that answers with something else: what it does, and where that is asked for.
 _ELSEWHERE: dict[Answers, tuple[str, str]] = {
-    "label": ("this model gives labels", ":predict"),
-    "text": ("this model writes text", ":generate"),
+    "label": ("this model gives labels", ROUTES["label"]),
+    "text": ("this model writes text", ROUTES["text"]),
 }
 
 

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from typing import Any, ClassVar
 
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from retrainer.errors import RetrainerError
+from retrainer.serve.engine import ENDS
 from retrainer.serve.generation import Generated
 from retrainer.serve.loading import Answers
 from retrainer.server.asking import Asking, Underway, while_connected
 from retrainer.server.bodies import JSON, GenerateBody
 from retrainer.server.lanes import Lanes, Stream
 from retrainer.server.models import Models, ServedModel
+from retrainer.server.problems import Problem
 from retrainer.server.settings import Limits
+
+log = logging.getLogger(__name__)
 
 EVENTS = "text/event-stream"
 # A proxy that gathers an answer before it passes it on makes a stream of none.
@@ -39,8 +45,9 @@ class Generate(Asking):
         texts, settings = asked.rows(client.task), asked.settings
         if asked.stream:
             # What cannot be answered at all is a problem with its status; a stream has begun with 200.
-            stream = await lanes.stream(asked.only_text(texts), settings)
-            return StreamingResponse(self._events(model, stream), media_type=EVENTS, headers=_PASS_ON)
+            beginning = asyncio.ensure_future(lanes.stream(asked.only_text(texts), settings))
+            stream = await while_connected(request, beginning)
+            return _Events(stream, self._events(model, stream))
         answer = await while_connected(request, asyncio.ensure_future(lanes.generate(texts, settings)))
         document = {
             "model": model.name,
@@ -61,8 +68,26 @@ class Generate(Asking):
                 yield _event({**of, "answer": _described(piece, stream.eos_token_ids)}, name="done")
         except RetrainerError as error:
             yield _event(self.problem_of(error).document.model_dump(), name="problem")
+        except (*ENDS, asyncio.CancelledError):
+            raise
+        except BaseException:  # of libraries, which panic, too; the answer has begun, so nothing else can tell of it
+            log.exception("a stream of %s failed unexpectedly", model.name)
+            unforeseen = Problem("internal", "an unexpected error", hint="the server's log says where")
+            yield _event(unforeseen.document.model_dump(), name="problem")
+
+
+class _Events(StreamingResponse):
+    """The events of a stream, which is stopped when they end, also where none of them was read."""
+
+    def __init__(self, stream: Stream, events: AsyncIterator[bytes]) -> None:
+        super().__init__(events, media_type=EVENTS, headers=_PASS_ON)
+        self._stream = stream
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
         finally:
-            stream.stop()
+            self._stream.stopped.set()
 
 
 def _event(data: dict[str, Any], name: str | None = None) -> bytes:

@@ -1,7 +1,8 @@
 """Requests to a model that writes text, side by side in so many lanes, each a thread that answers one of them.
 
 What waits longer for a lane than the bound is refused then. Requests are not merged into batches: an answer takes as
-long as it is, and one that joins another's batch would wait for its end. The texts of one request share batches.
+long as it is, and one that joins another's batch would wait for its end. The texts of one request share batches, and
+give their lane up to those that wait after each ``TURN_ROWS`` of them. Who goes away stops the model at the next token.
 
 All methods belong to one event loop's thread. Nothing here knows HTTP.
 """
@@ -9,6 +10,7 @@ All methods belong to one event loop's thread. Nothing here knows HTTP.
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import threading
 import time
@@ -16,11 +18,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from retrainer.errors import Busy
+from retrainer.errors import Busy, Stopped
 from retrainer.serve.generation import Generated, GenerationSettings
 from retrainer.serve.generator import GeneratedResponse, Generator
 from retrainer.serve.served import Served
 from retrainer.server.batcher import Bounds, Ended
+
+# Of a request with more texts, so many are answered at once.
+TURN_ROWS = 32
 
 
 class Lanes:
@@ -37,6 +42,7 @@ class Lanes:
         self._threads = ThreadPoolExecutor(bounds.lanes, thread_name_prefix="retrainer-generate")
         self._free = asyncio.Semaphore(bounds.lanes)
         self._closing = False
+        self._stops: set[threading.Event] = set()
         self.queued_rows = 0
 
     @property
@@ -45,15 +51,27 @@ class Lanes:
         return _eos_token_ids(self._model.pinned())
 
     async def generate(self, texts: Sequence[Any], settings: GenerationSettings) -> GeneratedResponse:
-        """The answers to these texts, by one version. Cancelled while it waits, it costs nothing more.
+        """The answers to these texts, by one version. Cancelled, it costs nothing more: the model stops.
 
         :raises Busy: no lane becomes free in time, or the server is stopping.
         :raises DataError: a text is not what the model reads.
         :raises UserError: the settings ask for longer answers than the model gives.
         """
         version = await self._turn(len(texts))
-        answers = await self._in_lane(len(texts), lambda: tuple(version.generate(texts, settings)))
-        return GeneratedResponse(version.version, version.predictor.precision, answers)
+        stop = threading.Event()
+        answers: list[Generated] = []
+        try:
+            for first in range(0, max(1, len(texts)), TURN_ROWS):
+                if first:
+                    await self._next_turn()
+                some = texts[first : first + TURN_ROWS]
+                work = functools.partial(version.generate, some, settings, stop=stop.is_set, first=first)
+                answers += await self._in_lane(len(some), work, stop)
+        except Stopped:
+            raise _ended() from None
+        finally:
+            stop.set()
+        return GeneratedResponse(version.version, version.predictor.precision, tuple(answers))
 
     async def stream(self, text: str, settings: GenerationSettings) -> Stream:
         """The answer to one text, once it has begun.
@@ -64,13 +82,18 @@ class Lanes:
         """
         version = await self._turn(1)
         stream = Stream(version, self._loop)
-        self._in_lane(1, lambda: stream.fill(text, settings))
+        self._in_lane(1, functools.partial(stream.fill, text, settings), stream.stopped)
         await stream.begun()
         return stream
 
     async def close(self) -> None:
-        """Wait for what is being answered, and end the threads. What comes later is refused."""
+        """Stop what is being answered, and end the threads. What comes later is refused, as what was stopped is.
+
+        A server that ends waits for its requests before.
+        """
         self._closing = True
+        for stop in self._stops:
+            stop.set()
         for _ in range(self._bounds.lanes):
             await self._free.acquire()
         self._threads.shutdown(wait=False)
@@ -78,7 +101,7 @@ class Lanes:
     async def _turn(self, rows: int) -> Served:
         """Wait for a lane; the version that answers."""
         if self._closing:
-            raise Busy("the server is stopping")
+            raise _ended()
         if self.queued_rows and self.queued_rows + rows > self._bounds.queue_rows:
             raise self._busy(f"{self.queued_rows} texts wait already")
         self.queued_rows += rows
@@ -92,13 +115,27 @@ class Lanes:
             self.queued_rows -= rows
         return self._model.pinned()
 
-    def _in_lane(self, rows: int, work: Callable[[], Any]) -> asyncio.Future[Any]:
-        """Have it computed. The lane is free again when the thread is, whoever went away meanwhile."""
+    async def _next_turn(self) -> None:
+        """Wait for a lane again: behind those that waited, and as long as it takes."""
+        await self._free.acquire()
+        if self._closing:
+            self._free.release()
+            raise _ended()
+
+    def _in_lane(self, rows: int, work: Callable[[], Any], stop: threading.Event) -> asyncio.Future[Any]:
+        """Have it computed. The lane is free again when the thread is, whoever went away meanwhile.
+
+        :param stop: ends the work at its next token.
+        """
         began = time.perf_counter()
+        self._stops.add(stop)
+        if self._closing:
+            stop.set()
         answering = self._loop.run_in_executor(self._threads, work)
 
         def over(_: object) -> None:
             self._free.release()
+            self._stops.discard(stop)
             if self._ended is not None:
                 self._ended(Ended(rows, 1, time.perf_counter() - began))
 
@@ -115,6 +152,7 @@ class Stream:
     """One answer, piece by piece, then whole. Filled in a thread, read in the loop's.
 
     :ivar version: that answers, and ``precision``: of its graph.
+    :ivar stopped: set when nobody reads it any more: the model stops at the next token.
     """
 
     def __init__(self, version: Served, loop: asyncio.AbstractEventLoop) -> None:
@@ -125,15 +163,15 @@ class Stream:
         self._loop = loop
         self._pieces: asyncio.Queue[str | Generated | BaseException] = asyncio.Queue()
         self._first: str | Generated | None = None
-        self._stopped = threading.Event()
+        self.stopped = threading.Event()
 
     def fill(self, text: str, settings: GenerationSettings) -> None:
         """Compute the answer, in a thread, until it ends or nobody reads it any more."""
         try:
-            for piece in self._served.stream(text, settings):
+            for piece in self._served.stream(text, settings, stop=self.stopped.is_set):
                 self._put(piece)
-                if self._stopped.is_set():
-                    return
+        except Stopped:
+            self._put(_ended())
         except BaseException as error:  # noqa: BLE001  raised again where it is read
             self._put(error)
 
@@ -145,12 +183,8 @@ class Stream:
         try:
             self._first = await self._next()
         except BaseException:
-            self.stop()
+            self.stopped.set()
             raise
-
-    def stop(self) -> None:
-        """Nobody reads it any more: the model stops at the next token."""
-        self._stopped.set()
 
     async def __aiter__(self) -> AsyncIterator[str | Generated]:
         piece = self._first if self._first is not None else await self._next()
@@ -168,6 +202,10 @@ class Stream:
 
     def _put(self, piece: str | Generated | BaseException) -> None:
         self._loop.call_soon_threadsafe(self._pieces.put_nowait, piece)
+
+
+def _ended() -> Busy:
+    return Busy("the server is stopping")
 
 
 def _eos_token_ids(version: Served) -> tuple[int, ...]:

@@ -81,14 +81,19 @@ class ServedModel:
         return self.client, self.queue
 
     def start(
-        self, *, ended: Callable[[Ended], None] | None = None, failed: Callable[[RetrainerError], None] | None = None
+        self,
+        *,
+        ended: Callable[[Ended], None] | None = None,
+        failed: Callable[[RetrainerError], None] | None = None,
+        ready: Callable[[str, str], None] | None = None,
     ) -> None:
         """Begin to load, and to try again while that fails. Returns at once.
 
         :param ended: told of each run.
         :param failed: told of each try that failed.
+        :param ready: told the name and the task once it is loaded.
         """
-        self._loading = asyncio.get_running_loop().create_task(self._until_loaded(ended, failed))
+        self._loading = asyncio.get_running_loop().create_task(self._until_loaded(ended, failed, ready))
 
     async def close(self) -> None:
         """Answer what is being worked on, then stop following the channel."""
@@ -100,14 +105,20 @@ class ServedModel:
             await asyncio.to_thread(self.client.close)
 
     async def _until_loaded(
-        self, ended: Callable[[Ended], None] | None, failed: Callable[[RetrainerError], None] | None
+        self,
+        ended: Callable[[Ended], None] | None,
+        failed: Callable[[RetrainerError], None] | None,
+        ready: Callable[[str, str], None] | None,
     ) -> None:
         for failures in itertools.count():
             loading = asyncio.get_running_loop().run_in_executor(self._thread, self._load, self.address)
             await asyncio.wait([loading])
             error = loading.exception()
             if error is None:
-                self._ready(loading.result(), ended)
+                client = loading.result()
+                self._ready(client, ended)
+                if ready is not None:
+                    ready(self.name, client.task)
                 return
             if not isinstance(error, RetrainerError):
                 log.error("loading %s failed unexpectedly", self.name, exc_info=error)

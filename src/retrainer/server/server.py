@@ -17,7 +17,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from types import FrameType
 from typing import TypeVar
@@ -76,10 +76,19 @@ class Server(uvicorn.Server):
 
     :param listener: a socket that listens.
     :param tokens: read before the port was opened, so that a wrong file ends the start.
+    :param ready: told the name and the task of each model that is loaded, in the loop's thread.
     """
 
-    def __init__(self, settings: Settings, listener: socket.socket, tokens: Tokens) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        listener: socket.socket,
+        tokens: Tokens,
+        *,
+        ready: Callable[[str, str], None] | None = None,
+    ) -> None:
         self._settings = settings
+        self._model_ready = ready
         self._listener = listener
         self._failure: RetrainerError | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -143,7 +152,8 @@ class Server(uvicorn.Server):
         """What lasts as long as the HTTP server: the models."""
         self._loop = asyncio.get_running_loop()
         for model in self._models:
-            model.start(ended=functools.partial(self._metrics.ran, model.name), failed=self._not_loaded)
+            ended = functools.partial(self._metrics.ran, model.name)
+            model.start(ended=ended, failed=self._not_loaded, ready=self._model_ready)
         yield
         await asyncio.wait([asyncio.create_task(model.close()) for model in self._models], timeout=CLOSE_SECONDS)
         event(log, "stopped")
