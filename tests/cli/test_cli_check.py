@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from retrainer.cli import pipeline_commands
+from retrainer.errors import PipelineError
+from retrainer.sources.base_models import require_sizes
+from retrainer.spec import load_pipeline
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Cli, Published, Workbench
@@ -100,6 +104,36 @@ def test_texts_that_are_longer_than_the_base_takes(cli: Cli, bench: Workbench, t
     assert answer.returncode == 1
     assert said in answer.stderr
     assert not list(tmp_path.rglob("train.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("config", "layers", "hint"),
+    [
+        ({}, "99", "from 1 to 1"),
+        ({}, "2", "from 1 to 1"),
+        ({}, "half", ""),
+        ({}, "1", ""),
+        ({"num_hidden_layers": 1}, "half", "drop it"),
+        ({"num_hidden_layers": None, "n_layers": 6}, "7", "from 1 to 5"),
+        ({"num_hidden_layers": None}, "99", ""),
+    ],
+)
+def test_more_frozen_layers_than_the_base_has(
+    bench: Workbench, tmp_path: Path, tiny_bert: Path, config: dict[str, int | None], layers: str, hint: str
+) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    content = json.loads((tiny_bert / "config.json").read_text()) | config
+    (base / "config.json").write_text(json.dumps({name: value for name, value in content.items() if value is not None}))
+    training = {"freeze_layers": layers if layers == "half" else int(layers)}
+    pipeline = load_pipeline(bench.pipeline(tmp_path, base, training=training))
+    if not hint:
+        require_sizes(pipeline)
+        return
+    with pytest.raises(PipelineError, match="at least one must be frozen and one must learn") as caught:
+        require_sizes(pipeline)
+    assert (caught.value.where or "").endswith(": training.freeze_layers")
+    assert hint in (caught.value.hint or "")
 
 
 @pytest.fixture

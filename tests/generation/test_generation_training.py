@@ -17,10 +17,11 @@ from safetensors.numpy import load_file
 from transformers import AutoTokenizer, BertConfig, BertModel, GenerationConfig
 
 from retrainer.artifacts.repository import Artifacts
-from retrainer.artifacts.training import TrainingRecord
+from retrainer.artifacts.training import TrainingRecord, WarmStart
 from retrainer.chain import TRAIN, StepRef
 from retrainer.errors import ModelError, PipelineError, StepKilled
 from retrainer.run.processes import StepProcess, run_step
+from retrainer.sources.base_models import fingerprint, require_sizes
 from retrainer.spec.model import Model
 from retrainer.tasks import TASKS
 from retrainer.work.reporter import Reporter
@@ -31,6 +32,7 @@ from tests.chain.made import CONTEXT
 from tests.generation import tiny
 from tests.generation.conftest import TASKS_THAT_WRITE, MakeWriter
 from tests.training.conftest import ignore, train_here
+from tests.training.test_blending import publish
 
 EACH_TASK = pytest.mark.parametrize("task", TASKS_THAT_WRITE)
 
@@ -204,12 +206,10 @@ def test_a_base_that_reads_in_both_directions_is_refused(
 
 
 def test_input_and_output_have_to_fit_into_one_row(make_writer: MakeWriter, bases: dict[str, Path]) -> None:
-    from retrainer.sources.base_models import require_max_length
-
     model = {"base": str(bases["text-generation"]), "max_length": 32}
     with pytest.raises(PipelineError, match=r"96 tokens with those of max_length.*at most 64"):
-        require_max_length(make_writer("text-generation", model=model))
-    require_max_length(make_writer("text2text-generation", model={**model, "base": str(bases["text2text-generation"])}))
+        require_sizes(make_writer("text-generation", model=model))
+    require_sizes(make_writer("text2text-generation", model={**model, "base": str(bases["text2text-generation"])}))
 
 
 @EACH_TASK
@@ -222,6 +222,21 @@ def test_arguments_are_honoured(
     arguments |= {"gradient_checkpointing": True, "neftune_noise_alpha": 1.0, "metric_for_best_model": "exact_match"}
     _, trained = train_here(make_writer(task, arguments), snapshots[task], tmp_path / "here")
     assert trained.steps == 2
+
+
+@EACH_TASK
+def test_a_training_starts_from_the_champion(
+    make_writer: MakeWriter, snapshots: dict[str, StepRef], tmp_path: Path, task: str
+) -> None:
+    champion, _ = train_here(make_writer(task, {"max_steps": 4}), snapshots[task], tmp_path / "champion")
+    pipeline = make_writer(task, {"max_steps": 1, "learning_rate": 1e-9, "warm_start": "champion"})
+    of_base = fingerprint(pipeline.model)
+    version = publish(pipeline, tmp_path / "version", champion, task=task, labels=(), base_revision=of_base)
+    warm, trained = train_here(pipeline, snapshots[task], tmp_path / "warm")
+    assert trained.warm_start == WarmStart(champion=version)
+    theirs, own = load_file(champion / "model.safetensors"), load_file(warm / "model.safetensors")
+    assert theirs.keys() == own.keys()
+    assert max(float(abs(own[name] - theirs[name]).max()) for name in own) < 1e-6
 
 
 @pytest.mark.parametrize(

@@ -291,6 +291,7 @@ def test_the_schema_agrees_with_the_records():
         ({"freeze_layers": 0}, "freeze_layers", "at least 1"),
         ({"freeze_layers": "most"}, "freeze_layers", "half"),
         ({"freeze_cache_gb": -1}, "freeze_cache_gb", "at least 0"),
+        ({"freeze_cache_gb": 1}, "freeze_cache_gb", "freeze_layers is not given"),
         ({"callbacks": "MyCallback"}, "callbacks[0]", "as 'my_package.MyClass'"),
         ({"warm_start": "best"}, "warm_start", "one of none, champion"),
         ({"peft": {"rank": 4}}, "peft", "unknown key 'rank'"),

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from transformers import TrainerCallback
 
 from retrainer.artifacts.repository import Artifacts
 from retrainer.artifacts.training import TrainingRecord, WarmStart
-from retrainer.chain import TRAIN, StepRef
+from retrainer.chain import TRAIN, StepRef, StepRequest
 from retrainer.errors import PipelineError
+from retrainer.sources.base_models import fingerprint
 from retrainer.spec import Pipeline
 from retrainer.work import train
 from retrainer.work.reporter import Reporter
@@ -38,11 +39,18 @@ class Stop(TrainerCallback):  # type: ignore[misc]
 
     at: int | None = None
     seen: tuple[int, ...] = ()
+    fails_in: str = ""
+
+    def on_init_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if Stop.fails_in == "on_init_end":
+            raise ValueError("no seed for it")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         Stop.seen += (state.global_step,)
         if state.global_step == Stop.at:
             raise KeyboardInterrupt
+        if Stop.fails_in == "on_step_end":
+            raise ValueError("no seed for it")
 
 
 STOP = f"{__name__}.Stop"
@@ -52,6 +60,7 @@ STOP = f"{__name__}.Stop"
 def _anew(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Stop, "at", None)
     monkeypatch.setattr(Stop, "seen", ())
+    monkeypatch.setattr(Stop, "fails_in", "")
     monkeypatch.setitem(os.environ, "TENSORBOARD_LOGGING_DIR", "")
     monkeypatch.delitem(os.environ, "TENSORBOARD_LOGGING_DIR")
 
@@ -76,6 +85,18 @@ def test_what_is_not_a_callback_is_refused(
 ) -> None:
     with pytest.raises(PipelineError, match=said) as caught:
         train_here(make_pipeline({"callbacks": [name]}), snapshot, tmp_path / "here")
+    assert caught.value.where == "tiny: training.callbacks"
+
+
+@pytest.mark.parametrize("event", ["on_init_end", "on_step_end"])
+def test_a_callback_that_fails_is_named(
+    make_pipeline: MakePipeline, snapshot: StepRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, event: str
+) -> None:
+    """And not the argument that its message happens to be about."""
+    monkeypatch.setattr(Stop, "fails_in", event)
+    pipeline = make_pipeline({"max_steps": 1, "seed": 3, "callbacks": STOP})
+    with pytest.raises(PipelineError, match=rf"{STOP} ended the training with ValueError: no seed") as caught:
+        train_here(pipeline, snapshot, tmp_path / "here")
     assert caught.value.where == "tiny: training.callbacks"
 
 
@@ -155,7 +176,8 @@ def test_a_training_starts_from_the_champion(make_pipeline: MakePipeline, snapsh
     assert not (cold.parent / BLENDED_WITH).exists()
 
     champion, _ = train_here(make_pipeline({"num_train_epochs": 1}), snapshot, tmp_path / "champion")
-    version = publish(pipeline, tmp_path / "version", champion, rows=["00000000000000aa"])
+    of_base = fingerprint(pipeline.model)
+    version = publish(pipeline, tmp_path / "version", champion, rows=["00000000000000aa"], base_revision=of_base)
     warm, start = started_from(pipeline, snapshot, tmp_path / "warm")
     assert start == WarmStart(champion=version)
     theirs, own, other = weights_of(champion), weights_of(warm), weights_of(cold)
@@ -186,28 +208,171 @@ def test_a_champion_that_cannot_be_started_from_is_said(
     assert "without its checkpoint" in (start.why_not or "")
 
 
-def test_the_champion_of_this_very_training_asks_for_no_other(
-    make_pipeline: MakePipeline, snapshot: StepRef, tmp_path: Path
+@pytest.fixture
+def other_bert(tiny_bert: Path, tmp_path: Path) -> Path:
+    """Another base of the same shape."""
+    folder = tmp_path / "other_bert"
+    shutil.copytree(tiny_bert, folder)
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: value * 0.5 for name, value in weights.items()}, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+def test_a_champion_of_another_base_is_not_started_from_and_can_be_blended_with(
+    make_pipeline: MakePipeline, snapshot: StepRef, tiny_bert: Path, other_bert: Path, tmp_path: Path
 ) -> None:
-    pipeline = make_pipeline({"max_steps": 1, "warm_start": "champion"})
-    request = planned(TRAIN.plan(pipeline, snapshot, context=CONTEXT))
-    artifacts = Artifacts(request.root)
-    checkpoint, trained = train_here(pipeline, snapshot, tmp_path / "here")
-    with artifacts.staging("train", request.digest) as folder:
-        shutil.copytree(checkpoint, folder / "checkpoint")
+    both = {"max_steps": 1, "warm_start": "champion", "blend_with_champion": "auto"}
+    pipeline = make_pipeline(both, model={"base": [str(tiny_bert), str(other_bert)], "max_length": 32})
+    champion, _ = train_here(make_pipeline({"max_steps": 2}), snapshot, tmp_path / "champion")
+    of_first = fingerprint(pipeline.of_base(str(tiny_bert)).model)
+    version = publish(pipeline, tmp_path / "version", champion, base_revision=of_first)
+    _, first = started_from(pipeline.of_base(str(tiny_bert)), snapshot, tmp_path / "first")
+    checkpoint, other = started_from(pipeline.of_base(str(other_bert)), snapshot, tmp_path / "other")
+    assert first == WarmStart(champion=version)
+    assert other == WarmStart(champion=version, why_not="the champion was made from another base")
+    assert not all(
+        np.array_equal(value, weights_of(checkpoint)[name])
+        for name, value in weights_of(tmp_path / "first" / "checkpoint").items()
+    )
+    blend = TrainingRecord.load(checkpoint.parent).blend
+    assert blend is not None
+    assert (blend.champion, blend.why_not) == (version, None)
+
+
+@pytest.fixture
+def made_of(snapshot: StepRef, tmp_path: Path) -> StepRef:
+    """The same snapshot in a root of its own, where trainings can be said to be done."""
+    root = str(tmp_path / "artifacts")
+    _commit(root, "ingest", snapshot.digest, {})
+    return snapshot.model_copy(update={"root": root})
+
+
+def done(request: StepRequest) -> str:
+    """The digest of the training, which is there from now on."""
+    _commit(request.root, "train", request.digest, request.identity)
+    return request.digest
+
+
+def _commit(root: str, step: str, digest: str, identity: dict[str, Any]) -> None:
+    """As far as planning looks at an artifact."""
+    artifacts = Artifacts(root)
+    with artifacts.staging(step, digest) as folder:
         artifacts.commit(
-            folder,
-            step="train",
-            digest=request.digest,
-            identity=request.identity,
-            inputs={"ingest": snapshot.digest},
-            output=trained.model_dump(mode="json"),
-            created_at="2026-01-01T00:00:00Z",
+            folder, step=step, digest=digest, identity=identity, inputs={}, output={}, created_at="2026-01-01T00:00:00Z"
         )
-    publish(pipeline, tmp_path / "version", checkpoint, artifacts={"train": request.digest})
-    assert planned(TRAIN.plan(pipeline, snapshot, context=CONTEXT)).digest == request.digest
-    more = make_pipeline({"max_steps": 2, "warm_start": "champion"})
-    assert planned(TRAIN.plan(more, snapshot, context=CONTEXT)).identity["warm_start"]["champion"] is not None
+
+
+@pytest.fixture
+def a_checkpoint(tmp_path: Path) -> Path:
+    """As far as planning looks at one."""
+    folder = tmp_path / "a_checkpoint"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"weights")
+    return folder
+
+
+WARM, BLEND = {"warm_start": "champion"}, {"blend_with_champion": "auto"}
+
+
+def uses_of(request: StepRequest) -> dict[str, Any]:
+    return {use: request.identity[use] for use in ("blend", "warm_start") if use in request.identity}
+
+
+def test_the_champion_of_this_very_training_asks_for_no_other(
+    make_pipeline: MakePipeline, made_of: StepRef, a_checkpoint: Path, tmp_path: Path
+) -> None:
+    pipeline = make_pipeline({"max_steps": 1, **WARM})
+    digest = done(planned(TRAIN.plan(pipeline, made_of, context=CONTEXT)))
+    publish(pipeline, tmp_path / "version", a_checkpoint, artifacts={"train": digest})
+    assert planned(TRAIN.plan(pipeline, made_of, context=CONTEXT)).digest == digest
+    more = make_pipeline({"max_steps": 2, **WARM})
+    assert planned(TRAIN.plan(more, made_of, context=CONTEXT)).identity["warm_start"]["champion"] is not None
+
+
+EACH_CHOICE: tuple[dict[str, str], ...] = ({}, WARM, BLEND, {**WARM, **BLEND})
+
+
+@pytest.mark.parametrize("before", EACH_CHOICE)
+@pytest.mark.parametrize("now", EACH_CHOICE)
+def test_a_use_of_the_champion_that_is_switched_on_or_off_is_heard(
+    make_pipeline: MakePipeline,
+    made_of: StepRef,
+    a_checkpoint: Path,
+    tmp_path: Path,
+    before: dict[str, Any],
+    now: dict[str, Any],
+) -> None:
+    first, second = make_pipeline(before), make_pipeline(now)
+    request = planned(TRAIN.plan(first, made_of, context=CONTEXT))
+    made = {"train": done(request)}
+    of_base = fingerprint(first.model)
+    version = publish(first, tmp_path / "version", a_checkpoint, artifacts=made, base_revision=of_base)
+    again = planned(TRAIN.plan(second, made_of, context=CONTEXT))
+    assert (again.digest == request.digest) == (now == before)
+    asked = [use for use, key in (("blend", "blend_with_champion"), ("warm_start", "warm_start")) if key in now]
+    expected = {"champion": version, "why_not": None}
+    assert uses_of(again) == (uses_of(request) if now == before else dict.fromkeys(asked, expected))
+
+
+@pytest.mark.parametrize("use", [WARM, BLEND, {**WARM, **BLEND}])
+@pytest.mark.parametrize("older", ["none", "there", "removed"])
+def test_without_new_data_no_base_model_is_trained_again(
+    make_pipeline: MakePipeline,
+    made_of: StepRef,
+    a_checkpoint: Path,
+    tiny_bert: Path,
+    other_bert: Path,
+    tmp_path: Path,
+    use: dict[str, Any],
+    older: str,
+) -> None:
+    bases = [str(tiny_bert), str(other_bert)]
+    pipeline = make_pipeline(use, model={"base": bases, "max_length": 32})
+
+    def requests() -> list[StepRequest]:
+        return [planned(TRAIN.plan(pipeline, made_of, context=CONTEXT, base=base)) for base in bases]
+
+    def promote(name: str, winner: int, digest: str, expected: str | None) -> str:
+        revision = fingerprint(pipeline.of_base(bases[winner]).model)
+        return publish(
+            pipeline,
+            tmp_path / name,
+            a_checkpoint,
+            rows=[digest[:16]],
+            artifacts={"train": digest},
+            base_revision=revision,
+            expected=expected,
+        )
+
+    first = promote("older", 1, "0" * 64, None) if older != "none" else None
+    before = requests()
+    digests = [done(request) for request in before]
+    second = promote("newer", 0, digests[0], first)
+    if older == "removed":
+        shutil.rmtree(Path(pipeline.publish.store) / "tiny" / "versions" / str(first))
+        assert requests()[0].digest == digests[0]
+        return
+    assert [request.digest for request in requests()] == digests
+    # Other settings are another training, of the new champion.
+    other = make_pipeline({**use, "max_steps": 3}, model={"base": bases, "max_length": 32})
+    anew = planned(TRAIN.plan(other, made_of, context=CONTEXT, base=bases[1]))
+    assert {of["champion"] for of in uses_of(anew).values()} == {second}
+
+
+def test_a_base_model_that_is_new_to_the_list_uses_the_present_champion(
+    make_pipeline: MakePipeline,
+    made_of: StepRef,
+    a_checkpoint: Path,
+    tiny_bert: Path,
+    other_bert: Path,
+    tmp_path: Path,
+) -> None:
+    one = make_pipeline(BLEND)
+    digest = done(planned(TRAIN.plan(one, made_of, context=CONTEXT)))
+    version = publish(one, tmp_path / "version", a_checkpoint, artifacts={"train": digest})
+    two = make_pipeline(BLEND, model={"base": [str(tiny_bert), str(other_bert)], "max_length": 32})
+    added = planned(TRAIN.plan(two, made_of, context=CONTEXT, base=str(other_bert)))
+    assert uses_of(added) == {"blend": {"champion": version, "why_not": None}}
 
 
 def test_keys_that_came_later_change_no_digest_where_they_say_nothing(
@@ -223,4 +388,10 @@ def test_keys_that_came_later_change_no_digest_where_they_say_nothing(
     assert identity(plain) == identity(packed)
     assert set(identity(plain)) == {"arguments", "early_stopping_patience"}
     assert identity(make_pipeline({"peft": {}}))["peft"]["r"] == 8
-    assert identity(make_pipeline({"freeze_layers": "half"}))["freeze_layers"] == "half"
+    frozen = identity(make_pipeline({"freeze_layers": "half"}))
+    assert frozen["freeze_layers"] == "half"
+    # What gives the same model is the same training.
+    assert identity(make_pipeline({"freeze_layers": "half", "freeze_cache_gb": 1})) == frozen
+    names = [["query", "value"], ["value", "query"], ["query", "value", "query"]]
+    trainings = [identity(make_pipeline({"peft": {"target_modules": one}})) for one in names]
+    assert trainings[1:] == trainings[:-1]

@@ -201,7 +201,7 @@ def _base_model(pipeline: Pipeline, base: str, seen: dict[str, str]) -> str:
     from retrainer.sources import base_models
 
     one = pipeline.of_base(base)
-    base_models.require_max_length(one)
+    base_models.require_sizes(one)
     identity = base_models.fingerprint(one.model)
     first = seen.setdefault(identity, base)
     if first != base:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from retrainer.tasks import TASKS
 
 PACKAGE = "package:"
 _FOLDERS = ("/", "~", "file://")
+# What the number of layers is called in files, by family.
+_LAYERS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
 # Families that number positions from pad_token_id + 1, so that two of them carry no token.
 _OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert", "longformer", "mpnet", "roberta-prelayernorm"})
 
@@ -106,12 +108,12 @@ def fingerprint(model: Model) -> str:
         raise _unreadable(error) from None
 
 
-def require_max_length(pipeline: Pipeline) -> None:
-    """Go on only where each base model in a folder here takes as many tokens as the pipeline wants.
+def require_sizes(pipeline: Pipeline) -> None:
+    """Go on only where each base model in a folder here takes as many tokens, and has as many layers, as is wanted.
 
     Not asked here: models on S3 and the hub, and files that are not JSON; loading the model finds these.
 
-    :raises PipelineError: ``model.max_length`` is more.
+    :raises PipelineError: ``model.max_length`` is more, or ``training.freeze_layers`` leaves no layer that learns.
     """
     for base in pipeline.model.candidates or (pipeline.model.base,):
         with suppress(ModelError, OSError, ValueError):
@@ -119,6 +121,20 @@ def require_max_length(pipeline: Pipeline) -> None:
             config = json.loads((folder / "config.json").read_bytes()) if folder else None
             if isinstance(config, dict):
                 require_positions(pipeline, base, config.get)
+                _require_layers(pipeline, base, config)
+
+
+def _require_layers(pipeline: Pipeline, base: str, config: Mapping[str, Any]) -> None:
+    frozen = pipeline.training.freeze_layers
+    layers = next((config[name] for name in _LAYERS if name in config), None)
+    if frozen is None or not isinstance(layers, int):
+        return
+    if layers < 2 or (frozen != "half" and frozen >= layers):
+        raise PipelineError(
+            f"{base} has {layers} layer{'s' * (layers != 1)}, and at least one must be frozen and one must learn",
+            where=f"{pipeline.name}: training.freeze_layers",
+            hint=f"give a number from 1 to {layers - 1}" if layers > 1 else "drop it",
+        )
 
 
 def require_positions(pipeline: Pipeline, base: str, value_of: Callable[[str], Any]) -> None:

@@ -120,6 +120,8 @@ def _what_learns(pipeline: Pipeline) -> dict[str, str]:
         found |= {name: why for name in ("fsdp", "deepspeed") if training.arguments.get(name)}
         if training.freeze_layers is not None:
             found["freeze_layers"] = "cannot be used together with peft, which leaves every layer as it is"
+    if training.freeze_layers is None and training.freeze_cache_gb != type(training)().freeze_cache_gb:
+        found["freeze_cache_gb"] = "is for what frozen layers make of the rows, and freeze_layers is not given"
     if training.freeze_layers is not None and training.arguments.get("neftune_noise_alpha"):
         found["neftune_noise_alpha"] = "is noise in embeddings that learn, and with freeze_layers they do not"
     return found

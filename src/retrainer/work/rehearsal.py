@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from retrainer.chain.training_packages import require_packages
 from retrainer.errors import DataError, PipelineError, RetrainerError, first_line
-from retrainer.sources.base_models import require_max_length
+from retrainer.sources.base_models import require_sizes
 from retrainer.sources.identity import is_folder
 from retrainer.spec.model import HubSource, Pipeline
 from retrainer.spec.training_combinations import is_plain
@@ -32,13 +32,13 @@ _OF_MODELS = frozenset({"optim", "optim_target_modules"})
 
 
 def before_training(request: StepRequest, reporter: Reporter) -> None:
-    """Look at the base models' lengths, and rehearse where the pipeline gives arguments that may be refused.
+    """Look at the base models' sizes, and rehearse where the pipeline gives arguments that may be refused.
 
     In Airflow another worker may train, with other packages: then a package that is missing is a warning.
 
     :raises RetrainerError: the training would end with this error.
     """
-    require_max_length(request.pipeline)
+    require_sizes(request.pipeline)
     if is_plain(request.pipeline.training):
         return
     try:

@@ -5,14 +5,16 @@ Not here: what a pipeline leaves out (``spec/training_combinations.py``), puttin
 
 from __future__ import annotations
 
+import pkgutil
 import re
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 
 from retrainer.errors import PipelineError, RetrainerError, TrainingError
 from retrainer.spec.model import Pipeline
@@ -63,7 +65,7 @@ def refusals(pipeline: Pipeline, root: str) -> Iterator[None]:
     Errors of ours and of the machine pass. The log has the stack trace.
 
     :param root: where the artifacts lie.
-    :raises PipelineError: an argument is at fault.
+    :raises PipelineError: an argument is at fault, or a class in ``training.callbacks``.
     :raises TrainingError: it is not known what is.
     """
     try:
@@ -74,6 +76,12 @@ def refusals(pipeline: Pipeline, root: str) -> Iterator[None]:
         if resource_error(error, root) is not None:
             raise
         said = " ".join(str(error).split())[:LONGEST_MESSAGE] or "nothing"
+        if callback := _callback(error, pipeline):
+            raise PipelineError(
+                f"{callback} ended the training with {type(error).__name__}: {said}",
+                where=f"{pipeline.name}: training.callbacks",
+                hint="mend or drop that callback; the step's log has the stack trace",
+            ) from error
         name = _argument(said, pipeline.training.arguments)
         if name is not None:
             where = f"{pipeline.name}: training.{name}"
@@ -83,6 +91,15 @@ def refusals(pipeline: Pipeline, root: str) -> Iterator[None]:
             where=f"{pipeline.name}: training",
             hint="the step's log has the stack trace",
         ) from error
+
+
+def _callback(error: Exception, pipeline: Pipeline) -> str | None:
+    """The name in ``training.callbacks`` of the one that was running when the error was raised."""
+    on_the_stack = {type(frame.f_locals.get("self")) for frame, _ in traceback.walk_tb(error.__traceback__)}
+    running = {kind for kind in on_the_stack if issubclass(kind, TrainerCallback)}
+    # Where none runs, the names may not even be there.
+    named = pipeline.training.callbacks if running else ()
+    return next((name for name in named if pkgutil.resolve_name(name) in running), None)
 
 
 def _argument(message: str, given: Mapping[str, Any]) -> str | None:

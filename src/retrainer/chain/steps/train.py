@@ -7,17 +7,19 @@ from typing import Any, ClassVar, Self
 
 from pydantic import Field
 
-from retrainer.artifacts.repository import Artifacts
+from retrainer.artifacts.repository import ArtifactManifest, Artifacts
 from retrainer.artifacts.training import Blend, TrainingRecord, WarmStart, weights_line
 from retrainer.chain.champion import read_champion
 from retrainer.chain.definition import Step, StepOutput, of_base
 from retrainer.chain.messages import duration
 from retrainer.chain.model_store import model_of
 from retrainer.chain.requests import RunContext, StepRef, StepRequest
+from retrainer.errors import IntegrityError, NotFoundError
+from retrainer.records import digest_of
 from retrainer.report.figures import Facts, number, scores
 from retrainer.sources import base_models, trainer_code
 from retrainer.spec.model import Pipeline, Training
-from retrainer.store import Manifest
+from retrainer.store import Manifest, ModelStore
 from retrainer.tasks import TASKS
 
 # Of a version, the folder of its checkpoint and the only form in which weights are read.
@@ -27,6 +29,11 @@ WEIGHTS = ".safetensors"
 # Of the section ``training``: each has its own entry in the identity where it is set, so that the digests of trainings
 # without it stay as they are.
 _APART = {"blend_with_champion", "class_weights", "trainer", "warm_start"}
+# Says where something is computed, not what comes out.
+_OF_THE_MACHINE = {"freeze_cache_gb"}
+# Of the identity: what says which base model it is, and what a champion's weights are used for.
+_OF_BASE = ("base", "base_name")
+_USES = ("blend", "warm_start")
 
 
 class Trained(StepOutput):
@@ -145,9 +152,12 @@ def _training(pipeline: Pipeline) -> dict[str, Any]:
     Keys that came later are left out where they are at their defaults: what was trained before them is still found.
     """
     training, plain = pipeline.training, Training()
-    later = ("freeze_layers", "freeze_cache_gb", "peft", "callbacks")
+    later = ("freeze_layers", "peft", "callbacks")
     unused = {name for name in later if getattr(training, name) == getattr(plain, name)}
-    return training.model_dump(mode="json", exclude=_APART | unused)
+    found = training.model_dump(mode="json", exclude=_APART | _OF_THE_MACHINE | unused)
+    if training.peft is not None:
+        found["peft"]["target_modules"] = sorted(set(training.peft.target_modules))
+    return found
 
 
 def _of_champion(
@@ -155,26 +165,62 @@ def _of_champion(
 ) -> dict[str, dict[str, Any]]:
     """What the use of a champion's weights adds to the identity: for each use its version, or why it has none.
 
-    A champion that this very training gave is not used for itself, or a run on unchanged data would find something to
-    do each time: its training is asked for again, which is there.
+    A champion that this very training gave, or that of another base model beside it, is not used for it, or a run on
+    unchanged data would find something to do each time: the earlier training is asked for again, which is there.
 
     :param uses: ``blend`` and ``warm_start``, or one of them.
     """
-    live = read_champion(model_of(pipeline), pipeline.publish.channel)
+    store = model_of(pipeline)
+    live = read_champion(store, pipeline.publish.channel)
     champion = live.champion
     if champion is None:
         return {use: {"champion": None, "why_not": live.problem or "the channel has no champion yet"} for use in uses}
     origin = champion.artifacts.get(TRAIN.name)
     made = Artifacts(root).find(TRAIN.name, origin) if origin else None
-    neither = {"blend": None, "warm_start": None}
-    if made is not None and made.identity | neither == TRAIN.identity(identity) | neither:
-        return {use: made.identity[use] for use in neither if use in made.identity}
+    if made is not None and _settings(made.identity) == _settings(TRAIN.identity(identity) | dict.fromkeys(uses)):
+        then = _of_champion_before(made, store, pipeline, uses, identity)
+        asked = digest_of(TRAIN.identity({**identity, **then}))
+        if asked == made.digest or Artifacts(root).find(TRAIN.name, asked):
+            return then
+    return _of_version(champion, pipeline, uses, identity)
+
+
+def _settings(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a training's identity what is the same for every base model and every champion."""
+    return {name: None if name in _USES else value for name, value in identity.items() if name not in _OF_BASE}
+
+
+def _of_champion_before(
+    made: ArtifactManifest, store: ModelStore, pipeline: Pipeline, uses: Collection[str], identity: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """What a training was planned with when the one that the champion came from was.
+
+    :param made: the training that the champion came from.
+    """
+    then: dict[str, dict[str, Any]] = {use: made.identity[use] for use in uses}
+    version = next(use["champion"] for use in then.values())
+    if version is None or all(made.identity[name] == identity[name] for name in _OF_BASE):
+        return then
+    try:
+        return _of_version(store.manifest(version), pipeline, uses, identity)
+    except (IntegrityError, NotFoundError):  # no longer there: nobody can be asked for the same again
+        return then
+
+
+def _of_version(
+    champion: Manifest, pipeline: Pipeline, uses: Collection[str], identity: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """What the use of that champion adds to the identity."""
     why_not = None
     if champion.task != pipeline.task:
         why_not = f"the champion is a model for {champion.task}"
     elif not has_checkpoint(champion):
         why_not = "the champion was published without its checkpoint (publish.include_checkpoint)"
-    return {use: {"champion": champion.version, "why_not": why_not} for use in uses}
+    found = {use: {"champion": champion.version, "why_not": why_not} for use in uses}
+    # Else the base models of one shape that start from it would all become the same model.
+    if "warm_start" in found and why_not is None and champion.base_revision != identity["base"]:
+        found["warm_start"]["why_not"] = "the champion was made from another base"
+    return found
 
 
 def has_checkpoint(version: Manifest) -> bool:

@@ -7,7 +7,7 @@ From the store, every file checked, and safetensors only: nothing of it is unpic
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ class ChampionWeights:
 
 def read_champion_weights(
     request: StepRequest,
-    planned: Mapping[str, Any],
+    version: str,
     base: Base,
     labels: tuple[str, ...],
     rows: EncodedRows,
@@ -71,14 +71,12 @@ def read_champion_weights(
 ) -> ChampionWeights | str:
     """The weights of the champion that the training was planned against; or why it cannot use them.
 
-    :param planned: of the request's identity, what it has of the champion.
+    :param version: the champion's.
+    :param labels: none of a task that writes text.
     :param rows: any that the models can be tried with.
     :raises IntegrityError: a file of the version is damaged or missing.
     :raises NotFoundError: the version is no longer there.
     """
-    if planned["why_not"] is not None:
-        return str(planned["why_not"])
-    version = planned["champion"]
     store = model_of(request.pipeline)
     with tempfile.TemporaryDirectory(prefix="retrainer-champion-") as scratch:
         folder = Path(scratch)
@@ -108,7 +106,8 @@ def _weights(
         config = AutoConfig.from_pretrained(folder)
         if different := _different_architecture(config, base.model):
             return different
-        names = tuple(str(config.id2label[index]) for index in range(config.num_labels))
+        # A configuration has labels also where the task has none: those that transformers makes up.
+        names = tuple(str(config.id2label[index]) for index in range(config.num_labels)) if labels else ()
         if set(names) != set(labels) or len(names) != len(labels):
             return f"the champion knows other labels: {', '.join(sorted(set(names) ^ set(labels))[:5])}"
         model, loaded = type(base.model).from_pretrained(

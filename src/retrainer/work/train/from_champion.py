@@ -76,20 +76,23 @@ def use_champion(
     Every process starts from them; only the first blends.
     """
     start, mix = request.identity.get("warm_start"), request.identity.get("blend")
-    planned = start or (mix if is_first_rank() else None)
-    if planned is None:
-        return UsedChampion(None, None, None)
+    if not is_first_rank():
+        mix = None
+    planned = start or mix
+    starts = start is not None and start["why_not"] is None
+    blends = mix is not None and mix["why_not"] is None and len(validation) > 0
     found: ChampionWeights | str = _NO_ROWS
-    if start or planned["why_not"] or len(validation):
+    if planned and (starts or blends):
         keys = read_text_keys(split_file(snapshot, "validation"))
         task = trainable_task(request.pipeline.task, where=request.pipeline.name)
         collate = task.part("collate")(base, pad_to_multiple_of=None)
         rows = validation if len(validation) else train
-        found = read_champion_weights(request, planned, base, labels, rows, keys, collate, reporter)
+        version = planned["champion"]
+        found = read_champion_weights(request, version, base, labels, rows, keys, collate, reporter)
     return UsedChampion(
         champion=found if isinstance(found, ChampionWeights) else None,
-        start=_start(found, start["champion"], base, reporter) if start else None,
-        to_blend=_to_blend(found, mix["champion"], validation, reporter) if mix and is_first_rank() else None,
+        start=_start(start["why_not"] or found, start["champion"], base, reporter) if start else None,
+        to_blend=_to_blend(mix["why_not"] or found, mix["champion"], validation, reporter) if mix else None,
     )
 
 
