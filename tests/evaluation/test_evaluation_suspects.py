@@ -191,3 +191,12 @@ def test_the_report_shows_them(snapshot: tuple[Path, set[str]], tmp_path: Path) 
     assert not look_first_part(()).said
     first = look_first_part([{**rows[0], "challenger": "dry", "champion": "wet", "expected": "1.80"}])
     assert [cell.text for cell in first.tables[0].rows[0]][1:] == [rows[0]["given"], "dry", "wet", "1.80"]
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_a_split_without_rows_may_leave_its_types_open(tmp_path: Path, pairs: bool) -> None:
+    texts, labels = weather(60, 1)
+    write(tmp_path, "train", [(str(text), "today") if pairs else text for text in texts], labels)
+    names = ["row_id", "text", *(["text_pair"] if pairs else []), "label"]
+    pq.write_table(pa.table({name: pa.array([]) for name in names}), tmp_path / "test.parquet")
+    assert doubt_labels(tmp_path, LABELS, 100).summary().rows == {"test": 0, "train": 60}

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -259,3 +260,22 @@ def test_what_a_pipeline_cannot_ask_of_it(make_writer: MakeWriter, changes: dict
 def test_a_classifier_writes_nothing(make_writer: MakeWriter) -> None:
     with pytest.raises(PipelineError, match="a classifier writes nothing"):
         make_writer("text-classification", model={"base": "x", "max_new_tokens": 9})
+
+
+@EACH_TASK
+def test_frozen_layers_are_those_that_read_and_compute_in_every_epoch(
+    make_writer: MakeWriter, snapshots: dict[str, StepRef], bases: dict[str, Path], tmp_path: Path, task: str
+) -> None:
+    base_folder, first, rest = bases[task], "transformer.h.0.", "transformer.h.1."
+    if TASKS[task].has_encoder:
+        base_folder, first, rest = tiny.save_t5(tmp_path / "t5", layers=2), "encoder.block.0.", "decoder.block.0."
+    model = {"base": str(base_folder), "max_length": 8, "max_new_tokens": 6}
+    pipeline = make_writer(task, {"freeze_layers": 1, "max_steps": 2}, model=model)
+    checkpoint, trained = train_here(pipeline, snapshots[task], tmp_path / "here")
+    own, base = (load_file(folder / "model.safetensors") for folder in (checkpoint, base_folder))
+    same = {name for name, weight in base.items() if np.array_equal(weight, own[name])}
+    assert {name for name in base if name.startswith(first)} <= same
+    assert not {name for name in base if name.startswith(rest) and name.endswith("weight")} & same
+    assert trained.trained_parameters is not None
+    assert trained.trained_parameters < sum(weight.size for weight in own.values())
+    assert "compute in every epoch" in (tmp_path / "here" / "messages.jsonl").read_text()

@@ -11,7 +11,7 @@ from typing import Any
 import datasets
 import pytest
 import torch
-from transformers import PreTrainedModel, TrainingArguments
+from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 
 import retrainer
 from retrainer.errors import DataError, ModelError, PipelineError
@@ -191,6 +191,39 @@ def test_a_classifier(tiny_bert: Path) -> None:
     with pytest.raises(DataError, match="label 'shut' is not in the training datasets"):
         other = datasets.Dataset.from_dict({"text": texts[:1], "label": ["shut"]})
         trainer.train_model([by_name], {}, validation_datasets=[other])
+
+
+class Bare(BaseTrainer):
+    """Its ``__init__`` calls no other."""
+
+    def __init__(self) -> None:
+        pass
+
+    def train_model(self, training_datasets: Any, hyperparameter_choices: Any) -> Any:
+        raise NotImplementedError
+
+
+def test_each_trainer_has_a_run_of_its_own() -> None:
+    one, other = Bare(), Bare()
+    one.run.rows_seen = 7
+    assert one.run is one.run
+    assert (one.run.rows_seen, other.run.rows_seen, GenerationModelTrainer("base", True).run.rows_seen) == (7, 0, 0)
+
+
+class Steps(TrainerCallback):  # type: ignore[misc]
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.seen += 1
+
+
+def test_callbacks_of_the_run_are_called(bases: dict[str, Path]) -> None:
+    trainer = GenerationModelTrainer(str(bases["text-generation"]), False)
+    steps = Steps()
+    trainer.run.callbacks.append(steps)
+    trainer.train_model([rows(8)], {"max_steps": 2})
+    assert steps.seen == 2
 
 
 def test_base_trainer_is_abstract() -> None:

@@ -39,8 +39,8 @@ def tokenizer(*, ends: bool) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
 
 
-def save_t5(folder: Path) -> Path:
-    """An encoder and a decoder of one layer each."""
+def save_t5(folder: Path, *, layers: int = 1) -> Path:
+    """An encoder of so many layers, and a decoder of one."""
     words = tokenizer(ends=True)
     set_seed(7)
     config = T5Config(
@@ -48,7 +48,7 @@ def save_t5(folder: Path) -> Path:
         d_model=32,
         d_kv=16,
         d_ff=64,
-        num_layers=1,
+        num_layers=layers,
         num_decoder_layers=1,
         num_heads=2,
         dropout_rate=0.0,

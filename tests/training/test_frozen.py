@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,9 +19,11 @@ from transformers import (
     AutoTokenizer,
     BertConfig,
     DataCollatorWithPadding,
+    DebertaConfig,
     DebertaV2Config,
     DistilBertConfig,
     ElectraConfig,
+    GPT2Config,
     MPNetConfig,
     RobertaConfig,
     Trainer,
@@ -123,26 +127,62 @@ def test_kept_states_give_the_same_logits_and_gradients(kind: str, tmp_path: Pat
     assert list(model.state_dict()) == names
 
 
-def test_half_precision_where_the_whole_does_not_fit_and_nothing_where_that_does_not(
-    tmp_path: Path, tokenizer: Any
-) -> None:
+def test_states_are_kept_whole_where_they_fit_and_not_at_all_where_they_do_not(tmp_path: Path, tokenizer: Any) -> None:
     rows = rows_of([7, 3], ("input_ids", "attention_mask"))
     rows.columns["attention_mask"][:] = 1
     whole = 2 * 10 * 16 * 4 / 10**9
-    for name, room, said in (
-        ("one", whole, "GB of float32"),
-        ("two", whole / 2, "GB of float16"),
-        ("three", whole / 3, "compute in every epoch"),
-    ):
+    for name, room, fits in (("one", whole, True), ("two", whole * 0.99, False)):
         (tmp_path / name).mkdir()
-        trainer, model, log = fitted("bert", tmp_path / name, tokenizer, rows, freeze_cache_gb=room)
-        assert said in log[-1]
-        assert isinstance(trainer.train_dataset, KeptRows) == (name != "three")
-        batch = trainer.data_collator([trainer.train_dataset[0], trainer.train_dataset[1]])
-        plain = DataCollatorWithPadding(tokenizer)([rows[0], rows[1]])
-        model.eval()
-        _, outputs = trainer.compute_loss(model, dict(batch), return_outputs=True)
-        assert torch.allclose(model(**plain).logits, outputs.logits, atol=2e-3)
+        trainer, _, log = fitted("bert", tmp_path / name, tokenizer, rows, freeze_cache_gb=room)
+        assert isinstance(trainer.train_dataset, KeptRows) == fits
+        assert bool(list((tmp_path / name).glob("frozen-*"))) == fits
+        assert ("is kept" if fits else "compute in every epoch") in log[-1]
+
+
+def test_files_of_an_earlier_try_are_not_in_the_way(
+    tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = rows_of([7, 3], ("input_ids", "attention_mask"))
+    rows.columns["attention_mask"][:] = 1
+    size = 10 * 16 * 4
+
+    def usage(folder: Path) -> SimpleNamespace:
+        return SimpleNamespace(free=4 * size - sum(path.stat().st_size for path in folder.glob("frozen-*")))
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    for _ in range(2):
+        trainer, _, _ = fitted("bert", tmp_path, tokenizer, rows)
+        assert isinstance(trainer.train_dataset, KeptRows)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the device on which every write finds a full disk")
+def test_a_full_disk_ends_the_keeping_and_not_the_training(
+    tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = rows_of([7, 3], ("input_ids", "attention_mask"))
+    rows.columns["attention_mask"][:] = 1
+    plain = Path.unlink
+
+    def full(path: Path, **options: Any) -> None:
+        """Where the files of an earlier try are deleted, that of the validation rows comes to lie on a full disk."""
+        plain(path, **options)
+        if path.name.startswith("frozen-validation") and not path.is_symlink() and not deleted:
+            path.symlink_to("/dev/full")
+            deleted.append(path)
+
+    deleted: list[Path] = []
+    monkeypatch.setattr(Path, "unlink", full)
+    trainer, _, log = fitted("bert", tmp_path, tokenizer, rows)
+    assert trainer.train_dataset is rows
+    assert "cannot be written: No space left on device" in log[-1]
+    assert not list(tmp_path.glob("frozen-*"))
+
+
+def test_weights_that_are_not_of_the_base_are_not_frozen() -> None:
+    model = AutoModelForSequenceClassification.from_config(BertConfig(**SMALL))
+    new = {"bert.embeddings.LayerNorm.weight", "bert.pooler.dense.weight"}
+    with pytest.raises(PipelineError, match=r"1 weights .* first bert.embeddings.LayerNorm.weight"):
+        FrozenLayers(model, 1, new=new, where="t")
 
 
 def test_frozen_layers_have_no_dropout_and_the_others_do(tmp_path: Path, tokenizer: Any) -> None:
@@ -155,14 +195,59 @@ def test_frozen_layers_have_no_dropout_and_the_others_do(tmp_path: Path, tokeniz
     assert [layer.training for layer in model.bert.encoder.layer] == [False, False, True]
 
 
-def test_other_models_are_frozen_and_nothing_is_kept() -> None:
+DEBERTA = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "max_relative_positions": 8, **SMALL}
+
+
+@pytest.mark.parametrize(
+    ("config", "behind"),
+    [
+        (DebertaV2Config(vocab_size=50, **SMALL), set()),
+        (DebertaConfig(vocab_size=50, **DEBERTA), {"rel_embeddings.weight"}),
+        (
+            DebertaV2Config(vocab_size=50, norm_rel_ebd="layer_norm", conv_kernel_size=3, conv_act="gelu", **DEBERTA),
+            {
+                "rel_embeddings.weight",
+                "LayerNorm.weight",
+                "LayerNorm.bias",
+                "conv.conv.weight",
+                "conv.conv.bias",
+                "conv.LayerNorm.weight",
+                "conv.LayerNorm.bias",
+            },
+        ),
+        (GPT2Config(vocab_size=50, n_embd=16, n_layer=3, n_head=2, num_labels=3, pad_token_id=0), set()),
+    ],
+    ids=["deberta-v2, plain", "deberta", "deberta-v2", "gpt2"],
+)
+def test_of_other_models_all_that_frozen_layers_read_is_frozen_and_nothing_is_kept(
+    config: Any, behind: set[str]
+) -> None:
     set_seed(0)
-    model = AutoModelForSequenceClassification.from_config(DebertaV2Config(vocab_size=50, **SMALL))
+    model = AutoModelForSequenceClassification.from_config(config).eval()
     frozen = FrozenLayers(model, "half", where="t")
     assert (frozen.count, frozen.can_be_kept) == (1, False)
     learning = {name for name, weight in model.named_parameters() if weight.requires_grad}
-    assert not any("embeddings.word" in name or "layer.0." in name for name in learning)
-    assert any("layer.1." in name for name in learning)
+    first, learnt = ("h.0.", "h.1.") if config.model_type == "gpt2" else ("layer.0.", "layer.1.")
+    assert not any("embeddings.word" in name or "wte" in name or first in name for name in learning)
+    assert any(learnt in name for name in learning)
+    still = {f"deberta.encoder.{name}" for name in behind}
+    assert still <= {name for name, _ in model.named_parameters()}
+    assert not still & learning
+    # Whatever learns, what the first layer that does is given stays the same.
+    given: list[torch.Tensor] = []
+    layer = next(part for name, part in model.named_modules() if name.endswith(learnt[:-1]))
+    layer.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0].detach().clone()))
+    ids = torch.arange(5, 12)[None]
+    for _ in range(2):
+        model(input_ids=ids, attention_mask=torch.ones_like(ids))
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if name in learning:
+                    weight.add_(1.0)
+    assert torch.equal(*given)
+    model.train()
+    frozen.rest()
+    assert layer.training
 
 
 @pytest.mark.parametrize(

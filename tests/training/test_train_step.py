@@ -136,6 +136,27 @@ def test_a_subclass_of_our_trainer_trains_the_same_classifier(
     assert (trained.metrics, trained.steps) == (same.metrics, same.steps)
 
 
+@pytest.mark.parametrize("label", ["closed", "open"])
+def test_a_subclass_of_our_trainer_scores_the_positive_label(
+    make_pipeline: MakePipeline,
+    snapshot: StepRef,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    label: str,
+) -> None:
+    """Hardly anything is learnt, so that the scores of the two labels differ."""
+    code = "from retrainer import ClassificationTrainer\n\nclass Scoring(ClassificationTrainer):\n    pass\n"
+    (tmp_path / "scoring_trainer.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    arguments = {"max_steps": 1, "learning_rate": 1e-9, "eval_strategy": "steps", "eval_steps": 1, "save_steps": 1}
+    scores = []
+    for more in ({}, {"trainer": "scoring_trainer.Scoring"}):
+        pipeline = make_pipeline({**arguments, **more}, metrics=["f1_binary"], positive_label=label)
+        _, trained = train_here(pipeline, snapshot, tmp_path / f"trained_{len(more)}")
+        scores.append(trained.metrics["f1_binary"])
+    assert scores[0] == scores[1]
+
+
 def test_accumulation_is_one_large_batch(make_pipeline: MakePipeline, snapshot: StepRef, tmp_path: Path) -> None:
     """Also guards against transformers multiplying the loss of classifiers that ignore the number of items."""
     common = {"max_steps": 2, "optim": "sgd", "learning_rate": 0.5, "lr_scheduler_type": "constant"}

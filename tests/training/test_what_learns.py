@@ -139,6 +139,39 @@ def test_no_layer_of_that_name(make_pipeline: MakePipeline, snapshot: StepRef, t
     assert caught.value.where == "tiny: training.peft.target_modules"
 
 
+def test_a_wrong_name_among_right_ones(make_pipeline: MakePipeline, snapshot: StepRef, tmp_path: Path) -> None:
+    pipeline = make_pipeline({"peft": {"target_modules": ["query", "vaule"]}, "max_steps": 1})
+    with pytest.raises(PipelineError, match="fits vaule") as caught:
+        train_here(pipeline, snapshot, tmp_path / "here")
+    assert caught.value.where == "tiny: training.peft.target_modules"
+    assert "did you mean value?" in str(caught.value)
+
+
+def test_all_linear_stands_alone(make_pipeline: MakePipeline) -> None:
+    with pytest.raises(PipelineError, match="all-linear is every linear layer"):
+        make_pipeline({"peft": {"target_modules": ["all-linear", "query"]}})
+    make_pipeline({"peft": {"target_modules": "all-linear"}})
+
+
+@pytest.mark.parametrize("targets", [["query"], "all-linear"])
+def test_a_pooler_that_the_base_lacks_learns_whole(
+    make_pipeline: MakePipeline, snapshot: StepRef, tiny_bert: Path, tmp_path: Path, targets: Any
+) -> None:
+    base = shutil.copytree(tiny_bert, tmp_path / "base")
+    weights = load_file(base / "model.safetensors")
+    save_file({name: values for name, values in weights.items() if "pooler" not in name}, base / "model.safetensors")
+    changes = {"model": {"base": str(base), "max_length": 32}}
+    peft = {"peft": {"target_modules": targets}, "learning_rate": 1e-2}
+    folders = {steps: tmp_path / f"after_{steps}" for steps in (1, 3)}
+    first, last = (
+        weights_of(train_here(make_pipeline({**peft, "max_steps": steps}, **changes), snapshot, folder)[0])
+        for steps, folder in folders.items()
+    )
+    for name in ("weight", "bias"):
+        assert not np.array_equal(first[f"bert.pooler.dense.{name}"], last[f"bert.pooler.dense.{name}"])
+    assert first.keys() == {f"bert.{name}" for name in weights} | {"classifier.weight", "classifier.bias"}
+
+
 @pytest.mark.parametrize("what", [{"peft": {}}, {"freeze_layers": 1}])
 def test_it_resumes_where_it_was_stopped(
     make_pipeline: MakePipeline, snapshot: StepRef, tmp_path: Path, what: dict[str, Any]

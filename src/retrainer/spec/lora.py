@@ -9,6 +9,8 @@ from pydantic import BeforeValidator, Field
 from retrainer.records import Record
 from retrainer.spec.fields import Fraction, Text, as_list
 
+EVERY_LINEAR = "all-linear"
+
 Modules = Annotated[
     tuple[Text, ...],
     Field(min_length=1),
@@ -23,6 +25,6 @@ class Lora(Record):
     alpha: int = Field(16, ge=1, le=65536, description="What they add is multiplied by alpha / r.")
     dropout: Fraction = Field(0.05, description="Share of what goes into them that is left out while training.")
     target_modules: Modules = Field(
-        ("all-linear",),
+        (EVERY_LINEAR,),
         description="Names of the layers that get them, such as [query, value]; all-linear is every one but the head.",
     )

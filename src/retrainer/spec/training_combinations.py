@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from retrainer.errors import PipelineError
 from retrainer.spec.known_metrics import lower_is_better
+from retrainer.spec.lora import EVERY_LINEAR
 from retrainer.spec.problems import Problem
 from retrainer.spec.training_arguments import DEFAULTS, known_arguments
 from retrainer.tasks import TASKS
@@ -118,6 +119,8 @@ def _what_learns(pipeline: Pipeline) -> dict[str, str]:
     if training.peft is not None:
         why = "cannot be used together with peft, whose matrices it would have to gather"
         found |= {name: why for name in ("fsdp", "deepspeed") if training.arguments.get(name)}
+        if EVERY_LINEAR in training.peft.target_modules and len(training.peft.target_modules) > 1:
+            found["peft"] = f"target_modules: {EVERY_LINEAR} is every linear layer, and stands alone"
         if training.freeze_layers is not None:
             found["freeze_layers"] = "cannot be used together with peft, which leaves every layer as it is"
     if training.freeze_layers is None and training.freeze_cache_gb != type(training)().freeze_cache_gb:

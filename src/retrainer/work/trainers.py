@@ -12,6 +12,7 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -29,7 +30,7 @@ from retrainer.work.train.checkpoints import Checkpoints, PlainCheckpoints
 from retrainer.work.train.choices import Choices, checked, pipeline_of, rows_of
 from retrainer.work.train.encoding import say_what_was_cut
 from retrainer.work.train.loading import Base, load_base
-from retrainer.work.train.trainer import build_trainer
+from retrainer.work.train.trainer import FineTuner, ProgressCallback, build_trainer
 from retrainer.work.training_arguments import refusals, training_arguments
 
 Trained = tuple[PreTrainedModel, PreTrainedTokenizerFast]
@@ -45,12 +46,13 @@ _FEWEST_TOKENS = 8
 
 @dataclass(slots=True, eq=False)
 class TrainingRun:
-    """What a pipeline's train step gives to the trainer that it runs. By itself a trainer has an empty one.
+    """What a pipeline's train step gives to the trainer that it runs. By itself each trainer has an empty one.
 
     :param validation: the rows that choose the best checkpoint.
     :param resume_from: the checkpoint to go on from, after a training that was killed.
     :param callbacks: for ``transformers.Trainer``: they relay progress and scores, mark checkpoints as complete, keep
-        the learning curve, and stop early where the pipeline says so.
+        the learning curve, and stop early where the pipeline says so. Trainers of this package do these things by
+        themselves, and take from here only what they do not have.
     :param pipeline: that asks for the training; ``checkpoints`` and ``reporter`` are its, too.
     :param state: what became of the training; the callbacks keep it.
     :param rows_seen: likewise.
@@ -73,11 +75,16 @@ class BaseTrainer(ABC):
     :param model_max_length: tokens after which texts are cut.
     """
 
-    run = TrainingRun()
-
     def __init__(self, pretrained_model_name: str, model_max_length: int | None = None) -> None:
         self.pretrained_model_name = pretrained_model_name
         self.model_max_length = model_max_length
+
+    @cached_property
+    def run(self) -> TrainingRun:
+        """What a pipeline's train step gives to this trainer. Made when it is asked for, since a subclass may have an
+        ``__init__`` that calls no other.
+        """
+        return TrainingRun()
 
     @classmethod
     def for_pipeline(cls, pipeline: Pipeline, pretrained_model_name: str) -> Self:
@@ -127,7 +134,9 @@ class ClassificationTrainer(BaseTrainer):
         if self.model_max_length is not None:
             pipeline = _with_limits(pipeline, max_length=self.model_max_length)
         base = load_base(pipeline, labels, self.run.reporter)
-        return _train(self.run, task, pipeline, base, splits, choices)
+        asked = self.run.pipeline
+        positive = min(1, len(labels) - 1) if asked is None else asked.positive(labels)
+        return _train(self.run, task, pipeline, base, splits, choices, positive=positive)
 
 
 class GenerationModelTrainer(BaseTrainer):
@@ -234,8 +243,13 @@ def _train(
     base: Base,
     splits: Mapping[str, pa.Table],
     choices: Choices,
+    *,
+    positive: int = 0,
 ) -> Trained:
-    """The train step's own training, on rows that are in memory."""
+    """The train step's own training, on rows that are in memory.
+
+    :param positive: index of the label that metrics of one label score.
+    """
     with tempfile.TemporaryDirectory(prefix="retrainer-training-") as folder:
         encoded = {}
         for name, table in splits.items():
@@ -254,9 +268,18 @@ def _train(
                 arguments,
                 checkpoints,
                 run.reporter,
-                positive=min(1, len(base.model.config.id2label) - 1),
+                positive=positive,
             )
+            _add_callbacks(trainer, run.callbacks)
             trainer.train(resume_from_checkpoint=run.resume_from or arguments.resume_from_checkpoint)
         trainer.require_finite_loss()
         run.state, run.rows_seen = trainer.state, trainer.rows_seen
     return base.model.eval(), base.tokenizer
+
+
+def _add_callbacks(trainer: FineTuner, callbacks: Sequence[TrainerCallback]) -> None:
+    """Those that do what the trainer does not do already."""
+    there = {type(callback) for callback in trainer.callback_handler.callbacks}
+    for callback in callbacks:
+        if not isinstance(callback, ProgressCallback) and type(callback) not in there:
+            trainer.add_callback(callback)

@@ -168,18 +168,25 @@ def _read(snapshot: Path, most: int) -> tuple[tuple[SplitName, ...], pa.Table]:
     tables: list[pa.Table] = []
     characters = MOST_CHARACTERS
     for split in SPLITS:
-        table = pq.read_table(split_file(snapshot, split))
+        table = _of_known_types(pq.read_table(split_file(snapshot, split)))
         table = table.take(pc.sort_indices(table.column("row_id"))[: max(most - len(splits), 0)])
         lengths = sum(
             np.minimum(pc.utf8_length(table.column(name)).to_numpy(), LONGEST_TEXT)
             for name in text_columns(table.column_names)
         )
         fits = int(np.searchsorted(np.cumsum(lengths), characters, side="right"))
-        table = table.slice(0, fits).select(["row_id", *text_columns(table.column_names), "label"])
+        table = table.slice(0, fits)
         characters -= int(np.sum(np.asarray(lengths)[:fits]))
         tables.append(table)
         splits += [split] * table.num_rows
     return tuple(splits), pa.concat_tables(tables)
+
+
+def _of_known_types(table: pa.Table) -> pa.Table:
+    """The columns that are looked at. Where a split has no rows, their types may have been left open."""
+    texts = [(name, pa.string()) for name in text_columns(table.column_names)]
+    schema = pa.schema([("row_id", pa.string()), *texts, ("label", pa.int64())])
+    return table.select(schema.names).cast(schema)
 
 
 def _out_of_fold(texts: list[Text], labels: Ints, label_count: int, where: Path) -> Floats:

@@ -30,10 +30,15 @@ from retrainer.work.reporter import Reporter
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A pretrained model with a fresh head for the task."""
+    """A pretrained model with a fresh head for the task.
+
+    :param new: names of the weights that did not come from the base, and so are random: of the head, and of a pooler
+        where the base was trained on masks.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerFast
+    new: frozenset[str] = frozenset()
 
 
 def load_base(pipeline: Pipeline, labels: tuple[str, ...], reporter: Reporter, *, fingerprint: str = "") -> Base:
@@ -74,7 +79,8 @@ def load_base(pipeline: Pipeline, labels: tuple[str, ...], reporter: Reporter, *
     _check_weights(model, loaded, pipeline.model.base)
     _check_tokenizer(tokenizer, model, pipeline.model.base)
     _add_padding(tokenizer, model)
-    base = Base(model, tokenizer)
+    random = {*loaded["missing_keys"], *(key for key, *_ in loaded["mismatched_keys"])}
+    base = Base(model, tokenizer, frozenset(name for name, _ in model.named_parameters() if name in random))
     task.part("ready")(base, loaded, pipeline)
     require_positions(pipeline, pipeline.model.base, lambda name: getattr(config, name, None))
     return base

@@ -209,9 +209,9 @@ def build_trainer(
     model: Any = base.model
     frozen = None
     if pipeline.training.freeze_layers is not None:
-        frozen = FrozenLayers(model, pipeline.training.freeze_layers, where=pipeline.name)
+        frozen = FrozenLayers(model, pipeline.training.freeze_layers, new=base.new, where=pipeline.name)
     if pipeline.training.peft is not None:
-        model = with_lora(model, pipeline.training.peft, where=pipeline.name)
+        model = with_lora(model, pipeline.training.peft, new=base.new, where=pipeline.name)
     if pipeline.training.early_stopping_patience is not None:
         callbacks.append(EarlyStoppingCallback(pipeline.training.early_stopping_patience))
     trainer = FineTuner(
