@@ -23,7 +23,7 @@ from retrainer.serve.generation_graphs import EncoderDecoderGraphs, open_graphs
 from retrainer.serve.generation_rules import Rules
 from retrainer.serve.pieces import Pieces, special_ids
 from retrainer.serve.predictions import is_count
-from retrainer.serve.predictor import load_info
+from retrainer.serve.predictor import load_info, precision_entry
 from retrainer.serve.texts import Text, checked
 
 MOST_BEAMS = 4
@@ -119,13 +119,7 @@ class GenerationPredictor:
         self.folder = Path(folder)
         self.info = load_info(self.folder)
         self.precision = precision
-        entry = self.info.precisions.get(precision)
-        if entry is None:
-            raise IntegrityError(
-                f"has no {precision} graph",
-                where=str(self.folder),
-                hint=f"it has {', '.join(sorted(self.info.precisions))}",
-            )
+        entry = precision_entry(self.info, precision, where=self.folder)
         if self.info.max_new_tokens is None:
             raise IntegrityError("bundle.json does not say how long answers may be", where=str(self.folder))
         self._longest = self.info.max_new_tokens

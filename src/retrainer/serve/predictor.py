@@ -21,7 +21,7 @@ from retrainer.serve.batching import batches, pad
 from retrainer.serve.encoding import TextEncoder, load_tokenizer
 from retrainer.serve.engine import ENGINE_ERRORS, Brake, load_session
 from retrainer.serve.texts import Text
-from retrainer.store.bundle import BundleInfo
+from retrainer.store.bundle import BundleInfo, PrecisionEntry
 
 BUNDLE = "bundle.json"
 OUTPUT = "logits"
@@ -49,13 +49,7 @@ class Predictor:
         self.folder = Path(folder)
         self.info = load_info(self.folder)
         self.precision = precision
-        entry = self.info.precisions.get(precision)
-        if entry is None:
-            raise IntegrityError(
-                f"has no {precision} graph",
-                where=str(self.folder),
-                hint=f"it has {', '.join(sorted(self.info.precisions))}",
-            )
+        entry = precision_entry(self.info, precision, where=self.folder)
         # 1 where none was fitted, or could be.
         self.temperature = entry.temperature if entry.temperature is not None else 1.0
         self._texts = TextEncoder(load_tokenizer(self.folder, self.info.max_length), self.info.max_length)
@@ -194,3 +188,17 @@ def load_info(folder: Path) -> BundleInfo:
             hint="update airflow-retrainer",
         )
     return info
+
+
+def precision_entry(info: BundleInfo, precision: str, *, where: Path) -> PrecisionEntry:
+    """What a bundle says of one of its precisions.
+
+    :param where: the bundle's folder.
+    :raises IntegrityError: it does not have that one; names those that it has.
+    """
+    entry = info.precisions.get(precision)
+    if entry is None:
+        raise IntegrityError(
+            f"has no {precision} graph", where=str(where), hint=f"it has {', '.join(sorted(info.precisions))}"
+        )
+    return entry
