@@ -3,11 +3,12 @@
 The data is made up, with fixed seeds: texts of 40 words drawn from a vocabulary in which the n-th word is as frequent
 as 1/n, exact copies of other rows (some in another case), copies with one other word, and rows whose copy has another
 label; in a train and a test file, validation carved. ``templates`` are texts that share a long instruction and differ
-in the rest, a little below the similarity that counts; ``heavy`` are groups of dozens that are nearly the same.
+in the rest, a little below the similarity that counts; ``heavy`` are groups of dozens that are nearly the same;
+``short`` are texts of 16 words, which are also compared with each word left out.
 
 The step runs in a process of its own, as ``python -m retrainer.work`` runs it. ``processor`` is the time of all its
 threads, ``peak`` the most memory that it held at the end of a phase or before.
-``python -m benchmarks.ingest [--rows N] [--kind words|templates|heavy] [--format csv|parquet]``
+``python -m benchmarks.ingest [--rows N] [--kind words|short|templates|heavy] [--format csv|parquet]``
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from retrainer.spec import parse_pipeline
 
 Ints = npt.NDArray[np.int64]
 
-ROWS, WORDS, VOCABULARY, SEED = 1_000_000, 40, 50_000, 5
+ROWS, WORDS, SHORT, VOCABULARY, SEED = 1_000_000, 40, 16, 50_000, 5
 LABELS = ("business", "science", "sports", "world")
 TEST_SHARE = 0.1
 # Shares of all rows.
@@ -82,7 +83,7 @@ def texts(rows: int, kind: str, random: np.random.Generator) -> tuple[list[str],
     lengths = random.integers(2, 12, VOCABULARY)
     words = np.array(["".join(random.choice(letters, length)) for length in lengths], dtype=object)
     frequency = 1.0 / np.arange(1, VOCABULARY + 1)
-    drawn = random.choice(VOCABULARY, (rows, WORDS), p=frequency / frequency.sum())
+    drawn = random.choice(VOCABULARY, (rows, SHORT if kind == "short" else WORDS), p=frequency / frequency.sum())
     label = random.integers(0, len(LABELS), rows)
     if kind == "templates":
         shared = random.integers(0, VOCABULARY, (TEMPLATES, SHARED_WORDS))
@@ -243,7 +244,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=ROWS)
-    parser.add_argument("--kind", nargs="+", choices=["words", "templates", "heavy"], default=["words"])
+    parser.add_argument("--kind", nargs="+", choices=["words", "short", "templates", "heavy"], default=["words"])
     parser.add_argument("--format", nargs="+", choices=["csv", "parquet"], default=["csv", "parquet"])
     parser.add_argument("--data", type=Path, default=None, help="folder in which the data stays, to be used again")
     parser.add_argument("--keep", type=Path, default=None, help="folder in which the snapshots stay")

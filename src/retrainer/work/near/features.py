@@ -216,7 +216,9 @@ class _Part:
         first = np.searchsorted(word_starts, starts)
         words = np.diff(np.append(first, len(word_starts)))
         # A multilinear hash of each word's characters, then of each text's words: sums can leave one out.
-        place = np.arange(len(characters)) - np.repeat(word_starts, np.diff(np.append(word_starts, len(characters))))
+        # Before the first word there may be texts without any.
+        origins = np.concatenate([[0], word_starts])
+        place = np.arange(len(characters)) - np.repeat(origins, np.diff(np.append(origins, len(characters))))
         values = np.where(
             space, np.uint64(0), mix(characters + _WHOLE) * _multipliers(int(place.max(initial=0)))[place]
         )
