@@ -17,6 +17,7 @@ from retrainer.work.near.search import Texts, look_for
 from retrainer.work.near.sketches import PERMUTATIONS, SketchIndex, sketches_of
 from retrainer.work.near.text import grams, simplify
 from retrainer.work.near.verify import Verifier, gram_sets, similar
+from retrainer.work.snapshot_texts import Text
 
 WORDS = [f"{first}{second}" for first in ("ab", "cor", "den", "fil", "gam") for second in ("a", "er", "in", "os", "um")]
 sets = st.lists(st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=40), min_size=1, max_size=8)
@@ -64,7 +65,7 @@ def test_the_nearest_candidate_is_that_of_comparing_all(pairs: bool):
     """Also where many rows share a template and lie on both sides of the threshold."""
     shared = generated(1, 7, words=20)[0]
     singles = [f"{shared} {own}" for own in generated(60, 8, words=9)] + generated(40, 9)
-    texts = list(zip(singles, singles[::-1], strict=True)) if pairs else singles
+    texts: list[Text] = list(zip(singles, singles[::-1], strict=True)) if pairs else [*singles]
     asked = texts[:20]
     candidates = np.arange(20, len(texts))
     verifier = Verifier(texts, 0.8)
