@@ -41,7 +41,7 @@ ARCHITECTURES: dict[str, tuple[type[Any], dict[str, Any]]] = {
         },
     ),
     "t5": (T5Config, _T5),
-    # Gated, and its input and output embeddings are not one.
+    # Its feed-forward layers are gated.
     "mt5": (MT5Config, _T5),
     # Besides, each layer has its own bias for positions.
     "umt5": (UMT5Config, _T5),
