@@ -183,6 +183,12 @@ class AirflowServer:
                 raise ServerError(f"waited {seconds:.0f} s for {what}:\n{tails}")
             time.sleep(0.3)
 
+    def kill_and_restart(self, name: str) -> None:
+        """End a component as a crash of its machine would, with all that it started, and start another."""
+        os.killpg(self._running[name].pid, signal.SIGKILL)
+        self._running[name].wait()
+        self._running[name] = self._spawn(name, COMPONENTS[name])
+
     def client(self) -> RestClient:
         """A client that is logged in."""
         return RestClient.log_in(self.url, USER, self.password)
