@@ -1,4 +1,5 @@
-"""``python dag_program.py DAG_ID ANSWER.json [PARAMS]``: run a DAG with ``dag.test()`` and write down what it left.
+"""``python dag_program.py DAG_ID ANSWER.json [PARAMS [DATE]]``: run a DAG with ``dag.test()`` and write down what it
+left.
 
 The DAG of a pipeline, or that of a file of the same name in ``dags/``.
 """
@@ -9,6 +10,7 @@ import json
 import os
 import runpy
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +26,9 @@ def find(dag_id: str) -> Any:
     return build_dags(os.environ["RETRAINER_PIPELINES"], default_args=options)[dag_id]
 
 
-def main(dag_id: str, answer: str, params: str = "{}") -> None:
+def main(dag_id: str, answer: str, params: str = "{}", date: str = "") -> None:
     dag = find(dag_id)
-    run = dag.test(logical_date=None, run_conf=json.loads(params))
+    run = dag.test(logical_date=datetime.fromisoformat(date) if date else None, run_conf=json.loads(params))
     from airflow.models.asset import AssetEvent
     from airflow.models.taskinstance import TaskInstance
     from airflow.models.xcom import XComModel

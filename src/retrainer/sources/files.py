@@ -19,6 +19,7 @@ from retrainer.errors import DataError, NoDataError, StorageError
 from retrainer.formats import FORMATS, format_of
 from retrainer.records import sha256_file
 from retrainer.spec.delimited import Csv
+from retrainer.spec.paths import TEMPLATE
 from retrainer.spec.problems import listed, nearest
 from retrainer.storage import ObjectInfo, Transfer, is_s3, open_storage
 
@@ -172,6 +173,12 @@ def _hidden(name: str) -> bool:
 def _named(path: str, csv: Csv | None) -> list[SourceFile]:
     """The files that one path names."""
     path = path.removesuffix("/") or "/"
+    if TEMPLATE in path:
+        raise DataError(
+            "holds a template, which only Airflow completes, with the date of a run",
+            where=path,
+            hint="to try the pipeline here, write the path of one day",
+        )
     try:
         if found := _just(path):
             return [_source_file(found, csv)]
