@@ -183,6 +183,7 @@ def test_what_watches_for_new_data_is_told_what_the_pipeline_says() -> None:
         "csv": {"delimiter": ";"},
         "min_new_rows": 500,
         "quiet_seconds": 60,
+        "queue": None,
         "aws_conn_id": "models",
         "poll_seconds": None,
     }

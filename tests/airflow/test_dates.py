@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import runpy
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.sdk.execution_time import macros
+from airflow.serialization.serialized_objects import DagSerialization
 
 from retrainer.airflow import retrain_dag
 from retrainer.airflow.dates import made_no_difference, of_date
 from retrainer.errors import DataError, PipelineError
 from retrainer.sources import expand
 from retrainer.spec import Pipeline, parse_pipeline
-from tests.airflow.harness import Project
+from tests.airflow.harness import REPOSITORY, Project
 
 
 def pipeline(**dataset: Any) -> Pipeline:
@@ -83,3 +87,18 @@ def test_a_run_of_a_date_reads_the_data_of_that_date(project: Project, run_dag: 
     assert result.xcoms["ingest"]["return_value"]["reused"], result.output
     assert result.states()["publish"] == "success"
     assert "the pipeline has changed" not in result.output
+
+
+def test_the_example_of_a_week_reads_its_seven_days_when_all_are_there() -> None:
+    found = runpy.run_path(str(REPOSITORY / "examples" / "weekly" / "weekly.py"))
+    dag = found["weekly"]
+    timetable = DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag)).timetable
+    mapper = timetable.get_partition_mapper(name=found["daily"].name, uri=found["daily"].uri)
+    days = [f"2026-01-{day:02}" for day in range(5, 12)]
+    assert mapper.to_upstream("2026-01-05 (W02)") == {f"{day}T00:00:00" for day in days}
+    assert {mapper.to_downstream(f"{day}T00:00:00") for day in days} == {"2026-01-05 (W02)"}
+
+    ingest = dag.get_task("ingest")
+    context: Any = {"partition_date": datetime(2026, 1, 5, tzinfo=UTC), "macros": macros}
+    read = of_date(parse_pipeline(ingest.pipeline), ingest, context)
+    assert read.dataset.train == tuple(f"/data/news/{day}/*.csv" for day in days)

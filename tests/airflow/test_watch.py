@@ -19,8 +19,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from retrainer.airflow.bell import Bell
 from retrainer.airflow.watch import ROWS, TAKEN, News, Watch, Watched, taken_by
-from retrainer.errors import DataError
+from retrainer.errors import DataError, StorageError
 from retrainer.sources.arrivals import count, data_files, listing
 
 QUIET = 30.0
@@ -297,3 +298,20 @@ def test_a_bucket_is_watched_by_etag(s3_bucket: str, s3_endpoint: str) -> None:
     news = scene.after_quiet()
     assert news is not None
     assert (news.files, news.rows) == (1, 1)
+
+
+def test_a_queue_says_when_to_look(s3_bucket: str, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = boto3.client("sqs", endpoint_url=s3_endpoint)
+    queue = client.create_queue(QueueName=s3_bucket)["QueueUrl"]
+    bell = Bell(queue)
+    assert bell.rang(), "what is there when the watch begins is looked at"
+    assert not bell.rang()
+    for number in range(13):
+        client.send_message(QueueUrl=queue, MessageBody=f"an object, {number}")
+    assert bell.rang()
+    assert not bell.rang()
+    assert "Messages" not in client.receive_message(QueueUrl=queue)
+    monkeypatch.setattr("retrainer.airflow.bell.RELIST_SECONDS", -1.0)
+    assert bell.rang(), "a bucket that tells the queue nothing is not forgotten"
+    with pytest.raises(StorageError, match="gone"):
+        Bell(queue + "-gone").rang()

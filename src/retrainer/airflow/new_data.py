@@ -18,6 +18,7 @@ from airflow.sdk.exceptions import AirflowRuntimeError
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
+from retrainer.airflow.bell import Bell
 from retrainer.airflow.connections import s3_access
 from retrainer.airflow.settings import Settings
 from retrainer.airflow.watch import TAKEN, News, Watch, Watched, taken_by
@@ -55,6 +56,7 @@ class NewDataTrigger(BaseEventTrigger):  # type: ignore[misc]
     :param csv: what the pipeline says of files of rows and fields, as ``dataset.csv``.
     :param min_new_rows: rows in new and changed files that are enough.
     :param quiet_seconds: for so long no file may have come or changed.
+    :param queue: URL of an SQS queue that the bucket tells of new objects; it is then listed when a message came.
     :param aws_conn_id: connection of type ``aws`` for buckets; by default that of the deployment's settings.
     :param poll_seconds: between two looks; by default ten, and less where data may be taken sooner.
     """
@@ -69,6 +71,7 @@ class NewDataTrigger(BaseEventTrigger):  # type: ignore[misc]
         csv: Mapping[str, Any] | None = None,
         min_new_rows: int = 1,
         quiet_seconds: float = 30.0,
+        queue: str | None = None,
         aws_conn_id: str | None = None,
         poll_seconds: float | None = None,
     ) -> None:
@@ -80,14 +83,17 @@ class NewDataTrigger(BaseEventTrigger):  # type: ignore[misc]
         self.csv = None if csv is None else dict(csv)
         self.min_new_rows = min_new_rows
         self.quiet_seconds = quiet_seconds
+        self.queue = queue
         self.aws_conn_id = aws_conn_id
         self.poll_seconds = poll_seconds
         self._access: tuple[float, S3Access | None] | None = None
+        self._bell = Bell(queue) if queue else None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """The class and its arguments. The name of the asset makes them unlike those of any other asset."""
-        names = ("asset", "dag_id", "task_id", "paths", "csv", "min_new_rows", "quiet_seconds", "aws_conn_id")
-        arguments = {name: getattr(self, name) for name in (*names, "poll_seconds")}
+        what = ("asset", "dag_id", "task_id", "paths", "csv")
+        how = ("min_new_rows", "quiet_seconds", "queue", "aws_conn_id", "poll_seconds")
+        arguments = {name: getattr(self, name) for name in (*what, *how)}
         return f"{type(self).__module__}.{type(self).__qualname__}", arguments
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -102,16 +108,21 @@ class NewDataTrigger(BaseEventTrigger):  # type: ignore[misc]
         memory = self.asset_state_store[Asset(self.asset)]
         watch = Watch(watched, memory, self._run_to_come, self._reached, logger)
         trouble = _Trouble()
+        failed = False
         while True:
+            news = None
             try:
-                news = await watch.look()
+                # After a failure, too: what the bell rang for has not been looked at.
+                if failed or not watch.at_rest or await asyncio.to_thread(self._rang):
+                    news = await watch.look()
             except (RetrainerError, AirflowRuntimeError) as error:
+                failed = True
                 if trouble.is_new(str(error)):
                     logger.warning("%s: looking for new data failed, and is tried again: %s", self.asset, error)
                 if trouble.is_to_be_told():
                     yield TriggerEvent({"problem": str(error)})
             else:
-                trouble = _Trouble()
+                trouble, failed = _Trouble(), False
                 if news is not None:
                     logger.info("%s: %s", self.asset, news.line())
                     yield TriggerEvent(news.model_dump(mode="json"))
@@ -128,6 +139,12 @@ class NewDataTrigger(BaseEventTrigger):  # type: ignore[misc]
         if queued or not RuntimeTaskInstance.get_dr_count(dag_id=self.dag_id, states=["running"]):
             return int(queued)
         return int(RuntimeTaskInstance.get_ti_count(dag_id=self.dag_id, task_ids=[self.task_id], states=_NOT_ENDED))
+
+    def _rang(self) -> bool:
+        if self._bell is None:
+            return True
+        with self._reached():
+            return self._bell.rang()
 
     @contextmanager
     def _reached(self) -> Iterator[None]:
@@ -186,6 +203,7 @@ def new_data_asset(
         csv=None if csv is None else csv.model_dump(mode="json", exclude_defaults=True),
         min_new_rows=schedule.min_new_rows,
         quiet_seconds=schedule.quiet_seconds,
+        queue=schedule.queue,
         aws_conn_id=aws_conn_id,
     )
     watchers = [AssetWatcher(name=name, trigger=trigger)]
