@@ -29,7 +29,8 @@ def find(dag_id: str) -> Any:
 def main(dag_id: str, answer: str, params: str = "{}", date: str = "") -> None:
     dag = find(dag_id)
     run = dag.test(logical_date=datetime.fromisoformat(date) if date else None, run_conf=json.loads(params))
-    from airflow.models.asset import AssetEvent
+    from airflow.models.asset import AssetEvent, AssetModel
+    from airflow.models.asset_state_store import AssetStateStoreModel
     from airflow.models.taskinstance import TaskInstance
     from airflow.models.xcom import XComModel
     from airflow.utils.session import create_session
@@ -52,6 +53,14 @@ def main(dag_id: str, answer: str, params: str = "{}", date: str = "") -> None:
                 [task.task_id, task.rendered_map_index, str(task.state)] for task in tasks if task.map_index >= 0
             ],
             "xcoms": xcoms,
+            "kept": {
+                f"{asset}:{key}": json.loads(value)
+                for asset, key, value in session.execute(
+                    select(AssetModel.name, AssetStateStoreModel.key, AssetStateStoreModel.value).where(
+                        AssetModel.id == AssetStateStoreModel.asset_id
+                    )
+                )
+            },
             "events": [{"name": e.asset.name, "uri": e.asset.uri, "extra": e.extra} for e in events],
         }
     Path(answer).write_text(json.dumps(result))
