@@ -54,7 +54,7 @@ class AirflowServer:
     :param plugins: folder of the plugins; none when absent.
     :param environment: more variables for Airflow and its tasks.
     :param port: the API server's; a free one unless given.
-    :param triggerer: also start the triggerer, which only deferred tasks need; this project's need it not.
+    :param triggerer: also start the triggerer, which deferred tasks need, and watches over new data.
     """
 
     def __init__(
