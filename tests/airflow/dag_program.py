@@ -31,6 +31,7 @@ def main(dag_id: str, answer: str, params: str = "{}", date: str = "") -> None:
     run = dag.test(logical_date=datetime.fromisoformat(date) if date else None, run_conf=json.loads(params))
     from airflow.models.asset import AssetEvent, AssetModel
     from airflow.models.asset_state_store import AssetStateStoreModel
+    from airflow.models.task_state_store import TaskStateStoreModel
     from airflow.models.taskinstance import TaskInstance
     from airflow.models.xcom import XComModel
     from airflow.utils.session import create_session
@@ -42,6 +43,11 @@ def main(dag_id: str, answer: str, params: str = "{}", date: str = "") -> None:
         ).all()
         entries = session.scalars(select(XComModel).filter_by(run_id=run.run_id, dag_id=dag_id))
         events = session.scalars(select(AssetEvent).filter_by(source_run_id=run.run_id, source_dag_id=dag_id))
+        of_assets = select(AssetModel.name, AssetStateStoreModel.key, AssetStateStoreModel.value).where(
+            AssetModel.id == AssetStateStoreModel.asset_id
+        )
+        of_tasks = select(TaskStateStoreModel.task_id, TaskStateStoreModel.key, TaskStateStoreModel.value)
+        kept = of_assets.union_all(of_tasks.where(TaskStateStoreModel.run_id == run.run_id))
         xcoms: dict[str, dict[str, object]] = {}
         for entry in entries:
             name = entry.task_id if entry.map_index < 0 else f"{entry.task_id}[{entry.map_index}]"
@@ -53,14 +59,7 @@ def main(dag_id: str, answer: str, params: str = "{}", date: str = "") -> None:
                 [task.task_id, task.rendered_map_index, str(task.state)] for task in tasks if task.map_index >= 0
             ],
             "xcoms": xcoms,
-            "kept": {
-                f"{asset}:{key}": json.loads(value)
-                for asset, key, value in session.execute(
-                    select(AssetModel.name, AssetStateStoreModel.key, AssetStateStoreModel.value).where(
-                        AssetModel.id == AssetStateStoreModel.asset_id
-                    )
-                )
-            },
+            "kept": {f"{of}:{key}": json.loads(value) for of, key, value in session.execute(kept)},
             "events": [{"name": e.asset.name, "uri": e.asset.uri, "extra": e.extra} for e in events],
         }
     Path(answer).write_text(json.dumps(result))

@@ -16,10 +16,13 @@ from retrainer.airflow.connections import step_environment
 from retrainer.airflow.context import require_known_conf, run_context
 from retrainer.airflow.dates import made_no_difference, of_date
 from retrainer.airflow.links import RunFolderLink, StepLink
-from retrainer.airflow.progress import ProgressLog
+from retrainer.airflow.progress import ProgressLog, ProgressState
 from retrainer.airflow.settings import Settings, SettingsLike, as_mapping, in_task
+from retrainer.artifacts.repository import Artifacts
 from retrainer.chain import Step, StepRef, StepRequest
+from retrainer.chain.messages import Message
 from retrainer.errors import PipelineError
+from retrainer.run.folders import RunFolder
 from retrainer.run.processes import StepProcess, run_step
 from retrainer.sources.base_models import short_name
 from retrainer.spec import Pipeline, load_pipeline, parse_pipeline
@@ -125,11 +128,20 @@ class StepOperator(BaseOperator):  # type: ignore[misc]
         environment = {**environment, **self.prepare(pipeline)}
         run = run_context(context, root=str(settings.artifact_root), approval=getattr(self, "approval", None))
         request = self.step.plan(pipeline, *references, context=run, base=self._base())
-        if isinstance(request, StepRequest) and RunFolderLink() in self.operator_extra_links:
-            self._links = {RunFolderLink.xcom_key_of_link: RunFolderLink.target(request)}
+        log, state = ProgressLog(self.log), ProgressState(context.get("task_state_store"), self.log)
+        if isinstance(request, StepRequest):
+            folder = RunFolder(Artifacts(request.root), request).name
+            state.keep("run_folder", f"{request.root}/runs/{folder}")
+            if RunFolderLink() in self.operator_extra_links:
+                self._links = {RunFolderLink.xcom_key_of_link: RunFolderLink.target(request.root, folder)}
+
+        def relay(message: Message) -> None:
+            log(message)
+            state(message)
+
         ref = run_step(
             request,
-            on_message=ProgressLog(self.log),
+            on_message=relay,
             python=settings.trainer_python,
             started=self._started,
             environment=environment,
