@@ -14,7 +14,7 @@ from demo.airflow_server import AirflowServer
 from demo.rest_client import RestClient
 from tests.airflow.harness import REPOSITORY, Project, small_project, write_rows
 
-pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(2400)]
 
 DAG_FILE = """
 import os
@@ -79,9 +79,9 @@ def until_all_ended(server: AirflowServer, client: RestClient, dag_id: str, at_l
         runs = client.runs(dag_id)
         return len(runs) >= at_least and set(runs.values()) <= {"success", "failed"}
 
-    server.wait_for(ended, f"{at_least} runs of {dag_id}", seconds=400)
+    server.wait_for(ended, f"{at_least} runs of {dag_id}", seconds=900)
     time.sleep(4 * QUIET_SECONDS)
-    server.wait_for(ended, f"the runs of {dag_id}", seconds=200)
+    server.wait_for(ended, f"the runs of {dag_id}", seconds=900)
     return client.runs(dag_id)
 
 
