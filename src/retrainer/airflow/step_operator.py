@@ -14,11 +14,15 @@ from airflow.sdk import BaseOperator, XComArg
 
 from retrainer.airflow.connections import step_environment
 from retrainer.airflow.context import require_known_conf, run_context
+from retrainer.airflow.dates import made_no_difference, of_date
 from retrainer.airflow.links import RunFolderLink, StepLink
-from retrainer.airflow.progress import ProgressLog
+from retrainer.airflow.progress import ProgressLog, ProgressState
 from retrainer.airflow.settings import Settings, SettingsLike, as_mapping, in_task
+from retrainer.artifacts.repository import Artifacts
 from retrainer.chain import Step, StepRef, StepRequest
+from retrainer.chain.messages import Message
 from retrainer.errors import PipelineError
+from retrainer.run.folders import RunFolder
 from retrainer.run.processes import StepProcess, run_step
 from retrainer.sources.base_models import short_name
 from retrainer.spec import Pipeline, load_pipeline, parse_pipeline
@@ -42,7 +46,8 @@ class StepOperator(BaseOperator):  # type: ignore[misc]
     """One step of a pipeline. Use its subclasses.
 
     :param pipeline: path of the pipeline file, its content as a mapping, or a ``Pipeline``. (templated: a path, and
-        the strings of a mapping; read and checked after that, when the task runs) The first task of a run decides: the
+        the strings of a mapping; read and checked after that, when the task runs; templates in its ``dataset`` are
+        rendered then, too) The first task of a run decides: the
         others go on with the pipeline that its reference holds, and warn where theirs is another one by now.
     :param settings: where artifacts are kept, how buckets are reached, which interpreter trains: see ``Settings``.
         (templated)
@@ -119,15 +124,24 @@ class StepOperator(BaseOperator):  # type: ignore[misc]
 
     def _run(self, context: Context, settings: Settings, environment: Mapping[str, str]) -> StepRef:
         references = self._references()
-        pipeline = self._pipeline = self._of_run(references)
+        pipeline = self._pipeline = self._of_run(references, context)
         environment = {**environment, **self.prepare(pipeline)}
         run = run_context(context, root=str(settings.artifact_root), approval=getattr(self, "approval", None))
         request = self.step.plan(pipeline, *references, context=run, base=self._base())
-        if isinstance(request, StepRequest) and RunFolderLink() in self.operator_extra_links:
-            self._links = {RunFolderLink.xcom_key_of_link: RunFolderLink.target(request)}
+        log, state = ProgressLog(self.log), ProgressState(context.get("task_state_store"), self.log)
+        if isinstance(request, StepRequest):
+            folder = RunFolder(Artifacts(request.root), request).name
+            state.keep("run_folder", f"{request.root}/runs/{folder}")
+            if RunFolderLink() in self.operator_extra_links:
+                self._links = {RunFolderLink.xcom_key_of_link: RunFolderLink.target(request.root, folder)}
+
+        def relay(message: Message) -> None:
+            log(message)
+            state(message)
+
         ref = run_step(
             request,
-            on_message=ProgressLog(self.log),
+            on_message=relay,
             python=settings.trainer_python,
             started=self._started,
             environment=environment,
@@ -138,13 +152,16 @@ class StepOperator(BaseOperator):  # type: ignore[misc]
             self.log.info("%s: done before with the same input, artifact %s is used", ref.step, ref.digest[:12])
         return ref.model_copy(update={"pipeline": pipeline})
 
-    def _of_run(self, references: Sequence[StepRef]) -> Pipeline:
+    def _of_run(self, references: Sequence[StepRef], context: Context) -> Pipeline:
         """The pipeline that the run began with; what was changed since counts in the next run."""
         begun = next((ref.pipeline for ref in references if ref.pipeline is not None), None)
         if begun is None:
-            return load(self.pipeline)
+            first = load(self.pipeline)
+            if said := made_no_difference(first, context):
+                self.log.warning("%s", said)
+            return of_date(first, self, context)
         try:
-            changed = _changes(begun, load(self.pipeline))
+            changed = _changes(begun, of_date(load(self.pipeline), self, context))
         except PipelineError as error:
             changed = str(error)
         if changed:
