@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -124,6 +125,7 @@ def test_turns_rotate_and_every_model_meets_the_same_texts(bundle: Path, monkeyp
         return original(self, positions)
 
     monkeypatch.setattr(costs._ModelProcess, "seconds", listening)
+    monkeypatch.setattr(costs, "SETTLED", -1.0)  # all rounds
     measure_costs(dict.fromkeys("abc", (bundle, "fp32")), TEXTS, threads=1, on_progress=ignore)
     turns = [asked[start : start + 3] for start in range(0, len(asked), 3)]
     for turn in turns:
@@ -160,6 +162,25 @@ def test_rounds_end_with_their_seconds_but_not_before_the_fewest(bundle: Path, m
     assert len(set(bulk)) == 1
     assert len(bulk[0]) == costs.BULK_TEXTS[1]
     assert told[-1][0] == told[-1][1]
+
+
+@pytest.mark.parametrize(("faster", "rounds"), [(0.001, 2), (0.5, 5)])
+def test_rounds_end_when_one_more_changes_nothing(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, faster: float, rounds: int
+) -> None:
+    asked: Counter[tuple[str, tuple[int, ...]]] = Counter()
+
+    def seconds(self: costs._ModelProcess, positions: tuple[int, ...]) -> float:
+        call = (self._name, tuple(positions))
+        asked[call] += 1
+        # The first model is never disturbed; what disturbs the second ebbs away by that share a round.
+        return 1e-3 if self._name == "calm" else 1e-3 * (1 - faster) ** asked[call]
+
+    monkeypatch.setattr(costs._ModelProcess, "seconds", seconds)
+    measure_costs(dict.fromkeys(("calm", "disturbed"), (bundle, "fp32")), TEXTS, threads=1, on_progress=ignore)
+    warm_up = {count for (_, positions), count in asked.items() if len(positions) == 1} - {rounds}
+    assert warm_up == {rounds + 2}
+    assert {count for (_, positions), count in asked.items() if len(positions) > 1} == {rounds}
 
 
 def test_nothing_to_measure(bundle: Path) -> None:

@@ -68,6 +68,8 @@ class Step(Generic[Output]):
     :param operator: the class of its Airflow operator.
     :param takes_resources: it takes what ``resources`` asks for: devices, several processes, slots of the pool.
     :param signs: its process may see the private key; no other one does.
+    :param loads_beside: the step beside which its process may load its libraries already, where one process takes all
+        the steps: one that leaves a core idle meanwhile. Never one that measures. Empty for the first.
     :param when_promoted: taken only if the gate promotes, and after the approval that the pipeline asks for.
     """
 
@@ -79,6 +81,7 @@ class Step(Generic[Output]):
     planner: Planner
     work: str
     operator: str
+    loads_beside: str = ""
     takes_resources: bool = False
     signs: bool = False
     when_promoted: bool = False

@@ -40,6 +40,10 @@ class Lease:
     descriptors: tuple[int, ...] = ()
 
 
+HIDDEN = Lease(environment={"CUDA_VISIBLE_DEVICES": ""})
+"""No device, and none to be seen."""
+
+
 def list_devices() -> tuple[str, ...]:
     """The UUIDs of the GPUs that this process may use, in order; empty on a host without any."""
     try:
@@ -82,7 +86,7 @@ def lease(
     if not devices:
         if count:
             logger.warning("resources.gpus is %d but this host has no GPU: training runs on the CPU", count)
-        yield Lease(environment={"CUDA_VISIBLE_DEVICES": ""})
+        yield HIDDEN
         return
     if len(devices) < count:
         raise ResourceError(

@@ -17,6 +17,7 @@ from functools import partial
 from retrainer.artifacts.repository import Artifacts
 from retrainer.chain import SELECT, Outcome, RunContext, Stage, StepRef, StepRequest, outcome_of, stages_of
 from retrainer.chain.messages import Message
+from retrainer.run.ahead import Ahead
 from retrainer.run.folders import RunFolder
 from retrainer.run.processes import StepProcess, run_step
 from retrainer.spec.model import Pipeline
@@ -105,20 +106,29 @@ def run_pipeline(
     done: dict[Stage, StepRef] = {}
     folder = ""
     approved = context.approved or pipeline.publish.approval == "none"
-    for stage in stages_of(pipeline):
-        if stage.step.when_promoted and outcome_of(_by_name(done), approved=approved) != "promoted":
-            continue
-        watching.planning(stage)
-        request = stage.step.plan(pipeline, *_upstream(stage, done), context=context, base=stage.base)
-        if isinstance(request, StepRequest):
-            folder = folder or _folder(request)
-        done[stage] = run_step(
-            request,
-            on_message=partial(watching.message, stage),
-            python=python,
-            started=partial(watching.started, stage),
-        )
-        watching.finished(stage, done[stage])
+    stages = stages_of(pipeline)
+    with Ahead(pipeline, stages, python) as ahead:
+
+        def started(stage: Stage, process: StepProcess) -> None:
+            watching.started(stage, process)
+            # Not before something runs: where nothing changed, the later steps have nothing to do either.
+            ahead.start_beside(stage)
+
+        for stage in stages:
+            if stage.step.when_promoted and outcome_of(_by_name(done), approved=approved) != "promoted":
+                continue
+            watching.planning(stage)
+            request = stage.step.plan(pipeline, *_upstream(stage, done), context=context, base=stage.base)
+            if isinstance(request, StepRequest):
+                folder = folder or _folder(request)
+            done[stage] = run_step(
+                request,
+                on_message=partial(watching.message, stage),
+                python=python,
+                started=partial(started, stage),
+                ahead=ahead,
+            )
+            watching.finished(stage, done[stage])
     steps = _by_name(done, chosen=_chosen(done))
     return RunResult(
         context=context,

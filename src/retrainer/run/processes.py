@@ -1,8 +1,6 @@
-"""Start a step's process, relay what it says, and leave nothing of it behind.
+"""Run a step in a process of its own, relay what it says, and leave nothing of it behind.
 
-The process is ``python -m retrainer.work STEP REQUEST.json`` in a session of its own. It ends with its parent,
-however the parent ends: a guard process beside it (``work/guard.py``) watches both and kills the whole group.
-Not here: what to run (``chain/``) and what it does (``work/``).
+Not here: how the process is started (``interpreters.py``), what to run (``chain/``) and what it does (``work/``).
 """
 
 from __future__ import annotations
@@ -10,11 +8,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
@@ -24,20 +20,16 @@ from retrainer.artifacts.locks import Say
 from retrainer.artifacts.repository import Artifacts
 from retrainer.chain import StepRef, StepRequest, step_named
 from retrainer.chain.messages import Done, Failed, Log, Message, parse_message
-from retrainer.chain.model_store import variables_with_keys
-from retrainer.errors import ResourceError, StepError, StepKilled
+from retrainer.errors import StepError, StepKilled
+from retrainer.run.ahead import Ahead
 from retrainer.run.devices import lease
 from retrainer.run.folders import RunFolder
+from retrainer.run.interpreters import GRACE_SECONDS, Interpreter
 from retrainer.storage.errors import filesystem_errors
 
 POLL_SECONDS = 0.1
-GRACE_SECONDS = 2.0
 # Lines of the log that an error quotes when the process ended without a word.
 TAIL_LINES = 15
-
-# Threads of torch that wait for each other by spinning take the core from whoever they wait for: on two cores shared
-# with Airflow's own processes training took four times as long, and four times the CPU time.
-THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 OnMessage = Callable[[Message], None]
 
@@ -49,6 +41,7 @@ def run_step(
     python: str | None = None,
     started: Callable[[StepProcess], None] | None = None,
     environment: Mapping[str, str] | None = None,
+    ahead: Ahead | None = None,
 ) -> StepRef:
     """Run a step unless its artifact is there already.
 
@@ -58,6 +51,7 @@ def run_step(
     :param started: is given the process before it is waited for, so that a signal handler can end it.
     :param environment: variables of the process beside this one's own, such as credentials. They stand nowhere else:
         not in its request, its arguments or its log.
+    :param ahead: what waits for its request; without ``environment``, which cannot be given to it any more.
     :raises RetrainerError: the error that the step raised, of the same class.
     :raises StepKilled: the process was ended from outside.
     """
@@ -74,6 +68,7 @@ def run_step(
             python=python,
             environment=environment,
             say=lambda line: on_message(Log(text=line)),
+            waiting=ahead.take(request.step) if ahead is not None and not environment else None,
         ) as process:
             if started is not None:
                 started(process)
@@ -93,6 +88,7 @@ class StepProcess:
     :param python: interpreter; this one by default.
     :param environment: variables beside this process's own.
     :param say: is told what is waited for before the process can start.
+    :param waiting: a process of this step that was started ahead, to be asked instead of starting one.
     """
 
     def __init__(
@@ -103,40 +99,33 @@ class StepProcess:
         python: str | None = None,
         environment: Mapping[str, str] | None = None,
         say: Say = lambda line: None,
+        waiting: Interpreter | None = None,
     ) -> None:
         self.request = request
         self._say = say
         self.log_file = log_file
-        self._python = python or sys.executable
+        self._python = python
         self._given = dict(environment or {})
-        self._process: subprocess.Popen[bytes] | None = None
+        self._waiting = waiting
+        self._interpreter: Interpreter | None = None
         self._terminated = False
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
+        step = step_named(self.request.step)
+        wanted = self.request.pipeline.resources.gpus if step.takes_resources else 0
         with ExitStack() as stack:
-            with filesystem_errors(tempfile.gettempdir()):
-                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="retrainer-")))
-                request_file = folder / "request.json"
-                request_file.write_bytes(self.request.to_json())
-                self._messages = folder / "messages.jsonl"
-                self._messages.touch()
-            wanted = self._devices_wanted()
+            if self._waiting is not None:
+                stack.push(self._waiting)
             devices = stack.enter_context(lease(wanted, holder=self.request.holder, say=self._say))
             with filesystem_errors(str(self.log_file)):
                 self.log_file.parent.mkdir(parents=True, exist_ok=True)
-                log = stack.enter_context(self.log_file.open("ab"))
-            environment = {
-                **THREADS,
-                **self._inherited(),
-                **self._given,
-                **devices.environment,
-                "RETRAINER_MESSAGES": str(self._messages),
-                "RETRAINER_PARENT": str(os.getpid()),
-                "PYTHONUNBUFFERED": "1",
-                "TOKENIZERS_PARALLELISM": "false",
-            }
-            self._process = self._spawn(request_file, log.fileno(), environment, devices.descriptors)
+            if self._waiting is not None:
+                self._interpreter = self._waiting
+                self._interpreter.ask(self.request, self.log_file)
+            else:
+                self._interpreter = stack.enter_context(Interpreter(step.name, self._python))
+                self._interpreter.start(self.request, self.log_file, given=self._given, devices=devices)
             stack.callback(self.terminate)
             self._open = stack.pop_all()
         return self
@@ -144,42 +133,15 @@ class StepProcess:
     def __exit__(self, *exception: object) -> None:
         self._open.close()
 
-    def _inherited(self) -> dict[str, str]:
-        """This process's variables; without a private key, for every step but the one that signs."""
-        if step_named(self.request.step).signs:
-            return dict(os.environ)
-        private = variables_with_keys(self.request.pipeline.publish)
-        return {name: value for name, value in os.environ.items() if name not in private}
-
-    def _devices_wanted(self) -> int:
-        return self.request.pipeline.resources.gpus if step_named(self.request.step).takes_resources else 0
-
-    def _spawn(
-        self, request_file: Path, log: int, environment: dict[str, str], descriptors: tuple[int, ...]
-    ) -> subprocess.Popen[bytes]:
-        command = [self._python, "-m", "retrainer.work", self.request.step, str(request_file)]
-        try:
-            return subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                start_new_session=True,
-                pass_fds=descriptors,
-            )
-        except OSError as error:
-            raise ResourceError(
-                f"cannot start the interpreter: {error.strerror}",
-                where=self._python,
-                hint="set trainer_python to a Python that has airflow-retrainer[train]",
-            ) from None
-
     @property
     def pid(self) -> int:
         """Process id, also the id of its group and session."""
-        assert self._process is not None, "the process is started by entering the context"
         return self._process.pid
+
+    @property
+    def _process(self) -> subprocess.Popen[bytes]:
+        assert self._interpreter is not None, "the process is started by entering the context"
+        return self._interpreter.process
 
     def follow(self) -> Iterator[Message]:
         """Yield messages until the process ends.
@@ -188,14 +150,15 @@ class StepProcess:
         :raises StepKilled: it was ended by a signal.
         :raises StepError: it ended without a word.
         """
-        assert self._process is not None, "the process is started by entering the context"
+        process = self._process
+        assert self._interpreter is not None
         parent = os.getppid()
         failure: Failed | None = None
         finished = False
-        with self._messages.open("rb") as stream:
+        with self._interpreter.messages.open("rb") as stream:
             pending = b""
             while True:
-                ended = self._process.poll() is not None
+                ended = process.poll() is not None
                 pending += stream.read()
                 *lines, pending = pending.split(b"\n")
                 for line in lines:
@@ -214,7 +177,6 @@ class StepProcess:
         self._raise_for(failure, finished)
 
     def _raise_for(self, failure: Failed | None, finished: bool) -> None:
-        assert self._process is not None
         code = self._process.returncode
         step = self.request.step
         if failure is not None:
@@ -239,19 +201,9 @@ class StepProcess:
 
     def terminate(self, grace: float = GRACE_SECONDS) -> None:
         """End the process and all it started: SIGTERM, then SIGKILL after ``grace`` seconds. Safe to call twice."""
-        if self._process is None or self._process.poll() is not None:
-            return
-        self._terminated = True
-        self._signal(signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(grace)
-        self._signal(signal.SIGKILL)
-        self._process.wait()
-
-    def _signal(self, number: signal.Signals) -> None:
-        assert self._process is not None
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, number)
+        if self._interpreter is not None and self._process.poll() is None:
+            self._terminated = True
+            self._interpreter.end(grace)
 
 
 def _parse(line: bytes) -> Message:

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from retrainer.chain.messages import Failed, parse_message
-from retrainer.run.processes import THREADS
+from retrainer.run.interpreters import THREADS
 from retrainer.spec.model import Pipeline
 
 

@@ -1,11 +1,13 @@
 """``python -m retrainer.work STEP REQUEST.json``: run one step and commit its artifact.
 
+With ``--ahead TURN READY`` before them it is started before there is a request, and loads its libraries meanwhile (see
+``loading.py``).
+
 Exit codes: 0 committed, 1 failed with an error that was reported as a message, anything else is a crash.
 """
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 import traceback
@@ -14,9 +16,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from retrainer.artifacts.repository import Artifacts
-from retrainer.chain import StepOutput, StepRequest, step_named
+from retrainer.chain import StepOutput, StepRequest
 from retrainer.errors import RetrainerError
 from retrainer.work import distributed, guard
+from retrainer.work.loading import load, load_ahead
 from retrainer.work.reporter import Reporter
 from retrainer.work.resources import resource_error
 
@@ -26,10 +29,15 @@ def main(arguments: list[str]) -> int:
     parent = os.environ.get("RETRAINER_PARENT")
     if parent:
         guard.start(int(parent))
-    reporter = Reporter.from_environment()
-    path = Path(arguments[1])
-    request = StepRequest.from_json(path.read_bytes(), where=str(path))
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    *ahead, step, file = arguments
+    if ahead:
+        _, turn, ready = ahead
+        if not load_ahead(step, int(turn), int(ready)):
+            return 0
+    reporter = Reporter.from_environment()
+    path = Path(file)
+    request = StepRequest.from_json(path.read_bytes(), where=str(path))
     try:
         with _alone(request, reporter):
             if distributed.wanted(request):
@@ -67,7 +75,7 @@ def _make(request: StepRequest, artifacts: Artifacts, reporter: Reporter) -> boo
     """Do the work and commit what it left; ``False`` in a process that only helped with it."""
     inputs = {name: artifacts.fetch(name, digest) for name, digest in request.inputs.items()}
     # Takes seconds: not before the inputs are known to be sound.
-    work = importlib.import_module(step_named(request.step).work)
+    work = load(request.step)
     with artifacts.staging(request.step, request.digest) as staging:
         output: StepOutput | None = work.run(request, inputs, staging, reporter)
         if output is None:

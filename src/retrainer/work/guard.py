@@ -41,8 +41,10 @@ def _watch(parent_handle: int, step_handle: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     # An inherited lease or lock must not live as long as the guard when the step ends first.
-    os.closerange(0, min(parent_handle, step_handle))
-    os.closerange(max(parent_handle, step_handle) + 1, 1 << 12)
+    first, second = sorted((parent_handle, step_handle))
+    os.closerange(0, first)
+    os.closerange(first + 1, second)
+    os.closerange(second + 1, 1 << 12)
     poll = select.poll()
     poll.register(parent_handle, select.POLLIN)
     poll.register(step_handle, select.POLLIN)

@@ -148,4 +148,5 @@ DECIDE = Step(
     planner=_plan,
     work="retrainer.work.decide",
     operator="retrainer.airflow.operators.gate.EvaluationGateOperator",
+    loads_beside="export",
 )

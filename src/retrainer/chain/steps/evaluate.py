@@ -147,4 +147,5 @@ EVALUATE = Step(
     planner=_plan,
     work="retrainer.work.evaluate",
     operator="retrainer.airflow.operators.evaluate.EvaluateModelOperator",
+    loads_beside="export",
 )

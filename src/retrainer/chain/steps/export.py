@@ -70,4 +70,5 @@ EXPORT = Step(
     planner=_plan,
     work="retrainer.work.export",
     operator="retrainer.airflow.operators.export.ExportOnnxOperator",
+    loads_beside="train",
 )

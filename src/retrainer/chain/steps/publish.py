@@ -100,6 +100,7 @@ PUBLISH = Step(
     planner=_plan,
     work="retrainer.work.publish",
     operator="retrainer.airflow.operators.publish.PublishModelOperator",
+    loads_beside="export",
     signs=True,
     when_promoted=True,
 )

@@ -103,4 +103,5 @@ SELECT = Step(
     planner=_plan,
     work="retrainer.work.select",
     operator="retrainer.airflow.operators.select.SelectModelOperator",
+    loads_beside="export",
 )

@@ -246,5 +246,6 @@ TRAIN = Step(
     planner=_plan,
     work="retrainer.work.train",
     operator="retrainer.airflow.operators.fine_tune.FineTuneOperator",
+    loads_beside="ingest",
     takes_resources=True,
 )

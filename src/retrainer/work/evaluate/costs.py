@@ -37,12 +37,15 @@ from retrainer.work.snapshot_texts import characters, evenly
 
 # Texts timed one by one, and texts timed in bulk. Fewer where the models are slow, down to the second number.
 SINGLE_TEXTS = (64, 12)
-BULK_TEXTS = (256, 8)
+BULK_TEXTS = (64, 8)
 # Texts of one call in bulk: of like length, so that they fill batches as the client fills them from many more; and
 # few, so that a moment of noise spoils one short call and not the whole round.
 CHUNK_TEXTS = 32
-# Rounds over them. Fewer once the seconds are used up, down to the second number.
-ROUNDS = (5, 3)
+# Rounds over them. Fewer once the figures have settled or the seconds are used up, down to the second number.
+ROUNDS = (5, 2)
+# Figures have settled when one more round made no model faster by more than this share. Noise only ever adds to a
+# time, and rounds are seconds apart: two that agree were not disturbed.
+SETTLED = 0.02
 SINGLE_SECONDS = 8.0
 BULK_SECONDS = 4.0
 WARM_UP_TEXTS = 4
@@ -153,9 +156,14 @@ class _Turns:
         while len(rounds) < ROUNDS[0]:
             spent = time.monotonic() - started
             # Stop where one more round would not fit.
-            if len(rounds) >= ROUNDS[1] and spent * (len(rounds) + 1) / len(rounds) > seconds:
+            if len(rounds) >= ROUNDS[1] and (
+                spent * (len(rounds) + 1) / len(rounds) > seconds or all(map(_settled, self._times(rounds).values()))
+            ):
                 break
             rounds.append(self._round(calls, len(rounds)))
+        return self._times(rounds)
+
+    def _times(self, rounds: Sequence[Mapping[str, list[float]]]) -> dict[str, npt.NDArray[np.float64]]:
         return {name: np.array([times[name] for times in rounds]) for name in self._processes}
 
     def _round(self, calls: Sequence[tuple[int, ...]], number: int) -> dict[str, list[float]]:
@@ -186,6 +194,12 @@ def _fastest(seconds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Of each call the fastest round: whatever disturbs a call makes it slower, never faster. So does ``timeit``."""
     fastest: npt.NDArray[np.float64] = seconds.min(axis=0)
     return fastest
+
+
+def _settled(seconds: npt.NDArray[np.float64]) -> bool:
+    """Whether the last of several rounds changed what the ones before it say."""
+    before, now = _fastest(seconds[:-1]).sum(), _fastest(seconds).sum()
+    return bool(now >= (1 - SETTLED) * before)
 
 
 class _ModelProcess:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from retrainer.serve.texts import Text
 from retrainer.store.bundle import BundleInfo, GoldenRow, PrecisionEntry
 from retrainer.work.export import parity
 from retrainer.work.export.checkpoint import Checkpoint, load_checkpoint, reference_logits
-from retrainer.work.export.graph import export_graph, input_names, weight_types
+from retrainer.work.export.graph import export_graph, input_names, quiet, weight_types
 from retrainer.work.export.sample import Row, Sample, choose, thin
 from retrainer.work.portable import make_portable, portable, write_config
 from retrainer.work.snapshot_texts import TRAIN_ROWS, pack_row_ids
@@ -57,12 +58,23 @@ def export_bundle(
     graphs = {name: folder / PRECISIONS[name].file for name in sorted(precisions)}
     traced = graphs[REFERENCE]
     exporter = export_graph(checkpoint, traced, max_length=max_length)
-    for name, graph in graphs.items():
-        if name != REFERENCE:
-            on_stage(f"making the {name} graph")
-            PRECISIONS[name].maker()(traced, graph)
     write_tokenizer(checkpoint.tokenizer, folder, max_length)
     _write_config(checkpoint, folder)
+    sample = choose(rows, load_tokenizer(folder, None), max_length=max_length, count=parity.ROWS)
+
+    def make() -> None:
+        for name, graph in graphs.items():
+            if name != REFERENCE:
+                PRECISIONS[name].maker()(traced, graph)
+
+    others = ", ".join(name for name in graphs if name != REFERENCE)
+    on_stage(f"scoring the checkpoint{f', making the {others} graph' if others else ''}")
+    # Making a graph keeps one core busy, and the checkpoint answers beside it. Both silence what concerns the whole
+    # process, and this is the thread that restores it.
+    with quiet(), ThreadPoolExecutor(1) as beside:
+        making = beside.submit(make)
+        reference = reference_logits(checkpoint, sample.texts, max_length)
+        making.result()
     info = BundleInfo(
         task=task,
         labels=labels,
@@ -84,9 +96,6 @@ def export_bundle(
     info.save(folder)
     (folder / TRAIN_ROWS).write_bytes(pack_row_ids(train_row_ids))
 
-    on_stage("scoring the checkpoint")
-    sample = choose(rows, load_tokenizer(folder, None), max_length=max_length, count=parity.ROWS)
-    reference = reference_logits(checkpoint, sample.texts, max_length)
     on_stage("comparing the graphs with it")
     report = parity.check_bundle(folder, sample, reference, labels=labels, exporter=exporter)
     _write_golden(folder, sample, info)

@@ -19,6 +19,7 @@ from typing import Any, Literal
 import onnx
 import onnx_ir
 import torch
+import torch.fx.config
 from onnx_ir.passes import common as common_passes
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
@@ -158,7 +159,19 @@ def _sample(checkpoint: Checkpoint, max_length: int) -> dict[str, torch.Tensor]:
 def _trace(checkpoint: Checkpoint, sample: dict[str, torch.Tensor]) -> onnx_ir.Model:
     dynamic = torch.export.Dim.DYNAMIC
     config = OnnxConfig(dynamic=True, dynamic_shapes={name: {0: dynamic, 1: dynamic} for name in sample})
-    return OnnxExporter().export(checkpoint.model, dict(sample), config=config).program
+    with _without_stack_traces():
+        return OnnxExporter().export(checkpoint.model, dict(sample), config=config).program
+
+
+@contextmanager
+def _without_stack_traces() -> Iterator[None]:
+    """Trace without noting for each node which code it came from; ``strip`` would drop that again."""
+    before = torch.fx.config.do_not_emit_stack_traces
+    torch.fx.config.do_not_emit_stack_traces = True
+    try:
+        yield
+    finally:
+        torch.fx.config.do_not_emit_stack_traces = before
 
 
 class _Positional(torch.nn.Module):  # type: ignore[misc]  # torch's types are not followed

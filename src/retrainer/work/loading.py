@@ -1,0 +1,55 @@
+"""What a step's process loads before it works, at once or ahead of its request.
+
+Not here: who starts a process ahead, and when (``run/ahead.py``).
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import sys
+from contextlib import suppress
+from typing import Any
+
+from retrainer.chain import step_named
+
+
+def load(step: str) -> Any:
+    """The module that does the work of a step, with the libraries that it needs. Takes seconds the first time.
+
+    What is loaded stays until the process ends. So nothing of it is looked through for garbage: a fifth of the time
+    that loading takes, and some of that which tracing a graph takes.
+    """
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return importlib.import_module(step_named(step).work)
+    finally:
+        gc.freeze()
+        if collecting:
+            gc.enable()
+
+
+def load_ahead(step: str, turn: int, ready: int) -> bool:
+    """Load what a step needs, and wait until it is asked for. From then on this process writes into the step's log.
+
+    :param turn: descriptor of a pipe that closes when it is this process's turn to load; -1 if it is so already.
+    :param ready: descriptor of a pipe that is closed once all is loaded, for the process that loads next.
+    :return: whether it is asked for; ``False`` if whoever would do so has gone.
+    """
+    if turn >= 0:
+        os.read(turn, 1)
+        os.close(turn)
+    # What cannot be loaded is loaded again in its place, where its error is told.
+    with suppress(Exception):
+        load(step)
+    os.close(ready)
+    log_file = sys.stdin.buffer.readline()
+    if not log_file.endswith(b"\n"):
+        return False
+    log = os.open(log_file[:-1], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    return True
