@@ -29,7 +29,8 @@ class Agreement:
     """How a graph answered its golden rows here.
 
     :param max_difference: largest absolute difference of a logit; NaN when an answer is not a number.
-    :param labels_changed: rows that got another label, those aside in which two labels stood level.
+    :param labels_changed: rows that got another label, those aside in which two labels stood level, or one stood at
+        its threshold.
     """
 
     rows: int
@@ -97,14 +98,27 @@ def agreement(predictor: Predictor, golden: Sequence[GoldenRow]) -> Agreement:
             where=str(predictor.folder / GOLDEN),
             hint="publish the model again",
         ) from None
-    changed = answers.argmax(axis=1) != expected.argmax(axis=1)
-    decided = lead(softmax(expected)) > predictor.info.tie_margin
     return Agreement(
         rows=len(rows),
         max_difference=float(np.abs(answers - expected).max()),
-        labels_changed=int((changed & decided).sum()),
+        labels_changed=int(_labels_changed(predictor, answers, expected).sum()),
         tolerance=tolerance,
     )
+
+
+def _labels_changed(
+    predictor: Predictor, answers: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]
+) -> npt.NDArray[np.bool_]:
+    """Which rows got another label, ``[rows]``; not asked where the expected answer was too close to call."""
+    margin = predictor.info.tie_margin
+    changed: npt.NDArray[np.bool_]
+    if predictor.thresholds is None:
+        changed = (answers.argmax(axis=1) != expected.argmax(axis=1)) & (lead(softmax(expected)) > margin)
+    else:
+        here, there = predictor.probabilities_of(answers), predictor.probabilities_of(expected)
+        crossed = (here >= predictor.thresholds) != (there >= predictor.thresholds)
+        changed = (crossed & (np.abs(there - predictor.thresholds) > margin)).any(axis=1)
+    return changed
 
 
 def lead(probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -9,7 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from retrainer.errors import IntegrityError, PipelineError
-from retrainer.tasks import generation, text_classification, text_pair_classification
+from retrainer.tasks import (
+    generation,
+    multi_label_classification,
+    text_classification,
+    text_pair_classification,
+)
 from retrainer.tasks.definition import Parts, TaskDefinition
 
 __all__ = ["TASKS", "Parts", "TaskDefinition", "known_task", "trainable_task"]
@@ -19,6 +24,7 @@ TASKS: Mapping[str, TaskDefinition] = {
     for task in (
         text_classification.TASK,
         text_pair_classification.TASK,
+        multi_label_classification.TASK,
         generation.TEXT_TO_TEXT,
         generation.CONTINUATION,
     )
