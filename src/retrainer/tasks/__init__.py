@@ -7,6 +7,7 @@ which a definition names (``definition.Parts``).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 from retrainer.errors import IntegrityError, PipelineError
 from retrainer.tasks import (
@@ -17,7 +18,7 @@ from retrainer.tasks import (
 )
 from retrainer.tasks.definition import Parts, TaskDefinition
 
-__all__ = ["TASKS", "Parts", "TaskDefinition", "known_task", "trainable_task"]
+__all__ = ["TASKS", "Parts", "TaskDefinition", "known_task", "that_writes", "trainable_task"]
 
 TASKS: Mapping[str, TaskDefinition] = {
     task.name: task
@@ -44,6 +45,11 @@ def trainable_task(name: str, *, where: str) -> TaskDefinition:
             f"task '{name}' cannot be trained by this version", where=where, hint=f"use {' or '.join(able)}"
         )
     return TASKS[name]
+
+
+def that_writes(answer: Literal["label", "labels", "text"]) -> str:
+    """The name of the first task whose models answer so."""
+    return next(name for name, task in TASKS.items() if task.writes == answer)
 
 
 def known_task(name: str, *, where: str) -> TaskDefinition:
