@@ -15,9 +15,9 @@ from retrainer.tasks import (
     text_classification,
     text_pair_classification,
 )
-from retrainer.tasks.definition import Parts, TaskDefinition
+from retrainer.tasks.definition import Parts, TaskDefinition, Writes
 
-__all__ = ["TASKS", "Parts", "TaskDefinition", "known_task", "trainable_task"]
+__all__ = ["TASKS", "Parts", "TaskDefinition", "Writes", "known_task", "trainable_task"]
 
 TASKS: Mapping[str, TaskDefinition] = {
     task.name: task
