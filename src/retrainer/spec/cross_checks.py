@@ -223,10 +223,11 @@ def _unknown_metric(name: str, task: TaskDefinition) -> str | None:
     names = names_of(task.metrics)
     if name in names:
         return None
-    if name in METRIC_NAMES:
-        return f"{name} does not judge what a {task.model} answers; {task.name} has {listed(names)}"
-    other = meant(name)
+    other = meant(name, task.metrics)
     hint = f"; did you mean '{other}'?" if other in names else suggestion(name, names)
+    if name in METRIC_NAMES:
+        asked = hint if other in names else ""
+        return f"{name} does not judge what a {task.model} answers{asked}; {task.name} has {listed(names)}"
     return f"unknown metric '{name}'{hint} (metrics: {listed(names)})"
 
 
@@ -241,7 +242,7 @@ def _training(spec: Pipeline) -> list[Problem]:
             detail = f"'{best}' is not measured during a training of this task, only after it; use {' or '.join(known)}"
             problems.append(Problem(("training", "metric_for_best_model"), detail))
         elif name not in known:
-            other = meant(name)
+            other = meant(name, TASKS[spec.task].metrics)
             hint = f"; did you mean '{other}'?" if other in known else suggestion(name, known)
             more = " (add it to metrics)" if name in METRIC_NAMES or other else ""
             problems.append(

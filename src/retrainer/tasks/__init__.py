@@ -7,7 +7,6 @@ which a definition names (``definition.Parts``).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 from retrainer.errors import IntegrityError, PipelineError
 from retrainer.tasks import (
@@ -16,9 +15,9 @@ from retrainer.tasks import (
     text_classification,
     text_pair_classification,
 )
-from retrainer.tasks.definition import Parts, TaskDefinition
+from retrainer.tasks.definition import Parts, TaskDefinition, Writes
 
-__all__ = ["TASKS", "Parts", "TaskDefinition", "known_task", "that_writes", "trainable_task"]
+__all__ = ["TASKS", "Parts", "TaskDefinition", "Writes", "known_task", "that_writes", "trainable_task"]
 
 TASKS: Mapping[str, TaskDefinition] = {
     task.name: task
@@ -47,7 +46,7 @@ def trainable_task(name: str, *, where: str) -> TaskDefinition:
     return TASKS[name]
 
 
-def that_writes(answer: Literal["label", "labels", "text"]) -> str:
+def that_writes(answer: Writes) -> str:
     """The name of the first task whose models answer so."""
     return next(name for name, task in TASKS.items() if task.writes == answer)
 

@@ -31,8 +31,8 @@ BUNDLE_FOLDER = "bundle"
 
 
 def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: Reporter) -> Exported:
-    """Fill ``folder`` with ``bundle/``, ``parity.json`` and, where a temperature is asked for or labels have thresholds,
-    ``calibration.json``.
+    """Fill ``folder`` with ``bundle/``, ``parity.json`` and, where a temperature is asked for, or labels have
+    thresholds, ``calibration.json``.
 
     :raises ExportError: the graph does not compute what the checkpoint computes.
     """

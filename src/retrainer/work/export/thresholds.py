@@ -1,9 +1,9 @@
 """From which probability on a label applies, where a row has any number of labels: the threshold of the best F1.
 
-Each label has its own, fitted on validation rows; Lipton, Elkan and Naryanaswamy, *Optimal Thresholding of Classifiers
-to Maximize F1 Measure*, ECML PKDD 2014, show why it is seldom 0.5: of a calibrated model it is half of the best F1. They
-also show that on few positive rows, the best is too good by chance; so a label with few keeps 0.5. Not here: applying
-thresholds (``serve/predictor.py``).
+Each label has its own, fitted on validation rows. Lipton, Elkan and Naryanaswamy, *Optimal Thresholding of Classifiers
+to Maximize F1 Measure*, ECML PKDD 2014, show why it is seldom 0.5: of a calibrated model it is half of the best F1.
+They also show that the best of few rows is too good by chance; so a label that few rows have keeps 0.5. Not here:
+applying thresholds (``serve/predictor.py``).
 """
 
 from __future__ import annotations
