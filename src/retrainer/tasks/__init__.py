@@ -17,7 +17,7 @@ from retrainer.tasks import (
 )
 from retrainer.tasks.definition import Parts, TaskDefinition, Writes
 
-__all__ = ["TASKS", "Parts", "TaskDefinition", "Writes", "known_task", "trainable_task"]
+__all__ = ["TASKS", "Parts", "TaskDefinition", "Writes", "known_task", "that_writes", "trainable_task"]
 
 TASKS: Mapping[str, TaskDefinition] = {
     task.name: task
@@ -44,6 +44,11 @@ def trainable_task(name: str, *, where: str) -> TaskDefinition:
             f"task '{name}' cannot be trained by this version", where=where, hint=f"use {' or '.join(able)}"
         )
     return TASKS[name]
+
+
+def that_writes(answer: Writes) -> str:
+    """The name of the first task whose models answer so."""
+    return next(name for name, task in TASKS.items() if task.writes == answer)
 
 
 def known_task(name: str, *, where: str) -> TaskDefinition:

@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from retrainer.artifacts.evaluation import CHAMPION
-from retrainer.gate.evidence import Evidence, Table
+from retrainer.gate.evidence import Evidence
+from retrainer.gate.tables import Table
 from retrainer.precisions import REFERENCE
 from retrainer.report.flips import Flip, FlipCounts, Flips
 from retrainer.work.snapshot_texts import parts, texts_of

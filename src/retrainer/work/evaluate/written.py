@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from retrainer.gate.answers import Answers, Said, TextAnswers
-from retrainer.gate.evidence import SCORE_PREFIX, Table, TextTable
+from retrainer.gate.evidence import SCORE_PREFIX
+from retrainer.gate.tables import Table, TextTable
 from retrainer.records import canonical_json
 from retrainer.work.evaluate.generation import scored
 from retrainer.work.evaluate.held_out import HeldOutRows
