@@ -10,8 +10,6 @@ from __future__ import annotations
 import math
 from typing import TypeVar
 
-import numpy as np
-
 from retrainer.artifacts.evaluation import BASELINE, CHAMPION, EvaluationRecord
 from retrainer.errors import GateError
 from retrainer.gate.against_champion import judge_against_champion
@@ -161,10 +159,10 @@ def _judge_state(record: EvaluationRecord, findings: Findings) -> None:
         findings.note(f"about {wrong:,} of {record.suspects.rows['test']:,} test labels seem wrong: see suspects.csv")
     champion = record.champion
     if champion is not None and set(champion.labels) != set(record.labels):
-        wrong = "it is wrong on rows of new ones"
+        so = "it is wrong on rows of new ones"
         if record.writes == "labels":
-            wrong = "new ones it never gives, and a row that it gives one of its own others is wrong"
-        findings.note(f"the champion knows other labels ({', '.join(champion.labels)}): {wrong}")
+            so = "new ones it never gives, and a row that it gives one of its own others is wrong"
+        findings.note(f"the champion knows other labels ({', '.join(champion.labels)}): {so}")
 
 
 def _slices(

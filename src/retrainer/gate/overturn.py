@@ -17,10 +17,11 @@ alike                     the champion's        as before              one more
 the same prediction       any                   as before              as before
 ========================  ====================  =====================  =================
 
-Where a row has any number of labels, "label" stands for all of them together. A champion's label that the challenger does
-not have cannot be given to a row. For the share of right rows the fewest labels follow from that exactly, with the gate's own interval: its bounds never fall when a row is added to ``better`` or taken from
-``worse`` (the tests look at all small tables), so of all ways to change ``k`` labels only those are tried that none
-other surpasses. For every other metric the number is an estimate: see ``_estimated``.
+Where a row has any number of labels, "label" stands for all of them together. A champion's label that the challenger
+does not have cannot be given to a row. For the share of right rows the fewest labels follow from that exactly, with
+the gate's own interval: its bounds never fall when a row is added to ``better`` or taken from ``worse`` (the tests look
+at all small tables), so of all ways to change ``k`` labels only those are tried that none other surpasses. For every
+other metric the number is an estimate: see ``_estimated``.
 
 Not here: whether a label is wrong (``work/suspects``).
 """
@@ -147,8 +148,10 @@ def _estimated(interval: Interval, labels: Ints, challenger: Any, champion: Any,
 def _lightness(labels: Ints, challenger: Any, champion: Any) -> Ints:
     """What is the less, the more a row weighs in a metric."""
     if isinstance(challenger, SetAnswers):
-        return -np.count_nonzero(challenger.applies != champion.applies, axis=1)
-    return np.bincount(labels)[labels]
+        lightness: Ints = -np.count_nonzero(challenger.applies != champion.applies, axis=1)
+    else:
+        lightness = np.bincount(labels)[labels]
+    return lightness
 
 
 def _fewest(enough: Callable[[int], bool], most: int) -> int | None:

@@ -53,9 +53,10 @@ class Rows:
 
     def counts(self, n_labels: int) -> NDArray[np.int64]:
         """How many rows have each label, ``[labels]``."""
-        if self.sets is not None:
-            return np.count_nonzero(self.sets, axis=0)
-        return np.bincount(self.labels, minlength=n_labels)
+        if self.sets is None:
+            return np.bincount(self.labels, minlength=n_labels)
+        counts: NDArray[np.int64] = np.count_nonzero(self.sets, axis=0)
+        return counts
 
 
 def check(evidence: Evidence) -> tuple[Rows | None, list[Reason]]:
