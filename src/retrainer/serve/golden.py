@@ -98,27 +98,31 @@ def agreement(predictor: Predictor, golden: Sequence[GoldenRow]) -> Agreement:
             where=str(predictor.folder / GOLDEN),
             hint="publish the model again",
         ) from None
+    changed = given(predictor, answers) != given(predictor, expected)
+    decided = clearness(predictor, expected) > predictor.info.tie_margin
     return Agreement(
         rows=len(rows),
         max_difference=float(np.abs(answers - expected).max()),
-        labels_changed=int(_labels_changed(predictor, answers, expected).sum()),
+        labels_changed=int((changed & decided).any(axis=1).sum()),
         tolerance=tolerance,
     )
 
 
-def _labels_changed(
-    predictor: Predictor, answers: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]
-) -> npt.NDArray[np.bool_]:
-    """Which rows got another label, ``[rows]``; not asked where the expected answer was too close to call."""
-    margin = predictor.info.tie_margin
-    changed: npt.NDArray[np.bool_]
+def given(predictor: Predictor, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    """What logits say: the index of the label, ``[rows, 1]``; or which of all labels apply, ``[rows, labels]``."""
+    if predictor.thresholds is not None:
+        return (predictor.probabilities_of(logits) >= predictor.thresholds).astype(np.int64)
+    best: npt.NDArray[np.int64] = logits.argmax(axis=1)[:, None]
+    return best
+
+
+def clearness(predictor: Predictor, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """How far, as a probability, each part of that is from another answer: behind the best label is the second best;
+    of any number of labels each has its threshold. Of the shape of :func:`given`.
+    """
     if predictor.thresholds is None:
-        changed = (answers.argmax(axis=1) != expected.argmax(axis=1)) & (lead(softmax(expected)) > margin)
-    else:
-        here, there = predictor.probabilities_of(answers), predictor.probabilities_of(expected)
-        crossed = (here >= predictor.thresholds) != (there >= predictor.thresholds)
-        changed = (crossed & (np.abs(there - predictor.thresholds) > margin)).any(axis=1)
-    return changed
+        return lead(softmax(logits))[:, None]
+    return np.abs(predictor.probabilities_of(logits) - predictor.thresholds)
 
 
 def lead(probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -7,7 +7,11 @@ from dataclasses import replace
 from retrainer.tasks.definition import TaskDefinition
 from retrainer.tasks.text_classification import SINGLE_LABEL
 
-LABEL_SETS = replace(SINGLE_LABEL, head="retrainer.work.train.loading:multi_label_head")
+LABEL_SETS = replace(
+    SINGLE_LABEL,
+    head="retrainer.work.train.loading:multi_label_head",
+    training_scores="retrainer.work.train.metrics:metrics_of_sets",
+)
 
 TASK = TaskDefinition(
     name="multi-label-classification",

@@ -106,7 +106,7 @@ def profile_of(split: Path, labels: tuple[str, ...], only: frozenset[str] | None
     """Profile a split of a snapshot. The same rows in any order give the same profile.
 
     :param split: the parquet file.
-    :param labels: names in the order that the label column, or each of its lists, indexes; none where the rows have no label.
+    :param labels: names in the order that the label column, or each of its lists, indexes; none where rows have none.
     :param only: ids of the rows to profile; ``None`` for all.
     :raises DataError: it has no rows, or labels out of range.
     """

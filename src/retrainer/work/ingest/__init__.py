@@ -10,8 +10,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
 from retrainer.artifacts.snapshot import SPLITS, SnapshotStatistics, SplitName
 from retrainer.chain import Ingested
 from retrainer.errors import DataError
@@ -24,8 +22,8 @@ from retrainer.tasks import TASKS
 from retrainer.work.ingest import checks, leakage
 from retrainer.work.ingest.carve import TEST, TRAIN, VALIDATION, carve
 from retrainer.work.ingest.corrections import correct
-from retrainer.work.ingest.labels import index_labels, index_outputs
 from retrainer.work.ingest.label_sets import LabelSets
+from retrainer.work.ingest.labels import index_labels, index_outputs
 from retrainer.work.ingest.output import (
     Selection,
     describe_sources,
