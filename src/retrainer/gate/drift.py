@@ -129,12 +129,15 @@ def _categories(
 def _label_shares(names: Sequence[str], before: Floats, after: Floats, both: Floats, sizes: Sizes) -> DriftMeasure:
     """Of labels of which a row has any number: each by itself, rows that have it and rows that do not."""
     p, q = before / sizes.champion, after / sizes.challenger
-    # Rows that have the label, and rows that do not, ``[labels, 2]``.
-    halves = [
-        np.stack([having, size - having], axis=1)
-        for having, size in zip((before, after, both), sizes.each, strict=True)
-    ]
-    tested = [_homogeneity_p(*of, sizes)[0] for of in zip(*halves, strict=True)]
+
+    def halves(having: Floats, rows: int) -> Floats:
+        """Rows that have a label, and rows that do not, ``[labels, 2]``."""
+        return np.stack([having, rows - having], axis=1)
+
+    each = zip(
+        halves(before, sizes.champion), halves(after, sizes.challenger), halves(both, sizes.shared), strict=True
+    )
+    tested = [_homogeneity_p(first, second, shared, sizes)[0] for first, second, shared in each]
     method = "largest difference of a label's share, least chi-square p by Bonferroni"
     return _shares_moved(
         "label shares", names, p, q, float(np.abs(p - q).max()), method, min(1.0, min(tested) * len(names))

@@ -39,11 +39,6 @@ class Sizes:
     shared: int
 
     @property
-    def each(self) -> tuple[int, int, int]:
-        """Of champion, challenger, and in both."""
-        return self.champion, self.challenger, self.shared
-
-    @property
     def all(self) -> int:
         """Different rows in all."""
         return self.champion + self.challenger - self.shared
