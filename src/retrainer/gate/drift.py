@@ -134,9 +134,7 @@ def _label_shares(names: Sequence[str], before: Floats, after: Floats, both: Flo
         """Rows that have a label, and rows that do not, ``[labels, 2]``."""
         return np.stack([having, rows - having], axis=1)
 
-    each = zip(
-        halves(before, sizes.champion), halves(after, sizes.challenger), halves(both, sizes.shared), strict=True
-    )
+    each = zip(halves(before, sizes.champion), halves(after, sizes.challenger), halves(both, sizes.shared), strict=True)
     tested = [_homogeneity_p(first, second, shared, sizes)[0] for first, second, shared in each]
     method = "largest difference of a label's share, least chi-square p by Bonferroni"
     return _shares_moved(

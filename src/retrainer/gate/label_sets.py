@@ -24,6 +24,7 @@ from retrainer.gate.answers import Floats, Rights, SetAnswers
 # Of a label in a row: truly there and given, given only, there only, neither.
 HIT, FALSE, MISSED, LEFT_OUT = range(4)
 
+
 class LabelScores(NamedTuple):
     """How well one label is given.
 
@@ -108,9 +109,7 @@ def scores_of_each(answers: SetAnswers, names: Sequence[str], thresholds: Sequen
     for label, threshold, of_it, f1 in zip(names, thresholds, counts.T, _f1(counts)[0], strict=True):
         hits, false, missed, _ = of_it
         precision, recall = _share(hits, false)[0], _share(hits, missed)[0]
-        found.append(
-            LabelScores(label, int(hits + missed), int(hits + false), threshold, precision, recall, float(f1))
-        )
+        found.append(LabelScores(label, int(hits + missed), int(hits + false), threshold, precision, recall, float(f1)))
     return tuple(found)
 
 

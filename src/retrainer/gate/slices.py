@@ -24,6 +24,7 @@ from retrainer.gate.answers import Floats, Said, TextAnswers
 from retrainer.gate.mean_interval import Mean
 from retrainer.gate.paired import holm, probability_not_worse, tidy
 from retrainer.gate.receipt import Reason, ReasonCode, SliceResult
+from retrainer.gate.tables import NONE
 from retrainer.gate.validity import Rows
 from retrainer.precisions import REFERENCE
 from retrainer.spec.gate import Slices
@@ -32,7 +33,6 @@ from retrainer.spec.known_metrics import SHARE_RIGHT
 LENGTH_BUCKETS = 4
 MOST_VALUES = 500
 MISSING = "(missing)"
-NONE = "(none)"
 
 Ints = NDArray[np.int64]
 

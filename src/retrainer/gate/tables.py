@@ -6,7 +6,7 @@ they are. Not here: reading a file of them (``evidence.py``), what may be wrong 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from retrainer.gate.answers import Answers, Rights, Said, SetAnswers, TextAnswers, packed
 
+# A row that has none of the labels.
+NONE = "(none)"
 # Rows in another order, or some of them.
 Take = Callable[[NDArray[Any]], NDArray[Any]]
 
@@ -61,6 +63,13 @@ class Table:
         :param positive: index of the label that metrics of one label score.
         """
         return Answers(self.predictions, self.scores, positive)
+
+    def in_words(self, row: int, names: Sequence[str]) -> tuple[str, str]:
+        """What is right of a row, and what was said of it, both of known labels.
+
+        :param names: of the labels.
+        """
+        return names[self.labels[row]], names[self.predictions[row]]
 
     def unknown_labels(self) -> int:
         """Rows with a label, true or given, that is not among the known ones."""
@@ -136,6 +145,11 @@ class SetTable(Table):
         """What the statistics need of it; no metric is of one label."""
         return SetAnswers(self.true_sets, self.applies, self.scores, self.foreign)
 
+    def in_words(self, row: int, names: Sequence[str]) -> tuple[str, str]:
+        """Both sets of a row, by the names of their labels."""
+        true, given = ([names[at] for at in np.flatnonzero(members[row])] for members in (self.true_sets, self.applies))
+        return ", ".join(true) or NONE, ", ".join(given) or NONE
+
     def unknown_labels(self) -> int:
         """Rows with labels that are not among the known ones, or not a set."""
         return int(self.foreign.sum()) + self.malformed
@@ -162,6 +176,10 @@ class TextTable(Table):
     def said(self, positive: int) -> Said:
         """What the statistics need of it; no metric is of one label."""
         return TextAnswers(self.predictions, {name: self.scores[:, at] for at, name in enumerate(self.metrics)})
+
+    def in_words(self, row: int, names: Sequence[str]) -> tuple[str, str]:
+        """The targets of a row, and what was written."""
+        return " / ".join(self.targets[row]), str(self.predictions[row])
 
     def unknown_labels(self) -> int:
         """None: there are no labels."""
