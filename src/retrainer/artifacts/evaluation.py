@@ -16,7 +16,7 @@ from retrainer.artifacts.selection import Candidate, Selection
 from retrainer.precisions import REFERENCE
 from retrainer.records import FileRecord, Record
 from retrainer.spec.gate import DriftKind
-from retrainer.spec.known_metrics import Family
+from retrainer.spec.known_metrics import SHARE_RIGHT, Family
 from retrainer.tasks import Writes, known_task
 
 # What the models that are not a precision of the challenger are called.
@@ -236,6 +236,14 @@ class EvaluationRecord(FileRecord):
         :raises IntegrityError: this version does not know the task.
         """
         return known_task(self.task, where=self.file).metrics
+
+    @property
+    def share_right(self) -> str:
+        """The metric of theirs that is the share of rows that are right.
+
+        :raises IntegrityError: as of ``family``.
+        """
+        return SHARE_RIGHT[self.family or "classification"]
 
     @property
     def positive(self) -> int:

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 
 from retrainer.artifacts.evaluation import ANCHOR, CHAMPION, ChampionEvidence, EvaluationRecord, PredictionsFile
 from retrainer.audit.answers import Found
-from retrainer.gate.evidence import Evidence, Table
+from retrainer.gate.evidence import Evidence
 from retrainer.gate.metrics import METRICS, metrics_of
+from retrainer.gate.tables import Table
 from retrainer.precisions import REFERENCE
 from retrainer.spec.budgets import BUDGETS
 from retrainer.spec.gate import Gate

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -89,6 +89,18 @@ class Answers:
         """How sure each answer is, and whether it is right, ``[n]``."""
         return self.probabilities.max(axis=1), self.right(labels)
 
+    @property
+    def known(self) -> Rights:
+        """Rows whose answer could be the truth, ``[n]``: it is among the known labels."""
+        known: Rights = self.predictions >= 0
+        return known
+
+    def corrected(self, labels: Ints, at: Ints, by: Answers) -> tuple[Ints, Answers]:
+        """True labels, and these answers, if on rows ``at`` what ``by`` says were true."""
+        corrected = labels.copy()
+        corrected[at] = by.predictions[at]
+        return corrected, self
+
     def uninformed(self) -> tuple[Ints, Floats]:
         """A row, and what a model says of it that knows nothing."""
         size = self.probabilities.shape[1]
@@ -147,6 +159,17 @@ class SetAnswers:
     def decisions(self, labels: Ints) -> tuple[Floats, Rights]:
         """The probability of each label of each row, and whether the row has it, ``[n, labels]``."""
         return self.probabilities, self.truth
+
+    @property
+    def known(self) -> Rights:
+        """Rows whose answer could be the truth, ``[n]``: all of its labels are known ones."""
+        return ~self.foreign
+
+    def corrected(self, labels: Ints, at: Ints, by: SetAnswers) -> tuple[Ints, SetAnswers]:
+        """True labels, and these answers, if on rows ``at`` what ``by`` says were true."""
+        truth = self.truth.copy()
+        truth[at] = by.applies[at]
+        return labels, replace(self, truth=truth)
 
     def uninformed(self) -> tuple[Rights, Floats]:
         """A row, and what a model says of it that knows all its labels but one."""

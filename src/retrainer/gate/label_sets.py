@@ -14,7 +14,8 @@ Not here: the bounds (``retrainer.gate.metrics``).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,6 +23,22 @@ from retrainer.gate.answers import Floats, Rights, SetAnswers
 
 # Of a label in a row: truly there and given, given only, there only, neither.
 HIT, FALSE, MISSED, LEFT_OUT = range(4)
+
+
+class LabelScores(NamedTuple):
+    """How well one label is given.
+
+    :param rows: that have it; ``given``, that are given it.
+    """
+
+    label: str
+    rows: int
+    given: int
+    threshold: float
+    precision: float
+    recall: float
+    f1: float
+
 
 FromCounts = Callable[[Floats], tuple[float, Floats]]
 
@@ -85,10 +102,15 @@ def hamming_loss(counts: Floats) -> tuple[float, Floats]:
     return value, _of_each_label(np.array([slopes[1], slopes[0], slopes[0], slopes[1]]), counts)
 
 
-def f1_of_each(counts: Floats) -> Floats:
-    """F1 of each label, ``[labels]``."""
-    values: Floats = _f1(counts)[0]
-    return values
+def scores_of_each(answers: SetAnswers, names: Sequence[str], thresholds: Sequence[float]) -> tuple[LabelScores, ...]:
+    """Every label by itself, in order."""
+    counts = counts_of(answers)
+    found = []
+    for label, threshold, of_it, f1 in zip(names, thresholds, counts.T, _f1(counts)[0], strict=True):
+        hits, false, missed, _ = of_it
+        precision, recall = _share(hits, false)[0], _share(hits, missed)[0]
+        found.append(LabelScores(label, int(hits + missed), int(hits + false), threshold, precision, recall, float(f1)))
+    return tuple(found)
 
 
 def _f1(counts: Floats) -> tuple[Floats, Floats]:

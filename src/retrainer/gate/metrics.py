@@ -177,8 +177,8 @@ class _OfSets(Metric[SetAnswers]):
     The score interval needs to know how far a row can be off that no row shows: as far as the furthest row seen, or
     as one decision on the rarest label that is seen, whichever is further. Few rows on which models agree, or which
     are all right, so prove no more than they can: by the rule of three (J. Hanley, A. Lippman-Hand, JAMA 249 (1983)
-    1743-1745), three rows of the rarest label may be otherwise. With "so many standard errors" in its place a challenger
-    is promoted up to 100 times as often as alpha = 0.001 says, where models differ on few rows (see the tests).
+    1743-1745), three rows of the rarest label may be otherwise. With "so many standard errors" in its place the truth
+    is excluded up to 100 times as often as an alpha of 0.001 says, where models differ on few rows (see the tests).
     """
 
     def __init__(self, known: KnownMetric, function: FromCounts) -> None:

@@ -57,7 +57,7 @@ class Predictor:
         entry = precision_entry(self.info, precision, where=self.folder)
         # 1 where none was fitted, or could be.
         self.temperature = entry.temperature if entry.temperature is not None else 1.0
-        self.thresholds = _thresholds(self.info, entry, where=self.folder / BUNDLE)
+        self.thresholds = thresholds_of(self.info, entry, where=self.folder / BUNDLE)
         self._texts = TextEncoder(load_tokenizer(self.folder, self.info.max_length), self.info.max_length)
         brake = brake or Brake(threads)
         self._running = brake.running
@@ -191,7 +191,12 @@ def sigmoid(logits: npt.NDArray[np.float32], temperature: float = 1.0) -> npt.ND
     return probabilities
 
 
-def _thresholds(info: BundleInfo, entry: PrecisionEntry, *, where: Path) -> npt.NDArray[np.float64] | None:
+def thresholds_of(info: BundleInfo, entry: PrecisionEntry, *, where: Path) -> npt.NDArray[np.float64] | None:
+    """From which probability on each label applies, ``[labels]``; ``None`` of a model that gives one label.
+
+    :param where: its ``bundle.json``.
+    :raises IntegrityError: it has thresholds and gives one label.
+    """
     if known_task(info.task, where=str(where)).writes == "labels":
         return np.array(entry.thresholds or [NO_THRESHOLD] * len(info.labels), dtype=np.float64)
     if entry.thresholds is not None:

@@ -33,8 +33,8 @@ class KnownMetric:
     """One metric.
 
     :param function: ``module:name`` of what computes it, as ``interval`` needs it.
-    :param families: of tasks that it judges, as ``TaskDefinition.metrics`` names them: several where it means the same of
-        each, and its function can tell what is said apart.
+    :param families: of tasks that it judges, as ``TaskDefinition.metrics`` names them: several where it means the same
+        of each, and its function can tell what is said apart.
     :param also_called: what the same thing is called elsewhere, where a comparison of spellings would not find it.
     :param lowest: the least value there can be; ``highest`` the largest, infinity where there is no end.
     :param of_one_label: it is the score of one of two labels, whose index its function takes as ``positive``; it has no
