@@ -198,7 +198,7 @@ PICTURES: Mapping[str, tuple[str, str, str]] = {
     "labels": (
         "by_label",
         "Precision, recall, F1 and threshold",
-        "For each label precision, recall and F1 of the challenger on the test rows, and the threshold from which on it "
+        "For each label precision, recall and F1 of the challenger on the test rows, and its threshold: it "
         "applies; where there are many labels, those with the lowest F1.",
     ),
     "training_curve": (
