@@ -80,8 +80,15 @@ TextColumns = Annotated[
 ]
 
 
+def _several_columns(value: Any) -> Any:
+    if isinstance(value, (list, tuple)) and len(value) < 2:
+        refuse_one(f"expected one column, or a list of several, each for a label; found a list of {len(value)}")
+    return value
+
+
 LabelColumns = Annotated[
-    Annotated[Text, Tag("<one>")] | Annotated[tuple[Text, ...], Field(min_length=2), Tag("<several>")],
+    Annotated[Text, Tag("<one>")]
+    | Annotated[tuple[Text, ...], Field(min_length=2), BeforeValidator(_several_columns), Tag("<several>")],
     Discriminator(lambda value: "<several>" if isinstance(value, (list, tuple)) else "<one>"),
 ]
 

@@ -116,7 +116,7 @@ def _rows(
             found: list[Any] = cells.to_pylist()
         except (pa.ArrowException, ValueError, ArithmeticError, LookupError) as error:
             raise DataError(f"column '{column}' holds what cannot be read: {first_line(error)}", where=where) from None
-        if column != wanted.label or label_names is None:
+        if column != wanted.label or label_names is None or wanted.sets:
             return found
         # -1 is what `datasets` writes where the label is not given, as in test splits of benchmarks.
         known = dict(enumerate(label_names)) if wanted.outputs else {}
