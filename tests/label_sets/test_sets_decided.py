@@ -8,7 +8,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
@@ -21,30 +20,23 @@ from retrainer.run.pipeline_run import RunResult, new_context, run_pipeline
 from retrainer.serve import Classifier
 from retrainer.spec import Pipeline, parse_pipeline
 from retrainer.store import Store
-
-# A label applies where one of its words stands.
-WORDS = {"outage": ("down", "offline"), "billing": ("invoice", "refund"), "praise": ("thanks", "great")}
-LABELS = tuple(WORDS)
-OTHERS = ("the", "page", "we", "saw", "today", "again", "team", "screen", "for", "a", "week", "order", "mobile", "new")
+from tests.label_sets.conftest import LABELS, TASK, rows
+from tests.server.process import ServerProcess
 
 
 def written(folder: Path, count: int) -> Path:
-    random = np.random.default_rng(3)
-    rows = []
-    for at in range(count):
-        has = [label for label in LABELS if random.random() < 0.4]
-        words = [*random.choice(OTHERS, 6), *(random.choice(WORDS[label]) for label in has), f"n{at}"]
-        rows.append({"text": " ".join(random.permutation(words)), "labels": has, "source": "ab"[at % 2]})
-    file = folder / "tickets.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    """Rows with a column to slice by."""
+    lines = [{"text": text, "labels": has, "source": "ab"[at % 2]} for at, (text, has) in enumerate(rows(count))]
+    file = folder / "trails.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return file
 
 
-def pipeline(folder: Path, base: Path, rows: Path, **training: Any) -> Pipeline:
+def pipeline(folder: Path, base: Path, data: Path, **training: Any) -> Pipeline:
     content: dict[str, Any] = {
-        "name": "tickets",
-        "task": "multi-label-classification",
-        "dataset": {"train": str(rows), "label": "labels", "labels": list(LABELS)},
+        "name": "trails",
+        "task": TASK,
+        "dataset": {"train": str(data), "label": "labels", "labels": list(LABELS)},
         "model": {"base": str(base), "max_length": 32},
         "training": {"num_train_epochs": 6, "learning_rate": 5e-3, "per_device_train_batch_size": 16, **training},
         "metrics": ["f1_micro", "f1_macro", "subset_accuracy", "hamming_loss", "log_loss"],
@@ -69,9 +61,10 @@ def run(one: Pipeline, folder: Path) -> tuple[RunResult, EvaluationRecord, Recei
     return result, EvaluationRecord.load(evaluated), receipt
 
 
+@pytest.mark.long
 def test_it_is_trained_judged_published_and_judged_again(tiny_bert: Path, tmp_path: Path) -> None:
-    rows = written(tmp_path, 420)
-    result, record, receipt = run(pipeline(tmp_path, tiny_bert, rows), tmp_path)
+    data = written(tmp_path, 420)
+    result, record, receipt = run(pipeline(tmp_path, tiny_bert, data), tmp_path)
     assert receipt.promoted, receipt.reasons
     challenger = record.challenger["fp32"]
     assert {"f1_micro", "f1_macro", "subset_accuracy", "hamming_loss", "log_loss", "ece"} <= set(challenger.metrics)
@@ -89,7 +82,7 @@ def test_it_is_trained_judged_published_and_judged_again(tiny_bert: Path, tmp_pa
     assert [] in table.column("label").to_pylist()
 
     # What is published is what was judged, and answers the same.
-    model = Store.open(tmp_path / "store").model("tickets")
+    model = Store.open(tmp_path / "store").model("trails")
     version = PUBLISH.output_of(result.steps["publish"]).version
     model.fetch(version, tmp_path / "fetched", ["README.md", "report.html"])
     card, page = ((tmp_path / "fetched" / name).read_text() for name in ("README.md", "report.html"))
@@ -97,7 +90,7 @@ def test_it_is_trained_judged_published_and_judged_again(tiny_bert: Path, tmp_pa
     assert "Each label" in page
     assert "Most confused labels" not in page
     with Classifier.from_store(
-        tmp_path / "store", "tickets", cache_dir=tmp_path / "cache", precision="fp32"
+        tmp_path / "store", "trails", cache_dir=tmp_path / "cache", precision="fp32"
     ) as classifier:
         snapshot = tmp_path / "artifacts" / "ingest" / result.steps["ingest"].digest
         split = pq.read_table(snapshot / "test.parquet")
@@ -107,7 +100,7 @@ def test_it_is_trained_judged_published_and_judged_again(tiny_bert: Path, tmp_pa
         assert given == table.column("prediction").to_pylist()[:20]
 
     # A second one is held against it on the same rows.
-    again_result, again, second = run(pipeline(tmp_path, tiny_bert, rows, seed=1), tmp_path)
+    again_result, again, second = run(pipeline(tmp_path, tiny_bert, data, seed=1), tmp_path)
     assert again.champion is not None
     assert again.champion.thresholds == challenger.thresholds
     assert second.comparison is not None
@@ -126,12 +119,26 @@ def test_it_is_trained_judged_published_and_judged_again(tiny_bert: Path, tmp_pa
         answer = CliRunner().invoke(app, ["verify", str(path)])
         assert answer.exit_code == 0, answer.output
     store, root = str(tmp_path / "store"), ["--artifacts", str(tmp_path / "artifacts")]
-    answer = CliRunner().invoke(app, ["replay", store, "tickets", *root])
+    answer = CliRunner().invoke(app, ["replay", store, "trails", *root])
     assert answer.exit_code == 0, answer.output
     policy = tmp_path / "gate.yaml"
     policy.write_text("floors: {subset_accuracy: 0.0}\nagainst_champion: {metric: f1_macro, margin: 0.9}\n")
-    answer = CliRunner().invoke(app, ["replay", store, "tickets", *root, "--policy", str(policy)])
+    answer = CliRunner().invoke(app, ["replay", store, "trails", *root, "--policy", str(policy)])
     assert answer.exit_code == 0, answer.output
-    answer = CliRunner().invoke(app, ["decisions", store, "tickets"])
+    answer = CliRunner().invoke(app, ["decisions", store, "trails"])
     assert answer.exit_code == 0, answer.output
-    assert "f1_micro" in answer.output
+    assert "2 decisions" in answer.output
+    answer = CliRunner().invoke(app, ["decisions", store, "trails", "--json"])
+    assert {one["metric"] for one in json.loads(answer.output)} == {"f1_micro"}
+
+    # The server gives those that apply.
+    with Classifier.from_store(tmp_path / "store", "trails", cache_dir=tmp_path / "cache") as classifier:
+        expected = classifier(asked)
+    server = ServerProcess(tmp_path, store, "trails", "--cache-dir", tmp_path / "cache")
+    try:
+        server.wait_until_ready()
+        document = server.predict("trails", texts=asked).json()
+        found = [[one["label"] for one in answer] for answer in document["predictions"]]
+        assert found == [[one["label"] for one in answer] for answer in expected]
+    finally:
+        server.stop()
