@@ -35,7 +35,7 @@ class Kept(Reporter):
         super().__init__()
         self.lines: list[str] = []
 
-    def log(self, text: str, *, level: Any = "info") -> None:
+    def log(self, text: str, level: Any = "info") -> None:
         self.lines.append(text)
 
 
@@ -58,7 +58,9 @@ def quoted(value: str) -> str:
 
 def written(folder: Path, form: str) -> tuple[Path, dict[str, Any]]:
     """The same rows in one of the forms, and what the pipeline has to say of it."""
-    flags = [{"text": text, **{label: int(label in has) for label in LABELS}} for text, has in SOME]
+    flags: list[dict[str, Any]] = [
+        {"text": text, **{label: int(label in has) for label in LABELS}} for text, has in SOME
+    ]
     match form:
         case "json lines":
             return as_json_lines(folder / "rows.jsonl", SOME), {}
@@ -122,7 +124,7 @@ def test_columns_are_renamed_in_their_order(make_pipeline: MakePipeline, tmp_pat
 
 
 def test_nothing_and_none_of_the_labels_are_told_apart(make_pipeline: MakePipeline, tmp_path: Path) -> None:
-    lines = [{"text": text, "label": has} for text, has in SOME]
+    lines: list[dict[str, Any]] = [{"text": text, "label": has} for text, has in SOME]
     lines += [{"text": "nobody looked at this", "label": None}, {"text": "nor at this one"}]
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -95,7 +95,7 @@ def run(*arguments: Any) -> str:
 
 def test_predict_prints_those_that_apply(bundle: Path) -> None:
     with Classifier.from_folder(bundle, precision="fp32") as classify:
-        given_, every = classify(TEXTS), classify(TEXTS, top_k=None)
+        given_, every = classify(TEXTS), classify.respond(TEXTS).predictions
     compared = ["--compare", bundle, "--compare", bundle, "--precision", "fp32"]
     lines = [json.loads(line) for line in run(*compared, "--json", *TEXTS).splitlines()]
     assert [[one["label"] for one in line["models"]["export"]] for line in lines] == [
