@@ -17,6 +17,7 @@ import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.label_sets import SCENES, distances
 from retrainer.artifacts.evaluation import ModelEvidence, PredictionsFile
 from retrainer.artifacts.profile import TrainingProfile
 from retrainer.gate.answers import Answers, Rights, SetAnswers, packed
@@ -153,44 +154,18 @@ def test_bounds_turn_with_the_models(name: str) -> None:
     assert "delta method" in there.method
 
 
-# Shares of the labels, how often a label that a row has is given by the two models, how often they say the same.
-SCENES: Mapping[str, tuple[tuple[float, ...], tuple[float, float], float]] = {
-    "common": ((0.4, 0.3, 0.2), (0.8, 0.78), 0.8),
-    "rare": ((0.3, 0.1, 0.03, 0.01), (0.8, 0.78), 0.8),
-    "alike": ((0.3, 0.1, 0.03, 0.01), (0.9, 0.89), 0.98),
-}
-
-
-def population(scene: str, n: int) -> tuple[Rights, Rights, Rights]:
-    shares, given_, alike = SCENES[scene]
-    random = np.random.default_rng(1)
-    truth = random.random((n, len(shares))) < np.array(shares)
-    luck = random.random(truth.shape)
-    other = np.where(random.random(truth.shape) < alike, luck, random.random(truth.shape))
-    one, two = (np.where(truth, of < share, of < 0.02) for of, share in zip((luck, other), given_, strict=True))
-    return truth, one, two
-
-
 @pytest.mark.parametrize("name", ["f1_micro", "f1_macro", "recall_micro"])
 @pytest.mark.parametrize("scene", SCENES)
 def test_bounds_of_a_difference_exclude_the_truth_as_often_as_alpha_says(scene: str, name: str) -> None:
-    """On 300 rows, of which the rarest label has three. With standard errors in place of the score interval the truth
-    is excluded 50 times as often as alpha = 0.001 says where models are alike.
-    """
-    truth, one, two = population(scene, 100_000)
-    nothing, trials = zeros(truth), 600
-    true = METRICS[name].difference(nothing, said(truth, one), said(truth, two))
-    random = np.random.default_rng(9)
-    metric: Any = METRICS[name]
-    off = np.empty(trials)
-    for trial in range(trials):
-        at = random.integers(0, len(truth), 300)
-        models = said(truth[at], one[at]), said(truth[at], two[at])
-        off[trial] = abs(metric.by_rows(*models).distance(true - metric.difference(nothing[:300], *models)))
+    """On 300 rows, of which the rarest label may have three."""
+    trials = 600
+    by_score, by_error = distances(name, SCENES[scene], 300, trials)
     for alpha in (0.05, 0.01, 0.001):
         # Both ends; the slack is four standard errors of so few trials.
-        excluded = int((off > normal_quantile(alpha)).sum())
+        excluded = int((by_score > normal_quantile(alpha)).sum())
         assert excluded <= trials * 2 * alpha * 1.1 + 4 * math.sqrt(trials * 2 * alpha)
+    if scene == "alike":  # which is why it is not used
+        assert (by_error > normal_quantile(0.001)).mean() > 0.02
 
 
 # --- the evidence ----------------------------------------------------------------------------------------
