@@ -104,7 +104,7 @@ def test_it_is_trained_judged_published_and_judged_again(tiny_bert: Path, tmp_pa
     assert again.champion is not None
     assert again.champion.thresholds == challenger.thresholds
     assert second.comparison is not None
-    assert (second.comparison.metric, second.comparison.n) == ("f1_micro", record.rows)
+    assert (second.comparison.metric, second.comparison.n) == ("f1_micro", again.rows)
     assert {one.metric for one in second.slices} == {"subset_accuracy"}
     assert [one.value for one in second.slices if one.by == "label"] == [*LABELS, "(none)"]
     assert second.flips is not None
