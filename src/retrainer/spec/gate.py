@@ -109,7 +109,7 @@ class Gate(Record):
 
     floors: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = Field(
         default_factory=dict,
-        description="Metric to the least value accepted; to the highest where less is better, such as log_loss and ece.",
+        description="Metric to the least value accepted; to the highest where less is better, as of log_loss.",
     )
     confident: bool = Field(False, description="Floors must be met by the confidence bound, not only by the value.")
     against_champion: AgainstChampion | None = Field(
