@@ -189,28 +189,27 @@ class _OfSets(Metric[SetAnswers]):
         return self._function(counts_of(answers))[0] if answers.truth.size else math.nan
 
     def bounds(self, labels: Ints, answers: SetAnswers, alpha: float) -> Bounds:
-        counts = counts_of(answers)
-        value, slopes = self._function(counts)
-        moved = moved_by_rows(answers, slopes)
-        return Bounds(*_of_mean(value, moved, _one_decision(counts, slopes, slopes), alpha), f"delta method, {METHOD}")
+        value = self.value(labels, answers)
+        low, high = self.by_rows(answers).bounds(alpha)
+        return Bounds(value + low, value + high, f"delta method, {METHOD}")
 
     def compare(self, labels: Ints, first: SetAnswers, second: SetAnswers, alpha: float) -> tuple[float, Bounds]:
         difference = self.difference(labels, first, second)
+        low, high = self.by_rows(first, second).bounds(alpha)
+        return difference, Bounds(difference + low, difference + high, f"paired delta method, {METHOD}")
+
+    def by_rows(self, first: SetAnswers, second: SetAnswers | None = None) -> Mean:
+        """How far each row moves the value, or the difference of two models, turned so that positive means better: a
+        mean that is 0 on these rows.
+        """
         counts = counts_of(first)
-        ours, theirs = self._function(counts)[1], self._function(counts_of(second))[1]
-        moved = self.sign * (moved_by_rows(first, ours) - moved_by_rows(second, theirs))
-        bounds = _of_mean(difference, moved, _one_decision(counts, ours, theirs), alpha)
-        return difference, Bounds(*bounds, f"paired delta method, {METHOD}")
-
-
-def _of_mean(value: float, moved: Floats, furthest: float, alpha: float) -> tuple[float, float]:
-    """Bounds of a value that each of ``n`` rows moves, ``[n]``.
-
-    :param furthest: how far a row can, at least.
-    """
-    far = max(float(np.abs(moved).max()), furthest)
-    low, high = Mean(moved, -far, far).bounds(alpha)
-    return value + low, value + high
+        ours = theirs = self._function(counts)[1]
+        moved = moved_by_rows(first, ours)
+        if second is not None:
+            theirs = self._function(counts_of(second))[1]
+            moved = self.sign * (moved - moved_by_rows(second, theirs))
+        far = max(float(np.abs(moved).max()), _one_decision(counts, ours, theirs))
+        return Mean(moved, -far, far)
 
 
 def _one_decision(counts: Floats, ours: Floats, theirs: Floats) -> float:

@@ -147,7 +147,9 @@ class SetTable(Table):
 
     def in_words(self, row: int, names: Sequence[str]) -> tuple[str, str]:
         """Both sets of a row, by the names of their labels."""
-        true, given = ([names[at] for at in np.flatnonzero(members[row])] for members in (self.true_sets, self.applies))
+        true, given = (
+            [names[at] for at in np.flatnonzero(members[row]).tolist()] for members in (self.true_sets, self.applies)
+        )
         return ", ".join(true) or NONE, ", ".join(given) or NONE
 
     def unknown_labels(self) -> int:

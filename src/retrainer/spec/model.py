@@ -450,7 +450,8 @@ class Pipeline(Record):
         ("accuracy", "f1"),
         min_length=1,
         description=f"What is measured, of labels {listed(names_of('classification'))}; f1, precision and recall are "
-        f"macro averages. Of text {listed(names_of('generation'))}, by default chrf and exact_match.",
+        f"macro averages. Of any number of labels {listed(names_of('multi_label'))}, by default f1_micro, "
+        f"f1_macro and subset_accuracy. Of text {listed(names_of('generation'))}, by default chrf and exact_match.",
     )
     positive_label: LabelName | None = Field(
         None,

@@ -198,8 +198,8 @@ PICTURES: Mapping[str, tuple[str, str, str]] = {
     "labels": (
         "by_label",
         "Precision, recall, F1 and threshold",
-        "For each label precision, recall and F1 of the challenger on the test rows, and the threshold from which on it "
-        "applies; where there are many labels, those with the lowest F1.",
+        "For each label precision, recall and F1 of the challenger on the test rows, and the threshold that a "
+        "probability must reach for it to apply. Of many labels, those with the lowest F1.",
     ),
     "training_curve": (
         "plots",

@@ -1,4 +1,4 @@
-"""Which label or labels each model answers with, and the record of what was measured of a model, whatever it answers with.
+"""Which labels each model answers with, and the record of what was measured of a model, whatever it answers with.
 
 Uses the client's own predictor: what is judged is what will be served. Not here: the file of its answers
 (``written.py``), texts (``generation.py``), how long it takes (``costs.py``).

@@ -1,7 +1,7 @@
 """Answers as they are written down: columns of the file of predictions, and arrays that are read again as answers.
 
-Of every kind, here alone: each kind has a form of its own. Not here: asking a model (``scoring.py``, ``generation.py``), reading the file
-(``gate/evidence.py``).
+Each kind of answer has its form, here alone. Not here: asking a model (``scoring.py``, ``generation.py``), reading the
+file (``gate/evidence.py``).
 """
 
 from __future__ import annotations
