@@ -20,6 +20,8 @@ from hypothesis import strategies as st
 from benchmarks.label_sets import SCENES, distances
 from retrainer.artifacts.evaluation import ModelEvidence, PredictionsFile
 from retrainer.artifacts.profile import TrainingProfile
+from retrainer.audit.answers import Found
+from retrainer.audit.stand_in import Stand, with_models
 from retrainer.gate.answers import Answers, Rights, SetAnswers, packed
 from retrainer.gate.decide import decide
 from retrainer.gate.drift import measure_drift
@@ -415,6 +417,17 @@ def test_fewer_wrong_sets_than_counted_do_not_overturn(seed: int) -> None:
 
     assert shown(found.labels - 1)
     assert not shown(found.labels)
+
+
+def test_a_replay_holds_another_champion_by_its_own_thresholds() -> None:
+    truth = drawn(400)
+    models = {"fp32": said(truth, with_errors(truth, 0.05, 1)), "champion": said(truth, with_errors(truth, 0.1, 2))}
+    evidence = set_evidence(truth, models)
+    asked = evidence.record.challenger["fp32"]
+    other = Stand("another", Found(evidence.tables["champion"], asked, NAMES))
+    receipt = decide(policy(), with_models(evidence, other, None))
+    assert receipt.promoted, receipt.reasons
+    assert receipt.champion_version == "another"
 
 
 def test_one_of_several_base_models_is_chosen() -> None:

@@ -70,6 +70,7 @@ def _measured(record: EvaluationRecord, stand: Stand | None, *, with_size: bool)
         # Files have the same size each night; time and memory are compared within one only.
         size_mb=measured.size_mb if with_size else None,
         temperature=measured.temperature,
+        thresholds=measured.thresholds,
         predictions=PredictionsFile(file=measured.predictions.file, sha256=table.sha256),
         version=stand.name,
         labels=stand.found.labels,
