@@ -132,9 +132,11 @@ def test_it_is_trained_judged_published_and_judged_again(tiny_bert: Path, tmp_pa
     assert {one["metric"] for one in json.loads(answer.output)} == {"f1_micro"}
 
     # The server gives those that apply.
-    with Classifier.from_store(tmp_path / "store", "trails", cache_dir=tmp_path / "cache") as classifier:
+    with Classifier.from_store(
+        tmp_path / "store", "trails", cache_dir=tmp_path / "cache", precision="fp32"
+    ) as classifier:
         expected = classifier(asked)
-    server = ServerProcess(tmp_path, store, "trails", "--cache-dir", tmp_path / "cache")
+    server = ServerProcess(tmp_path, store, "trails", "--cache-dir", tmp_path / "cache", "--precision", "fp32")
     try:
         server.wait_until_ready()
         document = server.predict("trails", texts=asked).json()
