@@ -149,7 +149,7 @@ def _ece(logits: Logits, labels: Labels, temperature: float) -> float:
     return float(METRICS["ece"].compute(labels, probabilities, probabilities.argmax(axis=1)))
 
 
-def _choose(rows: Sequence[Row], most: int = MOST_ROWS) -> list[Row]:
+def _choose(rows: Sequence[Row], most: int) -> list[Row]:
     """All rows, or as many as it takes, the same ones whatever order they come in."""
     ordered = sorted(rows, key=lambda row: row.row_id)
     if len(ordered) <= most:
