@@ -27,8 +27,9 @@ from retrainer.artifacts.evaluation import (
     ParityEvidence,
     PredictionsFile,
 )
-from retrainer.gate.evidence import Evidence, Table
+from retrainer.gate.evidence import Evidence
 from retrainer.gate.metrics import METRICS
+from retrainer.gate.tables import Table
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -5,11 +5,13 @@ Light, so that ``retrainer init`` and the ingest step mean the same. Not here: r
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from itertools import pairwise
+from typing import Any
 
 from retrainer.errors import DataError
 
@@ -19,6 +21,7 @@ _NUMBER = re.compile(r"[+-]?[0-9]{1,31}(?:\.[0-9]{0,31})?(?:[eE][+-]?[0-9]{1,3})
 _BEGINS_WITH_NUMBER = re.compile(r"[+-]?\.?\d")
 # Around a whole label they are left from a file that was read, or written, with other quotes.
 _AROUND = {'"': '"', "'": "'", "“": "”"}
+_LIST_HINT = 'such as ["toxic", "obscene"], or [] for none of them'
 BOOLEANS = frozenset({"true", "false"})
 # Written for "no label" by tools that do not leave the cell empty. Not "none" or "NA": these are used as labels.
 _NO_LABEL = frozenset({"", "nan", "NaN", "NAN", "NaT", "null", "NULL", "Null", "<NA>", "<na>", "#N/A"})
@@ -69,6 +72,46 @@ def means_no_label(text: str) -> bool:
     if text.isascii() and len(text) > 40:
         return text.isspace()  # a text that init looks at; its canonical form takes a while
     return canonical(text) in _NO_LABEL
+
+
+def members(text: str, *, where: str) -> list[str]:
+    """The labels of a row that has any number of them, each as it is spelled, from a JSON list of them.
+
+    :raises DataError: it is no such list.
+    """
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, list):
+        raise DataError(f"expected a JSON list of labels, found {_shortened(text)}", where=where, hint=_LIST_HINT)
+    return members_of(found, where=where)
+
+
+def members_of(values: Sequence[Any], *, where: str) -> list[str]:
+    """The same of a list that was read already.
+
+    :raises DataError: one of them is not a label; a number is there twice, as in vectors of 0 and 1.
+    """
+    names = []
+    for value in values:
+        name = str(value).lower() if isinstance(value, bool) else str(value).strip()
+        if not isinstance(value, str | int | float) or means_no_label(name):
+            found = f"not every member of {_shortened(str(list(values)))} is a label"
+            raise DataError(found, where=where, hint=_LIST_HINT)
+        names.append(name)
+    numbers = [value for value in values if not isinstance(value, str)]
+    if len(numbers) != len({*numbers}):
+        raise DataError(
+            f"{_shortened(str(list(values)))} has a number twice, so it does not list labels",
+            where=where,
+            hint="of a vector of 0 and 1 write the labels that are 1, or a column for each label",
+        )
+    return names
+
+
+def _shortened(text: str) -> str:
+    return spelled(text if len(text) <= 60 else f"{text[:60]}...")
 
 
 def is_whole(name: str) -> bool:

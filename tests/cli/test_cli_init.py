@@ -91,11 +91,11 @@ def test_every_format_gives_a_file_that_check_accepts(cli: Cli, tmp_path: Path, 
         ("imdb/train.csv", "text", "label", "test"),
         ("mrpc/train.csv", ("sentence1", "sentence2"), "label", "validation"),
         ("rte/train.csv", ("sentence1", "sentence2"), "label", "validation"),
-        ("trail_status/status.csv", "status", "Blankets_Creek", None),
+        ("trail_status/status.csv", "status", ("Blankets_Creek", "Rope_Mill"), None),
     ],
 )
 def test_public_data(
-    cli: Cli, tmp_path: Path, public_data: Path, data: str, text: object, label: str, beside: str | None
+    cli: Cli, tmp_path: Path, public_data: Path, data: str, text: object, label: object, beside: str | None
 ) -> None:
     answer = cli("init", public_data / data, "--output", tmp_path / "p.yaml")
     assert answer.returncode == 0, answer.stderr

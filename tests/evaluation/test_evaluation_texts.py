@@ -15,7 +15,8 @@ from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics.chrf import CHRF
 
 from retrainer.gate.answers import Answers, Said, TextAnswers
-from retrainer.gate.evidence import TextTable, load_evidence
+from retrainer.gate.evidence import load_evidence
+from retrainer.gate.tables import TextTable
 from retrainer.records import sha256_file
 from retrainer.spec.known_metrics import names_of
 from retrainer.work.evaluate.generation import scored

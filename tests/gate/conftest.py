@@ -19,8 +19,9 @@ from retrainer.artifacts.evaluation import (
     PredictionsFile,
 )
 from retrainer.artifacts.measures import Latency
-from retrainer.gate.evidence import Evidence, Table
+from retrainer.gate.evidence import Evidence
 from retrainer.gate.metrics import METRICS
+from retrainer.gate.tables import Table
 
 Ints = NDArray[np.int64]
 

@@ -173,7 +173,8 @@ def test_same_rows_same_error_and_one_chunk_or_many(name, monkeypatch):
     monkeypatch.setattr(bootstrap, "CHUNK", 4000)
     in_chunks = compare(name, labels, *pair, 0.05)
     assert in_chunks.estimate == once.estimate
-    assert in_chunks.low == pytest.approx(once.low, rel=0.15, abs=1e-3)
+    # By chance a bound of so few rows moves by one of them.
+    assert in_chunks.low == pytest.approx(once.low, rel=0.15, abs=2.1 / 120)
 
 
 @pytest.mark.parametrize("name", names_of("classification"))
@@ -217,7 +218,8 @@ def test_less_is_better_turns_the_difference():
     interval = compare("log_loss", labels, Answers(labels, sharp), Answers(labels, dull), 0.05)
     assert interval.estimate == pytest.approx(np.log(0.9 / 0.6))
     assert interval.low > 0
-    assert {name for name, metric in METRICS.items() if not metric.known.greater_is_better} == {"log_loss", "ece"}
+    turned = {name for name, metric in METRICS.items() if not metric.known.greater_is_better}
+    assert turned == {"log_loss", "ece", "mae", "hamming_loss"}
 
 
 def test_foreign_predictions_are_wrong_ones():

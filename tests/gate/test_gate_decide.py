@@ -13,10 +13,11 @@ from retrainer.artifacts.measures import Latency
 from retrainer.errors import GateError
 from retrainer.gate.answers import Answers
 from retrainer.gate.decide import decide
-from retrainer.gate.evidence import Evidence, Table
+from retrainer.gate.evidence import Evidence
 from retrainer.gate.metrics import compare
 from retrainer.gate.paired import tango_interval
 from retrainer.gate.receipt import ReasonCode, Receipt
+from retrainer.gate.tables import Table
 from retrainer.report.decision import explain
 from retrainer.spec.budgets import BUDGETS, COSTS, Budget, Budgets, budgets_of
 from retrainer.spec.gate import AgainstChampion, Gate

@@ -14,9 +14,10 @@ import pytest
 from retrainer.artifacts.evaluation import CHAMPION, PredictionsFile
 from retrainer.errors import ArtifactError, IntegrityError
 from retrainer.gate.decide import decide
-from retrainer.gate.evidence import Evidence, Table, load_evidence
+from retrainer.gate.evidence import Evidence, load_evidence
 from retrainer.gate.metrics import METRICS
 from retrainer.gate.receipt import ReasonCode
+from retrainer.gate.tables import Table
 from retrainer.spec.gate import AgainstChampion, Gate, Slices
 
 

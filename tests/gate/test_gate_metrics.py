@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
 
-from retrainer.gate.answers import Answers, Said, TextAnswers
+from retrainer.gate.answers import Answers, Said, SetAnswers, TextAnswers
 from retrainer.gate.confusion import confusion_matrix
 from retrainer.gate.metrics import METRICS, compare, score
 from retrainer.gate.ranking import placements
-from retrainer.spec.known_metrics import KNOWN_METRICS, METRIC_NAMES, names_of
+from retrainer.spec.known_metrics import KNOWN_METRICS, METRIC_NAMES, SHARE_RIGHT, Family, meant, names_of
 
 
 def draw(seed: int, n: int, n_labels: int, *, foreign: bool = False):
@@ -37,26 +37,43 @@ def test_every_entry_has_its_function_and_its_range():
     """A value, its bounds and a difference of every metric that a pipeline may name are within what the entry says."""
     labels, probabilities, predictions = draw(7, 300, 2)
     one, two = Answers(predictions, probabilities), Answers(1 - labels, probabilities[:, ::-1].copy())
+    truth = np.random.default_rng(8).random((300, 3)) < 0.4
     words = np.array(["right", "wrong"], dtype=np.object_)
     better, worse = np.where(predictions == labels, 1.0, 0.3), np.where(predictions == labels, 0.4, 1.0)
     texts = names_of("generation")
     first, second = (TextAnswers(words[labels], dict.fromkeys(texts, scores)) for scores in (better, worse))
-    said: dict[str, tuple[Said, Said]] = {"classification": (one, two), "generation": (first, second)}
+    sure, doubting = np.where(truth, 0.9, 0.2), np.where(truth, 0.3, 0.6)
+    said: dict[Family, tuple[Said, Said]] = {
+        "classification": (one, two),
+        "multi_label": (SetAnswers.of(truth, sure, 0.5), SetAnswers.of(truth, doubting, 0.5)),
+        "generation": (first, second),
+    }
     assert tuple(METRICS) == METRIC_NAMES
-    for name, known in KNOWN_METRICS.items():
-        for answers in said[known.family]:
+    for name, family in [(known.name, family) for known in KNOWN_METRICS.values() for family in known.families]:
+        known = KNOWN_METRICS[name]
+        for answers in said[family]:
             found = score(name, labels, answers, 0.05)
             assert found.value is not None
             assert found.low is not None
             assert found.high is not None
             assert known.lowest <= found.low <= found.value <= found.high <= known.highest
         # The first is right more often, and is turned to be the better one.
-        assert compare(name, labels, *said[known.family], 0.05).low > 0
+        assert compare(name, labels, *said[family], 0.05).low > 0
 
 
-def test_no_metric_has_two_names_and_no_two_have_one():
-    names = [name for known in KNOWN_METRICS.values() for name in (known.name, *known.also_called)]
-    assert len(names) == len(set(names))
+def test_no_metric_has_two_names_and_no_two_of_a_family_have_one():
+    for family in SHARE_RIGHT:
+        known = [KNOWN_METRICS[name] for name in names_of(family)]
+        names = [name for one in known for name in (one.name, *one.also_called)]
+        assert len(names) == len(set(names))
+
+
+def test_what_is_called_otherwise_elsewhere_is_meant_as_the_task_has_it():
+    assert meant("f1_macro", "classification") == "f1"
+    assert meant("macro_f1", "multi_label") == "f1_macro"
+    assert meant("accuracy", "multi_label") == "subset_accuracy"
+    assert meant("qwk", "classification") == "quadratic_kappa"
+    assert meant("nothing") is None
 
 
 def test_against_scikit_learn():
@@ -165,6 +182,31 @@ def test_metrics_of_the_confusion_matrix_are_scikit_learns(name, seed, n, n_labe
         assert math.isnan(found)
     else:
         assert found == pytest.approx(expected, abs=1e-12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), n=st.integers(2, 60), n_labels=st.integers(2, 5))
+def test_metrics_of_labels_in_their_order_are_scikit_learns(seed, n, n_labels):
+    labels, probabilities, predictions = draw(seed, n, n_labels)
+    found = {name: METRICS[name].compute(labels, probabilities, predictions) for name in ("quadratic_kappa", "mae")}
+    assert found["mae"] == pytest.approx(sklearn.metrics.mean_absolute_error(labels, predictions))
+    if np.unique(np.r_[labels, predictions]).size == 1:
+        assert math.isnan(found["quadratic_kappa"])
+    else:
+        every = np.arange(n_labels)
+        expected = sklearn.metrics.cohen_kappa_score(labels, predictions, weights="quadratic", labels=every)
+        assert found["quadratic_kappa"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_label_without_a_place_is_as_far_off_as_any():
+    labels = np.array([0, 1, 2, 2])
+    probabilities = np.full((4, 3), 1 / 3)
+    foreign, worst = np.array([-1, 1, 2, 2]), np.array([2, 1, 2, 2])
+    for name in ("quadratic_kappa", "mae"):
+        assert METRICS[name].compute(labels, probabilities, labels) == (1.0 if name == "quadratic_kappa" else 0.0)
+    assert METRICS["mae"].compute(labels, probabilities, foreign) == 0.5
+    assert METRICS["mae"].compute(labels, probabilities, worst) == 0.5
+    assert METRICS["quadratic_kappa"].compute(labels, probabilities, foreign) < 0.5
 
 
 @settings(max_examples=60, deadline=None)

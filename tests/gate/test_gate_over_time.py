@@ -13,8 +13,9 @@ from retrainer.artifacts.evaluation import ANCHOR, ChampionEvidence, EvaluationR
 from retrainer.artifacts.standing import Standing
 from retrainer.errors import GateError
 from retrainer.gate.decide import decide
-from retrainer.gate.evidence import Evidence, Table
+from retrainer.gate.evidence import Evidence
 from retrainer.gate.receipt import ReasonCode, Receipt
+from retrainer.gate.tables import Table
 from retrainer.gate.verify import receipt_bytes, verify
 from retrainer.spec.gate import AgainstChampion, Anchor, Gate, OverTime, Slices
 

@@ -17,7 +17,8 @@ from retrainer.artifacts.evaluation import (
     PredictionsFile,
 )
 from retrainer.artifacts.measures import Latency
-from retrainer.gate.evidence import Evidence, TextTable
+from retrainer.gate.evidence import Evidence
+from retrainer.gate.tables import TextTable
 
 Floats = NDArray[np.float64]
 METRICS = ("chrf", "exact_match")

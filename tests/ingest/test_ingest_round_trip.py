@@ -116,7 +116,7 @@ def check(path: Path, table: Table, setting: Csv | None) -> None:
     """What is read is what the table says, or an error says where."""
     try:
         pool = read_pool((str(path),), WANTED, "train", path.parent, Reporter(), setting)
-        labels, indices, _ = index_labels({"train": pool}, None)
+        labels, indices, *_ = index_labels({"train": pool}, None)
     except DataError as error:
         refused = error
     else:

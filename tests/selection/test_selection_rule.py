@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from retrainer.artifacts.measures import Latency
 from retrainer.errors import GateError, IntegrityError
-from retrainer.gate.evidence import Table
 from retrainer.gate.metrics import METRICS
 from retrainer.gate.selection import SAME_SIZE, SAME_SPEED, Contender, select
+from retrainer.gate.tables import Table
 from retrainer.report.selection_table import selection_part
 
 ROWS = 400

@@ -75,7 +75,7 @@ class _Model:
     def pinned(self) -> _Model:
         return self
 
-    def respond(self, texts: Sequence[Any], top_k: int | None) -> Response:
+    def respond(self, texts: Sequence[Any], top_k: Any) -> Response:
         tokens = sum(cost_of(text, 512) for text in texts)
         self.seconds = (FIXED + tokens * self._seconds_per_token) * self._dice.uniform(1 - NOISE, 1 + NOISE)
         return Response("1", "fp32", tuple([Prediction(label="a", score=1.0)] for _ in texts))

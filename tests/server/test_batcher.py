@@ -46,7 +46,7 @@ class Speller:
             self._pinned = Spelling(self, str(self.version))
         return self._pinned
 
-    def answer(self, texts: list[Any], version: str, top_k: int | None) -> Response:
+    def answer(self, texts: list[Any], version: str, top_k: Any) -> Response:
         with self._lock:
             self.calls.append(list(texts))
             if self._swap_every and len(self.calls) % self._swap_every == 0:
@@ -63,7 +63,7 @@ class Spelling:
     model: Speller
     version: str
 
-    def respond(self, texts: Iterable[Any], top_k: int | None) -> Response:
+    def respond(self, texts: Iterable[Any], top_k: Any) -> Response:
         return self.model.answer(list(texts), self.version, top_k)
 
 
@@ -75,7 +75,7 @@ class Held(Speller):
         self.entered = threading.Semaphore(0)
         self.let = threading.Semaphore(0)
 
-    def answer(self, texts: list[Any], version: str, top_k: int | None) -> Response:
+    def answer(self, texts: list[Any], version: str, top_k: Any) -> Response:
         self.entered.release()
         assert self.let.acquire(timeout=20)
         return super().answer(texts, version, top_k)
@@ -330,7 +330,7 @@ def test_a_row_that_cannot_be_read_fails_its_own_request_only() -> None:
 
 def test_a_fault_in_the_model_reaches_all_who_share_the_run() -> None:
     class Broken(Speller):
-        def answer(self, texts: list[Any], version: str, top_k: int | None) -> Response:
+        def answer(self, texts: list[Any], version: str, top_k: Any) -> Response:
             raise ZeroDivisionError
 
     async def test() -> None:
@@ -367,7 +367,7 @@ def test_what_one_request_still_has_to_give_is_not_what_others_wait_for() -> Non
     """
 
     class Slow(Speller):
-        def answer(self, texts: list[Any], version: str, top_k: int | None) -> Response:
+        def answer(self, texts: list[Any], version: str, top_k: Any) -> Response:
             time.sleep(0.002 * sum(cost_of(text, 512) for text in texts))
             return super().answer(texts, version, top_k)
 

@@ -38,7 +38,7 @@ class Faulty:
     def pinned(self) -> Faulty:
         return self
 
-    def respond(self, texts: list[Any], top_k: int | None) -> Response:
+    def respond(self, texts: list[Any], top_k: Any) -> Response:
         if texts == ["damaged"]:
             raise IntegrityError("the graph fails on 1 rows", where="onnx/model.onnx")
         raise ZeroDivisionError(f"while reading {texts}")

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from retrainer.artifacts.measures import Latency
 from retrainer.artifacts.selection import Candidate, Selection
 from retrainer.precisions import REFERENCE
 from retrainer.records import FileRecord, Record
 from retrainer.spec.gate import DriftKind
-from retrainer.spec.known_metrics import Family
-from retrainer.tasks import known_task
+from retrainer.spec.known_metrics import SHARE_RIGHT, Family
+from retrainer.tasks import Writes, known_task
 
 # What the models that are not a precision of the challenger are called.
 CHAMPION = "champion"
@@ -45,6 +45,8 @@ class ModelEvidence(Record):
     :param size_mb: size of the files a client downloads for this precision, in 10^6 bytes.
     :param peak_memory_mb: largest resident memory of that process, in 10^6 bytes.
     :param temperature: what the client divides the logits by before it makes probabilities of them.
+    :param thresholds: the probability from which on a label applies, one for each of its own labels in their order;
+        ``None``, and not written, where one label is given, or text.
     """
 
     metrics: dict[str, float | None]
@@ -53,7 +55,14 @@ class ModelEvidence(Record):
     size_mb: float | None = None
     peak_memory_mb: float | None = None
     temperature: float = 1.0
+    thresholds: tuple[float, ...] | None = None
     predictions: PredictionsFile
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Evaluations of other tasks keep their bytes."""
+        written: dict[str, Any] = handler(self)
+        return {name: value for name, value in written.items() if name != "thresholds" or value is not None}
 
 
 def cost_of(model: ModelEvidence | Candidate, cost: str) -> float | None:
@@ -67,8 +76,8 @@ def cost_of(model: ModelEvidence | Candidate, cost: str) -> float | None:
 class ChampionEvidence(ModelEvidence):
     """The same of the champion, or of the channel's anchor, in the precision it was scored in.
 
-    :param labels: its own labels. Its predictions are stored as indices into the challenger's; a
-        predicted label that the challenger does not have is -1, and its scores are left out.
+    :param labels: its own labels. Its predictions are stored as indices into the challenger's; a predicted label
+        that the challenger does not have is -1, once in a row, and its scores are left out.
     """
 
     version: str
@@ -213,7 +222,7 @@ class EvaluationRecord(FileRecord):
     selection: Selection | None = None
 
     @property
-    def writes(self) -> Literal["label", "text"]:
+    def writes(self) -> Writes:
         """What its models answer with.
 
         :raises IntegrityError: this version does not know the task.
@@ -227,6 +236,14 @@ class EvaluationRecord(FileRecord):
         :raises IntegrityError: this version does not know the task.
         """
         return known_task(self.task, where=self.file).metrics
+
+    @property
+    def share_right(self) -> str:
+        """The metric of theirs that is the share of rows that are right.
+
+        :raises IntegrityError: as of ``family``.
+        """
+        return SHARE_RIGHT[self.family or "classification"]
 
     @property
     def positive(self) -> int:

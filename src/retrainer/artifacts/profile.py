@@ -10,9 +10,9 @@ each of those stands for many words. It is at most about 100 kB.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from retrainer.records import FileRecord, Record
 
@@ -100,6 +100,8 @@ class TrainingProfile(FileRecord):
     """Rows that a model was trained on, counted.
 
     :param label_counts: every label of the model, also one without rows.
+    :param set_sizes: rows with none of the labels, with one, with two, and so on; only where a row has any number of
+        them.
     :param histograms: measure to rows in each bin of ``EDGES``; a pair counts as both its texts together. Measures:
 
         - ``characters``, ``words`` of the row; ``first text's share`` of a pair's characters, only where there are
@@ -116,6 +118,13 @@ class TrainingProfile(FileRecord):
     label_counts: dict[str, Count]
     histograms: dict[Measure, tuple[Count, ...]]
     vocabulary: Vocabulary
+    set_sizes: tuple[Count, ...] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The profiles of rows with one label keep their bytes."""
+        written: dict[str, Any] = handler(self)
+        return {key: value for key, value in written.items() if value is not None}
 
     @property
     def pairs(self) -> bool:
@@ -132,8 +141,14 @@ class TrainingProfile(FileRecord):
                 raise ValueError(f"{measure}: {len(counts)} bins, expected are {len(EDGES[measure])}")
             if sum(counts) != self.rows:
                 raise ValueError(f"{measure}: counts of {sum(counts)} rows, there are {self.rows}")
-        if self.label_counts and sum(self.label_counts.values()) != self.rows:
-            raise ValueError(f"labels of {sum(self.label_counts.values())} rows, there are {self.rows}")
+        of_rows = sum(self.label_counts.values())
+        if self.set_sizes is not None:
+            if sum(self.set_sizes) != self.rows:
+                raise ValueError(f"numbers of labels of {sum(self.set_sizes)} rows, there are {self.rows}")
+            if sum(size * rows for size, rows in enumerate(self.set_sizes)) != of_rows:
+                raise ValueError(f"{of_rows} labels, and other numbers of them in rows")
+        elif self.label_counts and of_rows != self.rows:
+            raise ValueError(f"labels of {of_rows} rows, there are {self.rows}")
         if any(count > self.rows for count in self.vocabulary.words.values()):
             raise ValueError("a word stands in more rows than there are")
         return self

@@ -7,7 +7,7 @@ A snapshot is a folder::
                            text, for the text as it is
         text        str    as it was in the data
         text_pair   str    only where the task reads pairs
-        label       int64  index into the labels
+        label       int64  index into the labels; where a row has any number of labels list<int64>, ascending
         target      str    in place of label where the task writes text: the output, as it was in the data
         text_key    str    only there: 16 hex digits that stand for the normalised text, by which rows leak
         slice_NAME  str    one for each column that gate.slices.by names; '' where a row has no value
@@ -30,9 +30,9 @@ Light: nothing here reads parquet. Making a snapshot is ``retrainer.work.ingest`
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from retrainer.records import FileRecord, Record
 
@@ -45,7 +45,7 @@ TEXT_KEY = "text_key"
 QuarantineReason = Literal[
     "missing_text",  # null or blank
     "missing_label",  # null, NaN or blank
-    "conflicting_labels",  # the same text stands there with another label: all copies
+    "conflicting_labels",  # the same text stands there with another label, or other labels: all copies
     "also_in_test",  # a train or validation row that stands in the test file
     "also_in_validation",  # a train row that stands in the validation file
     "nearly_in_test",  # a train or validation row that is almost a test row, with the same label
@@ -84,6 +84,16 @@ class SplitStatistics(Record):
     rows: int
     label_counts: dict[str, int] = Field(description="Label to rows; every label, also those without rows.")
     characters: Characters
+    without_labels: int | None = Field(
+        None, description="Rows that have none of the labels, where a row has any number of them; else left out."
+    )
+    labels_a_row: float | None = Field(None, description="The mean number of labels of a row, likewise.")
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The statistics of rows with one label keep their bytes."""
+        written: dict[str, Any] = handler(self)
+        return {key: value for key, value in written.items() if value is not None}
 
 
 class SourceStatistics(Record):

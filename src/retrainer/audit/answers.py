@@ -20,7 +20,8 @@ from retrainer.artifacts.repository import Artifacts
 from retrainer.audit.history import Decision, History
 from retrainer.audit.locate import evaluated_in
 from retrainer.errors import NotFoundError
-from retrainer.gate.evidence import Evidence, Table, load_evidence
+from retrainer.gate.evidence import Evidence, load_evidence
+from retrainer.gate.tables import Table
 from retrainer.precisions import REFERENCE
 from retrainer.store.entry import Look, Spent
 

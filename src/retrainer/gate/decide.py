@@ -10,8 +10,6 @@ from __future__ import annotations
 import math
 from typing import TypeVar
 
-import numpy as np
-
 from retrainer.artifacts.evaluation import BASELINE, CHAMPION, EvaluationRecord
 from retrainer.errors import GateError
 from retrainer.gate.against_champion import judge_against_champion
@@ -31,7 +29,7 @@ from retrainer.gate.validity import FP32, Rows, check
 from retrainer.records import Record
 from retrainer.spec.budgets import BUDGETS
 from retrainer.spec.gate import Gate
-from retrainer.spec.known_metrics import OF_ONE_LABEL, SHARE_RIGHT
+from retrainer.spec.known_metrics import OF_ONE_LABEL
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
@@ -161,9 +159,10 @@ def _judge_state(record: EvaluationRecord, findings: Findings) -> None:
         findings.note(f"about {wrong:,} of {record.suspects.rows['test']:,} test labels seem wrong: see suspects.csv")
     champion = record.champion
     if champion is not None and set(champion.labels) != set(record.labels):
-        findings.note(
-            f"the champion knows other labels ({', '.join(champion.labels)}): it is wrong on rows of new ones"
-        )
+        so = "it is wrong on rows of new ones"
+        if record.writes == "labels":
+            so = "new ones it never gives, and a row that it gives one of its own others is wrong"
+        findings.note(f"the champion knows other labels ({', '.join(champion.labels)}): {so}")
 
 
 def _slices(
@@ -178,8 +177,8 @@ def _slices(
         if not findings.reasons:
             findings.refuse(ReasonCode.CHAMPION_UNREADABLE, "the slices could not be compared")
         return ()
-    # Labels go by accuracy, whatever the models are compared by.
-    metric = compared_by(policy, record.family) if record.writes == "text" else SHARE_RIGHT["classification"]
+    # Labels go by what is right, whatever the models are compared by.
+    metric = compared_by(policy, record.family) if record.writes == "text" else record.share_right
     for name in (FP32, CHAMPION):
         said = rows.answers[name]
         if isinstance(said, TextAnswers) and metric not in said.scores:
@@ -252,5 +251,5 @@ def _temperatures(record: EvaluationRecord) -> dict[str, float]:
 def _label_counts(record: EvaluationRecord, rows: Rows | None) -> dict[str, int]:
     if rows is None or record.writes == "text":
         return {}
-    counts = np.bincount(rows.labels, minlength=len(record.labels))
+    counts = rows.counts(len(record.labels))
     return {name: int(count) for name, count in zip(record.labels, counts, strict=True)}

@@ -5,7 +5,10 @@ Pure. Not here: making a profile (``work/profile.py``), and what a profile holds
 Distances are between 0 and 1 and can be read as "that share of the mass moved":
 
 - labels: total variation, half the sum of the absolute differences of the shares. The p value is Pearson's chi-square
-  test of homogeneity; where a label has an expected count below 5, by permutation of the rows instead (seeded).
+  test of homogeneity; where a label has an expected count below 5, by permutation of the rows instead (seeded). Where
+  a row has any number of labels, each label is a share of its own, of the rows that have it: the distance is that of
+  the share that moved most, and the p value the least of all labels by Bonferroni. How many labels a row has is
+  compared as labels are.
 - length and style: Kolmogorov and Smirnov's distance of the two histograms, with the asymptotic p value at the
   effective sample size. Rows that share a bin make it smaller, so the test errs at most at its nominal rate.
 - vocabulary: see ``retrainer.gate.vocabulary``.
@@ -63,9 +66,8 @@ def measure_drift(
         shared = None  # it says what cannot be
     sizes = Sizes(champion.rows, challenger.rows, shared.rows if shared else 0)
     lengths = [m for m in LENGTH_MEASURES if m in champion.histograms or m in challenger.histograms]
-    labelled = champion.label_counts or challenger.label_counts
     return (
-        *([_labels(champion, challenger, shared, sizes)] if labelled else []),
+        *_labels(champion, challenger, shared, sizes),
         *(_histogram("length", measure, champion, challenger, shared, sizes) for measure in lengths),
         measure_vocabulary(champion, challenger, shared, sizes),
         *(_histogram("style", measure, champion, challenger, shared, sizes) for measure in STYLE_MEASURES),
@@ -86,32 +88,80 @@ def _still_shared(shared: Floats, before: Floats, after: Floats, sizes: Sizes) -
 
 def _labels(
     champion: TrainingProfile, challenger: TrainingProfile, shared: TrainingProfile | None, sizes: Sizes
-) -> DriftMeasure:
+) -> list[DriftMeasure]:
+    """Of the labels; nothing where there are none."""
     names = sorted(champion.label_counts.keys() | challenger.label_counts.keys())
-    before, after, both = (
-        np.array([profile.label_counts.get(name, 0) if profile else 0 for name in names], dtype=np.float64)
-        for profile in (champion, challenger, shared)
-    )
+    if not names:
+        return []
+
+    def counted(profile: TrainingProfile | None) -> Floats:
+        return np.array([profile.label_counts.get(name, 0) if profile else 0 for name in names], dtype=np.float64)
+
+    before, after, both = counted(champion), counted(challenger), counted(shared)
+    if champion.set_sizes is None or challenger.set_sizes is None:
+        return [_categories("label shares", names, before, after, both, sizes)]
+    numbers = range(max(len(champion.set_sizes), len(challenger.set_sizes)))
+
+    def sized(profile: TrainingProfile | None) -> Floats:
+        known = (profile.set_sizes if profile else None) or ()
+        return np.array([*known, *[0] * (len(numbers) - len(known))], dtype=np.float64)
+
+    of_a_row = sized(champion), sized(challenger), sized(shared)
+    return [
+        _label_shares(names, before, after, both, sizes),
+        _categories("labels a row", [f"{number} of them" for number in numbers], *of_a_row, sizes),
+    ]
+
+
+def _categories(
+    measure: str, names: Sequence[str], before: Floats, after: Floats, both: Floats, sizes: Sizes
+) -> DriftMeasure:
+    """Of what a row has exactly one of.
+
+    :param both: rows of each category that both have.
+    """
     p, q = before / sizes.champion, after / sizes.challenger
-    both, sizes = _still_shared(both, before, after, sizes)
-    pooled = before + after - both
-    expected = pooled[pooled > 0] / pooled.sum() * min(sizes.champion, sizes.challenger)
-    if expected.min() >= LEAST_EXPECTED:
-        method, p_value = "total variation, chi-square p", _chi_square_p(before, after, pooled, sizes)
-    else:
-        method, p_value = "total variation, chi-square p by permutation", _permutation_p(before, after, pooled, sizes)
+    p_value, approximated = _homogeneity_p(before, after, both, sizes)
+    how = "" if approximated else " by permutation"
+    return _shares_moved(measure, names, p, q, np.abs(p - q).sum() / 2, f"total variation, chi-square p{how}", p_value)
+
+
+def _label_shares(names: Sequence[str], before: Floats, after: Floats, both: Floats, sizes: Sizes) -> DriftMeasure:
+    """Of labels of which a row has any number: each by itself, rows that have it and rows that do not."""
+    p, q = before / sizes.champion, after / sizes.challenger
+
+    def halves(having: Floats, rows: int) -> Floats:
+        """Rows that have a label, and rows that do not, ``[labels, 2]``."""
+        return np.stack([having, rows - having], axis=1)
+
+    each = zip(halves(before, sizes.champion), halves(after, sizes.challenger), halves(both, sizes.shared), strict=True)
+    tested = [_homogeneity_p(first, second, shared, sizes)[0] for first, second, shared in each]
+    method = "largest difference of a label's share, least chi-square p by Bonferroni"
+    return _shares_moved(
+        "label shares", names, p, q, float(np.abs(p - q).max()), method, min(1.0, min(tested) * len(names))
+    )
+
+
+def _shares_moved(
+    measure: str, names: Sequence[str], p: Floats, q: Floats, distance: float, method: str, p_value: float
+) -> DriftMeasure:
     moved = sorted(range(len(names)), key=lambda at: (-abs(q[at] - p[at]), names[at]))[:LABELS_SHOWN]
     detail = ", ".join(f"{names[at]} {p[at]:.4g} -> {q[at]:.4g}" for at in moved)
     if len(names) > LABELS_SHOWN:
         detail += f", and {len(names) - LABELS_SHOWN} labels that moved less"
     return DriftMeasure(
-        kind="labels",
-        measure="label shares",
-        distance=tidy(np.abs(p - q).sum() / 2),
-        method=method,
-        p_value=tidy(p_value),
-        detail=detail,
+        kind="labels", measure=measure, distance=tidy(distance), method=method, p_value=tidy(p_value), detail=detail
     )
+
+
+def _homogeneity_p(before: Floats, after: Floats, both: Floats, sizes: Sizes) -> tuple[float, bool]:
+    """P value of "both have the same shares", and whether that is by the chi-square approximation."""
+    both, sizes = _still_shared(both, before, after, sizes)
+    pooled = before + after - both
+    expected = pooled[pooled > 0] / pooled.sum() * min(sizes.champion, sizes.challenger)
+    if expected.min() >= LEAST_EXPECTED:
+        return _chi_square_p(before, after, pooled, sizes), True
+    return _permutation_p(before, after, pooled, sizes), False
 
 
 def _discrepancy(before: Floats, after: Floats, pooled: Floats, sizes: Sizes) -> Floats:

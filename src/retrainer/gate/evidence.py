@@ -13,6 +13,9 @@ The predictions of a model are a parquet file, one row for each test row::
     slice_NAME  string        value of that column of the data (one for each extra column the gate slices by)
     pattern_N   bool          whether the N-th of the record's patterns is found in the text
 
+Where a row has any number of labels, ``label`` and ``prediction`` are lists of indices, ascending, and ``scores`` are
+of each label by itself; one -1 in a champion's ``prediction`` stands for all labels that the challenger does not have.
+
 Where the task writes text, ``label``, ``prediction`` and ``scores`` give way to::
 
     target      list<string>  the right texts; several where the data has several for one input
@@ -24,7 +27,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +40,11 @@ from numpy.typing import NDArray
 from retrainer.artifacts.evaluation import EvaluationRecord, ModelEvidence
 from retrainer.artifacts.standing import Standing
 from retrainer.errors import first_line
-from retrainer.gate.answers import Answers, Said, TextAnswers
+from retrainer.gate.answers import SetAnswers
 from retrainer.gate.receipt import Reason, ReasonCode
+from retrainer.gate.tables import SetTable, Table, TextTable
 from retrainer.spec.known_metrics import names_of
+from retrainer.tasks import Writes
 
 SLICE_PREFIX = "slice_"
 PATTERN_PREFIX = "pattern_"
@@ -50,72 +55,6 @@ LONGEST_FIXED_WIDTH = 64
 
 # Row ids that were read before: as they are in the file, and as an array.
 _Known = list[tuple[pa.Array, NDArray[Any]]]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Table:
-    """One model's answers, as they were written: nothing is checked yet.
-
-    :param row_ids: ``[n]`` of str.
-    :param labels: ``[n]`` int64; ``predictions`` too.
-    :param scores: ``[n, labels]`` float64.
-    :param characters: ``[n]`` int64, or ``None``.
-    :param slices: column name without its prefix to ``[n]`` of str; missing values are empty strings.
-    :param patterns: ``[n, patterns]`` bool, in the order of the record's patterns.
-    :param sha256: of the file.
-    """
-
-    row_ids: NDArray[Any]
-    labels: NDArray[np.int64]
-    predictions: NDArray[Any]
-    scores: NDArray[np.float64]
-    characters: NDArray[np.int64] | None = None
-    slices: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    sha256: str = ""
-    patterns: NDArray[np.bool_] | None = None
-
-    @property
-    def truth(self) -> NDArray[Any]:
-        """What is right of each row, ``[n]``."""
-        return self.labels
-
-    def said(self, positive: int) -> Said:
-        """What the statistics need of it.
-
-        :param positive: index of the label that metrics of one label score.
-        """
-        return Answers(self.predictions, self.scores, positive)
-
-    def of_rows(self, at: NDArray[np.int64], like: Table) -> Table:
-        """What was said of these rows, with all else, the true answers too, as another table has it."""
-        return replace(like, predictions=self.predictions[at], scores=self.scores[at], sha256=self.sha256)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TextTable(Table):
-    """The same of a model that writes text: its predictions are str, and all labels are 0.
-
-    :param scores: ``[n, metrics]``: of each row by each metric, in the order of ``metrics``.
-    :param targets: ``[n]`` of tuples of str.
-    """
-
-    metrics: tuple[str, ...] = ()
-    targets: NDArray[Any] = field(default_factory=lambda: np.zeros(0, dtype=np.object_))
-
-    @property
-    def truth(self) -> NDArray[Any]:
-        """The targets of each row, ``[n]``."""
-        return self.targets
-
-    def said(self, positive: int) -> Said:
-        """What the statistics need of it; no metric is of one label."""
-        return TextAnswers(self.predictions, {name: self.scores[:, at] for at, name in enumerate(self.metrics)})
-
-    def of_rows(self, at: NDArray[np.int64], like: Table) -> Table:
-        """As above, by the metrics that this table has."""
-        assert isinstance(like, TextTable), "both are of one task"
-        found = replace(like, predictions=self.predictions[at], scores=self.scores[at], sha256=self.sha256)
-        return replace(found, metrics=self.metrics)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,7 +86,7 @@ def load_evidence(folder: Path, standing: Standing | None = None) -> Evidence:
     problems: dict[str, Reason] = {}
     known: _Known = []
     for name, model in record.models.items():
-        table = _read(folder, name, model, known, _parse if record.writes == "label" else _parse_texts)
+        table = _read(folder, name, model, known, _PARSERS[record.writes])
         if isinstance(table, Reason):
             problems[name] = table
         else:
@@ -189,6 +128,39 @@ def _parse(parquet: pa.Table, sha256: str, known: _Known) -> Table:
     )
 
 
+def _parse_sets(parquet: pa.Table, sha256: str, known: _Known) -> SetTable:
+    scores = _scores(parquet, parquet.num_rows)
+    truth, also_true, bad = _members(parquet, "label", scores.shape[1])
+    applies, foreign, also_bad = _members(parquet, "prediction", scores.shape[1])
+    return SetTable.of(
+        _row_ids(parquet, known),
+        SetAnswers(truth, applies, scores, foreign),
+        malformed=int((bad | also_bad | also_true).sum()),
+        sha256=sha256,
+        **_groups(parquet),
+    )
+
+
+def _members(parquet: pa.Table, name: str, n_labels: int) -> tuple[NDArray[np.bool_], ...]:
+    """Which labels each row has ``[n, labels]``, where there is a -1 ``[n]``, and rows that are not sets ``[n]``."""
+    column = _column(parquet, name)
+    if not pa.types.is_list(column.type) or not pa.types.is_integer(column.type.value_type):
+        raise TypeError(f"{name} is {column.type}, not a list of int64")
+    lengths = pc.list_value_length(column)
+    flat = column.flatten()
+    if column.null_count or flat.null_count:
+        raise ValueError(f"{name} lacks values")
+    rows = np.repeat(np.arange(len(column)), lengths.to_numpy())
+    indices = flat.to_numpy()
+    inside = (indices >= 0) & (indices < n_labels)
+    counts = np.zeros((len(column), n_labels), dtype=np.int64)
+    np.add.at(counts, (rows[inside], indices[inside]), 1)
+    foreign = np.bincount(rows[indices == -1], minlength=len(column))
+    malformed = (counts > 1).any(axis=1) | (foreign > 1)
+    malformed[rows[~inside & (indices != -1)]] = True
+    return counts > 0, foreign > 0, malformed
+
+
 def _parse_texts(parquet: pa.Table, sha256: str, known: _Known) -> TextTable:
     n = parquet.num_rows
     metrics = tuple(name for name in names_of("generation") if f"{SCORE_PREFIX}{name}" in parquet.column_names)
@@ -208,6 +180,13 @@ def _parse_texts(parquet: pa.Table, sha256: str, known: _Known) -> TextTable:
         targets=found,
         **_groups(parquet),
     )
+
+
+_PARSERS: Mapping[Writes, Callable[[pa.Table, str, _Known], Table]] = {
+    "label": _parse,
+    "labels": _parse_sets,
+    "text": _parse_texts,
+}
 
 
 def _groups(parquet: pa.Table) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Flips: rows on which what was right became wrong, whatever the two models' accuracy says.
 
-Of a task that writes text, right is what matches its target exactly, whatever metric the models are compared by: where
-that is rare, flips say little, and a note says so.
+Of a task that writes text, right is what matches its target exactly, and where a row has any number of labels, all of
+them, whatever metric the models are compared by: where that is rare, flips say little, and a note says so.
 
 Users notice a regression on what worked before more than a gain elsewhere (S. Yan et al., Positive-congruent training:
 towards regression-free model updates, CVPR 2021). The bounds of their share are Clopper and Pearson's.
@@ -45,8 +45,9 @@ def judge_flips(
     right, right_champion = challenger.right(rows.labels), rows.answers[CHAMPION].right(rows.labels)
     flipped = np.flatnonzero(right_champion & ~right)
     harmful, n = int(flipped.size), int(rows.labels.size)
-    if limit is not None and record.writes == "text" and (seen := float(right_champion.mean())) < RARE:
-        findings.note(f"flips say little: the champion matches the target exactly on {seen:.1%} of the rows only")
+    if limit is not None and record.writes != "label" and (seen := float(right_champion.mean())) < RARE:
+        does = "matches the target exactly" if record.writes == "text" else "has all labels right"
+        findings.note(f"flips say little: the champion {does} on {seen:.1%} of the rows only")
     low, high = proportion_bounds(harmful, n, alpha)
     share = harmful / n
     judged = high if policy.confident else share

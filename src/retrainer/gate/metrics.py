@@ -1,10 +1,11 @@
 """The metrics, each with its bounds: made from the entries of ``retrainer.spec.known_metrics``. By them a model is
 scored, and two are compared on the same rows.
 
-An entry names the function and, by its ``interval``, one of the kinds below. Shares of right rows, accuracy and exact
-match, go by exact and score methods (``paired.py``), means of row scores by the score interval (``mean_interval.py``),
-every other metric by the bootstrap: two models' metrics of the confusion matrix under each bound
-(``paired_bootstrap.py``), all else by its standard error, drawn or in closed form (``bootstrap.py``).
+An entry names the function and, by its ``interval``, one of the kinds below. Shares of right rows, such as accuracy and
+exact match, go by exact and score methods (``paired.py``), means of row scores by the score interval
+(``mean_interval.py``), and so do metrics of sets of labels, by how far each row moves them. Every other metric goes by
+the bootstrap: two models' metrics of the confusion matrix under each bound (``paired_bootstrap.py``), all else by its
+standard error, drawn or in closed form (``bootstrap.py``).
 """
 
 from __future__ import annotations
@@ -20,16 +21,18 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from retrainer.artifacts.measures import Interval, Score
-from retrainer.gate.answers import Answers, Floats, Ints, Said, TextAnswers
-from retrainer.gate.bootstrap import RESAMPLES, Bounds, RowStatistic, confusion_error, variance_of_sum
+from retrainer.gate.answers import Answers, Floats, Ints, Said, SetAnswers, TextAnswers
+from retrainer.gate.bootstrap import RESAMPLES, Bounds, Probable, RowStatistic, confusion_error, variance_of_sum
 from retrainer.gate.confusion import FromConfusion, confusion_matrix
+from retrainer.gate.label_sets import FALSE, HIT, LEFT_OUT, MISSED, FromCounts, counts_of, moved_by_rows
 from retrainer.gate.mean_interval import METHOD, Mean
 from retrainer.gate.paired import normal_quantile, proportion_bounds, tango_interval, tidy
 from retrainer.gate.paired_bootstrap import difference_bounds
 from retrainer.spec.gate import Gate
 from retrainer.spec.known_metrics import KNOWN_METRICS, SHARE_RIGHT, Family, IntervalMethod, KnownMetric, names_of
 
-LossOfRows = Callable[[Ints, Floats], Floats]
+# Of the true labels ``[n]``, or of which labels each row has ``[n, labels]``, and the probabilities ``[n, labels]``.
+LossOfRows = Callable[[Any, Floats], Floats]
 Given = TypeVar("Given", bound=Said)
 
 
@@ -165,51 +168,110 @@ class _RowScores(Metric[TextAnswers]):
         return difference, Bounds(*bounds, f"paired {METHOD}")
 
 
-class _OfRows(Metric[Answers]):
+class _OfSets(Metric[SetAnswers]):
+    """A metric of how often each label is rightly given, wrongly given and missed: the delta method.
+
+    What the value is, plus how far each row moves it, is a value for each row, of which the metric is the mean; so its
+    bounds are those of a mean of scores, by the score interval. Of two models the rows' differences are taken.
+
+    The score interval needs to know how far a row can be off that no row shows: as far as the furthest row seen, or
+    as one decision on the rarest label that is seen, whichever is further. Few rows on which models agree, or which
+    are all right, so prove no more than they can: by the rule of three (J. Hanley, A. Lippman-Hand, JAMA 249 (1983)
+    1743-1745), three rows of the rarest label may be otherwise. With "so many standard errors" in its place the truth
+    is excluded up to 100 times as often as an alpha of 0.001 says, where models differ on few rows (see the tests).
+    """
+
+    def __init__(self, known: KnownMetric, function: FromCounts) -> None:
+        super().__init__(known)
+        self._function = function
+
+    def value(self, labels: Ints, answers: SetAnswers) -> float:
+        return self._function(counts_of(answers))[0] if answers.truth.size else math.nan
+
+    def bounds(self, labels: Ints, answers: SetAnswers, alpha: float) -> Bounds:
+        value = self.value(labels, answers)
+        low, high = self.by_rows(answers).bounds(alpha)
+        return Bounds(value + low, value + high, f"delta method, {METHOD}")
+
+    def compare(self, labels: Ints, first: SetAnswers, second: SetAnswers, alpha: float) -> tuple[float, Bounds]:
+        difference = self.difference(labels, first, second)
+        low, high = self.by_rows(first, second).bounds(alpha)
+        return difference, Bounds(difference + low, difference + high, f"paired delta method, {METHOD}")
+
+    def by_rows(self, first: SetAnswers, second: SetAnswers | None = None) -> Mean:
+        """How far each row moves the value, or the difference of two models, turned so that positive means better: a
+        mean that is 0 on these rows.
+        """
+        counts = counts_of(first)
+        ours = theirs = self._function(counts)[1]
+        moved = moved_by_rows(first, ours)
+        if second is not None:
+            theirs = self._function(counts_of(second))[1]
+            moved = self.sign * (moved - moved_by_rows(second, theirs))
+        far = max(float(np.abs(moved).max()), _one_decision(counts, ours, theirs))
+        return Mean(moved, -far, far)
+
+
+def _one_decision(counts: Floats, ours: Floats, theirs: Floats) -> float:
+    """How far one row moves the difference of two models, or the value of one, if they come to differ on one label.
+
+    :param counts: by them it is known which labels rows have, and which rows lack; ``[4, labels]``.
+    :param ours: slopes, ``[4, labels]``; so is ``theirs``.
+    """
+    there, lacking = counts[[HIT, MISSED]].sum(axis=0) > 0, counts[[FALSE, LEFT_OUT]].sum(axis=0) > 0
+    apart = [
+        np.abs(one[right] - other[wrong])[seen]
+        for one, other in ((ours, theirs), (theirs, ours))
+        for right, wrong, seen in ((HIT, MISSED, there), (LEFT_OUT, FALSE, lacking))
+    ]
+    return float(counts[:, 0].sum() * np.concatenate(apart).max(initial=0.0))
+
+
+class _OfRows(Metric[Any]):
     """A metric of the probabilities; its bounds are the value, or the difference, and so many standard errors."""
 
     def __init__(self, known: KnownMetric, statistic: RowStatistic) -> None:
         super().__init__(known)
         self._statistic = statistic
 
-    def value(self, labels: Ints, answers: Answers) -> float:
+    def value(self, labels: Ints, answers: Probable) -> float:
         return self._statistic.value(labels, answers)
 
-    def bounds(self, labels: Ints, answers: Answers, alpha: float) -> Bounds:
+    def bounds(self, labels: Ints, answers: Probable, alpha: float) -> Bounds:
         error, method = self._error(labels, [answers])
-        return _around(self.value(labels, answers), error, f"bootstrap, stratified by label, {method}", alpha)
+        return _around(self.value(labels, answers), error, f"bootstrap, {method}", alpha)
 
-    def compare(self, labels: Ints, first: Answers, second: Answers, alpha: float) -> tuple[float, Bounds]:
+    def compare(self, labels: Ints, first: Probable, second: Probable, alpha: float) -> tuple[float, Bounds]:
         difference = self.difference(labels, first, second)
         error, method = self._error(labels, [first, second])
-        return difference, _around(difference, error, f"paired bootstrap, stratified by label, {method}", alpha)
+        return difference, _around(difference, error, f"paired bootstrap, {method}", alpha)
 
-    def _error(self, labels: Ints, models: list[Answers]) -> tuple[float, str]:
+    def _error(self, labels: Ints, models: list[Probable]) -> tuple[float, str]:
         """Of one model's value or of the difference of two, and how it was found."""
         variance, method = self._statistic.limit(labels, models)
-        rows = np.bincount(labels, minlength=models[0].probabilities.shape[1])
-        return math.sqrt(max(variance, self._statistic.least_variance(rows))), method
+        how = f"stratified by label, {method}" if models[0].stratified else method
+        return math.sqrt(max(variance, self._statistic.least_variance(labels, models[0]))), how
 
 
-def _mean_of_rows(known: KnownMetric, loss: LossOfRows) -> Metric[Answers]:
+def _mean_of_rows(known: KnownMetric, loss: LossOfRows) -> Metric[Any]:
     """The mean of a loss of each row, whose error is known exactly."""
 
-    def of_rows(labels: Ints, answers: Answers) -> Floats:
+    def of_rows(labels: Ints, answers: Probable) -> Floats:
         values: Floats = answers.kept(known.name, labels, loss)
         return values
 
-    def value(labels: Ints, answers: Answers) -> float:
+    def value(labels: Ints, answers: Probable) -> float:
         return float(of_rows(labels, answers).mean()) if labels.size else math.nan
 
-    def limit(labels: Ints, models: Sequence[Answers]) -> tuple[float, str]:
+    def limit(labels: Ints, models: Sequence[Probable]) -> tuple[float, str]:
         values = [of_rows(labels, model) for model in models]
         variance = variance_of_sum(labels, values[0] - values[1] if len(values) > 1 else values[0])
         return variance / labels.size**2, "exact"
 
-    def least_variance(rows: Ints) -> float:
+    def least_variance(labels: Ints, answers: Probable) -> float:
         # On the two rows the true label is one of many alike.
-        uninformed = loss(np.zeros(1, np.int64), np.full((1, rows.size), 1 / rows.size))
-        return 2.0 * float(uninformed[0]) ** 2 / int(rows.sum()) ** 2
+        uninformed = loss(*answers.uninformed())
+        return 2.0 * float(uninformed[0]) ** 2 / labels.size**2
 
     return _OfRows(known, RowStatistic(value, limit, least_variance))
 
@@ -228,9 +290,10 @@ _KINDS: Mapping[IntervalMethod, Callable[..., Metric[Any]]] = {
     "confusion": _OfConfusion,
     "mean": _mean_of_rows,
     "statistic": _OfRows,
+    "label_sets": _OfSets,
 }
 
-# Of these the rows' scores are in the evidence, and need not be computed from what was said.
+# Of these the rows' scores are in the evidence, or every kind of answer knows them.
 _OF_WRITTEN_SCORES: Mapping[IntervalMethod, Callable[[KnownMetric], Metric[Any]]] = {
     "right_rows": _RightRows,
     "row_scores": _RowScores,

@@ -17,10 +17,11 @@ alike                     the champion's        as before              one more
 the same prediction       any                   as before              as before
 ========================  ====================  =====================  =================
 
-A champion's label that the challenger does not have cannot be given to a row. For accuracy the fewest labels follow
-from that exactly, with the gate's own interval: its bounds never fall when a row is added to ``better`` or taken from
-``worse`` (the tests look at all small tables), so of all ways to change ``k`` labels only those are tried that none
-other surpasses. For every other metric the number is an estimate: see ``_estimated``.
+Where a row has any number of labels, "label" stands for all of them together. A champion's label that the challenger
+does not have cannot be given to a row. For the share of right rows the fewest labels follow from that exactly, with
+the gate's own interval: its bounds never fall when a row is added to ``better`` or taken from ``worse`` (the tests look
+at all small tables), so of all ways to change ``k`` labels only those are tried that none other surpasses. For every
+other metric the number is an estimate: see ``_estimated``.
 
 Not here: whether a label is wrong (``work/suspects``).
 """
@@ -28,17 +29,19 @@ Not here: whether a label is wrong (``work/suspects``).
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retrainer.artifacts.evaluation import CHAMPION
 from retrainer.artifacts.measures import Interval, Overturn
-from retrainer.gate.answers import Answers, Floats, Ints
+from retrainer.gate.answers import Floats, Ints, SetAnswers, TextAnswers
 from retrainer.gate.claims import FEWEST_ROWS
 from retrainer.gate.metrics import METRICS
 from retrainer.gate.paired import tango_interval, tidy
 from retrainer.gate.validity import FP32, Rows
+from retrainer.spec.known_metrics import SHARE_RIGHT
 
 EXACT = "exact: the fewest labels, by the interval of the comparison"
 ESTIMATE = (
@@ -61,21 +64,24 @@ def overturn_of(
     if rows is None or interval is None or threshold is None or level <= 0:
         return None
     labels, challenger, champion = rows.labels, rows.answers[FP32], rows.answers[CHAMPION]
-    if not isinstance(challenger, Answers) or not isinstance(champion, Answers):
+    if isinstance(challenger, TextAnswers) or isinstance(champion, TextAnswers):
         return None  # a text that is wrong can be corrected to any other
-    exact = interval.metric == "accuracy"
+    exact = interval.metric in SHARE_RIGHT.values()
     if exact:
-        fewest = _exactly(labels, challenger.predictions, champion.predictions, level, threshold)
+        fewest = _exactly(labels, challenger, champion, level, threshold)
     else:
         fewest = _estimated(interval, labels, challenger, champion, threshold)
     return Overturn(labels=fewest, rows=interval.disagreements, exact=exact, method=EXACT if exact else ESTIMATE)
 
 
-def _exactly(labels: Ints, challenger: Ints, champion: Ints, level: float, threshold: float) -> int | None:
-    """The fewest labels for accuracy; ``None`` when no number of them would do."""
+def _exactly(labels: Ints, challenger: Any, champion: Any, level: float, threshold: float) -> int | None:
+    """The fewest labels for the share of right rows; ``None`` when no number of them would do.
+
+    :param challenger: its answers; so is ``champion``, of the same kind.
+    """
     n = labels.size
-    known, differ = champion >= 0, challenger != champion
-    right, other_right = challenger == labels, champion == labels
+    known, differ = champion.known, challenger.predictions != champion.predictions
+    right, other_right = challenger.right(labels), champion.right(labels)
     better, worse = right & ~other_right, other_right & ~right
     neither = differ & ~right & ~other_right
     now_better, now_worse = _count(better), _count(worse)
@@ -111,34 +117,41 @@ def _count(rows: NDArray[np.bool_]) -> int:
     return int(rows.sum())
 
 
-def _estimated(
-    interval: Interval, labels: Ints, challenger: Answers, champion: Answers, threshold: float
-) -> int | None:
-    """About the fewest labels for a metric other than accuracy.
+def _estimated(interval: Interval, labels: Ints, challenger: Any, champion: Any, threshold: float) -> int | None:
+    """About the fewest labels for another metric.
 
     The interval is taken to keep its width, and rows are changed in one order only: those that one model has right go
-    first, for they count twice, and of these the rows of rare labels, for they weigh most in averages over labels.
+    first, for they count twice. Of these first go the rows of rare labels, for they weigh most in averages over labels;
+    where rows have any number of labels, the rows on which the models differ in most of them.
     """
     shown = interval.low > threshold and interval.n >= FEWEST_ROWS
     winner, loser = (champion, challenger) if shown else (challenger, champion)
-    given = winner.predictions
-    takes = np.flatnonzero((challenger.predictions != champion.predictions) & (given >= 0) & (given != labels))
-    rows_of_label = np.bincount(labels, minlength=int(labels.max()) + 1)
-    twice = loser.predictions[takes] == labels[takes]
-    order = takes[np.lexsort((takes, rows_of_label[labels[takes]], ~twice))]
+    differ = challenger.predictions != champion.predictions
+    takes = np.flatnonzero(differ & winner.known & ~winner.right(labels))
+    twice = loser.right(labels)[takes]
+    order = takes[np.lexsort((takes, _lightness(labels, challenger, champion)[takes], ~twice))]
     needed = interval.low - threshold
     metric = METRICS[interval.metric]
 
     def overturned(changes: int) -> bool:
-        relabelled = labels.copy()
-        relabelled[order[:changes]] = given[order[:changes]]
+        changed = order[:changes]
+        (relabelled, ours), (_, theirs) = (one.corrected(labels, changed, winner) for one in (challenger, champion))
         try:
-            moved = metric.difference(relabelled, challenger, champion) - interval.estimate
+            moved = metric.difference(relabelled, ours, theirs) - interval.estimate
         except ValueError:  # without one of its labels the metric has no value
             return False
         return moved <= -needed if shown else moved > -needed
 
     return _fewest(overturned, order.size) if interval.n >= FEWEST_ROWS else None
+
+
+def _lightness(labels: Ints, challenger: Any, champion: Any) -> Ints:
+    """What is the less, the more a row weighs in a metric."""
+    if isinstance(challenger, SetAnswers):
+        lightness: Ints = -np.count_nonzero(challenger.applies != champion.applies, axis=1)
+    else:
+        lightness = np.bincount(labels)[labels]
+    return lightness
 
 
 def _fewest(enough: Callable[[int], bool], most: int) -> int | None:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from retrainer.gate.answers import Answers, Floats, Ints
-from retrainer.gate.bootstrap import RowStatistic, variance_of_sum
+from retrainer.gate.answers import Floats, Ints
+from retrainer.gate.bootstrap import Probable, RowStatistic, variance_of_sum
 
 
 def placements(positive: NDArray[np.bool_], scores: Floats) -> Floats:
@@ -58,22 +58,23 @@ def auroc_parts(labels: Ints, probabilities: Floats) -> tuple[float, Floats]:
     return float(np.mean(areas)), influence / present.size
 
 
-def _value(labels: Ints, answers: Answers) -> float:
+def _value(labels: Ints, answers: Probable) -> float:
     return float(answers.kept("auroc", labels, auroc_parts)[0])
 
 
-def _limit(labels: Ints, models: Sequence[Answers]) -> tuple[float, str]:
+def _limit(labels: Ints, models: Sequence[Probable]) -> tuple[float, str]:
     """The area is a mean up to terms of order 1/n, of placement values."""
     influences: list[Floats] = [model.kept("auroc", labels, auroc_parts)[1] for model in models]
     influence = influences[0] - influences[1] if len(influences) > 1 else influences[0]
     return variance_of_sum(labels, influence), "its limit by placement values (DeLong)"
 
 
-def _least_variance(rows: Ints) -> float:
+def _least_variance(labels: Ints, answers: Probable) -> float:
     """Of two rows, one in favour of either model, spread over the labels by their shares. On such a row one of the
     models knows nothing: the row is in the middle of the others.
     """
-    n = int(rows.sum())
+    n = labels.size
+    rows = np.bincount(labels)
     present = rows[rows > 0].astype(np.float64)
     as_other = (1 / (n - present)).sum() - 1 / (n - present)
     moved = (1 / present + as_other) / 2 / present.size

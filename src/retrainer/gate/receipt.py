@@ -49,7 +49,7 @@ class ReasonCode(StrEnum):
     SINGLE_LABEL = "single_label", "All test rows have the same label, so nothing can be told from them."
     LABELS_INVALID = "labels_invalid", "A label or prediction is not one of the model's labels."
     SCORES_INVALID = "scores_invalid", "A score is NaN, infinite, or not a probability."
-    PREDICTIONS_INCONSISTENT = "predictions_inconsistent", "A predicted label does not have the highest score."
+    PREDICTIONS_INCONSISTENT = "predictions_inconsistent", "A prediction is not the one that its scores give."
     METRIC_MISSING = "metric_missing", "A metric that the gate needs was not measured."
     METRIC_UNDEFINED = "metric_undefined", "A metric has no value on these rows (NaN or infinite)."
     METRIC_MISMATCH = "metric_mismatch", "A reported metric is not what the predictions give."
@@ -132,8 +132,8 @@ class FloorResult(Record):
 class SliceResult(Record):
     """Challenger and champion on one group of rows.
 
-    Of a task with labels they are compared by accuracy, in the fields of that name; of one that writes text by
-    ``metric``, in ``challenger_score`` and ``champion_score``. The others are not written.
+    Of a task with one label a row they are compared by accuracy, in the fields of that name; of others by ``metric``,
+    in ``challenger_score`` and ``champion_score``. The others are not written.
 
     :param status: ``insufficient`` below the policy's minimum, ``worse`` when it refuses.
     :param p_value: one-sided, of "not worse", before correction.

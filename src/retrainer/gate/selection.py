@@ -31,8 +31,8 @@ from retrainer.artifacts.measures import Interval, Latency
 from retrainer.artifacts.selection import Candidate, Selection
 from retrainer.errors import GateError, IntegrityError
 from retrainer.gate.answers import Said
-from retrainer.gate.evidence import Table, TextTable
 from retrainer.gate.metrics import METRICS, compare, score
+from retrainer.gate.tables import Table
 
 # Within these shares two candidates are of one size, and of one speed: noise and a few more tokens in a vocabulary
 # are no reason to prefer a model.
@@ -130,16 +130,14 @@ def _must_be_comparable(contenders: Sequence[Contender]) -> None:
         raise IntegrityError("the candidates do not know the same labels")
     for one in contenders:
         table, where = one.table, f"candidate {one.base}"
-        rows, known = table.labels.size, table.scores.shape[1]
+        rows = table.labels.size
         if not (np.array_equal(table.row_ids, first.row_ids) and np.array_equal(table.truth, first.truth)):
             raise IntegrityError("the candidates did not answer the same rows", where=where)
         if table.predictions.shape != (rows,) or table.scores.shape[0] != rows:
             raise IntegrityError("an answer is missing", where=where)
         if not np.isfinite(table.scores).all():
             raise IntegrityError("a score is NaN or infinite", where=where)
-        if not isinstance(table, TextTable) and any(
-            ((said < 0) | (said >= known)).any() for said in (table.labels, table.predictions)
-        ):
+        if table.unknown_labels():
             raise IntegrityError("a label, true or predicted, is not one of the labels", where=where)
         costs = (one.size_mb, one.latency.p50, one.rows_per_second)
         if any(cost is None or not math.isfinite(cost) or cost <= 0 for cost in costs):

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import singledispatch
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrainer.artifacts.evaluation import ANCHOR, CHAMPION, EvaluationRecord
-from retrainer.gate.answers import EXACT_MATCH, Said, same_text
-from retrainer.gate.evidence import Evidence, Table, TextTable
+from retrainer.artifacts.evaluation import ANCHOR, CHAMPION, ChampionEvidence, EvaluationRecord
+from retrainer.gate.answers import EXACT_MATCH, Rights, Said, same_text
+from retrainer.gate.evidence import Evidence
 from retrainer.gate.receipt import Reason, ReasonCode
+from retrainer.gate.tables import SetTable, Table, TextTable
 from retrainer.precisions import REFERENCE
 from retrainer.spec.known_metrics import KNOWN_METRICS
 
@@ -32,12 +34,13 @@ LIVE_BEFORE = frozenset({CHAMPION, ANCHOR})
 class Rows:
     """The test rows in the order of their ids, with what each model said.
 
-    :param labels: true labels, ``[n]``; all 0 where the task writes text.
+    :param labels: true labels, ``[n]``; all 0 where the task writes text, or a row has any number of labels.
     :param answers: precision, ``champion``, ``anchor`` or ``baseline``, to answers; those that can be trusted.
     :param characters: ``[n]`` or ``None``.
     :param slices: column to ``[n]`` of str.
     :param patterns: pattern to ``[n]`` bool.
     :param row_ids: ``[n]`` of str; empty where nobody asks for them.
+    :param sets: which labels each row has, ``[n, labels]``; ``None`` where that is not any number of them.
     """
 
     labels: NDArray[np.int64]
@@ -46,6 +49,14 @@ class Rows:
     slices: Mapping[str, NDArray[Any]]
     patterns: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     row_ids: NDArray[Any] = field(default_factory=lambda: np.zeros(0, dtype=np.str_))
+    sets: Rights | None = None
+
+    def counts(self, n_labels: int) -> NDArray[np.int64]:
+        """How many rows have each label, ``[labels]``."""
+        if self.sets is None:
+            return np.bincount(self.labels, minlength=n_labels)
+        counts: NDArray[np.int64] = np.count_nonzero(self.sets, axis=0)
+        return counts
 
 
 def check(evidence: Evidence) -> tuple[Rows | None, list[Reason]]:
@@ -89,14 +100,28 @@ def check(evidence: Evidence) -> tuple[Rows | None, list[Reason]]:
             reasons.append(_reason(ReasonCode.ROWS_MISALIGNED, detail))
         else:
             answers[name] = table.said(record.positive)
-    if record.writes == "label" and np.unique(reference.labels).size < 2:
-        only = record.labels[int(reference.labels[0])]
-        detail = f"all {reference.labels.size} test rows have the label {only!r}"
+    if record.writes != "text" and np.unique(reference.truth).size < 2:
+        detail = f"all {reference.labels.size} test rows have {_only(record, reference)}"
         reasons.append(_reason(ReasonCode.SINGLE_LABEL, detail))
         return None, reasons
-    patterns = _patterns(record, reference)
-    found = Rows(reference.labels, answers, reference.characters, reference.slices, patterns, row_ids=reference.row_ids)
+    found = Rows(
+        reference.labels,
+        answers,
+        reference.characters,
+        reference.slices,
+        _patterns(record, reference),
+        row_ids=reference.row_ids,
+        sets=reference.sets,
+    )
     return found, reasons
+
+
+def _only(record: EvaluationRecord, table: Table) -> str:
+    """What the first row has."""
+    if table.sets is None:
+        return f"the label {record.labels[int(table.labels[0])]!r}"
+    names = [record.labels[at] for at in np.flatnonzero(table.sets[0])]
+    return f"the labels {names}" if names else "none of the labels"
 
 
 def _patterns(record: EvaluationRecord, table: Table) -> dict[str, NDArray[np.bool_]]:
@@ -118,8 +143,14 @@ def _contradictions(record: EvaluationRecord) -> list[Reason]:
         found.append(f"the challenger was not evaluated in {FP32}")
     if record.writes == "text" and record.labels:
         found.append(f"its task writes text, and it has the labels {list(record.labels)}")
-    elif record.writes == "label" and (len(record.labels) < 2 or len(set(record.labels)) != len(record.labels)):
+    elif record.writes != "text" and (len(record.labels) < 2 or len(set(record.labels)) != len(record.labels)):
         found.append(f"the labels {list(record.labels)} are not at least two different ones")
+    for name, model in record.models.items():
+        if (model.thresholds is not None) is not (record.writes == "labels"):
+            has = "has no thresholds" if model.thresholds is None else "has thresholds for its labels"
+            found.append(f"{name} {has}, and its task is {record.task}")
+        elif model.thresholds is not None and len(model.thresholds) != len(_own_labels(name, record)):
+            found.append(f"{name} has {len(model.thresholds)} thresholds for {len(_own_labels(name, record))} labels")
     if record.champion_state == "present" and record.champion is None:
         found.append("there is a champion, but nothing was measured of it")
     if record.champion_state == "none" and record.champion is not None:
@@ -145,13 +176,34 @@ def _table_problems(name: str, table: Table, record: EvaluationRecord, orders: _
     repeated = orders.of(table.row_ids).repeated
     if repeated:
         problems.append(_reason(ReasonCode.ROWS_DUPLICATED, f"{name}: {repeated} rows occur more than once"))
-    if isinstance(table, TextTable):
-        return [*problems, *_text_problems(name, table)]
-    return _label_problems(name, table, record, problems)
+    return problems + _said_problems(table, name, record)
 
 
-def _text_problems(name: str, table: TextTable) -> list[Reason]:
-    """What contradicts itself in the scores of texts."""
+@singledispatch
+def _said_problems(table: Table, name: str, record: EvaluationRecord) -> list[Reason]:
+    """What is wrong with what was said: here with one label of each row."""
+    n, n_labels = table.row_ids.size, len(record.labels)
+    if table.scores.shape != (n, n_labels):
+        return [_misshapen(table, name, n_labels)]
+    lowest = -1 if name in LIVE_BEFORE else 0
+    bad = _outside(table.labels, 0, n_labels) + _outside(table.predictions, lowest, n_labels)
+    problems = []
+    if bad:
+        detail = f"{name}: {bad} labels or predictions are not among the {n_labels} labels"
+        problems.append(_reason(ReasonCode.LABELS_INVALID, detail))
+    problems += _score_problems(name, table, usable=not bad)
+    return problems
+
+
+def _misshapen(table: Table, name: str, n_labels: int) -> Reason:
+    n = table.row_ids.size
+    shape = f"{n} rows of {n_labels} labels need scores of shape {(n, n_labels)}, not {table.scores.shape}"
+    return _reason(ReasonCode.SCORES_INVALID, f"{name}: {shape}")
+
+
+@_said_problems.register
+def _(table: TextTable, name: str, record: EvaluationRecord) -> list[Reason]:
+    """In the scores of texts."""
     if EXACT_MATCH not in table.metrics:
         return [_reason(ReasonCode.PREDICTIONS_UNREADABLE, f"{name}: the rows have no score for {EXACT_MATCH}")]
     ends = [(KNOWN_METRICS[metric].lowest, KNOWN_METRICS[metric].highest) for metric in table.metrics]
@@ -169,19 +221,44 @@ def _text_problems(name: str, table: TextTable) -> list[Reason]:
     return []
 
 
-def _label_problems(name: str, table: Table, record: EvaluationRecord, problems: list[Reason]) -> list[Reason]:
-    """What is wrong with labels and their scores, after what else is wrong with the rows."""
-    n, n_labels = table.row_ids.size, len(record.labels)
-    if table.scores.shape != (n, n_labels):
-        shape = f"{n} rows of {n_labels} labels need scores of shape {(n, n_labels)}, not {table.scores.shape}"
-        return [_reason(ReasonCode.SCORES_INVALID, f"{name}: {shape}")]
-    lowest = -1 if name in LIVE_BEFORE else 0
-    bad = _outside(table.labels, 0, n_labels) + _outside(table.predictions, lowest, n_labels)
+@_said_problems.register
+def _(table: SetTable, name: str, record: EvaluationRecord) -> list[Reason]:
+    """In any number of labels: each applies from its threshold on."""
+    if table.scores.shape != (table.row_ids.size, len(record.labels)):
+        return [_misshapen(table, name, len(record.labels))]
+    problems = []
+    bad = table.malformed + (0 if name in LIVE_BEFORE else int(table.foreign.sum()))
     if bad:
-        detail = f"{name}: {bad} labels or predictions are not among the {n_labels} labels"
+        detail = f"{name}: {bad} rows do not list labels, each once, among the {len(record.labels)}"
         problems.append(_reason(ReasonCode.LABELS_INVALID, detail))
-    problems += _score_problems(name, table, usable=not bad)
+    # So written that NaN is outside, too.
+    outside = ~((table.scores >= -PROBABILITY_SLACK) & (table.scores <= 1 + PROBABILITY_SLACK))
+    if outside.any():
+        detail = f"{name}: {int(outside.any(axis=1).sum())} rows have scores that are not probabilities"
+        return [*problems, _reason(ReasonCode.SCORES_INVALID, detail)]
+    thresholds = _thresholds(name, record)
+    # Below a threshold nothing applies, from it on everything, but for rounding.
+    differ = (table.applies & (table.scores < thresholds - TIE_SLACK)) | (
+        ~table.applies & (table.scores >= thresholds + TIE_SLACK)
+    )
+    if differ.any():
+        rows = int(differ.any(axis=1).sum())
+        detail = f"{name}: {rows} rows are given labels that their scores and thresholds do not give"
+        problems.append(_reason(ReasonCode.PREDICTIONS_INCONSISTENT, detail))
     return problems
+
+
+def _thresholds(name: str, record: EvaluationRecord) -> NDArray[np.float64]:
+    """Of each of the challenger's labels, infinite for one that a model does not know; that there are as many as it has
+    labels is looked at elsewhere.
+    """
+    own = dict(zip(_own_labels(name, record), record.models[name].thresholds or (), strict=False))
+    return np.array([own.get(label, np.inf) for label in record.labels])
+
+
+def _own_labels(name: str, record: EvaluationRecord) -> tuple[str, ...]:
+    model = record.models[name]
+    return model.labels if isinstance(model, ChampionEvidence) else record.labels
 
 
 def _score_problems(name: str, table: Table, *, usable: bool) -> list[Reason]:
@@ -252,18 +329,8 @@ class _Orders:
 
 
 def _sorted(table: Table, orders: _Orders) -> Table:
-    order = orders.of(table.row_ids)
-    scores = order.apply(table.scores)
-    if scores.min() < 0.0 or scores.max() > 1.0:
-        scores = np.clip(scores, 0.0, 1.0)
-    found = replace(
-        table,
-        row_ids=order.row_ids,
-        labels=order.apply(table.labels),
-        predictions=order.apply(table.predictions),
-        scores=scores,
-        characters=order.apply(table.characters) if table.characters is not None else None,
-        slices={name: order.apply(column) for name, column in table.slices.items()},
-        patterns=order.apply(table.patterns) if table.patterns is not None else None,
-    )
-    return replace(found, targets=order.apply(found.targets)) if isinstance(found, TextTable) else found
+    found = table.taken(orders.of(table.row_ids).apply)
+    if found.scores.min() < 0.0 or found.scores.max() > 1.0:
+        found = replace(found, scores=np.clip(found.scores, 0.0, 1.0))
+    # One array of ids for all that were scored in the same order.
+    return replace(found, row_ids=orders.of(table.row_ids).row_ids)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from retrainer.artifacts.measures import Interval, Score
 from retrainer.artifacts.training import CurvePoint
+from retrainer.gate.label_sets import LabelScores
 from retrainer.gate.receipt import SliceResult
 from retrainer.report.figures import number
 from retrainer.report.presentation import scored, signed
@@ -34,6 +35,7 @@ RELIABILITY_BINS = 10
 # A name beside a chart; the table below has it in full.
 LONGEST_NAME = 26
 MOST_SLICES = 24
+MOST_LABELS = 40
 # Of a number on a scale.
 LARGEST = 1e9
 _STYLE = {
@@ -120,18 +122,52 @@ def uncalibrated(scores: npt.NDArray[np.float64], temperature: float) -> npt.NDA
     return probabilities
 
 
+def uncalibrated_alone(probabilities: npt.NDArray[np.float64], temperature: float) -> npt.NDArray[np.float64]:
+    """The same of probabilities of labels each of which is decided by itself."""
+    both = np.stack([probabilities, 1.0 - probabilities], axis=1)
+    return uncalibrated(both, temperature)[:, 0]
+
+
+def label_scores(labels: Sequence[LabelScores]) -> bytes:
+    """Draw precision, recall, F1 and threshold of each label; of many those with the lowest F1."""
+    worst = sorted(range(len(labels)), key=lambda at: labels[at].f1)[:MOST_LABELS]
+    shown = [labels[at] for at in sorted(worst)]
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(figsize=(6.4, 1.2 + 0.4 * len(shown)), layout="constrained")
+        places = range(len(shown))
+        for at, one in enumerate(shown):
+            axes.plot([one.precision, one.recall], [at, at], color=GREY, linewidth=1, zorder=1)
+        for name, marker, colour in (("precision", "<", BLUE), ("recall", ">", ORANGE), ("f1", "o", GREEN)):
+            values = [getattr(one, name) for one in shown]
+            axes.scatter(values, places, marker=marker, color=colour, label=name, zorder=2)
+        axes.scatter([one.threshold for one in shown], places, marker="|", s=120, color=RED, label="threshold")
+        axes.set_yticks(places, [f"{_plain(one.label)}\n{one.rows:,} rows" for one in shown], parse_math=False)
+        axes.set(xlim=(-0.02, 1.02), ylim=(len(shown) - 0.5, -0.5))
+        axes.tick_params(left=False)
+        axes.spines["left"].set_visible(False)
+        figure.legend(loc="outside upper center", ncols=4, frameon=False, fontsize=8)
+        return _png(figure)
+
+
 def reliability(
     confidence: npt.NDArray[np.float64],
     correct: npt.NDArray[np.bool_],
     *,
     before: npt.NDArray[np.float64] | None = None,
+    decisions: bool = False,
 ) -> bytes:
     """Draw how often predictions of each confidence are right.
 
     :param confidence: probability of the predicted label of each row.
     :param correct: whether that label is the true one.
     :param before: the same probabilities without the temperature, where there is one.
+    :param decisions: they are of each label of each row, and whether the row has it.
     """
+    right_share, across, counted = (
+        ("share that has the label", "probability of a label", "decisions")
+        if decisions
+        else ("share that is right", "confidence", "rows")
+    )
     from sklearn.calibration import calibration_curve
 
     with plt.rc_context(_STYLE):
@@ -146,9 +182,9 @@ def reliability(
         curve.plot(said, right, marker="o", color=BLUE, label="calibrated")
         if before is not None:
             curve.legend(frameon=False, fontsize=8)
-        curve.set(ylabel="share that is right", title="reliability", xlim=(0, 1), ylim=(0, 1.02))
+        curve.set(ylabel=right_share, title="reliability", xlim=(0, 1), ylim=(0, 1.02))
         histogram.hist(confidence, bins=RELIABILITY_BINS, range=(0, 1), rwidth=0.9, color=BLUE)
-        histogram.set(xlabel="confidence", ylabel="rows")
+        histogram.set(xlabel=across, ylabel=counted)
         return _png(figure)
 
 

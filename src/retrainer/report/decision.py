@@ -29,10 +29,11 @@ from retrainer.report.selection_table import selection_part
 from retrainer.spec.budgets import BUDGETS, COSTS
 from retrainer.spec.gate import Gate
 from retrainer.spec.known_metrics import lower_is_better
-from retrainer.tasks import TASKS
+from retrainer.tasks import TASKS, Writes
 
 if TYPE_CHECKING:
     from retrainer.gate.confusion import Confusion
+    from retrainer.gate.label_sets import LabelScores
 
 FP32 = REFERENCE
 # What is said where there is room for a few lines only: a terminal, a log, a page on which somebody approves.
@@ -109,6 +110,22 @@ def confusions_part(confusions: Sequence[Confusion]) -> Part:
     )
 
 
+def by_label_part(labels: Sequence[LabelScores]) -> Part:
+    """How well each label is given, where a row has any number of them."""
+
+    def row(one: LabelScores) -> Row:
+        return one.label, f"{one.rows:,}", f"{one.given:,}", *map(number, one[3:])
+
+    return part(
+        "by_label",
+        "Each label",
+        *(["A label applies from its threshold on, which was fitted on the validation rows."] if labels else []),
+        caption="Test rows that have each label, and rows that are given it",
+        head=("label", "rows", "given", "threshold", "precision", "recall", "F1"),
+        rows=map(row, labels),
+    )
+
+
 def _brief(receipt: Receipt) -> list[Part]:
     made = parts(receipt)
     # Without a selection, leakage or floors there is nothing to say, and no need to say so.
@@ -127,9 +144,16 @@ def models_of(receipt: Receipt) -> dict[str, Mapping[str, Score]]:
     return {name: models[name] for name in sorted(models, key=lambda name: (last.get(name, 0), name))}
 
 
-def _writes_text(receipt: Receipt) -> bool:
+def _writes(receipt: Receipt) -> Writes:
     task = TASKS.get(receipt.task)
-    return task is not None and task.writes == "text"
+    return task.writes if task is not None else "label"
+
+
+# What is right, where that is not simply the label.
+_RIGHT = {
+    "text": ["Right is what matches its target exactly."],
+    "labels": ["Right is a row that is given all of its labels and no other."],
+}
 
 
 # --- against other models --------------------------------------------------------------------------------
@@ -196,7 +220,7 @@ def _flips(receipt: Receipt) -> Part:
         f"{found.harmful:,} of {found.n:,} rows that the champion has right are wrong with the challenger "
         f"({found.share:.2%}, {confidence(receipt.policy)} interval {found.low:.2%} to {found.high:.2%}{allowed}); "
         f"{found.helpful:,} the other way round.",
-        *(["Right is what matches its target exactly."] if _writes_text(receipt) else []),
+        *_RIGHT.get(_writes(receipt), []),
     )
 
 
@@ -231,12 +255,13 @@ _ASKED_OF_BASELINE = {
 
 def _baseline(receipt: Receipt) -> Part:
     title = "Against a simple baseline"
-    if _writes_text(receipt):
+    if _writes(receipt) == "text":
         return part("baseline", title, "There is none: TF-IDF with logistic regression does not write text.")
     if receipt.baseline_comparison is None:
         return part("baseline", title, "No baseline was compared with.")
     asked = _ASKED_OF_BASELINE[receipt.policy.baseline]
-    baseline = "The baseline is TF-IDF with logistic regression, fitted in seconds on the same rows."
+    how = ", each label by itself with a threshold of 0.5" if _writes(receipt) == "labels" else ""
+    baseline = f"The baseline is TF-IDF with logistic regression{how}, fitted in seconds on the same rows."
     return part("baseline", title, f"{baseline} {asked}", describe_interval(receipt.baseline_comparison))
 
 
@@ -371,8 +396,14 @@ def _tiny(value: float | None) -> str:
     return "-" if value is None else f"{value:.1e}"
 
 
+def _calibrated(receipt: Receipt) -> str:
+    if _writes(receipt) == "labels":
+        return "Whether of 100 labels with a probability of 80 % 80 apply."
+    return "Whether a confidence of 80 % is right in 80 of 100 cases."
+
+
 def _calibration(receipt: Receipt) -> Part:
-    if _writes_text(receipt):
+    if _writes(receipt) == "text":
         return part("calibration", "Calibration", "Text comes without probabilities that could be calibrated.")
     errors = {name: scores["ece"] for name, scores in models_of(receipt).items() if "ece" in scores}
 
@@ -383,7 +414,7 @@ def _calibration(receipt: Receipt) -> Part:
     return part(
         "calibration",
         "Calibration",
-        "Whether a confidence of 80 % is right in 80 of 100 cases. A temperature other than 1 was fitted on the "
+        f"{_calibrated(receipt)} A temperature other than 1 was fitted on the "
         "validation rows; the client divides the logits by it.",
         caption="Temperature and expected calibration error (ECE), of which less is better",
         head=("model", "temperature", "ECE"),

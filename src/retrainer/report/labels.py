@@ -29,13 +29,14 @@ def counted(found: Suspects) -> str:
     return f"about {' and '.join(each)} seem wrong"
 
 
-def suspects_part(found: Suspects | None, rows: Rows) -> Part:
+def suspects_part(found: Suspects | None, rows: Rows, *, why_not: str | None = None) -> Part:
     """The test labels that are most likely to be wrong.
 
     :param rows: of ``suspects.csv``.
+    :param why_not: why nobody looked, where that is known.
     """
     if found is None:
-        return part("suspects", "Labels that may be wrong")
+        return part("suspects", "Labels that may be wrong", *([f"Nobody looked: {why_not}."] if why_not else []))
     listed = sum(found.suspects.values())
     return part(
         "suspects",

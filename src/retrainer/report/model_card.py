@@ -14,13 +14,14 @@ import yaml
 from retrainer.artifacts.evaluation import ModelEvidence
 from retrainer.gate.receipt import Receipt
 from retrainer.precisions import REFERENCE
-from retrainer.report.decision import confusions_part, parts, verdict_part
+from retrainer.report.decision import by_label_part, confusions_part, parts, verdict_part
 from retrainer.report.figures import listed
 from retrainer.report.presentation import Part, table_of
 from retrainer.tasks import TaskDefinition, known_task
 
 if TYPE_CHECKING:
     from retrainer.gate.confusion import Confusion
+    from retrainer.gate.label_sets import LabelScores
 
 PRECISION = REFERENCE
 # In a sentence; a table has all.
@@ -39,6 +40,7 @@ class CardFacts:
     :param measured: precision, ``champion`` or ``baseline``, to what was measured of it.
     :param max_new_tokens: after which an output ends; ``None`` where labels are the output.
     :param confusions: the labels that the challenger mixes up most, on the test rows.
+    :param by_label: of each label, where a row has any number of them, how well the challenger gives it.
     """
 
     base_model: str
@@ -48,6 +50,7 @@ class CardFacts:
     training: Mapping[str, str] = field(default_factory=dict)
     measured: Mapping[str, ModelEvidence] = field(default_factory=dict)
     confusions: Sequence[Confusion] = ()
+    by_label: Sequence[LabelScores] = ()
     max_new_tokens: int | None = None
 
 
@@ -105,9 +108,14 @@ def _front_matter(receipt: Receipt, facts: CardFacts) -> str:
 
 def _summary(receipt: Receipt, facts: CardFacts) -> str:
     task = _task(receipt)
-    does = f"Sorts {task.reads} into {len(receipt.labels)} labels: {_named(receipt.labels)}"
+    labels = f"{len(receipt.labels)} labels: {_named(receipt.labels)}"
+    does = {
+        "label": f"Sorts {task.reads} into {labels}",
+        "labels": f"Gives {task.reads} those of {labels}, that apply",
+        "text": f"Answers {task.reads} with text of its own",
+    }
     return (
-        f"{f'Answers {task.reads} with text of its own' if task.writes == 'text' else does}.\n"
+        f"{does[task.writes]}.\n"
         f"Fine-tuned from `{_inline(facts.base_model)}`, exported to ONNX ({', '.join(receipt.precisions)}), "
         "and judged as exported."
     )
@@ -134,7 +142,8 @@ def _data(receipt: Receipt, facts: CardFacts) -> str:
 
 def _evaluation(receipt: Receipt, facts: CardFacts) -> str:
     said = {**parts(receipt, facts.measured), "confusions": confusions_part(facts.confusions)}
-    first, *others = ("scores", "confusions", "floors", "slices", "costs", "budgets", "calibration")
+    said["by_label"] = by_label_part(facts.by_label)
+    first, *others = ("scores", "confusions", "by_label", "floors", "slices", "costs", "budgets", "calibration")
     return "\n\n".join([said[first].markdown(), *_below(said, others)])
 
 

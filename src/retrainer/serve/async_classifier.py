@@ -16,7 +16,7 @@ from retrainer.serve.cached_version import AUTO, Verify
 from retrainer.serve.classifier import Classifier
 from retrainer.serve.cores import usable_cores
 from retrainer.serve.following import DEFAULT_INTERVAL, START_SECONDS
-from retrainer.serve.predictions import Prediction, Response, is_count
+from retrainer.serve.predictions import GIVEN, Given, Prediction, Response, TopK, is_count
 from retrainer.serve.status import Status
 from retrainer.serve.texts import Text
 from retrainer.storage import S3Access
@@ -98,7 +98,7 @@ class AsyncClassifier:
 
     @property
     def task(self) -> str:
-        """``text-classification`` or ``text-pair-classification``."""
+        """What the model does, such as ``text-classification``."""
         return self._classifier.task
 
     @property
@@ -107,23 +107,24 @@ class AsyncClassifier:
         return self._classifier.status
 
     @overload
-    async def __call__(self, texts: Text, *, top_k: int | None = 1) -> list[Prediction]: ...
+    async def __call__(self, texts: Text, *, top_k: TopK = GIVEN) -> list[Prediction]: ...
 
     @overload
-    async def __call__(
-        self, texts: list[str] | list[tuple[str, str]], *, top_k: Literal[1] = 1
-    ) -> list[Prediction]: ...
+    async def __call__(self, texts: list[str] | list[tuple[str, str]], *, top_k: Literal[1]) -> list[Prediction]: ...
+
+    @overload
+    async def __call__(self, texts: list[str] | list[tuple[str, str]], *, top_k: Given = GIVEN) -> list[Any]: ...
 
     @overload
     async def __call__(
         self, texts: list[str] | list[tuple[str, str]], *, top_k: int | None
     ) -> list[list[Prediction]] | list[Prediction]: ...
 
-    async def __call__(self, texts: Any, *, top_k: int | None = 1) -> list[Prediction] | list[list[Prediction]]:
-        """The best labels of one text, or of each of many. See ``Classifier.__call__``."""
+    async def __call__(self, texts: Any, *, top_k: TopK = GIVEN) -> list[Prediction] | list[list[Prediction]]:
+        """The labels of one text, or of each of many. See ``Classifier.__call__``."""
         return await self._run(partial(self._classifier, texts, top_k=top_k))
 
-    async def respond(self, texts: Iterable[Any], *, top_k: int | None = None) -> Response:
+    async def respond(self, texts: Iterable[Any], *, top_k: TopK = None) -> Response:
         """The best labels of each of many texts, with the version that gave them. See ``Classifier.respond``."""
         return await self._run(partial(self._classifier.respond, texts, top_k=top_k))
 

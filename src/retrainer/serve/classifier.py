@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, overload
 
 from retrainer.serve.loading import Answers
 from retrainer.serve.model_client import ModelClient
-from retrainer.serve.predictions import Prediction, Response, check_top_k
+from retrainer.serve.predictions import GIVEN, Given, Prediction, Response, TopK, check_top_k
 from retrainer.serve.texts import Text, checked, is_single
 
 
@@ -27,10 +27,13 @@ class Classifier(ModelClient):
         return labels
 
     @overload
-    def __call__(self, texts: Text, *, top_k: int | None = 1) -> list[Prediction]: ...
+    def __call__(self, texts: Text, *, top_k: TopK = GIVEN) -> list[Prediction]: ...
 
     @overload
-    def __call__(self, texts: list[str] | list[tuple[str, str]], *, top_k: Literal[1] = 1) -> list[Prediction]: ...
+    def __call__(self, texts: list[str] | list[tuple[str, str]], *, top_k: Literal[1]) -> list[Prediction]: ...
+
+    @overload
+    def __call__(self, texts: list[str] | list[tuple[str, str]], *, top_k: Given = GIVEN) -> list[Any]: ...
 
     @overload
     def __call__(
@@ -38,14 +41,15 @@ class Classifier(ModelClient):
     ) -> list[list[Prediction]] | list[Prediction]: ...
 
     def __call__(
-        self, texts: Text | Iterable[Any], *, top_k: int | None = 1
+        self, texts: Text | Iterable[Any], *, top_k: TopK = GIVEN
     ) -> list[Prediction] | list[list[Prediction]]:
-        """The best labels of one text, or of each of many.
+        """The labels of one text, or of each of many.
 
         :param texts: a ``str``, a pair ``(first, second)`` where the model reads pairs, or a list of either.
-        :param top_k: how many labels of each text, best first; ``None`` for all.
-        :return: for one text, its labels. For a list, in its order: one label each while ``top_k`` is 1, else a
-            list of labels each.
+        :param top_k: how many labels of each text, best first; ``None`` for all. By default what the model gives: the
+            best label; or where a text has any number of labels, those that apply, which may be none.
+        :return: for one text, its labels. For a list, in its order: one label each where ``top_k`` is 1, or the model
+            gives one; else a list of labels each.
         :raises DataError: a text is not what the model reads.
         """
         check_top_k(top_k)
@@ -55,13 +59,14 @@ class Classifier(ModelClient):
         ranked = served.answer(rows, top_k)
         if single:
             return ranked[0]
-        return [labels[0] for labels in ranked] if top_k == 1 else ranked
+        one = top_k == 1 or (top_k == GIVEN and served.predictor.thresholds is None)
+        return [labels[0] for labels in ranked] if one else ranked
 
-    def respond(self, texts: Iterable[Any], *, top_k: int | None = None) -> Response:
+    def respond(self, texts: Iterable[Any], *, top_k: TopK = None) -> Response:
         """The best labels of each of many texts, with the version that gave them.
 
         :param texts: each a ``str``, or each a pair ``(first, second)``.
-        :param top_k: how many labels of each text, best first; ``None`` for all.
+        :param top_k: how many labels of each text, best first; ``None`` for all, ``"given"`` for what the model gives.
         :raises DataError: a text is not what the model reads.
         """
         return self.pinned().respond(texts, top_k)

@@ -29,7 +29,8 @@ class Agreement:
     """How a graph answered its golden rows here.
 
     :param max_difference: largest absolute difference of a logit; NaN when an answer is not a number.
-    :param labels_changed: rows that got another label, those aside in which two labels stood level.
+    :param labels_changed: rows that got another label, those aside in which two labels stood level, or one stood at
+        its threshold.
     """
 
     rows: int
@@ -97,14 +98,31 @@ def agreement(predictor: Predictor, golden: Sequence[GoldenRow]) -> Agreement:
             where=str(predictor.folder / GOLDEN),
             hint="publish the model again",
         ) from None
-    changed = answers.argmax(axis=1) != expected.argmax(axis=1)
-    decided = lead(softmax(expected)) > predictor.info.tie_margin
+    changed = given(predictor, answers) != given(predictor, expected)
+    decided = clearness(predictor, expected) > predictor.info.tie_margin
     return Agreement(
         rows=len(rows),
         max_difference=float(np.abs(answers - expected).max()),
-        labels_changed=int((changed & decided).sum()),
+        labels_changed=int((changed & decided).any(axis=1).sum()),
         tolerance=tolerance,
     )
+
+
+def given(predictor: Predictor, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    """What logits say: the index of the label, ``[rows, 1]``; or which of all labels apply, ``[rows, labels]``."""
+    if predictor.thresholds is not None:
+        return (predictor.probabilities_of(logits) >= predictor.thresholds).astype(np.int64)
+    best: npt.NDArray[np.int64] = logits.argmax(axis=1)[:, None]
+    return best
+
+
+def clearness(predictor: Predictor, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """How far, as a probability, each part of that is from another answer: behind the best label is the second best;
+    of any number of labels each has its threshold. Of the shape of :func:`given`.
+    """
+    if predictor.thresholds is None:
+        return lead(softmax(logits))[:, None]
+    return np.abs(predictor.probabilities_of(logits) - predictor.thresholds)
 
 
 def lead(probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -22,7 +22,7 @@ from retrainer.tasks import TaskDefinition, known_task
 
 log = logging.getLogger(__name__)
 
-# What a model answers with: one of some labels, or text of its own.
+# What a model answers with: one or several of some labels, or text of its own.
 Answers: TypeAlias = Literal["label", "text"]
 # Who asks the one and the other.
 _ASKED_WITH = {"label": "Classifier", "text": "Generator"}
@@ -101,7 +101,7 @@ def load_checked(
     golden = read_golden(folder)
     info = load_info(folder)
     task = known_task(info.task, where=str(folder / BUNDLE))
-    if loading.answers_with is not None and task.writes != loading.answers_with:
+    if loading.answers_with is not None and task.answers_with != loading.answers_with:
         raise _of_another_kind(task, folder)
     *others, last = preferred(loading.precision, info.precisions)
     for name in others:
@@ -170,7 +170,7 @@ def _of_another_kind(task: TaskDefinition, folder: Path) -> WrongTask:
     return WrongTask(
         f"it is a {task.model}, which {does}",
         where=str(folder),
-        hint=f"load it with retrainer.serve.{_ASKED_WITH[task.writes]}",
+        hint=f"load it with retrainer.serve.{_ASKED_WITH[task.answers_with]}",
     )
 
 

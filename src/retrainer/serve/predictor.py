@@ -22,11 +22,14 @@ from retrainer.serve.encoding import TextEncoder, load_tokenizer
 from retrainer.serve.engine import ENGINE_ERRORS, Brake, load_session
 from retrainer.serve.texts import Text
 from retrainer.store.bundle import BundleInfo, PrecisionEntry
+from retrainer.tasks import known_task
 
 BUNDLE = "bundle.json"
 OUTPUT = "logits"
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
+# From where on a label applies, if nobody chose.
+NO_THRESHOLD = 0.5
 # More tokens in a batch gain nothing on a CPU: the matrices are large enough, and caches are not larger.
 MAX_BATCH_TOKENS = 1024
 # Rows that are tokenised and sorted together; bounds the memory that token rows take.
@@ -40,6 +43,8 @@ class Predictor:
     :param precision: which of its graphs.
     :param threads: threads of one call; the usable cores when ``None``.
     :param brake: made with these threads; ends the loading and all calls.
+    :ivar thresholds: float64 ``[labels]``, of a model that gives any number of labels: one applies where its
+        probability is not below its threshold. ``None`` of a model that gives one label.
     :raises IntegrityError: a file is missing or damaged, or files do not belong together.
     """
 
@@ -52,6 +57,7 @@ class Predictor:
         entry = precision_entry(self.info, precision, where=self.folder)
         # 1 where none was fitted, or could be.
         self.temperature = entry.temperature if entry.temperature is not None else 1.0
+        self.thresholds = thresholds_of(self.info, entry, where=self.folder / BUNDLE)
         self._texts = TextEncoder(load_tokenizer(self.folder, self.info.max_length), self.info.max_length)
         brake = brake or Brake(threads)
         self._running = brake.running
@@ -96,7 +102,9 @@ class Predictor:
         max_batch_tokens: int = MAX_BATCH_TOKENS,
         batch_size: int | None = None,
     ) -> npt.NDArray[np.float64]:
-        """Probability of each label, float64 ``[texts, labels]``; rows sum to 1. The temperature is applied.
+        """Probability of each label, float64 ``[texts, labels]``. The temperature is applied.
+
+        Rows sum to 1 where one label is given; where any number of them is, each is decided by itself.
 
         Errors as of ``logits``, and:
 
@@ -110,7 +118,12 @@ class Predictor:
                 where=self._graph,
                 hint="roll the channel back to a version that answers such texts, or use another precision",
             )
-        return softmax(logits, self.temperature)
+        return self.probabilities_of(logits)
+
+    def probabilities_of(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """What logits of this graph mean, ``[texts, labels]``: see :meth:`probabilities`."""
+        probabilities = softmax if self.thresholds is None else sigmoid
+        return probabilities(logits, self.temperature)
 
     @property
     def _graph(self) -> str:
@@ -167,6 +180,28 @@ def softmax(logits: npt.NDArray[np.float32], temperature: float = 1.0) -> npt.ND
     exponentials = np.exp(shifted)
     probabilities: npt.NDArray[np.float64] = exponentials / exponentials.sum(axis=-1, keepdims=True)
     return probabilities
+
+
+def sigmoid(logits: npt.NDArray[np.float32], temperature: float = 1.0) -> npt.NDArray[np.float64]:
+    """Probabilities from logits divided by a temperature, each by itself."""
+    scaled = logits.astype(np.float64) / temperature
+    # Of numbers that are not positive only: their exponentials never overflow.
+    small = np.exp(-np.abs(scaled))
+    probabilities: npt.NDArray[np.float64] = np.where(scaled >= 0, 1.0, small) / (1.0 + small)
+    return probabilities
+
+
+def thresholds_of(info: BundleInfo, entry: PrecisionEntry, *, where: Path) -> npt.NDArray[np.float64] | None:
+    """From which probability on each label applies, ``[labels]``; ``None`` of a model that gives one label.
+
+    :param where: its ``bundle.json``.
+    :raises IntegrityError: it has thresholds and gives one label.
+    """
+    if known_task(info.task, where=str(where)).writes == "labels":
+        return np.array(entry.thresholds or [NO_THRESHOLD] * len(info.labels), dtype=np.float64)
+    if entry.thresholds is not None:
+        raise IntegrityError(f"has thresholds, and {info.task} gives one label", where=str(where))
+    return None
 
 
 def load_info(folder: Path) -> BundleInfo:

@@ -9,7 +9,7 @@ from typing import Any
 
 from retrainer.serve.decoding import Stop, never
 from retrainer.serve.generation import Generated, GenerationSettings
-from retrainer.serve.predictions import Prediction, Response, check_top_k, ranked
+from retrainer.serve.predictions import Prediction, Response, TopK, check_top_k, ranked
 from retrainer.serve.texts import checked
 from retrainer.store.manifest import Manifest
 from retrainer.store.move import Move
@@ -32,11 +32,12 @@ class Served:
     loaded_at: datetime
     hold: object = None
 
-    def answer(self, texts: Sequence[Any], top_k: int | None) -> list[list[Prediction]]:
+    def answer(self, texts: Sequence[Any], top_k: TopK) -> list[list[Prediction]]:
         """The best labels of each text; the texts must be of the kind that the model reads."""
-        return ranked(self.predictor.probabilities(texts), self.predictor.info.labels, top_k)
+        predictor = self.predictor
+        return ranked(predictor.probabilities(texts), predictor.info.labels, top_k, predictor.thresholds)
 
-    def respond(self, texts: Iterable[Any], top_k: int | None) -> Response:
+    def respond(self, texts: Iterable[Any], top_k: TopK) -> Response:
         """The same, with the version that gave them. The texts are checked.
 
         :raises DataError: a text is not what the model reads.

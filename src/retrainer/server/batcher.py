@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from retrainer.errors import Busy, RetrainerError
-from retrainer.serve.predictions import Response
+from retrainer.serve.predictions import Response, TopK, cut
 from retrainer.server.turns import Run, Slice, Turns, Version, Waiting, cost_of
 
 # A run aims at this share of the longest wait, so that what waits for the next one gets its turn in time.
@@ -111,7 +111,7 @@ class Batcher:
         """Texts that wait now."""
         return self._turns.rows
 
-    def ask(self, texts: Sequence[Any], *, top_k: int | None = None) -> asyncio.Future[Response]:
+    def ask(self, texts: Sequence[Any], *, top_k: TopK = None) -> asyncio.Future[Response]:
         """The answer to these texts, by one version. Cancelled while it waits, it costs nothing more.
 
         It fails with ``DataError`` where a text is not what the model reads. Other requests of the same run are not
@@ -227,8 +227,10 @@ class Batcher:
 
 def _answer(run: Run) -> list[Response | RetrainerError]:
     """Ask the model, in a thread. For each slice its answer, or the error that it has by itself."""
-    wanted = [piece.request.top_k for piece in run.slices]
-    top_k = None if None in wanted else max(k for k in wanted if k is not None)
+    wanted = {piece.request.top_k for piece in run.slices}
+    numbers = [k for k in wanted if isinstance(k, int)]
+    # Of all labels each request can be given its own.
+    top_k = wanted.pop() if len(wanted) == 1 else max(numbers) if len(numbers) == len(wanted) else None
     try:
         together = run.version.respond([text for piece in run.slices for text in piece.texts], top_k)
     except RetrainerError as error:
@@ -254,7 +256,7 @@ def _hand_over(piece: Slice, answer: Response | RetrainerError) -> None:
     if isinstance(answer, RetrainerError):
         request.refuse(answer)
         return
-    request.answers[piece.start : piece.stop] = [labels[: request.top_k] for labels in answer.predictions]
+    request.answers[piece.start : piece.stop] = [cut(labels, request.top_k) for labels in answer.predictions]
     request.open -= piece.stop - piece.start
     if not request.open and not request.future.done():
         request.future.set_result(Response(answer.version, answer.precision, tuple(request.answers)))

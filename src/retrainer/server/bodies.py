@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from retrainer.serve.generation import MOST_BEAMS, GenerationSettings
+from retrainer.serve.predictions import GIVEN, TopK
 from retrainer.serve.texts import Text, reads_pairs
 from retrainer.server.problems import Problem
 from retrainer.server.settings import Limits
@@ -29,6 +30,11 @@ def _schema(*examples: dict[str, Any]) -> dict[str, Any]:
         ],
         "examples": list(examples),
     }
+
+
+def _without_default(schema: dict[str, Any]) -> None:
+    """Null means something else than leaving it out."""
+    del schema["default"]
 
 
 class TextsBody(BaseModel):
@@ -100,16 +106,22 @@ class PredictBody(TextsBody):
         )
     )
 
-    top_k: int | None = Field(1, ge=1, description="Labels for each text, best first; null for all.")
+    top_k: int | None = Field(
+        None,
+        ge=1,
+        description="Labels for each text, best first; null for all. Left out, what the model gives: the best label; "
+        "or where a text has any number of labels, those that apply, which may be none.",
+        json_schema_extra=_without_default,
+    )
 
     @classmethod
-    def read(cls, body: bytes | bytearray, task: str) -> tuple[list[Text], int | None]:
+    def read(cls, body: bytes | bytearray, task: str) -> tuple[list[Text], TopK]:
         """The texts of a request for a model of that task, and how many labels of each are asked for.
 
         :raises Problem: as of ``parse`` and ``rows``.
         """
         request = cls.parse(body)
-        return request.rows(task), request.top_k
+        return request.rows(task), request.top_k if "top_k" in request.model_fields_set else GIVEN
 
 
 class GenerateBody(TextsBody):
@@ -182,6 +194,9 @@ class LabelScore(BaseModel):
 
     label: str
     score: float
+    applies: bool | None = Field(
+        None, description="Whether it is one of the text's labels, where a text has any number of them; else left out."
+    )
 
 
 class PredictAnswer(BaseModel):

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from retrainer.serve.predictions import Response
+from retrainer.serve.predictions import Response, TopK
 
 # A request gives at most this share of a run at a turn, while others wait.
 TURN_SHARE = 0.25
@@ -31,7 +31,7 @@ SPECIAL_TOKENS = 2
 class Version(Protocol):
     """One version of a model: ``retrainer.serve.served.Served``."""
 
-    def respond(self, texts: Sequence[Any], top_k: int | None) -> Response:
+    def respond(self, texts: Sequence[Any], top_k: TopK) -> Response:
         """Answer all texts."""
 
 
@@ -50,7 +50,7 @@ class Waiting:
 
     texts: Sequence[Any]
     costs: Sequence[int]
-    top_k: int | None
+    top_k: TopK
     future: asyncio.Future[Response]
     version: Version | None = None
     large: bool = False

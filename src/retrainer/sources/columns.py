@@ -23,16 +23,26 @@ class Wanted(NamedTuple):
     """The columns to read.
 
     :param texts: one or two.
+    :param label: one; or several, each for one label, which hold whether a row has it.
     :param slices: for the gate's groups.
     :param outputs: what is in the column of the label is text to be written, and kept as it is.
+    :param sets: a row has any number of labels.
+    :param separator: what stands between them in a field; ``None`` where a field is a JSON list.
     :param slices_required: a file without a slice column is an error; otherwise the column is empty there.
     """
 
     texts: tuple[str, ...]
-    label: str
+    label: str | tuple[str, ...]
     slices: tuple[str, ...] = ()
     slices_required: bool = True
     outputs: bool = False
+    sets: bool = False
+    separator: str | None = None
+
+    @property
+    def label_columns(self) -> tuple[str, ...]:
+        """The column of the label, or those of several."""
+        return (self.label,) if isinstance(self.label, str) else self.label
 
 
 def read_columns(file: SourceFile) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ Rows are read by the ingest step's own readers, which ``formats`` names. Not her
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain, combinations
@@ -13,6 +14,7 @@ from typing import Any
 
 from retrainer.errors import DataError
 from retrainer.formats import FORMATS
+from retrainer.label_names import canonical, members
 from retrainer.sources.columns import Wanted, read_columns
 from retrainer.sources.delimited import setting_of
 from retrainer.sources.files import SourceFile
@@ -27,6 +29,8 @@ MOST_LABELS = 100
 LABEL_NAMES = ("label", "labels", "class", "category", "target", "sentiment", "intent", "topic")
 TEXT_NAMES = ("text", "sentence", "content", "body", "message", "review", "comment")
 PAIRS = (("premise", "hypothesis"), ("question", "sentence"), ("query", "passage"), ("text", "text_pair"))
+# What a column holds that says whether a row has a label.
+_FLAGS = ({"0", "1"}, {"false", "true"})
 _NUMBERED = re.compile(r"(.+?)[ _]?([12ab])")
 
 
@@ -72,7 +76,7 @@ def without_header(files: Sequence[SourceFile], where: str) -> tuple[SourceFile,
     names = {f"column_{number}": f"column_{number}" for number, _ in enumerate(read_columns(files[0]), start=1)}
     columns = survey([replace(file, csv=Csv(header=False, columns=tuple(names))) for file in files])
     label = guess_label(columns, where)[0]
-    texts = guess_texts(columns, label, where)[0]
+    texts = guess_texts(columns, (label,), where)[0]
     names[label] = "label"
     names |= {text: "text" if len(texts) == 1 else f"text_{at}" for at, text in enumerate(texts, start=1)}
     return tuple(replace(file, csv=Csv(header=False, columns=tuple(names.values()))) for file in files)
@@ -95,15 +99,51 @@ def guess_label(columns: Columns, where: str) -> list[str]:
     return sorted(likely, key=lambda name: (_rank(name, LABEL_NAMES), kinds[name]))
 
 
-def guess_texts(columns: Columns, label: str, where: str) -> list[tuple[str, ...]]:
+def guess_labels(columns: Columns, where: str) -> list[tuple[str, ...]]:
+    """The same, and where a row may have any number of labels: a column of lists of them, or several of 0 and 1.
+
+    Several columns come first where no other holds few values, and lists unless a column is called as labels are.
+
+    :return: the column of each candidate, or all of its columns.
+    """
+    lists = [name for name, values in columns.items() if 2 <= len(members_in(values)) <= MOST_LABELS]
+    flags = tuple(name for name, values in columns.items() if {canonical(value) for value in values if value} in _FLAGS)
+    several = [flags] if len(flags) > 1 else []
+    found = [(name,) for name in sorted(lists, key=lambda name: _rank(name, LABEL_NAMES))]
+    try:
+        single = [name for name in guess_label(columns, where) if name not in lists]
+    except DataError:
+        if not found and not several:
+            raise
+        single = []
+    ones = [(name,) for name in single]
+    if single and single[0].lower() in LABEL_NAMES:
+        return [*ones, *found, *several]
+    return [*found, *several, *ones] if {*single} <= {*flags} else [*found, *ones, *several]
+
+
+def members_in(values: Sequence[str]) -> Counter[str]:
+    """Rows of each label, of a column that holds lists of labels; nothing of any other."""
+    counts: Counter[str] = Counter()
+    for value in filter(None, values):
+        if not value.startswith("["):
+            return Counter()
+        try:
+            counts.update({canonical(name) for name in members(value, where="")})
+        except DataError:
+            return Counter()
+    return counts
+
+
+def guess_texts(columns: Columns, label: Sequence[str], where: str) -> list[tuple[str, ...]]:
     """The column, or the pair of columns, that may be the text, the likeliest first: pairs, known names, most words.
 
     :raises DataError: none holds words.
     """
-    words = {name: sum(len(value.split()) for value in values) for name, values in columns.items() if name != label}
+    words = {name: sum(len(value.split()) for value in values) for name, values in columns.items() if name not in label}
     wordy = [name for name, count in words.items() if count and any(map(_has_letter, columns[name]))]
     if not wordy:
-        raise DataError(f"no column beside '{label}' holds text", where=where, hint="name it with --text")
+        raise DataError(f"no column beside '{', '.join(label)}' holds text", where=where, hint="name it with --text")
     ranked = sorted(wordy, key=lambda name: (_rank(name, TEXT_NAMES), -words[name]))
     pairs = [pair for pair in combinations(wordy, 2) if _is_pair(pair)]
     return [*pairs, *((name,) for name in ranked if not pairs or name not in pairs[0])]
@@ -135,18 +175,23 @@ def _is_pair(names: tuple[str, ...]) -> bool:
 
 
 def _table(file: SourceFile) -> Columns:
-    """The columns of a file, each read as ingest reads labels; without those that hold lists or objects."""
+    """The columns of a file, each as ingest reads labels, lists of them as JSON; without those of objects."""
     names = [name for name in dict.fromkeys(read_columns(file)) if name]  # pandas writes its index without a name
     table: Columns = {}
     problem: DataError | None = None
     with readable(file) as path:
         for name in names:
-            try:
-                rows = FORMATS[file.format].read_rows(path, file, file.name, Wanted(texts=(), label=name))
-            except DataError as error:
-                problem = error
-            else:
-                table[name] = rows.labels.fill_null("").to_pylist()
+            for sets in (False, True):
+                wanted = Wanted(texts=(), label=name, sets=sets)
+                try:
+                    rows = FORMATS[file.format].read_rows(path, file, file.name, wanted)
+                except DataError as error:
+                    problem = problem or error
+                else:
+                    values = rows.labels.fill_null("").to_pylist()
+                    if not sets or 2 <= len(members_in(values)) <= MOST_LABELS:  # else lists of something else
+                        table[name] = values
+                    break
     if problem is not None and not table:
         raise problem
     return table

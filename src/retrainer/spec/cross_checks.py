@@ -10,7 +10,7 @@ import zoneinfo
 from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from retrainer.label_names import means_no_label, position, spelled
 from retrainer.spec.known_metrics import KNOWN_METRICS, METRIC_NAMES, OF_ONE_LABEL, meant, names_of
@@ -18,7 +18,7 @@ from retrainer.spec.paths import TEMPLATE
 from retrainer.spec.problems import MOST_PROBLEMS, Place, Problem, listed, suggestion
 from retrainer.spec.training_arguments import OURS
 from retrainer.spec.training_combinations import combinations, measured_in_training
-from retrainer.tasks import TASKS, TaskDefinition
+from retrainer.tasks import TASKS, TaskDefinition, that_writes
 
 if TYPE_CHECKING:
     from retrainer.spec.model import Dataset, Pipeline
@@ -30,8 +30,11 @@ def dataset(spec: Dataset) -> list[Problem]:
     columns = spec.text_columns
     if len(set(columns)) < len(columns):
         problems.append(Problem(("text",), f"the two texts of a pair are both column '{columns[0]}'"))
-    if spec.label in columns:
-        problems.append(Problem(("label",), f"column '{spec.label}' is already the text"))
+    if texts := [name for name in spec.label_columns if name in columns]:
+        problems.append(Problem(("label",), f"column '{texts[0]}' is already the text"))
+    if twice := [name for name, count in Counter(spec.label_columns).items() if count > 1]:
+        problems.append(Problem(("label",), f"list each column only once, found {listed(twice)} again"))
+    problems += _several_columns(spec)
     if spec.labels is not None:
         twice = [name for name, count in Counter(spec.labels).items() if count > 1]
         if twice:
@@ -57,6 +60,19 @@ def dataset(spec: Dataset) -> list[Problem]:
             )
         )
     return problems
+
+
+def _several_columns(spec: Dataset) -> list[Problem]:
+    """What does not go together with a column for each label."""
+    if isinstance(spec.label, str):
+        return []
+    if spec.label_separator is not None:
+        detail = "is for one column that holds all labels of a row, and label names several; drop one of them"
+        return [Problem(("label_separator",), f"label_separator {detail}")]
+    columns, named = {*spec.label}, spec.label_values or spec.labels
+    if named is None or (len(named) == len(spec.label) and (not spec.label_values or {*named} == columns)):
+        return []
+    return [Problem(("labels",), f"name each of the {len(columns)} columns of label, in their order")]
 
 
 def pipeline(spec: Pipeline) -> list[Problem]:
@@ -127,10 +143,11 @@ def _task_and_columns(spec: Pipeline) -> list[Problem]:
 def _of_other_tasks(spec: Pipeline) -> list[Problem]:
     """Keys that say something about what a model of this task does not have."""
     task = TASKS[spec.task]
-    if task.writes == "label":
+    problems = _of_label_sets(spec, task)
+    if task.answers_with == "label":
         if spec.model.max_new_tokens == type(spec.model).model_fields["max_new_tokens"].default:
-            return []
-        return [Problem(("model", "max_new_tokens"), f"a {task.model} writes nothing; drop it")]
+            return problems
+        return [*problems, Problem(("model", "max_new_tokens"), f"a {task.model} writes nothing; drop it")]
     slices = spec.gate.slices.by if spec.gate.slices else ()
     given: list[tuple[Place, str, bool]] = [
         (("dataset", "labels"), "labels", spec.dataset.labels is not None),
@@ -144,7 +161,29 @@ def _of_other_tasks(spec: Pipeline) -> list[Problem]:
         (("gate", "drift", "block", "labels"), "'labels'", "labels" in spec.gate.drift.block),
     ]
     detail = f"is for tasks with labels, and task {task.name} has none; drop it"
-    return [Problem(place, f"{name} {detail}") for place, name, is_given in given if is_given]
+    return problems + [Problem(place, f"{name} {detail}") for place, name, is_given in given if is_given]
+
+
+def _of_label_sets(spec: Pipeline, task: TaskDefinition) -> list[Problem]:
+    """Keys that are only for rows with any number of labels, or only for others."""
+    if task.writes != "labels":
+        detail = f"is for rows with any number of labels; write task: {that_writes('labels')}"
+        problems = []
+        if not isinstance(spec.dataset.label, str):
+            problems.append(Problem(("dataset", "label"), f"a column for each label {detail}"))
+        if spec.dataset.label_separator is not None:
+            problems.append(Problem(("dataset", "label_separator"), f"label_separator {detail}"))
+        return problems
+    given: list[tuple[Place, str, Any]] = [
+        (("positive_label",), "scores one label of two", spec.positive_label),
+        (
+            ("training", "label_smoothing_factor"),
+            "gives a share of one label to the others",
+            spec.training.arguments.get("label_smoothing_factor"),
+        ),
+    ]
+    detail = f"and rows of task {task.name} have any number of labels; drop it"
+    return [Problem(place, f"{place[-1]} {does}, {detail}") for place, does, value in given if value]
 
 
 def _metrics(spec: Pipeline) -> list[Problem]:
@@ -204,10 +243,11 @@ def _unknown_metric(name: str, task: TaskDefinition) -> str | None:
     names = names_of(task.metrics)
     if name in names:
         return None
-    if name in METRIC_NAMES:
-        return f"{name} does not judge what a {task.model} answers; {task.name} has {listed(names)}"
-    other = meant(name)
+    other = meant(name, task.metrics)
     hint = f"; did you mean '{other}'?" if other in names else suggestion(name, names)
+    if name in METRIC_NAMES:
+        asked = hint if other in names else ""
+        return f"{name} does not judge what a {task.model} answers{asked}; {task.name} has {listed(names)}"
     return f"unknown metric '{name}'{hint} (metrics: {listed(names)})"
 
 
@@ -222,7 +262,7 @@ def _training(spec: Pipeline) -> list[Problem]:
             detail = f"'{best}' is not measured during a training of this task, only after it; use {' or '.join(known)}"
             problems.append(Problem(("training", "metric_for_best_model"), detail))
         elif name not in known:
-            other = meant(name)
+            other = meant(name, TASKS[spec.task].metrics)
             hint = f"; did you mean '{other}'?" if other in known else suggestion(name, known)
             more = " (add it to metrics)" if name in METRIC_NAMES or other else ""
             problems.append(

@@ -37,7 +37,7 @@ _BOUNDS = {
 }
 
 
-_FORMS = frozenset({"<hub>", "<paths>", "<one>", "<pair>"})
+_FORMS = frozenset({"<hub>", "<paths>", "<one>", "<pair>", "<several>"})
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> list[Problem]:

@@ -17,7 +17,9 @@ class AgainstChampion(Record):
     """The paired comparison with the model that is live."""
 
     metric: str = Field(
-        "accuracy", description="The metric that is compared, on the same rows; of text chrf unless another is named."
+        "accuracy",
+        description="The metric that is compared, on the same rows; unless another is named, of any number of labels "
+        "f1_micro, of text chrf.",
     )
     mode: Literal["superiority", "non_inferiority"] = Field(
         "non_inferiority",
@@ -71,8 +73,8 @@ class Slices(Record):
     min_rows: int = Field(50, ge=1, description="A group with fewer rows is not judged, and reported as insufficient.")
     max_drop: Fraction = Field(
         0.05,
-        description="Loss of accuracy within a group, of text of the metric that is compared, that is accepted even "
-        "when it is certain.",
+        description="Loss of accuracy within a group, of rows with any number of labels of subset_accuracy, of text of "
+        "the metric that is compared, that is accepted even when it is certain.",
     )
 
     @model_validator(mode="after")
@@ -107,7 +109,7 @@ class Gate(Record):
 
     floors: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = Field(
         default_factory=dict,
-        description="Metric to the least value accepted; to the highest where less is better (log_loss, ece).",
+        description="Metric to the least value accepted; to the highest where less is better, as of log_loss.",
     )
     confident: bool = Field(False, description="Floors must be met by the confidence bound, not only by the value.")
     against_champion: AgainstChampion | None = Field(

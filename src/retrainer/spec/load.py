@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -19,7 +19,7 @@ from retrainer.spec.gate import Gate
 from retrainer.spec.model import Pipeline
 from retrainer.spec.problems import Place, Problem, found, listed, nearest
 from retrainer.spec.yaml_reader import read_yaml
-from retrainer.tasks import TASKS
+from retrainer.tasks import Writes, that_writes
 
 SUFFIXES = (".yaml", ".yml")
 # Far beyond any pipeline, and read in a second.
@@ -44,7 +44,7 @@ def load_pipeline(path: str | Path) -> Pipeline:
     return _parse(value, lines, str(file), file.absolute().parent)
 
 
-def load_gate(path: str | Path, *, writes: Literal["label", "text"] = "label") -> Gate:
+def load_gate(path: str | Path, *, writes: Writes = "label") -> Gate:
     """The gate of a file: of a pipeline, or of one that holds only ``gate``, or only the keys of a gate.
 
     :param writes: what the models answer with that it is for, where the file does not say.
@@ -57,8 +57,7 @@ def load_gate(path: str | Path, *, writes: Literal["label", "text"] = "label") -
     if "gate" not in value:
         value, lines = {"gate": value}, {**{("gate", *place): line for place, line in lines.items()}, (): lines[()]}
     # What a pipeline checks of its gate is checked of a gate by itself, in one that has nothing else to say.
-    task = next(name for name, task in TASKS.items() if task.writes == writes)
-    silent = {**_ANY_PIPELINE, **(_TWO_LABELS if writes == "label" else {}), "task": task}
+    silent = {**_ANY_PIPELINE, **(_TWO_LABELS if writes == "label" else {}), "task": that_writes(writes)}
     return _parse({**silent, **value}, lines, str(file), file.absolute().parent).gate
 
 

@@ -80,6 +80,19 @@ TextColumns = Annotated[
 ]
 
 
+def _several_columns(value: Any) -> Any:
+    if isinstance(value, (list, tuple)) and len(value) < 2:
+        refuse_one(f"expected one column, or a list of several, each for a label; found a list of {len(value)}")
+    return value
+
+
+LabelColumns = Annotated[
+    Annotated[Text, Tag("<one>")]
+    | Annotated[tuple[Text, ...], Field(min_length=2), BeforeValidator(_several_columns), Tag("<several>")],
+    Discriminator(lambda value: "<several>" if isinstance(value, (list, tuple)) else "<one>"),
+]
+
+
 def _label_name(value: Any) -> Any:
     """Labels that YAML reads as numbers or as true and false are names all the same."""
     if isinstance(value, bool):
@@ -150,7 +163,16 @@ class Dataset(Record):
         description="Like train. Carved from train when absent, by row content: it stays the same set as data grows.",
     )
     text: TextColumns = Field("text", description="Column of the text, or two columns for a pair.")
-    label: Text = Field("label", description="Column of the label; for generation, of the output.")
+    label: LabelColumns = Field(
+        "label",
+        description="Column of the label; for generation, of the output. Where a text has any number of labels: a "
+        "column of lists of them, or several columns that hold 0 or 1, whose names are the labels.",
+    )
+    label_separator: Text | None = Field(
+        None,
+        description="What stands between the labels of a row, such as ';', where it has any number of them and they "
+        "are not written as a JSON list.",
+    )
     labels: LabelNames | None = Field(
         None,
         description="Names and order of the labels; or a mapping of what the data holds to these names, such as "
@@ -174,6 +196,23 @@ class Dataset(Record):
     def text_columns(self) -> tuple[str, ...]:
         """The one or two columns that hold text."""
         return (self.text,) if isinstance(self.text, str) else self.text
+
+    @property
+    def label_columns(self) -> tuple[str, ...]:
+        """The column of the label, or those of several labels."""
+        return (self.label,) if isinstance(self.label, str) else self.label
+
+    @property
+    def label_names(self) -> tuple[str, ...] | None:
+        """Names and order of the labels, where the pipeline says them."""
+        return self.labels or (None if isinstance(self.label, str) else self.label)
+
+    @property
+    def meanings(self) -> dict[str, str]:
+        """What stands for a label in the data, to the name of that label, where the pipeline says so."""
+        if isinstance(self.label, str) or self.label_values:
+            return self.label_values
+        return dict(zip(self.label, self.label_names or (), strict=True))
 
     @property
     def sources(self) -> dict[Literal["train", "validation", "test"], Source]:
@@ -441,7 +480,8 @@ class Pipeline(Record):
         ("accuracy", "f1"),
         min_length=1,
         description=f"What is measured, of labels {listed(names_of('classification'))}; f1, precision and recall are "
-        f"macro averages. Of text {listed(names_of('generation'))}, by default chrf and exact_match.",
+        f"macro averages. Of any number of labels {listed(names_of('multi_label'))}, by default f1_micro, "
+        f"f1_macro and subset_accuracy. Of text {listed(names_of('generation'))}, by default chrf and exact_match.",
     )
     positive_label: LabelName | None = Field(
         None,

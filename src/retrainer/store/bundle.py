@@ -21,6 +21,8 @@ class PrecisionEntry(Record):
     :ivar encoder_file: the encoder's, of a model that writes text and has one.
     :ivar weight_types: ONNX type name -> number of initializers of that type, as counted in the file.
     :ivar temperature: what logits are divided by before they become probabilities; ``None`` where it was not fitted.
+    :ivar thresholds: for each label, the probability from which on it applies; only of a model that gives any number of
+        them, and ``None`` where nobody chose: then it is 0.5.
     :ivar cpu_features: of the processor on which the graph was verified, those that int8 products depend on; ``None``
         where they do not matter.
     """
@@ -29,6 +31,7 @@ class PrecisionEntry(Record):
     encoder_file: FileName | None = None
     weight_types: dict[str, int]
     temperature: Annotated[FiniteFloat, Field(gt=0.0)] | None = None
+    thresholds: tuple[Annotated[FiniteFloat, Field(gt=0.0, lt=1.0)], ...] | None = None
     cpu_features: tuple[str, ...] | None = None
 
     @model_serializer(mode="wrap")
@@ -75,6 +78,9 @@ class BundleInfo(FileRecord):
     def _has_an_answer(self) -> Self:
         if bool(self.labels) is (self.max_new_tokens is not None):
             raise ValueError("a model either has labels or writes text of up to max_new_tokens")
+        for name, entry in self.precisions.items():
+            if entry.thresholds is not None and len(entry.thresholds) != len(self.labels):
+                raise ValueError(f"{name} has {len(entry.thresholds)} thresholds for {len(self.labels)} labels")
         return self
 
     @model_serializer(mode="wrap")

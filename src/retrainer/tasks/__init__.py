@@ -9,16 +9,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from retrainer.errors import IntegrityError, PipelineError
-from retrainer.tasks import generation, text_classification, text_pair_classification
-from retrainer.tasks.definition import Parts, TaskDefinition
+from retrainer.tasks import (
+    generation,
+    multi_label_classification,
+    text_classification,
+    text_pair_classification,
+)
+from retrainer.tasks.definition import Parts, TaskDefinition, Writes
 
-__all__ = ["TASKS", "Parts", "TaskDefinition", "known_task", "trainable_task"]
+__all__ = ["TASKS", "Parts", "TaskDefinition", "Writes", "known_task", "that_writes", "trainable_task"]
 
 TASKS: Mapping[str, TaskDefinition] = {
     task.name: task
     for task in (
         text_classification.TASK,
         text_pair_classification.TASK,
+        multi_label_classification.TASK,
         generation.TEXT_TO_TEXT,
         generation.CONTINUATION,
     )
@@ -38,6 +44,11 @@ def trainable_task(name: str, *, where: str) -> TaskDefinition:
             f"task '{name}' cannot be trained by this version", where=where, hint=f"use {' or '.join(able)}"
         )
     return TASKS[name]
+
+
+def that_writes(answer: Writes) -> str:
+    """The name of the first task whose models answer so."""
+    return next(name for name, task in TASKS.items() if task.writes == answer)
 
 
 def known_task(name: str, *, where: str) -> TaskDefinition:

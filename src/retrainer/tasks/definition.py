@@ -9,8 +9,10 @@ import json
 import pkgutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
+# What a model answers with: one of some labels, any number of them, or text of its own.
+Writes: TypeAlias = Literal["label", "labels", "text"]
 # The channel of whoever names none.
 DEFAULT_CHANNEL = "production"
 
@@ -50,7 +52,7 @@ class TaskDefinition:
     :param name: as pipelines, bundles and manifests give it.
     :param texts: columns of text that a row has.
     :param columns: ``text`` and ``label`` to the column that is read where the pipeline names none.
-    :param writes: what a model of it answers with: one of some labels, or text of its own.
+    :param writes: what a model of it answers with.
     :param has_encoder: whether its models have an encoder beside a decoder; ``None`` where that does not matter.
     :param metrics: the family of metrics that judge it; ``None`` while this version has none for it.
     :param default_metrics: what is measured where the pipeline names nothing; the gate compares by the first.
@@ -66,9 +68,9 @@ class TaskDefinition:
     name: str
     texts: int = 1
     columns: Mapping[Literal["text", "label"], str] = field(default_factory=dict)
-    writes: Literal["label", "text"] = "label"
+    writes: Writes = "label"
     has_encoder: bool | None = None
-    metrics: Literal["classification", "generation"] | None = None
+    metrics: Literal["classification", "multi_label", "generation"] | None = None
     default_metrics: tuple[str, ...] = ("accuracy", "f1")
     in_training: tuple[str, ...] | None = None
     hub_tag: str
@@ -77,6 +79,11 @@ class TaskDefinition:
     intended_use: str = ""
     example: str = '"some text"'
     parts: Parts | None = None
+
+    @property
+    def answers_with(self) -> Literal["label", "text"]:
+        """By what its models are asked for: labels, however many of them apply, or text."""
+        return "text" if self.writes == "text" else "label"
 
     def part(self, name: str) -> Any:
         """The code of a part, imported now.

@@ -19,9 +19,11 @@ from retrainer.chain import Decided
 from retrainer.chain.accounts import close_account
 from retrainer.chain.model_store import model_of
 from retrainer.errors import IntegrityError
+from retrainer.gate.answers import SetAnswers
 from retrainer.gate.confusion import Confusion, most_confused
 from retrainer.gate.decide import decide
 from retrainer.gate.evidence import Evidence, load_evidence
+from retrainer.gate.label_sets import LabelScores, scores_of_each
 from retrainer.gate.metrics import compared_by
 from retrainer.gate.receipt import Receipt
 from retrainer.gate.verify import receipt_bytes
@@ -107,17 +109,27 @@ def card_facts(request: StepRequest, inputs: dict[str, Path], evidence: Evidence
         training=_training(training),
         measured=evidence.record.models,
         confusions=_confusions(evidence, receipt),
+        by_label=_by_label(evidence, receipt),
         max_new_tokens=request.pipeline.model.max_new_tokens if evidence.record.writes == "text" else None,
     )
 
 
 def _confusions(evidence: Evidence, receipt: Receipt) -> tuple[Confusion, ...]:
-    if evidence.record.writes == "text":
+    if evidence.record.writes != "label":
         return ()
     if REFERENCE not in receipt.metrics:  # there are no rows, or they contradict themselves; the receipt says which
         return ()
     table, labels = evidence.tables[REFERENCE], evidence.record.labels
     return most_confused(table.labels, table.predictions, labels, most=MOST_CONFUSED)
+
+
+def _by_label(evidence: Evidence, receipt: Receipt) -> tuple[LabelScores, ...]:
+    """How well the challenger gives each label, where rows have any number of them and could be judged."""
+    if evidence.record.writes != "labels" or REFERENCE not in receipt.metrics:
+        return ()
+    said = evidence.tables[REFERENCE].said(evidence.record.positive)
+    assert isinstance(said, SetAnswers), "the task gives sets"
+    return scores_of_each(said, evidence.record.labels, evidence.record.models[REFERENCE].thresholds or ())
 
 
 def _confused_lines(card: CardFacts) -> list[str]:
@@ -143,6 +155,7 @@ def _report_facts(
         label_counts={split: counted.label_counts for split, counted in statistics.splits.items()},
         dropped={"duplicates dropped": statistics.duplicates, **quarantined, **relabelled},
         suspects=evidence.record.suspects,
+        suspects_error=evidence.record.suspects_error,
         suspicious=[row for row in _rows(inputs["evaluate"] / SUSPECTS, texts=texts) if row["split"] == "test"],
         look_first=_rows(inputs["evaluate"] / LOOK_FIRST, texts=texts),
         flips=flips_of(evidence, test) if judged else None,

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from retrainer.artifacts.evaluation import CHAMPION
-from retrainer.gate.evidence import Evidence, TextTable
+from retrainer.gate.evidence import Evidence
+from retrainer.gate.tables import TextTable
 from retrainer.precisions import REFERENCE
 from retrainer.report.examples import Example, Examples
 from retrainer.work.flips import texts_of_rows

@@ -13,7 +13,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from retrainer.artifacts.evaluation import CHAMPION
-from retrainer.gate.evidence import Evidence, Table
+from retrainer.gate.answers import Said, SetAnswers
+from retrainer.gate.evidence import Evidence
+from retrainer.gate.tables import Table
 from retrainer.precisions import REFERENCE
 from retrainer.report.flips import Flip, FlipCounts, Flips
 from retrainer.work.snapshot_texts import parts, texts_of
@@ -35,27 +37,34 @@ def flips_of(evidence: Evidence, test: Path | None) -> Flips | None:
     if not np.array_equal(challenger.row_ids, champion.row_ids):
         return None
     labels = evidence.record.labels
-    positive = evidence.record.positive
-    right, was_right = (table.said(positive).right(challenger.labels) for table in (challenger, champion))
-    harmful, beneficial = was_right & ~right, right & ~was_right
-
-    def counted(group: str, inside: Mask) -> FlipCounts:
-        here = (int((inside & mask).sum()) for mask in (harmful, beneficial))
-        return FlipCounts(group, int(inside.sum()), *here)
-
-    groups = [counted(name, inside) for name, inside in _groups(evidence, challenger)]
+    said, said_before = (table.said(evidence.record.positive) for table in (challenger, champion))
+    right, was_right = (answers.right(challenger.labels) for answers in (said, said_before))
+    everywhere = np.ones(len(right), dtype=np.bool_)
+    groups = [_counted(name, inside, right, was_right) for name, inside in _groups(evidence, challenger)]
+    if isinstance(said, SetAnswers) and isinstance(said_before, SetAnswers):
+        decided, decided_before = (answers.applies == answers.truth for answers in (said, said_before))
+        groups += [
+            _counted(f"decision on {label}", everywhere, decided[:, at], decided_before[:, at])
+            for at, label in enumerate(labels)
+        ]
     groups = [one for one in groups if one.harmful]
     return Flips(
-        counts=counted("", np.ones(len(right), dtype=np.bool_)),
+        counts=_counted("", everywhere, right, was_right),
         groups=tuple(sorted(groups, key=lambda one: (-one.harmful / one.rows, one.group))[:MOST_GROUPS]),
-        surest=tuple(_surest(challenger, labels, harmful, test) if labels else ()),
+        surest=tuple(_surest(challenger, said, labels, was_right & ~right, test) if labels else ()),
     )
+
+
+def _counted(group: str, inside: Mask, right: Mask, was_right: Mask) -> FlipCounts:
+    """Of the rows inside, by which of them are right now and were before."""
+    harmful, beneficial = inside & was_right & ~right, inside & right & ~was_right
+    return FlipCounts(group, int(inside.sum()), int(harmful.sum()), int(beneficial.sum()))
 
 
 def _groups(evidence: Evidence, table: Table) -> Iterator[tuple[str, Mask]]:
     """Rows of each label, of each value of a column that the gate slices by, and with each of its patterns."""
     for index, label in enumerate(evidence.record.labels):
-        yield f"label = {label}", table.labels == index
+        yield f"label = {label}", table.labels == index if table.sets is None else table.sets[:, index]
     for name, values in table.slices.items():
         for value in np.unique(values[values != ""]):
             yield f"{name} = {value}", values == value
@@ -64,21 +73,18 @@ def _groups(evidence: Evidence, table: Table) -> Iterator[tuple[str, Mask]]:
             yield f"pattern = {pattern}", found
 
 
-def _surest(table: Table, labels: tuple[str, ...], harmful: Mask, test: Path | None) -> Iterator[Flip]:
+def _surest(table: Table, said: Said, labels: tuple[str, ...], harmful: Mask, test: Path | None) -> Iterator[Flip]:
     at = np.flatnonzero(harmful)
+    sure = said.gravity(at)
     # The row id decides between equally sure ones, so that the same evidence gives the same page.
-    order = np.lexsort((table.row_ids[at], -table.scores[at].max(axis=1)))
+    order = np.lexsort((table.row_ids[at], -sure))
     chosen = at[order][:MOST_SHOWN]
     texts = texts_of_rows(test, [str(row_id) for row_id in table.row_ids[chosen]]) if test is not None else {}
-    for row in chosen.tolist():
+    for row, surely in zip(chosen.tolist(), sure[order].tolist(), strict=False):
         row_id = str(table.row_ids[row])
-        yield Flip(
-            row_id=row_id,
-            text=texts.get(row_id, "") if test is not None else None,
-            label=labels[table.labels[row]],
-            predicted=labels[table.predictions[row]],
-            probability=float(table.scores[row].max()),
-        )
+        true, given = table.in_words(row, labels)
+        text = texts.get(row_id, "") if test is not None else None
+        yield Flip(row_id=row_id, text=text, label=true, predicted=given, probability=surely)
 
 
 def texts_of_rows(test: Path, row_ids: list[str]) -> dict[str, str]:

@@ -106,7 +106,7 @@ def profile_of(split: Path, labels: tuple[str, ...], only: frozenset[str] | None
     """Profile a split of a snapshot. The same rows in any order give the same profile.
 
     :param split: the parquet file.
-    :param labels: names in the order that the label column indexes; none where the rows have no label.
+    :param labels: names in the order that the label column, or each of its lists, indexes; none where rows have none.
     :param only: ids of the rows to profile; ``None`` for all.
     :raises DataError: it has no rows, or labels out of range.
     """
@@ -123,6 +123,8 @@ def profile_of(split: Path, labels: tuple[str, ...], only: frozenset[str] | None
         if len(columns) == 2 or measure not in ONLY_PAIRS
     }
     label_counts = np.zeros(len(labels), dtype=np.int64)
+    sets = bool(labels) and pa.types.is_list(file.schema_arrow.field("label").type)
+    set_sizes = np.zeros(len(labels) + 1, dtype=np.int64)
     sums, squares = np.zeros(BUCKETS + 1, dtype=np.int64), np.zeros(BUCKETS + 1, dtype=np.int64)
     # Ids are hashes: those with the least are a sample, the same one in any order.
     chosen = frozenset(np.sort(ids)[:COVARIANCE_ROWS].tolist())
@@ -130,10 +132,13 @@ def profile_of(split: Path, labels: tuple[str, ...], only: frozenset[str] | None
     words = _Words()
     for batch in _batches(file, columns, only):
         if labels:
-            label = batch.column("label").to_numpy()
+            column = batch.column("label")
+            label = (column.flatten() if sets else column).to_numpy()
             if label.size and (label.min() < 0 or label.max() >= len(labels)):
                 raise DataError(f"a label is none of the {len(labels)}", where=str(split))
             label_counts += np.bincount(label, minlength=len(labels))
+            if sets:
+                set_sizes += np.bincount(pc.list_value_length(column), minlength=len(set_sizes))
         texts = [batch.column(name) for name in columns]
         shares, measured = _words_of(texts, words)
         measured |= _characters_of(texts)
@@ -152,6 +157,7 @@ def profile_of(split: Path, labels: tuple[str, ...], only: frozenset[str] | None
     return TrainingProfile(
         rows=total,
         label_counts={name: int(count) for name, count in zip(labels, label_counts, strict=True)},
+        set_sizes=tuple(set_sizes.tolist()) if sets else None,
         histograms={measure: tuple(histogram.tolist()) for measure, histogram in histograms.items()},
         vocabulary=Vocabulary(
             means=tuple(np.rint(means * SHARE_UNIT).astype(np.int64).tolist()),

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from retrainer.artifacts.snapshot import TEXT_KEY
@@ -47,6 +49,18 @@ def texts_of(table: Any) -> list[Text]:
     """
     columns = [table.column(name).to_pylist() for name in text_columns(table.schema.names)]
     return list(zip(*columns, strict=True)) if len(columns) == 2 else columns[0]
+
+
+def label_matrix(column: Any, labels: int) -> npt.NDArray[np.bool_]:
+    """Which labels each row has, ``[rows, labels]``, of a column of lists of indices.
+
+    :param column: Arrow's.
+    :param labels: how many there are.
+    """
+    lists = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    has = np.zeros((len(lists), labels), dtype=np.bool_)
+    has[pc.list_parent_indices(lists).to_numpy(), lists.flatten().to_numpy()] = True
+    return has
 
 
 def text_keys(table: Any) -> list[str]:

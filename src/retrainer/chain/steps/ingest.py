@@ -97,10 +97,12 @@ def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str
     dataset = pipeline.dataset
     identity = {
         "task": pipeline.task,
-        "dataset": dataset.model_dump(mode="json", exclude=_ELSEWHERE),
+        "dataset": dataset.model_dump(mode="json", exclude={**_ELSEWHERE, "label_separator": True}),
         "slices": sorted(set(pipeline.slice_columns)),
         "sources": {split: fingerprint(source, dataset.csv) for split, source in dataset.sources.items()},
     }
+    if dataset.label_separator is not None:  # came later: what was ingested before it is still found
+        identity["label_separator"] = dataset.label_separator
     if dataset.corrections is not None:
         identity["corrections"] = identity_of(dataset.corrections)
     return INGEST.request(identity, pipeline, context=context)

@@ -21,7 +21,7 @@ from retrainer.artifacts.evaluation import Suspects
 from retrainer.gate.precisions import DEFAULT_MARGIN
 from retrainer.gate.receipt import ReasonCode, Receipt
 from retrainer.report import charts
-from retrainer.report.decision import FP32, confidence, confusions_part, models_of, parts
+from retrainer.report.decision import FP32, by_label_part, confidence, confusions_part, models_of, parts
 from retrainer.report.examples import Examples, examples_part
 from retrainer.report.flips import Flips, flips_part
 from retrainer.report.labels import look_first_part, suspects_part
@@ -38,7 +38,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 # The sections of the page and the parts below each; the first gives the heading.
 SECTIONS = (
     ("comparison", "anchor", "over_time", "look-first", "flips", "baseline"),
-    ("scores", "floors", "plots", "confusions"),
+    ("scores", "floors", "plots", "confusions", "by_label"),
     ("examples",),
     ("slices",),
     ("flipped",),
@@ -58,7 +58,7 @@ class ReportFacts:
     :param decision: digest of the decide artifact.
     :param label_counts: split to label to rows.
     :param dropped: what was taken out of the data or relabelled, in words, to rows.
-    :param suspects: of the labels; ``None`` where nobody looked.
+    :param suspects: of the labels; ``None`` where nobody looked, and ``suspects_error`` may say why.
     :param suspicious: test rows whose label may be wrong, as in ``suspects.csv``.
     :param look_first: rows that may move the comparison, as in ``look_first.csv``.
     :param examples: of what was written; ``None`` where the task has labels.
@@ -70,6 +70,7 @@ class ReportFacts:
     label_counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     dropped: Mapping[str, int] = field(default_factory=dict)
     suspects: Suspects | None = None
+    suspects_error: str | None = None
     suspicious: Sequence[Mapping[str, str]] = ()
     look_first: Sequence[Mapping[str, str]] = ()
     flips: Flips | None = None
@@ -84,11 +85,12 @@ def report_html(receipt: Receipt, facts: ReportFacts, images: Mapping[str, bytes
     made = {
         **parts(receipt, facts.card.measured),
         "confusions": confusions_part(facts.card.confusions),
+        "by_label": by_label_part(facts.card.by_label),
         "flipped": flips_part(facts.flips),
         "examples": examples_part(facts.examples),
         "plots": Part("plots", "Plots of the evaluation"),
         "data": _data(receipt, facts),
-        "suspects": suspects_part(facts.suspects, facts.suspicious),
+        "suspects": suspects_part(facts.suspects, facts.suspicious, why_not=facts.suspects_error),
         "look-first": look_first_part(facts.look_first),
     }
     plots = _plots(receipt, images)
@@ -192,6 +194,12 @@ PICTURES: Mapping[str, tuple[str, str, str]] = {
         "plots",
         "Confusion matrix",
         "Confusion matrix of the challenger: a row for each true label, a column for each predicted one.",
+    ),
+    "labels": (
+        "by_label",
+        "Precision, recall, F1 and threshold",
+        "For each label precision, recall and F1 of the challenger on the test rows, and the threshold that a "
+        "probability must reach for it to apply. Of many labels, those with the lowest F1.",
     ),
     "training_curve": (
         "plots",

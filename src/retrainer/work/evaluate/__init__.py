@@ -3,7 +3,7 @@ predictor.
 
 ``champion.py`` fetches the model that is live, ``held_out.py`` chooses the rows, ``scoring.py`` asks for labels,
 ``generation.py`` for texts, ``written.py`` writes the answers, ``costs.py`` measures time and memory. Of labels alone,
-``baseline.py`` fits the simple model, and ``suspects.py`` finds those that may be wrong.
+``baseline.py`` fits the simple model, and of one label a row ``suspects.py`` finds those that may be wrong.
 """
 
 from __future__ import annotations
@@ -36,13 +36,15 @@ from retrainer.chain.accounts import write_look
 from retrainer.chain.model_store import model_of
 from retrainer.chain.steps.evaluate import TEST_ROWS
 from retrainer.errors import RetrainerError
-from retrainer.gate.answers import Answers, Said
+from retrainer.gate.answers import Answers, Said, SetAnswers
 from retrainer.gate.confusion import confusion_matrix
 from retrainer.gate.drift import measure_drift
+from retrainer.gate.label_sets import scores_of_each
 from retrainer.gate.overturn import look_first
 from retrainer.precisions import PRECISIONS, REFERENCE
 from retrainer.report import charts
 from retrainer.report.labels import counted
+from retrainer.serve.predictor import NO_THRESHOLD
 from retrainer.spec.known_metrics import SHARE_RIGHT, Family
 from retrainer.store.bundle import BundleInfo
 from retrainer.store.entry import Look
@@ -53,7 +55,7 @@ from retrainer.work.evaluate.baseline import fit_baseline
 from retrainer.work.evaluate.champion import Champion, fetch_champion
 from retrainer.work.evaluate.costs import measure_costs
 from retrainer.work.evaluate.held_out import HeldOutRows, held_out_rows
-from retrainer.work.evaluate.scoring import model_evidence, published_evidence
+from retrainer.work.evaluate.scoring import model_evidence, own_thresholds, published_evidence
 from retrainer.work.evaluate.suspects import Doubts, doubt_labels
 from retrainer.work.profile import profile_of, shared_rows
 from retrainer.work.reporter import Reporter
@@ -63,8 +65,11 @@ from retrainer.work.snapshot_texts import pack_row_ids
 # what is exactly right flips are counted.
 ALWAYS_MEASURED: Mapping[Family | None, tuple[str, ...]] = {
     "classification": ("ece",),
+    "multi_label": (SHARE_RIGHT["multi_label"], "ece"),
     "generation": (SHARE_RIGHT["generation"],),
 }
+# Confident learning needs one label a row.
+NO_SUSPECTS = "labels that may be wrong are not looked for where a row has any number of them"
 
 
 def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: Reporter) -> Evaluated:
@@ -99,20 +104,30 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         asked = [*request.identity["metrics"], *request.identity["gate_metrics"], *ALWAYS_MEASURED[task.metrics]]
         names = list(dict.fromkeys(asked))
         evidence = {
-            name: model_evidence(name, answers[name], rows, names, folder, model=models[name], costs=costs[name])
+            name: model_evidence(
+                name,
+                answers[name],
+                rows,
+                names,
+                folder,
+                model=models[name],
+                costs=costs[name],
+                thresholds=own_thresholds(*models[name]),
+            )
             for name in models
         }
         of_anchor = anchor_answers(request, anchor, rows, info.labels, score, reporter)
         if of_anchor is not None:
             answers[ANCHOR] = _of_label(of_anchor, positive)
-            evidence[ANCHOR] = model_evidence(ANCHOR, answers[ANCHOR], rows, names, folder)
+            assert anchor.folder is not None, "it was asked"
+            limits = own_thresholds(anchor.folder, REFERENCE)
+            evidence[ANCHOR] = model_evidence(ANCHOR, answers[ANCHOR], rows, names, folder, thresholds=limits)
         # Text has neither a baseline nor a model that could doubt it.
-        labelled = {name: said for name, said in answers.items() if isinstance(said, Answers)}
         baseline, baseline_error, suspects, suspects_error = None, None, None, None
-        if labelled:
+        if info.labels:
             baseline, baseline_error = _baseline(inputs["ingest"], rows, info.labels, positive, names, folder, reporter)
             suspects, suspects_error = _suspects(
-                request, inputs["ingest"], rows, labelled, info.labels, folder, reporter
+                request, inputs["ingest"], rows, answers, info.labels, folder, reporter
             )
         drift, drift_error = _drift(inputs["ingest"] / "train.parquet", bundle, champion, info.labels)
     record = EvaluationRecord(
@@ -145,8 +160,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     record.save(folder)
     training = TrainingRecord.load(inputs["train"])
     drawn = {"training_curve": charts.training_curve(training.curve, training.best_step)}
-    if labelled:
-        drawn |= _drawn(labelled[REFERENCE], evidence[REFERENCE].temperature, rows, info.labels)
+    drawn |= _drawn(answers[REFERENCE], evidence[REFERENCE], rows, info.labels)
     for name, png in drawn.items():
         (folder / f"{name}.png").write_bytes(png)
     seen = RowSet(pack_row_ids(rows.row_ids))
@@ -180,18 +194,23 @@ def _baseline(
     """The simple model on the same rows, or why it could not be fitted: the gate says whether that matters."""
     try:
         fitted = fit_baseline(snapshot / "train.parquet", labels)
-        answers = Answers(*fitted.answers(rows.texts), positive)
+        if rows.sets is None:
+            answers: Said = Answers(*fitted.answers(rows.texts), positive)
+            limits = None
+        else:
+            limits = np.full(len(labels), NO_THRESHOLD)
+            answers = SetAnswers.of(rows.members(len(labels)), fitted.probabilities(rows.texts), limits)
     except RetrainerError as error:
         reporter.log(f"no baseline: {error}", level="warning")
         return None, str(error)
-    return model_evidence(BASELINE, answers, rows, metrics, folder), None
+    return model_evidence(BASELINE, answers, rows, metrics, folder, thresholds=limits), None
 
 
 def _suspects(
     request: StepRequest,
     snapshot: Path,
     rows: HeldOutRows,
-    answers: Mapping[str, Answers],
+    said_by: Mapping[str, Said],
     labels: tuple[str, ...],
     folder: Path,
     reporter: Reporter,
@@ -199,6 +218,10 @@ def _suspects(
     """Labels that may be wrong, in files for people; or why nobody looked. Nothing is judged by them."""
     if not (most := request.identity["suspect_rows"]):
         return None, None
+    answers = {name: said for name, said in said_by.items() if isinstance(said, Answers)}
+    if not answers:
+        reporter.log(NO_SUSPECTS)
+        return None, NO_SUSPECTS
     judges = [answers[name].probabilities for name in (REFERENCE, CHAMPION) if name in answers]
     said = np.mean(judges, axis=0)
     # A label of the champion's that is not among these leaves its share to the others.
@@ -264,7 +287,18 @@ def _parity(export: Path) -> dict[str, ParityEvidence]:
     }
 
 
-def _drawn(answers: Answers, temperature: float, rows: HeldOutRows, labels: tuple[str, ...]) -> dict[str, bytes]:
+def _drawn(answers: Said, measured: ModelEvidence, rows: HeldOutRows, labels: tuple[str, ...]) -> dict[str, bytes]:
+    """Charts of the challenger's answers; none of texts."""
+    temperature = measured.temperature
+    if isinstance(answers, SetAnswers):
+        said = answers.probabilities.ravel()
+        earlier = None if temperature == 1.0 else charts.uncalibrated_alone(said, temperature)
+        return {
+            "labels": charts.label_scores(scores_of_each(answers, labels, measured.thresholds or ())),
+            "reliability": charts.reliability(said, answers.truth.ravel(), before=earlier, decisions=True),
+        }
+    if not isinstance(answers, Answers):
+        return {}
     counts = confusion_matrix(rows.labels, answers.predictions, len(labels))
     confidence = answers.probabilities.max(axis=1)
     before = None if temperature == 1.0 else charts.uncalibrated(answers.probabilities, temperature).max(axis=1)

@@ -13,16 +13,18 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
 from threadpoolctl import threadpool_limits
 
 from retrainer.errors import DataError
-from retrainer.work.snapshot_texts import Text, parts, text_columns
+from retrainer.work.snapshot_texts import Text, label_matrix, parts, text_columns
 
 # What keeps it at seconds: of more rows, of longer texts or of more labels fewer rows are taken, of more labels fewer
 # words too. Rows with the least ids are taken: ids are hashes, so they are a random sample, always the same one.
@@ -68,44 +70,57 @@ class Baseline:
     def answers(self, texts: Sequence[Text]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
         """Predict.
 
-        :return: index of the predicted label of each row; probabilities, ``[rows, labels]``, 0 for a label that no
-            train row has.
+        :return: index of the predicted label of each row; and :meth:`probabilities`.
         """
+        scores = self.probabilities(texts)
+        return scores.argmax(axis=1).astype(np.int64), scores
+
+    def probabilities(self, texts: Sequence[Text]) -> npt.NDArray[np.float64]:
+        """Of each label, ``[rows, labels]``, 0 for one that no train row has; rows with one label sum to 1."""
         scores = np.zeros((len(texts), len(self.labels)))
         for start in range(0, len(texts), BATCH_ROWS):
             batch = texts[start : start + BATCH_ROWS]
             with threadpool_limits(limits=1):
                 found = self._model.predict_proba(_features(self._vectorizer, batch))
-            scores[start : start + len(batch), self._model.classes_] = found / found.sum(axis=1, keepdims=True)
-        return scores.argmax(axis=1).astype(np.int64), scores
+            whole = 1.0 if isinstance(self._model, OneVsRestClassifier) else found.sum(axis=1, keepdims=True)
+            scores[start : start + len(batch), self._model.classes_] = found / whole
+        return scores
 
 
 def fit_baseline(train: Path, labels: tuple[str, ...]) -> Baseline:
     """Fit on a snapshot's train split. The same rows in any order give the same model.
 
     :param train: the parquet file.
-    :param labels: names in the order that the label column indexes.
+    :param labels: names in the order that the label column indexes. Where a row has any number of them each is fitted
+        by itself, one against the rest.
     :raises DataError: nothing can be fitted: all rows have the same label, or the texts hold no character to count.
     """
     texts, target = _read(train, len(labels))
     if not texts:
         raise DataError("there is no train row to fit a baseline on", where=str(train))
-    if len(np.unique(target)) < 2:
+    if len(np.unique(target, axis=0)) < 2:
         raise DataError("all train rows have the same label: there is no baseline to fit", where=str(train))
     vectorizer, matrix = fit_vectorizer(texts, len(labels), train)
-    model = LogisticRegression(C=STRENGTH, max_iter=MOST_ITERATIONS)
+    model: Any = LogisticRegression(C=STRENGTH, max_iter=MOST_ITERATIONS)
+    if target.ndim == 2:
+        model = OneVsRestClassifier(model)
     with threadpool_limits(limits=1), warnings.catch_warnings():
         # Cut short it is as good. One thread: threads would change the last digits, and only slow down products that
         # are sparse.
         warnings.simplefilter("ignore", ConvergenceWarning)
+        # A label that all rows have, or none, always or never applies.
+        warnings.filterwarnings("ignore", message="Label .* is present in all training examples")
         model.fit(matrix, target)
-    if not np.isfinite(model.coef_).all():
+    fitted = model.estimators_ if target.ndim == 2 else [model]
+    if not all(np.isfinite(one.coef_).all() for one in fitted if hasattr(one, "coef_")):
         raise DataError("the baseline did not converge to finite weights", where=str(train))
     return Baseline(labels, len(texts), len(vectorizer.vocabulary_), vectorizer.analyzer, vectorizer, model)
 
 
 def _read(train: Path, label_count: int) -> tuple[list[Text], npt.NDArray[np.int64]]:
-    """Rows in the order of their ids, as many as can be afforded."""
+    """Rows in the order of their ids, as many as can be afforded, and the label of each; or for each label whether it
+    has that, ``[rows, labels]``, where it has any number of them.
+    """
     table = pq.read_table(train)
     names = text_columns(table.column_names)
     characters = sum(pc.sum(pc.utf8_length(table.column(name))).as_py() or 0 for name in names)
@@ -115,7 +130,10 @@ def _read(train: Path, label_count: int) -> tuple[list[Text], npt.NDArray[np.int
     taken = table.select([*names, "label"]).take(order)
     columns = [pc.utf8_slice_codeunits(taken.column(name), 0, LONGEST_TEXT).to_pylist() for name in names]
     texts: list[Text] = list(zip(*columns, strict=True)) if len(columns) == 2 else columns[0]
-    return texts, taken.column("label").to_numpy().astype(np.int64)
+    labels = taken.column("label")
+    if not pa.types.is_list(labels.type):
+        return texts, labels.to_numpy().astype(np.int64)
+    return texts, label_matrix(labels, label_count).astype(np.int64)
 
 
 def fit_vectorizer(texts: list[Text], label_count: int, train: Path) -> tuple[Any, Any]:

@@ -20,7 +20,7 @@ from retrainer.artifacts.snapshot import SnapshotStatistics
 from retrainer.chain import StepRequest
 from retrainer.errors import DataError, IntegrityError
 from retrainer.work.near import NEAR_ROWS
-from retrainer.work.near.index import NO_LABEL, near_rows
+from retrainer.work.near.index import NO_LABEL, name_of_set, near_rows
 from retrainer.work.reporter import Reporter
 from retrainer.work.snapshot_texts import Text, characters, parts, text_keys, texts_of, trained_on
 
@@ -32,8 +32,10 @@ class HeldOutRows:
     """Test rows of a snapshot.
 
     :param keys: what stands for the normalised text of each row; the row ids, except where the task writes text.
-    :param labels: index of the true label of each row; all 0 where the task writes text.
+    :param labels: index of the true label of each row; all 0 where the task writes text, or a row has any number of
+        labels.
     :param targets: where it does, the right texts of each row: several where the data has several for one input.
+    :param sets: where a row has any number of labels, their indices.
     :param columns: what groups rows into slices: ``characters``, ``slice_<name>`` and ``pattern_<position>``.
     """
 
@@ -43,6 +45,14 @@ class HeldOutRows:
     labels: npt.NDArray[np.int64]
     columns: dict[str, pa.Array]
     targets: tuple[tuple[str, ...], ...] = ()
+    sets: tuple[tuple[int, ...], ...] | None = None
+
+    def members(self, n_labels: int) -> npt.NDArray[np.bool_]:
+        """Which labels each row has, ``[n, labels]``, where it has any number of them."""
+        found = np.zeros((len(self), n_labels), dtype=np.bool_)
+        for row, indices in enumerate(self.sets or ()):
+            found[row, list(indices)] = True
+        return found
 
     @property
     def truth(self) -> npt.NDArray[np.object_]:
@@ -64,6 +74,7 @@ class HeldOutRows:
             labels=self.labels[keep],
             columns={name: column.filter(pa.array(keep)) for name, column in self.columns.items()},
             targets=tuple(self.targets[i] for i in indices) if self.targets else (),
+            sets=tuple(self.sets[i] for i in indices) if self.sets is not None else None,
         )
 
 
@@ -77,13 +88,16 @@ def read_rows(split: Path, patterns: Sequence[str] = ()) -> HeldOutRows:
     if "target" in table.column_names:
         table, targets = _each_input_once(table)
     texts = tuple(texts_of(table))
+    # One label of each row is a number; other rows are alike.
+    single = "label" in table.column_names and not pa.types.is_list(table.schema.field("label").type)
     slices = [name for name in table.column_names if name.startswith("slice_")]
     return HeldOutRows(
         row_ids=tuple(table.column("row_id").to_pylist()),
         keys=tuple(text_keys(table)),
         texts=texts,
-        labels=np.zeros(len(texts), np.int64) if targets else table.column("label").to_numpy().astype(np.int64),
+        labels=table.column("label").to_numpy().astype(np.int64) if single else np.zeros(len(texts), np.int64),
         targets=tuple(tuple(right) for right in targets.values()),
+        sets=None if single or targets else tuple(map(tuple, table.column("label").to_pylist())),
         columns={
             "characters": pa.array(map(characters, texts), pa.int64()),
             **{name: table.column(name).combine_chunks() for name in slices},
@@ -194,6 +208,8 @@ def _nearly_trained_on(
         return nothing, "the champion was published without an index of its training rows"
     try:
         names = [labels[label] if labels else NO_LABEL for label in rows.labels]
+        if rows.sets is not None:
+            names = [name_of_set(labels[at] for at in indices) for indices in rows.sets]
         return near_rows(index, rows.texts, names, similarity), None
     except IntegrityError as error:
         return nothing, error.message

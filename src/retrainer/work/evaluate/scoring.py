@@ -1,4 +1,4 @@
-"""Which label each model answers with, and the record of what was measured of a model, whatever it answers with.
+"""Which labels each model answers with, and the record of what was measured of a model, whatever it answers with.
 
 Uses the client's own predictor: what is judged is what will be served. Not here: the file of its answers
 (``written.py``), texts (``generation.py``), how long it takes (``costs.py``).
@@ -9,12 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from retrainer.artifacts.evaluation import ANCHOR, BASELINE, CHAMPION, ChampionEvidence, ModelEvidence, PredictionsFile
-from retrainer.gate.answers import Answers, Said
+from retrainer.gate.answers import Answers, Said, SetAnswers
 from retrainer.gate.metrics import METRICS
 from retrainer.records import sha256_file
-from retrainer.serve.predictor import Predictor, load_info
+from retrainer.serve.predictor import BUNDLE, Predictor, load_info, thresholds_of
 from retrainer.store.bundle import BundleInfo
 from retrainer.work.evaluate.costs import Costs
 from retrainer.work.evaluate.held_out import HeldOutRows
@@ -28,7 +29,7 @@ _OWN_NAME = frozenset({CHAMPION, ANCHOR, BASELINE})
 
 def score(
     bundle: Path, precision: str, rows: HeldOutRows, labels: tuple[str, ...], reporter: Reporter, *, name: str
-) -> Answers:
+) -> Answers | SetAnswers:
     """Score a bundle on all rows, its labels matched to the snapshot's by name."""
     predictor = Predictor(bundle, precision=precision)
     probabilities = []
@@ -39,9 +40,16 @@ def score(
     own = np.concatenate(probabilities)
     index = {label: position for position, label in enumerate(labels)}
     mapped = np.array([index.get(label, -1) for label in predictor.info.labels], dtype=np.int64)
+    known = mapped >= 0
     scores = np.zeros((len(rows), len(labels)))
-    scores[:, mapped[mapped >= 0]] = own[:, mapped >= 0]
-    return Answers(mapped[own.argmax(axis=1)], scores)
+    scores[:, mapped[known]] = own[:, known]
+    if predictor.thresholds is None:
+        return Answers(mapped[own.argmax(axis=1)], scores)
+    given = own >= predictor.thresholds
+    applies = np.zeros(scores.shape, dtype=np.bool_)
+    applies[:, mapped[known]] = given[:, known]
+    foreign = np.logical_or.reduce(given[:, ~known], axis=1)
+    return SetAnswers(rows.members(len(labels)), applies, scores, foreign)
 
 
 def model_evidence(
@@ -53,12 +61,14 @@ def model_evidence(
     *,
     model: tuple[Path, str] | None = None,
     costs: Costs | None = None,
+    thresholds: npt.NDArray[np.float64] | None = None,
 ) -> ModelEvidence:
     """Write ``predictions/<name>.parquet`` and sum it up.
 
     :param name: a precision of the challenger, ``champion``, ``anchor`` or ``baseline``.
     :param folder: of the evaluate artifact.
     :param model: bundle and precision; none for a model that cannot be served.
+    :param thresholds: of its own labels, where it gives any number of them.
     """
     path = folder / "predictions" / (f"{name}.parquet" if name in _OWN_NAME else f"challenger_{name}.parquet")
     write_predictions(path, rows, answers)
@@ -69,8 +79,15 @@ def model_evidence(
         size_mb=size_mb(*model) if model else None,
         peak_memory_mb=costs.peak_memory_mb if costs else None,
         temperature=(load_info(model[0]).precisions[model[1]].temperature or 1.0) if model else 1.0,
+        thresholds=tuple(thresholds.tolist()) if thresholds is not None else None,
         predictions=PredictionsFile(file=path.relative_to(folder).as_posix(), sha256=sha256_file(path)),
     )
+
+
+def own_thresholds(bundle: Path, precision: str) -> npt.NDArray[np.float64] | None:
+    """From which probability on each label of a bundle applies; ``None`` where it does not give several."""
+    info = load_info(bundle)
+    return thresholds_of(info, info.precisions[precision], where=bundle / BUNDLE)
 
 
 def _value(name: str, rows: HeldOutRows, answers: Said) -> float | None:

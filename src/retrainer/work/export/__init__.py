@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from retrainer.artifacts.calibration import CalibrationReport
+from retrainer.artifacts.calibration import CalibrationReport, FittedThreshold
 from retrainer.artifacts.parity import ParityReport
 from retrainer.artifacts.snapshot import SnapshotStatistics, split_file
 from retrainer.chain import Exported, StepRequest
@@ -31,7 +31,8 @@ BUNDLE_FOLDER = "bundle"
 
 
 def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: Reporter) -> Exported:
-    """Fill ``folder`` with ``bundle/``, ``parity.json`` and, where a temperature is asked for, ``calibration.json``.
+    """Fill ``folder`` with ``bundle/``, ``parity.json`` and, where a temperature is asked for, or labels have
+    thresholds, ``calibration.json``.
 
     :raises ExportError: the graph does not compute what the checkpoint computes.
     """
@@ -68,8 +69,9 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
             f"{agree} agree on {report.label_agreement[precision]:.2%}"
         )
     calibration = None
-    if pipeline.export.calibration == "temperature":
-        calibration = _calibrate(bundle, validation, folder, reporter)
+    if pipeline.export.calibration == "temperature" or task.writes == "labels":
+        asked = pipeline.export.calibration == "temperature"
+        calibration = _calibrate(bundle, validation, folder, reporter, temperature=asked)
     _describe_training_rows(train, labels, bundle, blended_with / NEAR_ROWS, reporter)
     precisions = sorted(report.max_difference)
     return Exported(
@@ -87,11 +89,20 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     )
 
 
-def _calibrate(bundle: Path, validation: list[Row], folder: Path, reporter: Reporter) -> CalibrationReport:
-    """Fit the temperatures, say what they changed, and keep the report."""
-    reporter.log("fitting temperatures on the validation rows")
-    calibration = calibrate(bundle, validation)
+def _calibrate(
+    bundle: Path, validation: list[Row], folder: Path, reporter: Reporter, *, temperature: bool
+) -> CalibrationReport:
+    """Fit what is to be fitted, say what it changed, and keep the report.
+
+    :param temperature: whether it is asked for.
+    """
+    reporter.log(f"fitting {'temperatures' if temperature else 'thresholds'} on the validation rows")
+    calibration = calibrate(bundle, validation, temperature=temperature)
     for precision, graph in calibration.graphs.items():
+        for label, fitted in (graph.thresholds or {}).items():
+            reporter.log(f"{precision}: {_threshold(label, fitted)}")
+        if not temperature:
+            continue
         if graph.why_not_fitted is not None:
             reporter.log(f"{precision}: no temperature, {graph.why_not_fitted}", level="warning")
         else:
@@ -102,6 +113,13 @@ def _calibrate(bundle: Path, validation: list[Row], folder: Path, reporter: Repo
             )
     calibration.save(folder)
     return calibration
+
+
+def _threshold(label: str, fitted: FittedThreshold) -> str:
+    where = f"'{label}' applies from {fitted.threshold:g} on"
+    if fitted.why_not_fitted is not None:
+        return f"{where}, {fitted.why_not_fitted}"
+    return f"{where}, its F1 on the validation rows goes from {fitted.f1_at_half:.4f} to {fitted.f1:.4f}"
 
 
 def _describe_training_rows(

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from retrainer.artifacts.parity import ParityReport
 from retrainer.errors import ExportError
 from retrainer.precisions import PRECISIONS
-from retrainer.serve.golden import lead
-from retrainer.serve.predictor import Predictor, load_info, softmax
+from retrainer.serve.golden import clearness, given
+from retrainer.serve.predictor import Predictor, load_info
 from retrainer.store.bundle import BundleInfo
 from retrainer.work.export.checkpoint import check_labels
 from retrainer.work.export.sample import Row, Sample
@@ -42,7 +42,8 @@ def check_bundle(
     :param reference: of the checkpoint, ``[rows, labels]``.
     :param labels: what the logits should mean, in order.
     :param tolerance: largest difference of a logit that is accepted of fp32.
-    :param tie_margin: where the two best probabilities of the reference are closer, fp32 may choose the other label.
+    :param tie_margin: where the two best probabilities of the reference are closer, or one is closer to its threshold,
+        fp32 may choose the other label.
     :raises ExportError: fp32 differs by more than the tolerance, or gives a row another label, or the labels are not
         those; names the row.
     :raises IntegrityError: a graph cannot be run.
@@ -59,11 +60,13 @@ def check_bundle(
     info = load_info(bundle)
     check_labels(info.labels, labels, where=str(bundle / BundleInfo.file))
     check_labels(configured_labels(bundle / CONFIG), labels, where=str(bundle / CONFIG))
-    decided = lead(softmax(reference)) >= tie_margin
+    ties = 0
     differences: dict[str, float] = {}
     agreement: dict[str, float] = {}
     for precision in sorted(info.precisions):
         predictor = Predictor(bundle, precision=precision)
+        expected, decided = given(predictor, reference), clearness(predictor, reference) >= tie_margin
+        ties = int((~decided).any(axis=1).sum())
         worst, agreeing = 0.0, 1.0
         for batch_size in BATCH_SIZES:
             logits = predictor.logits(sample.texts, batch_size=batch_size)
@@ -71,11 +74,12 @@ def check_bundle(
             # One that is not exact is judged by its predictions later; but a number it must be.
             allowed = tolerance if PRECISIONS[precision].exact else np.inf
             _refuse_worst(difference, allowed, sample, f"{precision}, batch {batch_size}", bundle)
-            changed = logits.argmax(axis=1) != reference.argmax(axis=1)
+            here = given(predictor, logits)
+            changed = here != expected
             if PRECISIONS[precision].exact:
-                _refuse_other_label(changed & decided, sample, logits, reference, info.labels, bundle)
+                _refuse_other_label((changed & decided).any(axis=1), sample, here, expected, info.labels, bundle)
             worst = max(worst, float(difference.max()))
-            agreeing = min(agreeing, float(1 - changed.mean()))
+            agreeing = min(agreeing, float(1 - changed.any(axis=1).mean()))
         differences[precision], agreement[precision] = worst, agreeing
     return ParityReport(
         exporter=exporter,
@@ -85,7 +89,7 @@ def check_bundle(
         batch_sizes=BATCH_SIZES,
         tolerance=tolerance,
         tie_margin=tie_margin,
-        ties=int((~decided).sum()),
+        ties=ties,
         max_difference=differences,
         label_agreement=agreement,
     )
@@ -111,8 +115,8 @@ def _refuse_worst(
 def _refuse_other_label(
     changed: npt.NDArray[np.bool_],
     sample: Sample,
-    logits: npt.NDArray[np.float32],
-    reference: npt.NDArray[np.float32],
+    here: npt.NDArray[np.int64],
+    expected: npt.NDArray[np.int64],
     labels: tuple[str, ...],
     bundle: Path,
 ) -> None:
@@ -121,11 +125,18 @@ def _refuse_other_label(
     index = int(changed.argmax())
     raise ExportError(
         f"the exported graph gives other labels than the checkpoint: row {name_of(sample.rows[index])} becomes "
-        f"'{labels[int(logits[index].argmax())]}', and '{labels[int(reference[index].argmax())]}' in the checkpoint; "
+        f"{_named(here[index], labels)}, and {_named(expected[index], labels)} in the checkpoint; "
         f"{int(changed.sum())} of {len(sample.rows)} rows change",
         where=str(bundle),
         hint="this exporter does not fit the model; nothing was published, the champion still serves",
     )
+
+
+def _named(said: npt.NDArray[np.int64], labels: tuple[str, ...]) -> str:
+    """A row of what ``given`` gives, in words."""
+    if len(said) == 1:
+        return f"'{labels[said[0]]}'"
+    return " and ".join(f"'{labels[at]}'" for at in np.flatnonzero(said)) or "no label"
 
 
 def name_of(row: Row) -> str:

@@ -22,12 +22,13 @@ class Row:
     """A row of a snapshot's split.
 
     :param row_id: 16 hex digits; names the row in errors.
-    :param label: index of its label; ``None`` for a row that was made up, and where rows have a text in its place.
+    :param label: index of its label, or of each where a row has any number of them; ``None`` for a row that was
+        made up, and where rows have a text in its place.
     """
 
     row_id: str
     text: Text
-    label: int | None = None
+    label: int | Sequence[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

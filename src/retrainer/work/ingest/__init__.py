@@ -10,8 +10,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
 from retrainer.artifacts.snapshot import SPLITS, SnapshotStatistics, SplitName
 from retrainer.chain import Ingested
 from retrainer.errors import DataError
@@ -24,8 +22,16 @@ from retrainer.tasks import TASKS
 from retrainer.work.ingest import checks, leakage
 from retrainer.work.ingest.carve import TEST, TRAIN, VALIDATION, carve
 from retrainer.work.ingest.corrections import correct
+from retrainer.work.ingest.label_sets import LabelSets
 from retrainer.work.ingest.labels import index_labels, index_outputs
-from retrainer.work.ingest.output import Selection, describe_sources, report, write_quarantine, write_splits
+from retrainer.work.ingest.output import (
+    Selection,
+    describe_sources,
+    report,
+    rows_of_labels,
+    write_quarantine,
+    write_splits,
+)
 from retrainer.work.ingest.pools import Pool, read_pool
 from retrainer.work.ingest.rows import RawRows
 from retrainer.work.rehearsal import before_training
@@ -37,7 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["ingest", "run"]
 
 # What is in the column of the label, for people.
-_CALLED = {"label": "label", "text": "output"}
+_CALLED = {"label": "label", "labels": "labels", "text": "output"}
 
 
 def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: Reporter) -> Ingested:
@@ -83,33 +89,36 @@ def ingest(pipeline: Pipeline, folder: Path, reporter: Reporter) -> SnapshotStat
     dataset = pipeline.dataset
     files = _read(pipeline, folder, reporter)
     writes = TASKS[pipeline.task].writes
-    labels, indices, spellings = (
-        index_labels(files, dataset.labels, dataset.label_values) if writes == "label" else index_outputs(files)
-    )
     exact = writes == "text"
+    labels, indices, spellings, sets = (
+        index_outputs(files)
+        if exact
+        else index_labels(files, dataset.label_names, dataset.meanings, sets=writes == "labels")
+    )
     pools = {split: Pool.of(split, files[split], indices[split], exact=exact) for split in SPLITS if split in files}
-    corrected = correct(pools, dataset, labels)
+    corrected = correct(pools, dataset, labels, sets)
 
     conflicts = 0
     for pool in pools.values():
         checks.set_missing_aside(pool, dataset.checks.max_null_fraction, _CALLED[writes])
-        if writes == "label":
-            conflicts += checks.set_duplicates_aside(pool)
-        else:
+        if exact:
             checks.set_repeated_aside(pool)
+        else:
+            conflicts += checks.set_duplicates_aside(pool)
     leaked = leakage.set_exact_aside(pools, dataset.checks)
 
-    within: Literal["label", "all"] = "label" if writes == "label" else "all"
-    selection, near = leakage.set_near_aside(_select(pipeline, pools), dataset.checks, reporter, within=within)
-    counts = {split: np.bincount(pool.label[rows], minlength=len(labels)) for split, (pool, rows) in selection.items()}
-    checks.check_enough(counts, labels, pools["train"], dataset.checks)
-    if writes == "text":
+    within: Literal["label", "all"] = "all" if exact else "label"
+    selection, near = leakage.set_near_aside(_select(pipeline, pools, sets), dataset.checks, reporter, within=within)
+    kept = {split: len(rows) for split, (_, rows) in selection.items()}
+    train, rows = selection["train"]
+    checks.check_enough(kept, rows_of_labels(train.label[rows], labels, sets), labels, pools["train"], dataset.checks)
+    if exact:
         checks.warn_of_near(len(selection["train"][1]), near, reporter)
 
     everything = list(pools.values())
     statistics = SnapshotStatistics(
         labels=labels,
-        splits=write_splits(selection, folder, labels, pipeline.slice_columns),
+        splits=write_splits(selection, folder, labels, pipeline.slice_columns, sets),
         source_rows=sum(len(pool) for pool in everything),
         duplicates=sum(pool.repeated for pool in everything),
         conflicts=conflicts,
@@ -131,26 +140,35 @@ def _read(pipeline: Pipeline, folder: Path, reporter: Reporter) -> dict[SplitNam
     dataset, slices = pipeline.dataset, pipeline.slice_columns
     # Only test rows are judged by slices, so only their source must have the columns.
     judged: SplitName = "train" if dataset.test is None else "test"
-    outputs = TASKS[pipeline.task].writes == "text"
+    writes = TASKS[pipeline.task].writes
     files: dict[SplitName, list[RawRows]] = {}
     for split, source in dataset.sources.items():
-        wanted = Wanted(dataset.text_columns, dataset.label, slices, split == judged, outputs)
+        wanted = Wanted(
+            dataset.text_columns,
+            dataset.label,
+            slices,
+            slices_required=split == judged,
+            outputs=writes == "text",
+            sets=writes == "labels",
+            separator=dataset.label_separator,
+        )
         files[split] = read_pool(source, wanted, split, folder, reporter, dataset.csv)
     return files
 
 
-def _select(pipeline: Pipeline, pools: dict[SplitName, Pool]) -> Selection:
+def _select(pipeline: Pipeline, pools: dict[SplitName, Pool], sets: LabelSets | None) -> Selection:
     """Each split's rows: those of its own source, or carved from train's."""
     dataset = pipeline.dataset
     train = pools["train"]
     rows = train.remaining
     split = carve(
         train.key[rows],
-        train.label[rows],
+        # A row counts as its rarest label: whoever has that in every split has the others, too.
+        train.label[rows] if sets is None else sets.rarest(train.label[rows]),
         validation=dataset.split.validation if dataset.validation is None else 0.0,
         test=dataset.split.test if dataset.test is None else 0.0,
         seed=dataset.split.seed,
-        stratify=dataset.split.stratify and TASKS[pipeline.task].writes == "label",
+        stratify=dataset.split.stratify and TASKS[pipeline.task].answers_with == "label",
     )
     carved = {"train": rows[split == TRAIN], "validation": rows[split == VALIDATION], "test": rows[split == TEST]}
     return {

@@ -97,25 +97,24 @@ def find_duplicates(keys: npt.NDArray[np.uint64], labels: npt.NDArray[np.int64])
 
 
 def check_enough(
-    counts: Mapping[SplitName, npt.NDArray[np.int64]], labels: Sequence[str], pool: Pool, checks: Checks
+    rows: Mapping[SplitName, int], counts: npt.NDArray[np.int64], labels: Sequence[str], pool: Pool, checks: Checks
 ) -> None:
     """Stop where training, or judging, would have too little to go by.
 
-    :param counts: rows of each label, for each split; of each output where there are no labels.
+    :param rows: of each split.
+    :param counts: training rows of each label; nothing where there are no labels.
     :param pool: what train rows came from.
     :raises DataError: too few rows, too few of a label, none to judge by.
     """
-    train = counts["train"]
     where = pool.files[0].where + (f" and {len(pool.files) - 1} more" if len(pool.files) > 1 else "")
-    rows = int(train.sum())
-    if rows < checks.min_rows:
+    if rows["train"] < checks.min_rows:
         raise DataError(
-            f"only {rows:,} training rows, dataset.checks.min_rows asks for {checks.min_rows:,} "
-            f"({_account(pool, counts)})",
+            f"only {rows['train']:,} training rows, dataset.checks.min_rows asks for {checks.min_rows:,} "
+            f"({_account(pool, rows)})",
             where=where,
             hint=f"add rows, or lower dataset.checks.min_rows{_near_hint(pool)}",
         )
-    counted = zip(labels, train, strict=bool(labels))
+    counted = zip(labels, counts, strict=bool(labels))
     few = [f"'{label}' {count:,}" for label, count in counted if count < checks.min_rows_per_label]
     if few:
         raise DataError(
@@ -124,9 +123,9 @@ def check_enough(
             where=where,
             hint=f"add rows of it, or lower dataset.checks.min_rows_per_label{_near_hint(pool)}",
         )
-    if not counts["test"].sum():
+    if not rows["test"]:
         raise DataError(
-            f"no row is left to judge the model ({_account(pool, counts)})",
+            f"no row is left to judge the model ({_account(pool, rows)})",
             where=where,
             hint="add rows, raise dataset.split.test, or name a test file",
         )
@@ -154,13 +153,13 @@ def _near_hint(pool: Pool) -> str:
     return _NEAR_HINT if lost else ""
 
 
-def _account(pool: Pool, counts: Mapping[SplitName, npt.NDArray[np.int64]]) -> str:
+def _account(pool: Pool, left: Mapping[SplitName, int]) -> str:
     """Where the rows of train's source went."""
     parts = [f"{len(pool):,} read"]
     if pool.repeated:
         parts.append(f"{pool.repeated:,} repeated")
     parts += [f"{len(rows):,} {reason.replace('_', ' ')}" for reason, rows in pool.quarantined.items()]
-    carved = len(pool.remaining) - int(counts["train"].sum())
+    carved = len(pool.remaining) - left["train"]
     if carved:
         parts.append(f"{carved:,} carved for validation and test")
     return ", ".join(parts)

@@ -18,10 +18,11 @@ import pyarrow.parquet as pq
 
 from retrainer.artifacts.snapshot import CORRECTIONS, CorrectionOutcome, CorrectionStatistics, SplitName
 from retrainer.errors import DataError
-from retrainer.label_names import position, spelled
+from retrainer.label_names import members, position, spelled
 from retrainer.sources.corrections import Correction, read_corrections
 from retrainer.spec.model import Dataset
 from retrainer.spec.problems import listed, suggestion
+from retrainer.work.ingest.label_sets import LabelSets
 from retrainer.work.ingest.output import Selection
 from retrainer.work.ingest.pools import Pool, row_keys
 
@@ -65,9 +66,12 @@ class Corrected:
         pq.write_table(table, folder / CORRECTIONS, compression="zstd", store_schema=False)
 
 
-def correct(pools: Mapping[SplitName, Pool], dataset: Dataset, labels: Sequence[str]) -> Corrected | None:
+def correct(
+    pools: Mapping[SplitName, Pool], dataset: Dataset, labels: Sequence[str], sets: LabelSets | None = None
+) -> Corrected | None:
     """Set the labels of the pools' rows to what people say they are.
 
+    :param sets: of labels, where a row has any number of them; a correction is then a JSON list.
     :return: ``None`` where the pipeline names no corrections.
     :raises DataError: one names a label that there is not, or a row_id that is not that of its text.
     """
@@ -75,7 +79,7 @@ def correct(pools: Mapping[SplitName, Pool], dataset: Dataset, labels: Sequence[
         return None
     corrections = read_corrections(dataset.corrections, len(dataset.text_columns))
     keys = _keys(corrections)
-    wanted = np.array([_label(one, dataset, labels) for one in corrections], dtype=np.int64)
+    wanted = np.array([_meant(one, dataset, labels, sets) for one in corrections], dtype=np.int64)
     # They come in the order in which they were made: of several of one text the last counts.
     last = {int(key): at for at, key in enumerate(keys)}
     rows = {}
@@ -119,11 +123,17 @@ def _keys(corrections: Sequence[Correction]) -> npt.NDArray[np.uint64]:
     return keys
 
 
-def _label(one: Correction, dataset: Dataset, labels: Sequence[str]) -> int:
-    found = position(dataset.label_values.get(one.label, one.label), labels)
+def _meant(one: Correction, dataset: Dataset, labels: Sequence[str], sets: LabelSets | None) -> int:
+    if sets is None:
+        return _label(one.label, one, dataset, labels)
+    return sets.code(_label(name, one, dataset, labels) for name in members(one.label, where=one.where))
+
+
+def _label(name: str, one: Correction, dataset: Dataset, labels: Sequence[str]) -> int:
+    found = position(dataset.meanings.get(name, name), labels)
     if found is None:
         raise DataError(
-            f"unknown label {spelled(one.label)}{suggestion(one.label, labels)}; labels: {listed(list(labels)[:20])}",
+            f"unknown label {spelled(name)}{suggestion(name, labels)}; labels: {listed(list(labels)[:20])}",
             where=one.where,
             hint="correct it there; a label that no row of train has needs to be in dataset.labels, and to have rows",
         )

@@ -22,12 +22,14 @@ from retrainer.label_names import (
     canonical,
     is_whole,
     look_alikes,
+    members,
     ordered,
     refuse_look_alikes,
     settle,
     spelled,
 )
 from retrainer.spec.problems import listed, nearest
+from retrainer.work.ingest.label_sets import LabelSets
 from retrainer.work.ingest.rows import RawRows
 
 NO_LABEL = -1
@@ -39,13 +41,16 @@ class Indexed(NamedTuple):
     """All labels.
 
     :ivar labels: in their order.
-    :ivar indices: for each pool the index of each of its rows, -1 where a row has no label.
+    :ivar indices: for each pool the index of each of its rows, -1 where its label is missing; the code of its set where
+        rows have any number of labels.
     :ivar spellings: of labels that are not spelled in one way, and as they are called: each spelling, with its rows.
+    :ivar sets: what the codes mean; ``None`` where a row has one label.
     """
 
     labels: tuple[str, ...]
     indices: dict[SplitName, npt.NDArray[np.int64]]
     spellings: dict[str, dict[str, int]]
+    sets: LabelSets | None = None
 
 
 @dataclass
@@ -78,8 +83,58 @@ class _File:
         """The first row of a spelling."""
         return f"{self.rows.where}, row {int(np.flatnonzero(self.codes == at)[0]) + 1}"
 
+    def indices(self, known: Mapping[str, int], sets: LabelSets | None) -> npt.NDArray[np.int64]:
+        """The index of the label of each row.
 
-def index_labels(pools: Pools, given: tuple[str, ...] | None, values: Mapping[str, str] | None = None) -> Indexed:
+        :param known: label to index.
+        :param sets: collects the sets of labels, where rows have these.
+        """
+        # The last is what -1, no label, points at.
+        table = np.array([*(known[name] for name in self.names), NO_LABEL], dtype=np.int64)
+        return table[self.codes]
+
+
+@dataclass
+class _SetFile(_File):
+    """The same of a file whose rows have any number of labels.
+
+    :param codes: for each row the position of what stands there, -1 where labels are missing.
+    :param sets: for each of these the positions of its spellings.
+    """
+
+    sets: list[list[int]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, split: SplitName, rows: RawRows) -> _SetFile:
+        """Before its spellings have a meaning."""
+        whole = _File.of(split, rows)
+        spellings: dict[str, int] = {}
+        lists = [members(text, where=rows.where) for text in whole.spellings]
+        sets = [[spellings.setdefault(name, len(spellings)) for name in names] for names in lists]
+        return cls(split, rows, [*spellings], whole.codes, sets=sets)
+
+    def counts(self) -> list[int]:
+        """Rows that have each spelling."""
+        counts = [0] * len(self.spellings)
+        for found, rows in zip(self.sets, np.bincount(self.codes + 1, minlength=len(self.sets) + 1)[1:], strict=True):
+            for at in {*found}:
+                counts[at] += int(rows)
+        return counts
+
+    def place(self, at: int) -> str:
+        """The first row that has a spelling."""
+        having = [code for code, found in enumerate(self.sets) if at in found]
+        return f"{self.rows.where}, row {int(np.flatnonzero(np.isin(self.codes, having))[0]) + 1}"
+
+    def indices(self, known: Mapping[str, int], sets: LabelSets | None) -> npt.NDArray[np.int64]:
+        assert sets is not None, "whoever reads sets collects them"
+        codes = [sets.code(known[self.names[at]] for at in found) for found in self.sets]
+        return np.array([*codes, NO_LABEL], dtype=np.int64)[self.codes]
+
+
+def index_labels(
+    pools: Pools, given: tuple[str, ...] | None, values: Mapping[str, str] | None = None, *, sets: bool = False
+) -> Indexed:
     """The labels, and for each pool the index of each of its rows.
 
     Names that the pipeline gives, or that a dataset of the hub brings, keep their order. Otherwise the labels are
@@ -87,9 +142,11 @@ def index_labels(pools: Pools, given: tuple[str, ...] | None, values: Mapping[st
     these begin with numbers themselves, or it is said what each value means.
 
     :param values: what the data holds, to a given name.
+    :param sets: whether a row has any number of labels.
     :raises DataError: train has fewer than two labels; a row has a label that is not among them; two labels look alike.
     """
-    files = [_File.of(split, rows) for split, pool in pools.items() for rows in pool]
+    kind = _SetFile if sets else _File
+    files = [kind.of(split, rows) for split, pool in pools.items() for rows in pool]
     if given is not None:
         _name_by(given, values or {}, files)
         labels = given
@@ -100,10 +157,11 @@ def index_labels(pools: Pools, given: tuple[str, ...] | None, values: Mapping[st
     known = {label: at for at, label in enumerate(labels)}
     for file in files:
         _refuse_unknown(file, known, given is not None, bool(values))
+    found = LabelSets(len(labels)) if sets else None
     indices = {
-        split: np.concatenate([_indices(file, known) for file in files if file.split == split]) for split in pools
+        split: np.concatenate([file.indices(known, found) for file in files if file.split == split]) for split in pools
     }
-    return Indexed(labels, indices, _spellings(files))
+    return Indexed(labels, indices, _spellings(files), found)
 
 
 def index_outputs(pools: Pools) -> Indexed:
@@ -116,12 +174,6 @@ def index_outputs(pools: Pools) -> Indexed:
         tables = [np.array([*own, NO_LABEL], dtype=np.int64) for own in known]
         indices[split] = np.concatenate([table[file.codes] for table, file in zip(tables, files, strict=True)])
     return Indexed((), indices, {})
-
-
-def _indices(file: _File, known: Mapping[str, int]) -> npt.NDArray[np.int64]:
-    # The last is what -1, no label, points at.
-    table = np.array([*(known[name] for name in file.names), NO_LABEL], dtype=np.int64)
-    return table[file.codes]
 
 
 def _name_by(given: tuple[str, ...], values: Mapping[str, str], files: Iterable[_File]) -> None:

@@ -26,6 +26,7 @@ from retrainer.artifacts.snapshot import (
     split_file,
 )
 from retrainer.label_names import spelled
+from retrainer.work.ingest.label_sets import LabelSets
 from retrainer.work.ingest.pools import Pool
 from retrainer.work.reporter import Reporter
 
@@ -44,11 +45,12 @@ _REASONS = {
 
 
 def write_splits(
-    selection: Selection, folder: Path, labels: Sequence[str], slices: Sequence[str]
+    selection: Selection, folder: Path, labels: Sequence[str], slices: Sequence[str], sets: LabelSets | None = None
 ) -> dict[SplitName, SplitStatistics]:
     """Write the three splits in source order.
 
     :param selection: for each split the pool its rows come from, and their positions in it.
+    :param sets: what the labels of the pools are codes of, where a row has any number of labels.
     """
     statistics: dict[SplitName, SplitStatistics] = {}
     for split in SPLITS:
@@ -61,21 +63,37 @@ def write_splits(
         if len(pool.files[0].texts) == 2:
             columns["text_pair"] = pool.text(1).take(rows)
             lengths = lengths + pc.utf8_length(columns["text_pair"]).to_numpy()
-        if labels:
-            columns["label"] = pa.array(pool.label[rows], pa.int64())
+        codes = pool.label[rows]
+        if sets is not None:
+            columns["label"] = sets.column(codes)
+        elif labels:
+            columns["label"] = pa.array(codes, pa.int64())
         else:
             columns["target"] = pool.raw_labels().take(rows)
             columns[TEXT_KEY] = _hex(pool.key[rows])
         for name in slices:
             columns[slice_column(name)] = pool.slices(name).take(rows)
         _write_table(pa.table(columns), split_file(folder, split))
-        counts = np.bincount(pool.label[rows], minlength=len(labels))
+        counts = rows_of_labels(codes, labels, sets)
+        sizes = None if sets is None else sets.sizes(codes)
         statistics[split] = SplitStatistics(
             rows=len(rows),
             label_counts={label: int(count) for label, count in zip(labels, counts, strict=bool(labels))},
             characters=_characters(lengths),
+            without_labels=None if sizes is None else int((sizes == 0).sum()),
+            labels_a_row=None if sizes is None else float(sizes.mean()) if len(sizes) else 0.0,
         )
     return statistics
+
+
+def rows_of_labels(
+    found: npt.NDArray[np.int64], labels: Sequence[str], sets: LabelSets | None
+) -> npt.NDArray[np.int64]:
+    """How many rows have each label; nothing of use where there are no labels.
+
+    :param found: label of each row, as in a pool.
+    """
+    return np.bincount(found, minlength=len(labels)) if sets is None else sets.counts(found)
 
 
 def _hex(numbers: npt.NDArray[np.uint64]) -> pa.Array:
@@ -145,6 +163,8 @@ def report(statistics: SnapshotStatistics, reporter: Reporter) -> None:
         more = f" and {len(counts) - _LABELS_SHOWN} more labels" if len(counts) > _LABELS_SHOWN else ""
         length = f"{part.characters.p50:,} characters, 95 % at most {part.characters.p95:,}"
         reporter.log(f"{split:<10} {part.rows:>9,} rows{': ' if shown else ''}{shown}{more}; median {length}")
+        if part.labels_a_row is not None:
+            reporter.log(f"{'':<10} {part.labels_a_row:.2f} labels a row, {part.without_labels:,} rows with none")
     for label, spellings in list(statistics.spellings.items())[:_LABELS_SHOWN]:
         counted = ", ".join(f"{spelled(spelling)} {count:,}" for spelling, count in spellings.items())
         reporter.log(f"labels     {counted}: read as '{label}'")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +14,8 @@ from retrainer.errors import DataError
 from retrainer.label_names import means_no_label
 from retrainer.sources.columns import HALF, Wanted
 from retrainer.spec.problems import found, listed, nearest
+from retrainer.tasks import that_writes
+from retrainer.work.ingest.label_sets import as_list, from_flags
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,8 @@ class RawRows:
     :param name: the file, for messages and the quarantine.
     :param where: its full address, for errors.
     :param texts: one column for each text, large_string, null where there is none.
-    :param labels: large_string, null where there is none: labels as they are spelled, stripped; or outputs as they are.
+    :param labels: large_string, null where there is none: labels as they are spelled, stripped; or outputs as they are;
+        where a row has any number of labels, a JSON list of them.
     :param slices: column of the data to its values, large_string without nulls.
     :param label_names: what the numbers 0..n-1 in ``labels`` mean, where the file itself says so.
     :param reading: how its fields were told apart, where that is not what its suffix says.
@@ -48,7 +52,7 @@ def positions(columns: Sequence[str], wanted: Wanted, where: str) -> dict[str, i
     :raises DataError: a column is missing, or is there twice.
     """
     found_at: dict[str, int] = {}
-    for name in (*wanted.texts, wanted.label, *wanted.slices):
+    for name in (*wanted.texts, *wanted.label_columns, *wanted.slices):
         count = columns.count(name)
         if count == 1:
             found_at[name] = columns.index(name)
@@ -93,8 +97,12 @@ def raw_rows(
     def texts(column: str) -> pa.Array:
         return _column(values_of(column), _as_text, where, column)
 
-    as_wanted = _as_output if wanted.outputs else _as_label
-    labels = _column(values_of(wanted.label), as_wanted, where, wanted.label)
+    if isinstance(wanted.label, tuple):
+        labels = from_flags({name: _column(values_of(name), _as_label, where, name) for name in wanted.label}, where)
+    else:
+        of_sets = partial(as_list, separator=wanted.separator)
+        as_wanted = of_sets if wanted.sets else _as_output if wanted.outputs else _as_label
+        labels = _column(values_of(wanted.label), as_wanted, where, wanted.label)
     if not len(labels):
         raise DataError("no data row, only a header", where=where)
     missing = pa.array([""] * len(labels), pa.large_string())
@@ -127,6 +135,9 @@ def _as_text(value: Any, where: str, row: int, column: str) -> str | None:
 
 
 def _as_label(value: Any, where: str, row: int, column: str) -> str | None:
+    if isinstance(value, list):
+        hint = f"rows with any number of labels are for task {that_writes('labels')}"
+        raise DataError(f"column '{column}' holds a list", where=f"{where}, row {row}", hint=hint)
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     text = _as_text(value, where, row, column)

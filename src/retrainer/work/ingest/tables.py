@@ -15,6 +15,7 @@ from retrainer.sources.columns import Wanted, not_parquet, parquet_schema
 from retrainer.sources.files import SourceFile
 from retrainer.sources.identity import dataset_commit, is_folder
 from retrainer.spec.model import HubDataset
+from retrainer.tasks import that_writes
 from retrainer.work.ingest.rows import RawRows, positions, raw_rows
 
 
@@ -29,7 +30,7 @@ def read_parquet(path: Path, file: SourceFile, name: str, wanted: Wanted) -> Raw
         table = pq.read_table(path, columns=list(at))
     except (pa.ArrowException, ValueError, OSError) as error:
         raise not_parquet(error, file) from None
-    names = _class_names(schema, wanted.label)
+    names = _class_names(schema, wanted.label) if isinstance(wanted.label, str) else None
     return _rows(table, wanted, name, file.url, file.format, file.size, names)
 
 
@@ -57,8 +58,11 @@ def read_hub(hub: HubDataset, name: str, wanted: Wanted) -> RawRows:
                 f"cannot be read: {first_line(error)}", where=where, hint="check path, name and split"
             ) from error
         at = positions(dataset.column_names, wanted, where)
-        feature = dataset.features[wanted.label]
-        names = tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else None
+        feature = dataset.features[wanted.label_columns[0]]
+        feature = feature.feature if isinstance(feature, datasets.List | datasets.LargeList) else feature
+        # Of several columns each is its own label.
+        is_named = isinstance(feature, datasets.ClassLabel) and isinstance(wanted.label, str)
+        names = tuple(feature.names) if is_named else None
         table = dataset.select_columns(list(at)).with_format("arrow")[:]
         return _rows(table, wanted, name, where, "hub", None, names)
 
@@ -85,6 +89,8 @@ def _class_names(schema: pa.Schema, column: str) -> tuple[str, ...] | None:
         return None
     try:
         feature = json.loads(metadata)["info"]["features"][column]
+        # Of a list, the names of its members. It was written as a list of one feature once.
+        feature = feature[0] if isinstance(feature, list) else feature.get("feature", feature)
         return tuple(feature["names"]) if feature["_type"] == "ClassLabel" else None
     except (ValueError, KeyError, TypeError):
         return None  # somebody else's metadata
@@ -100,7 +106,7 @@ def _rows(
     label_names: tuple[str, ...] | None,
 ) -> RawRows:
     for column in table.column_names:
-        _refuse_nested(table.schema.field(column), where)
+        _refuse_nested(table.schema.field(column), where, wanted)
 
     def values(column: str) -> list[Any]:
         cells = table.column(column)
@@ -110,7 +116,7 @@ def _rows(
             found: list[Any] = cells.to_pylist()
         except (pa.ArrowException, ValueError, ArithmeticError, LookupError) as error:
             raise DataError(f"column '{column}' holds what cannot be read: {first_line(error)}", where=where) from None
-        if column != wanted.label or label_names is None:
+        if column != wanted.label or label_names is None or wanted.sets:
             return found
         # -1 is what `datasets` writes where the label is not given, as in test splits of benchmarks.
         known = dict(enumerate(label_names)) if wanted.outputs else {}
@@ -128,8 +134,13 @@ def _rows(
     )
 
 
-def _refuse_nested(field: pa.Field, where: str) -> None:
+def _refuse_nested(field: pa.Field, where: str, wanted: Wanted) -> None:
     kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    labels = is_list and field.name == wanted.label
+    kind = kind.value_type if labels and wanted.sets else kind
     if pa.types.is_nested(kind):
         hint = "expected one of text, numbers, true and false"
+        if labels and not wanted.sets:
+            hint = f"rows with any number of labels are for task {that_writes('labels')}"
         raise DataError(f"column '{field.name}' holds {field.type}", where=where, hint=hint)

@@ -48,7 +48,7 @@ def read_json_lines(path: Path, file: SourceFile, name: str, wanted: Wanted) -> 
 
     :raises DataError: empty, a line is not a JSON object, no row has a wanted key.
     """
-    columns = (*wanted.texts, wanted.label, *wanted.slices)
+    columns = (*wanted.texts, *wanted.label_columns, *wanted.slices)
     values: dict[str, list[Any]] = {column: [] for column in columns}
     keys: dict[str, None] = {}
     with open_text(path, file) as stream:

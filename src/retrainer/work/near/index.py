@@ -24,8 +24,9 @@ Layout, little-endian::
 from __future__ import annotations
 
 import hashlib
+import json
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -66,12 +67,12 @@ def write_index(
         in the split is added.
     :raises IntegrityError: that file cannot be used.
     """
-    names = np.array([_label(name) for name in labels or (NO_LABEL,)], dtype=np.uint64)
+    hashed = lru_cache(maxsize=None)(_label)
     rows_labels, sketches, keys = [], [], []
     done, parts = 0, 1
-    for texts, label in _batches(train):
+    for texts, names in _batches(train, labels):
         made = features(texts)
-        hashes = names[label]
+        hashes = np.array([hashed(name) for name in names], dtype=np.uint64)
         parts = made.sketches.shape[1] // SKETCH_BYTES
         sketches.append(made.sketches)
         rows_labels.append(hashes)
@@ -119,7 +120,7 @@ def near_rows(
 ) -> npt.NDArray[np.bool_]:
     """Which texts are nearly one that the index is about, with the same label.
 
-    :param labels: the name of each text's label.
+    :param labels: the name of each text's label, or of its set of labels, see :func:`name_of_set`.
     :param similarity: from which on texts count as nearly the same; none do where it is ``None``.
     :return: bool [texts].
     :raises IntegrityError: the file is damaged, cut short, of another format, or about texts of another kind.
@@ -208,14 +209,22 @@ def _read(path: Path) -> _Content:
     )
 
 
-def _batches(train: Path) -> Iterator[tuple[list[Text], npt.NDArray[np.int64]]]:
+def name_of_set(labels: Iterable[str]) -> str:
+    """What stands for a set of labels where a row has any number of them: in whatever order, of whatever model."""
+    return json.dumps(sorted(labels), ensure_ascii=False)
+
+
+def _batches(train: Path, labels: Sequence[str]) -> Iterator[tuple[list[Text], list[str]]]:
+    """Texts, and the name of each one's label, or of its set of labels."""
+    of_set = lru_cache(maxsize=None)(lambda indices: name_of_set(labels[at] for at in indices))
     with pq.ParquetFile(train) as file:
         present = file.schema_arrow.names
         labelled = "label" in present
         columns = [*text_columns(present), *(["label"] if labelled else [])]
         for batch in file.iter_batches(BATCH_ROWS, columns=columns):
-            label = batch.column("label").to_numpy() if labelled else np.zeros(batch.num_rows, dtype=np.int64)
-            yield texts_of(batch), label
+            found = batch.column("label").to_pylist() if labelled else []
+            names = [of_set(tuple(one)) if isinstance(one, list) else labels[one] for one in found]
+            yield texts_of(batch), names or [NO_LABEL] * batch.num_rows
 
 
 def _label(name: str) -> int:

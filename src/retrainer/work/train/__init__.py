@@ -13,7 +13,7 @@ from retrainer.chain import StepRequest, Trained
 from retrainer.chain.messages import duration
 from retrainer.spec.model import Pipeline
 from retrainer.spec.training_combinations import require_batches
-from retrainer.tasks import trainable_task
+from retrainer.tasks import TASKS, trainable_task
 from retrainer.work.distributed import is_first_rank
 from retrainer.work.reporter import Reporter
 from retrainer.work.train.automatic import arguments_of, choices_of, padding_of
@@ -154,7 +154,10 @@ def _say_what_begins(
     if pipeline.of_one_label:
         reporter.log(f"{', '.join(pipeline.of_one_label)} is the score of label '{labels[pipeline.positive(labels)]}'")
     if class_weights:
-        reporter.log(f"the loss of a row is multiplied by the weight of its label: {weights_line(class_weights)}")
+        what = "a label where a row has it is multiplied by its weight"
+        if TASKS[pipeline.task].writes != "labels":
+            what = "a row is multiplied by the weight of its label"
+        reporter.log(f"the loss of {what}: {weights_line(class_weights)}")
     if resume is not None:
         reporter.log(f"resuming from {resume.name}")
 

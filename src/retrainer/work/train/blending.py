@@ -8,20 +8,20 @@ et al. 2021 count. Not here: reading the champion (``champion.py``).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.special import softmax
 from transformers import EvalPrediction
 
 from retrainer.artifacts.training import Blend, TriedShare
-from retrainer.gate.answers import Answers
+from retrainer.gate.answers import Answers, SetAnswers
 from retrainer.gate.metrics import METRICS, Metric
 from retrainer.work.reporter import Reporter
 from retrainer.work.train.champion import ChampionWeights
 from retrainer.work.train.encoding import EncodedRows, logits_of
+from retrainer.work.train.metrics import answers_of
 from retrainer.work.train.trainer import FineTuner
 
 # Of the champion. The new model stays the larger part: beyond half, flips vanish because it comes back to the champion,
@@ -33,8 +33,9 @@ LOSS, LOG_LOSS = "loss", "log_loss"
 # Of one side, as little beyond one standard error as keeps ties of whole rows on the side of "no worse".
 ALPHA = 0.15
 
-Labels = npt.NDArray[np.int64]
+Labels = npt.NDArray[Any]
 Logits = npt.NDArray[np.float32]
+Classified: TypeAlias = Answers | SetAnswers
 
 
 def blend(
@@ -91,18 +92,17 @@ def tried_shares(
     has as many rows right.
 
     :param logits: of every share and of the whole champion, to all rows.
+    :param labels: of all rows, as ``EncodedRows`` has them. Of any number of labels all have to be right.
     :param metric: as ``metric_for_best_model`` names it, without ``eval_``.
     :param positive: index of the label that a metric of one label scores.
     """
-    truth, measure = labels[judged], METRICS[LOG_LOSS if metric == LOSS else metric]
-    answers = {
-        share: Answers(given[judged].argmax(axis=1), softmax(given[judged].astype(np.float64), axis=1), positive)
-        for share, given in logits.items()
-    }
-    plain, was_right = answers[SHARES[0]], answers[WHOLE].predictions == truth
+    measure = METRICS[LOG_LOSS if metric == LOSS else metric]
+    given = {share: answers_of(of_all[judged], labels[judged], positive=positive) for share, of_all in logits.items()}
+    truth, answers = given[WHOLE][0], {share: said for share, (_, said) in given.items()}
+    plain, was_right = answers[SHARES[0]], answers[WHOLE].right(truth)
     tried = []
     for share in SHARES:
-        is_right = answers[share].predictions == truth
+        is_right = answers[share].right(truth)
         score = measure.value(truth, answers[share])
         tried.append(
             TriedShare(
@@ -128,7 +128,7 @@ def choose(tried: Sequence[TriedShare]) -> TriedShare:
     return min((plain, *(one for one in tried if one.no_worse)), key=lambda one: (one.harmful, one.share))
 
 
-def _no_worse(measure: Metric[Answers], truth: Labels, blended: Answers, plain: Answers) -> bool:
+def _no_worse(measure: Metric[Any], truth: Labels, blended: Classified, plain: Classified) -> bool:
     # Halfway between two models that do not belong together there may be no numbers, and without both labels no score.
     if not (np.isfinite(blended.probabilities).all() and np.isfinite(plain.probabilities).all()):
         return False
@@ -149,10 +149,13 @@ def mixed(own: Mapping[str, Any], champion: Mapping[str, Any], share: float) -> 
     }
 
 
-def _scores(trainer: FineTuner, logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> dict[str, float]:
+def _scores(trainer: FineTuner, logits: Logits, labels: Labels) -> dict[str, float]:
     """What training measures of a checkpoint, but for what has no value here."""
     if not np.isfinite(logits).all():  # halfway between two models that do not belong together
         return {}
-    loss = torch.nn.functional.cross_entropy(torch.tensor(logits), torch.tensor(labels))
+    loss_of = (
+        torch.nn.functional.cross_entropy if labels.ndim == 1 else torch.nn.functional.binary_cross_entropy_with_logits
+    )
+    loss = loss_of(torch.tensor(logits), torch.tensor(labels))
     measured = trainer.compute_metrics(EvalPrediction(predictions=logits, label_ids=labels))
     return {name: value for name, value in {LOSS: float(loss), **measured}.items() if np.isfinite(value)}

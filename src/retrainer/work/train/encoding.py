@@ -9,13 +9,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerFast
 
+from retrainer.artifacts.snapshot import SnapshotStatistics
 from retrainer.artifacts.training import CutRows
 from retrainer.spec.model import Model
 from retrainer.work.reporter import Reporter
+from retrainer.work.snapshot_texts import label_matrix
 from retrainer.work.train.loading import Base
 
 BATCH_ROWS = 2_000
@@ -26,7 +29,8 @@ class EncodedRows(torch.utils.data.Dataset):  # type: ignore[misc]
 
     :param columns: model input name to the concatenated values of all rows, int32.
     :param offsets: row ``i`` is ``[offsets[i], offsets[i + 1])`` of each column, int64, length rows + 1.
-    :param labels: label index of each row, int64.
+    :param labels: label index of each row, int64; where a row has any number of labels which of all it has, as 0 and 1,
+        float32 ``[rows, labels]``.
     :cvar cut: not counted.
     """
 
@@ -36,7 +40,7 @@ class EncodedRows(torch.utils.data.Dataset):  # type: ignore[misc]
         self,
         columns: dict[str, npt.NDArray[np.int32]],
         offsets: npt.NDArray[np.int64],
-        labels: npt.NDArray[np.int64],
+        labels: npt.NDArray[Any],
     ) -> None:
         self.columns = columns
         self.offsets = offsets
@@ -48,7 +52,7 @@ class EncodedRows(torch.utils.data.Dataset):  # type: ignore[misc]
     def __getitem__(self, index: int) -> dict[str, Any]:
         start, end = self.offsets[index], self.offsets[index + 1]
         row: dict[str, Any] = {name: values[start:end].tolist() for name, values in self.columns.items()}
-        row["labels"] = int(self.labels[index])
+        row["labels"] = self.labels[index].tolist()
         return row
 
     def first(self, count: int) -> EncodedRows:
@@ -59,7 +63,12 @@ class EncodedRows(torch.utils.data.Dataset):  # type: ignore[misc]
 def encode(split: Path, tokenizer: PreTrainedTokenizerFast, model: Model) -> EncodedRows:
     """Tokenise a split of a snapshot; pairs where it has a second text."""
     table = pq.read_table(split)
-    labels = table.column("label").to_numpy()
+    column = table.column("label")
+    if pa.types.is_list(column.type):
+        known = SnapshotStatistics.load(split.parent).labels
+        labels = label_matrix(column, len(known)).astype(np.float32)
+    else:
+        labels = column.to_numpy()
     parts: dict[str, list[npt.NDArray[np.int32]]] = {}
     lengths: list[int] = []
     for texts, pairs in _batches(table):

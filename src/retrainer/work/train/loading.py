@@ -96,6 +96,11 @@ def single_label_head(labels: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
+def multi_label_head(labels: tuple[str, ...]) -> dict[str, Any]:
+    """The same of a head that decides each label by itself: its loss is the binary cross entropy of all of them."""
+    return {**single_label_head(labels), "problem_type": "multi_label_classification"}
+
+
 def ready_to_classify(base: Base, loaded: dict[str, Any], pipeline: Pipeline) -> None:
     """Let rows be padded where that does not change an answer; a head that is not in the base is new.
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
 import pyarrow.parquet as pq
 from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerState
 
@@ -159,7 +160,8 @@ def _made(kind: type[BaseTrainer], pipeline: Pipeline, pretrained: str) -> BaseT
 
 
 def _dataset(snapshot: Path, split: SplitName, labels: tuple[str, ...]) -> datasets.Dataset:
-    """The rows of a split: ``model_input`` and ``model_output``, or ``text``, ``text_pair`` and ``label``."""
+    """The rows of a split: ``model_input`` and ``model_output``, or ``text``, ``text_pair`` and ``label``, of any
+    number of labels a list."""
     table = pq.read_table(split_file(snapshot, split))
     columns = {}
     features = {}
@@ -167,8 +169,14 @@ def _dataset(snapshot: Path, split: SplitName, labels: tuple[str, ...]) -> datas
         if name in table.column_names:
             called = _COLUMNS.get(name, name) if "target" in table.column_names else name
             columns[called] = table.column(name).to_pylist()
-            features[called] = datasets.ClassLabel(names=[*labels]) if name == "label" else datasets.Value("string")
+            features[called] = _labels(table, labels) if name == "label" else datasets.Value("string")
     return datasets.Dataset.from_dict(columns, features=datasets.Features(features))
+
+
+def _labels(table: pa.Table, labels: tuple[str, ...]) -> Any:
+    """What the column ``label`` holds."""
+    one = datasets.ClassLabel(names=[*labels])
+    return datasets.List(one) if pa.types.is_list(table.schema.field("label").type) else one
 
 
 def _require_fit(model: Any, labels: tuple[str, ...], pipeline: Pipeline) -> None:

@@ -28,6 +28,10 @@ from retrainer.work.train.lora import with_lora
 from retrainer.work.train.order import GroupedByLength
 from retrainer.work.unpadded import STARTS, Unpadded, UnpaddedTrainer
 
+# Of a label in rows that may have any number of them. One row of a label that is rarer than about one in 20 is then as
+# loud as all the rest of a usual batch of 16; louder, and clipping the gradient would silence the others for it.
+MOST_WEIGHT = 20.0
+
 
 class FineTuner(UnpaddedTrainer):
     """A Trainer whose checkpoints are complete or absent, and which counts what it reads.
@@ -35,7 +39,8 @@ class FineTuner(UnpaddedTrainer):
     :param checkpoints: where they go.
     :param where: the pipeline's name, for errors.
     :param frozen: what of the model does not learn.
-    :param class_weights: what the loss of a row is multiplied by, for each label; ``None`` for the model's own loss.
+    :param class_weights: for each label what the loss of a row that has it is multiplied by, or where a row has any
+        number of labels, the loss of that label there; ``None`` for the model's own loss.
     """
 
     def __init__(
@@ -136,10 +141,14 @@ class FineTuner(UnpaddedTrainer):
             return super().compute_loss(model, inputs, return_outputs, **named)
         labels = inputs["labels"]
         outputs = model(**{name: values for name, values in inputs.items() if name != "labels"})
-        losses = torch.nn.functional.cross_entropy(
-            outputs["logits"].float(), labels, reduction="none", label_smoothing=self.args.label_smoothing_factor
-        )
-        loss = (losses * self._class_weights.to(labels.device)[labels]).mean()
+        logits, weights = outputs["logits"].float(), self._class_weights.to(labels.device)
+        if labels.dim() == 2:  # each label by itself
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels, pos_weight=weights)
+        else:
+            losses = torch.nn.functional.cross_entropy(
+                logits, labels, reduction="none", label_smoothing=self.args.label_smoothing_factor
+            )
+            loss = (losses * weights[labels]).mean()
         return (loss, outputs) if return_outputs else loss
 
     @property
@@ -244,14 +253,20 @@ def build_trainer(
     return trainer
 
 
-def balanced(labels: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.float64]:
+def balanced(labels: npt.NDArray[Any], count: int) -> npt.NDArray[np.float64]:
     """What makes rare labels weigh as much as common ones: rows over labels times rows of the label.
 
-    The mean over the rows is 1, so the learning rate means what it means without.
+    The mean over the rows is 1, so the learning rate means what it means without. Where a row has any number of labels,
+    it is rows without a label over rows with it, up to ``MOST_WEIGHT``: so that having it counts as much as not.
 
-    :param labels: of the training rows.
+    :param labels: of the training rows, as ``EncodedRows`` has them.
     :param count: of labels; those without a row get no weight.
     """
+    if labels.ndim == 2:
+        having = labels.sum(axis=0, dtype=np.float64)
+        ratio = np.divide(len(labels) - having, having, out=np.zeros(count), where=having > 0)
+        capped: npt.NDArray[np.float64] = np.minimum(ratio, MOST_WEIGHT)
+        return capped
     rows = np.bincount(labels, minlength=count)
     there = np.count_nonzero(rows)
     weights = np.zeros(count)

@@ -1,0 +1,95 @@
+"""Rows with any number of labels from their data to a bundle that serves them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from retrainer.artifacts.calibration import CalibrationReport
+from retrainer.artifacts.profile import TrainingProfile
+from retrainer.artifacts.snapshot import SnapshotStatistics
+from retrainer.artifacts.training import TrainingRecord
+from retrainer.serve import Classifier
+from retrainer.serve.golden import agreement, read_golden
+from retrainer.serve.predictor import Predictor, load_info
+from retrainer.work.snapshot_texts import label_matrix
+from tests.label_sets.conftest import LABELS
+
+
+def test_a_snapshot_has_the_labels_of_each_row(exported: Path) -> None:
+    statistics = SnapshotStatistics.load(exported / "ingest")
+    assert statistics.labels == LABELS
+    for split, part in statistics.splits.items():
+        lists = pq.read_table(exported / "ingest" / f"{split}.parquet").column("label").to_pylist()
+        assert all(found == sorted(set(found)) for found in lists)
+        assert part.label_counts == {label: sum(at in found for found in lists) for at, label in enumerate(LABELS)}
+        assert part.without_labels == lists.count([])
+        assert part.labels_a_row == pytest.approx(np.mean([len(found) for found in lists]))
+
+
+def test_the_training_learns_it_and_measures_it(exported: Path) -> None:
+    record = TrainingRecord.load(exported / "train")
+    assert {"loss", "f1_micro", "f1_macro", "subset_accuracy"} <= record.validation.keys()
+    assert record.validation["f1_micro"] > 0.75
+
+
+def test_the_profile_counts_labels_and_how_many_a_row_has(exported: Path, bundle: Path) -> None:
+    profile = TrainingProfile.load(bundle)
+    lists = pq.read_table(exported / "ingest" / "train.parquet").column("label").to_pylist()
+    assert profile.set_sizes == tuple(sum(len(found) == size for found in lists) for size in range(len(LABELS) + 1))
+    assert profile.label_counts == SnapshotStatistics.load(exported / "ingest").splits["train"].label_counts
+
+
+def test_each_graph_has_a_threshold_for_each_label(exported: Path, bundle: Path) -> None:
+    report, info = CalibrationReport.load(exported / "export"), load_info(bundle)
+    assert info.precisions.keys() == report.graphs.keys() == {"fp32", "int8"}
+    for precision, entry in info.precisions.items():
+        fitted = report.graphs[precision].thresholds
+        assert fitted is not None
+        assert tuple(fitted) == LABELS
+        assert entry.thresholds == tuple(one.threshold for one in fitted.values())
+        assert all(one.why_not_fitted is None and one.f1 >= one.f1_at_half for one in fitted.values())
+
+
+def test_a_bundle_answers_its_golden_rows_by_its_thresholds(bundle: Path) -> None:
+    predictor = Predictor(bundle)
+    golden = read_golden(bundle)
+    assert agreement(predictor, golden).holds
+    moved = golden[0].model_copy(update={"logits": {"fp32": tuple(-value for value in golden[0].logits["fp32"])}})
+    assert agreement(predictor, [moved]).labels_changed == 1
+    # What stood at its threshold when the bundle was made may apply here or not.
+    logits = predictor.logits([golden[0].text], batch_size=1)
+    predictor.thresholds = predictor.probabilities_of(logits - 1e-3)[0]
+    near = golden[0].model_copy(update={"logits": {"fp32": tuple(map(float, logits[0] - 2e-3))}})
+    assert agreement(predictor, [near]).labels_changed == 0
+
+
+def test_the_client_gives_the_labels_that_apply(exported: Path, bundle: Path) -> None:
+    test = pq.read_table(exported / "ingest" / "test.parquet")
+    texts, truth = test.column("text").to_pylist(), label_matrix(test.column("label"), len(LABELS))
+    with Classifier.from_folder(bundle, precision="fp32") as classify:
+        given = classify(texts)
+        sets = np.array([[label in {one["label"] for one in found} for label in LABELS] for found in given])
+        assert (sets == truth).all(axis=1).mean() > 0.75
+        assert [] in given
+        predictor = Predictor(bundle)
+        assert predictor.thresholds is not None
+        np.testing.assert_array_equal(sets, predictor.probabilities(texts) >= predictor.thresholds)
+
+        both = next(text for text, has in zip(texts, truth, strict=True) if has.sum() > 1)
+        every = classify(both, top_k=None)
+        assert sorted(one["label"] for one in every) == list(LABELS)
+        assert [one["score"] for one in every] == sorted((one["score"] for one in every), reverse=True)
+        assert classify(both) == [one for one in every if one["applies"]]
+        assert classify([both], top_k=1) == every[:1]
+        assert classify([both], top_k=2) == [every[:2]]
+        assert classify.respond([both]).predictions == (every,)
+        assert classify.respond([both], top_k="given").predictions == (classify(both),)
+
+
+def test_other_runtimes_know_that_labels_go_by_themselves(bundle: Path) -> None:
+    assert json.loads((bundle / "config.json").read_bytes())["problem_type"] == "multi_label_classification"

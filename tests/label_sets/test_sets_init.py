@@ -1,0 +1,57 @@
+"""``retrainer init`` on rows that have any number of labels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from typer.testing import CliRunner
+
+from retrainer.cli import app
+from retrainer.spec import Pipeline, load_pipeline
+from tests.label_sets.conftest import LABELS, TASK, rows
+
+SOME = rows(200)
+
+
+def proposed(folder: Path, lines: list[dict[str, Any]], *options: str) -> Pipeline:
+    data, file = folder / "reports.jsonl", folder / "pipeline.yaml"
+    data.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    answer = CliRunner().invoke(app, ["init", str(data), "--output", str(file), "--store", str(folder / "s"), *options])
+    assert answer.exit_code == 0, answer.output
+    return load_pipeline(file)
+
+
+def test_a_column_of_lists(tmp_path: Path) -> None:
+    lines = [
+        {"report": text, "conditions": has, "tokens": text.split(), "at": at} for at, (text, has) in enumerate(SOME)
+    ]
+    pipeline = proposed(tmp_path, lines)
+    assert (pipeline.task, pipeline.dataset.text, pipeline.dataset.label) == (TASK, "report", "conditions")
+    assert pipeline.dataset.labels == LABELS
+    assert pipeline.metrics == ("f1_micro", "f1_macro", "subset_accuracy")
+    sets = [frozenset(has) for _, has in SOME]
+    most = max(map(sets.count, sets)) / len(sets)
+    assert most < pipeline.gate.floors["subset_accuracy"] < most + 0.2
+    assert pipeline.gate.against_champion is not None
+    assert pipeline.gate.against_champion.metric == "subset_accuracy"
+
+
+def test_a_column_for_each_label(tmp_path: Path) -> None:
+    lines = [{"report": text, **{label: int(label in has) for label in LABELS}} for text, has in SOME]
+    pipeline = proposed(tmp_path, lines)
+    assert (pipeline.task, pipeline.dataset.label, pipeline.dataset.labels) == (TASK, LABELS, None)
+    chosen = proposed(tmp_path, lines, "--label", "mud", "--label", "trees", "--force")
+    assert chosen.dataset.label == ("mud", "trees")
+    assert proposed(tmp_path, lines, "--label", "mud", "--force").task == "text-classification"
+
+
+def test_one_label_is_one_label(tmp_path: Path) -> None:
+    """Though there are columns that hold 0 and 1."""
+    lines = [
+        {"report": text, "wet": at % 2, "cold": at % 3 // 2, "label": ("open", "closed", "unknown")[at % 3]}
+        for at, (text, _) in enumerate(SOME)
+    ]
+    pipeline = proposed(tmp_path, lines)
+    assert (pipeline.task, pipeline.dataset.label) == ("text-classification", "label")
