@@ -18,6 +18,7 @@ from retrainer.artifacts.training import TrainingRecord, weights_line
 from retrainer.chain import Decided
 from retrainer.chain.accounts import close_account
 from retrainer.chain.model_store import model_of
+from retrainer.chain.summaries import judged_in
 from retrainer.errors import IntegrityError
 from retrainer.gate.confusion import Confusion, most_confused
 from retrainer.gate.decide import decide
@@ -66,7 +67,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
 
 
 def _close(request: StepRequest, standing: Standing, receipt: Receipt) -> None:
-    """Write the verdict into the ledger, before anybody can act on it."""
+    """Write the verdict into the ledger, before anybody can act on it; then what pages show of it."""
     channel = request.pipeline.publish.channel
 
     def verdict(spent: int) -> Verdict:
@@ -79,7 +80,9 @@ def _close(request: StepRequest, standing: Standing, receipt: Receipt) -> None:
             reasons=receipt.codes,
         )
 
-    close_account(model_of(request.pipeline).ledger, standing, verdict, request.context)
+    model = model_of(request.pipeline)
+    entries = close_account(model.ledger, standing, verdict, request.context)
+    model.note_decision(entries, request.digest, judged_in(receipt))
 
 
 def _check_origin(request: StepRequest, evidence: Evidence) -> None:
