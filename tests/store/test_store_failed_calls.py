@@ -149,7 +149,9 @@ def test_a_call_that_fails(attempts: Attempts, faults: list[Fault], once: bool) 
         if ended:
             break
     attempts.judge_all()
-    assert attempts.proxy.struck == set(attempts.proxy.calls)
+    # A summary that was not refreshed is made anew by the next one, with as many calls as that takes.
+    asked = {call for call in attempts.proxy.calls if not call.endswith("/summary.json")}
+    assert asked <= attempts.proxy.struck
 
 
 @pytest.mark.parametrize("fault", ["kill", "kill after"])

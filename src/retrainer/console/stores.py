@@ -156,6 +156,13 @@ class Stores:
         return made
 
 
+def _or_problem(question: Callable[[], Result]) -> Result | Problem:
+    try:
+        return question()
+    except RetrainerError as error:
+        return Problem(str(error))
+
+
 def _answer(future: Future[Result]) -> Result | Problem:
     if not future.done():
         return Problem(f"did not answer within {SECONDS:g} s")

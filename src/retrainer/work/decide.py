@@ -28,6 +28,7 @@ from retrainer.gate.receipt import Receipt
 from retrainer.gate.verify import receipt_bytes
 from retrainer.precisions import REFERENCE
 from retrainer.report.decision import confusions_part, explain
+from retrainer.report.flips import FLIPS, flips_json
 from retrainer.report.html import ReportFacts, report_html
 from retrainer.report.model_card import CardFacts
 from retrainer.store.entry import Verdict
@@ -58,8 +59,9 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     (folder / RECEIPT).write_bytes(receipt_bytes(receipt))
     card = card_facts(request, inputs, evidence, receipt)
     plots = {path.name: path.read_bytes() for path in sorted(inputs["evaluate"].glob("*.png"))}
-    report = report_html(receipt, _report_facts(request, inputs, card, evidence, receipt), plots)
-    (folder / REPORT).write_text(report, encoding="utf-8")
+    facts = _report_facts(request, inputs, card, evidence, receipt)
+    (folder / REPORT).write_text(report_html(receipt, facts, plots), encoding="utf-8")
+    (folder / FLIPS).write_bytes(flips_json(facts.flips))
     for line in [*explain(receipt), *_confused_lines(card)]:
         reporter.log(line)
     _close(request, standing, receipt)
