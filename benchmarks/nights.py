@@ -232,7 +232,8 @@ class Nights:
         graph.parent.mkdir(parents=True, exist_ok=True)
         graph.write_text(name)
         files = {"onnx/model.onnx": FileEntry(size=graph.stat().st_size, sha256=sha256_file(graph))}
-        made = {"model": self.name, "artifacts": {"export": export_of(name)}}
+        scores = {metric: figure.value for metric, figure in figures_in(receipt.metrics[REFERENCE]).items()}
+        made = {"model": self.name, "artifacts": {"export": export_of(name), "decide": decision}, "metrics": scores}
         manifest = make_manifest(name, files).model_copy(update=made)
         self.model.publish(
             folder,

@@ -190,7 +190,7 @@ class _Stored:
 
 def base_path() -> str:
     """The path below which Airflow answers, without a slash at its end; empty for the root."""
-    return urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/")
+    return urlsplit(str(conf.get("api", "base_url", fallback=""))).path.rstrip("/")
 
 
 def _loaded(file: Path) -> Pipeline | PipelineError:

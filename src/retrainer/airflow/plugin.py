@@ -75,4 +75,4 @@ class RetrainerPlugin(AirflowPlugin):  # type: ignore[misc]
 def _base_path() -> str:
     from airflow.configuration import conf
 
-    return urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/")
+    return urlsplit(str(conf.get("api", "base_url", fallback=""))).path.rstrip("/")

@@ -1,7 +1,7 @@
 """The console's routes: each reads, none writes, and every one is behind the guard that the host gives.
 
-A page is HTML, or with ``Accept: application/json`` the record that it is made of. Its state is in its address; links are
-relative, since nobody here knows where the host mounts it. Not here: who may (``host.Visitor``), what is shown.
+A page is HTML, or with ``Accept: application/json`` the record that it is made of. Its state is in its address; links
+are relative, since nobody here knows where the host mounts it. Not here: who may (``host.Visitor``), what is shown.
 """
 
 from __future__ import annotations
@@ -18,12 +18,19 @@ from fastapi.routing import APIRoute
 from retrainer.artifacts.repository import Artifacts
 from retrainer.audit.locate import RECEIPT
 from retrainer.chain.model_store import loading_code
-from retrainer.console.decision import REPORT, decision_page, read_file, read_receipt, texts_for
+from retrainer.console.decision import (
+    REPORT,
+    decision_page,
+    read_file,
+    read_receipt,
+    refuse_other_than_digest,
+    texts_for,
+)
 from retrainer.console.host import Catalogue, Host, Shown, Visitor
 from retrainer.console.model import model_page
 from retrainer.console.overview import overview
 from retrainer.console.pages import ASSETS, asset, rendered
-from retrainer.console.stores import Stores
+from retrainer.console.stores import Problem, Stores
 from retrainer.errors import (
     IntegrityError,
     NotFoundError,
@@ -70,7 +77,8 @@ def console_app(
     :param guards: more dependencies, which every route has.
     """
     console = _Console(host, stores or Stores())
-    dependencies = [Depends(guard) for guard in (*guards, visitor)]
+    asks = Depends(visitor)
+    dependencies = [*map(Depends, guards), asks]
     app = FastAPI(
         title="retrainer",
         dependencies=dependencies,
@@ -86,7 +94,7 @@ def console_app(
         request: Request,
         q: str = Query("", max_length=200),
         theme: Theme | None = None,
-        who: Visitor = Depends(visitor),
+        who: Visitor = asks,
     ) -> Response:
         return console.all_models(request, who, q)
 
@@ -98,7 +106,7 @@ def console_app(
         metric: str | None = None,
         on: date | None = None,
         theme: Theme | None = None,
-        who: Visitor = Depends(visitor),
+        who: Visitor = asks,
     ) -> Response:
         return console.model(request, who, name, channel, metric, on)
 
@@ -110,16 +118,16 @@ def console_app(
         channel: str | None = None,
         view: Literal["page", "report"] = "page",
         theme: Theme | None = None,
-        who: Visitor = Depends(visitor),
+        who: Visitor = asks,
     ) -> Response:
         return console.decision(request, who, name, channel, decision, view)
 
     @app.get("/report.html")
-    def report(name: str, decision: str, who: Visitor = Depends(visitor)) -> Response:
+    def report(name: str, decision: str, who: Visitor = asks) -> Response:
         return console.report(who, name, decision)
 
     @app.get("/receipt.json")
-    def receipt(name: str, decision: str, who: Visitor = Depends(visitor)) -> Response:
+    def receipt(name: str, decision: str, who: Visitor = asks) -> Response:
         return console.receipt(who, name, decision)
 
     @app.get("/dag")
@@ -128,7 +136,7 @@ def console_app(
         dag_id: str,
         run_id: str | None = None,
         theme: Theme | None = None,
-        who: Visitor = Depends(visitor),
+        who: Visitor = asks,
     ) -> Response:
         return console.dag(request, who, dag_id, run_id)
 
@@ -251,14 +259,11 @@ class _Console:
         return content
 
     def _receipt(self, one: Shown, root: str, decision: str) -> Receipt:
-        from retrainer.console.decision import refuse_other_than_digest
-
         refuse_other_than_digest(decision)
         found = self._stores.ask(root, ("receipt", root, decision), lambda: read_receipt(Artifacts(root), decision))
-        data = getattr(found, "data", None)
-        if data is None:
+        if isinstance(found, Problem):
             raise NotFoundError(f"the decision {decision[:12]} cannot be read: {found.text}", where=root)
-        receipt = Receipt.from_json(data, where=root)
+        receipt = Receipt.from_json(found.data, where=found.where)
         if receipt.model != one.name:
             raise NotFoundError(f"'{one.name}' has no decision {decision[:12]}")
         return receipt

@@ -1,7 +1,7 @@
 """The page of a decision: intervals, slices, budgets, the rows that flipped, and how to check all of it.
 
-It shows what the receipt says, in the words of ``report.decision``; the figures are drawn here, so that nothing heavy is
-loaded. Texts of rows are only in what a visitor gets who may read them (``may_read_texts``).
+It shows what the receipt says, in the words of ``report.decision``; the figures are drawn here, so that nothing heavy
+is loaded. Texts of rows are only in what a visitor gets who may read them (``may_read_texts``).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shlex
-from datetime import datetime
+from collections.abc import Mapping
 from functools import partial
 
 from retrainer.artifacts.evaluation import EvaluationRecord
@@ -17,7 +17,7 @@ from retrainer.artifacts.measures import Interval
 from retrainer.artifacts.rejections import Rejection, rejection_of
 from retrainer.artifacts.repository import Artifacts
 from retrainer.audit.locate import RECEIPT, FoundReceipt, decided_receipt
-from retrainer.console.drawing import Estimate, Forest, forest
+from retrainer.console.drawing import Estimate, Forest, Kind, forest
 from retrainer.console.host import Shown
 from retrainer.console.overview import published_by
 from retrainer.console.stores import Problem, Stores
@@ -224,6 +224,26 @@ def parts_of(page: DecisionPage) -> dict[str, Part]:
     return {**made, "flipped": flips_part(page.flips)}
 
 
+# The sections of the page and the parts below each; the first that says anything gives the heading.
+SECTIONS = (
+    ("comparison", "anchor", "over_time"),
+    ("scores", "floors"),
+    ("slices",),
+    ("flips", "flipped"),
+    ("budgets", "costs"),
+    ("baseline",),
+    ("precisions", "calibration"),
+    ("selection",),
+    ("leakage", "drift"),
+)
+
+
+def sections_of(made: Mapping[str, Part]) -> list[tuple[Part, list[Part]]]:
+    """The part that gives a section its heading, and all those of it that say anything."""
+    said = [[made[name] for name in names if made[name].said] for names in SECTIONS]
+    return [(below[0], below) for below in said if below]
+
+
 def forests_of(receipt: Receipt) -> dict[str, list[Forest]]:
     """Name of a part to what is drawn above it."""
     drawn: dict[str, list[Forest | None]] = {
@@ -283,13 +303,13 @@ def _slices(receipt: Receipt) -> Forest | None:
     compared = [one for one in receipt.slices if one.difference is not None]
     worst = sorted(compared, key=lambda one: one.difference or 0.0)[:MOST_SLICES]
     marks = {"worse": "worse", "insufficient": "too few rows", "ok": ""}
-    kinds: dict[str, str] = {"worse": "bad", "insufficient": "plain", "ok": "good"}
+    kinds: dict[str, Kind] = {"worse": "bad", "insufficient": "plain", "ok": "good"}
     rows = [
         Estimate(
             name=f"{one.by} = {one.value or '(empty)'}",
             figure=signed(one.difference),
             value=one.difference,
-            kind="bad" if kinds[one.status] == "bad" else "good" if kinds[one.status] == "good" else "plain",
+            kind=kinds[one.status],
             mark=marks[one.status],
             below=f"{one.rows:,} rows" + (f", p {probability(one.holm)} by Holm" if one.holm is not None else ""),
         )
@@ -301,8 +321,3 @@ def _slices(receipt: Receipt) -> Forest | None:
     metric = (receipt.slices[0].metric or "accuracy") if receipt.slices else ""
     least = -policy.max_drop if policy is not None and policy.max_drop is not None else None
     return forest(f"{metric} by slice, challenger minus champion", text, rows, zero=True, least=least)
-
-
-def when(place: Place | None) -> datetime | None:
-    """When a decision was taken."""
-    return datetime.fromisoformat(place.at) if place is not None else None

@@ -1,6 +1,7 @@
-"""Plots as numbers: where each mark stands. Across in percent of the width, so that a plot fits any page; down in pixels.
+"""Plots as numbers: where each mark stands. Across in percent of the width, so that a plot fits any page; down in
+pixels.
 
-Pure. The SVG is in ``pages/plots.html.jinja``, where all text is escaped.
+Pure. The SVG is in ``pages/pieces.html.jinja``, where all text is escaped.
 """
 
 from __future__ import annotations

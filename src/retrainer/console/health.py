@@ -49,7 +49,9 @@ class Health(Record):
 
     @property
     def reason(self) -> str:
-        """The words of the worst sign."""
+        """The words of the worst sign; one word where all are good."""
+        if self.level == "good":
+            return "well"
         return next((sign.text for sign in self.signs if sign.level == self.level), "")
 
 

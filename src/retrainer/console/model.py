@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, date, datetime, time
 from functools import partial
+from typing import Any
 
 from retrainer.chain.model_store import model_of
 from retrainer.console.health import Health, Sign, decided, drifted, scheduled, serving
@@ -54,7 +56,7 @@ class Challenger(Record):
     at: str
     verdict: str
     reasons: tuple[str, ...]
-    text: str
+    texts: tuple[str, ...]
     metric: str | None
     difference: Figure | None
     threshold: float | None
@@ -148,14 +150,14 @@ def model_page(
     """
     store, key = one.store, (one.store, one.name)
     log_key = ("log", *key, channel)
-    questions = {
+    questions: dict[Any, Callable[[], Any]] = {
         ("summary", *key): partial(stores.summary, store, one.name),
         log_key: partial(_read_log, one, channel),
         ("origin", *key, channel): partial(_read_origin, one, channel),
     }
     if on is not None:
         questions["on", *key, channel, on] = partial(_read_day, one, channel, on)
-    answers = stores.ask_all(store, questions)
+    answers = stores.ask_several([(store, questions)])
     checked = stores.ask(store, checked_key(one, channel), partial(check_champion, one, channel), fresh=CHECKED_SECONDS)
     problems = tuple(dict.fromkeys(found.text for found in answers.values() if isinstance(found, Problem)))
     found = answers["summary", *key]
@@ -258,7 +260,7 @@ def _challengers(channel: ChannelSummary) -> tuple[Challenger, ...]:
                 at=one.at,
                 verdict=one.verdict,
                 reasons=one.reasons,
-                text=refused_for(one) if one.verdict == "refuse" else "",
+                texts=refused_for(one) if one.verdict == "refuse" else (),
                 metric=judged.metric if judged else None,
                 difference=judged.difference if judged else None,
                 threshold=judged.threshold if judged else None,

@@ -9,7 +9,7 @@ from functools import partial
 from retrainer.chain.model_store import model_of
 from retrainer.console.health import LEVELS, Health, Sign, decided, drifted, scheduled, serving
 from retrainer.console.host import Catalogue, Runs, Shown
-from retrainer.console.stores import Problem, Stores
+from retrainer.console.stores import Problem, Questions, Stores
 from retrainer.gate.receipt import ReasonCode
 from retrainer.records import Record
 from retrainer.storage import is_s3
@@ -40,7 +40,7 @@ class Refusal(Record):
     at: str
     decision: str
     codes: tuple[str, ...]
-    text: str
+    texts: tuple[str, ...]
 
 
 class Row(Record):
@@ -143,21 +143,22 @@ def check_champions(
     shown: Sequence[Shown], summaries: Mapping[tuple[str, str, str], Summary | Problem], stores: Stores
 ) -> dict[tuple[str, str, str, str], Move | Problem | None]:
     """What is known of them: in a folder they are looked at now, in a bucket that happens behind the page's back."""
-    now, later = [], []
+    now: list[tuple[str, Questions]] = []
+    later: list[tuple[str, Questions]] = []
     for one in shown:
         summary = summaries["summary", one.store, one.name]
         if isinstance(summary, Problem):
             continue
-        questions = {
+        questions: Questions = {
             checked_key(one, channel): partial(check_champion, one, channel)
             for channel, found in summary.channels.items()
             if found.champion is not None
         }
         (later if is_s3(one.store) else now).append((one.store, questions))
     known: dict[tuple[str, str, str, str], Move | Problem | None] = stores.ask_several(now, fresh=CHECKED_SECONDS)
-    for store, questions in later:
-        known |= stores.kept(questions)
-        stores.look_later(store, {key: ask for key, ask in questions.items() if key not in known}, CHECKED_SECONDS)
+    for store, asked in later:
+        known |= stores.kept(asked)
+        stores.look_later(store, {key: ask for key, ask in asked.items() if key not in known}, CHECKED_SECONDS)
     return known
 
 
@@ -212,17 +213,17 @@ def refusal_of(channel: ChannelSummary) -> tuple[Refusal | None, bool]:
     """The last refusal, and whether nothing was judged since."""
     for at, one in enumerate(channel.decisions):
         if one.verdict == "refuse":
-            refusal = Refusal(at=one.at, decision=one.decision, codes=one.reasons, text=refused_for(one))
+            refusal = Refusal(at=one.at, decision=one.decision, codes=one.reasons, texts=refused_for(one))
             return refusal, at == 0
     return None, False
 
 
-def refused_for(one: DecisionSummary) -> str:
+def refused_for(one: DecisionSummary) -> tuple[str, ...]:
     """Why a challenger was refused, in words; what the codes mean where the words are not known."""
     if one.judged is not None and one.judged.texts:
-        return "; ".join(one.judged.texts)
+        return one.judged.texts
     known = {code.value: code.help for code in ReasonCode}
-    return " ".join(known.get(code, code) for code in one.reasons)
+    return tuple(known.get(code, code) for code in one.reasons) or ("no reason is known",)
 
 
 def metric_of(one: Shown, channel: ChannelSummary) -> str | None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from retrainer.errors import IntegrityError, RetrainerError
 from retrainer.storage import deadline, open_storage
@@ -21,15 +22,18 @@ from retrainer.store.summary import Summary, make_summary, parse_summary, summar
 
 # A page answers within three seconds, whatever its stores do.
 SECONDS = 2.5
-# How long an answer is taken for the present state; the summaries that were made here, for as long as they cost.
+# How long an answer is taken for the present state; and a summary that had to be made here.
 FRESH_SECONDS = 3.0
 MADE_SECONDS = 60.0
-# Requests at once to one store. A page asks for one object of each model.
-_AT_ONCE = 8
-# A task that a store never ended is waited for no longer than that before another one is tried.
-_GIVEN_UP_SECONDS = 60.0
+# What arrives late may help the next page: so long a question goes on.
+LATE_SECONDS = 30.0
+# Questions at once to one store. What a dead mount holds for ever takes its own places only.
+AT_ONCE = 8
+# Answers that are kept at all; beyond that the oldest go.
+MOST_KEPT = 2000
 
 Result = TypeVar("Result")
+Questions = Mapping[Any, Callable[[], Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +41,6 @@ class Problem:
     """Why there is no answer, in words."""
 
     text: str
-
-
-@dataclass(slots=True)
-class _Asked(Generic[Result]):
-    future: Future[Result]
-    begun: float
 
 
 class Stores:
@@ -54,7 +52,7 @@ class Stores:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._asked: dict[Hashable, _Asked[Any]] = {}
+        self._asked: dict[Hashable, Future[Any]] = {}
         self._slots: dict[str, threading.BoundedSemaphore] = {}
         self._answers: dict[Hashable, tuple[float, Any]] = {}
         self._parsed: dict[tuple[str, str], tuple[str, Summary]] = {}
@@ -67,70 +65,72 @@ class Stores:
         :param key: of the question: who asks it meanwhile waits for the same answer.
         :param fresh: seconds for which an answer is kept.
         """
-        return self.ask_all(store, {key: question}, fresh=fresh)[key]
+        answer: Result | Problem = self.ask_several([(store, {key: question})], fresh=fresh)[key]
+        return answer
 
-    def ask_all(
-        self, store: str, questions: Mapping[Any, Callable[[], Result]], *, fresh: float = FRESH_SECONDS
-    ) -> dict[Any, Result | Problem]:
-        """The answers to several questions to one store."""
-        return self.ask_several([(store, questions)], fresh=fresh)
-
-    def ask_several(
-        self, several: Sequence[tuple[str, Mapping[Any, Callable[[], Result]]]], *, fresh: float = FRESH_SECONDS
-    ) -> dict[Any, Result | Problem]:
-        """The answers to questions to several stores, which are asked at the same time."""
+    def ask_several(self, several: Sequence[tuple[str, Questions]], *, fresh: float = FRESH_SECONDS) -> dict[Any, Any]:
+        """The answers to questions to several stores, which are asked at the same time; a ``Problem`` where there is
+        none in time.
+        """
         ends = self._clock() + SECONDS
-        answers: dict[Any, Result | Problem] = {}
-        waiting: dict[Any, Future[Result]] = {}
+        answers: dict[Any, Any] = {}
+        waiting: dict[Any, Future[Any]] = {}
         for store, questions in several:
-            for key, question in questions.items():
-                kept = self._answers.get(key)
-                if kept is not None and kept[0] > self._clock():
-                    answers[key] = kept[1]
-                else:
-                    waiting[key] = self._begin(store, key, question, fresh)
+            answers |= self.kept(questions)
+            asked = {key: question for key, question in questions.items() if key not in answers}
+            waiting |= {key: self._begin(store, key, question, fresh) for key, question in asked.items()}
         wait(waiting.values(), timeout=max(0.0, ends - self._clock()))
-        for key, future in waiting.items():
-            answers[key] = _answer(future)
-        return answers
+        return answers | {key: _answer(future) for key, future in waiting.items()}
 
-    def _begin(self, store: str, key: Hashable, question: Callable[[], Result], fresh: float) -> Future[Result]:
+    def kept(self, keys: Iterable[Hashable]) -> dict[Any, Any]:
+        """The answers that are at hand, without asking anybody."""
+        now = self._clock()
+        found = {key: self._answers.get(key) for key in keys}
+        return {key: kept[1] for key, kept in found.items() if kept is not None and kept[0] > now}
+
+    def look_later(self, store: str, questions: Questions, fresh: float) -> None:
+        """Ask without waiting: the next page has the answers. What goes wrong is an answer too."""
+        for key, question in questions.items():
+            self._begin(store, key, partial(_or_problem, question), fresh)
+
+    def _begin(self, store: str, key: Hashable, question: Callable[[], Any], fresh: float) -> Future[Any]:
         with self._lock:
-            asked = self._asked.get(key)
-            if asked is not None and self._clock() - asked.begun < _GIVEN_UP_SECONDS:
-                return asked.future
-            future: Future[Result] = Future()
-            self._asked[key] = _Asked(future, self._clock())
-            slots = self._slots.setdefault(store, threading.BoundedSemaphore(_AT_ONCE))
+            if key in self._asked:
+                return self._asked[key]
+            future: Future[Any] = Future()
+            self._asked[key] = future
+            slots = self._slots.setdefault(store, threading.BoundedSemaphore(AT_ONCE))
         context = copy_context()
-        # Not a pool: its threads would be those that a dead mount holds for ever.
-        threading.Thread(
-            target=context.run,
-            args=(self._work, slots, key, question, future, fresh),
-            name="retrainer-console",
-            daemon=True,
-        ).start()
+        work = partial(context.run, self._work, slots, key, question, future, fresh)
+        # Not a pool, whose threads a dead mount would hold for ever, for all stores.
+        threading.Thread(target=work, name="retrainer-console", daemon=True).start()
         return future
 
     def _work(
         self,
         slots: threading.BoundedSemaphore,
         key: Hashable,
-        question: Callable[[], Result],
-        future: Future[Result],
+        question: Callable[[], Any],
+        future: Future[Any],
         fresh: float,
     ) -> None:
         try:
-            with slots, deadline(SECONDS if fresh < MADE_SECONDS else MADE_SECONDS):
+            with slots, deadline(LATE_SECONDS):
                 result = question()
-            self._answers[key] = (self._clock() + fresh, result)
+            self._keep(key, result, fresh)
             future.set_result(result)
         except BaseException as error:  # noqa: BLE001 - whoever waits gets it
             future.set_exception(error)
         finally:
             with self._lock:
-                if self._asked.get(key) is not None and self._asked[key].future is future:
-                    del self._asked[key]
+                self._asked.pop(key, None)
+
+    def _keep(self, key: Hashable, result: Any, fresh: float) -> None:
+        with self._lock:
+            self._answers.pop(key, None)  # so that the oldest are the first
+            self._answers[key] = (self._clock() + fresh, result)
+            while len(self._answers) > MOST_KEPT:
+                del self._answers[next(iter(self._answers))]
 
     def summary(self, store: str, model: str) -> Summary:
         """The summary of a model as it is now; made anew, without writing it, where there is none that can be read.
@@ -145,14 +145,14 @@ class Stores:
             if parsed is not None and parsed[0] == digest:
                 return parsed[1]
             with suppress(IntegrityError):
-                self._parsed[store, model] = (digest, parse_summary(storage, model, data))
-                return self._parsed[store, model][1]
+                summary = parse_summary(storage, model, data)
+                self._parsed[store, model] = (digest, summary)
+                return summary
         key = ("made", store, model)
-        kept = self._answers.get(key)
-        if kept is None or kept[0] <= self._clock():
-            kept = (self._clock() + MADE_SECONDS, make_summary(storage, model))
-            self._answers[key] = kept
-        made: Summary = kept[1]
+        if (kept := self.kept([key])) == {}:
+            self._keep(key, make_summary(storage, model), MADE_SECONDS)
+            kept = self.kept([key])
+        made: Summary = kept[key]
         return made
 
 
@@ -163,7 +163,7 @@ def _or_problem(question: Callable[[], Result]) -> Result | Problem:
         return Problem(str(error))
 
 
-def _answer(future: Future[Result]) -> Result | Problem:
+def _answer(future: Future[Any]) -> Any:
     if not future.done():
         return Problem(f"did not answer within {SECONDS:g} s")
     error = future.exception()

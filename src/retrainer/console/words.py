@@ -39,3 +39,9 @@ def ago(then: datetime, now: datetime) -> str:
 def shown_time(then: datetime) -> str:
     """``3 Nov 2026, 14:05 UTC``."""
     return f"{then.day} {then:%b %Y, %H:%M} UTC"
+
+
+def who(actor: str) -> str:
+    """Who did something. A run that nobody started goes by the name of its DAG."""
+    dag = actor.removeprefix("airflow:")
+    return actor if dag == actor else f"a run of {dag}"

@@ -64,6 +64,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "short": words.short,
+        "who": words.who,
         "number": number,
         "signed": signed,
         "megabytes": megabytes,
