@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.auth.managers.models.resource_details import AccessView, DagAccessEntity, DagDetails
@@ -28,6 +28,7 @@ from fastapi import FastAPI
 from sqlalchemy import func, select
 
 from retrainer.airflow.connections import s3_access
+from retrainer.airflow.console_place import base_path
 from retrainer.airflow.dag_builder import dag_id_of
 from retrainer.airflow.settings import Settings, pipelines_folder
 from retrainer.chain import DECIDE
@@ -186,11 +187,6 @@ class _Stored:
     """What ``XComModel.deserialize_value`` reads."""
 
     value: Any
-
-
-def base_path() -> str:
-    """The path below which Airflow answers, without a slash at its end; empty for the root."""
-    return urlsplit(str(conf.get("api", "base_url", fallback=""))).path.rstrip("/")
 
 
 def _loaded(file: Path) -> Pipeline | PipelineError:

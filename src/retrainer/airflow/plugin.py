@@ -8,14 +8,11 @@ from __future__ import annotations
 
 from functools import cached_property
 from typing import Any, ClassVar
-from urllib.parse import urlsplit
 
 from airflow.plugins_manager import AirflowPlugin
 
-PREFIX = "/retrainer"
-"""Where the console is mounted."""
-ROUTE = "models"
-"""Of its page in the navigation."""
+from retrainer.airflow.console_place import PREFIX, ROUTE, base_path
+
 # Airflow's UI shows an icon as an image, which takes no colour from around it.
 _ICON = (
     "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 24 24' fill='none' stroke='{colour}' "
@@ -50,7 +47,7 @@ class RetrainerPlugin(AirflowPlugin):  # type: ignore[misc]
     @property
     def external_views(self) -> list[dict[str, Any]]:
         """The page in the navigation, and those beside what it is about."""
-        base = f"{_base_path()}{PREFIX}/"
+        base = f"{base_path()}{PREFIX}/"
         nav = {
             "name": "Models",
             "destination": "nav",
@@ -70,9 +67,3 @@ class RetrainerPlugin(AirflowPlugin):  # type: ignore[misc]
             for destination, page in _BESIDE.items()
         ]
         return [nav, *beside]
-
-
-def _base_path() -> str:
-    from airflow.configuration import conf
-
-    return urlsplit(str(conf.get("api", "base_url", fallback=""))).path.rstrip("/")

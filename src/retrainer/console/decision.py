@@ -98,6 +98,7 @@ def decision_page(
                 {
                     ("receipt", *key): partial(read_receipt, artifacts, decision),
                     ("flips", *key): partial(_read_flips, artifacts, decision),
+                    ("measured", *key): partial(_read_measured, artifacts, decision),
                     ("rejection", *key): partial(rejection_of, root, decision),
                 },
             ),
@@ -111,9 +112,8 @@ def decision_page(
     receipt = Receipt.from_json(found.data, where=found.where)
     if receipt.model != one.name:
         raise NotFoundError(f"'{one.name}' has no decision {decision[:12]}", hint=f"it is one of '{receipt.model}'")
-    evaluate = receipt.digests.get("evaluate", "")
-    measured = stores.ask(root, ("evaluation", root, evaluate), partial(_read_evaluation, artifacts, evaluate))
-    flips, summary, rejection = asked["flips", *key], asked[summary_key], asked["rejection", *key]
+    flips, summary = asked["flips", *key], asked[summary_key]
+    measured, rejection = asked["measured", *key], asked["rejection", *key]
     texts, because = texts_for(receipt, may_read_texts=may_read_texts, dag_id=one.dag_id)
     if isinstance(flips, Flips) and not texts:
         flips = without_texts(flips)
@@ -185,8 +185,11 @@ def _read_flips(artifacts: Artifacts, decision: str) -> Flips | None:
     return read_flips(artifacts.read("decide", decision, FLIPS))
 
 
-def _read_evaluation(artifacts: Artifacts, evaluate: str) -> EvaluationRecord | None:
-    if artifacts.find("evaluate", evaluate) is None:
+def _read_measured(artifacts: Artifacts, decision: str) -> EvaluationRecord | None:
+    """The evaluation that a decision judged; ``None`` where its artifact was removed."""
+    manifest = artifacts.find("decide", decision)
+    evaluate = manifest.inputs.get("evaluate", "") if manifest is not None else ""
+    if not evaluate or artifacts.find("evaluate", evaluate) is None:
         return None
     content = artifacts.read("evaluate", evaluate, EvaluationRecord.file)
     return EvaluationRecord.from_json(content, where=f"evaluate artifact {evaluate[:12]}")

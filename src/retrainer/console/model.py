@@ -11,7 +11,6 @@ from retrainer.chain.model_store import model_of
 from retrainer.console.health import Health, Sign, decided, drifted, scheduled, serving
 from retrainer.console.host import Runs, Shown
 from retrainer.console.overview import (
-    CHECKED_SECONDS,
     Point,
     check_champion,
     checked_key,
@@ -153,12 +152,13 @@ def model_page(
     questions: dict[Any, Callable[[], Any]] = {
         ("summary", *key): partial(stores.summary, store, one.name),
         log_key: partial(_read_log, one, channel),
+        checked_key(one, channel): partial(check_champion, one, channel),
         ("origin", *key, channel): partial(_read_origin, one, channel),
     }
     if on is not None:
         questions["on", *key, channel, on] = partial(_read_day, one, channel, on)
     answers = stores.ask_several([(store, questions)])
-    checked = stores.ask(store, checked_key(one, channel), partial(check_champion, one, channel), fresh=CHECKED_SECONDS)
+    checked = answers[checked_key(one, channel)]
     problems = tuple(dict.fromkeys(found.text for found in answers.values() if isinstance(found, Problem)))
     found = answers["summary", *key]
     summary = found if isinstance(found, Summary) else Summary(model=one.name, written_at=now.isoformat())
