@@ -34,8 +34,8 @@ BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def fill(storage: Storage, model: str, versions: int) -> None:
-    """A model with so many versions, and as many refused challengers, past the front door; its summary as a publisher
-    leaves it.
+    """A model with so many versions and some refused challengers, past the front door; its summary as publishers leave
+    it.
     """
     before: Move | None = None
     hashes: tuple[str, ...] = ()
@@ -44,7 +44,8 @@ def fill(storage: Storage, model: str, versions: int) -> None:
         at = (BEGIN + timedelta(hours=24 * number)).isoformat(timespec="microseconds")
         name = f"{model}-{number}"
         decision = digest_of({"decision": name})
-        _decide(entries, model, digest_of({"refused": name}), "refuse", ("worse_than_champion",), at)
+        if number % 4 == 0:
+            _decide(entries, model, digest_of({"refused": name}), "refuse", ("worse_than_champion",), at)
         _decide(entries, model, decision, "promote", (), at)
         files = {"onnx/model.onnx": FileEntry(size=1, sha256=digest_of({"graph": name}))}
         manifest = make_manifest(name, files).model_copy(update={"model": model})
@@ -146,7 +147,7 @@ def client_of(made: Deployment) -> TestClient:
 
 def measured(made: Deployment, requests: Callable[[], int], rounds: int) -> list[str]:
     """Cold and warm time in ms, bytes, requests cold; a page that is asked again after its answers went stale."""
-    cold, asked, warm, again, size = [], [], [], [], 0
+    cold, asked, warm, again, used, size = [], [], [], [], [], 0
     for _ in range(rounds):
         client = client_of(made)
         before = requests()
@@ -154,9 +155,12 @@ def measured(made: Deployment, requests: Callable[[], int], rounds: int) -> list
         asked.append(requests() - before)
         time.sleep(3.1)
         again.append(_timed(client))
-        warm += [_timed(client) for _ in range(5)]
+        for _ in range(5):
+            started = time.process_time()
+            warm.append(_timed(client))
+            used.append(time.process_time() - started)
         size = len(client.get("/").content)
-    figures = (statistics.median(cold), statistics.median(again), statistics.median(warm))
+    figures = (statistics.median(cold), statistics.median(again), statistics.median(warm), statistics.median(used))
     return [*(f"{seconds * 1000:.0f}" for seconds in figures), f"{size / 1000:.0f}", str(max(asked))]
 
 
@@ -165,7 +169,6 @@ def _timed(client: TestClient) -> float:
     answer = client.get("/")
     seconds = time.perf_counter() - started
     assert answer.status_code == 200
-    assert answer.text.count("did not answer") == 0
     return seconds
 
 
@@ -190,7 +193,7 @@ def main() -> None:
             rows.append(["in a bucket", *measured(in_bucket, lambda: s3.requests, arguments.rounds)])
     show(
         f"The first page: {arguments.models} models of {arguments.versions} versions each",
-        ["", "cold, ms", "after 3 s, ms", "warm, ms", "kB", "requests cold"],
+        ["", "cold, ms", "after 3 s, ms", "warm, ms", "of them CPU", "kB", "requests cold"],
         rows,
         "medians; the server of the bucket is moto, in the same process and one request at a time; requests include "
         "those that check champions after the page was sent",

@@ -210,7 +210,7 @@ def runs_of(deployment: Deployment) -> dict[str, Runs]:
     }
 
 
-def small_deployment(folder: Path, *, nights: int = 26) -> Deployment:
+def small_deployment(folder: Path, nights: int = 26) -> Deployment:
     """Six models: one that gets better, one that is refused again and again, one that was rolled back, one with moved
     data, a new one, and one of which nothing is known.
 

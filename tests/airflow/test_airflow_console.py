@@ -20,7 +20,11 @@ from tests.made_once import made_once
 @pytest.fixture(scope="session")
 def answers(tmp_path_factory: pytest.TempPathFactory, airflow_home: Path) -> dict[str, Any]:
     """What the program of the same name found."""
-    folder = made_once(tmp_path_factory, "deployment", lambda at: small_deployment(at, nights=6))
+
+    def make(folder: Path) -> None:
+        small_deployment(folder, 6)
+
+    folder = made_once(tmp_path_factory, "deployment", make)
     deployment = Deployment(folder)
     decision = next((folder / "artifacts" / "decide").iterdir()).name
     model = json.loads((folder / "artifacts" / "decide" / decision / "receipt.json").read_text())["model"]

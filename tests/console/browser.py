@@ -130,8 +130,12 @@ def browser(folder: Path) -> Iterator[Page]:
         tabs = httpx.get(f"http://127.0.0.1:{port}/json/list").json()
         address = next(tab["webSocketDebuggerUrl"] for tab in tabs if tab["type"] == "page")
         with connect(address, max_size=None) as socket:
-            yield Page(socket)
+            page = Page(socket)
+            yield page
+            page.call("Browser.close")  # with all its processes, which write into the profile to the end
     finally:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(5)
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
             process.wait(10)

@@ -21,7 +21,11 @@ NIGHTS = 6
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Deployment:
     """Six models; to read only."""
-    deployment = Deployment(made_once(tmp_path_factory, "deployment", lambda at: small_deployment(at, nights=NIGHTS)))
+
+    def make(folder: Path) -> None:
+        small_deployment(folder, NIGHTS)
+
+    deployment = Deployment(made_once(tmp_path_factory, "deployment", make))
     deployment.histories = dict.fromkeys(file.stem for file in deployment.pipelines.glob("*.yaml"))  # type: ignore[assignment]
     return deployment
 

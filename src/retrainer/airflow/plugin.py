@@ -19,7 +19,7 @@ _ICON = (
     "stroke-width='1.8' stroke-linecap='round' stroke-linejoin='round'%3E%3Cpath d='M3 19h18'/%3E%3Cpath d='M4 15l5-6 "
     "4 4 7-9'/%3E%3Ccircle cx='9' cy='9' r='1.6'/%3E%3Ccircle cx='13' cy='13' r='1.6'/%3E%3C/svg%3E"
 )
-_ICONS = {"icon": _ICON.format(colour="%23475569"), "icon_dark_mode": _ICON.format(colour="%23cbd5e1")}
+_ICONS = {"icon": _ICON.format(colour="%236f94c4"), "icon_dark_mode": _ICON.format(colour="%23cbd5e1")}
 # Of a DAG that retrains no model it says so; Airflow has no views for some DAGs only.
 _BESIDE: dict[str, str] = {
     "dag": "dag?dag_id={DAG_ID}",
