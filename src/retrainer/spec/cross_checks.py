@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from retrainer.label_names import means_no_label, position, spelled
 from retrainer.spec.known_metrics import KNOWN_METRICS, METRIC_NAMES, OF_ONE_LABEL, meant, names_of
 from retrainer.spec.problems import MOST_PROBLEMS, Place, Problem, listed, suggestion
+from retrainer.spec.training_arguments import OURS
 from retrainer.spec.training_combinations import combinations, measured_in_training
 from retrainer.tasks import TASKS, TaskDefinition
 
@@ -215,8 +216,9 @@ def _training(spec: Pipeline) -> list[Problem]:
         detail = "is done by the training that training.trainer takes the place of; drop one of them"
         problems += [
             Problem(("training", name), f"{name} {detail}")
-            for name in ("class_weights", "blend_with_champion", "warm_start", "freeze_layers", "peft", "callbacks")
-            if getattr(spec.training, name) != type(spec.training).model_fields[name].default
+            for name in OURS
+            if name not in {"early_stopping_patience", "freeze_cache_gb", "trainer"}
+            and getattr(spec.training, name) != type(spec.training).model_fields[name].default
         ]
     return problems + combinations(spec)
 

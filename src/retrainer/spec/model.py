@@ -310,6 +310,16 @@ class Training(Record):
         None,
         description="Ours: 'my_package.MyTrainer', a subclass of retrainer.BaseTrainer that trains in place of ours.",
     )
+    auto: bool = Field(
+        False,
+        description="Ours: true chooses what makes the training fast where it runs: bf16, tf32, optim, "
+        "train_sampling_strategy, dataloader_num_workers, torch_compile and unpadded, each unless it is given.",
+    )
+    unpadded: bool | None = Field(
+        None,
+        description="Ours: true trains without padding where the model and the device can; attention then has no "
+        "dropout. By default only where auto chooses it.",
+    )
 
     @model_validator(mode="before")
     @classmethod
