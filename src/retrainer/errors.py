@@ -82,6 +82,10 @@ class WrongTask(UserError):
     """A published model is of another kind than it is asked for: it writes text, or it gives labels."""
 
 
+class NotAllowed(UserError):
+    """It is there, and not for whoever asks."""
+
+
 class ResourceError(UserError):
     """The machine lacks something: disk space, a permission, a free GPU."""
 

@@ -33,6 +33,7 @@ from retrainer.console.pages import ASSETS, asset, rendered
 from retrainer.console.stores import Problem, Stores
 from retrainer.errors import (
     IntegrityError,
+    NotAllowed,
     NotFoundError,
     PipelineError,
     ResourceError,
@@ -209,7 +210,7 @@ class _Console:
                 may_read_texts=who.may_read_texts(one.dag_id),
             )
         if view == "report" and not page.report:
-            raise _Forbidden("the report holds texts of rows, which are not for you", hint=page.texts_because)
+            raise NotAllowed("the report holds texts of rows, which are not for you", hint=page.texts_because)
         run = page.place.run if page.place is not None else None
         address = self._host.dag_address(one.dag_id, run)
         return _answer(request, "decision.html.jinja", page, dag_address=address, view=view)
@@ -221,7 +222,7 @@ class _Console:
             receipt = self._receipt(one, root, decision)
             texts, because = texts_for(receipt, may_read_texts=who.may_read_texts(one.dag_id), dag_id=one.dag_id)
             if receipt.policy.report_texts and not texts:
-                raise _Forbidden("the report holds texts of rows, which are not for you", hint=because)
+                raise NotAllowed("the report holds texts of rows, which are not for you", hint=because)
             content = self._read(root, decision, REPORT)
         headers = {**_HEADERS, "Content-Security-Policy": _POLICY_OF_REPORT}
         return Response(content, media_type="text/html; charset=utf-8", headers=headers)
@@ -299,12 +300,8 @@ class ErrorPage(Record):
     hint: str | None
 
 
-class _Forbidden(RetrainerError):
-    """Not for this visitor."""
-
-
 _STATUS: tuple[tuple[type[RetrainerError], int], ...] = (
-    (_Forbidden, 403),
+    (NotAllowed, 403),
     (NotFoundError, 404),
     (StorageError, 503),
     (ResourceError, 503),
