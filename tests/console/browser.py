@@ -76,7 +76,7 @@ class Page:
     def wait_for(self, script: str) -> None:
         """Until a script gives something true."""
         ends = time.monotonic() + LOADED_SECONDS
-        while not self.run(script):
+        while not self.run(f"Boolean({script})"):
             assert time.monotonic() < ends, f"never true: {script}"
             time.sleep(0.05)
 
@@ -95,7 +95,7 @@ class Page:
         """In the middle of the first such element, with the mouse."""
         box = self.run(
             f"(() => {{ const e = document.querySelector({json.dumps(selector)});"
-            " e.scrollIntoView({block: 'center'});"
+            " e.scrollIntoView({block: 'center', behavior: 'instant'});"
             " const b = e.getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]; })()"
         )
         at = {"x": box[0], "y": box[1], "button": "left", "clickCount": 1}

@@ -29,7 +29,13 @@ def everybody() -> Everybody:
 
 @pytest.fixture(scope="module")
 def address(made: Deployment) -> Iterator[str]:
-    """Where the console answers, mounted as Airflow mounts it."""
+    """Where the console answers, mounted as Airflow mounts it, at the time of the deployment."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("retrainer.console.app._now", lambda: made.now)
+        yield from _served(made)
+
+
+def _served(made: Deployment) -> Iterator[str]:
     app = FastAPI()
     app.mount("/retrainer", console_app(FolderHost(made, runs_of(made)), everybody))
 
@@ -80,7 +86,7 @@ def test_nothing_is_cut_off_and_nothing_fails(
 def test_by_mouse_from_the_list_to_why_it_was_refused(page: Page, address: str) -> None:
     page.size(1400)
     page.go(f"{address}/retrainer/")
-    page.click("tr.warn a.name")
+    page.click("tr.warn a[href*=support-tickets]")
     page.wait_for("document.querySelector('h1')?.textContent == 'support-tickets'")
     page.click("svg.plot a.mark.refused")
     page.wait_for("document.querySelector('.verdict h2')?.textContent.trim() == 'Refuse'")

@@ -16,8 +16,11 @@ from retrainer.storage import is_s3
 from retrainer.store import Move
 from retrainer.store.summary import ChannelSummary, DecisionSummary, Figure, MoveSummary, Summary
 
-# Seconds for which a version that verified is taken to do so.
+# Seconds for which a version that verified is taken to do so; in a bucket, where it takes five requests, for longer.
 CHECKED_SECONDS = 300.0
+CHECKED_IN_BUCKET_SECONDS = 3600.0
+# So many are checked for each look at a page of models in buckets.
+CHECKED_AT_ONCE = 2
 # Points of a sparkline.
 MOST_POINTS = 24
 
@@ -156,9 +159,10 @@ def check_champions(
         }
         (later if is_s3(one.store) else now).append((one.store, questions))
     known: dict[tuple[str, str, str, str], Move | Problem | None] = stores.ask_several(now, fresh=CHECKED_SECONDS)
-    for store, asked in later:
-        known |= stores.kept(asked)
-        stores.look_later(store, {key: ask for key, ask in asked.items() if key not in known}, CHECKED_SECONDS)
+    known |= stores.kept(key for _, asked in later for key in asked)
+    unknown = [(store, key, ask) for store, asked in later for key, ask in asked.items() if key not in known]
+    for store, key, ask in unknown[:CHECKED_AT_ONCE]:
+        stores.look_later(store, {key: ask}, CHECKED_IN_BUCKET_SECONDS)
     return known
 
 
