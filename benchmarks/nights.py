@@ -32,10 +32,12 @@ from retrainer.chain import DECIDE, EVALUATE, Decided, Evaluated, RunContext, St
 from retrainer.chain.accounts import close_account, write_look
 from retrainer.chain.champion import read_champion
 from retrainer.chain.steps.evaluate import TEST_ROWS
+from retrainer.chain.summaries import figures_in, judged_in
 from retrainer.gate.decide import decide
-from retrainer.gate.evidence import load_evidence
+from retrainer.gate.evidence import Evidence, load_evidence
 from retrainer.gate.receipt import Receipt
 from retrainer.gate.verify import receipt_bytes
+from retrainer.precisions import REFERENCE
 from retrainer.records import digest_of, sha256_file
 from retrainer.spec.model import Pipeline
 from retrainer.store import FileEntry, Store
@@ -57,9 +59,12 @@ class Nights:
     :param universe: how many rows there are; a night asks all of them, or those that it names.
     :param root: of the artifacts; in the folder unless given.
     :ivar labels: of the rows. Who corrects some changes no answer.
-    :cvar task: of the pipeline; ``names`` of its labels, ``asked_besides`` the models that are no version.
+    :cvar name: of the model; ``task`` of the pipeline; ``names`` of its labels, ``asked_besides`` the models that are
+        no version.
     """
 
+    name = MODEL
+    context = CONTEXT
     task = "text-classification"
     names: tuple[str, ...] = LABELS
     metrics: tuple[str, ...] = ("accuracy",)
@@ -72,7 +77,7 @@ class Nights:
         self.gate = gate
         self.labels: Ints = np.arange(universe, dtype=np.int64) % 2
         self._learnt = self.labels.copy()
-        self.model = Store.open(self.store).model(MODEL)
+        self.model = Store.open(self.store).model(self.name)
         self._artifacts = Artifacts(self.root)
         self._wrong: dict[str, Ints] = {}
 
@@ -104,7 +109,7 @@ class Nights:
     def _pipeline(self, gate: Mapping[str, Any]) -> Pipeline:
         return Pipeline.model_validate(
             {
-                "name": MODEL,
+                "name": self.name,
                 "dataset": {"train": "a.csv"},
                 "model": {"base": "a-base"},
                 "task": self.task,
@@ -131,7 +136,7 @@ class Nights:
                 for role, version in live.items()
             }
             values: dict[str, Any] = {
-                "model": MODEL,
+                "model": self.name,
                 "task": self.task,
                 "labels": self.names,
                 "digests": {"export": export_of(name), "evaluate": digest},
@@ -164,7 +169,7 @@ class Nights:
         look = Look(
             channel=CHANNEL, challenger=export_of(name), evaluation=digest, rows=seen.sha256, row_count=rows.size
         )
-        write_look(self.model.ledger, look, seen, CONTEXT)
+        write_look(self.model.ledger, look, seen, self.context)
         return StepRef(step="evaluate", digest=digest, root=self.root, reused=False, output=output)
 
     def _answers(self, folder: Path, role: str, export: str, rows: Ints) -> ModelEvidence:
@@ -192,13 +197,15 @@ class Nights:
         )
 
     def _decide(self, pipeline: Pipeline, evaluation: StepRef) -> tuple[str, Receipt]:
-        request = DECIDE.plan(pipeline, evaluation, context=CONTEXT)
+        request = DECIDE.plan(pipeline, evaluation, context=self.context)
         assert isinstance(request, StepRequest)
         standing = Standing.from_content(request.identity["standing"], where="request")
-        receipt = decide(pipeline.gate, load_evidence(self._artifacts.local / "evaluate" / evaluation.digest, standing))
+        evidence = load_evidence(self._artifacts.local / "evaluate" / evaluation.digest, standing)
+        receipt = decide(pipeline.gate, evidence)
         written = receipt_bytes(receipt)
         with self._artifacts.staging("decide", request.digest) as staging:
             (staging / "receipt.json").write_bytes(written)
+            self._write_papers(staging, request.digest, evidence, receipt)
             output = Decided.of(receipt).model_dump(mode="json")
             self._commit(staging, "decide", request.digest, request.identity, dict(request.inputs), output)
 
@@ -212,8 +219,12 @@ class Nights:
                 reasons=receipt.codes,
             )
 
-        close_account(self.model.ledger, standing, verdict, CONTEXT)
+        entries = close_account(self.model.ledger, standing, verdict, self.context)
+        self.model.note_decision(entries, request.digest, judged_in(receipt))
         return request.digest, receipt
+
+    def _write_papers(self, folder: Path, decision: str, evidence: Evidence, receipt: Receipt) -> None:
+        """What the decide step leaves for people; nothing, unless a subclass wants it."""
 
     def _publish(self, name: str, decision: str, receipt: Receipt) -> None:
         folder = self.folder / "bundles" / name
@@ -221,17 +232,20 @@ class Nights:
         graph.parent.mkdir(parents=True, exist_ok=True)
         graph.write_text(name)
         files = {"onnx/model.onnx": FileEntry(size=graph.stat().st_size, sha256=sha256_file(graph))}
-        manifest = make_manifest(name, files).model_copy(update={"artifacts": {"export": export_of(name)}})
+        scores = {metric: figure.value for metric, figure in figures_in(receipt.metrics[REFERENCE]).items()}
+        made = {"model": self.name, "artifacts": {"export": export_of(name), "decide": decision}, "metrics": scores}
+        manifest = make_manifest(name, files).model_copy(update=made)
         self.model.publish(
             folder,
             manifest,
             channel=CHANNEL,
-            actor="scheduler",
+            actor=self.context.actor,
             reason="promoted",
             decision=decision,
             expected=receipt.champion_version,
             anchor=receipt.anchor_moves,
             held_against=receipt.anchor.version if receipt.anchor is not None else None,
+            scores=figures_in(receipt.metrics[REFERENCE]),
         )
 
     def _commit(

@@ -9,6 +9,7 @@
     │   │   └── NoDataError          no file lies where the pipeline file says
     │   ├── ModelError               the base model cannot be read, or not be used for the task
     │   ├── WrongTask                a published model is of another kind than it is asked for
+    │   ├── NotAllowed               it is there, and not for whoever asks
     │   ├── ResourceError            disk full, no permission, no GPU free
     │   │   └── Busy                 a server has as much to do as it can answer in time
     │   └── StorageError             a folder or a bucket cannot be read or written
@@ -85,6 +86,10 @@ class ModelError(UserError):
 
 class WrongTask(UserError):
     """A published model is of another kind than it is asked for: it writes text, or it gives labels."""
+
+
+class NotAllowed(UserError):
+    """It is there, and not for whoever asks."""
 
 
 class ResourceError(UserError):

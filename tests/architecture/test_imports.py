@@ -58,9 +58,10 @@ ALLOWED: dict[str, set[str]] = {
     "chain": CHAIN,
     "audit": CHAIN,
     "run": CHAIN,
+    "console": CHAIN | {"audit"},
     "work": CHAIN | {"serve"},
     "trainers": {"work"},
-    "airflow": CHAIN | {"audit", "run"},
+    "airflow": CHAIN | {"audit", "console", "run"},
     "cli": CHAIN | {"audit", "run", "serve", "server"},
 }
 
@@ -86,7 +87,8 @@ LIGHT = {
     "retrainer.airflow": {"numpy"},
     "retrainer.airflow.operators": {"numpy"},
     "retrainer.airflow.dag_builder": {"numpy"},
-    "retrainer.airflow.plugin": {"numpy"},
+    "retrainer.airflow.plugin": {"numpy", "fastapi"},
+    "retrainer.console.app": {"numpy", "airflow", "matplotlib"},
     "retrainer.airflow.provider_info": {"numpy"},
 }
 

@@ -1,20 +1,23 @@
 """Links beside a task in Airflow's UI: the run's folder, the decision's receipt, the published version.
 
-The worker knows where they lead and leaves them in XCom; the API server reads them there. They lead to the AWS console,
-or to the object of another S3 server. A task has them only where what they show is in a bucket: no browser follows an
-address on the worker's disk from a web page, and Airflow's UI would show a heading with nothing below.
+The worker knows where they lead and leaves them in XCom; the API server reads them there. Decision and version lead to
+the console's pages, where the plugin is installed; else, as the run's folder does, to the AWS console, or to the object
+of another S3 server. A task has them only where a browser can follow them: none follows an address on the worker's disk
+from a web page, and Airflow's UI would show a heading with nothing below.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import attrs
 from airflow.sdk import Asset, BaseOperator, BaseOperatorLink
 
+from retrainer.airflow.console_place import PREFIX, ROUTE, base_path
 from retrainer.airflow.settings import Settings
 from retrainer.chain import Published, StepRef
 from retrainer.storage import is_s3, join_url
@@ -63,34 +66,58 @@ class RunFolderLink(StepLink):
 
 
 class ReceiptLink(StepLink):
-    """The receipt of the decision."""
+    """The decision: its page in the console, or its receipt."""
 
     label = "Decision receipt"
     xcom_key_of_link = "retrainer_receipt"
 
+    def can_be_followed(self, settings: Mapping[str, Any], outlets: Sequence[Any]) -> bool:
+        """To the console from anywhere."""
+        return has_console() or super().can_be_followed(settings, outlets)
+
     @staticmethod
     def target(decision: StepRef) -> str:
-        """The address of ``receipt.json``; empty where nothing was decided."""
+        """Empty where nothing was decided."""
         if not decision.digest:
             return ""
+        if decision.pipeline is not None and has_console():
+            return console_address("decision", name=decision.pipeline.name, decision=decision.digest)
         return address(decision.root, "decide", decision.digest, "receipt.json", is_file=True)
 
 
 class PublishedVersionLink(StepLink):
-    """The version in the store."""
+    """The version: the page of its model in the console, or its folder in the store."""
 
     label = "Published version"
     xcom_key_of_link = "retrainer_published_version"
 
     def can_be_followed(self, settings: Mapping[str, Any], outlets: Sequence[Any]) -> bool:
         """The store may be another place than the artifacts'; it is known where the model's asset is."""
+        if has_console():
+            return True
         models = [outlet.uri for outlet in outlets if isinstance(outlet, Asset)]
         return any(map(is_s3, models)) if models else super().can_be_followed(settings, outlets)
 
     @staticmethod
     def target(published: Published) -> str:
-        """The address of the version's folder."""
+        """The page of the model, or the version's folder."""
+        if has_console():
+            return console_address("model", name=published.model, channel=published.channel)
         return address(published.store, published.model, "versions", published.version)
+
+
+def has_console() -> bool:
+    """Whether this deployment has the plugin, and with it the console: whether Airflow loaded it in this process."""
+    from airflow.sdk.plugins_manager import integrate_macros_plugins
+
+    integrate_macros_plugins()  # loads all plugins, once a process
+    return "retrainer.airflow.plugin" in sys.modules
+
+
+def console_address(page: str, **query: str) -> str:
+    """A page of the console within Airflow's UI."""
+    base = base_path()
+    return f"{base}/plugin/{ROUTE}{base}{PREFIX}/{page}?{urlencode(query)}"
 
 
 def address(root: str, *parts: str, is_file: bool = False) -> str:

@@ -170,7 +170,7 @@ def write_look(ledger: Ledger, look: Look, rows: RowSet, context: RunContext) ->
     """Note that a challenger was scored; of the same one on the same rows, only once."""
     ledger.put_rows(rows)
     for entries in _tries(ledger):
-        if Books(ledger, entries).look_at(*_key(look)) or _append(ledger, entries, look, context):
+        if Books(ledger, entries).look_at(*_key(look)) or _append(ledger, entries, look, context) is not None:
             return
 
 
@@ -205,15 +205,18 @@ def open_account(
             standing=standing_sha256(standing),
             level=level_of(gate, question, standing),
         )
-        if _append(ledger, entries, spent, context):
+        if _append(ledger, entries, spent, context) is not None:
             return standing
     raise AssertionError("the tries end with an error")
 
 
-def close_account(ledger: Ledger, standing: Standing, verdict: Callable[[int], Verdict], context: RunContext) -> None:
+def close_account(
+    ledger: Ledger, standing: Standing, verdict: Callable[[int], Verdict], context: RunContext
+) -> list[Entry]:
     """Note the verdict; the same one only once.
 
     :param verdict: makes it, from the number of the entry with what the decision spent.
+    :return: the ledger with it.
     :raises IntegrityError: the ledger does not hold what the decision spent: it was cut, or is another one.
     """
     for entries in _tries(ledger):
@@ -225,8 +228,11 @@ def close_account(ledger: Ledger, standing: Standing, verdict: Callable[[int], V
                 hint="find out by whom; run 'retrainer fsck'",
             )
         event = verdict(spent.sequence)
-        if any(entry.event == event for entry in entries) or _append(ledger, entries, event, context):
-            return
+        if any(entry.event == event for entry in entries):
+            return entries
+        if (entry := _append(ledger, entries, event, context)) is not None:
+            return [*entries, entry]
+    raise AssertionError("the tries end with an error")
 
 
 def find_spent(entries: Sequence[Entry], standing: Standing) -> Entry | None:
@@ -252,8 +258,8 @@ def level_of(gate: Gate, question: Question, standing: Standing) -> float | None
     return spend(gate.over_time, gate.alpha, standing).level
 
 
-def _append(ledger: Ledger, entries: Sequence[Entry], event: Event, context: RunContext) -> bool:
-    return ledger.append(entries, event, actor=context.actor, run=context.run_id) is not None
+def _append(ledger: Ledger, entries: Sequence[Entry], event: Event, context: RunContext) -> Entry | None:
+    return ledger.append(entries, event, actor=context.actor, run=context.run_id)
 
 
 def _tries(ledger: Ledger) -> Iterator[list[Entry]]:

@@ -7,11 +7,17 @@ A harmful flip is a row that the champion has right and the challenger has wrong
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from pydantic import TypeAdapter
+
+from retrainer.errors import IntegrityError
 from retrainer.report.figures import counted_rows
 from retrainer.report.presentation import Part, percent, table_of
 
+# In the decide artifact, for pages that show a decision without the rows it rests on. It holds texts where the report
+# does.
+FLIPS = "flips.json"
 # Of a text; the data has the rest of it.
 MOST_CHARACTERS = 300
 
@@ -56,6 +62,30 @@ class Flips:
     counts: FlipCounts
     groups: tuple[FlipCounts, ...] = ()
     surest: tuple[Flip, ...] = ()
+
+
+def flips_json(flips: Flips | None) -> bytes:
+    """The content of ``flips.json``."""
+    return _FILE.dump_json(flips, indent=2) + b"\n"
+
+
+def read_flips(data: bytes) -> Flips | None:
+    """What is in ``flips.json``; ``None`` where nothing was compared.
+
+    :raises IntegrityError: it cannot be read.
+    """
+    try:
+        return _FILE.validate_json(data)
+    except ValueError:
+        raise IntegrityError("is not a record of flips", where=FLIPS, hint="run the decide step again") from None
+
+
+def without_texts(flips: Flips) -> Flips:
+    """The same for people who may not see texts of rows."""
+    return replace(flips, surest=tuple(replace(one, text=None) for one in flips.surest))
+
+
+_FILE: TypeAdapter[Flips | None] = TypeAdapter(Flips | None)
 
 
 def flips_part(flips: Flips | None) -> Part:

@@ -7,6 +7,7 @@ told. Not here: what a channel may be moved to (``store.py``, and the gate), and
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -20,12 +21,15 @@ from retrainer.errors import (
     UserError,
 )
 from retrainer.store.causes import Cause
+from retrainer.store.entry import Entry
 from retrainer.store.log import Head, refuse_version_1
+from retrainer.store.manifest import Manifest
 from retrainer.store.move import STAYS, Action, Move
 from retrainer.store.names import LAST_MOVE, MOST_RECORD, check_words
 from retrainer.store.own_key import own_keys, told_what_to_do
 from retrainer.store.reading import ModelReader
 from retrainer.store.signing import Keyring
+from retrainer.store.summary import Figure, Judged, figures_of, note_decision, note_move
 from retrainer.store.versions import Versions
 
 log = logging.getLogger(__name__)
@@ -75,6 +79,10 @@ class Motive:
 class ModelMover(ModelReader):
     """One model of a store, with what every move of its channels has in common."""
 
+    def note_decision(self, entries: Sequence[Entry], decision: str, judged: Judged) -> None:
+        """Tell the model's summary of a verdict that is in the ledger. Never fails; see ``summary.note_decision``."""
+        note_decision(self._storage, self.name, entries, decision, judged)
+
     def _begin(self, channel: str) -> tuple[Head, Keyring | None]:
         """The channel as a move starts from it, and the keys of which one must have signed what the move signs.
 
@@ -102,7 +110,13 @@ class ModelMover(ModelReader):
         return head, own
 
     def _move(
-        self, begun: tuple[Head, Keyring | None], channel: str, version: str, manifest_sha256: str, motive: Motive
+        self,
+        begun: tuple[Head, Keyring | None],
+        channel: str,
+        version: str,
+        manifest_sha256: str,
+        motive: Motive,
+        scores: Mapping[str, Figure] | None = None,
     ) -> Published:
         """Point a channel at a complete version, from where it was seen by ``_begin``.
 
@@ -110,6 +124,7 @@ class ModelMover(ModelReader):
 
         :param begun: what ``_begin`` gave: the move of another publisher needs the signature of the same keys.
         :param manifest_sha256: of the version's manifest, as it was verified.
+        :param scores: of the version, for the summary; the metrics of its manifest unless given.
         :raises SignatureError: somebody else moved the channel there meanwhile, and none of those keys signed it.
         :raises ChampionChanged: somebody else moved the channel meanwhile. Nothing was moved.
         :raises StorageError: the version was removed meanwhile, and nothing was moved; or the storage failed.
@@ -122,10 +137,11 @@ class ModelMover(ModelReader):
         before = head.move
         if before is not None and before.to_version == version:
             return self._unmoved(head, before, manifest_sha256, motive)
-        self._require(version, manifest_sha256)
+        manifest = self._require(version, manifest_sha256)
         move = self._next(before, channel, version, manifest_sha256, motive)
         if self._create(move, repeatable=motive.action == "publish"):
             self._hint(head.then(move), move)
+            note_move(self._storage, move, figures_of(manifest.metrics) if scores is None else scores)
             return Published(version, channel, True, move.from_version, move.sequence, move.sha256)
         winner = self._log(channel).head()
         if winner.move is not None and winner.move.to_version == version:
@@ -218,9 +234,9 @@ class ModelMover(ModelReader):
                 hint="one of the two was altered, and readers refuse the version: run 'retrainer fsck --repair'",
             )
 
-    def _require(self, version: str, manifest_sha256: str) -> None:
+    def _require(self, version: str, manifest_sha256: str) -> Manifest:
         try:
-            Versions(self._storage, self.name).manifest(version, sha256=manifest_sha256)
+            return Versions(self._storage, self.name).manifest(version, sha256=manifest_sha256)
         except NotFoundError as error:
             raise StorageError(
                 f"the version {version} was removed while the channel was to be pointed at it",
@@ -284,6 +300,7 @@ class ModelMover(ModelReader):
         if not self._create(move, repeatable=True):
             raise self._changed(channel, newest, self._log(channel).head().move)
         self._hint(head.then(move), move)
+        note_move(self._storage, move, {})
         return move
 
     def _changed(self, channel: str, expected: Move | str | None, found: Move | None) -> ChampionChanged:

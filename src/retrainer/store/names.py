@@ -10,6 +10,7 @@
     <model>/intents/<version>-<id>.txt                    a channel is about to be pointed at that version
     <model>/decisions/<number>.json                       one entry of the ledger of decisions, written once
     <model>/rows/<sha256>.bin                             a set of test rows that entries name
+    <model>/summary.json                                  what pages show of the model; nobody relies on it
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from retrainer.storage.keys import RESERVED
 MANIFEST = "manifest.json"
 SIGNATURES = "signatures"
 REMOVAL = "removal.json"
+SUMMARY = "summary.json"
 # Of a model. Beside them is only what a probe for conditional writes leaves.
 FOLDERS = ("channels", "decisions", "intents", "rows", "versions")
 # Bytes of an object that is read before anything vouches for it. A move, a hint, a signature or a note has a few
@@ -165,6 +167,11 @@ def entry_key(model: str, sequence: int) -> str:
 def rows_key(model: str, sha256: str) -> str:
     """Where a set of test rows is."""
     return f"{model}/rows/{sha256}.bin"
+
+
+def summary_key(model: str) -> str:
+    """Where the summary is that pages show."""
+    return f"{model}/{SUMMARY}"
 
 
 def signature_key(model: str, version: str, key_id: str) -> str:

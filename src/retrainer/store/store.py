@@ -10,7 +10,7 @@ Not here: reading (``reading.py``), how a channel moves (``moving.py``), whether
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
@@ -30,6 +30,7 @@ from retrainer.store.names import check_name, is_name
 from retrainer.store.own_key import told_what_to_do
 from retrainer.store.reading import list_channels
 from retrainer.store.signing import Keyring, Signer
+from retrainer.store.summary import Figure
 from retrainer.store.versions import Put, Versions
 
 Check = Callable[[Path], None]
@@ -128,6 +129,7 @@ class ModelStore(ModelMover):
         cause: Cause = Cause.GATE,
         anchor: bool = False,
         held_against: str | None = None,
+        scores: Mapping[str, Figure] | None = None,
     ) -> Published:
         """Upload a version and point a channel at it. With a signer both are signed.
 
@@ -137,6 +139,7 @@ class ModelStore(ModelMover):
         :param expected: the champion that the decision was taken against; ``None`` for none.
         :param anchor: it was shown to be better than the channel's anchor, and takes its place.
         :param held_against: the anchor that the decision was taken against; ``None`` for whichever there is.
+        :param scores: its metrics with their intervals, for the summary that pages show.
         :raises ChampionChanged: the channel points elsewhere by now, or has another anchor. Nothing was moved.
         :raises IntegrityError: a file of the folder is not what the manifest says, or the channel was tampered with.
         :raises UserError: the channel is signed, and there is no key here.
@@ -158,7 +161,7 @@ class ModelStore(ModelMover):
             )
         require_conditional_writes(self._storage, self.name)
         put = self._put(folder, manifest, head.move)
-        published = self._move(begun, channel, manifest.version, put.manifest_sha256, motive)
+        published = self._move(begun, channel, manifest.version, put.manifest_sha256, motive, scores)
         return replace(published, sent_bytes=put.sent_bytes, copied_bytes=put.copied_bytes)
 
     def promote(

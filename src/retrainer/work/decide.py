@@ -18,6 +18,7 @@ from retrainer.artifacts.training import TrainingRecord, weights_line
 from retrainer.chain import Decided
 from retrainer.chain.accounts import close_account
 from retrainer.chain.model_store import model_of
+from retrainer.chain.summaries import judged_in
 from retrainer.errors import IntegrityError
 from retrainer.gate.answers import SetAnswers
 from retrainer.gate.confusion import Confusion, most_confused
@@ -29,6 +30,7 @@ from retrainer.gate.receipt import Receipt
 from retrainer.gate.verify import receipt_bytes
 from retrainer.precisions import REFERENCE
 from retrainer.report.decision import confusions_part, explain
+from retrainer.report.flips import FLIPS, flips_json
 from retrainer.report.html import ReportFacts, report_html
 from retrainer.report.model_card import CardFacts
 from retrainer.store.entry import Verdict
@@ -59,8 +61,9 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     (folder / RECEIPT).write_bytes(receipt_bytes(receipt))
     card = card_facts(request, inputs, evidence, receipt)
     plots = {path.name: path.read_bytes() for path in sorted(inputs["evaluate"].glob("*.png"))}
-    report = report_html(receipt, _report_facts(request, inputs, card, evidence, receipt), plots)
-    (folder / REPORT).write_text(report, encoding="utf-8")
+    facts = _report_facts(request, inputs, card, evidence, receipt)
+    (folder / REPORT).write_text(report_html(receipt, facts, plots), encoding="utf-8")
+    (folder / FLIPS).write_bytes(flips_json(facts.flips))
     for line in [*explain(receipt), *_confused_lines(card)]:
         reporter.log(line)
     _close(request, standing, receipt)
@@ -68,7 +71,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
 
 
 def _close(request: StepRequest, standing: Standing, receipt: Receipt) -> None:
-    """Write the verdict into the ledger, before anybody can act on it."""
+    """Write the verdict into the ledger, before anybody can act on it; then what pages show of it."""
     channel = request.pipeline.publish.channel
 
     def verdict(spent: int) -> Verdict:
@@ -81,7 +84,9 @@ def _close(request: StepRequest, standing: Standing, receipt: Receipt) -> None:
             reasons=receipt.codes,
         )
 
-    close_account(model_of(request.pipeline).ledger, standing, verdict, request.context)
+    model = model_of(request.pipeline)
+    entries = close_account(model.ledger, standing, verdict, request.context)
+    model.note_decision(entries, request.digest, judged_in(receipt))
 
 
 def _check_origin(request: StepRequest, evidence: Evidence) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from retrainer.artifacts.training import TrainingRecord
 from retrainer.chain import Published, StepRequest
 from retrainer.chain.model_store import loading_code, model_of, signer_of
+from retrainer.chain.summaries import figures_in
 from retrainer.errors import GateError
 from retrainer.gate.evidence import load_evidence
 from retrainer.gate.receipt import Receipt
@@ -75,6 +76,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
             expected=receipt.champion_version,
             anchor=receipt.anchor_moves,
             held_against=receipt.anchor.version if receipt.anchor is not None else None,
+            scores=figures_in(receipt.metrics.get(REFERENCE, {})),
         )
     finally:
         shutil.rmtree(version_folder, ignore_errors=True)

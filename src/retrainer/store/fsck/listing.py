@@ -9,7 +9,16 @@ from dataclasses import dataclass, field
 from retrainer.errors import IntegrityError, NotFoundError, RetrainerError
 from retrainer.storage import ObjectInfo, Storage
 from retrainer.store.ledger import Ledger
-from retrainer.store.names import MANIFEST, MOST_MANIFEST, MOST_RECORD, channel_folder, check_name, is_name, is_version
+from retrainer.store.names import (
+    MANIFEST,
+    MOST_MANIFEST,
+    MOST_RECORD,
+    SUMMARY,
+    channel_folder,
+    check_name,
+    is_name,
+    is_version,
+)
 from retrainer.store.parallel import in_parallel
 
 # What a probe for conditional writes leaves.
@@ -54,7 +63,7 @@ class Listing:
         stem = parts[-1].removesuffix(".json")
         is_json = stem != parts[-1]
         match parts:
-            case [name] if _PROBE.fullmatch(name):
+            case [name] if name == SUMMARY or _PROBE.fullmatch(name):
                 pass
             case ["channels", channel, _] if is_json and is_name(channel) and _SEQUENCE.fullmatch(stem):
                 self.channels.setdefault(channel, []).append(int(stem))

@@ -1,0 +1,137 @@
+"""The pages in a real browser: by mouse and keyboard, wide and narrow, light and dark, and within a frame."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from fastapi.responses import HTMLResponse
+
+from benchmarks.deployment import Deployment, FolderHost, runs_of
+from retrainer.console.app import console_app
+from retrainer.console.host import Everybody
+from tests.console.browser import CHROMIUM, Page, browser
+
+pytestmark = [pytest.mark.long, pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")]
+
+# Airflow's page around the console, as far as the console sees it.
+AROUND = """<!DOCTYPE html><html class="{theme}"><body><iframe id="frame" style="width:100%;height:800px"
+sandbox="allow-scripts allow-same-origin allow-forms allow-downloads" src="retrainer/model?name=ag-news"></iframe>"""
+
+
+def everybody() -> Everybody:
+    return Everybody()
+
+
+@pytest.fixture(scope="module")
+def address(made: Deployment) -> Iterator[str]:
+    """Where the console answers, mounted as Airflow mounts it, at the time of the deployment."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("retrainer.console.app._now", lambda: made.now)
+        yield from _served(made)
+
+
+def _served(made: Deployment) -> Iterator[str]:
+    app = FastAPI()
+    app.mount("/retrainer", console_app(FolderHost(made, runs_of(made)), everybody))
+
+    @app.get("/around/{theme}")
+    def around(theme: str) -> HTMLResponse:
+        return HTMLResponse(AROUND.format(theme=theme).replace('src="', 'src="/'))
+
+    @app.get("/dags/{dag_id}")
+    def dag(dag_id: str) -> HTMLResponse:
+        return HTMLResponse(f"<title>{dag_id}</title>")
+
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+    port = server.servers[0].sockets[0].getsockname()[1]
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with browser(tmp_path_factory.mktemp("profile")) as tab:
+        yield tab
+
+
+@pytest.mark.parametrize("width", [1400, 400])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_nothing_is_cut_off_and_nothing_fails(
+    page: Page, address: str, made: Deployment, width: int, theme: str, tmp_path: Path
+) -> None:
+    page.size(width, theme=theme)  # type: ignore[arg-type]
+    page.errors.clear()
+    page.go(f"{address}/retrainer/model?name=support-tickets")
+    decision = page.run("document.querySelector('#decisions ~ div a').href")
+    for url in (f"{address}/retrainer/", f"{address}/retrainer/model?name=ag-news&on=2026-11-20", decision):
+        page.go(url)
+        assert page.run("document.documentElement.scrollWidth") <= width, url
+        dark = page.run("getComputedStyle(document.body).backgroundColor")
+        assert dark == ("rgb(247, 248, 250)" if theme == "light" else "rgb(15, 19, 24)")
+        page.picture(tmp_path / "page.png")
+        assert (tmp_path / "page.png").stat().st_size > 10_000
+    assert page.errors == []
+
+
+def test_by_mouse_from_the_list_to_why_it_was_refused(page: Page, address: str) -> None:
+    page.size(1400)
+    page.go(f"{address}/retrainer/")
+    page.click("tr.warn a[href*=support-tickets]")
+    page.wait_for("document.querySelector('h1')?.textContent == 'support-tickets'")
+    page.click("svg.plot a.mark.refused")
+    page.wait_for("document.querySelector('.verdict h2')?.textContent.trim() == 'Refuse'")
+    page.click(".crumbs a")
+    page.wait_for("document.querySelector('h1')?.textContent == 'Models'")
+
+
+def test_by_keyboard_to_a_model_and_who_was_live(page: Page, address: str) -> None:
+    page.size(1400)
+    page.go(f"{address}/retrainer/")
+    page.press("Tab")  # the link that skips to the content
+    page.press("Tab")
+    page.type("trail")
+    page.press("Enter")
+    page.wait_for("location.search == '?q=trail' && document.readyState == 'complete'")
+    for _ in range(3):
+        page.press("Tab")
+    assert page.run("document.activeElement.textContent") == "trail-status"
+    page.press("Enter")
+    page.wait_for("document.querySelector('h1')?.textContent == 'trail-status'")
+    page.run("document.querySelector('input[type=date]').value = '2026-11-26'")
+    page.run("document.querySelector('.day button').focus()")
+    page.press("Enter")
+    page.wait_for("document.querySelector('.answer')?.textContent.includes('by a rollback of linus')")
+
+
+@pytest.mark.parametrize(("around", "system"), [("dark", "light"), ("light", "dark")])
+def test_within_a_frame_it_takes_the_theme_around(page: Page, address: str, around: str, system: str) -> None:
+    page.size(1400, theme=system)  # type: ignore[arg-type]
+    page.go(f"{address}/around/{around}")
+    inside = "document.getElementById('frame').contentDocument.documentElement"
+    page.wait_for(f"{inside}.dataset.theme == '{around}'")
+    page.run(f"document.documentElement.className = '{system}'")  # somebody switches
+    page.wait_for(f"{inside}.dataset.theme == '{system}'")
+
+
+def test_links_to_airflow_leave_the_frame(page: Page, address: str) -> None:
+    page.size(1400)
+    page.go(f"{address}/around/light")
+    page.wait_for("document.getElementById('frame').contentDocument.querySelector('a.out')")
+    page.run("document.getElementById('frame').contentDocument.querySelector('a.out').click()")
+    page.wait_for("location.pathname == '/dags/retrain__ag_news'")
+
+
+def test_a_line_is_copied(page: Page, address: str) -> None:
+    page.go(f"{address}/retrainer/model?name=ag-news")
+    page.click("button.copy")
+    page.wait_for("document.querySelector('button.copy').textContent != 'Copy'")
