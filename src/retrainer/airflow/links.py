@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from urllib.parse import quote
 
 import attrs
-from airflow.sdk import Asset, BaseOperator, BaseOperatorLink
+from airflow.sdk import Asset, BaseOperator, BaseOperatorLink, conf
 
 from retrainer.airflow.settings import Settings
 from retrainer.artifacts.repository import Artifacts
@@ -94,6 +94,18 @@ class PublishedVersionLink(StepLink):
     def target(published: Published) -> str:
         """The address of the version's folder."""
         return address(published.store, published.model, "versions", published.version)
+
+
+def page_of(context: Any, task_id: str = "", tab: str = "") -> str:
+    """The page of a task in Airflow's UI; that of the run without one.
+
+    :param context: of a task of that run.
+    :param tab: of the task's page.
+    """
+    run = context["dag_run"]
+    task = f"/tasks/{task_id}" if task_id else ""
+    base = str(conf.get("api", "base_url", fallback="") or "").rstrip("/")
+    return f"{base}/dags/{run.dag_id}/runs/{quote(run.run_id, safe='')}{task}" + (f"/{tab}" if tab else "")
 
 
 def address(root: str, *parts: str, is_file: bool = False) -> str:

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator, XComArg
+from airflow.sdk.exceptions import AirflowSkipException
 
 from retrainer.airflow.connections import step_environment
 from retrainer.airflow.context import require_known_conf, run_context
+from retrainer.airflow.form import asked_in
 from retrainer.airflow.links import RunFolderLink, StepLink
 from retrainer.airflow.progress import ProgressLog
 from retrainer.airflow.settings import Settings, SettingsLike, as_mapping, in_task
@@ -22,6 +24,7 @@ from retrainer.errors import PipelineError
 from retrainer.run.processes import StepProcess, run_step
 from retrainer.sources.base_models import short_name
 from retrainer.spec import Pipeline, load_pipeline, parse_pipeline
+from retrainer.spec.changes import BASE, Changes, changes_of
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context
@@ -63,6 +66,8 @@ class StepOperator(BaseOperator):  # type: ignore[misc]
 
     # Of the try that runs in this process; never part of the DAG.
     _pipeline: Pipeline
+    _changes: Changes = Changes()
+    _actor: str = ""
     _process: StepProcess | None = None
     _killed = False
     _links: Mapping[str, str] = {}
@@ -119,10 +124,19 @@ class StepOperator(BaseOperator):  # type: ignore[misc]
 
     def _run(self, context: Context, settings: Settings, environment: Mapping[str, str]) -> StepRef:
         references = self._references()
-        pipeline = self._pipeline = self._of_run(references)
+        pipeline = self._pipeline = self._of_run(references, context)
+        base = self._base()
+        if base and self._changes.was(BASE) and base != pipeline.model.base:
+            raise AirflowSkipException(f"this run was asked for {pipeline.model.base} alone")
         environment = {**environment, **self.prepare(pipeline)}
-        run = run_context(context, root=str(settings.artifact_root), approval=getattr(self, "approval", None))
-        request = self.step.plan(pipeline, *references, context=run, base=self._base())
+        run = run_context(
+            context,
+            root=str(settings.artifact_root),
+            approval=getattr(self, "approval", None),
+            changes=self._changes,
+        )
+        self._actor = run.actor
+        request = self.step.plan(pipeline, *references, context=run, base=base)
         if isinstance(request, StepRequest) and RunFolderLink() in self.operator_extra_links:
             self._links = {RunFolderLink.xcom_key_of_link: RunFolderLink.target(request)}
         ref = run_step(
@@ -136,15 +150,18 @@ class StepOperator(BaseOperator):  # type: ignore[misc]
             self.log.info("%s", ref.unchanged.line())
         elif ref.reused:
             self.log.info("%s: done before with the same input, artifact %s is used", ref.step, ref.digest[:12])
-        return ref.model_copy(update={"pipeline": pipeline})
+        return ref.model_copy(update={"pipeline": pipeline, "changes": self._changes})
 
-    def _of_run(self, references: Sequence[StepRef]) -> Pipeline:
-        """The pipeline that the run began with; what was changed since counts in the next run."""
-        begun = next((ref.pipeline for ref in references if ref.pipeline is not None), None)
-        if begun is None:
-            return load(self.pipeline)
+    def _of_run(self, references: Sequence[StepRef], context: Context) -> Pipeline:
+        """The pipeline that the run began with, changed as it was asked to; what has changed in the file since counts
+        in the next run.
+        """
+        first = next((ref for ref in references if ref.pipeline is not None), None)
+        if first is None or first.pipeline is None:
+            return self._begin(load(self.pipeline), asked_in(context))
+        begun, self._changes = first.pipeline, first.changes
         try:
-            changed = _changes(begun, load(self.pipeline))
+            changed = _changes(begun, self._changes.applied_to(load(self.pipeline)))
         except PipelineError as error:
             changed = str(error)
         if changed:
@@ -154,6 +171,13 @@ class StepOperator(BaseOperator):  # type: ignore[misc]
                 changed,
             )
         return begun
+
+    def _begin(self, pipeline: Pipeline, asked: Mapping[str, Any]) -> Pipeline:
+        """The pipeline as this run was asked to change it."""
+        self._changes = changes_of(pipeline, asked)
+        for line in self._changes.lines():
+            self.log.info("asked of this run: %s", line)
+        return self._changes.applied_to(pipeline)
 
     def _references(self) -> list[StepRef]:
         given: Any = getattr(self, self.upstream) if self.upstream else ()

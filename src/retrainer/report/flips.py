@@ -7,8 +7,9 @@ A harmful flip is a row that the champion has right and the challenger has wrong
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import ClassVar, Literal
 
+from retrainer.records import FileRecord, Record
 from retrainer.report.figures import counted_rows
 from retrainer.report.presentation import Part, percent, table_of
 
@@ -16,8 +17,7 @@ from retrainer.report.presentation import Part, percent, table_of
 MOST_CHARACTERS = 300
 
 
-@dataclass(frozen=True, slots=True)
-class Flip:
+class Flip(Record):
     """A row that the champion has right and the challenger has wrong.
 
     :param text: ``None`` where texts are not shown; both of a pair, with a bar between them.
@@ -32,8 +32,7 @@ class Flip:
     probability: float
 
 
-@dataclass(frozen=True, slots=True)
-class FlipCounts:
+class FlipCounts(Record):
     """Flips among some rows.
 
     :param group: what these rows have in common: ``label = sports``; empty for all.
@@ -45,14 +44,16 @@ class FlipCounts:
     beneficial: int
 
 
-@dataclass(frozen=True, slots=True)
-class Flips:
-    """What changed between champion and challenger on the same test rows.
+class Flips(FileRecord):
+    """``flips.json`` of a decision: what changed between champion and challenger on the same test rows.
 
     :param groups: those with harmful flips, the largest share of them first.
     :param surest: some of the harmful ones, the challenger's surest mistakes first.
     """
 
+    file: ClassVar[str] = "flips.json"
+
+    format_version: Literal[1] = 1
     counts: FlipCounts
     groups: tuple[FlipCounts, ...] = ()
     surest: tuple[Flip, ...] = ()

@@ -104,7 +104,7 @@ def run_pipeline(
     watching = observer or Observer()
     done: dict[Stage, StepRef] = {}
     folder = ""
-    approved = context.approved or pipeline.publish.approval == "none"
+    approved = context.approved or not pipeline.publish.approval.required
     for stage in stages_of(pipeline):
         if stage.step.when_promoted and outcome_of(_by_name(done), approved=approved) != "promoted":
             continue

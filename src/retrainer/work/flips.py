@@ -40,8 +40,8 @@ def flips_of(evidence: Evidence, test: Path | None) -> Flips | None:
     harmful, beneficial = was_right & ~right, right & ~was_right
 
     def counted(group: str, inside: Mask) -> FlipCounts:
-        here = (int((inside & mask).sum()) for mask in (harmful, beneficial))
-        return FlipCounts(group, int(inside.sum()), *here)
+        here = {"harmful": int((inside & harmful).sum()), "beneficial": int((inside & beneficial).sum())}
+        return FlipCounts(group=group, rows=int(inside.sum()), **here)
 
     groups = [counted(name, inside) for name, inside in _groups(evidence, challenger)]
     groups = [one for one in groups if one.harmful]
