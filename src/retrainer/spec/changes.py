@@ -176,7 +176,7 @@ FIELDS = (
     Field(
         "train_rows",
         "Training rows",
-        "At most so many, always the same ones of the same data. Empty: all of them. The rows that judge stay the same.",
+        "At most so many, always the same ones of the same data. Empty: all. The rows that judge stay as they are.",
         ("dataset", "train_rows"),
         lambda pipeline: pipeline.dataset.train_rows,
         _rows,
