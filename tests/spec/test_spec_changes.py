@@ -44,14 +44,17 @@ def test_what_is_asked_for_is_so_afterwards_and_nothing_else(asked: dict[str, An
     assert not changes_of(changed, left)
     assert Changes.model_validate_json(changes.to_json()) == changes
     # The base models apart, the rest of the pipeline is as it was.
-    assert changed.model_copy(
-        update={
-            "model": SEVERAL.model,
-            "training": SEVERAL.training,
-            "dataset": SEVERAL.dataset,
-            "publish": SEVERAL.publish,
-        }
-    ) == SEVERAL.model_copy()
+    assert (
+        changed.model_copy(
+            update={
+                "model": SEVERAL.model,
+                "training": SEVERAL.training,
+                "dataset": SEVERAL.dataset,
+                "publish": SEVERAL.publish,
+            }
+        )
+        == SEVERAL.model_copy()
+    )
 
 
 def test_the_values_of_the_file_are_no_change() -> None:

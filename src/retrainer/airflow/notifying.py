@@ -19,6 +19,7 @@ from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 
 from retrainer.errors import PipelineError
 from retrainer.spec import Pipeline
+from retrainer.spec.durations import written
 from retrainer.spec.notify import Notifier
 
 HAPPENED = "retrainer"
@@ -119,7 +120,7 @@ def deadlines_of(pipeline: Pipeline) -> list[DeadlineAlert]:
                 kwargs={
                     "notifiers": [notifier.model_dump(mode="json") for notifier in deadline.notify],
                     "model": pipeline.name,
-                    "text": f"retrain {pipeline.name} takes {words.format(span)}",
+                    "text": f"retrain {pipeline.name} takes {words.format(written(span))}",
                 },
             ),
             name=f"retrain {pipeline.name}: {name}",
