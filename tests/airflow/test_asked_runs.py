@@ -80,3 +80,57 @@ def test_what_a_run_changes_is_done_and_stands_everywhere(
     assert "training.num_train_epochs 1 instead of 2" in (folder / "report.html").read_text()
     checked = check_receipt(find_receipt(str(folder / "receipt.json")), ledger=model.ledger, decision=digest)
     assert checked.holds, checked.problems
+
+
+def test_a_refusal_is_told_once_and_a_run_can_be_forced(
+    project: Project, run_dag: RunDag, small_artifacts: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(small_artifacts, project.artifacts)
+    heard = tmp_path / "heard.txt"
+    project.write(
+        # Forty rows prove no such accuracy, whatever they say.
+        gate={"floors": {"accuracy": 1.0}, "confident": True, "baseline": "report"},
+        notify={"on_refused": [told(heard)], "on_published": [told(heard)]},
+    )
+
+    first = run_dag(project)
+
+    assert first.states()["publish"] == "skipped", first.output
+    (event,) = first.events
+    assert event["name"] == f"retrainer/{project.content['name']}/decisions"
+    assert event["uri"] == f"{project.store.as_uri()}/{project.content['name']}/decisions"
+    (reason,) = event["extra"]["reasons"]
+    assert event["extra"]["verdict"] == "refuse"
+    assert reason["code"] in {"floor_missed", "floor_not_confident"}
+    assert reason["detail"] in event["extra"]["text"]
+    assert first.xcoms["gate"]["decision"] == event["extra"]
+    assert heard.read_text().splitlines() == [f"refused: {event['extra']['text']}"]
+
+    # The same again is no news,
+    second = run_dag(project)
+    assert second.events == []
+    assert second.xcoms["gate"]["decision"]["reasons"] == event["extra"]["reasons"]
+    # but for whoever wants everything done again.
+    forced = run_dag(project, params={"force": True})
+    assert len(forced.events) == 1, forced.output
+    assert len(heard.read_text().splitlines()) == 2
+    for step in ("ingest", "train", "export", "evaluate", "gate"):
+        assert second.xcoms[step]["return_value"]["reused"] is True
+        assert forced.xcoms[step]["return_value"]["reused"] is False
+        assert forced.xcoms[step]["return_value"]["digest"] != second.xcoms[step]["return_value"]["digest"]
+
+
+def test_a_dag_made_by_hand_has_the_form_and_makes_the_events(
+    project: Project, run_dag: RunDag, small_artifacts: Path
+) -> None:
+    shutil.copytree(small_artifacts, project.artifacts)
+    result = run_dag(project, dag_id="by_hand", params={"note": "by hand", "channel": "staging"})
+
+    assert result.state == "success", result.output
+    name = project.content["name"]
+    assert sorted(event["name"] for event in result.events) == [
+        f"retrainer/{name}/decisions",
+        f"retrainer/{name}/staging",
+    ]
+    (move,) = Store.open(str(project.store)).model(name).history("staging")
+    assert move.reason.endswith("publish.channel staging instead of production; note: by hand")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 ASK_AGAIN = "ask_again"
 """The param of a run in which a person wants to be asked about what was rejected before."""
 DECISION_KEY = "decision"
-"""In the task's state store and in XCom: the verdict and why, as in the event of ``decisions_asset``."""
+"""XCom key of the verdict and why, as in the event of ``decisions_asset``."""
 
 
 class EvaluationGateOperator(StepOperator, SkipMixin):  # type: ignore[misc]
