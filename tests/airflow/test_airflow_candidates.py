@@ -167,6 +167,41 @@ def test_airflow_maps_training_and_export_over_the_base_models(
 
 
 @pytest.mark.usefixtures("first")
+@pytest.mark.parametrize("resources", [{}, {"pool": "trainings"}])
+def test_a_run_for_one_base_model_alone(
+    project: Project, run_dag: RunDag, tiny_bert: Path, narrow_bert: Path, resources: dict[str, str]
+) -> None:
+    """On the artifacts of the run above: what was trained is found, beside a pool by ``ingest``."""
+    before = {"name": project.content["name"], "publish": dict(project.content["publish"]), "resources": {}}
+    project.write(name="alone", publish={"store": str(project.folder / f"store_{len(resources)}")}, resources=resources)
+    try:
+        result = run_dag(project, params={"base_model": str(narrow_bert)})
+        refused = run_dag(project, params={"base_model": "some/other"}) if resources else None
+    finally:
+        project.pipeline_file.unlink()
+        project.write(**before)
+
+    assert result.state == "success", result.output
+    trained = "skipped" if resources else "success"
+    assert [(task, state) for task, _, state in result.mapped] == [
+        ("train", trained),
+        ("export", "success"),
+        ("train", "skipped"),
+        ("export", "skipped"),
+    ]
+    assert result.xcoms["export[0]"]["return_value"]["reused"] is True
+    # Nothing was chosen: what was exported goes on.
+    export = StepRef.model_validate(result.xcoms["export[0]"]["return_value"])
+    assert StepRef.model_validate(result.xcoms["select"]["return_value"]).digest == export.digest
+    assert result.states()["publish"] == "success"
+    assert export.changes.lines()[0].startswith(f"model.base {narrow_bert} instead of the best of ")
+    (run_folder,) = (project.artifacts / "runs").glob(f"*_alone_{short_name(str(narrow_bert))}*")
+    assert "export" in {note.stem for note in (run_folder / "steps").iterdir()}
+    if refused is not None:
+        assert refused.state == "failed"
+
+
+@pytest.mark.usefixtures("first")
 def test_comparing_base_models_by_hand_publishes_nothing(
     project: Project, run_dag: RunDag, tiny_bert: Path, narrow_bert: Path
 ) -> None:

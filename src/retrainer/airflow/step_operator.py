@@ -68,6 +68,8 @@ class StepOperator(BaseOperator):  # type: ignore[misc]
     _pipeline: Pipeline
     _changes: Changes = Changes()
     _actor: str = ""
+    _read: Mapping[str, str] = {}
+    _left: StepRef | None = None
     _process: StepProcess | None = None
     _killed = False
     _links: Mapping[str, str] = {}
@@ -119,6 +121,7 @@ class StepOperator(BaseOperator):  # type: ignore[misc]
             if not self.upstream:
                 require_known_conf(context)
             ref = self._run(context, settings, step_environment(access))
+            self._left = ref
             self.conclude(ref, context)
         return result_of(ref)
 
@@ -137,8 +140,10 @@ class StepOperator(BaseOperator):  # type: ignore[misc]
         )
         self._actor = run.actor
         request = self.step.plan(pipeline, *references, context=run, base=base)
-        if isinstance(request, StepRequest) and RunFolderLink() in self.operator_extra_links:
-            self._links = {RunFolderLink.xcom_key_of_link: RunFolderLink.target(request)}
+        if isinstance(request, StepRequest):
+            self._read = request.inputs
+            if RunFolderLink() in self.operator_extra_links:
+                self._links = {RunFolderLink.xcom_key_of_link: RunFolderLink.target(request)}
         ref = run_step(
             request,
             on_message=ProgressLog(self.log),
@@ -193,6 +198,14 @@ class StepOperator(BaseOperator):  # type: ignore[misc]
         self._process = process
         if self._killed:
             process.terminate()
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """What the step read and left; Airflow's openlineage provider asks for it, where it is installed."""
+        if self._left is None:
+            return None
+        from retrainer.airflow.lineage import lineage_of
+
+        return lineage_of(self._left, self._pipeline, self._read)
 
     def on_kill(self) -> None:
         """End the step's process and all it started. Airflow calls this in its signal handler."""
