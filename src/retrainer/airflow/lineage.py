@@ -1,8 +1,8 @@
 """What OpenLineage is told of a step, where Airflow's openlineage provider is installed: what it read, what it left.
 
-Data, base model, artifacts and the published model are datasets; metrics are a facet of what was made; pipeline,
-verdict and what the run changed are one of the run. The provider asks for it once the task has succeeded, in a process of
-its own. Not here: which step that was (``step_operator.py``).
+Data, base model, artifacts and the published model are datasets; metrics are a facet of what was made. Pipeline,
+verdict and what the run changed are one of the run. The provider asks for it once the task has succeeded, in a process
+of its own. Not here: which step that was (``step_operator.py``).
 """
 
 from __future__ import annotations
