@@ -9,6 +9,7 @@ import pytest
 from airflow.sdk import DAG, Param
 from airflow.sdk.definitions.param import ParamsDict
 from airflow.sdk.exceptions import ParamValidationError
+from airflow.serialization.serialized_objects import DagSerialization
 
 from retrainer.airflow import retrain_dag
 from retrainer.airflow.form import asked_in, run_params
@@ -37,6 +38,9 @@ def test_the_pipelines_values_are_the_defaults() -> None:
         "dry_run": False,
         "note": None,
     }
+    # Airflow would copy them for each task.
+    assert not any(task.params for task in dag.tasks)
+    assert DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag)).params.dump() == values
     for name in dag.params:
         assert dag.params.get_param(name).schema["title"]
         assert dag.params.get_param(name).description

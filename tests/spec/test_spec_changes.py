@@ -22,7 +22,7 @@ ASKED = st.fixed_dictionaries(
         "base_model": st.sampled_from(["a/one", "b/two", None]),
         "epochs": st.floats(0.01, 1000),
         "learning_rate": st.floats(1e-9, 1),
-        "train_rows": st.integers(1, 10**9) | st.none(),
+        "train_rows": st.integers(100, 10**9) | st.none(),
         "channel": st.from_regex(r"[a-z0-9][a-z0-9._-]{0,20}", fullmatch=True),
         "force": st.booleans(),
         "dry_run": st.booleans(),

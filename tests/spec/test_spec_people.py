@@ -72,6 +72,7 @@ def test_an_assignee_is_an_id_or_an_id_with_a_name() -> None:
         ({"dag": {"deadline": {"after": "1h", "runs": 2}}}, r"dag\.deadline\.least_runs: there are never more"),
         ({"dag": {"tags": ["a", "a"]}}, r"dag\.tags: list each tag only once"),
         ({"dag": {"retries": -1}}, r"dag\.retries"),
+        ({"dataset": {"train": "a.csv", "train_rows": 9}}, r"dataset\.train_rows: is below checks\.min_rows \(100\)"),
     ],
 )
 def test_mistakes_name_their_key(more: dict[str, Any], said: str) -> None:

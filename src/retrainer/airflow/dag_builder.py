@@ -75,11 +75,14 @@ def dag_of(record: Pipeline, given: PipelineLike, *, settings: SettingsLike = No
         "on_failure_callback": failure_callbacks(record) or None,
         "deadline": deadlines_of(record) or None,
         **dag_kwargs,
-        "params": {**_params(record), **dag_kwargs.get("params", {})},
         "default_args": {**DEFAULT_ARGS, **dag_kwargs.get("default_args", {}), **_of_tasks(record)},
     }
     with DAG(**arguments) as dag:
         _tasks(record, {"pipeline": given, "settings": as_mapping(settings)})
+    # Not before: each task would copy them several times, which takes longer than all the rest. A run merges them.
+    for name, param in _params(record).items():
+        if name not in dag.params:
+            dag.params[name] = param
     return dag
 
 
