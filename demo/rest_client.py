@@ -105,6 +105,11 @@ class RestClient:
         answer = self._http.post(f"/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": conf or {}})
         return str(_checked(answer)["dag_run_id"])
 
+    def runs(self, dag_id: str) -> dict[str, str]:
+        """The state of every run of a DAG, the oldest first."""
+        found = self.get(f"/dags/{dag_id}/dagRuns", order_by="run_after")["dag_runs"]
+        return {run["dag_run_id"]: run["state"] for run in found}
+
     def run_state(self, dag_id: str, run_id: str) -> str:
         """``queued``, ``running``, ``success`` or ``failed``."""
         return str(self.get(f"/dags/{dag_id}/dagRuns/{run_id}")["state"])

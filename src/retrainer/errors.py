@@ -6,6 +6,7 @@
     ├── UserError                    something outside the code has to change; never shown with a stack trace
     │   ├── PipelineError            the pipeline file is wrong
     │   ├── DataError                the data is not what the pipeline file says
+    │   │   └── NoDataError          no file lies where the pipeline file says
     │   ├── ModelError               the base model cannot be read, or not be used for the task
     │   ├── WrongTask                a published model is of another kind than it is asked for
     │   ├── ResourceError            disk full, no permission, no GPU free
@@ -72,6 +73,10 @@ class PipelineError(UserError):
 
 class DataError(UserError):
     """The data is not what the pipeline file says it is."""
+
+
+class NoDataError(DataError):
+    """Where the data should be, there is no file of it: not yet, or no longer."""
 
 
 class ModelError(UserError):

@@ -23,6 +23,7 @@ class Format:
         local path and the ``SourceFile``.
     :param rows: likewise of what reads the rows; called with the path, the ``SourceFile``, the name for people, and
         the wanted columns.
+    :param count: likewise of what says how many rows there are, and loads nothing heavy but for a binary format.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Format:
     delimiter: str | None = None
     header: str
     rows: str
+    count: str
 
     def read_header(self, *arguments: Any) -> Any:
         """The names of a file's columns."""
@@ -39,6 +41,10 @@ class Format:
     def read_rows(self, *arguments: Any) -> Any:
         """The wanted columns of a file."""
         return pkgutil.resolve_name(self.rows)(*arguments)
+
+    def count_rows(self, *arguments: Any) -> int:
+        """How many rows a file has; called with the local path and the ``SourceFile``."""
+        return int(pkgutil.resolve_name(self.count)(*arguments))
 
 
 FORMATS: Mapping[str, Format] = {
@@ -51,6 +57,7 @@ FORMATS: Mapping[str, Format] = {
             delimiter=",",
             header="retrainer.sources.delimited:columns_of",
             rows="retrainer.work.ingest.text_files:read_delimited",
+            count="retrainer.sources.delimited:count_rows",
         ),
         Format(
             name="tsv",
@@ -59,6 +66,7 @@ FORMATS: Mapping[str, Format] = {
             delimiter="\t",
             header="retrainer.sources.delimited:columns_of",
             rows="retrainer.work.ingest.text_files:read_delimited",
+            count="retrainer.sources.delimited:count_rows",
         ),
         Format(
             name="jsonl",
@@ -66,12 +74,14 @@ FORMATS: Mapping[str, Format] = {
             gzipped=True,
             header="retrainer.sources.columns:json_lines_header",
             rows="retrainer.work.ingest.text_files:read_json_lines",
+            count="retrainer.sources.columns:count_json_lines",
         ),
         Format(
             name="parquet",
             suffixes=(".parquet", ".pq"),
             header="retrainer.sources.columns:parquet_header",
             rows="retrainer.work.ingest.tables:read_parquet",
+            count="retrainer.sources.columns:count_parquet",
         ),
     )
 }

@@ -81,10 +81,11 @@ def run_dag(airflow_home: Path) -> Callable[..., DagRunResult]:
         *,
         dag_id: str | None = None,
         params: Mapping[str, object] | None = None,
+        date: str = "",
         environment: Mapping[str, str] | None = None,
     ) -> DagRunResult:
         answer = project.folder / "answer.json"
-        arguments = [dag_id or project.dag_id, str(answer), json.dumps(params or {})]
+        arguments = [dag_id or project.dag_id, str(answer), json.dumps(params or {}), date]
         finished = subprocess.run(
             [sys.executable, str(HERE / "dag_program.py"), *arguments],
             env=airflow_environment(airflow_home, **project.environment, **(environment or {})),

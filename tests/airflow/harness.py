@@ -22,6 +22,7 @@ class DagRunResult:
     :param mapped: of each mapped task in order: task, name in the UI, state.
     :param xcoms: task to key to value; of a mapped task ``task[0]``, ``task[1]``.
     :param events: the events of assets, oldest first: ``{"name", "uri", "extra"}``.
+    :param kept: what the state stores of assets and of the run's tasks hold, by ``asset:key`` and ``task:key``.
     :param output: everything that was logged.
     """
 
@@ -30,6 +31,7 @@ class DagRunResult:
     mapped: list[list[str]]
     xcoms: dict[str, dict[str, Any]]
     events: list[dict[str, Any]]
+    kept: dict[str, Any]
     output: str
 
     def states(self) -> dict[str, str]:

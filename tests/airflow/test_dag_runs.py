@@ -53,6 +53,12 @@ def test_a_first_model_is_published_and_a_second_run_changes_nothing(project: Pr
     assert newest.to_version == PUBLISH.output_of(published).version
     assert model.history("production")[0].actor == "dag_test"
 
+    assert first.kept["train:progress"]["text"].startswith("training: step ")
+    assert "loss" in first.kept["train:progress"]["figures"]
+    assert first.kept["train:checkpoint"].startswith("checkpoint-")
+    (folder,) = (project.artifacts / "runs").iterdir()
+    assert first.kept["publish:run_folder"] == str(folder)
+
     decided, event = first.events
     assert decided["name"] == f"retrainer/{project.content['name']}/decisions"
     assert decided["extra"]["verdict"] == "promote"

@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 import yaml
+from airflow.models.trigger import Trigger
 from airflow.providers.standard.operators.hitl import ApprovalOperator
-from airflow.sdk import Asset, AssetAny, AssetOrTimeSchedule
+from airflow.sdk import Asset, AssetAny, AssetOrTimeSchedule, CronTriggerTimetable
+from airflow.serialization.encoders import encode_trigger
 from airflow.serialization.serialized_objects import DagSerialization
+from airflow.triggers.base import BaseEventTrigger
 
 from retrainer.airflow import (
     FineTuneOperator,
@@ -25,6 +28,7 @@ from retrainer.airflow import (
     retrain_dag,
 )
 from retrainer.airflow.assets import DECISIONS, MOVED_MODELS
+from retrainer.airflow.new_data import NewDataTrigger
 from retrainer.errors import PipelineError
 from retrainer.spec import Pipeline, load_pipeline, parse_pipeline
 from tests.airflow.harness import REPOSITORY
@@ -150,22 +154,46 @@ def test_approval_stands_between_gate_and_publish() -> None:
 def test_cron_and_new_data_schedule() -> None:
     assert retrain_dag(with_(schedule={"cron": "@daily"})).schedule == "@daily"
 
+    assert isinstance(
+        retrain_dag(with_(schedule={"cron": "@daily", "timezone": "Asia/Tokyo"})).schedule, CronTriggerTimetable
+    )
+
     on_data = retrain_dag(with_(schedule={"on_new_data": True})).schedule
     assert isinstance(on_data, AssetAny)
-    assert [asset.uri for asset in on_data.objects] == ["file:///data/news"]
+    assert [asset.uri for asset in on_data.objects] == ["x-retrainer://ag-news.v2/new-data", "file:///data/news"]
 
-    both = retrain_dag(with_(schedule={"on_new_data": True, "cron": "@weekly"}))
+    both = retrain_dag(with_(schedule={"on_new_data": True, "cron": "@weekly", "timezone": "Asia/Tokyo"}))
     assert isinstance(both.schedule, AssetOrTimeSchedule)
     scheduled = DagSerialization.deserialize_dag(DagSerialization.serialize_dag(both)).timetable
-    assert scheduled.timetable.serialize()["expression"] == "0 0 * * 0"
+    told = scheduled.timetable.serialize()
+    assert (told["expression"], told["timezone"]) == ("0 0 * * 0", "Asia/Tokyo")
 
 
-def test_schedules_that_cannot_be_kept_are_refused() -> None:
-    with pytest.raises(PipelineError, match="min_new_rows: counting new rows before a run is not available"):
-        retrain_dag(with_(schedule={"on_new_data": True, "min_new_rows": 500}))
-    hub = {"train": {"hub": {"path": "imdb"}}}
-    with pytest.raises(PipelineError, match="on_new_data needs files"):
-        retrain_dag(with_(dataset=hub, schedule={"on_new_data": True}))
+def test_what_watches_for_new_data_is_told_what_the_pipeline_says() -> None:
+    schedule = {"on_new_data": True, "min_new_rows": 500, "quiet_seconds": 60}
+    dataset = {**CONTENT["dataset"], "csv": {"delimiter": ";"}}
+    dag = retrain_dag(with_(schedule=schedule, dataset=dataset), settings={"aws_conn_id": "models"})
+    (asset,) = dag.get_task("ingest").inlets
+    (watcher,) = asset.watchers
+    place, arguments = watcher.trigger.serialize()
+    assert arguments == {
+        "asset": "retrainer/ag-news.v2/new-data",
+        "dag_id": "retrain__ag_news_v2",
+        "task_id": "ingest",
+        "paths": ["/data/news/*.parquet"],
+        "csv": {"delimiter": ";"},
+        "min_new_rows": 500,
+        "quiet_seconds": 60,
+        "queue": None,
+        "aws_conn_id": "models",
+        "poll_seconds": None,
+    }
+    assert NewDataTrigger(**arguments).serialize() == (place, arguments)
+    # Airflow runs the trigger anew whenever what it stored of it and what it parses differ.
+    stored = Trigger(place, encode_trigger(watcher.trigger)["kwargs"]).kwargs
+    assert BaseEventTrigger.hash(place, stored) == BaseEventTrigger.hash(place, arguments)
+    assert all(not task.inlets for task in dag.tasks if task.task_id != "ingest")
+    assert not any(task.inlets for task in retrain_dag(CONTENT).tasks)
 
 
 def test_data_assets_name_the_folder_above_a_glob() -> None:
@@ -202,6 +230,32 @@ def test_a_wrong_file_becomes_a_broken_dag_and_the_others_stay(folder: Path) -> 
     assert "taskk" in (broken.doc_md or "")
     assert "bad.yaml:2" in (broken.doc_md or "")
     assert broken.task_ids == ["read_pipeline"]
+
+
+@pytest.mark.parametrize(
+    ("said", "paths"),
+    [
+        ("schedule: {on_new_data: true}\ndataset: {train: news/*.csv}\n", ["news/*.csv"]),
+        ("schedule: {on_new_data: true}\ndataset: {train: [/a, s3://b/c]}\n", ["/a", "s3://b/c"]),
+        ("schedule: {on_new_data: true}\ndataset: {train: {hub: {path: imdb}}}\n", None),
+        ("schedule: {on_new_data: true}\n", None),
+        ("schedule: {on_new_data: maybe}\n", None),
+        ("schedule: [", None),
+    ],
+)
+def test_a_wrong_file_is_red_when_data_comes_or_else_every_day(
+    folder: Path, said: str, paths: list[str] | None
+) -> None:
+    (folder / "bad.yaml").write_text(f"name: bad\ntaskk: x\n{said}")
+    broken = build_dags(folder, settings={"aws_conn_id": "models"})["retrain__bad"]
+    assert broken.tags == {"retrainer", "broken"}
+    if paths is None:
+        assert broken.schedule == "@daily"
+        return
+    (asset,) = broken.schedule.objects
+    trigger = asset.watchers[0].trigger
+    assert trigger.paths == [path if "/" in path[:4] else str(folder / path) for path in paths]
+    assert (trigger.dag_id, trigger.task_id, trigger.aws_conn_id) == ("retrain__bad", "read_pipeline", "models")
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"name: [", b"- a\n", b"name: 7\n"])

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowRuntimeError, ErrorType
+from airflow.sdk.execution_time.comms import ErrorResponse
 from hypothesis import given
 from hypothesis import strategies as st
 
 from retrainer.airflow.failures import as_airflow
-from retrainer.airflow.progress import ProgressLog
-from retrainer.chain.messages import Done, Log, Message, Metrics, Progress
+from retrainer.airflow.progress import ProgressLog, ProgressState
+from retrainer.chain.messages import Done, Failed, Log, Message, Metrics, Progress, Saved
 from retrainer.errors import (
     ChampionChanged,
     DataError,
@@ -100,3 +102,45 @@ def test_what_may_get_better_is_tried_again(error: type[RetrainerError]) -> None
 
 def test_a_changed_champion_says_what_to_clear() -> None:
     assert "Clear the task that evaluates" in str(as_airflow(ChampionChanged("the channel moved")))
+
+
+class Shown:
+    """A state store that remembers what was written, or refuses to be."""
+
+    def __init__(self, *, refuses: bool = False) -> None:
+        self.written: list[tuple[str, Any]] = []
+        self.refuses = refuses
+
+    def set(self, key: str, value: Any) -> None:
+        self.written.append((key, value))
+        if self.refuses:
+            raise AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR))
+
+
+def test_how_far_a_step_is_is_kept_now_and_then_and_at_its_end() -> None:
+    shown, clock = Shown(), Clock()
+    state = ProgressState(shown, logging.getLogger("state"), interval=15, clock=clock)
+    for step in range(1, 41):
+        clock.now += 1
+        state(
+            Progress(stage="training", done=step, total=100, unit="step", seconds_left=60, figures={"loss": 1 / step})
+        )
+        if step == 20:
+            state(Saved(checkpoint="checkpoint-20"))
+    state(Failed(error="StepKilled", message="killed"))
+
+    progress = [value for key, value in shown.written if key == "progress"]
+    assert [value["done"] for value in progress] == [1, 16, 31, 40]
+    assert (progress[-1]["seconds_left"], progress[-1]["figures"]) == (60, {"loss": 0.025})
+    assert progress[-1]["text"].startswith("training: step 40/100, ")
+    assert [value for key, value in shown.written if key == "checkpoint"] == ["checkpoint-20"]
+
+
+def test_a_step_goes_on_where_airflow_does_not_keep_how_far_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    shown = Shown(refuses=True)
+    state = ProgressState(shown, logging.getLogger("state"), interval=0)
+    for step in range(3):
+        state(Progress(stage="training", done=step))
+    assert len(shown.written) == 1
+    assert caplog.text.count("will not be shown") == 1
+    ProgressState(None, logging.getLogger("state"))(Progress(stage="training", done=1))

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-import torch
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
+from transformers import GenerationConfig
 
 from retrainer.errors import ExportError
 from retrainer.serve.encoding import load_tokenizer
@@ -27,7 +25,7 @@ from retrainer.work.export.generation_config import published
 from retrainer.work.export.sample import choose
 from tests.export import tiny
 from tests.export.tiny_writers import ENDS, MAX_LENGTH, MAX_NEW_TOKENS, TASKS, save_writer
-from tests.export.writer_bundles import BOTH, ROWS, Writer, writer
+from tests.export.writer_bundles import BOTH, ROWS, Writer, torch_answers, writer
 
 TEXTS = [str(row.text) for row in ROWS[::3]]
 
@@ -35,26 +33,6 @@ TEXTS = [str(row.text) for row in ROWS[::3]]
 @pytest.fixture(scope="module", params=BOTH)
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Writer:
     return writer(tmp_path_factory, request.param)
-
-
-def torch_answers(checkpoint: Path, texts: Sequence[str], **settings: Any) -> list[tuple[int, ...]]:
-    """What transformers generates, one text at a time and with nothing of ours."""
-    config = GenerationConfig.from_pretrained(checkpoint)
-    names = AutoTokenizer.from_pretrained(checkpoint)
-    with_encoder = (checkpoint / "config.json").read_text().find('"is_encoder_decoder": true') >= 0
-    auto = AutoModelForSeq2SeqLM if with_encoder else AutoModelForCausalLM
-    model = auto.from_pretrained(checkpoint).eval()
-    ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
-    answers = []
-    for text in texts:
-        encoded = names(text, truncation=True, max_length=MAX_LENGTH, return_tensors="pt")
-        ids = {"input_ids": encoded.input_ids, "attention_mask": encoded.attention_mask}
-        with torch.inference_mode():
-            found = model.generate(**ids, **{"do_sample": False, "max_new_tokens": MAX_NEW_TOKENS, **settings})[0]
-        tokens = found[1 if with_encoder else encoded.input_ids.shape[1] :].tolist()
-        length = next((place + 1 for place, token in enumerate(tokens) if token in ends), len(tokens))
-        answers.append(tuple(tokens[:length]))
-    return answers
 
 
 @pytest.mark.parametrize("beams", [1, 2, 3, 4])
@@ -209,13 +187,14 @@ def test_more_tokens_than_the_model_has_places_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_other_kinds_of_models(tmp_path: Path) -> None:
-    """Grouped heads, rotary positions."""
+@pytest.mark.parametrize("kind", ["llama", "mt5", "umt5"])
+def test_other_kinds_of_models(kind: str, tmp_path: Path) -> None:
+    """Grouped heads, rotary positions; other kinds of T5."""
     report = export_bundle(
-        save_writer(tmp_path / "checkpoint", "llama"),
+        save_writer(tmp_path / "checkpoint", kind),
         tiny.rows(64, longest=10),
         tmp_path / "bundle",
-        task="text-generation",
+        task=TASKS[kind],
         max_length=MAX_LENGTH,
         max_new_tokens=MAX_NEW_TOKENS,
     )

@@ -12,6 +12,8 @@ from transformers import (
     PreTrainedTokenizerFast,
     T5Config,
     T5ForConditionalGeneration,
+    UMT5Config,
+    UMT5ForConditionalGeneration,
     set_seed,
 )
 
@@ -39,11 +41,15 @@ def tokenizer(*, ends: bool) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
 
 
-def save_t5(folder: Path, *, layers: int = 1) -> Path:
+def save_t5(folder: Path, *, layers: int = 1, kind: str = "t5") -> Path:
     """An encoder of so many layers, and a decoder of one."""
     words = tokenizer(ends=True)
     set_seed(7)
-    config = T5Config(
+    config_class, model_class = {
+        "t5": (T5Config, T5ForConditionalGeneration),
+        "umt5": (UMT5Config, UMT5ForConditionalGeneration),
+    }[kind]
+    config = config_class(
         vocab_size=len(words),
         d_model=32,
         d_kv=16,
@@ -56,7 +62,7 @@ def save_t5(folder: Path, *, layers: int = 1) -> Path:
         eos_token_id=1,
         decoder_start_token_id=0,
     )
-    T5ForConditionalGeneration(config).save_pretrained(folder)
+    model_class(config).save_pretrained(folder)
     words.save_pretrained(folder)
     return folder
 

@@ -31,6 +31,11 @@ def rows(path: Path, file: SourceFile, name: str, wanted: Wanted) -> RawRows:
     return raw_rows(columns.__getitem__, columns, wanted, name=name, where=file.url, format=file.format, size=file.size)
 
 
+def lines(path: Path, file: SourceFile) -> int:
+    with open_text(path, file) as stream:
+        return sum(1 for _ in stream)
+
+
 def test_every_reader_is_where_its_entry_says(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.touch()
@@ -60,15 +65,17 @@ def test_the_suffix_tells_the_format(name: str, form: str | None) -> None:
 
 
 def test_a_new_format_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    toy = Format(name="colon", suffixes=(".colon",), gzipped=True, header=f"{__name__}:header", rows=f"{__name__}:rows")
+    places = {name: f"{__name__}:{name}" for name in ("header", "rows")}
+    toy = Format(name="colon", suffixes=(".colon",), gzipped=True, **places, count=f"{__name__}:lines")
     monkeypatch.setitem(FORMATS, toy.name, toy)
     (tmp_path / "data").mkdir()
-    lines = [f"{'high' if number % 2 else 'low'}: the river runs {number} feet" for number in range(200)]
-    (tmp_path / "data" / "rows.colon").write_text("\n".join(lines) + "\n")
+    content = [f"{'high' if number % 2 else 'low'}: the river runs {number} feet" for number in range(200)]
+    (tmp_path / "data" / "rows.colon").write_text("\n".join(content) + "\n")
     (tmp_path / "data" / "notes.txt").write_text("not data")
     (file,) = expand([str(tmp_path / "data")])
     assert (file.name, file.format) == ("rows.colon", "colon")
     assert read_columns(file) == ("label", "text")
+    assert toy.count_rows(Path(file.url), file) == 200
 
     pipeline = parse_pipeline(
         {

@@ -120,10 +120,21 @@ def test_a_gate_that_judges_nothing_is_refused_before_anything_is_trained(baseli
     assert pipeline(gate={**empty, "floors": {"accuracy": 0.5}}).gate.against_champion is None
 
 
-def test_new_rows_that_nobody_counts_are_refused():
-    assert "schedule.min_new_rows: counting new rows before a run is not available" in complaint(
-        schedule={"cron": "@daily", "min_new_rows": 2}
-    )
+@pytest.mark.parametrize(
+    ("schedule", "train", "said"),
+    [
+        ({"cron": "@daily", "min_new_rows": 2}, "/a.csv", "schedule.min_new_rows: says nothing without on_new_data"),
+        ({"cron": "@daily", "queue": "https://sqs/q"}, "/a.csv", "schedule.queue: says nothing without on_new_data"),
+        ({"timezone": "Europe/Paris"}, "/a.csv", "schedule.timezone: says nothing without schedule.cron"),
+        ({"cron": "@daily", "timezone": "Europe/Pariss"}, "/a.csv", "did you mean 'Europe/Paris'?"),
+        ({"on_new_data": True}, {"hub": {"path": "imdb"}}, "schedule.on_new_data: needs files"),
+        ({"on_new_data": True}, "/{{ ds }}.csv", "schedule.on_new_data: a run that new data starts has no date"),
+        ({"on_new_data": True, "queue": "https://sqs/q"}, "/a.csv", "schedule.queue: only a bucket tells a queue"),
+        ({"on_new_data": True, "quiet_seconds": -1}, "/a.csv", "quiet_seconds"),
+    ],
+)
+def test_schedules_that_cannot_be_kept_are_refused(schedule, train, said):
+    assert said in complaint(dataset={"train": train}, schedule=schedule)
 
 
 TWO = {"train": "/data.csv", "labels": ["no", "yes"]}

@@ -17,18 +17,21 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import DAG, AssetAny, AssetOrTimeSchedule, CronTriggerTimetable, Param
+from airflow.sdk import DAG, Asset, AssetAny, AssetOrTimeSchedule, CronTriggerTimetable, Param
 
 from retrainer.airflow.assets import data_assets
 from retrainer.airflow.description import describe_pipeline
 from retrainer.airflow.form import run_params
+from retrainer.airflow.new_data import new_data_asset
 from retrainer.airflow.notifying import deadlines_of, failure_callbacks
 from retrainer.airflow.operators.approve import ApproveModelOperator
 from retrainer.airflow.operators.gate import ASK_AGAIN
+from retrainer.airflow.operators.ingest import IngestDatasetOperator
 from retrainer.airflow.settings import SettingsLike, as_mapping
 from retrainer.airflow.step_operator import PipelineLike, StepOperator, load
 from retrainer.chain import Step, chain_of, step_before
 from retrainer.spec import Pipeline
+from retrainer.spec.model import Schedule
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
@@ -62,10 +65,12 @@ def dag_of(record: Pipeline, given: PipelineLike, *, settings: SettingsLike = No
     :param given: what the operators get. A path stays a path: it is short in the UI, and each task reads the file as
         it is then.
     """
+    dag_id = dag_kwargs.get("dag_id", dag_id_of(record.name))
+    watched = _watched(record, dag_id, as_mapping(settings))
     arguments: dict[str, Any] = {
-        "dag_id": dag_id_of(record.name),
+        "dag_id": dag_id,
         "dag_display_name": f"retrain {record.name}",
-        "schedule": _schedule(record),
+        "schedule": _schedule(record, watched),
         "start_date": START_DATE,
         "catchup": False,
         "max_active_runs": 1,
@@ -78,7 +83,7 @@ def dag_of(record: Pipeline, given: PipelineLike, *, settings: SettingsLike = No
         "default_args": {**DEFAULT_ARGS, **dag_kwargs.get("default_args", {}), **_of_tasks(record)},
     }
     with DAG(**arguments) as dag:
-        _tasks(record, {"pipeline": given, "settings": as_mapping(settings)})
+        _tasks(record, {"pipeline": given, "settings": as_mapping(settings)}, watched)
     # Not before: each task would copy them several times, which takes longer than all the rest. A run merges them.
     for name, param in _params(record).items():
         if name not in dag.params:
@@ -86,7 +91,7 @@ def dag_of(record: Pipeline, given: PipelineLike, *, settings: SettingsLike = No
     return dag
 
 
-def _tasks(pipeline: Pipeline, common: Mapping[str, Any]) -> None:
+def _tasks(pipeline: Pipeline, common: Mapping[str, Any], watched: Asset | None) -> None:
     """A task for each step of the chain, each planned from the task before it."""
     chain = chain_of(pipeline)
     tasks: dict[str, BaseOperator] = {}
@@ -98,6 +103,8 @@ def _tasks(pipeline: Pipeline, common: Mapping[str, Any]) -> None:
         arguments = {"task_id": kind.task_name, **kind.in_dag(pipeline), **common}
         if approval is not None:
             arguments["approval"] = approval.output
+        if before is None and watched is not None:
+            arguments["inlets"] = [watched]
         tasks[step.name] = task = _task(step, kind, upstream, arguments, pipeline.model.candidates)
         if approval is not None:
             # Not the output alone: a refused gate skips what is directly downstream.
@@ -155,11 +162,35 @@ def _approval(pipeline: Pipeline, gate: BaseOperator, settings: SettingsLike) ->
     )
 
 
-def _schedule(pipeline: Pipeline) -> Any:
-    schedule = pipeline.schedule
-    if not schedule.on_new_data:
-        return schedule.cron
-    assets = AssetAny(*data_assets(pipeline))
+def _watched(pipeline: Pipeline, dag_id: str, settings: Mapping[str, Any]) -> Asset | None:
+    """What stands for new rows, where they are to start a run."""
+    paths = pipeline.dataset.train
+    if not pipeline.schedule.on_new_data or not isinstance(paths, tuple):
+        return None
+    return new_data_asset(
+        pipeline.name,
+        paths,
+        pipeline.dataset.csv,
+        pipeline.schedule,
+        dag_id=dag_id,
+        task_id=IngestDatasetOperator.task_name,
+        aws_conn_id=settings.get("aws_conn_id"),
+    )
+
+
+def _schedule(pipeline: Pipeline, watched: Asset | None) -> Any:
+    data = [watched, *data_assets(pipeline)] if watched is not None else []
+    return schedule_of(pipeline.schedule, data)
+
+
+def schedule_of(schedule: Schedule, data: Sequence[Asset]) -> Any:
+    """The schedule of a DAG: by time, by the assets of new data, or both.
+
+    :param data: any of these starts a run.
+    """
     if schedule.cron is None:
-        return assets
-    return AssetOrTimeSchedule(timetable=CronTriggerTimetable(schedule.cron, timezone="UTC"), assets=assets)
+        return AssetAny(*data) if data else None
+    if schedule.timezone == "UTC" and not data:
+        return schedule.cron
+    times = CronTriggerTimetable(schedule.cron, timezone=schedule.timezone)
+    return AssetOrTimeSchedule(timetable=times, assets=AssetAny(*data)) if data else times

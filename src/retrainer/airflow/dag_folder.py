@@ -2,28 +2,35 @@
 
 Airflow drops all DAGs of a Python file that raises. So one wrong pipeline file must not raise: in its place stands
 a DAG of the same name, tagged ``broken``, whose only task fails with what is wrong and where. It keeps the file's
-cron schedule, so that a pipeline which should have run is red, not silent.
+schedule, by time and by new data, so that a pipeline which should have run is red, not silent; where that cannot be
+read it runs every day.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from airflow.sdk import DAG, BaseOperator, get_parsing_context
 from airflow.sdk.exceptions import AirflowFailException
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from retrainer.airflow.dag_builder import START_DATE, dag_id_of, dag_of
+from retrainer.airflow.dag_builder import START_DATE, dag_id_of, dag_of, schedule_of
+from retrainer.airflow.new_data import new_data_asset
+from retrainer.airflow.settings import as_mapping
 from retrainer.errors import PipelineError
 from retrainer.spec import Pipeline, load_pipeline, pipeline_files
-from retrainer.spec.model import Schedule
+from retrainer.spec.delimited import Csv
+from retrainer.spec.model import Paths, Schedule
 from retrainer.spec.yaml_reader import read_yaml
 
 logger = logging.getLogger(__name__)
+
+_TASK = "read_pipeline"
+_DAILY = "@daily"
 
 
 def build_dags(folder: str | Path, **dag_kwargs: Any) -> dict[str, DAG]:
@@ -87,12 +94,14 @@ def _build(
         taken[dag_id] = file
         return dag_of(content, str(file), **dag_kwargs) if wanted in (None, dag_id) else None
     except PipelineError as error:
-        dag_id, cron = _salvage(file, taken)
+        content_as_written = _written(file)
+        dag_id = _salvaged_id(file, content_as_written, taken)
         taken[dag_id] = file
         if wanted not in (None, dag_id):
             return None
         logger.warning("%s", error)
-        return _broken_dag(dag_id, file, str(error), cron)
+        settings = as_mapping(dag_kwargs.get("settings"))
+        return _broken_dag(dag_id, file, str(error), _salvaged_schedule(file, content_as_written, dag_id, settings))
 
 
 def _must_be_new(pipeline: Pipeline, dag_id: str, file: Path, taken: dict[str, Path]) -> None:
@@ -104,20 +113,39 @@ def _must_be_new(pipeline: Pipeline, dag_id: str, file: Path, taken: dict[str, P
         )
 
 
-def _salvage(file: Path, taken: dict[str, Path]) -> tuple[str, str | None]:
-    """DAG id and cron schedule of a wrong file, as far as they can be read."""
-    content: Any = None
+def _written(file: Path) -> dict[str, Any] | None:
+    """What a wrong file says, where it can be read at all."""
     with suppress(PipelineError, OSError, UnicodeDecodeError):  # what is wrong is in the error already
         content = read_yaml(file.read_text(), where=str(file)).value
-    content = content if isinstance(content, dict) else {}
-    name, schedule = content.get("name"), content.get("schedule")
+        return content if isinstance(content, dict) else None
+    return None
+
+
+def _salvaged_id(file: Path, content: Mapping[str, Any] | None, taken: Mapping[str, Path]) -> str:
+    name = (content or {}).get("name")
     dag_id = dag_id_of(name if isinstance(name, str) and name.replace("-", "a").isidentifier() else file.stem)
     while dag_id in taken:
         dag_id += "__broken"
+    return dag_id
+
+
+def _salvaged_schedule(file: Path, content: Mapping[str, Any] | None, dag_id: str, settings: Mapping[str, Any]) -> Any:
+    """When a wrong file should have run, as far as that can be read; else every day."""
+    if content is None:
+        return _DAILY
     try:
-        return dag_id, Schedule.model_validate(schedule or {}).cron
-    except ValidationError:
-        return dag_id, None
+        schedule = Schedule.model_validate(content.get("schedule") or {})
+        if not schedule.on_new_data:
+            return schedule_of(schedule, [])
+        dataset = content["dataset"]
+        paths = TypeAdapter(Paths).validate_python(dataset["train"], context=file.parent)
+        csv = None if dataset.get("csv") is None else Csv.model_validate(dataset["csv"])
+    except (ValidationError, KeyError, TypeError, AttributeError):
+        return _DAILY
+    data = new_data_asset(
+        dag_id, paths, csv, schedule, dag_id=dag_id, task_id=_TASK, aws_conn_id=settings.get("aws_conn_id")
+    )
+    return schedule_of(schedule, [data])
 
 
 class BrokenPipelineOperator(BaseOperator):  # type: ignore[misc]
@@ -138,16 +166,16 @@ class BrokenPipelineOperator(BaseOperator):  # type: ignore[misc]
         raise AirflowFailException(self.error)
 
 
-def _broken_dag(dag_id: str, file: Path, error: str, cron: str | None) -> DAG:
+def _broken_dag(dag_id: str, file: Path, error: str, schedule: Any) -> DAG:
     with DAG(
         dag_id=dag_id,
         dag_display_name=f"{dag_id} (broken: {file.name})",
-        schedule=cron,
+        schedule=schedule,
         start_date=START_DATE,
         catchup=False,
         max_active_runs=1,
         doc_md=f"The pipeline file is wrong, so there is nothing to run:\n\n```\n{error}\n```\n",
         tags=["retrainer", "broken"],
     ) as dag:
-        BrokenPipelineOperator(task_id="read_pipeline", error=error)
+        BrokenPipelineOperator(task_id=_TASK, error=error)
     return dag

@@ -87,7 +87,8 @@ def _gate(pipeline: Pipeline) -> str:
 
 def _starts(pipeline: Pipeline) -> str:
     schedule = pipeline.schedule
-    parts = [f"`{schedule.cron}` (UTC)"] if schedule.cron else []
+    parts = [f"`{schedule.cron}` ({schedule.timezone})"] if schedule.cron else []
     if schedule.on_new_data:
-        parts.append("when an asset of its training data is updated")
+        rows = f"{schedule.min_new_rows:,} rows have" if schedule.min_new_rows > 1 else "data has"
+        parts.append(f"when new {rows} come and nothing has changed for {schedule.quiet_seconds} s")
     return ", or ".join(parts) or "by hand"

@@ -16,9 +16,7 @@ import attrs
 from airflow.sdk import Asset, BaseOperator, BaseOperatorLink, conf
 
 from retrainer.airflow.settings import Settings
-from retrainer.artifacts.repository import Artifacts
-from retrainer.chain import Published, StepRef, StepRequest
-from retrainer.run.folders import RunFolder
+from retrainer.chain import Published, StepRef
 from retrainer.storage import is_s3, join_url
 from retrainer.storage.access import current_access
 
@@ -59,10 +57,9 @@ class RunFolderLink(StepLink):
     xcom_key_of_link = "retrainer_run_folder"
 
     @staticmethod
-    def target(request: StepRequest) -> str:
-        """The address of the request's run folder."""
-        name = RunFolder(Artifacts(request.root), request).name
-        return address(request.root, "runs", name)
+    def target(root: str, folder: str) -> str:
+        """The address of a run's folder."""
+        return address(root, "runs", folder)
 
 
 class ReceiptLink(StepLink):

@@ -15,12 +15,16 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from retrainer.airflow.connections import step_environment
 from retrainer.airflow.context import require_known_conf, run_context
+from retrainer.airflow.dates import made_no_difference, of_date
 from retrainer.airflow.form import asked_in
 from retrainer.airflow.links import RunFolderLink, StepLink
-from retrainer.airflow.progress import ProgressLog
+from retrainer.airflow.progress import ProgressLog, ProgressState
 from retrainer.airflow.settings import Settings, SettingsLike, as_mapping, in_task
+from retrainer.artifacts.repository import Artifacts
 from retrainer.chain import Step, StepRef, StepRequest
+from retrainer.chain.messages import Message
 from retrainer.errors import PipelineError
+from retrainer.run.folders import RunFolder
 from retrainer.run.processes import StepProcess, run_step
 from retrainer.sources.base_models import short_name
 from retrainer.spec import Pipeline, load_pipeline, parse_pipeline
@@ -45,7 +49,8 @@ class StepOperator(BaseOperator):  # type: ignore[misc]
     """One step of a pipeline. Use its subclasses.
 
     :param pipeline: path of the pipeline file, its content as a mapping, or a ``Pipeline``. (templated: a path, and
-        the strings of a mapping; read and checked after that, when the task runs) The first task of a run decides: the
+        the strings of a mapping; read and checked after that, when the task runs; templates in its ``dataset`` are
+        rendered then, too) The first task of a run decides: the
         others go on with the pipeline that its reference holds, and warn where theirs is another one by now.
     :param settings: where artifacts are kept, how buckets are reached, which interpreter trains: see ``Settings``.
         (templated)
@@ -140,13 +145,21 @@ class StepOperator(BaseOperator):  # type: ignore[misc]
         )
         self._actor = run.actor
         request = self.step.plan(pipeline, *references, context=run, base=base)
+        log, state = ProgressLog(self.log), ProgressState(context.get("task_state_store"), self.log)
         if isinstance(request, StepRequest):
             self._read = request.inputs
+            folder = RunFolder(Artifacts(request.root), request).name
+            state.keep("run_folder", f"{request.root}/runs/{folder}")
             if RunFolderLink() in self.operator_extra_links:
-                self._links = {RunFolderLink.xcom_key_of_link: RunFolderLink.target(request)}
+                self._links = {RunFolderLink.xcom_key_of_link: RunFolderLink.target(request.root, folder)}
+
+        def relay(message: Message) -> None:
+            log(message)
+            state(message)
+
         ref = run_step(
             request,
-            on_message=ProgressLog(self.log),
+            on_message=relay,
             python=settings.trainer_python,
             started=self._started,
             environment=environment,
@@ -163,10 +176,14 @@ class StepOperator(BaseOperator):  # type: ignore[misc]
         """
         first = next((ref for ref in references if ref.pipeline is not None), None)
         if first is None or first.pipeline is None:
-            return self._begin(load(self.pipeline), asked_in(context))
+            of_file = load(self.pipeline)
+            if said := made_no_difference(of_file, context):
+                self.log.warning("%s", said)
+            return self._begin(of_date(of_file, self, context), asked_in(context))
         begun, self._changes = first.pipeline, first.changes
         try:
-            changed = _changes(begun, self._changes.applied_to(load(self.pipeline)))
+            now = of_date(load(self.pipeline), self, context)
+            changed = _changes(begun, self._changes.applied_to(now))
         except PipelineError as error:
             changed = str(error)
         if changed:

@@ -20,6 +20,42 @@ class CurvePoint(Record):
     validation: dict[str, float] = Field(default_factory=dict)
 
 
+class Choice(Record):
+    """What ``training.auto`` chose.
+
+    :param argument: of ``TrainingArguments``.
+    :param why: in a few words, also where it is what would have been without.
+    """
+
+    argument: str
+    value: bool | int | str
+    why: str
+
+    def line(self) -> str:
+        """For people: ``bf16 true (the GPU computes it)``."""
+        value = str(self.value).lower() if isinstance(self.value, bool) else self.value
+        return f"{self.argument} {value} ({self.why})"
+
+
+class Padding(Record):
+    """What became of ``training.unpadded``, which ``training.auto`` asks for, too.
+
+    :param why: batches were padded all the same; ``None`` where they were not.
+    :param dropout_left_out: of attention: the share that the model's configuration asks for, and that the kernel for
+        rows without padding does not have.
+    """
+
+    why: str | None = None
+    dropout_left_out: float = 0.0
+
+    def line(self) -> str:
+        """For people."""
+        if self.why is not None:
+            return f"padded: {self.why}"
+        dropout = self.dropout_left_out
+        return "none" + (f"; so attention has no dropout, and the model asks for {dropout:.0%}" if dropout else "")
+
+
 class TriedShare(Record):
     """What the model would answer with so much of the champion in its weights.
 
@@ -124,6 +160,8 @@ class TrainingRecord(FileRecord):
         releases that did not count them.
     :param batch_size: rows that each device took at once; ``accumulated_batches`` of them made a step.
     :param out_of_memory: whether these are not those of the pipeline file, which did not fit into the GPU's memory.
+    :param chosen: by ``training.auto``; empty without.
+    :param padding: ``None`` where nobody asked to do without.
     """
 
     file: ClassVar[str] = "training.json"
@@ -150,6 +188,8 @@ class TrainingRecord(FileRecord):
     batch_size: int | None = None
     accumulated_batches: int | None = None
     out_of_memory: bool = False
+    chosen: tuple[Choice, ...] = ()
+    padding: Padding | None = None
 
     def smaller_batches(self) -> str | None:
         """What the GPU's memory took, for people; ``None`` where that was what the pipeline asks for."""

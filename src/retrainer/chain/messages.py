@@ -46,6 +46,13 @@ class Metrics(Record):
     values: dict[str, float]
 
 
+class Saved(Record):
+    """A checkpoint is complete: a training that is cut off now goes on from it."""
+
+    kind: Literal["saved"] = "saved"
+    checkpoint: str
+
+
 class Done(Record):
     """The step succeeded and its artifact is committed."""
 
@@ -71,7 +78,7 @@ class Failed(Record):
         return by_name(self.error)(self.message, where=self.where, hint=self.hint)
 
 
-Message = Log | Progress | Metrics | Done | Failed
+Message = Log | Progress | Metrics | Saved | Done | Failed
 
 _ADAPTER: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="kind")])
 
@@ -94,6 +101,8 @@ def describe(message: Message) -> str:
             return f"epoch {message.epoch:g} on validation: {scores}"
         case Progress():
             return _describe_progress(message)
+        case Saved():
+            return f"{message.checkpoint} is complete"
         case Done():
             return "done"
         case Failed():

@@ -65,7 +65,7 @@ gate:   # see docs/decision.md
   slices: {{by: [label]}}   # labels with fewer than 50 test rows are not judged
 export: {{precisions: [fp32, int8]}}
 publish: {{store: {store}}}   # or s3://bucket/prefix
-# schedule: {{cron: "@daily"}}
+# schedule: {{cron: "@daily"}}   # or on_new_data: true, or both
 """
 
 

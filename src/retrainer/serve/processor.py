@@ -30,7 +30,7 @@ FEATURES = frozenset(
 _LINES = frozenset({"flags", "Features"})
 
 
-def cpu_features(cpu_info: Path = CPU_INFO) -> tuple[str, ...]:
+def cpu_features(cpu_info: Path = CPU_INFO, known: frozenset[str] = FEATURES) -> tuple[str, ...]:
     """The architecture, then those features that every core has, in order: ``x86_64``, ``avx2``, ``avx512_vnni``.
 
     Only the architecture where the kernel does not tell more.
@@ -40,7 +40,7 @@ def cpu_features(cpu_info: Path = CPU_INFO) -> tuple[str, ...]:
     except OSError:
         lines = []
     cores = [
-        set(value.split()) & FEATURES
+        set(value.split()) & known
         for name, _, value in (line.partition(":") for line in lines)
         if name.strip() in _LINES
     ]

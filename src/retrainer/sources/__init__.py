@@ -2,8 +2,9 @@
 
 ``files.py`` finds files in folders and buckets, ``hub.py`` pins what is on the hub, ``text.py`` opens text,
 ``delimited.py`` settles how a file of rows and fields is read, ``label_names.py`` what a label's spelling means,
-``columns.py`` reads headers. Light: pyarrow and huggingface_hub are loaded only where a parquet file or a hub dataset
-asks for it. Reading rows is the ingest step's business (``retrainer.work.ingest``).
+``columns.py`` reads headers, ``arrivals.py`` tells what is new. Light: pyarrow and huggingface_hub are loaded only
+where a parquet file or a hub dataset asks for it. Reading rows is the ingest step's business
+(``retrainer.work.ingest``).
 """
 
 from retrainer.sources.columns import read_columns

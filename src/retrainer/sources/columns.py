@@ -54,6 +54,12 @@ def json_lines_header(path: Path, file: SourceFile) -> tuple[str, ...]:
     raise empty_file(file.url)
 
 
+def count_json_lines(path: Path, file: SourceFile) -> int:
+    """How many lines are not blank. Whether each is an object is found when they are read."""
+    with open_text(path, file) as stream:
+        return sum(1 for line in stream if line.strip())
+
+
 def parquet_header(path: Path, file: SourceFile) -> tuple[str, ...]:
     """The names in the schema."""
     return tuple(parquet_schema(path, file).names)
@@ -64,13 +70,25 @@ def parquet_schema(path: Path, file: SourceFile) -> Any:
 
     :raises DataError: the file is not parquet, or damaged.
     """
+    return _parquet(path, file, "read_schema")
+
+
+def count_parquet(path: Path, file: SourceFile) -> int:
+    """The number of rows that the file's end names.
+
+    :raises DataError: the file is not parquet, or damaged.
+    """
+    return int(_parquet(path, file, "read_metadata").num_rows)
+
+
+def _parquet(path: Path, file: SourceFile, what: str) -> Any:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     if path.stat().st_size == 0:
         raise empty_file(file.url)
     try:
-        return pq.read_schema(path)
+        return getattr(pq, what)(path)
     except (pa.ArrowException, ValueError, OSError) as error:
         raise not_parquet(error, file) from None
 

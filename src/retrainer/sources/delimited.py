@@ -207,6 +207,14 @@ def columns_of(path: Path, file: SourceFile) -> tuple[str, ...]:
     return _columns(path, file, _start(path, file))
 
 
+def count_rows(path: Path, file: SourceFile) -> int:
+    """How many rows are below the header.
+
+    :raises DataError: as :func:`rows_of`, and :func:`reading_of`.
+    """
+    return sum(1 for _ in rows_of(path, file, reading_of(path, file)))
+
+
 def rows_of(path: Path, file: SourceFile, reading: Reading) -> Iterator[tuple[int, list[str]]]:
     """The rows below the header, each with the line in which it ends. Blank lines are no rows.
 

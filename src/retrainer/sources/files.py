@@ -15,10 +15,11 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, NoReturn
 
-from retrainer.errors import DataError, StorageError
+from retrainer.errors import DataError, NoDataError, StorageError
 from retrainer.formats import FORMATS, format_of
 from retrainer.records import sha256_file
 from retrainer.spec.delimited import Csv
+from retrainer.spec.paths import TEMPLATE
 from retrainer.spec.problems import listed, nearest
 from retrainer.storage import ObjectInfo, Transfer, is_s3, open_storage
 
@@ -172,6 +173,12 @@ def _hidden(name: str) -> bool:
 def _named(path: str, csv: Csv | None) -> list[SourceFile]:
     """The files that one path names."""
     path = path.removesuffix("/") or "/"
+    if TEMPLATE in path:
+        raise DataError(
+            "holds a template, which only Airflow completes, with the date of a run",
+            where=path,
+            hint="to try the pipeline here, write the path of one day",
+        )
     try:
         if found := _just(path):
             return [_source_file(found, csv)]
@@ -359,23 +366,23 @@ def _after(pattern: Sequence[str], positions: Iterable[int], name: str) -> froze
     return _at(pattern, reached)
 
 
-def _nothing(path: str, below: list[str]) -> DataError:
+def _nothing(path: str, below: list[str]) -> NoDataError:
     """The error about a path that names no data, with what is near it."""
     if _is_glob(path):
         root, _ = _root_and_pattern(path)
         if is_s3(path):
             names = [found.path for found in islice(_below(root), _MOST_NAMED)]
-            return DataError("no object matches", where=path, hint=_holds(root, names))
+            return NoDataError("no object matches", where=path, hint=_holds(root, names))
         folder = Path(root or "/")
         hint = _holds(folder, _names(folder)) if folder.is_dir() else near_hint(folder)
-        return DataError("no file matches", where=path, hint=hint)
+        return NoDataError("no file matches", where=path, hint=hint)
     if below or (not is_s3(path) and Path(path).is_dir()):
-        return DataError(f"the folder holds no data file ({KNOWN})", where=path, hint=_holds("it", below))
+        return NoDataError(f"the folder holds no data file ({KNOWN})", where=path, hint=_holds("it", below))
     if not is_s3(path):
         what = "neither a file nor a folder" if Path(path).exists() else "no such file or folder"
-        return DataError(what, where=path, hint=near_hint(Path(path)))
+        return NoDataError(what, where=path, hint=near_hint(Path(path)))
     parent, _, name = path.rpartition("/")
     names = [found.path for found in islice(_below(parent), _MOST_NAMED)]
     near = nearest(name, {part for path in names for part in (path, path.partition("/")[0])})
     hint = f"did you mean '{near}'?" if near else _holds(parent, names)
-    return DataError("no such object, and none below it", where=path, hint=hint)
+    return NoDataError("no such object, and none below it", where=path, hint=hint)

@@ -6,6 +6,7 @@ Pure functions that return every problem they find. Not here: anything that need
 from __future__ import annotations
 
 import re
+import zoneinfo
 from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
@@ -13,7 +14,9 @@ from typing import TYPE_CHECKING
 
 from retrainer.label_names import means_no_label, position, spelled
 from retrainer.spec.known_metrics import KNOWN_METRICS, METRIC_NAMES, OF_ONE_LABEL, meant, names_of
+from retrainer.spec.paths import TEMPLATE
 from retrainer.spec.problems import MOST_PROBLEMS, Place, Problem, listed, suggestion
+from retrainer.spec.training_arguments import OURS
 from retrainer.spec.training_combinations import combinations, measured_in_training
 from retrainer.tasks import TASKS, TaskDefinition
 
@@ -66,6 +69,7 @@ def pipeline(spec: Pipeline) -> list[Problem]:
         problems += _metrics(spec)
     problems += _training(spec)
     problems += _never_published(spec)
+    problems += _schedule(spec)
     problems += _validation_rows(spec)
     if spec.resources.gpus and spec.resources.processes > spec.resources.gpus:
         problems.append(
@@ -85,12 +89,28 @@ def _never_published(spec: Pipeline) -> list[Problem]:
             "without floors and against_champion it has nothing to judge by, and publishes nothing; set one of them"
         )
         problems.append(Problem(("gate",), detail))
-    if spec.schedule.min_new_rows > 1:
-        # Starting for every new row instead would quietly be something else than what was asked for.
-        detail = (
-            "counting new rows before a run is not available in this version; drop it: unchanged data costs seconds"
-        )
-        problems.append(Problem(("schedule", "min_new_rows"), detail))
+    return problems
+
+
+def _schedule(spec: Pipeline) -> list[Problem]:
+    """What would start otherwise than was asked for, or never."""
+    schedule = spec.schedule
+    problems = []
+    if schedule.cron is None and schedule.timezone != "UTC":
+        problems.append(Problem(("schedule", "timezone"), "says nothing without schedule.cron"))
+    for key, default in (("min_new_rows", 1), ("queue", None)):
+        if getattr(schedule, key) != default and not schedule.on_new_data:
+            problems.append(Problem(("schedule", key), "says nothing without on_new_data: true"))
+    if not schedule.on_new_data:
+        return problems
+    place: Place = ("schedule", "on_new_data")
+    paths = spec.dataset.train if isinstance(spec.dataset.train, tuple) else ()
+    if not paths:
+        problems.append(Problem(place, "needs files: nothing tells when a dataset on the hub changes; give cron"))
+    if any(TEMPLATE in path for path in paths):
+        problems.append(Problem(place, "a run that new data starts has no date for the template in dataset.train"))
+    if schedule.queue and not all(path.startswith("s3://") for path in paths):
+        problems.append(Problem(("schedule", "queue"), "only a bucket tells a queue; dataset.train names other files"))
     return problems
 
 
@@ -218,8 +238,9 @@ def _training(spec: Pipeline) -> list[Problem]:
         detail = "is done by the training that training.trainer takes the place of; drop one of them"
         problems += [
             Problem(("training", name), f"{name} {detail}")
-            for name in ("class_weights", "blend_with_champion", "warm_start", "freeze_layers", "peft", "callbacks")
-            if getattr(spec.training, name) != type(spec.training).model_fields[name].default
+            for name in OURS
+            if name not in {"early_stopping_patience", "freeze_cache_gb", "trainer"}
+            and getattr(spec.training, name) != type(spec.training).model_fields[name].default
         ]
     return problems + combinations(spec)
 
@@ -264,6 +285,15 @@ _CRON: tuple[tuple[str, int, int, tuple[str, ...]], ...] = (
     ("day of week", 0, 7, _DAYS),
 )
 _CRON_PART = re.compile(r"(\*|\?|l|[0-9a-z]+(?:-[0-9a-z]+)?)(?:#[1-5]|l)?(?:/([0-9]+))?")
+
+
+def timezone(name: str) -> str | None:
+    """What is wrong with the name of a time zone, or ``None``."""
+    try:
+        zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        return f"no time zone '{name}'{suggestion(name, zoneinfo.available_timezones())}"
+    return None
 
 
 def cron(expression: str) -> str | None:

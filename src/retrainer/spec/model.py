@@ -319,6 +319,16 @@ class Training(Record):
         None,
         description="Ours: 'my_package.MyTrainer', a subclass of retrainer.BaseTrainer that trains in place of ours.",
     )
+    auto: bool = Field(
+        False,
+        description="Ours: true chooses what makes the training fast where it runs: bf16, tf32, optim, "
+        "train_sampling_strategy, dataloader_num_workers, torch_compile and unpadded, each unless it is given.",
+    )
+    unpadded: bool | None = Field(
+        None,
+        description="Ours: true trains without padding where the model and the device can; attention then has no "
+        "dropout. By default only where auto chooses it.",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -370,14 +380,34 @@ class Export(Record):
 class Schedule(Record):
     """When Airflow starts the pipeline by itself."""
 
-    cron: str | None = Field(None, description="In UTC: five fields, or @hourly, @daily, @weekly, @monthly, @yearly.")
-    on_new_data: bool = Field(False, description="Also start when the assets of the data files are updated.")
-    min_new_rows: int = Field(1, ge=1, description="Only 1: this version cannot count new rows before a run.")
+    cron: str | None = Field(None, description="Five fields, or @hourly, @daily, @weekly, @monthly, @yearly.")
+    timezone: str = Field("UTC", description="In which the hours of `cron` are, such as Europe/Berlin.")
+    on_new_data: bool = Field(
+        False,
+        description="Also start when files of `dataset.train` are new or have changed, and when a task updates an "
+        "asset of them.",
+    )
+    min_new_rows: int = Field(
+        1, ge=1, description="Rows in new and changed files, since a run last read them, that are enough to start."
+    )
+    quiet_seconds: int = Field(
+        30,
+        ge=0,
+        le=86_400,
+        description="For so long no file may have come or changed: a batch that is still being uploaded is not read.",
+    )
+    queue: Text | None = Field(
+        None,
+        description="The URL of an SQS queue that the bucket tells of new objects. Its messages then say when to "
+        "list the bucket, which without them is listed every few seconds.",
+    )
 
     @model_validator(mode="after")
-    def _cron_can_be_read(self) -> Self:
+    def _times_can_be_read(self) -> Self:
         if self.cron is not None and (complaint := cross_checks.cron(self.cron)):
             refuse_one(complaint, "cron")
+        if complaint := cross_checks.timezone(self.timezone):
+            refuse_one(complaint, "timezone")
         return self
 
 

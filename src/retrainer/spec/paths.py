@@ -15,6 +15,9 @@ from pydantic import AfterValidator, ValidationInfo
 
 from retrainer.spec.fields import Text
 
+TEMPLATE = "{{"
+"""What is in a path that Airflow completes with the date of a run."""
+
 _RELATIVE = ("./", "../", "~", "/")
 _DOTS = frozenset({".", ".."})
 

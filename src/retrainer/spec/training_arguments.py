@@ -52,6 +52,8 @@ OURS = (
     "peft",
     "callbacks",
     "trainer",
+    "auto",
+    "unpadded",
 )
 
 _WORDS = {

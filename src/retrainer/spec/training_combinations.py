@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 _BY_SCORE = frozenset({"reduce_lr_on_plateau", "greedy"})
 _EXCLUSIVE = (("fp16", "bf16"), ("fp16_full_eval", "bf16_full_eval"), ("fsdp", "deepspeed"))
 _GPU_ONLY = ("fp16", "tf32")
+# What batches without padding cannot do; work/unpadded.py knows the rest, which depends on model and machine.
+_OF_PADDED = {
+    "fsdp": "shares out the model, which has to be padded then",
+    "deepspeed": "shares out the model, which has to be padded then",
+    "neftune_noise_alpha": "measures its noise by the length of padded rows",
+}
 _OF_WORKERS = ("dataloader_persistent_workers", "dataloader_prefetch_factor", "dataloader_multiprocessing_context")
 # Of a schedule, the arguments of which it needs one.
 _OF_SCHEDULES: Mapping[str, tuple[str, ...]] = {
@@ -108,6 +114,11 @@ def combinations(pipeline: Pipeline) -> list[Problem]:
         found["optim"] = f"'{optimizer}' needs optim_target_modules, such as all-linear"
     if optimizer.endswith("layerwise") and given.get("gradient_accumulation_steps", 1) > 1:
         found["gradient_accumulation_steps"] = f"must be 1 with optim '{optimizer}'"
+    if pipeline.training.unpadded:
+        why = "and with unpadded: true there is no padding"
+        found |= {name: f"{what}, {why}" for name, what in _OF_PADDED.items() if given.get(name)}
+        if TASKS[pipeline.task].writes == "text":
+            found["unpadded"] = f"is for models that answer with a label, and {pipeline.task} writes text"
     found |= _what_learns(pipeline)
     return [Problem(("training", name), message) for name, message in found.items()]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.bases.xcom import BaseXCom
@@ -9,6 +10,7 @@ from airflow.sdk.exceptions import DownstreamTasksSkipped
 
 from retrainer.airflow.connections import AIRFLOW_KEY, signer
 from retrainer.airflow.context import run_context
+from retrainer.airflow.new_data import note_taken, own_inlet, seen_now, started_by
 from retrainer.airflow.notifying import all_of, made
 from retrainer.airflow.operators.fine_tune import NO_POOL, FineTuneOperator
 from retrainer.airflow.progress import ProgressLog
@@ -51,6 +53,8 @@ class IngestDatasetOperator(StepOperator):
     step = INGEST
     task_name = "ingest"
 
+    _seen: Mapping[str, str] = {}
+
     def __init__(self, *, training: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.training = training
@@ -62,7 +66,11 @@ class IngestDatasetOperator(StepOperator):
         return {"training": FineTuneOperator.task_name} if waits else {}
 
     def prepare(self, pipeline: Pipeline) -> dict[str, str]:
-        """Look at the signing key, which is not kept and not given to this step's process, and at the notifiers."""
+        """Look at the signing key, which is not kept and not given to this step's process, at the notifiers, and which
+        data there is.
+        """
+        if own_inlet(self, pipeline.name) is not None:
+            self._seen = seen_now(pipeline)
         try:
             signer(pipeline.publish)
         except UserError as error:
@@ -81,8 +89,17 @@ class IngestDatasetOperator(StepOperator):
             )
         return {}
 
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Say why the run was started, then as every step."""
+        for line in started_by(context):
+            self.log.info("new data: %s", line)
+        return super().execute(context)
+
     def conclude(self, ref: StepRef, context: Context) -> None:
-        """Skip the training where there is nothing to train."""
+        """Note what was read, and skip the training where there is nothing to train."""
+        asset = own_inlet(self, self._pipeline.name)
+        if asset is not None:
+            note_taken(context, asset, self._seen)
         if self.training is None:
             return
         finished = self._finished(ref, context)

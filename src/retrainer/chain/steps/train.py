@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 from pydantic import Field
 
 from retrainer.artifacts.repository import ArtifactManifest, Artifacts
-from retrainer.artifacts.training import Blend, TrainingRecord, WarmStart, weights_line
+from retrainer.artifacts.training import Blend, Choice, Padding, TrainingRecord, WarmStart, weights_line
 from retrainer.chain.champion import read_champion
 from retrainer.chain.definition import Step, StepOutput, of_base
 from retrainer.chain.messages import duration
@@ -42,6 +42,7 @@ class Trained(StepOutput):
     :param metrics: on the validation rows, of the weights that were kept; empty without validation rows.
     :param seconds: wall time of the training loop in the try that ended it.
     :param smaller_batches: what the GPU's memory took, where that was less than the pipeline asks for.
+    :param chosen: see ``TrainingRecord``, as ``padding``.
     """
 
     title: ClassVar[str] = "Training"
@@ -61,6 +62,8 @@ class Trained(StepOutput):
     trained_parameters: int | None = None
     warm_start: WarmStart | None = None
     smaller_batches: str | None = None
+    chosen: tuple[Choice, ...] = ()
+    padding: Padding | None = None
 
     @classmethod
     def of(cls, record: TrainingRecord) -> Self:
@@ -81,6 +84,8 @@ class Trained(StepOutput):
             trained_parameters=record.trained_parameters,
             warm_start=record.warm_start,
             smaller_batches=record.smaller_batches(),
+            chosen=record.chosen,
+            padding=record.padding,
         )
 
     def brief(self) -> str:
@@ -96,6 +101,10 @@ class Trained(StepOutput):
         facts.append(("time", duration(self.seconds)))
         if self.smaller_batches:
             facts.append(("batches", self.smaller_batches))
+        if self.chosen:
+            facts.append(("chosen", "; ".join(choice.line() for choice in self.chosen)))
+        if self.padding:
+            facts.append(("padding", self.padding.line()))
         if self.class_weights:
             facts.append(("class weights", weights_line(self.class_weights)))
         if self.trained_parameters is not None and self.trained_parameters < self.parameters:
@@ -152,7 +161,7 @@ def _training(pipeline: Pipeline) -> dict[str, Any]:
     Keys that came later are left out where they are at their defaults: what was trained before them is still found.
     """
     training, plain = pipeline.training, Training()
-    later = ("freeze_layers", "peft", "callbacks")
+    later = ("freeze_layers", "peft", "callbacks", "auto", "unpadded")
     unused = {name for name in later if getattr(training, name) == getattr(plain, name)}
     found = training.model_dump(mode="json", exclude=_APART | _OF_THE_MACHINE | unused)
     if training.peft is not None:

@@ -7,18 +7,17 @@ however the data grows.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import chain
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from retrainer.artifacts.snapshot import QuarantineReason, SplitName
+from retrainer.artifacts.snapshot import SPLITS, QuarantineReason, SplitName
 from retrainer.errors import DataError
 from retrainer.spec.model import Checks
 from retrainer.work.ingest.output import Selection
 from retrainer.work.ingest.pools import Pool
-from retrainer.work.near.search import Texts
+from retrainer.work.near.search import Near, Texts, look_for
 from retrainer.work.reporter import Reporter
 
 _EXACT: Mapping[SplitName, QuarantineReason] = {"test": "also_in_test", "validation": "also_in_validation"}
@@ -83,40 +82,58 @@ def set_near_aside(
         return selection, {}
     rest = dict(selection)
     leakage: dict[str, int] = {}
-    # Each split is read once for every split it is compared with, and once to be compared with.
-    total = sum(len(rest[split][1]) for split in chain(*([held_out, *splits] for held_out, splits in _JUDGES)))
+    sets: dict[SplitName, Texts] = {}
+    # What is held out is read to be compared with, too.
+    total = sum(len(rows) for _, rows in rest.values()) + len(rest["validation"][1])
     done = 0
 
     def progress(rows: int) -> None:
         if total >= _WORTH_SAYING_ROWS:
             reporter.progress("near duplicates", done=done + rows, total=total, unit="rows")
 
-    for held_out, splits in _JUDGES:
-        other, theirs = rest[held_out]
-        index = Texts(other.texts(theirs), other.label[theirs], checks.near_duplicate_similarity, progress, within)
-        done += len(theirs)
-        for split in splits:
+    for split in reversed(SPLITS):
+        if sets:
             pool, rows = rest[split]
-            near = index.near(pool.texts(rows), pool.label[rows], progress)
+            found = look_for(pool.texts(rows), pool.label[rows], list(sets.values()), progress)
             done += len(rows)
-            hit = near.row >= 0
-            leakage[f"{split}_in_{held_out}"] = int(hit.sum())
-            if hit.any() and checks.on_leakage == "fail":
-                pairs = [
-                    f"{pool.place(int(rows[at]))} and {other.place(int(theirs[near.row[at]]))} "
-                    f"({_how_near(near.similarity[at], checks.near_duplicate_similarity)})"
-                    for at in np.flatnonzero(hit)[:_SHOWN]
-                ]
-                same = " with the same label" if within == "label" else ""
-                raise DataError(
-                    f"{int(hit.sum()):,} {split} rows are nearly a {held_out} row{same}: "
-                    f"{'; '.join(pairs)}{_more(int(hit.sum()))}",
-                    where=f"{split} and {held_out}",
-                    hint=f"{_HINT}, or near_duplicate_similarity: null to look for exact copies only",
-                )
-            pool.quarantine(rows[hit], _NEAR[held_out])
-            rest[split] = pool, rows[~hit]
+            for held_out, near in zip(sets, found, strict=True):
+                hit = near.row >= 0
+                leakage[f"{split}_in_{held_out}"] = int(hit.sum())
+                if hit.any() and checks.on_leakage == "fail":
+                    raise _near_error(split, rest[split], held_out, rest[held_out], near, checks, within)
+                pool.quarantine(rows[hit], _NEAR[held_out])
+            kept = np.all([near.row < 0 for near in found], axis=0)
+            rest[split] = pool, rows[kept]
+        if split in _NEAR:
+            pool, rows = rest[split]
+            sets[split] = Texts(pool.texts(rows), pool.label[rows], checks.near_duplicate_similarity, progress, within)
+            done += len(rows)
     return rest, leakage
+
+
+def _near_error(
+    split: SplitName,
+    asked: tuple[Pool, npt.NDArray[np.int64]],
+    held_out: SplitName,
+    others: tuple[Pool, npt.NDArray[np.int64]],
+    near: Near,
+    checks: Checks,
+    within: Literal["label", "all"],
+) -> DataError:
+    (pool, rows), (other, theirs) = asked, others
+    threshold = checks.near_duplicate_similarity or 0.0
+    hit = np.flatnonzero(near.row >= 0)
+    pairs = [
+        f"{pool.place(int(rows[at]))} and {other.place(int(theirs[near.row[at]]))} "
+        f"({_how_near(near.similarity[at], threshold)})"
+        for at in hit[:_SHOWN]
+    ]
+    same = " with the same label" if within == "label" else ""
+    return DataError(
+        f"{len(hit):,} {split} rows are nearly a {held_out} row{same}: {'; '.join(pairs)}{_more(len(hit))}",
+        where=f"{split} and {held_out}",
+        hint=f"{_HINT}, or near_duplicate_similarity: null to look for exact copies only",
+    )
 
 
 def _how_near(similarity: float, threshold: float) -> str:

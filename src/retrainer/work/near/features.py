@@ -1,19 +1,12 @@
 """Numbers that stand for texts, so that a million of them can be compared: MinHash sketches and word keys.
 
-*Sketches* find texts with many five-grams in common. A sketch is b-bit MinHash (Li and Koenig 2010, "b-Bit Minwise
-Hashing", WWW) with b = 2 and 128 permutations: 32 bytes a text. Two bits, because at the similarities that matter
-here, from 0.8 up, more permutations of fewer bits estimate better than fewer of more bits: the standard error at
-0.8 is 0.042.
+*Sketches* find texts with many five-grams in common (``sketches.py``).
 
 *Word keys* find texts that are the same but for one word, which in short texts changes most five-grams: a hash of the
 text, and one with each of its words left out. Two texts with a key in common become the same when at most one word
 is left out of each.
 
-MinHash is datasketch's. Sketches lie in bundles as long as these are served, so what counts most is that they never
-change: datasketch names its schemes and kept the old one bit for bit when it added "affine32" in 2.0, where rensa
-0.5 changed what all its digests are. It is pure Python over numpy and has run everywhere for ten years. rensa is about
-a hundred times faster at this part (0.01 s against 0.8 s for 10,000 AG News texts) and would make the whole three times
-faster; at 90 microseconds a text that is not what ingest waits for. Nothing here depends on the order of rows, on the
+Nothing here depends on the order of rows, on the
 process or on PYTHONHASHSEED.
 """
 
@@ -21,29 +14,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
-from datasketch import MinHash
 
+from retrainer.work.near.sketches import U64, Bytes, Ints, distinct, sketches_of
 from retrainer.work.near.text import FEWEST_CHARACTERS, GRAM, simplify
-from retrainer.work.snapshot_texts import Text
+from retrainer.work.snapshot_texts import Text, parts
 
-U64 = npt.NDArray[np.uint64]
-Ints = npt.NDArray[np.int64]
-Bytes = npt.NDArray[np.uint8]
+U16 = npt.NDArray[np.uint16]
 Bools = npt.NDArray[np.bool_]
 
-PERMUTATIONS = 128
-SKETCH_BYTES = PERMUTATIONS * 2 // 8
 # Fewer, and one word is too much of the text.
 FEWEST_WORDS = 5
 # More, and one word changes so few five-grams that sketches find it.
 MOST_WORDS = 32
 
-_SEED = 5
 _SPACE = 32
+# Looked at together: what is worked out of so many stays in the processor's cache.
+_BLOCK_CHARACTERS = 1 << 16
 _WHOLE = np.uint64(0x9E3779B97F4A7C15)
 _NUMBER = np.uint64(0xC2B2AE3D27D4EB4F)
 
@@ -123,14 +113,52 @@ def mix(values: U64) -> U64:
 def features(texts: Sequence[Text]) -> Features:
     """The numbers of some texts, or of some pairs, at least one.
 
-    A few thousand at a time are fast and need little memory.
+    A few thousand at a time need little memory.
     """
-    rows = [(simplify(text),) if isinstance(text, str) else (simplify(text[0]), simplify(text[1])) for text in texts]
-    parts = [_Part.of(column) for column in zip(*rows, strict=True)]
-    sketches = np.stack([part.sketches() for part in parts], axis=2).reshape(len(texts), -1)
-    hashes = [part.whole for part in parts]
+    rows = [tuple(map(simplify, parts(text))) for text in texts]
+    borders = _borders([sum(map(len, row)) for row in rows])
+    starts = [start for start, _ in borders]
+    blocks = [_block(rows[start:end]) for start, end in borders]
+    return Features(
+        sketches=np.concatenate([block.sketches for block in blocks]),
+        whole=np.concatenate([block.whole for block in blocks]),
+        longest=np.concatenate([block.longest for block in blocks]),
+        left_out=np.concatenate([block.left_out for block in blocks]),
+        left_out_row=np.concatenate([block.left_out_row + at for block, at in zip(blocks, starts, strict=True)]),
+        left_out_words=np.concatenate([block.left_out_words for block in blocks]),
+        left_out_number=np.concatenate([block.left_out_number for block in blocks]),
+    )
+
+
+def gram_codes(texts: Sequence[str]) -> list[U16]:
+    """The five-grams of each text, each once, as 16 bits of their hashes: so different ones may have the same."""
+    simplified = [simplify(text) for text in texts]
+    codes: list[U16] = []
+    for start, end in _borders([len(text) for text in simplified]):
+        hashes, starts = _Part.of(simplified[start:end]).grams()
+        counts = np.diff(starts, append=len(hashes))
+        row = np.repeat(np.arange(len(starts), dtype=np.uint64), counts)
+        # The row above 48 bits of the hash.
+        found = distinct(row << np.uint64(48) | hashes >> np.uint64(16))
+        first = np.searchsorted(found, np.arange(1, len(starts), dtype=np.uint64) << np.uint64(48))
+        codes += np.split(found.astype(np.uint16), first)
+    return codes
+
+
+def _borders(lengths: Sequence[int]) -> list[tuple[int, int]]:
+    """Where blocks of texts begin and end."""
+    ends = (np.cumsum(lengths, dtype=np.int64) + np.arange(len(lengths))) // _BLOCK_CHARACTERS
+    starts = np.flatnonzero(np.diff(ends, prepend=-1)).tolist()
+    return list(pairwise([*starts, len(lengths)]))
+
+
+def _block(rows: Sequence[tuple[str, ...]]) -> Features:
+    """The same of simplified texts."""
+    columns = [_Part.of(column) for column in zip(*rows, strict=True)]
+    sketches = np.stack([part.sketches() for part in columns], axis=2).reshape(len(rows), -1)
+    hashes = [part.whole for part in columns]
     left_out, left_rows, words, numbers = [], [], [], []
-    for at, part in enumerate(parts):
+    for at, part in enumerate(columns):
         keys, row, number = part.left_out()
         left_out.append(_combine([keys if other == at else value[row] for other, value in enumerate(hashes)]))
         left_rows.append(row)
@@ -139,7 +167,7 @@ def features(texts: Sequence[Text]) -> Features:
     return Features(
         sketches=sketches,
         whole=_combine(hashes),
-        longest=np.max([part.words for part in parts], axis=0),
+        longest=np.max([part.words for part in columns], axis=0),
         left_out=np.concatenate(left_out),
         left_out_row=np.concatenate(left_rows),
         left_out_words=np.concatenate(words),
@@ -188,7 +216,9 @@ class _Part:
         first = np.searchsorted(word_starts, starts)
         words = np.diff(np.append(first, len(word_starts)))
         # A multilinear hash of each word's characters, then of each text's words: sums can leave one out.
-        place = np.arange(len(characters)) - np.repeat(word_starts, np.diff(np.append(word_starts, len(characters))))
+        # Before the first word there may be texts without any.
+        origins = np.concatenate([[0], word_starts])
+        place = np.arange(len(characters)) - np.repeat(origins, np.diff(np.append(origins, len(characters))))
         values = np.where(
             space, np.uint64(0), mix(characters + _WHOLE) * _multipliers(int(place.max(initial=0)))[place]
         )
@@ -224,37 +254,24 @@ class _Part:
         rest = self.before[word] - self.before[start] + self.after[end] - self.after[word + 1]
         return rest, row, self.number[word]
 
+    def grams(self) -> tuple[U64, Ints]:
+        """A hash of each five-gram of each text, and where those of each text begin; of a short text of all of it."""
+        usable = max(len(self.characters) - GRAM + 1, 0)
+        hashes = np.zeros(len(self.characters), dtype=np.uint64)
+        for at in range(GRAM):
+            hashes[:usable] = mix(hashes[:usable] + self.characters[at : at + usable] + _WHOLE)
+        short = self.lengths < FEWEST_CHARACTERS
+        counts = np.where(short, 1, self.lengths - GRAM + 1)
+        starts = np.cumsum(counts) - counts
+        values = hashes[np.repeat(self.starts - starts, counts) + np.arange(counts.sum())]
+        values[starts[short]] = mix(self.whole[short])
+        return values, starts
+
     def sketches(self) -> Bytes:
         """uint8 [rows, 32]."""
-        grams = np.zeros(len(self.characters), dtype=np.uint64)
-        usable = len(self.characters) - GRAM + 1
-        for at in range(GRAM):
-            grams[: max(usable, 0)] = mix(grams[: max(usable, 0)] + self.characters[at : at + max(usable, 0)] + _WHOLE)
+        hashes, starts = self.grams()
         # MinHash takes 32 bits; of a few thousand five-grams hardly two share them.
-        grams >>= np.uint64(32)
-        whole = mix(self.whole) >> np.uint64(32)
-        least = np.empty((len(self.starts), PERMUTATIONS), dtype=np.uint32)
-        for row, (start, length) in enumerate(zip(self.starts.tolist(), self.lengths.tolist(), strict=True)):
-            short = length < FEWEST_CHARACTERS
-            values = [int(whole[row])] if short else grams[start : start + length - GRAM + 1].tolist()
-            sketch = _empty_sketch().copy()
-            sketch.update_batch(values)
-            least[row] = sketch.hashvalues
-        # Two bits of the whole value, not its last two: those of a * h + b follow from the last two of h alone, so that
-        # all permutations of a text with a single gram would agree, or none.
-        bits = (least * np.uint32(0x9E3779B1) >> np.uint32(30)).astype(np.uint8)
-        fours = bits.reshape(len(bits), SKETCH_BYTES, 4)
-        result: Bytes = np.bitwise_or.reduce(fours << np.array([0, 2, 4, 6], dtype=np.uint8), axis=2)
-        return result
-
-
-@lru_cache(maxsize=1)
-def _empty_sketch() -> MinHash:
-    return MinHash(PERMUTATIONS, seed=_SEED, hashfunc=_as_it_is, scheme="affine32")
-
-
-def _as_it_is(value: int) -> int:
-    return value
+        return sketches_of((hashes >> np.uint64(32)).astype(np.uint32), starts)
 
 
 def _multipliers(most: int) -> U64:

@@ -35,8 +35,9 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from retrainer.errors import IntegrityError
-from retrainer.work.near.features import SKETCH_BYTES, U64, Bytes, Features, features, fewest_words
-from retrainer.work.near.search import BATCH_ROWS, SketchIndex, standard_error
+from retrainer.work.near.features import Features, features, fewest_words
+from retrainer.work.near.search import BATCH_ROWS
+from retrainer.work.near.sketches import SKETCH_BYTES, U64, Bytes, SketchIndex, standard_error
 from retrainer.work.snapshot_texts import Text, text_columns, texts_of
 
 FORMAT_VERSION = 1

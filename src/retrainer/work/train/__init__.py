@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from retrainer.artifacts.snapshot import SnapshotStatistics
-from retrainer.artifacts.training import TrainingRecord, learning_curve, scores_at, weights_line
+from retrainer.artifacts.training import Choice, Padding, TrainingRecord, learning_curve, scores_at, weights_line
 from retrainer.chain import StepRequest, Trained
 from retrainer.chain.messages import duration
 from retrainer.spec.model import Pipeline
@@ -16,6 +16,7 @@ from retrainer.spec.training_combinations import require_batches
 from retrainer.tasks import trainable_task
 from retrainer.work.distributed import is_first_rank
 from retrainer.work.reporter import Reporter
+from retrainer.work.train.automatic import arguments_of, choices_of, padding_of
 from retrainer.work.train.checkpoints import checkpoints_of, only_tensors
 from retrainer.work.train.encoding import say_what_was_cut
 from retrainer.work.train.from_champion import use_champion
@@ -50,9 +51,9 @@ def _train(
     positive = pipeline.positive(labels)
     checkpoints = checkpoints_of(request, reporter)
     rows: dict[str, int] = {split: part.rows for split, part in statistics.splits.items()}
-    arguments = training_arguments(
-        pipeline, checkpoints.folder, has_validation=rows["validation"] > 0, more=batches.arguments()
-    )
+    choices = choices_of(pipeline, rows["train"], batch=batches.rows)
+    more = batches.arguments() | arguments_of(choices)
+    arguments = training_arguments(pipeline, checkpoints.folder, has_validation=rows["validation"] > 0, more=more)
     require_batches(pipeline, rows, devices=arguments.world_size * max(arguments.n_gpu, 1))
     resume = checkpoints.to_resume_from(arguments)
     with refusals(pipeline, request.root):
@@ -67,6 +68,7 @@ def _train(
     champion = use_champion(request, snapshot, base, labels, train, validation, reporter)
     # Beside the checkpoint it is kept; where transformers writes, everything is deleted in the end.
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder / "tensorboard"))
+    unpadded, padding = padding_of(pipeline, base, train, arguments)
     with refusals(pipeline, request.root):
         trainer = build_trainer(
             pipeline,
@@ -78,10 +80,12 @@ def _train(
             reporter,
             positive=positive,
             class_weights=weights,
+            unpadded=unpadded,
         )
     learning = sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad)
     device = device_name(arguments)
     _say_what_begins(pipeline, device, labels, rows, class_weights, resume, reporter)
+    _say_what_was_chosen(pipeline, choices, padding, reporter)
 
     started = time.monotonic()
     with refusals(pipeline, request.root), only_tensors(resume):
@@ -123,6 +127,8 @@ def _train(
         batch_size=batches.rows,
         accumulated_batches=batches.accumulated,
         out_of_memory=batches != Batches.of(pipeline),
+        chosen=choices,
+        padding=padding,
     )
     _keep(trainer, folder / "checkpoint")
     record.save(folder)
@@ -151,6 +157,17 @@ def _say_what_begins(
         reporter.log(f"the loss of a row is multiplied by the weight of its label: {weights_line(class_weights)}")
     if resume is not None:
         reporter.log(f"resuming from {resume.name}")
+
+
+def _say_what_was_chosen(
+    pipeline: Pipeline, choices: tuple[Choice, ...], padding: Padding | None, reporter: Reporter
+) -> None:
+    for choice in choices:
+        reporter.log(f"training.auto: {choice.line()}")
+    if padding is not None:
+        # Who asked for it by name is warned where it cannot be.
+        warns = padding.why is not None and pipeline.training.unpadded
+        reporter.log(f"padding: {padding.line()}", level="warning" if warns else "info")
 
 
 def _keep(trainer: FineTuner, checkpoint: Path) -> None:

@@ -26,6 +26,7 @@ from transformers.trainer_utils import rotate_checkpoints, sort_checkpoints
 from retrainer.artifacts.locks import Say
 from retrainer.artifacts.repository import Artifacts
 from retrainer.chain import StepRequest
+from retrainer.chain.messages import Saved
 from retrainer.errors import IntegrityError, NotFoundError, StorageError
 from retrainer.records import FileRecord, sha256_file
 from retrainer.storage.keys import check_key
@@ -58,13 +59,23 @@ class Checkpoints:
 
     :param share: whether other hosts may have them, through the bucket.
     :param say: is told which ones do not count, and why.
+    :param saved: is told the name of each that is complete.
     """
 
-    def __init__(self, artifacts: Artifacts, digest: str, *, share: bool = True, say: Say = logger.warning) -> None:
+    def __init__(
+        self,
+        artifacts: Artifacts,
+        digest: str,
+        *,
+        share: bool = True,
+        say: Say = logger.warning,
+        saved: Say = logger.debug,
+    ) -> None:
         self._artifacts = artifacts
         self._digest = digest
         self._in_bucket = artifacts.remote and share
         self._say = say
+        self._saved = saved
         self.folder = artifacts.work_folder("train", digest)
 
     def complete(self, checkpoint: Path, *, step: int) -> None:
@@ -78,6 +89,7 @@ class Checkpoints:
         _replace(checkpoint / Marker.file, Marker(request=self._digest, step=step, files=files).to_json())
         if self._in_bucket:
             self._artifacts.upload_work("train", self._digest, checkpoint.name, last=Marker.file)
+        self._saved(checkpoint.name)
 
     def rotate(self, limit: int | None, best: str | None) -> None:
         """Delete the oldest beyond ``limit``, never the best and never the newest."""
@@ -184,7 +196,11 @@ def checkpoints_of(request: StepRequest, reporter: Reporter) -> Checkpoints:
     # What fsdp and deepspeed save is unpickled when it is read: others could have put it into a bucket.
     share = not any(request.pipeline.training.arguments.get(name) for name in ("fsdp", "deepspeed"))
     say = partial(reporter.log, level="warning")
-    return Checkpoints(Artifacts(request.root), request.digest, share=share, say=say)
+
+    def saved(name: str) -> None:
+        reporter.send(Saved(checkpoint=name))
+
+    return Checkpoints(Artifacts(request.root), request.digest, share=share, say=say, saved=saved)
 
 
 class PlainCheckpoints(Checkpoints):

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from retrainer.errors import PipelineError
@@ -26,9 +26,10 @@ from retrainer.work.train.frozen import STATES, FrozenLayers, keep_states
 from retrainer.work.train.loading import Base
 from retrainer.work.train.lora import with_lora
 from retrainer.work.train.order import GroupedByLength
+from retrainer.work.unpadded import STARTS, Unpadded, UnpaddedTrainer
 
 
-class FineTuner(Trainer):  # type: ignore[misc]
+class FineTuner(UnpaddedTrainer):
     """A Trainer whose checkpoints are complete or absent, and which counts what it reads.
 
     :param checkpoints: where they go.
@@ -104,7 +105,10 @@ class FineTuner(Trainer):  # type: ignore[misc]
     def training_step(self, model: Any, inputs: dict[str, Any], *arguments: Any, **named: Any) -> Any:
         """Count, then train on, one batch."""
         mask = inputs.get("attention_mask")
-        if mask is not None:
+        if STARTS in inputs:
+            self._tokens += inputs["input_ids"].numel()
+            self._attended = self._attended + inputs["input_ids"].numel()
+        elif mask is not None:
             self._tokens += mask.numel()
             self._attended = self._attended + mask.sum()
         self.rows_seen += len(inputs["labels"]) * self.args.world_size
@@ -196,11 +200,13 @@ def build_trainer(
     *,
     positive: int,
     class_weights: npt.NDArray[np.float64] | None = None,
+    unpadded: Unpadded | None = None,
 ) -> FineTuner:
     """Put a training together.
 
     :param positive: index of the label that metrics of one label score.
     :param class_weights: see ``FineTuner``.
+    :param unpadded: of the base's model, where it is to be trained without padding.
     """
     task = trainable_task(pipeline.task, where=pipeline.name)
     half = arguments.fp16 or arguments.bf16
@@ -229,6 +235,7 @@ def build_trainer(
         preprocess_logits_for_metrics=scores.of_batch,
         callbacks=callbacks,
     )
+    trainer.unpadded = unpadded
     trainer.remove_callback(PrinterCallback)
     if frozen is not None:
         keep_states(pipeline, frozen, trainer, checkpoints.folder, reporter)
