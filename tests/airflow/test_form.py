@@ -14,6 +14,7 @@ from airflow.serialization.serialized_objects import DagSerialization
 from retrainer.airflow import retrain_dag
 from retrainer.airflow.form import asked_in, run_params
 from retrainer.spec import parse_pipeline
+from retrainer.spec.changes import changes_of
 from tests.spec.test_spec_people import CONTENT
 
 PIPELINE = parse_pipeline({**CONTENT, "training": {"num_train_epochs": 4}})
@@ -72,3 +73,12 @@ def test_only_what_a_run_was_started_with_is_asked_for() -> None:
 def test_params_of_somebodys_own_are_not_ours() -> None:
     own = {"channel": Param("tv", type="string"), "epochs": Param(1)}
     assert asked_in(context(own, {"channel": "radio", "epochs": 7})) == {}
+
+
+def test_a_run_that_publishes_nothing_or_reads_some_rows_leaves_new_data_to_the_next() -> None:
+    def takes(**asked: Any) -> bool:
+        return changes_of(PIPELINE, asked).takes_new_data
+
+    assert takes(epochs=2, force=True, note="tried")
+    assert not takes(dry_run=True)
+    assert not takes(train_rows=PIPELINE.dataset.checks.min_rows)

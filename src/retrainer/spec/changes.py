@@ -66,6 +66,11 @@ class Changes(Record):
         kept = self.model_copy(update={"dry_run": False, "note": ""})
         return kept if kept else None
 
+    @property
+    def takes_new_data(self) -> bool:
+        """Whether the run is as good as the one that new data would start: it may publish, and reads all rows."""
+        return not self.dry_run and all(change.key != TRAIN_ROWS or change.now is None for change in self.values)
+
     def was(self, key: str) -> Any:
         """What the file says of a key that was changed; ``None`` for any other."""
         return next((change.was for change in self.values if change.key == key), None)
@@ -193,6 +198,7 @@ FIELDS = (
 """Every key that a single run may have otherwise."""
 
 BASE = "model.base"
+TRAIN_ROWS = "dataset.train_rows"
 CHANNEL = "publish.channel"
 FIELD_OF_KEY: Mapping[str, Field] = {field.key: field for field in FIELDS}
 

@@ -98,7 +98,8 @@ class IngestDatasetOperator(StepOperator):
     def conclude(self, ref: StepRef, context: Context) -> None:
         """Note what was read, and skip the training where there is nothing to train."""
         asset = own_inlet(self, self._pipeline.name)
-        if asset is not None:
+        # A run that publishes nothing, or reads only some of the rows, leaves them to the next one.
+        if asset is not None and self._changes.takes_new_data:
             note_taken(context, asset, self._seen)
         if self.training is None:
             return
