@@ -269,11 +269,7 @@ def test_one_that_has_died_is_not_asked_and_is_nobody_elses_turn_for_ever(tmp_pa
     free(tmp_path, "decide", "publish")
     with ahead_of(pipeline, stand_in(tmp_path)) as ahead:
         ahead.start_beside(stage(pipeline, "export"))
-        evaluate = ahead.take("evaluate")
-        assert evaluate is not None
-        with ExitStack() as stack:
-            stack.push(evaluate)
-            os.kill(evaluate.process.pid, signal.SIGKILL)
+        os.kill(ahead._waiting["evaluate"].interpreter.process.pid, signal.SIGKILL)
         found = loaded(tmp_path, 2)
         decide = int(found[0][1])
         os.kill(decide, signal.SIGKILL)
@@ -321,7 +317,9 @@ def test_of_several_base_models_the_next_stage_loads(tmp_path: Path) -> None:
     with ahead_of(pipeline, stand_in(tmp_path)) as ahead:
         ahead.start_beside(first)
         assert [ahead.take(name) for name in ("select", *LATER)] == [None] * 4
+        free(tmp_path, "select", *LATER)
         ahead.start_beside(last)
+        loaded(tmp_path, 4)
         for name in ("select", *LATER):
             waiting = ahead.take(name)
             assert waiting is not None
