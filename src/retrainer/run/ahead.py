@@ -12,7 +12,7 @@ import select
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from retrainer.chain import Stage, step_named
 from retrainer.chain.definition import Step
@@ -93,7 +93,7 @@ class Ahead:
                 names.append(later.step.name)
         return [name for name in names if name not in self._waiting]
 
-    def _may_wait(self, step: Step) -> bool:
+    def _may_wait(self, step: Step[Any]) -> bool:
         """Whether its process needs nothing that is given to a process at its start, or to several at once.
 
         A private key is not given to one that waits: it would lie in the memory of an idle process for hours.

@@ -165,9 +165,9 @@ class _Turns:
         while len(rounds) < ROUNDS[0]:
             spent = time.monotonic() - started
             # Stop where one more round would not fit.
+            full = spent * (len(rounds) + 1) > seconds * len(rounds)
             if len(rounds) >= ROUNDS[1] and (
-                spent * (len(rounds) + 1) / len(rounds) > seconds
-                or all(_settled(times, figures) for times in self._times(rounds).values())
+                full or all(_settled(times, figures) for times in self._times(rounds).values())
             ):
                 break
             rounds.append(self._round(calls, len(rounds)))
