@@ -172,7 +172,8 @@ def test_a_run_for_one_base_model_alone(
 ) -> None:
     """On the artifacts of the run above: what was trained is found, beside a pool by ``ingest``."""
     before = {"name": project.content["name"], "publish": dict(project.content["publish"]), "resources": {}}
-    project.write(name="alone", publish={"store": str(project.folder / f"store_{len(resources)}")}, resources=resources)
+    name = f"alone-{len(resources)}"  # Airflow knows an asset of one name at one address only
+    project.write(name=name, publish={"store": str(project.folder / name)}, resources=resources)
     try:
         result = run_dag(project, params={"base_model": str(narrow_bert)})
         # Airflow's form knows the list, too: such a run does not begin.
@@ -196,7 +197,7 @@ def test_a_run_for_one_base_model_alone(
     assert StepRef.model_validate(result.xcoms["select"]["return_value"]).digest == export.digest
     assert result.states()["publish"] == "success"
     assert export.changes.lines()[0].startswith(f"model.base {narrow_bert} instead of the best of ")
-    run_folder = max((project.artifacts / "runs").glob(f"*_alone_{short_name(str(narrow_bert))}*"))
+    run_folder = max((project.artifacts / "runs").glob(f"*_{name}_{short_name(str(narrow_bert))}*"))
     assert "export" in {note.stem for note in (run_folder / "steps").iterdir()}
 
 

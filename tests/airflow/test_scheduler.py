@@ -147,8 +147,10 @@ def test_from_trigger_over_approval_to_rollback(running: Running) -> None:
         ("approve", "seen by two people"),
     ]
 
-    # On folders nothing is to be followed, and no heading is shown.
-    assert [client.links(project.dag_id, run_id, task) for task in ("train", "gate", "publish")] == [{}, {}, {}]
+    # On folders nothing is to be followed but the console, and no heading is shown.
+    links = [client.links(project.dag_id, run_id, task) for task in ("train", "gate", "publish")]
+    assert [[*shown] for shown in links] == [[], ["Decision receipt"], ["Published version"]]
+    assert all(str(link).startswith("/plugin/models/") for shown in links for link in shown.values())
 
     client.ensure_pool("trainings", 1)
     write_rows(project.folder / "data" / "train.csv", 160)

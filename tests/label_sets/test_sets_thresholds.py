@@ -40,6 +40,24 @@ def test_no_threshold_gives_a_better_f1(rows: list[tuple[int, bool]]) -> None:
         assert (probabilities >= found).tolist() == (probabilities >= 0.5).tolist()
 
 
+@given(
+    st.lists(st.integers(-9, 9), min_size=2, max_size=12),
+    st.sampled_from([0.5, 0.51234, 0.9999999, 1e-7, 0.25]),
+    st.sampled_from([1e-7, 1e-9, 1e-16]),
+    st.data(),
+)
+def test_rows_that_are_nearly_alike_are_told_apart_as_well(
+    steps: list[int], around: float, step: float, data: st.DataObject
+) -> None:
+    probabilities = np.clip(around + np.array(steps) * step, 0.0, 1.0)
+    truth = np.array([True, *data.draw(st.lists(st.booleans(), min_size=len(steps) - 1, max_size=len(steps) - 1))])
+    found = best_threshold(probabilities, truth)
+    assert 0.0 < found < 1.0
+    # No threshold lies above a probability of 1.
+    others = [other for other in [0.5, *probabilities] if 0.0 < other < 1.0]
+    assert f1_of(probabilities >= found, truth) == max(f1_of(probabilities >= other, truth) for other in others)
+
+
 def test_of_two_as_good_the_one_nearer_to_a_half_is_taken() -> None:
     probabilities, truth = np.array([0.9, 0.6, 0.2, 0.1]), np.array([True, False, False, True])
     # With 0.75 one of the two is found without a mistake, and with 0.05 both with two: 2/3 either way.

@@ -9,7 +9,6 @@ from a web page, and Airflow's UI would show a heading with nothing below.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 from urllib.parse import quote, urlencode
@@ -17,7 +16,7 @@ from urllib.parse import quote, urlencode
 import attrs
 from airflow.sdk import Asset, BaseOperator, BaseOperatorLink, conf
 
-from retrainer.airflow.console_place import PREFIX, ROUTE, base_path
+from retrainer.airflow.console_place import PLUGIN_LOADED, PREFIX, ROUTE, base_path
 from retrainer.airflow.settings import Settings
 from retrainer.chain import Published, StepRef
 from retrainer.storage import is_s3, join_url
@@ -111,7 +110,7 @@ def has_console() -> bool:
     from airflow.sdk.plugins_manager import integrate_macros_plugins
 
     integrate_macros_plugins()  # loads all plugins, once a process
-    return "retrainer.airflow.plugin" in sys.modules
+    return PLUGIN_LOADED.is_set()
 
 
 def console_address(page: str, **query: str) -> str:

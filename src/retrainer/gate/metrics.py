@@ -36,6 +36,10 @@ LossOfRows = Callable[[Any, Floats], Floats]
 Given = TypeVar("Given", bound=Said)
 
 
+# Of a metric that is made of nothing: no label is given, or no row has one.
+NOTHING_COUNTED = "nothing was counted"
+
+
 class Metric(ABC, Generic[Given]):
     """One metric.
 
@@ -190,13 +194,24 @@ class _OfSets(Metric[SetAnswers]):
 
     def bounds(self, labels: Ints, answers: SetAnswers, alpha: float) -> Bounds:
         value = self.value(labels, answers)
+        if not self._moves(answers):
+            return Bounds(self.known.lowest, self.known.highest, NOTHING_COUNTED)
         low, high = self.by_rows(answers).bounds(alpha)
         return Bounds(value + low, value + high, f"delta method, {METHOD}")
 
     def compare(self, labels: Ints, first: SetAnswers, second: SetAnswers, alpha: float) -> tuple[float, Bounds]:
         difference = self.difference(labels, first, second)
+        if not (self._moves(first) and self._moves(second)):
+            widest = self.known.highest - self.known.lowest
+            return difference, Bounds(-widest, widest, NOTHING_COUNTED)
         low, high = self.by_rows(first, second).bounds(alpha)
         return difference, Bounds(difference + low, difference + high, f"paired delta method, {METHOD}")
+
+    def _moves(self, answers: SetAnswers) -> bool:
+        """Whether there is anything that the value is made of. Of a model that gives no label there is no precision,
+        though it is written as 0, and that 0 is not known for sure.
+        """
+        return bool(self._function(counts_of(answers))[1].any())
 
     def by_rows(self, first: SetAnswers, second: SetAnswers | None = None) -> Mean:
         """How far each row moves the value, or the difference of two models, turned so that positive means better: a

@@ -180,8 +180,9 @@ def groups(policy: Slices, rows: Rows, label_names: tuple[str, ...]) -> tuple[li
 
 def _groupings(by: str, rows: Rows, label_names: tuple[str, ...]) -> list[Grouping] | Reason:
     if by == "label" and rows.sets is not None:
-        having = {**dict(zip(label_names, rows.sets.T, strict=True)), NONE: ~rows.sets.any(axis=1)}
-        return [_of_mask(by, name, mask) for name, mask in having.items() if name != NONE or mask.any()]
+        without = ~rows.sets.any(axis=1)
+        having = [*zip(label_names, rows.sets.T, strict=True), *([(NONE, without)] if without.any() else [])]
+        return [_of_mask(by, name, mask) for name, mask in having]
     if by == "label" and label_names:
         return [Grouping(by, label_names, rows.labels)]
     if by == "length":

@@ -138,7 +138,11 @@ def by_label_part(labels: Sequence[LabelScores]) -> Part:
     return part(
         "by_label",
         "Each label",
-        *(["A label applies from its threshold on, which was fitted on the validation rows."] if labels else []),
+        *(
+            ["A label applies from its threshold on, fitted on the validation rows; 0.5 where few of these have it."]
+            if labels
+            else []
+        ),
         caption="Test rows that have each label, and rows that are given it",
         head=("label", "rows", "given", "threshold", "precision", "recall", "F1"),
         rows=map(row, labels),

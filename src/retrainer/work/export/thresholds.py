@@ -19,6 +19,8 @@ from retrainer.serve.predictor import NO_THRESHOLD
 FEWEST_POSITIVES = 10
 # Digits that survive another order of sums, so that the same checkpoint gives the same bytes.
 DIGITS = 4
+# With which every number is told from its neighbour.
+MOST_DIGITS = 18
 
 Flags = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -62,12 +64,29 @@ def best_threshold(probabilities: Floats, truth: Flags) -> float:
     hits = np.bincount(np.searchsorted(-found, -probabilities[truth]), minlength=len(found))
     # With the threshold just at or below each of the values, from the largest on.
     f1 = 2 * hits.cumsum() / (counts.cumsum() + truth.sum())
+    # From a threshold above 0 on, which every threshold is, no row with a probability of 0 is given the label.
+    f1 = np.where(found > 0.0, f1, 0.0)
     below = np.append(found[1:], 0.0)
     inside = (below < NO_THRESHOLD) & (found >= NO_THRESHOLD)
     thresholds = np.where(inside, NO_THRESHOLD, (found + below) / 2)
+    if not f1.any():
+        return NO_THRESHOLD
     best = np.flatnonzero(f1 == f1.max())
     nearest = best[np.abs(thresholds[best] - NO_THRESHOLD).argmin()]
-    return float(f"{thresholds[nearest]:.{DIGITS}g}")
+    return _rounded(float(thresholds[nearest]), float(below[nearest]), float(found[nearest]))
+
+
+def _rounded(threshold: float, below: float, found: float) -> float:
+    """In as few digits as still tell the one row from the other.
+
+    :param below: the largest probability to which the label is not given, ``found`` the least to which it is.
+    """
+    for digits in range(DIGITS, MOST_DIGITS):
+        rounded = float(f"{threshold:.{digits}g}")
+        if below < rounded <= found and rounded < 1.0:
+            return rounded
+    # The middle of two neighbouring numbers may be the lower one itself.
+    return min(max(threshold, float(np.nextafter(below, 1.0))), float(np.nextafter(1.0, 0.0)))
 
 
 def f1_of(given: Flags, truth: Flags) -> float:
