@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from retrainer.artifacts.repository import Artifacts
 from retrainer.audit.check import check_receipt
 from retrainer.audit.locate import find_receipt
@@ -82,6 +84,7 @@ def test_what_a_run_changes_is_done_and_stands_everywhere(
     assert checked.holds, checked.problems
 
 
+@pytest.mark.long
 def test_a_refusal_is_told_once_and_a_run_can_be_forced(
     project: Project, run_dag: RunDag, small_artifacts: Path, tmp_path: Path
 ) -> None:
@@ -120,6 +123,7 @@ def test_a_refusal_is_told_once_and_a_run_can_be_forced(
         assert forced.xcoms[step]["return_value"]["digest"] != second.xcoms[step]["return_value"]["digest"]
 
 
+@pytest.mark.long
 def test_a_dag_made_by_hand_has_the_form_and_makes_the_events(
     project: Project, run_dag: RunDag, small_artifacts: Path
 ) -> None:

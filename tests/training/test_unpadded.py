@@ -228,6 +228,7 @@ def losses(folder: Path) -> list[float]:
     return [loss for point in curve for loss in (point.loss, point.validation.get("loss")) if loss is not None]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "training",
     [
@@ -294,6 +295,7 @@ def pairs_of(base: Path, folder: Path) -> Pipeline:
     return parse_pipeline(content, where="test", base_folder=folder)
 
 
+@pytest.mark.long
 def test_pairs_train_the_same(still_bert: Path, tmp_path: Path) -> None:
     pipeline = pairs_of(still_bert, tmp_path)
     snapshot = run_step(INGEST.plan(pipeline, context=in_root(tmp_path / "artifacts")), on_message=ignore)
