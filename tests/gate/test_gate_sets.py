@@ -16,6 +16,7 @@ import pytest
 import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from benchmarks.label_sets import SCENES, distances
 from retrainer.artifacts.evaluation import ModelEvidence, PredictionsFile
@@ -265,6 +266,22 @@ def test_a_record_without_its_thresholds_contradicts_itself(thresholds: Any, wor
     record = evidence.record.model_copy(update={"challenger": {"fp32": model}})
     reasons = check(replace(evidence, record=record))[1]
     assert any(reason.code is ReasonCode.EVIDENCE_INCONSISTENT and words in reason.detail for reason in reasons)
+
+
+@pytest.mark.parametrize("threshold", [math.nan, math.inf, 0.0, 1.0, -0.1])
+def test_a_threshold_is_between_0_and_1(threshold: float) -> None:
+    """In the record; and NaN agrees with no answer, should it come that far."""
+    truth = drawn(100)
+    evidence = set_evidence(truth, {"fp32": said(truth, truth)})
+    model = evidence.record.challenger["fp32"]
+    written = model.model_dump() | {"thresholds": (0.5, threshold, 0.5)}
+    with pytest.raises(ValidationError, match="thresholds"):
+        ModelEvidence.model_validate(written)
+    if math.isnan(threshold):
+        model = model.model_copy(update={"thresholds": written["thresholds"]})
+        record = evidence.record.model_copy(update={"challenger": {"fp32": model}})
+        reasons = check(replace(evidence, record=record))[1]
+        assert {reason.code for reason in reasons} == {ReasonCode.PREDICTIONS_INCONSISTENT}
 
 
 def test_rows_that_all_have_the_same_labels_tell_nothing() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
@@ -38,6 +38,26 @@ def test_no_threshold_gives_a_better_f1(rows: list[tuple[int, bool]]) -> None:
     # Where a half is as good as any, it gives the same.
     if f1_of(probabilities >= 0.5, truth) == best:
         assert (probabilities >= found).tolist() == (probabilities >= 0.5).tolist()
+
+
+# Spreads down to 1e-7, near 0, 0.5, 1 and between, the ends themselves included.
+CLOSE = st.tuples(st.sampled_from([0.0, 1e-6, 0.1237, 0.5, 0.51236, 0.99994, 1.0]), st.integers(1, 7), st.integers(-9, 9))
+
+
+@given(st.lists(st.tuples(CLOSE, st.booleans()), min_size=FEWEST_POSITIVES, max_size=60))
+@example([((0.99999, 7, 0), True)] * 20 + [((0.99994, 7, 0), False)] * 80)
+@example([((0.51239, 7, 0), True)] * 20 + [((0.51233, 7, 0), False)] * 80)
+@example([((1.0, 7, 0), True)] * 20 + [((1.0, 7, -1), False)] * 80)
+@example([((0.0, 7, 0), True)] * 20)
+def test_rounding_takes_a_threshold_over_no_row(rows: list[tuple[tuple[float, int, int], bool]]) -> None:
+    probabilities = np.array([min(1.0, max(0.0, near + steps * 10.0**-digits)) for (near, digits, steps), _ in rows])
+    truth = np.array([has for _, has in rows])
+    (fitted,) = fit_thresholds(probabilities[:, None], truth[:, None], ("mud",)).values()
+    assert 0.0 < fitted.threshold < 1.0
+    assert fitted.f1 >= fitted.f1_at_half
+    if fitted.why_not_fitted is None:
+        reachable = [min(max(value, 5e-324), np.nextafter(1.0, 0.0)) for value in probabilities]
+        assert fitted.f1 == max(f1_of(probabilities >= value, truth) for value in [*reachable, 0.5])
 
 
 def test_of_two_as_good_the_one_nearer_to_a_half_is_taken() -> None:

@@ -7,9 +7,9 @@ has a word.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, FiniteFloat, SerializerFunctionWrapHandler, model_serializer
 
 from retrainer.artifacts.measures import Latency
 from retrainer.artifacts.selection import Candidate, Selection
@@ -55,7 +55,7 @@ class ModelEvidence(Record):
     size_mb: float | None = None
     peak_memory_mb: float | None = None
     temperature: float = 1.0
-    thresholds: tuple[float, ...] | None = None
+    thresholds: tuple[Annotated[FiniteFloat, Field(gt=0.0, lt=1.0)], ...] | None = None
     predictions: PredictionsFile
 
     @model_serializer(mode="wrap")

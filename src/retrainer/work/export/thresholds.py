@@ -8,6 +8,7 @@ applying thresholds (``serve/predictor.py``).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,8 +18,9 @@ from retrainer.artifacts.calibration import FittedThreshold
 from retrainer.serve.predictor import NO_THRESHOLD
 
 FEWEST_POSITIVES = 10
-# Digits that survive another order of sums, so that the same checkpoint gives the same bytes.
-DIGITS = 4
+# Digits that survive another order of sums, so that the same checkpoint gives the same bytes; more only where two rows
+# are closer than that. 17 tell any two floats apart.
+DIGITS = range(4, 18)
 
 Flags = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -57,17 +59,30 @@ def best_threshold(probabilities: Floats, truth: Flags) -> float:
     :param probabilities: ``[rows]``.
     :param truth: ``[rows]``, at least one.
     """
+    # Saturated probabilities are exactly 0 or 1, and a threshold is neither: it takes all that are 1 and none that is 0.
+    probabilities = np.minimum(probabilities, math.nextafter(1.0, 0.0))
+    reached = probabilities > 0.0
+    if not reached.any():
+        return NO_THRESHOLD
+    positives, probabilities, truth = truth.sum(), probabilities[reached], truth[reached]
     found, counts = np.unique(probabilities, return_counts=True)
     found, counts = found[::-1], counts[::-1]
     hits = np.bincount(np.searchsorted(-found, -probabilities[truth]), minlength=len(found))
     # With the threshold just at or below each of the values, from the largest on.
-    f1 = 2 * hits.cumsum() / (counts.cumsum() + truth.sum())
+    f1 = 2 * hits.cumsum() / (counts.cumsum() + positives)
     below = np.append(found[1:], 0.0)
     inside = (below < NO_THRESHOLD) & (found >= NO_THRESHOLD)
     thresholds = np.where(inside, NO_THRESHOLD, (found + below) / 2)
     best = np.flatnonzero(f1 == f1.max())
     nearest = best[np.abs(thresholds[best] - NO_THRESHOLD).argmin()]
-    return float(f"{thresholds[nearest]:.{DIGITS}g}")
+    return _rounded(float(thresholds[nearest]), float(below[nearest]), float(found[nearest]))
+
+
+def _rounded(threshold: float, below: float, found: float) -> float:
+    """The threshold in as few digits as keep it above one probability and not above the next."""
+    shorter = (float(f"{threshold:.{digits}g}") for digits in DIGITS)
+    # Between neighbouring floats there is no middle.
+    return next((one for one in shorter if below < one <= found), found)
 
 
 def f1_of(given: Flags, truth: Flags) -> float:
