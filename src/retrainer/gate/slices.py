@@ -180,8 +180,9 @@ def groups(policy: Slices, rows: Rows, label_names: tuple[str, ...]) -> tuple[li
 
 def _groupings(by: str, rows: Rows, label_names: tuple[str, ...]) -> list[Grouping] | Reason:
     if by == "label" and rows.sets is not None:
-        having = {**dict(zip(label_names, rows.sets.T, strict=True)), NONE: ~rows.sets.any(axis=1)}
-        return [_of_mask(by, name, mask) for name, mask in having.items() if name != NONE or mask.any()]
+        groups_of_labels = [_of_mask(by, name, mask) for name, mask in zip(label_names, rows.sets.T, strict=True)]
+        without = ~rows.sets.any(axis=1)
+        return [*groups_of_labels, *([_of_mask(by, _none(label_names), without)] if without.any() else [])]
     if by == "label" and label_names:
         return [Grouping(by, label_names, rows.labels)]
     if by == "length":
@@ -195,6 +196,14 @@ def _groupings(by: str, rows: Rows, label_names: tuple[str, ...]) -> list[Groupi
     if not (column != "").any():
         return Reason(code=ReasonCode.SLICE_EMPTY, detail=f"{by}: no test row has a value")
     return _by_value(by, column)
+
+
+def _none(label_names: tuple[str, ...]) -> str:
+    """What rows without labels are called, which is not the name of a label."""
+    name = NONE
+    while name in label_names:
+        name = f"({name})"
+    return name
 
 
 def _of_mask(by: str, value: str, mask: NDArray[np.bool_]) -> Grouping:
