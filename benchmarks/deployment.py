@@ -25,7 +25,6 @@ from retrainer.artifacts.evaluation import DriftMeasure
 from retrainer.console.host import Catalogue, Runs, Shown
 from retrainer.gate.evidence import Evidence
 from retrainer.gate.receipt import Receipt
-from retrainer.report.flips import FLIPS, flips_json
 from retrainer.spec import load_pipeline, pipeline_files
 from retrainer.store import Cause, Store
 from retrainer.work.flips import flips_of
@@ -98,7 +97,8 @@ class History(Nights):
 
     def _write_papers(self, folder: Path, decision: str, evidence: Evidence, receipt: Receipt) -> None:
         texts = self._test if receipt.policy.report_texts else None
-        (folder / FLIPS).write_bytes(flips_json(flips_of(evidence, texts)))
+        if (flips := flips_of(evidence, texts)) is not None:
+            flips.save(folder)
         (folder / "report.html").write_text(f"<!DOCTYPE html><title>Report</title><h1>{receipt.verdict}</h1>")
 
 

@@ -1,7 +1,7 @@
 """``python dag_program.py DAG_ID ANSWER.json [PARAMS [DATE]]``: run a DAG with ``dag.test()`` and write down what it
 left.
 
-The DAG of a pipeline, or that of a file of the same name in ``dags/``.
+The DAG of a pipeline, or that of a file of the same name in ``dags/`` or here.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from typing import Any
 
 from retrainer.airflow import build_dags
 
-DAGS = Path(__file__).resolve().parents[2] / "dags"
+HERE = Path(__file__).resolve().parent
+FOLDERS = (HERE.parents[1] / "dags", HERE)
 
 
 def find(dag_id: str) -> Any:
-    if (DAGS / f"{dag_id}.py").is_file():
-        return runpy.run_path(str(DAGS / f"{dag_id}.py"))["dag"]
+    for folder in FOLDERS:
+        if (folder / f"{dag_id}.py").is_file():
+            return runpy.run_path(str(folder / f"{dag_id}.py"))["dag"]
     options = {"retries": 1, "retry_delay": 0.1}
     return build_dags(os.environ["RETRAINER_PIPELINES"], default_args=options)[dag_id]
 

@@ -158,12 +158,47 @@ def test_airflow_maps_training_and_export_over_the_base_models(
     chosen = short_name(SELECT.output_of(select).selection.chosen)
     assert f"- {chosen} is chosen by accuracy" in result.xcoms["select"]["report"]
     assert result.states()["publish"] == "success"
-    (event,) = result.events
-    assert event["extra"]["moved"] is True
+    assert [event["extra"].get("moved") for event in result.events] == [None, True]
     champion = Store.open(str(store)).model("another").champion("production")
     assert champion is not None
     card = (store / "another" / "versions" / champion.version / "README.md").read_text()
     assert f'from_store("{store}", "another")' in card
+
+
+@pytest.mark.usefixtures("first")
+@pytest.mark.parametrize("resources", [{}, {"pool": "trainings"}])
+def test_a_run_for_one_base_model_alone(
+    project: Project, run_dag: RunDag, tiny_bert: Path, narrow_bert: Path, resources: dict[str, str]
+) -> None:
+    """On the artifacts of the run above: what was trained is found, beside a pool by ``ingest``."""
+    before = {"name": project.content["name"], "publish": dict(project.content["publish"]), "resources": {}}
+    name = f"alone-{len(resources)}"  # Airflow knows an asset of one name at one address only
+    project.write(name=name, publish={"store": str(project.folder / name)}, resources=resources)
+    try:
+        result = run_dag(project, params={"base_model": str(narrow_bert)})
+        # Airflow's form knows the list, too: such a run does not begin.
+        with pytest.raises(AssertionError, match="Invalid input for param base_model"):
+            run_dag(project, params={"base_model": "some/other"})
+    finally:
+        project.pipeline_file.unlink()
+        project.write(**before)
+
+    assert result.state == "success", result.output
+    trained = "skipped" if resources else "success"
+    assert [(task, state) for task, _, state in result.mapped] == [
+        ("train", trained),
+        ("export", "success"),
+        ("train", "skipped"),
+        ("export", "skipped"),
+    ]
+    assert result.xcoms["export[0]"]["return_value"]["reused"] is True
+    # Nothing was chosen: what was exported goes on.
+    export = StepRef.model_validate(result.xcoms["export[0]"]["return_value"])
+    assert StepRef.model_validate(result.xcoms["select"]["return_value"]).digest == export.digest
+    assert result.states()["publish"] == "success"
+    assert export.changes.lines()[0].startswith(f"model.base {narrow_bert} instead of the best of ")
+    run_folder = max((project.artifacts / "runs").glob(f"*_{name}_{short_name(str(narrow_bert))}*"))
+    assert "export" in {note.stem for note in (run_folder / "steps").iterdir()}
 
 
 @pytest.mark.usefixtures("first")

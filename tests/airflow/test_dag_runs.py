@@ -59,7 +59,9 @@ def test_a_first_model_is_published_and_a_second_run_changes_nothing(project: Pr
     (folder,) = (project.artifacts / "runs").iterdir()
     assert first.kept["publish:run_folder"] == str(folder)
 
-    (event,) = first.events
+    decided, event = first.events
+    assert decided["name"] == f"retrainer/{project.content['name']}/decisions"
+    assert decided["extra"]["verdict"] == "promote"
     assert event["name"] == f"retrainer/{project.content['name']}"
     assert event["uri"].startswith("file:///")
     assert event["extra"]["version"] == newest.to_version
@@ -72,8 +74,10 @@ def test_a_first_model_is_published_and_a_second_run_changes_nothing(project: Pr
     assert any("training: step" in line and "rows/s" in line for line in first.output.splitlines())
     assert "epoch 1 on validation: accuracy" in first.output
 
-    # No browser follows an address on the worker's disk, so there is no link.
-    assert not [key for keys in first.xcoms.values() for key in keys if key.startswith("retrainer_")]
+    # No browser follows an address on the worker's disk, so there is no link to it, but to the console.
+    told = {key: value for keys in first.xcoms.values() for key, value in keys.items() if key.startswith("retrainer_")}
+    assert told.keys() == {"retrainer_receipt", "retrainer_published_version"}
+    assert all(str(link).startswith("/plugin/models/") for link in told.values())
 
     second = run_dag(project)
 
@@ -101,13 +105,13 @@ def test_a_first_model_is_published_and_a_second_run_changes_nothing(project: Pr
     }
     moved = run_dag(project, dag_id="operate_models", params=move)
     assert moved.state == "success", moved.output
-    (event,) = moved.events
+    published_event, (event,) = event, moved.events
     assert event["name"] == f"retrainer/{project.content['name']}/staging"
-    assert event["uri"] == first.events[0]["uri"].replace("production", "staging")
+    assert event["uri"] == published_event["uri"].replace("production", "staging")
     told = event["extra"]
-    assert told.keys() > first.events[0]["extra"].keys()
+    assert told.keys() > published_event["extra"].keys() - {"changes"}
     assert (told["version"], told["reason"], told["actor"]) == (newest.to_version, "to be tried", "dag_test")
-    assert told["decision"] == first.events[0]["extra"]["decision"]
+    assert told["decision"] == published_event["extra"]["decision"]
 
 
 def test_a_refused_challenger_skips_publish_and_the_run_is_green(
@@ -127,7 +131,7 @@ def test_a_refused_challenger_skips_publish_and_the_run_is_green(
     assert (decided.verdict, decided.codes) in {("refuse", "floor_missed"), ("refuse", "floor_not_confident")}
     assert f"({decided.codes})" in result.output
     assert "The gate refuses the challenger" in result.xcoms["gate"]["report"]
-    assert result.events == []
+    assert [event["extra"]["verdict"] for event in result.events] == ["refuse"]
     assert Store.open(str(project.store)).models() == []
 
 

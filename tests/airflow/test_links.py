@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from airflow.serialization.serialized_objects import DagSerialization
 
-from retrainer.airflow import PublishModelOperator, Settings, retrain_dag
+from retrainer.airflow import PublishModelOperator, Settings, links, retrain_dag
 from retrainer.airflow.links import ReceiptLink, address
 from retrainer.chain import StepRef
 
@@ -37,6 +37,13 @@ def test_a_folder_has_no_address_that_a_browser_follows(tmp_path: Path) -> None:
     assert address(str(tmp_path), "runs", "one") == ""
 
 
+@pytest.fixture
+def no_console(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A deployment without the plugin."""
+    monkeypatch.setattr(links, "has_console", lambda: False)
+
+
+@pytest.mark.usefixtures("no_console")
 @pytest.mark.parametrize(
     ("root", "store", "shown"),
     [
@@ -50,7 +57,7 @@ def test_a_folder_has_no_address_that_a_browser_follows(tmp_path: Path) -> None:
 def test_airflow_shows_the_links_that_lead_somewhere_and_no_heading_without(
     root: str, store: str, shown: set[str], bases: str | list[str], tmp_path: Path
 ) -> None:
-    """As the API server reads them in the serialized DAG, of mapped tasks too, with the plugin loaded."""
+    """As the API server reads them in the serialized DAG, of mapped tasks too."""
     content = {"name": "news", "dataset": {"train": "rows.csv"}, "model": {"base": bases}, "publish": {"store": store}}
     dag = retrain_dag(content, settings={"artifact_root": root})
     copy = DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag))
@@ -59,12 +66,13 @@ def test_airflow_shows_the_links_that_lead_somewhere_and_no_heading_without(
     assert links["train"] == shown & {"Run folder"}
 
 
+@pytest.mark.usefixtures("no_console")
 def test_the_link_of_a_hand_made_task_follows_the_artifact_root() -> None:
-    def links(root: str) -> list[str]:
+    def names(root: str) -> list[str]:
         task = PublishModelOperator(
             task_id="publish", pipeline="/p.yaml", decision={}, settings=Settings(artifact_root=root)
         )
         return [link.name for link in task.operator_extra_links]
 
-    assert links("s3://bucket") == ["Run folder", "Published version"]
-    assert links("/artifacts") == []
+    assert names("s3://bucket") == ["Run folder", "Published version"]
+    assert names("/artifacts") == []

@@ -17,6 +17,7 @@ import pytest
 from demo.airflow_server import USER, AirflowServer
 from demo.rest_client import RestClient
 from retrainer.store import Store
+from retrainer.store.entry import Answer
 from tests.airflow.harness import REPOSITORY, Project, small_project, write_rows
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -100,7 +101,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path, small_art
     assert server.processes() == []
 
 
-def approve(running: Running, dag_id: str, run_id: str, answer: str = "Approve") -> str:
+def approve(running: Running, dag_id: str, run_id: str, answer: str = "Approve", reason: str | None = None) -> str:
     """Answer the question of the run as the user would; what was shown to them."""
     path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/approval/-1/hitlDetails"
     # Airflow loses an answer that comes while the asking task's process has not ended, as no person's would.
@@ -109,23 +110,25 @@ def approve(running: Running, dag_id: str, run_id: str, answer: str = "Approve")
     running.until(lambda: asked.search(log.read_text()), "the approval to ask")
     assert running.state(dag_id, run_id, "approval") == "awaiting_input"
     shown = running.client.get(path)
-    running.client.patch(path, {"chosen_options": [answer], "params_input": {}})
+    running.client.patch(path, {"chosen_options": [answer], "params_input": {"reason": reason}})
     return str(shown["body"])
 
 
 def test_from_trigger_over_approval_to_rollback(running: Running) -> None:
     client, project = running.client, running.asks
     rejected = client.trigger(project.dag_id)
-    approve(running, project.dag_id, rejected, "Reject")
+    approve(running, project.dag_id, rejected, "Reject", "too eager")
     assert running.until_ended(project.dag_id, rejected)["publish"] == "skipped"
     # Nothing has changed, so nobody is asked again, until a person wants it; and no slot is waited for.
     client.ensure_pool("trainings", 0)
     unchanged = client.trigger(project.dag_id)
     assert running.until_ended(project.dag_id, unchanged)["approval"] == "skipped"
-    assert f"{USER} rejected this very decision" in running.log(project.dag_id, unchanged, "gate")
+    said = running.log(project.dag_id, unchanged, "gate")
+    assert f"{USER} rejected this very decision" in said
+    assert "(too eager)" in said
 
     run_id = client.trigger(project.dag_id, {"ask_again": True})
-    shown = approve(running, project.dag_id, run_id)
+    shown = approve(running, project.dag_id, run_id, reason="seen by two people")
     states = running.until_ended(project.dag_id, run_id)
 
     assert {task for task, state in states.items() if state != "success"} == {"train"}, states
@@ -137,9 +140,17 @@ def test_from_trigger_over_approval_to_rollback(running: Running) -> None:
     assert first is not None
     published = model.history("production")[0]
     assert (published.actor, published.cause) == (USER, "approval")
+    assert published.reason.endswith("; approved because: seen by two people")
+    answers = [entry.event for entry in model.ledger.entries() if isinstance(entry.event, Answer)]
+    assert [(said.answer, said.reason) for said in answers] == [
+        ("reject", "too eager"),
+        ("approve", "seen by two people"),
+    ]
 
-    # On folders nothing is to be followed, and no heading is shown.
-    assert [client.links(project.dag_id, run_id, task) for task in ("train", "gate", "publish")] == [{}, {}, {}]
+    # On folders nothing is to be followed but the console, and no heading is shown.
+    links = [client.links(project.dag_id, run_id, task) for task in ("train", "gate", "publish")]
+    assert [[*shown] for shown in links] == [[], ["Decision receipt"], ["Published version"]]
+    assert all(str(link).startswith("/plugin/models/") for shown in links for link in shown.values())
 
     client.ensure_pool("trainings", 1)
     write_rows(project.folder / "data" / "train.csv", 160)

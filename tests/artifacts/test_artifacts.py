@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from retrainer.artifacts.rejections import Rejection, reject, rejection_of, withdraw_rejection
 from retrainer.artifacts.repository import ArtifactManifest, Artifacts
 from retrainer.errors import ArtifactError
 from retrainer.storage import open_storage
@@ -146,14 +145,3 @@ def test_the_manifest_names_every_file(tmp_path: Path) -> None:
     manifest = make(Artifacts(tmp_path))
     assert set(manifest.files) == {"deep/file.txt"}
     assert (tmp_path / "ingest" / DIGEST / ArtifactManifest.file).is_file()
-
-
-def test_a_rejection_is_remembered_until_somebody_approves(root: str) -> None:
-    assert rejection_of(root, DIGEST) is None
-    for by in ("ada", "bob"):
-        no = Rejection(decision=DIGEST, by=by, run_id="one", at="2026-01-01T00:00:00+00:00")
-        reject(root, no)
-        assert rejection_of(root, DIGEST) == no
-    assert rejection_of(root, "f" * 64) is None
-    withdraw_rejection(root, DIGEST)
-    assert rejection_of(root, DIGEST) is None

@@ -12,12 +12,21 @@ from hypothesis import strategies as st
 
 from retrainer.artifacts.standing import Standing
 from retrainer.chain import RunContext
-from retrainer.chain.accounts import Books, Question, close_account, find_spent, open_account, write_look
-from retrainer.errors import IntegrityError
+from retrainer.chain.accounts import (
+    Books,
+    Question,
+    answer_to,
+    close_account,
+    find_spent,
+    open_account,
+    write_answer,
+    write_look,
+)
+from retrainer.errors import IntegrityError, UserError
 from retrainer.gate.spending import spend
 from retrainer.spec.gate import Gate
 from retrainer.store import Store
-from retrainer.store.entry import Look, Spent, Verdict
+from retrainer.store.entry import Answer, Look, Spent, Verdict
 from retrainer.store.ledger import Ledger, RowSet
 from tests.chain.made import CONTEXT
 
@@ -275,3 +284,28 @@ def test_runs_at_once_each_have_their_own_number(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(6) as pool:
         assert sorted(pool.map(run, range(6))) == list(range(6))
+
+
+def test_the_newest_answer_to_a_decision_counts_and_is_held_by_the_ledger(ledger: Ledger, decide: Decide) -> None:
+    decide(1, verdict="promote")
+    decision = "1" * 64
+    assert answer_to(ledger.entries(), decision) is None
+    for answer, by, reason in (("reject", "ada", "too eager"), ("approve", "bob", "")):
+        write_answer(ledger, decision, answer=answer, reason=reason, actor=by, run="one")  # type: ignore[arg-type]
+        said = answer_to(ledger.entries(), decision)
+        assert said is not None
+        assert isinstance(said.event, Answer)
+        assert (said.event.answer, said.actor, said.event.reason) == (answer, by, reason)
+    assert answer_to(ledger.entries(), "f" * 64) is None
+    # What people say spends nothing: the same question is still the same.
+    before = decide(2)
+    write_answer(ledger, decision, answer="reject", reason="", actor="ada", run="two")
+    assert decide(2) == before
+
+
+def test_a_decision_that_the_ledger_does_not_hold_cannot_be_answered(ledger: Ledger, decide: Decide) -> None:
+    decide(1)
+    with pytest.raises(IntegrityError, match="does not hold the decision that was answered"):
+        write_answer(ledger, "f" * 64, answer="reject", reason="", actor="ada", run="one")
+    with pytest.raises(UserError, match="the reason has"):
+        write_answer(ledger, "1" * 64, answer="reject", reason="x" * 10_000, actor="ada", run="one")

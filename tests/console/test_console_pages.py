@@ -13,6 +13,7 @@ import yaml
 from fastapi.testclient import TestClient
 
 from benchmarks.deployment import Deployment
+from retrainer.chain.accounts import write_answer
 from retrainer.console.host import Everybody
 from retrainer.gate.receipt import Receipt
 from retrainer.storage import open_storage
@@ -255,6 +256,21 @@ def test_what_the_data_says_is_shown_as_it_is(copied: Deployment, client_of: Cli
 def test_no_address_leads_out_of_the_artifacts(client: TestClient, decision: str) -> None:
     for page in ("/decision", "/report.html", "/receipt.json"):
         assert client.get(page, params={"name": "ag-news", "decision": decision}).status_code == 404
+
+
+def test_what_a_person_said_stands_in_the_decision(copied: Deployment, client_of: ClientOf) -> None:
+    client = client_of(copied)
+    digest = decision_of(client, "ag-news")
+    assert content(client, "/decision", name="ag-news", decision=digest)["answer"] is None
+    ledger = Store.open(copied.store).model("ag-news").ledger
+    write_answer(ledger, digest, answer="reject", reason=f"sports look odd {EVIL}", actor="ada", run="manual__1")
+    again = client_of(copied)
+    said = content(again, "/decision", name="ag-news", decision=digest)["answer"]
+    assert (said["actor"], said["event"]["answer"], said["run"]) == ("ada", "reject", "manual__1")
+    page = shown(again, "/decision", name="ag-news", decision=digest)
+    assert "ada rejected it" in page
+    assert "sports look odd" in page
+    assert EVIL not in page
 
 
 def test_a_decision_of_another_model_is_not_there(client: TestClient) -> None:

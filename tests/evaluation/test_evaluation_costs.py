@@ -183,6 +183,15 @@ def test_rounds_end_when_one_more_changes_nothing(
     assert {count for (_, positions), count in asked.items() if len(positions) > 1} == {rounds}
 
 
+def test_rounds_go_on_while_a_figure_that_is_judged_changes() -> None:
+    """The sum hardly does, where one text takes longer than all others together."""
+    seconds = np.full((2, 30), 1e-3)
+    seconds[1, :28] /= 2
+    seconds[:, 29] = 10.0
+    assert costs._settled(seconds, costs._total)
+    assert not costs._settled(seconds, costs._percentiles)
+
+
 def test_nothing_to_measure(bundle: Path) -> None:
     assert measure_costs({}, TEXTS, threads=1, on_progress=ignore) == {}
     with pytest.raises(DataError, match="no text to measure"):

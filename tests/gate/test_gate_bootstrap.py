@@ -164,6 +164,9 @@ def test_computed_errors_are_about_those_of_resamples_on_few_rows_too(name):
     assert 0.93 < np.mean(ratios) < 1.1
 
 
+ORDINAL = {"mae", "quadratic_kappa"}
+
+
 @pytest.mark.parametrize("name", names_of("classification"))
 def test_same_rows_same_error_and_one_chunk_or_many(name, monkeypatch):
     labels, first, second = two_models(np.random.default_rng(5), 120, np.array([0.6, 0.4]))
@@ -173,8 +176,8 @@ def test_same_rows_same_error_and_one_chunk_or_many(name, monkeypatch):
     monkeypatch.setattr(bootstrap, "CHUNK", 4000)
     in_chunks = compare(name, labels, *pair, 0.05)
     assert in_chunks.estimate == once.estimate
-    # By chance a bound of so few rows moves by one of them.
-    assert in_chunks.low == pytest.approx(once.low, rel=0.15, abs=2.1 / 120)
+    # By chance a bound of so few rows moves by one of them, where a row moves a whole step.
+    assert in_chunks.low == pytest.approx(once.low, rel=0.15, abs=2.1 / 120 if name in ORDINAL else 1e-3)
 
 
 @pytest.mark.parametrize("name", names_of("classification"))

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.planted import NEAR, copy
+from retrainer.work.near import verify
 from retrainer.work.near.features import features, gram_codes
 from retrainer.work.near.search import Texts, look_for
 from retrainer.work.near.sketches import PERMUTATIONS, SketchIndex, sketches_of
@@ -65,7 +66,8 @@ def test_the_nearest_candidate_is_that_of_comparing_all(pairs: bool):
     """Also where many rows share a template and lie on both sides of the threshold."""
     shared = generated(1, 7, words=20)[0]
     singles = [f"{shared} {own}" for own in generated(60, 8, words=9)] + generated(40, 9)
-    texts: list[Text] = list(zip(singles, singles[::-1], strict=True)) if pairs else [*singles]
+    others = [f"{shared} {own}" for own in generated(60, 10, words=4)] + generated(40, 11)
+    texts: list[Text] = list(zip(singles, others, strict=True)) if pairs else [*singles]
     asked = texts[:20]
     candidates = np.arange(20, len(texts))
     verifier = Verifier(texts, 0.8)
@@ -78,7 +80,28 @@ def test_the_nearest_candidate_is_that_of_comparing_all(pairs: bool):
             near += 1
         else:
             assert (row, similarity) == (-1, 0.0)
-    assert 0 < near < len(asked) or pairs
+    assert 0 < near < len(asked)
+
+
+def test_of_candidates_that_are_as_near_the_first_is_taken():
+    text = generated(1, 12)[0]
+    others: list[Text] = [*generated(3, 13), f"{text} um", text, text, f"{text} um"]
+    for order, first in (([6, 5, 4, 3], 5), ([3, 6], 3), ([6, 3], 6), ([4, 5], 4)):
+        ((row, _),) = Verifier(others, 0.8).nearest([(text, np.array([0, *order]))])
+        assert row == first
+
+
+def test_codes_that_do_not_fit_are_made_in_parts(monkeypatch: pytest.MonkeyPatch):
+    texts: list[Text] = [*generated(60, 14)]
+    asked = [(text, np.arange(at, at + 10)) for at, text in enumerate(texts[:50])]
+    whole = [*Verifier(texts, 0.8).nearest(asked)]
+    monkeypatch.setattr(verify, "_CODES_KEPT", 20 * 600)
+    verifier = Verifier(texts, 0.8)
+    kept = []
+    for found, expected in zip(verifier.nearest(asked), whole, strict=True):
+        assert found == expected
+        kept.append(len(verifier._codes))
+    assert 10 <= max(kept) < 40
 
 
 def test_candidates_are_those_of_comparing_all_sketches():

@@ -213,6 +213,8 @@ def test_corrections_are_lists(make_pipeline: MakePipeline, tmp_path: Path) -> N
         (["mud", ["trees"]], r"not every member"),
         (["mud", " "], r"not every member"),
         ([0, 1, 0], r"has a number twice.*a column for each label"),
+        (["0", "1", "0"], r"has a number twice.*a column for each label"),
+        ([True, False], r"not every member of .* is a label.*a column for each label"),
         ({"mud": 1}, r"expected a list of labels, found"),
     ],
 )

@@ -40,14 +40,15 @@ def test_no_threshold_gives_a_better_f1(rows: list[tuple[int, bool]]) -> None:
         assert (probabilities >= found).tolist() == (probabilities >= 0.5).tolist()
 
 
-# Spreads down to 1e-7, near 0, 0.5, 1 and between, the ends themselves included.
-CLOSE = st.tuples(st.sampled_from([0.0, 1e-6, 0.1237, 0.5, 0.51236, 0.99994, 1.0]), st.integers(1, 7), st.integers(-9, 9))
+# Near 0, 0.5, 1 and between, down to neighbouring floats, the ends themselves included.
+NEAR, DIGITS = st.sampled_from([0.0, 1e-7, 0.1237, 0.5, 0.51236, 0.99994, 1.0]), st.sampled_from([1, 4, 5, 6, 7, 9, 16])
+CLOSE = st.tuples(NEAR, DIGITS, st.integers(-9, 9))
 
 
 @given(st.lists(st.tuples(CLOSE, st.booleans()), min_size=FEWEST_POSITIVES, max_size=60))
 @example([((0.99999, 7, 0), True)] * 20 + [((0.99994, 7, 0), False)] * 80)
 @example([((0.51239, 7, 0), True)] * 20 + [((0.51233, 7, 0), False)] * 80)
-@example([((1.0, 7, 0), True)] * 20 + [((1.0, 7, -1), False)] * 80)
+@example([((1.0, 7, 0), True)] * 20 + [((1.0, 16, -1), False)] * 80)
 @example([((0.0, 7, 0), True)] * 20)
 def test_rounding_takes_a_threshold_over_no_row(rows: list[tuple[tuple[float, int, int], bool]]) -> None:
     probabilities = np.array([min(1.0, max(0.0, near + steps * 10.0**-digits)) for (near, digits, steps), _ in rows])

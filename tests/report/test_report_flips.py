@@ -43,7 +43,7 @@ def test_counts_groups_and_texts(make, tmp_path: Path) -> None:
     surest = int(np.flatnonzero(lost)[7])
     flips = flips_of(surer(evidence, surest, 0.97), split_of(evidence, tmp_path))
     assert flips is not None
-    assert flips.counts == FlipCounts("", 900, harmful=40, beneficial=30)
+    assert flips.counts == FlipCounts(group="", rows=900, harmful=40, beneficial=30)
     by_label = [one for one in flips.groups if one.group.startswith("label = ")]
     assert sum(one.harmful for one in by_label) == 40
     assert sum(one.rows for one in by_label) == 900
@@ -93,9 +93,9 @@ def test_nothing_is_said_where_nothing_can_be_compared(make) -> None:
 @pytest.mark.parametrize("hostile", HOSTILE)
 def test_texts_from_the_data_are_text(make, hostile: str) -> None:
     flips = Flips(
-        FlipCounts("", 10, 1, 2),
-        (FlipCounts(f"label = {hostile}", 5, 1, 0),),
-        (Flip("ab" * 8, hostile, hostile, "other", 0.875),),
+        counts=FlipCounts(group="", rows=10, harmful=1, beneficial=2),
+        groups=(FlipCounts(group=f"label = {hostile}", rows=5, harmful=1, beneficial=0),),
+        surest=(Flip(row_id="ab" * 8, text=hostile, label=hostile, predicted="other", probability=0.875),),
     )
     receipt = decide(Gate(), make.pair(300, worse=1))
     tree = parse(report_html(receipt, replace(FACTS, flips=flips), {}))
@@ -108,7 +108,10 @@ def test_texts_from_the_data_are_text(make, hostile: str) -> None:
 
 
 def test_long_texts_are_cut() -> None:
-    flips = Flips(FlipCounts("", 1, 1, 0), (), (Flip("1", "word \n" * 500, "a", "b", 1.0),))
+    flips = Flips(
+        counts=FlipCounts(group="", rows=1, harmful=1, beneficial=0),
+        surest=(Flip(row_id="1", text="word \n" * 500, label="a", predicted="b", probability=1.0),),
+    )
     shown = flips_part(flips).tables[0].rows[0][1].text
     assert len(shown) == MOST_CHARACTERS
     assert "\n" not in shown

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
 import sys
 import time
+import warnings
+from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from retrainer.chain import RunContext, Stage, StepRequest, stages_of
 from retrainer.chain.messages import Log
 from retrainer.chain.order import CHAIN
-from retrainer.run.ahead import Ahead
+from retrainer.errors import ResourceError, StepKilled
+from retrainer.run import ahead as ahead_module
+from retrainer.run.ahead import LEAST_MEMORY, Ahead
+from retrainer.run.devices import HIDDEN
+from retrainer.run.interpreters import Interpreter
 from retrainer.run.processes import StepProcess
 from retrainer.spec import parse_pipeline
 from retrainer.spec.model import Pipeline
+from retrainer.work import loading
 
 # Stands where the training interpreter would. It waits as a step does, but loads what is small, and only after the file
 # ``free`` is there; it notes when it has, and what it knows then.
@@ -53,7 +62,7 @@ def pipeline_in(folder: Path, **more: object) -> Pipeline:
         "name": "ahead",
         "dataset": {"train": "rows.csv"},
         "model": {"base": "somewhere"},
-        "publish": {"store": "store", "sign_with": "env:MY_KEY"},
+        "publish": {"store": "store"},
         **more,
     }
     return parse_pipeline(content, base_folder=folder)
@@ -111,6 +120,11 @@ def stage(pipeline: Pipeline, step: str) -> Stage:
     return next(found for found in stages_of(pipeline) if found.step.name == step)
 
 
+@pytest.fixture(autouse=True)
+def enough_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ahead_module, "available_bytes", lambda: LEAST_MEMORY)
+
+
 def ahead_of(pipeline: Pipeline, python: str) -> Ahead:
     return Ahead(pipeline, stages_of(pipeline), python)
 
@@ -132,8 +146,7 @@ def test_one_that_waits_is_asked_and_writes_into_the_log(tmp_path: Path) -> None
     assert lines[:2] == ["train loads", "works"]
 
 
-def test_they_load_one_after_another_and_only_one_sees_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MY_KEY", "private")
+def test_they_load_one_after_another(tmp_path: Path) -> None:
     pipeline = pipeline_in(tmp_path)
     free(tmp_path, "decide", "publish")
     with ahead_of(pipeline, stand_in(tmp_path)) as ahead:
@@ -142,12 +155,113 @@ def test_they_load_one_after_another_and_only_one_sees_the_key(tmp_path: Path, m
         assert not (tmp_path / "loaded").exists()  # the first has not loaded yet, and it is nobody else's turn
         free(tmp_path, "evaluate")
         found = loaded(tmp_path, 3)
-        assert [(step, key) for step, _, key in found] == [
-            ("evaluate", "None"),
-            ("decide", "None"),
-            ("publish", "private"),
-        ]
+        assert [step for step, *_ in found] == [*LATER]
     assert wait_gone([int(process) for _, process, _ in found]) == []
+
+
+def test_a_private_key_lies_in_no_process_that_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", "private")
+    pipeline = pipeline_in(tmp_path, publish={"store": "store", "sign_with": "env:MY_KEY"})
+    free(tmp_path, *LATER)
+    with ahead_of(pipeline, stand_in(tmp_path)) as ahead:
+        ahead.start_beside(stage(pipeline, "export"))
+        assert [(step, key) for step, _, key in loaded(tmp_path, 2)] == [("evaluate", "None"), ("decide", "None")]
+        assert ahead.take("publish") is None
+
+
+@pytest.mark.parametrize("has_loaded", [False, True])
+def test_nothing_loads_beside_what_is_measured(tmp_path: Path, has_loaded: bool) -> None:
+    """Evaluate is asked while it loads still, or while the one after it does; what has loaded goes on waiting."""
+    pipeline = pipeline_in(tmp_path)
+    free(tmp_path, *(("evaluate", "decide") if has_loaded else ()))
+    with ahead_of(pipeline, stand_in(tmp_path)) as ahead:
+        ahead.start_beside(stage(pipeline, "export"))
+        if has_loaded:
+            loaded(tmp_path, 2)
+            time.sleep(0.5)  # publish loads
+        evaluate = ahead.take("evaluate")
+        assert evaluate is not None
+        with ExitStack() as stack:
+            stack.push(evaluate)
+            free(tmp_path, *LATER)
+            assert [step for step, *_ in loaded(tmp_path, 1 + has_loaded)] == [*LATER[: 1 + has_loaded]]
+            time.sleep(0.5)
+            assert len((tmp_path / "loaded").read_text().splitlines()) == 1 + has_loaded
+        assert ahead.take("publish") is None
+        decide = ahead.take("decide")
+        assert (decide is not None) == has_loaded
+        if decide is not None:
+            with ExitStack() as stack:
+                stack.push(decide)
+
+
+def test_nothing_is_started_where_memory_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ahead_module, "available_bytes", lambda: LEAST_MEMORY - 1)
+    pipeline = pipeline_in(tmp_path)
+    with ahead_of(pipeline, stand_in(tmp_path)) as ahead:
+        ahead.start_beside(stage(pipeline, "export"))
+        assert [ahead.take(name) for name in LATER] == [None] * 3
+
+
+def test_a_full_disk_is_told_where_the_request_is_written(tmp_path: Path) -> None:
+    with Interpreter("train") as interpreter:
+        interpreter.messages.with_name("request.json").symlink_to("/dev/full")
+        for act in ("ask", "start"):
+            more = {} if act == "ask" else {"given": {}, "devices": HIDDEN}
+            with pytest.raises(ResourceError, match="the disk is full"):
+                getattr(interpreter, act)(request_of("train", tmp_path), tmp_path / "log", **more)
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_what_is_said_while_it_loads_is_in_the_log_whenever_it_is_asked(tmp_path: Path, dies: bool) -> None:
+    pipeline = pipeline_in(tmp_path)
+    log = tmp_path / "train.log"
+    with ahead_of(pipeline, stand_in(tmp_path)) as ahead:
+        ahead.start_beside(stage(pipeline, "ingest"))
+        waiting = ahead.take("train")
+        assert waiting is not None
+        with StepProcess(request_of("train", tmp_path), log_file=log, waiting=waiting) as asked:
+            early = waiting.messages.with_name("early.log")
+            while "train loads" not in early.read_text():  # after it was asked
+                time.sleep(0.02)
+            if dies:
+                os.kill(asked.pid, signal.SIGKILL)
+                with pytest.raises(StepKilled):
+                    list(asked.follow())
+            else:
+                free(tmp_path, "train")
+                list(asked.follow())
+    assert log.read_text().splitlines()[:2] == ["train loads", *([] if dies else ["works"])]
+
+
+def test_one_that_has_died_leaves_nothing_open(tmp_path: Path) -> None:
+    pipeline = pipeline_in(tmp_path)
+    free(tmp_path, "train")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with ahead_of(pipeline, stand_in(tmp_path)) as ahead:
+            ahead.start_beside(stage(pipeline, "ingest"))
+            process = int(loaded(tmp_path, 1)[0][1])
+            os.kill(process, signal.SIGKILL)
+            assert wait_gone([process]) == []
+            assert ahead.take("train") is None
+        gc.collect()
+    assert [str(one.message) for one in said if issubclass(one.category, ResourceWarning)] == []
+
+
+def test_the_first_error_of_loading_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As numpy's extension cannot be loaded twice, the second error hides the first."""
+    (tmp_path / "fails_otherwise.py").write_text(
+        "import sys\nwhy = 'later' if hasattr(sys, 'tried_before') else 'cause'\nsys.tried_before = 1\n"
+        "raise OSError(why)"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delattr(sys, "tried_before", raising=False)
+    monkeypatch.setattr(loading, "_failed", {})
+    monkeypatch.setattr(loading, "step_named", lambda name: SimpleNamespace(work="fails_otherwise"))
+    for _ in range(2):
+        with pytest.raises(OSError, match="cause"):
+            loading.load("train")
 
 
 def test_one_that_has_died_is_not_asked_and_is_nobody_elses_turn_for_ever(tmp_path: Path) -> None:
@@ -155,10 +269,7 @@ def test_one_that_has_died_is_not_asked_and_is_nobody_elses_turn_for_ever(tmp_pa
     free(tmp_path, "decide", "publish")
     with ahead_of(pipeline, stand_in(tmp_path)) as ahead:
         ahead.start_beside(stage(pipeline, "export"))
-        evaluate = ahead.take("evaluate")
-        assert evaluate is not None
-        with evaluate:
-            os.kill(evaluate.process.pid, signal.SIGKILL)
+        os.kill(ahead._waiting["evaluate"].interpreter.process.pid, signal.SIGKILL)
         found = loaded(tmp_path, 2)
         decide = int(found[0][1])
         os.kill(decide, signal.SIGKILL)
@@ -166,7 +277,8 @@ def test_one_that_has_died_is_not_asked_and_is_nobody_elses_turn_for_ever(tmp_pa
         assert ahead.take("decide") is None
         waiting = ahead.take("publish")
         assert waiting is not None
-        with waiting:
+        with ExitStack() as stack:
+            stack.push(waiting)
             assert waiting.process.poll() is None
     assert wait_gone([int(process) for _, process, _ in found]) == []
 
@@ -205,12 +317,14 @@ def test_of_several_base_models_the_next_stage_loads(tmp_path: Path) -> None:
     with ahead_of(pipeline, stand_in(tmp_path)) as ahead:
         ahead.start_beside(first)
         assert [ahead.take(name) for name in ("select", *LATER)] == [None] * 4
+        free(tmp_path, "select", *LATER)
         ahead.start_beside(last)
+        loaded(tmp_path, 4)
         for name in ("select", *LATER):
             waiting = ahead.take(name)
             assert waiting is not None
-            with waiting:
-                pass
+            with ExitStack() as stack:
+                stack.push(waiting)
 
 
 def test_an_interpreter_that_is_missing_is_told_of_when_its_step_is_due(tmp_path: Path) -> None:
@@ -223,6 +337,5 @@ def test_an_interpreter_that_is_missing_is_told_of_when_its_step_is_due(tmp_path
 
 
 def test_each_loads_beside_an_earlier_step_and_none_beside_the_one_that_measures() -> None:
-    names = [step.name for step in CHAIN]
     for at, step in enumerate(CHAIN):
-        assert step.loads_beside in ({""} if at == 0 else set(names[:at]) - {"evaluate"})
+        assert step.loads_beside in ({""} if at == 0 else {one.name for one in CHAIN[:at] if not one.measures})

@@ -191,7 +191,7 @@ def test_anchors_and_merges(tmp_path: Path):
         ("[fp32, int8]", "[int8]", 27, "fp32 must be exported too"),
         ("sign_with: null", "sign_with: key", 28, "publish.sign_with: does not name the place of a private key"),
         ("sign_with: null", "trusted_keys: [a.pub]", 28, "publish.trusted_keys: what is published unsigned"),
-        ("approval: none", "approval: maybe", 28, "is not one of none, required"),
+        ("approval: none", "approval: maybe", 28, "expected 'none', 'required' or a mapping, found 'maybe'"),
         ('cron: "@daily"', 'cron: "@dayly"', 29, "unknown '@dayly'; did you mean '@daily'?"),
         ('cron: "@daily"', 'cron: "0 25 * * *"', 29, "'25' is outside of hour, which goes from 0 to 23"),
         ('cron: "@daily"', "cron: every day", 29, "a cron expression has five fields"),

@@ -19,7 +19,8 @@ def keys(schema: Any) -> Iterator[str]:
             yield from keys(item)
     elif isinstance(schema, dict):
         yield from schema.get("properties", {})
-        for inner in (schema.get("properties", {}).values(), schema.get("anyOf", []), schema.get("oneOf", [])):
+        items = [schema["items"]] if "items" in schema else []
+        for inner in (schema.get("properties", {}).values(), schema.get("anyOf", []), schema.get("oneOf", []), items):
             yield from keys(list(inner))
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from retrainer.errors import ChampionChanged, IntegrityError, UserError
 from retrainer.store import Cause, Manifest, ModelStore, Store
-from retrainer.store.entry import Entry, Event, Look, Spent, Verdict
+from retrainer.store.entry import Answer, Entry, Event, Look, Spent, Verdict
 from retrainer.store.fsck import check_store
 from retrainer.store.ledger import RowSet
 from tests.store.test_store_fsck import Locked
@@ -180,6 +180,20 @@ def test_what_is_done_to_it_is_found(
     found = check_store(store._storage)
     assert not found.sound
     assert any(one.code == code and words in one.message for one in found.findings), found.findings
+
+
+@pytest.mark.parametrize("wrong", [{"to": 1}, {"decision": "c" * 64}, {"channel": "staging"}])
+def test_an_answer_that_is_to_no_such_verdict_is_found(
+    model: ModelStore, bundle: MakeBundle, wrong: dict[str, object]
+) -> None:
+    fill(model, bundle)
+    said = Answer(channel="production", to=6, decision=A, answer="reject", reason="too eager")
+    add(model, said)
+    assert check_store(model._storage).findings == ()
+    number = add(model, said.model_copy(update=wrong)).sequence
+    (found,) = check_store(model._storage).findings
+    assert found.code == "entry-altered"
+    assert f"entry {number} of the ledger names entry" in found.message
 
 
 def test_rows_that_may_not_be_read_are_a_finding(tmp_path: Path, bundle: MakeBundle) -> None:

@@ -2,37 +2,43 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from transformers import TrainingArguments
 
-from retrainer.artifacts.training import TrainingRecord
+from retrainer.artifacts.training import TrainingRecord, Tried
 from retrainer.chain import TRAIN, StepRef
 from retrainer.errors import PipelineError
 from retrainer.serve.processor import FEATURES, cpu_features
 from retrainer.spec.model import Training
+from retrainer.work.train import automatic
 from retrainer.work.train.automatic import (
     BF16_INSTRUCTIONS,
     LONG_RUN_BATCHES,
     Hardware,
     Run,
+    as_before,
     chosen,
     padding_of,
     run_of,
     this_machine,
+    why_not_compiled,
 )
 from retrainer.work.train.loading import Base
 from tests.chain.made import CONTEXT, planned
 from tests.training.conftest import MakePipeline, train_here
-from tests.training.test_unpadded import model_of
+from tests.training.test_unpadded import memory_for, model_of
 
-H100 = Hardware("cuda", "NVIDIA H100", (9, 0), cores=16)
+H100 = Hardware("cuda", "NVIDIA H100", (9, 0), cores=16, tf32=True)
+MI300 = Hardware("cuda", "AMD Instinct MI300X", (9, 4), cores=16)
+NO_COMPILER = Hardware("cuda", "NVIDIA H100", (9, 0), cores=16, tf32=True, why_not_compiled="there is no C compiler")
 T4 = Hardware("cuda", "Tesla T4", (7, 5), cores=2)
 AMX = Hardware("cpu", "the processor", instructions=frozenset({"amx_bf16"}), cores=2)
 ZEN4 = Hardware("cpu", "the processor", instructions=frozenset({"avx512_bf16"}), cores=16)
 AVX2 = Hardware("cpu", "the processor", cores=2)
-APPLE = Hardware("mps", "Apple M3", cores=8)
 ALWAYS = {"optim": "adamw_torch_fused", "train_sampling_strategy": "group_by_length"}
 ON_H100 = {**ALWAYS, "bf16": True, "tf32": True, "dataloader_num_workers": 2, "dataloader_persistent_workers": True}
 LONG, SHORT = Run(LONG_RUN_BATCHES), Run(LONG_RUN_BATCHES - 1)
@@ -53,7 +59,8 @@ def values(hardware: Hardware, run: Run = SHORT, **training: Any) -> dict[str, A
         (AMX, LONG, {**ALWAYS, "bf16": True}),
         (ZEN4, LONG, {**ALWAYS, "bf16": True}),
         (AVX2, LONG, {**ALWAYS, "bf16": False}),
-        (APPLE, LONG, {**ALWAYS, "bf16": False}),
+        (MI300, LONG, {**ON_H100, "tf32": False, "torch_compile": True}),
+        (NO_COMPILER, LONG, {**ON_H100, "torch_compile": False}),
     ],
 )
 def test_what_is_chosen(hardware: Hardware, run: Run, expected: dict[str, Any]) -> None:
@@ -81,6 +88,61 @@ def test_what_is_given_stays(given: dict[str, Any], left_alone: set[str]) -> Non
 @pytest.mark.parametrize("training", [{"freeze_layers": 1}, {"peft": {}}])
 def test_nothing_is_compiled_where_only_a_part_learns(training: dict[str, Any]) -> None:
     assert values(H100, LONG, **training)["torch_compile"] is False
+
+
+def test_what_a_compiler_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    assert "is older than" in (why_not_compiled("Tesla P100", (6, 0)) or "")
+    monkeypatch.setitem(sys.modules, "triton", None)
+    assert why_not_compiled("T4", (7, 5)) == "Triton is not installed"
+    monkeypatch.setitem(sys.modules, "triton", sys)
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "no C compiler" in (why_not_compiled("T4", (7, 5)) or "")
+    (tmp_path / "gcc").touch(0o755)
+    assert why_not_compiled("T4", (7, 5)) is None
+
+
+def test_a_resumed_training_keeps_what_changes_numbers() -> None:
+    training = Training(auto=True)
+    h100, t4 = (Tried(step=0, chosen=chosen(training, one, SHORT)) for one in (H100, T4))
+    kept = {choice.argument: choice.value for choice in as_before(h100.chosen, t4)}
+    assert kept == {**ON_H100, "bf16": False, "tf32": False, "torch_compile": False}
+    other = as_before(t4.chosen, h100)
+    assert [choice.value for choice in other] == [choice.value for choice in t4.chosen]
+    assert [choice.argument for choice in other if "before it was resumed it was true" in choice.why] == [
+        "bf16",
+        "tf32",
+    ]
+    assert as_before(h100.chosen, Tried(step=0)) == h100.chosen
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_both_tries_are_in_the_record(
+    make_pipeline: MakePipeline, snapshot: StepRef, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, earlier: bool
+) -> None:
+    """The second machine computes in bf16 where the first did not, or the other way round; memory runs out between."""
+    able, unable = (replace(one, cores=1) for one in (AMX, AVX2))
+    machines = iter((able, unable) if earlier else (unable, able))
+    runs: list[Run] = []
+
+    def noted(training: Training, hardware: Hardware, run: Run) -> Any:
+        runs.append(run)
+        return chosen(training, hardware, run)
+
+    monkeypatch.setattr(automatic, "this_machine", lambda pipeline: next(machines))
+    monkeypatch.setattr(automatic, "chosen", noted)
+    saved = {"save_strategy": "steps", "save_steps": 4, "eval_strategy": "no", "num_train_epochs": 1}
+    pipeline = make_pipeline({"auto": True, **saved})
+    with memory_for(rows=4, until=6):
+        _, trained = train_here(pipeline, snapshot, tmp_path / "out")
+    assert trained.resumed_from == "checkpoint-4"
+    assert runs[0] == runs[1]
+    tries = TrainingRecord.load(tmp_path / "out").tries
+    bf16 = [next(choice.value for choice in tried.chosen if choice.argument == "bf16") for tried in tries]
+    assert bf16 == ([True, False] if earlier else [False])
+    assert [tried.step for tried in tries] == ([0, 4] if earlier else [0])
+    said = (tmp_path / "out" / "messages.jsonl").read_text()
+    assert ("the choices differ from those that checkpoint-4" in said) == earlier
 
 
 def test_reasons_name_the_machine_and_the_run() -> None:

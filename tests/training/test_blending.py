@@ -24,7 +24,7 @@ from retrainer.records import sha256_file
 from retrainer.run.pipeline_run import RunResult, new_context, run_pipeline
 from retrainer.run.processes import run_step
 from retrainer.spec import Pipeline
-from retrainer.spec.known_metrics import KNOWN_METRICS
+from retrainer.spec.known_metrics import names_of
 from retrainer.store import FileEntry, Manifest, Store
 from retrainer.work.snapshot_texts import BLENDED_WITH, TRAIN_ROWS, pack_row_ids, row_ids_of
 from retrainer.work.train.blending import SHARES, WHOLE, choose, tried_shares
@@ -360,7 +360,7 @@ def tried_with(
     return tried_shares(logits, np.arange(rows) % 2, np.ones(rows, dtype=np.bool_), metric, positive=1)
 
 
-EVERY_METRIC = [*KNOWN_METRICS, "loss"]
+EVERY_METRIC = [*names_of("classification"), "loss"]
 # Rows of both labels.
 FEW, MANY = set(range(6)), set(range(100))
 

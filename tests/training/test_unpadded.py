@@ -258,6 +258,22 @@ def test_a_training_has_the_losses_of_a_padded_one(
     assert (records[0].padding_fraction or 0.0) > 0.0
 
 
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "modernbert"])
+def test_several_labels_a_row_have_the_same_loss(kind: str) -> None:
+    model = model_of(kind)
+    model.config.problem_type = "multi_label_classification"
+    unpadded = Unpadded(model)
+    rows = rows_of([5, 19, 1, 40], pairs=False, chance=np.random.default_rng(3))
+    for at, row in enumerate(rows):
+        row["labels"] = [float(at % 2), 1.0, float(at > 1)]
+    batch = padded(rows)
+    expected, gradients = answers(model, batch)
+    with unpadded.attending():
+        found, of_line = answers(model, unpadded.collate(rows))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(of_line, gradients, atol=1e-4, rtol=1e-3)
+
+
 def pairs_of(base: Path, folder: Path) -> Pipeline:
     rows = [
         f"the trail number {at} {'and its loop ' * (at % 4)},is {state},{state}"

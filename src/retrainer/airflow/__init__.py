@@ -11,9 +11,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from retrainer.airflow.assets import data_assets, model_asset
+    from retrainer.airflow.assets import data_assets, decisions_asset, model_asset
     from retrainer.airflow.dag_builder import retrain_dag
     from retrainer.airflow.dag_folder import build_dags
+    from retrainer.airflow.form import run_params
     from retrainer.airflow.operate import operate_dag
     from retrainer.airflow.operators import (
         ApproveModelOperator,
@@ -32,9 +33,11 @@ _MODULES = {
     "Settings": "settings",
     "build_dags": "dag_folder",
     "data_assets": "assets",
+    "decisions_asset": "assets",
     "model_asset": "assets",
     "operate_dag": "operate",
     "retrain_dag": "dag_builder",
+    "run_params": "form",
 }
 
 __all__ = [
@@ -49,9 +52,11 @@ __all__ = [
     "Settings",
     "build_dags",
     "data_assets",
+    "decisions_asset",
     "model_asset",
     "operate_dag",
     "retrain_dag",
+    "run_params",
 ]
 
 

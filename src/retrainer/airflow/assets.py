@@ -1,4 +1,4 @@
-"""Airflow assets of a pipeline: the model that it publishes, the data that it reads."""
+"""Airflow assets of a pipeline: the model that it publishes, what is decided about it, the data that it reads."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from retrainer.spec.publish import Publish
 _GLOB = frozenset("*?[")
 # The outlet of a task that learns only when it runs which model it moves.
 MOVED_MODELS = AssetAlias(name="retrainer/moved-models")
+# That of a task which does not make an event each time that it succeeds.
+DECISIONS = AssetAlias(name="retrainer/decisions")
 
 
 def model_asset(pipeline: Pipeline) -> Asset:
@@ -30,9 +32,26 @@ def model_asset(pipeline: Pipeline) -> Asset:
 
 def channel_asset(model: str, publish: Publish, channel: str) -> Asset:
     """The same of any channel of a model."""
+    # A channel may be called as the asset of the decisions is.
+    other = f"/channels/{channel}" if channel == "decisions" else f"/{channel}"
     return Asset(
-        name=f"retrainer/{model}" + ("" if channel == publish.channel else f"/{channel}"),
+        name=f"retrainer/{model}" + ("" if channel == publish.channel else other),
         uri=f"{_as_uri(publish.store)}/{model}/channels/{channel}",
+        group="model",
+    )
+
+
+def decisions_asset(pipeline: Pipeline) -> Asset:
+    """What is decided about a pipeline's model, refusals too. Other DAGs can be scheduled on it.
+
+    Each event's ``extra`` holds ``verdict`` (of the gate: ``promote`` or ``refuse``; of a person: ``approve`` or
+    ``reject``), ``by``, ``reasons`` as a list of ``code`` and ``detail``, ``text``, ``model``, ``channel``,
+    ``champion``, ``metrics``, ``decision`` and ``dry_run``.
+    """
+    publish = pipeline.publish
+    return Asset(
+        name=f"retrainer/{pipeline.name}/decisions",
+        uri=f"{_as_uri(publish.store)}/{pipeline.name}/decisions",
         group="model",
     )
 
@@ -41,8 +60,10 @@ def tell(task: BaseOperator, context: Any, asset: Asset, extra: Mapping[str, Any
     """Describe what happened to an asset in the event that Airflow makes of it when the task succeeds."""
     if asset in task.outlets:
         context["outlet_events"][asset].extra = dict(extra)
-    elif MOVED_MODELS in task.outlets:
-        context["outlet_events"][MOVED_MODELS].add(asset, extra=dict(extra))
+        return
+    for alias in (MOVED_MODELS, DECISIONS):
+        if alias in task.outlets:
+            context["outlet_events"][alias].add(asset, extra=dict(extra))
 
 
 def data_assets(pipeline: Pipeline) -> list[Asset]:

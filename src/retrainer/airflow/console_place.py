@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Event
 from urllib.parse import urlsplit
 
 from airflow.sdk import conf
@@ -10,6 +11,9 @@ PREFIX = "/retrainer"
 """Where it is mounted."""
 ROUTE = "models"
 """Of its page in Airflow's navigation."""
+
+PLUGIN_LOADED = Event()
+"""Set where Airflow loaded the plugin in this process, and so has the console."""
 
 
 def base_path() -> str:

@@ -11,22 +11,29 @@ from typing import Any
 
 from retrainer.chain import RunContext
 from retrainer.errors import PipelineError
+from retrainer.spec.changes import Changes
 from retrainer.spec.problems import listed, suggestion
 
 APPROVE = "Approve"
 """The option of Airflow's ``ApprovalOperator`` that says yes."""
+REASON = "reason"
+"""The field of its form in which a person says why."""
 
 
-def run_context(context: Any, *, root: str, approval: Mapping[str, Any] | None = None) -> RunContext:
+def run_context(
+    context: Any, *, root: str, approval: Mapping[str, Any] | None = None, changes: Changes | None = None
+) -> RunContext:
     """The run that a task belongs to.
 
     :param context: the context that Airflow gives ``execute``.
     :param root: the artifact root.
     :param approval: what Airflow's ``ApprovalOperator`` returned; who approved then answers for the run, instead of
         its starter.
+    :param changes: what the run was asked to do otherwise than its pipeline file says.
     """
     dag_run = context["dag_run"]
     started = dag_run.start_date or dag_run.run_after
+    answer = (approval or {}).get("params_input") or {}
     approved = APPROVE in ((approval or {}).get("chosen_options") or ())
     user = ((approval or {}).get("responded_by_user") or {}) if approved else {}
     return RunContext(
@@ -36,6 +43,8 @@ def run_context(context: Any, *, root: str, approval: Mapping[str, Any] | None =
         origin="airflow",
         root=root,
         approved=approved,
+        answer=str(answer.get(REASON) or "") if approved else "",
+        changes=changes or Changes(),
     )
 
 

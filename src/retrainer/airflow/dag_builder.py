@@ -21,12 +21,14 @@ from airflow.sdk import DAG, Asset, AssetAny, AssetOrTimeSchedule, CronTriggerTi
 
 from retrainer.airflow.assets import data_assets
 from retrainer.airflow.description import describe_pipeline
+from retrainer.airflow.form import run_params
 from retrainer.airflow.new_data import new_data_asset
+from retrainer.airflow.notifying import deadlines_of, failure_callbacks
 from retrainer.airflow.operators.approve import ApproveModelOperator
 from retrainer.airflow.operators.gate import ASK_AGAIN
 from retrainer.airflow.operators.ingest import IngestDatasetOperator
 from retrainer.airflow.settings import SettingsLike, as_mapping
-from retrainer.airflow.step_operator import REPORT_KEY, PipelineLike, StepOperator, load
+from retrainer.airflow.step_operator import PipelineLike, StepOperator, load
 from retrainer.chain import Step, chain_of, step_before
 from retrainer.spec import Pipeline
 from retrainer.spec.model import Schedule
@@ -44,7 +46,9 @@ BASE_NAME = "{{ task.base_name }}"
 def retrain_dag(pipeline: PipelineLike, *, settings: SettingsLike = None, **dag_kwargs: Any) -> DAG:
     """The DAG that retrains, judges and publishes one pipeline.
 
-    Retries: two, a minute apart, unless ``default_args`` says otherwise. One run at a time, and none for the past.
+    Retries: two, a minute apart, unless the pipeline's ``dag`` or ``default_args`` says otherwise; of the two the
+    pipeline. One run at a time, and none for the past. The form that starts a run is drawn from the pipeline
+    (``form.py``).
 
     :param pipeline: path of the pipeline file, its content as a mapping, or a ``Pipeline``.
     :param settings: see ``Settings``; for every task.
@@ -71,13 +75,19 @@ def dag_of(record: Pipeline, given: PipelineLike, *, settings: SettingsLike = No
         "catchup": False,
         "max_active_runs": 1,
         "doc_md": describe_pipeline(record),
-        "tags": ["retrainer", record.task],
+        "tags": ["retrainer", record.task, *record.dag.tags],
+        "dagrun_timeout": record.dag.run_timeout,
+        "on_failure_callback": failure_callbacks(record) or None,
+        "deadline": deadlines_of(record) or None,
         **dag_kwargs,
-        "params": {**_params(record), **dag_kwargs.get("params", {})},
-        "default_args": {**DEFAULT_ARGS, **dag_kwargs.get("default_args", {})},
+        "default_args": {**DEFAULT_ARGS, **dag_kwargs.get("default_args", {}), **_of_tasks(record)},
     }
     with DAG(**arguments) as dag:
         _tasks(record, {"pipeline": given, "settings": as_mapping(settings)}, watched)
+    # Not before: each task would copy them several times, which takes longer than all the rest. A run merges them.
+    for name, param in _params(record).items():
+        if name not in dag.params:
+            dag.params[name] = param
     return dag
 
 
@@ -121,22 +131,34 @@ def dag_id_of(name: str) -> str:
 
 
 def _params(pipeline: Pipeline) -> dict[str, Param]:
-    if pipeline.publish.approval == "none":
-        return {}
-    about = "Ask also where somebody rejected the very same model before."
-    return {ASK_AGAIN: Param(False, type="boolean", title="Ask again", description=about)}
+    params = run_params(pipeline)
+    if pipeline.publish.approval.required:
+        about = "Ask also where somebody rejected the very same model before."
+        params[ASK_AGAIN] = Param(False, type="boolean", title="Ask again", description=about)
+    return params
+
+
+def _of_tasks(pipeline: Pipeline) -> dict[str, Any]:
+    """What the file says of each task, which goes before what a deployment says of all."""
+    said = pipeline.dag
+    arguments = {
+        "owner": said.owner,
+        "retries": said.retries,
+        "retry_delay": said.retry_delay,
+        "execution_timeout": said.task_timeout,
+    }
+    return {name: value for name, value in arguments.items() if value is not None}
 
 
 def _approval(pipeline: Pipeline, gate: BaseOperator, settings: SettingsLike) -> BaseOperator | None:
     """A person's approval of what the gate promotes, where the pipeline asks for it."""
-    if pipeline.publish.approval == "none":
+    if not pipeline.publish.approval.required:
         return None
     return ApproveModelOperator(
         task_id="approval",
         decision=gate.output,
         settings=settings,
-        subject=f"Publish {pipeline.name} to {pipeline.publish.channel}?",
-        body=f"{{{{ ti.xcom_pull(task_ids='{gate.task_id}', key='{REPORT_KEY}') }}}}",
+        **ApproveModelOperator.in_dag(pipeline),
     )
 
 

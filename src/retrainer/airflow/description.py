@@ -20,7 +20,7 @@ def describe_pipeline(pipeline: Pipeline) -> str:
         **_base_models(pipeline),
         "Gate": _gate(pipeline),
         "Publishes to": f"`{pipeline.publish.store}`, model `{pipeline.name}`, channel `{pipeline.publish.channel}`"
-        + (", after a person approved" if pipeline.publish.approval == "required" else ""),
+        + (", after a person approved" if pipeline.publish.approval.required else ""),
         "Starts": _starts(pipeline),
     }
     table = "\n".join(["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in rows.items())])

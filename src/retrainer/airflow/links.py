@@ -9,15 +9,14 @@ from a web page, and Airflow's UI would show a heading with nothing below.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 from urllib.parse import quote, urlencode
 
 import attrs
-from airflow.sdk import Asset, BaseOperator, BaseOperatorLink
+from airflow.sdk import Asset, BaseOperator, BaseOperatorLink, conf
 
-from retrainer.airflow.console_place import PREFIX, ROUTE, base_path
+from retrainer.airflow.console_place import PLUGIN_LOADED, PREFIX, ROUTE, base_path
 from retrainer.airflow.settings import Settings
 from retrainer.chain import Published, StepRef
 from retrainer.storage import is_s3, join_url
@@ -111,13 +110,25 @@ def has_console() -> bool:
     from airflow.sdk.plugins_manager import integrate_macros_plugins
 
     integrate_macros_plugins()  # loads all plugins, once a process
-    return "retrainer.airflow.plugin" in sys.modules
+    return PLUGIN_LOADED.is_set()
 
 
 def console_address(page: str, **query: str) -> str:
     """A page of the console within Airflow's UI."""
     base = base_path()
     return f"{base}/plugin/{ROUTE}{base}{PREFIX}/{page}?{urlencode(query)}"
+
+
+def page_of(context: Any, task_id: str = "", tab: str = "") -> str:
+    """The page of a task in Airflow's UI; that of the run without one.
+
+    :param context: of a task of that run.
+    :param tab: of the task's page.
+    """
+    run = context["dag_run"]
+    task = f"/tasks/{task_id}" if task_id else ""
+    base = str(conf.get("api", "base_url", fallback="") or "").rstrip("/")
+    return f"{base}/dags/{run.dag_id}/runs/{quote(run.run_id, safe='')}{task}" + (f"/{tab}" if tab else "")
 
 
 def address(root: str, *parts: str, is_file: bool = False) -> str:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from airflow.plugins_manager import AirflowPlugin
 
-from retrainer.airflow.console_place import PREFIX, ROUTE, base_path
+from retrainer.airflow.console_place import PLUGIN_LOADED, PREFIX, ROUTE, base_path
 
 # Airflow's UI shows an icon as an image, which takes no colour from around it.
 _ICON = (
@@ -32,6 +32,11 @@ class RetrainerPlugin(AirflowPlugin):  # type: ignore[misc]
     """The pages."""
 
     name: ClassVar[str] = "retrainer"
+
+    @classmethod
+    def on_load(cls, *args: Any, **kwargs: Any) -> None:
+        """Airflow has loaded it, not only imported its module."""
+        PLUGIN_LOADED.set()
 
     @property
     def fastapi_apps(self) -> list[dict[str, Any]]:

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator, XComArg
+from airflow.sdk.exceptions import AirflowSkipException
 
 from retrainer.airflow.connections import step_environment
 from retrainer.airflow.context import require_known_conf, run_context
 from retrainer.airflow.dates import made_no_difference, of_date
+from retrainer.airflow.form import asked_in
 from retrainer.airflow.links import RunFolderLink, StepLink
 from retrainer.airflow.progress import ProgressLog, ProgressState
 from retrainer.airflow.settings import Settings, SettingsLike, as_mapping, in_task
@@ -26,6 +28,7 @@ from retrainer.run.folders import RunFolder
 from retrainer.run.processes import StepProcess, run_step
 from retrainer.sources.base_models import short_name
 from retrainer.spec import Pipeline, load_pipeline, parse_pipeline
+from retrainer.spec.changes import BASE, Changes, changes_of
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context
@@ -68,6 +71,10 @@ class StepOperator(BaseOperator):  # type: ignore[misc]
 
     # Of the try that runs in this process; never part of the DAG.
     _pipeline: Pipeline
+    _changes: Changes = Changes()
+    _actor: str = ""
+    _read: Mapping[str, str] = {}
+    _left: StepRef | None = None
     _process: StepProcess | None = None
     _killed = False
     _links: Mapping[str, str] = {}
@@ -119,17 +126,28 @@ class StepOperator(BaseOperator):  # type: ignore[misc]
             if not self.upstream:
                 require_known_conf(context)
             ref = self._run(context, settings, step_environment(access))
+            self._left = ref
             self.conclude(ref, context)
         return result_of(ref)
 
     def _run(self, context: Context, settings: Settings, environment: Mapping[str, str]) -> StepRef:
         references = self._references()
         pipeline = self._pipeline = self._of_run(references, context)
+        base = self._base()
+        if base and self._changes.was(BASE) and base != pipeline.model.base:
+            raise AirflowSkipException(f"this run was asked for {pipeline.model.base} alone")
         environment = {**environment, **self.prepare(pipeline)}
-        run = run_context(context, root=str(settings.artifact_root), approval=getattr(self, "approval", None))
-        request = self.step.plan(pipeline, *references, context=run, base=self._base())
+        run = run_context(
+            context,
+            root=str(settings.artifact_root),
+            approval=getattr(self, "approval", None),
+            changes=self._changes,
+        )
+        self._actor = run.actor
+        request = self.step.plan(pipeline, *references, context=run, base=base)
         log, state = ProgressLog(self.log), ProgressState(context.get("task_state_store"), self.log)
         if isinstance(request, StepRequest):
+            self._read = request.inputs
             folder = RunFolder(Artifacts(request.root), request).name
             state.keep("run_folder", f"{request.root}/runs/{folder}")
             if RunFolderLink() in self.operator_extra_links:
@@ -150,18 +168,22 @@ class StepOperator(BaseOperator):  # type: ignore[misc]
             self.log.info("%s", ref.unchanged.line())
         elif ref.reused:
             self.log.info("%s: done before with the same input, artifact %s is used", ref.step, ref.digest[:12])
-        return ref.model_copy(update={"pipeline": pipeline})
+        return ref.model_copy(update={"pipeline": pipeline, "changes": self._changes})
 
     def _of_run(self, references: Sequence[StepRef], context: Context) -> Pipeline:
-        """The pipeline that the run began with; what was changed since counts in the next run."""
-        begun = next((ref.pipeline for ref in references if ref.pipeline is not None), None)
-        if begun is None:
-            first = load(self.pipeline)
-            if said := made_no_difference(first, context):
+        """The pipeline that the run began with, changed as it was asked to; what has changed in the file since counts
+        in the next run.
+        """
+        first = next((ref for ref in references if ref.pipeline is not None), None)
+        if first is None or first.pipeline is None:
+            of_file = load(self.pipeline)
+            if said := made_no_difference(of_file, context):
                 self.log.warning("%s", said)
-            return of_date(first, self, context)
+            return self._begin(of_date(of_file, self, context), asked_in(context))
+        begun, self._changes = first.pipeline, first.changes
         try:
-            changed = _changes(begun, of_date(load(self.pipeline), self, context))
+            now = of_date(load(self.pipeline), self, context)
+            changed = _changes(begun, self._changes.applied_to(now))
         except PipelineError as error:
             changed = str(error)
         if changed:
@@ -171,6 +193,13 @@ class StepOperator(BaseOperator):  # type: ignore[misc]
                 changed,
             )
         return begun
+
+    def _begin(self, pipeline: Pipeline, asked: Mapping[str, Any]) -> Pipeline:
+        """The pipeline as this run was asked to change it."""
+        self._changes = changes_of(pipeline, asked)
+        for line in self._changes.lines():
+            self.log.info("asked of this run: %s", line)
+        return self._changes.applied_to(pipeline)
 
     def _references(self) -> list[StepRef]:
         given: Any = getattr(self, self.upstream) if self.upstream else ()
@@ -186,6 +215,14 @@ class StepOperator(BaseOperator):  # type: ignore[misc]
         self._process = process
         if self._killed:
             process.terminate()
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """What the step read and left; Airflow's openlineage provider asks for it, where it is installed."""
+        if self._left is None:
+            return None
+        from retrainer.airflow.lineage import lineage_of
+
+        return lineage_of(self._left, self._pipeline, self._read)
 
     def on_kill(self) -> None:
         """End the step's process and all it started. Airflow calls this in its signal handler."""

@@ -56,6 +56,23 @@ class Padding(Record):
         return "none" + (f"; so attention has no dropout, and the model asks for {dropout:.0%}" if dropout else "")
 
 
+class Tried(Record):
+    """What one try of a training was given, where machines may choose otherwise.
+
+    :param step: at which it began.
+    """
+
+    step: int
+    chosen: tuple[Choice, ...] = ()
+    padding: Padding | None = None
+
+    def differs(self, other: Tried) -> bool:
+        """Whether they were given something else, whatever the reasons."""
+        ours, theirs = ({one.argument: one.value for one in tried.chosen} for tried in (self, other))
+        padded, also = (tried.padding is not None and tried.padding.why is not None for tried in (self, other))
+        return ours != theirs or padded != also
+
+
 class TriedShare(Record):
     """What the model would answer with so much of the champion in its weights.
 
@@ -162,6 +179,8 @@ class TrainingRecord(FileRecord):
     :param out_of_memory: whether these are not those of the pipeline file, which did not fit into the GPU's memory.
     :param chosen: by ``training.auto``; empty without.
     :param padding: ``None`` where nobody asked to do without.
+    :param tries: each that was given something else than the one before, where ``chosen`` or ``padding`` says anything;
+        the last is that of ``chosen`` and ``padding``.
     """
 
     file: ClassVar[str] = "training.json"
@@ -190,6 +209,7 @@ class TrainingRecord(FileRecord):
     out_of_memory: bool = False
     chosen: tuple[Choice, ...] = ()
     padding: Padding | None = None
+    tries: tuple[Tried, ...] = ()
 
     def smaller_batches(self) -> str | None:
         """What the GPU's memory took, for people; ``None`` where that was what the pipeline asks for."""

@@ -52,7 +52,13 @@ def decision_digest(receipt: Receipt) -> str:
 
 def _identity(receipt: Receipt) -> dict[str, Any]:
     return DECIDE.identity(
-        decision_content(receipt.model, receipt.digests.get("evaluate", ""), receipt.policy, receipt.standing)
+        decision_content(
+            receipt.model,
+            receipt.digests.get("evaluate", ""),
+            receipt.policy,
+            receipt.standing,
+            receipt.changes,
+        )
     )
 
 

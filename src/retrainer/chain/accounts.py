@@ -1,7 +1,8 @@
 """What a channel's decisions and its test rows have been through, by the ledger in the store; and how it is written.
 
-A look is written when a challenger was scored, what a decision spends before it is taken, its verdict after it. Not
-here: at which level a decision is then taken (``gate/spending.py``), the objects (``store/ledger.py``).
+A look is written when a challenger was scored, what a decision spends before it is taken, its verdict after it, and
+what a person said to it in the end. Not here: at which level a decision is then taken (``gate/spending.py``), the
+objects (``store/ledger.py``).
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
+from typing import Literal
 
 from retrainer.artifacts.standing import Standing
 from retrainer.chain.requests import RunContext
 from retrainer.errors import IntegrityError, StorageError
 from retrainer.gate.spending import in_period, spend
 from retrainer.spec.gate import Gate, OverTime
-from retrainer.store.entry import Entry, Event, Look, Spent, Verdict
+from retrainer.store.entry import Answer, Entry, Event, Look, Spent, Verdict
 from retrainer.store.ledger import Ledger, RowSet
+from retrainer.store.names import check_words
 
 # Each time somebody else wrote an entry in between. So many at once there are not.
 _TRIES = 100
@@ -233,6 +236,39 @@ def close_account(
         if (entry := _append(ledger, entries, event, context)) is not None:
             return [*entries, entry]
     raise AssertionError("the tries end with an error")
+
+
+def write_answer(
+    ledger: Ledger, decision: str, *, answer: Literal["approve", "reject"], reason: str, actor: str, run: str
+) -> None:
+    """Note what a person said to a decision.
+
+    :param decision: digest of the decide artifact.
+    :raises UserError: the reason is too long.
+    :raises IntegrityError: the ledger does not hold that decision.
+    """
+    check_words(reason=reason)
+    for entries in _tries(ledger):
+        said = next((entry for entry in reversed(entries) if _is_verdict_of(entry, decision)), None)
+        if said is None or not isinstance(said.event, Verdict):
+            raise IntegrityError(
+                "the ledger does not hold the decision that was answered: its end was cut off, or it is another one",
+                where=ledger.where(),
+                hint="find out by whom; run 'retrainer fsck'",
+            )
+        event = Answer(channel=said.event.channel, to=said.sequence, decision=decision, answer=answer, reason=reason)
+        if ledger.append(entries, event, actor=actor, run=run) is not None:
+            return
+
+
+def answer_to(entries: Sequence[Entry], decision: str) -> Entry | None:
+    """The newest entry with what a person said to a decision; ``None`` where nobody did."""
+    found = (entry for entry in reversed(entries) if isinstance(entry.event, Answer))
+    return next((entry for entry in found if getattr(entry.event, "decision", None) == decision), None)
+
+
+def _is_verdict_of(entry: Entry, decision: str) -> bool:
+    return isinstance(entry.event, Verdict) and entry.event.decision == decision
 
 
 def find_spent(entries: Sequence[Entry], standing: Standing) -> Entry | None:

@@ -70,6 +70,7 @@ class Step(Generic[Output]):
     :param signs: its process may see the private key; no other one does.
     :param loads_beside: the step beside which its process may load its libraries already, where one process takes all
         the steps: one that leaves a core idle meanwhile. Never one that measures. Empty for the first.
+    :param measures: it measures time, so nothing else may load beside it.
     :param when_promoted: taken only if the gate promotes, and after the approval that the pipeline asks for.
     """
 
@@ -82,6 +83,7 @@ class Step(Generic[Output]):
     work: str
     operator: str
     loads_beside: str = ""
+    measures: bool = False
     takes_resources: bool = False
     signs: bool = False
     when_promoted: bool = False

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from retrainer.records import Record
 from retrainer.report.figures import Facts, number
+from retrainer.spec.changes import Changes
 from retrainer.spec.model import Pipeline
 
 
@@ -17,7 +18,8 @@ class RunContext(Record):
 
     :param root: where the first step puts its artifact: ``file://``, ``s3://`` or a path. Each later step puts its own
         beside its inputs.
-    :param approved: a person approved what the gate promoted; ``actor`` is that person.
+    :param approved: a person approved what the gate promoted; ``actor`` is that person, ``answer`` why they did.
+    :param changes: what the run was asked to do otherwise than its pipeline file says.
     """
 
     run_id: str
@@ -26,6 +28,8 @@ class RunContext(Record):
     origin: Literal["airflow", "cli"] = "cli"
     root: str
     approved: bool = False
+    answer: str = ""
+    changes: Changes = Changes()
 
 
 class Unchanged(Record):
@@ -61,6 +65,7 @@ class StepRef(Record):
         compared.
     :param pipeline: what the run began with, so that the tasks after it follow that and not a file that has changed
         since; ``None`` where one process takes all the steps.
+    :param changes: what that run was asked to do otherwise than the file says; the pipeline has it already.
     """
 
     step: str
@@ -71,6 +76,7 @@ class StepRef(Record):
     unchanged: Unchanged | None = None
     base: str | None = None
     pipeline: Pipeline | None = None
+    changes: Changes = Changes()
 
 
 class StepRequest(Record):

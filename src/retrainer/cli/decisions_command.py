@@ -29,8 +29,8 @@ def decisions(
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the newest.", show_default=False)] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the decisions of a model, newest first: what was asked, what it spent, what the gate said. The chain of the
-    ledger is verified.
+    """List the decisions of a model, newest first: what was asked, what it spent, what the gate said, and what people
+    said to that. The chain of the ledger is verified.
     """
     entries = open_model(store, model, unpublished=True).ledger.entries()
     lines = [line for line in _lines(entries) if channel in {None, line["channel"]}][:limit]
@@ -39,7 +39,7 @@ def decisions(
         return
     looks = sum(entry.event.kind == "look" for entry in entries)
     display.print_table(
-        ("entry", "at", "channel", "challenger", "champion", "rows", "spent", "verdict", "reasons", "run"),
+        ("entry", "at", "channel", "challenger", "champion", "rows", "spent", "verdict", "reasons", "answers", "run"),
         [
             [
                 str(line["entry"]),
@@ -51,6 +51,7 @@ def decisions(
                 "-" if line["level"] is None else f"{line['level']:.2g}",
                 line["verdict"] or "none yet",
                 ", ".join(line["reasons"]) or "-",
+                "\n".join(map(_answer, line["answers"])) or "-",
                 line["run"],
             ]
             for line in lines
@@ -59,12 +60,22 @@ def decisions(
     typer.echo(f"{len(lines):,} decisions; test rows of {model} were looked at {looks:,} times")
 
 
+def _answer(said: dict[str, str]) -> str:
+    """``reject by ada: too eager``."""
+    return f"{said['answer']} by {said['by']}" + (f": {said['reason']}" if said["reason"] else "")
+
+
 def _lines(entries: Sequence[Entry]) -> list[dict[str, Any]]:
     """One for each verdict, and for what was spent without one yet; the newest first."""
-    from retrainer.store.entry import Look, Spent, Verdict
+    from retrainer.store.entry import Answer, Look, Spent, Verdict
 
     events = {entry.sequence: entry.event for entry in entries}
     judged = {event.spent for event in events.values() if isinstance(event, Verdict)}
+    answers: dict[str, list[dict[str, str]]] = {}
+    for entry in entries:
+        if isinstance(said := entry.event, Answer):
+            answer = {"answer": said.answer, "by": entry.actor, "reason": said.reason, "at": entry.at}
+            answers.setdefault(said.decision, []).append(answer)
     lines = []
     for entry in reversed(entries):
         verdict = entry.event if isinstance(entry.event, Verdict) else None
@@ -89,6 +100,7 @@ def _lines(entries: Sequence[Entry]) -> list[dict[str, Any]]:
                 "verdict": verdict.verdict if verdict else None,
                 "reasons": list(verdict.reasons) if verdict else [],
                 "decision": verdict.decision if verdict else None,
+                "answers": answers.get(verdict.decision, []) if verdict else [],
             }
         )
     return lines

@@ -348,11 +348,12 @@ def _why(names: Sequence[str], told: object, known: Sequence[str], otherwise: st
 def _label_why(names: Sequence[str], told: object, known: Sequence[str], of_sets: Mapping[str, int]) -> str:
     if not of_sets or told or names[0].lower() in known:
         return _why(names[:1], told, known, "few values")
-    return ": lists of labels" if len(names) == 1 else ": each holds 0 and 1"
+    alone = f"; if only one of them is what you want: --label {names[0]}"
+    return ": lists of labels" if len(names) == 1 else f": each holds 0 and 1{alone}"
 
 
 def _others(option: str, others: Iterable[Sequence[str]]) -> str:
-    shown = [" ".join(names) for names in others][:3]
+    shown = [f" {option} ".join(names) for names in others][:3]
     return f"; or, with {option}: {', '.join(shown)}" if shown else ""
 
 

@@ -83,7 +83,7 @@ def run(
     watching = open_display(display.stderr(), plain=plain, stages=stages_of(pipeline))
     try:
         with _sigterm_interrupts() as signals, watching:
-            context = new_context(root, approved=approve and pipeline.publish.approval == "required")
+            context = new_context(root, approved=approve and pipeline.publish.approval.required)
             result = run_pipeline(pipeline, context=context, observer=watching, python=python)
     except KeyboardInterrupt:
         display.stderr().print("interrupted; run it again to go on from the last complete step or checkpoint")

@@ -10,11 +10,11 @@ import hashlib
 import re
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 
 from retrainer.artifacts.evaluation import EvaluationRecord
 from retrainer.artifacts.measures import Interval
-from retrainer.artifacts.rejections import Rejection, rejection_of
 from retrainer.artifacts.repository import Artifacts
 from retrainer.audit.locate import RECEIPT, FoundReceipt, decided_receipt
 from retrainer.console.drawing import Estimate, Forest, Kind, forest
@@ -25,15 +25,20 @@ from retrainer.errors import ArtifactError, NotFoundError
 from retrainer.gate.receipt import Receipt
 from retrainer.records import Record
 from retrainer.report.decision import models_of, parts
-from retrainer.report.flips import FLIPS, Flips, flips_part, read_flips, without_texts
+from retrainer.report.flips import Flips, flips_part, without_texts
 from retrainer.report.presentation import Part, probability, scored, signed
 from retrainer.spec.known_metrics import lower_is_better
+from retrainer.storage import open_storage
+from retrainer.store.entry import Answer, Entry
+from retrainer.store.ledger import Ledger
 from retrainer.store.summary import Summary
 
 REPORT = "report.html"
 DIGEST = re.compile(r"[0-9a-f]{64}")
 # Of the slices that are drawn: those with the lowest difference. The table has all.
 MOST_SLICES = 20
+# Entries after a verdict that are searched for what a person said to it: one is asked soon, or not at all.
+MOST_AFTER = 20
 
 
 class Place(Record):
@@ -71,7 +76,7 @@ class DecisionPage(Record):
     measured: EvaluationRecord | None
     flips: Flips | None
     place: Place | None
-    rejection: Rejection | None
+    answer: Entry | None
     texts: bool
     texts_because: str
     verify: tuple[str, ...]
@@ -91,6 +96,7 @@ def decision_page(
     refuse_other_than_digest(decision)
     key, artifacts = (root, decision), Artifacts(root)
     summary_key = ("summary", one.store, one.name)
+    answer_key = ("answer", one.store, one.name, channel, decision)
     asked = stores.ask_several(
         [
             (
@@ -99,10 +105,15 @@ def decision_page(
                     ("receipt", *key): partial(read_receipt, artifacts, decision),
                     ("flips", *key): partial(_read_flips, artifacts, decision),
                     ("measured", *key): partial(_read_measured, artifacts, decision),
-                    ("rejection", *key): partial(rejection_of, root, decision),
                 },
             ),
-            (one.store, {summary_key: partial(stores.summary, one.store, one.name)}),
+            (
+                one.store,
+                {
+                    summary_key: partial(stores.summary, one.store, one.name),
+                    answer_key: partial(_read_answer, stores, one, channel, decision),
+                },
+            ),
         ]
     )
     found = asked["receipt", *key]
@@ -113,7 +124,7 @@ def decision_page(
     if receipt.model != one.name:
         raise NotFoundError(f"'{one.name}' has no decision {decision[:12]}", hint=f"it is one of '{receipt.model}'")
     flips, summary = asked["flips", *key], asked[summary_key]
-    measured, rejection = asked["measured", *key], asked["rejection", *key]
+    measured, answer = asked["measured", *key], asked[answer_key]
     texts, because = texts_for(receipt, may_read_texts=may_read_texts, dag_id=one.dag_id)
     if isinstance(flips, Flips) and not texts:
         flips = without_texts(flips)
@@ -127,12 +138,12 @@ def decision_page(
         measured=measured if isinstance(measured, EvaluationRecord) else None,
         flips=flips if isinstance(flips, Flips) else None,
         place=_place(summary, channel, decision) if isinstance(summary, Summary) else None,
-        rejection=rejection if isinstance(rejection, Rejection) else None,
+        answer=answer if isinstance(answer, Entry) else None,
         texts=texts,
         texts_because=because,
         verify=_commands(one, root, decision),
         report=texts or not receipt.policy.report_texts,
-        problems=tuple(found.text for found in (measured, flips, summary, rejection) if isinstance(found, Problem)),
+        problems=tuple(found.text for found in (measured, flips, summary, answer) if isinstance(found, Problem)),
     )
 
 
@@ -180,9 +191,23 @@ def read_file(artifacts: Artifacts, decision: str, name: str) -> bytes:
 
 def _read_flips(artifacts: Artifacts, decision: str) -> Flips | None:
     manifest = artifacts.find("decide", decision)
-    if manifest is None or FLIPS not in manifest.files:
+    if manifest is None or Flips.file not in manifest.files:
         return None
-    return read_flips(artifacts.read("decide", decision, FLIPS))
+    return Flips.from_json(artifacts.read("decide", decision, Flips.file), where=Flips.file)
+
+
+def _read_answer(stores: Stores, one: Shown, channel: str, decision: str) -> Entry | None:
+    """What a person said to a decision last; ``None`` where nobody did, or where the summary does not know it."""
+    place = _place(stores.summary(one.store, one.name), channel, decision)
+    if place is None:
+        return None
+    ledger, said = Ledger(open_storage(one.store), one.name), None
+    with suppress(NotFoundError):  # the end of the ledger
+        for sequence in range(place.entry + 1, place.entry + 1 + MOST_AFTER):
+            entry = ledger.read(sequence)
+            if isinstance(entry.event, Answer) and entry.event.decision == decision:
+                said = entry
+    return said
 
 
 def _read_measured(artifacts: Artifacts, decision: str) -> EvaluationRecord | None:

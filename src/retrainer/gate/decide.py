@@ -97,6 +97,7 @@ def decide(policy: Gate, evidence: Evidence) -> Receipt:
         anchor_moves=not findings.reasons and comparison.anchor is not None and comparison.anchor.better,
         flips=flips,
         overturn=overturn_of(rows, comparison.interval, comparison.threshold, level=comparison.level(alpha)),
+        changes=evidence.changes,
     )
 
 

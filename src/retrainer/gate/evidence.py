@@ -43,6 +43,7 @@ from retrainer.errors import first_line
 from retrainer.gate.answers import SetAnswers
 from retrainer.gate.receipt import Reason, ReasonCode
 from retrainer.gate.tables import SetTable, Table, TextTable
+from retrainer.spec.changes import Changes
 from retrainer.spec.known_metrics import names_of
 from retrainer.tasks import Writes
 
@@ -66,18 +67,22 @@ class Evidence:
     :param problems: why a table is absent, under its name.
     :param standing: what was counted of earlier decisions; ``None`` where nothing was, so that the decision is judged
         as the only one.
+    :param changes: what the run was asked to do otherwise than its pipeline file says. It decides nothing, and is in
+        the receipt.
     """
 
     record: EvaluationRecord
     tables: Mapping[str, Table]
     problems: Mapping[str, Reason] = field(default_factory=dict)
     standing: Standing | None = None
+    changes: Changes | None = None
 
 
-def load_evidence(folder: Path, standing: Standing | None = None) -> Evidence:
+def load_evidence(folder: Path, standing: Standing | None = None, changes: Changes | None = None) -> Evidence:
     """Read an evaluate artifact.
 
     :param standing: of the decision, which is no part of the artifact: the same evaluation can be judged again later.
+        So are its ``changes``.
     :raises ArtifactError: it has no ``evaluation.json``.
     :raises IntegrityError: that is not a valid record.
     """
@@ -91,7 +96,7 @@ def load_evidence(folder: Path, standing: Standing | None = None) -> Evidence:
             problems[name] = table
         else:
             tables[name] = table
-    return Evidence(record, tables, problems, standing)
+    return Evidence(record, tables, problems, standing, changes)
 
 
 def _read(

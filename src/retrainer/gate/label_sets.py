@@ -127,7 +127,7 @@ def _f1(counts: Floats) -> tuple[Floats, Floats]:
     below = np.maximum(whole, 1.0)
     value = 2 * hits / below
     off = -value / below
-    return value, np.stack([(2 - 2 * value) / below, off, off, np.zeros_like(off)])
+    return value, np.where(whole > 0, np.stack([(2 - 2 * value) / below, off, off, np.zeros_like(off)]), 0.0)
 
 
 def _share(part: float, rest: float) -> tuple[float, tuple[float, float]]:

@@ -34,7 +34,10 @@ from retrainer.spec.known_metrics import KNOWN_METRICS, SHARE_RIGHT, Family, Int
 # Of the true labels ``[n]``, or of which labels each row has ``[n, labels]``, and the probabilities ``[n, labels]``.
 LossOfRows = Callable[[Any, Floats], Floats]
 Given = TypeVar("Given", bound=Said)
-UNSEEN = "none: nothing was there to count"
+
+
+# Of a metric that is made of nothing: no label is given, or no row has one.
+NOTHING_COUNTED = "nothing was counted"
 
 
 class Metric(ABC, Generic[Given]):
@@ -195,7 +198,7 @@ class _OfSets(Metric[SetAnswers]):
     def bounds(self, labels: Ints, answers: SetAnswers, alpha: float) -> Bounds:
         value = self.value(labels, answers)
         if not self._seen(answers):
-            return Bounds(self.known.lowest, self.known.highest, UNSEEN)
+            return Bounds(self.known.lowest, self.known.highest, NOTHING_COUNTED)
         low, high = self.by_rows(answers).bounds(alpha)
         return Bounds(value + low, value + high, f"delta method, {METHOD}")
 
@@ -203,7 +206,7 @@ class _OfSets(Metric[SetAnswers]):
         difference = self.difference(labels, first, second)
         if not (self._seen(first) and self._seen(second)):
             widest = self.known.highest - self.known.lowest
-            return difference, Bounds(-widest, widest, UNSEEN)
+            return difference, Bounds(-widest, widest, NOTHING_COUNTED)
         low, high = self.by_rows(first, second).bounds(alpha)
         return difference, Bounds(difference + low, difference + high, f"paired delta method, {METHOD}")
 

@@ -18,6 +18,7 @@ from retrainer.artifacts.selection import Selection
 from retrainer.artifacts.standing import Standing
 from retrainer.gate.spending import Spending
 from retrainer.records import Record
+from retrainer.spec.changes import Changes
 from retrainer.spec.gate import Gate
 
 Verdict = Literal["promote", "refuse"]
@@ -274,6 +275,7 @@ class Receipt(Record):
     :param anchor_moves: this version becomes the channel's anchor when it is published: it was shown to be better.
     :param flips: ``None`` without a champion.
     :param overturn: how many wrong test labels would turn the comparison; ``None`` when it was skipped.
+    :param changes: what its run was asked to do otherwise than the pipeline file says; left out where that is nothing.
     """
 
     format_version: Literal[1] = 1
@@ -313,6 +315,15 @@ class Receipt(Record):
     anchor_moves: bool = False
     flips: FlipsResult | None = None
     overturn: Overturn | None = None
+    changes: Changes | None = None
+
+    @model_serializer(mode="wrap")
+    def _nothing_of_no_changes(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Receipts of runs that follow their file keep their bytes."""
+        written: dict[str, Any] = handler(self)
+        if self.changes is None:
+            del written["changes"]
+        return written
 
     @property
     def codes(self) -> tuple[str, ...]:

@@ -237,9 +237,9 @@ def _(table: SetTable, name: str, record: EvaluationRecord) -> list[Reason]:
         detail = f"{name}: {int(outside.any(axis=1).sum())} rows have scores that are not probabilities"
         return [*problems, _reason(ReasonCode.SCORES_INVALID, detail)]
     thresholds = _thresholds(name, record)
-    # From a threshold on a label applies, below it not, but for rounding; so written that NaN agrees with nothing.
-    agrees = np.where(table.applies, table.scores >= thresholds - TIE_SLACK, table.scores < thresholds + TIE_SLACK)
-    differ = ~agrees
+    # Below a threshold nothing applies, from it on everything, but for rounding. So written that NaN differs.
+    above, below = table.scores >= thresholds - TIE_SLACK, table.scores < thresholds + TIE_SLACK
+    differ = ~np.where(table.applies, above, below)
     if differ.any():
         rows = int(differ.any(axis=1).sum())
         detail = f"{name}: {rows} rows are given labels that their scores and thresholds do not give"

@@ -37,7 +37,20 @@ if TYPE_CHECKING:
 
 FP32 = REFERENCE
 # What is said where there is room for a few lines only: a terminal, a log, a page on which somebody approves.
-IN_BRIEF = ("comparison", "anchor", "over_time", "flips", "baseline", "scores", "floors", "selection", "leakage")
+IN_BRIEF = (
+    "changes",
+    "comparison",
+    "anchor",
+    "over_time",
+    "flips",
+    "baseline",
+    "scores",
+    "floors",
+    "selection",
+    "leakage",
+)
+# Of the slices, where not all are shown.
+MOST_MOVED = 8
 
 
 def headline(receipt: Receipt) -> str:
@@ -46,6 +59,11 @@ def headline(receipt: Receipt) -> str:
         return f"PROMOTE {receipt.model}: {', '.join(receipt.publishable)} may go live"
     count = len(receipt.reasons)
     return f"REFUSE {receipt.model}: {count} reason{'s' if count != 1 else ''}, production does not change"
+
+
+def in_a_sentence(receipt: Receipt) -> str:
+    """The verdict and why, in one line."""
+    return "; ".join([headline(receipt), *map(reason_line, receipt.reasons)])
 
 
 def reason_line(reason: Reason) -> str:
@@ -96,6 +114,7 @@ def parts(receipt: Receipt, measured: Mapping[str, ModelEvidence] | None = None)
         selection_part(receipt.selection) if receipt.selection else part("selection", "Base model"),
         _leakage(receipt.leakage),
         _drift(receipt),
+        part("changes", "Asked of this run", *(receipt.changes.lines() if receipt.changes else [])),
     )
     return {one.name: one for one in made}
 
@@ -119,7 +138,11 @@ def by_label_part(labels: Sequence[LabelScores]) -> Part:
     return part(
         "by_label",
         "Each label",
-        *(["A label applies from its threshold on, which was fitted on the validation rows."] if labels else []),
+        *(
+            ["A label applies from its threshold on, fitted on the validation rows; 0.5 where few of these have it."]
+            if labels
+            else []
+        ),
         caption="Test rows that have each label, and rows that are given it",
         head=("label", "rows", "given", "threshold", "precision", "recall", "F1"),
         rows=map(row, labels),
@@ -306,6 +329,13 @@ _SLICE_STATUS = {
     "worse": Cell("worse", mark="bad"),
     "insufficient": Cell("too few rows", mark="plain"),
 }
+
+
+def moved_slices(receipt: Receipt) -> Part:
+    """The groups of rows on which challenger and champion differ most, for whoever has little time."""
+    differ = [one for one in receipt.slices if one.status != "insufficient" and one.difference]
+    most = sorted(differ, key=lambda one: (one.status != "worse", -abs(one.difference or 0.0), one.by, one.value))
+    return _slices(receipt.model_copy(update={"slices": tuple(most[:MOST_MOVED])}))
 
 
 def _slices(receipt: Receipt) -> Part:

@@ -7,23 +7,17 @@ A harmful flip is a row that the champion has right and the challenger has wrong
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
 
-from pydantic import TypeAdapter
-
-from retrainer.errors import IntegrityError
+from retrainer.records import FileRecord, Record
 from retrainer.report.figures import counted_rows
 from retrainer.report.presentation import Part, percent, table_of
 
-# In the decide artifact, for pages that show a decision without the rows it rests on. It holds texts where the report
-# does.
-FLIPS = "flips.json"
 # Of a text; the data has the rest of it.
 MOST_CHARACTERS = 300
 
 
-@dataclass(frozen=True, slots=True)
-class Flip:
+class Flip(Record):
     """A row that the champion has right and the challenger has wrong.
 
     :param text: ``None`` where texts are not shown; both of a pair, with a bar between them.
@@ -38,8 +32,7 @@ class Flip:
     probability: float
 
 
-@dataclass(frozen=True, slots=True)
-class FlipCounts:
+class FlipCounts(Record):
     """Flips among some rows.
 
     :param group: what these rows have in common: ``label = sports``; empty for all.
@@ -51,41 +44,27 @@ class FlipCounts:
     beneficial: int
 
 
-@dataclass(frozen=True, slots=True)
-class Flips:
-    """What changed between champion and challenger on the same test rows.
+class Flips(FileRecord):
+    """``flips.json`` of a decision: what changed between champion and challenger on the same test rows.
+
+    For pages that show a decision without the rows it rests on. It holds texts where the report does.
 
     :param groups: those with harmful flips, the largest share of them first.
     :param surest: some of the harmful ones, the challenger's surest mistakes first.
     """
 
+    file: ClassVar[str] = "flips.json"
+
+    format_version: Literal[1] = 1
     counts: FlipCounts
     groups: tuple[FlipCounts, ...] = ()
     surest: tuple[Flip, ...] = ()
 
 
-def flips_json(flips: Flips | None) -> bytes:
-    """The content of ``flips.json``."""
-    return _FILE.dump_json(flips, indent=2) + b"\n"
-
-
-def read_flips(data: bytes) -> Flips | None:
-    """What is in ``flips.json``; ``None`` where nothing was compared.
-
-    :raises IntegrityError: it cannot be read.
-    """
-    try:
-        return _FILE.validate_json(data)
-    except ValueError:
-        raise IntegrityError("is not a record of flips", where=FLIPS, hint="run the decide step again") from None
-
-
 def without_texts(flips: Flips) -> Flips:
     """The same for people who may not see texts of rows."""
-    return replace(flips, surest=tuple(replace(one, text=None) for one in flips.surest))
-
-
-_FILE: TypeAdapter[Flips | None] = TypeAdapter(Flips | None)
+    hidden = tuple(one.model_copy(update={"text": None}) for one in flips.surest)
+    return flips.model_copy(update={"surest": hidden})
 
 
 def flips_part(flips: Flips | None) -> Part:

@@ -27,6 +27,7 @@ from retrainer.chain import EXPORT, StepRef, StepRequest, step_named
 from retrainer.errors import NotFoundError, PreconditionFailed
 from retrainer.records import Record, digest_of
 from retrainer.sources.base_models import short_name, short_names
+from retrainer.spec.changes import Changes
 from retrainer.storage import open_storage
 from retrainer.storage.errors import filesystem_errors
 
@@ -35,6 +36,7 @@ class RunRecord(Record):
     """``run.json``.
 
     :param base_model: the first of several.
+    :param changes: what the run was asked to do otherwise than its pipeline file says.
     """
 
     format_version: Literal[2] = 2
@@ -44,6 +46,7 @@ class RunRecord(Record):
     started_at: str
     origin: str
     actor: str
+    changes: Changes = Changes()
 
 
 class StepNote(Record):
@@ -107,6 +110,7 @@ class RunFolder:
             started_at=context.started_at,
             origin=context.origin,
             actor=context.actor,
+            changes=context.changes,
         )
         for number in count(1):
             # Two runs may start in one second.

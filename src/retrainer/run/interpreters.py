@@ -81,9 +81,9 @@ class Interpreter:
         :param log_file: where its own output goes.
         :param given: variables beside this process's own.
         :param devices: that it may use.
-        :raises ResourceError: there is no such interpreter.
+        :raises ResourceError: there is no such interpreter, or the disk is full.
         """
-        self._request.write_bytes(request.to_json())
+        self._write(request)
         environment = {**self._inherited(request.pipeline.publish), **given, **devices.environment}
         with filesystem_errors(str(log_file)):
             log = log_file.open("ab")
@@ -99,20 +99,35 @@ class Interpreter:
         """
         environment = {**self._inherited(publish), **devices.environment}
         pipes = (ready,) if turn < 0 else (turn, ready)
-        with self._early.open("wb") as log:
+        with self._early.open("w+b") as log:  # which the process itself copies into its log
             self._spawn(("--ahead", str(turn), str(ready)), environment, log.fileno(), pipes, stdin=subprocess.PIPE)
+        assert self.process.stdin is not None
+        self._open.callback(self.process.stdin.close)
 
     def ask(self, request: StepRequest, log_file: Path) -> None:
         """Give a process that was started ahead its request.
 
-        :param log_file: where its own output goes from now on.
+        :param log_file: where its own output goes, also that from before, once it has loaded.
+        :raises ResourceError: the disk is full.
         """
-        self._request.write_bytes(request.to_json())
-        with filesystem_errors(str(log_file)), log_file.open("ab") as log:
-            log.write(self._early.read_bytes())
+        self._write(request)
+        with filesystem_errors(str(log_file)):
+            log_file.touch()
         assert self.process.stdin is not None
         with suppress(BrokenPipeError), self.process.stdin as stdin:  # it died, and is not waited for in vain
             stdin.write(os.fsencode(log_file.absolute()) + b"\n")
+
+    def keep_output(self, log_file: Path) -> None:
+        """Append what a process said that ended before it had a log of its own."""
+        # Of a full disk the error of the step tells, if it has one; this output explains it at most.
+        with suppress(OSError):
+            if self._early.exists() and (said := self._early.read_bytes()):
+                with log_file.open("ab") as log:
+                    log.write(said)
+
+    def _write(self, request: StepRequest) -> None:
+        with filesystem_errors(tempfile.gettempdir()):
+            self._request.write_bytes(request.to_json())
 
     def _inherited(self, publish: Publish) -> dict[str, str]:
         """This process's variables; without a private key, for every step but the one that signs."""

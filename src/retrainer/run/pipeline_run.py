@@ -105,7 +105,7 @@ def run_pipeline(
     watching = observer or Observer()
     done: dict[Stage, StepRef] = {}
     folder = ""
-    approved = context.approved or pipeline.publish.approval == "none"
+    approved = context.approved or not pipeline.publish.approval.required
     stages = stages_of(pipeline)
     with Ahead(pipeline, stages, python) as ahead:
 

@@ -174,6 +174,7 @@ class StepProcess:
                     self.terminate()
                     raise StepKilled("the process that started this task is gone; training was stopped")
                 time.sleep(POLL_SECONDS)
+        self._interpreter.keep_output(self.log_file)
         self._raise_for(failure, finished)
 
     def _raise_for(self, failure: Failed | None, finished: bool) -> None:

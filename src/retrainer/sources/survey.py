@@ -107,7 +107,8 @@ def guess_labels(columns: Columns, where: str) -> list[tuple[str, ...]]:
     :return: the column of each candidate, or all of its columns.
     """
     lists = [name for name, values in columns.items() if 2 <= len(members_in(values)) <= MOST_LABELS]
-    flags = tuple(name for name, values in columns.items() if {canonical(value) for value in values if value} in _FLAGS)
+    # Of a row that lacks one of them ingest would not know its labels.
+    flags = tuple(name for name, values in columns.items() if {canonical(value or "") for value in values} in _FLAGS)
     several = [flags] if len(flags) > 1 else []
     found = [(name,) for name in sorted(lists, key=lambda name: _rank(name, LABEL_NAMES))]
     try:

@@ -52,6 +52,9 @@ def dataset(spec: Dataset) -> list[Problem]:
     ]
     if not set(spec.label_values.values()) <= set(spec.labels or ()):
         problems.append(Problem(("label_values",), "write a mapping in place of labels: {0: CLOSED, 1: OPEN}"))
+    if spec.train_rows is not None and spec.train_rows < spec.checks.min_rows:
+        detail = f"is below checks.min_rows ({spec.checks.min_rows}), so nothing would ever be trained"
+        problems.append(Problem(("train_rows",), detail))
     if spec.test is None and spec.split.test == 0.0:
         problems.append(
             Problem(

@@ -1,8 +1,9 @@
 """The pipeline file as frozen records: every key, its type, its default and its meaning.
 
-The sections ``gate`` and ``publish`` have modules of their own. Not here: reading YAML (``load.py``), what holds
-between keys (``cross_checks.py``), the names inside ``training`` (``training_arguments.py``), and whether a path,
-column or model exists, which only the machine that runs a step can tell.
+The sections ``gate``, ``publish``, ``notify`` and ``dag`` have modules of their own. Not here: reading YAML
+(``load.py``), what holds between keys (``cross_checks.py``), the names inside ``training``
+(``training_arguments.py``), and whether a path, column or model exists, which only the machine that runs a step can
+tell.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ from retrainer.label_names import position
 from retrainer.precisions import PRECISIONS, REFERENCE
 from retrainer.records import Record
 from retrainer.spec import cross_checks
+from retrainer.spec.dag import DagSettings
 from retrainer.spec.delimited import Csv
 from retrainer.spec.fields import Fraction, ImportPath, Name, OneOf, Text, as_list
 from retrainer.spec.gate import Gate
 from retrainer.spec.known_metrics import OF_ONE_LABEL, names_of
 from retrainer.spec.lora import Lora
+from retrainer.spec.notify import Notify
 from retrainer.spec.paths import FilePath, IdOrFolder
 from retrainer.spec.problems import found, listed, refuse, refuse_one
 from retrainer.spec.publish import Publish
@@ -190,6 +193,12 @@ class Dataset(Record):
         "place of the labels in the data.",
     )
     split: Split = Field(Split(), description="How validation and test rows are carved from train.")
+    train_rows: int | None = Field(
+        None,
+        ge=1,
+        description="At most so many training rows, chosen by what is in them; null: all. Rows that judge stay as they "
+        "are.",
+    )
     checks: Checks = Field(Checks(), description="What must hold of the data.")
 
     @property
@@ -493,6 +502,8 @@ class Pipeline(Record):
     publish: Publish = Field(description="Where a promoted model goes, and who vouches for it.")
     schedule: Schedule = Field(Schedule(), description="When Airflow starts the pipeline by itself.")
     resources: Resources = Field(Resources(), description="What training takes of a host.")
+    notify: Notify = Field(Notify(), description="Whom Airflow tells of what.")
+    dag: DagSettings = Field(DagSettings(), description="What Airflow knows about the pipeline's DAG.")
 
     @model_validator(mode="before")
     @classmethod

@@ -14,6 +14,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from retrainer.records import Record
+from retrainer.spec.approval import NO_APPROVAL, Approval
 from retrainer.spec.fields import Name, Text, as_list
 from retrainer.spec.paths import StorePath, absolute, absolute_file, from_folder
 from retrainer.spec.problems import refuse_one
@@ -81,8 +82,10 @@ class Publish(Record):
 
     store: StorePath = Field(description="s3://bucket/prefix, file:///folder, or a folder relative to this file.")
     channel: Name = Field("production", description="The channel that a promoted model moves.")
-    approval: Literal["none", "required"] = Field(
-        "none", description="'required' asks a person in Airflow's UI, or `retrainer run --approve`."
+    approval: Annotated[
+        Approval, BeforeValidator(lambda value: value, json_schema_input_type=Literal["none", "required"] | Approval)
+    ] = Field(
+        NO_APPROVAL, description="Whether a person has to approve: 'none', 'required', or a mapping that says more."
     )
     sign_with: PrivateKeySource | None = Field(
         None,

@@ -68,8 +68,9 @@ def _sections(path: str, schema: Schema, places: dict[str, str]) -> Iterator[tup
 
 
 def _mapping(path: str, schema: Schema) -> tuple[str, Schema] | None:
-    """The mapping that a key may hold, if it may hold one, and its path; ``{hub: ...}`` leads to that of ``hub``."""
-    for alternative in _alternatives(schema):
+    """The mapping that a key may hold, alone or in a list, and its path; ``{hub: ...}`` leads to that of ``hub``."""
+    for one in _alternatives(schema):
+        alternative = next((item for item in _alternatives(one.get("items", one)) if "properties" in item), one)
         keys = alternative.get("properties")
         if keys and len(keys) == 1:
             ((key, inner),) = keys.items()
@@ -123,7 +124,7 @@ def _kind(kind: str, schema: Schema) -> str:
     if kind == "object" and len(schema.get("properties", {})) == 1:
         return f"`{{{next(iter(schema['properties']))}: ...}}`"
     bounds = [
-        f"{words} {schema[bound]:g}"
+        f"{words} {schema[bound]:.10g}"
         for bound, words in (
             ("minimum", "at least"),
             ("exclusiveMinimum", "above"),

@@ -7,7 +7,7 @@ from typing import Any
 
 from retrainer.spec.model import HubDataset, Pipeline
 from retrainer.spec.renamed_arguments import OWNED
-from retrainer.spec.training_arguments import DEFAULTS, WORKED_OUT, known_arguments
+from retrainer.spec.training_arguments import DEFAULTS, WORKED_OUT, bounds, known_arguments
 
 _TYPES = {
     "bool": "boolean",
@@ -75,6 +75,8 @@ def _argument(name: str, argument: Any) -> dict[str, Any]:
         "title": name,
         "description": WORKED_OUT.get(name, f"TrainingArguments.{name}"),
         "type": types[0] if len(types) == 1 else types,
+        # -1 is transformers' own word for "as many as num_train_epochs gives".
+        **(bounds(name) if name != "max_steps" else {}),
     }
     if name not in WORKED_OUT:
         schema["default"] = DEFAULTS.get(name, argument["default"])

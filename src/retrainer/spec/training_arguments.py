@@ -114,6 +114,12 @@ def known_arguments() -> Mapping[str, Mapping[str, Any]]:
     return arguments
 
 
+def bounds(name: str) -> dict[str, float]:
+    """The bounds of an argument, as JSON Schema has them."""
+    said = {"minimum": _AT_LEAST, "exclusiveMinimum": _ABOVE, "maximum": _AT_MOST, "exclusiveMaximum": _BELOW}
+    return {word: limits[name] for word, limits in said.items() if name in limits}
+
+
 @functools.cache
 def settable_arguments() -> tuple[str, ...]:
     """The names that a pipeline may give, ours included, sorted."""

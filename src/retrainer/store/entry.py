@@ -1,4 +1,5 @@
-"""One entry of a model's ledger of decisions: a look at test rows, what a decision spends, its verdict.
+"""One entry of a model's ledger of decisions: a look at test rows, what a decision spends, its verdict, what a person
+said to it.
 
 Entries are written once, each naming the one before it by its hash, so that nobody can edit, drop or reorder one
 unseen. Not here: how they are read and written (``ledger.py``), what follows from them (``chain/accounts.py``).
@@ -76,7 +77,23 @@ class Verdict(Record):
     reasons: tuple[str, ...] = ()
 
 
-Event = Annotated[Look | Spent | Verdict, Field(discriminator="kind")]
+class Answer(Record):
+    """What a person said to what the gate promotes. The newest answer to a decision counts.
+
+    :ivar to: number of the entry with the verdict.
+    :ivar decision: digest of the decide artifact.
+    :ivar reason: in the person's own words; may be empty.
+    """
+
+    kind: Literal["answer"] = "answer"
+    channel: str
+    to: int = Field(ge=1)
+    decision: Sha256
+    answer: Literal["approve", "reject"]
+    reason: str = ""
+
+
+Event = Annotated[Look | Spent | Verdict | Answer, Field(discriminator="kind")]
 
 
 class Entry(Record):
@@ -101,7 +118,7 @@ class Entry(Record):
     def _first_or_not(self) -> Self:
         if (self.sequence == 1) is not (self.previous is None):
             raise ValueError("only the first entry has none before it")
-        refers = {"spent": "look", "verdict": "spent"}.get(self.event.kind)
+        refers = {"spent": "look", "verdict": "spent", "answer": "to"}.get(self.event.kind)
         if refers is not None and getattr(self.event, refers) >= self.sequence:
             raise ValueError("it names an entry that is not before it")
         return self

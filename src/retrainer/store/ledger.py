@@ -1,4 +1,5 @@
-"""The ledger of a model: every look at test rows and every decision, one object each, written only if absent.
+"""The ledger of a model: every look at test rows, every decision, and what people said to it. One object each, written
+only if absent.
 
 It belongs to the model, not to a channel: rows that were looked at for one channel are worn for all. What the rows were
 is kept beside it, one object for each set, named by its hash. Each move of a channel names the newest entry of its

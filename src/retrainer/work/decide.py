@@ -30,9 +30,9 @@ from retrainer.gate.receipt import Receipt
 from retrainer.gate.verify import receipt_bytes
 from retrainer.precisions import REFERENCE
 from retrainer.report.decision import confusions_part, explain
-from retrainer.report.flips import FLIPS, flips_json
 from retrainer.report.html import ReportFacts, report_html
 from retrainer.report.model_card import CardFacts
+from retrainer.spec.changes import Changes
 from retrainer.store.entry import Verdict
 from retrainer.work.examples import examples_of
 from retrainer.work.flips import flips_of
@@ -49,21 +49,26 @@ LONGEST_FIELD = 2**31 - 1
 
 
 def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: Reporter) -> Decided:
-    """Fill ``folder`` with the receipt and the report. A refusal is a result, not an error.
+    """Fill ``folder`` with the receipt, the report, and where there is a champion the rows that flipped. A refusal is a
+    result, not an error.
 
     :raises IntegrityError: the evaluation is about other artifacts than those of this run.
     :raises GateError: the policy cannot be applied.
     """
     standing = Standing.from_content(request.identity["standing"], where="request")
-    evidence = load_evidence(inputs["evaluate"], standing)
+    asked = request.identity.get("changes")
+    changes = Changes.from_content(asked, where="request") if asked is not None else None
+    evidence = load_evidence(inputs["evaluate"], standing, changes)
     _check_origin(request, evidence)
     receipt = decide(request.pipeline.gate, evidence)
     (folder / RECEIPT).write_bytes(receipt_bytes(receipt))
     card = card_facts(request, inputs, evidence, receipt)
     plots = {path.name: path.read_bytes() for path in sorted(inputs["evaluate"].glob("*.png"))}
     facts = _report_facts(request, inputs, card, evidence, receipt)
-    (folder / REPORT).write_text(report_html(receipt, facts, plots), encoding="utf-8")
-    (folder / FLIPS).write_bytes(flips_json(facts.flips))
+    if facts.flips is not None:
+        facts.flips.save(folder)
+    report = report_html(receipt, facts, plots)
+    (folder / REPORT).write_text(report, encoding="utf-8")
     for line in [*explain(receipt), *_confused_lines(card)]:
         reporter.log(line)
     _close(request, standing, receipt)

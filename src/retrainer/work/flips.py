@@ -58,7 +58,8 @@ def flips_of(evidence: Evidence, test: Path | None) -> Flips | None:
 def _counted(group: str, inside: Mask, right: Mask, was_right: Mask) -> FlipCounts:
     """Of the rows inside, by which of them are right now and were before."""
     harmful, beneficial = inside & was_right & ~right, inside & right & ~was_right
-    return FlipCounts(group, int(inside.sum()), int(harmful.sum()), int(beneficial.sum()))
+    rows, here = int(inside.sum()), {"harmful": int(harmful.sum()), "beneficial": int(beneficial.sum())}
+    return FlipCounts(group=group, rows=rows, **here)
 
 
 def _groups(evidence: Evidence, table: Table) -> Iterator[tuple[str, Mask]]:

@@ -8,11 +8,15 @@ from __future__ import annotations
 import gc
 import importlib
 import os
+import shutil
 import sys
 from contextlib import suppress
 from typing import Any
 
 from retrainer.chain import step_named
+
+# Why a step could not be loaded. A second try often fails otherwise, since parts of it are loaded.
+_failed: dict[str, Exception] = {}
 
 
 def load(step: str) -> Any:
@@ -20,11 +24,18 @@ def load(step: str) -> Any:
 
     What is loaded stays until the process ends. So nothing of it is looked through for garbage: a fifth of the time
     that loading takes, and some of that which tracing a graph takes.
+
+    :raises Exception: what the first try of this process raised.
     """
+    if step in _failed:
+        raise _failed[step]
     collecting = gc.isenabled()
     gc.disable()
     try:
         return importlib.import_module(step_named(step).work)
+    except Exception as error:
+        _failed[step] = error
+        raise
     finally:
         gc.freeze()
         if collecting:
@@ -41,7 +52,7 @@ def load_ahead(step: str, turn: int, ready: int) -> bool:
     if turn >= 0:
         os.read(turn, 1)
         os.close(turn)
-    # What cannot be loaded is loaded again in its place, where its error is told.
+    # Its error is told once it is loaded in its place.
     with suppress(Exception):
         load(step)
     os.close(ready)
@@ -49,7 +60,18 @@ def load_ahead(step: str, turn: int, ready: int) -> bool:
     if not log_file.endswith(b"\n"):
         return False
     log = os.open(log_file[:-1], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    _move_output(log)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
     return True
+
+
+def _move_output(log: int) -> None:
+    """Move what this process has said so far, a file open for reading as well, into its log."""
+    # On a full disk the parent finds it there still.
+    with suppress(OSError), os.fdopen(os.dup(1), "rb") as early, os.fdopen(os.dup(log), "ab") as stream:
+        early.seek(0)
+        shutil.copyfileobj(early, stream)
+        stream.flush()
+        os.ftruncate(1, 0)

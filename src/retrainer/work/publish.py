@@ -71,7 +71,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
             channel=pipeline.publish.channel,
             actor=request.context.actor,
             cause=cause,
-            reason=f"{cause.meaning}, in run {request.context.run_id}",
+            reason="; ".join([f"{cause.meaning}, in run {request.context.run_id}", *_asked(request)]),
             decision=request.inputs["decide"],
             expected=receipt.champion_version,
             anchor=receipt.anchor_moves,
@@ -97,6 +97,12 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         copied_bytes=published.copied_bytes,
         signed_by=signer.public.key_id if signer else None,
     )
+
+
+def _asked(request: StepRequest) -> list[str]:
+    """What people said to the run: the history of the channel keeps it."""
+    context = request.context
+    return [*([f"approved because: {context.answer}"] if context.answer else []), *context.changes.lines()]
 
 
 def _assemble(target: Path, inputs: dict[str, Path], receipt: Receipt, *, include_checkpoint: bool) -> None:

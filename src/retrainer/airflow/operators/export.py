@@ -51,9 +51,10 @@ class ExportOnnxOperator(StepOperator):
 
     @classmethod
     def in_dag(cls, pipeline: Pipeline) -> dict[str, Any]:
-        """It also runs after a training that was skipped."""
-        if not IngestDatasetOperator.in_dag(pipeline):
-            return {}
+        """It also runs after a training that was skipped: as it was done, or as the run is for one base model alone."""
+        waits, several = IngestDatasetOperator.in_dag(pipeline), pipeline.model.candidates
+        if not waits:
+            return {"trigger_rule": "none_failed"} if several else {}
         pulled = f"ti.xcom_pull(task_ids='{IngestDatasetOperator.task_name}', key='{CHECKPOINTS_KEY}')"
         return {"trigger_rule": "none_failed", "finished": f"{{{{ {pulled} | tojson }}}}"}
 

@@ -11,6 +11,7 @@ from airflow.sdk.exceptions import DownstreamTasksSkipped
 from retrainer.airflow.connections import AIRFLOW_KEY, signer
 from retrainer.airflow.context import run_context
 from retrainer.airflow.new_data import note_taken, own_inlet, seen_now, started_by
+from retrainer.airflow.notifying import all_of, made
 from retrainer.airflow.operators.fine_tune import NO_POOL, FineTuneOperator
 from retrainer.airflow.progress import ProgressLog
 from retrainer.airflow.step_operator import StepOperator, result_of
@@ -19,6 +20,7 @@ from retrainer.chain import INGEST, TRAIN, StepRef, StepRequest
 from retrainer.errors import UserError
 from retrainer.run.processes import run_step
 from retrainer.spec import Pipeline
+from retrainer.spec.changes import BASE
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -36,9 +38,10 @@ class IngestDatasetOperator(StepOperator):
     the finished one and starts no process. Wrong data (a missing column, an unknown label, a file that is not
     UTF-8) fails the task without a retry. A bucket that does not answer is tried again.
 
-    As the first task it also looks at the key that the pipeline signs with, so that a wrong one is found before
-    anything is trained. A key in a file or a variable may lie on another worker: then it only warns. Whether Airflow
-    has the pool that training waits for is not known to tasks, so it says what to do where ``train`` never starts.
+    As the first task it also changes the pipeline as the run was asked to (``airflow/form.py``), and looks at the key
+    that it signs with and the notifiers that it names, so that a wrong one is found before anything is trained. A key
+    in a file or a variable may lie on another worker: then it only warns. Whether Airflow has the pool that training
+    waits for is not known to tasks, so it says what to do where ``train`` never starts.
 
     :param training: id of the task that trains, directly downstream. Where its checkpoints are there already it is
         skipped, because Airflow would let it wait for a slot of its pool first. What is downstream of it needs
@@ -63,7 +66,9 @@ class IngestDatasetOperator(StepOperator):
         return {"training": FineTuneOperator.task_name} if waits else {}
 
     def prepare(self, pipeline: Pipeline) -> dict[str, str]:
-        """Look at the signing key. It is not kept, and not given to this step's process. And which data there is."""
+        """Look at the signing key, which is not kept and not given to this step's process, at the notifiers, and which
+        data there is.
+        """
         if own_inlet(self, pipeline.name) is not None:
             self._seen = seen_now(pipeline)
         try:
@@ -72,6 +77,8 @@ class IngestDatasetOperator(StepOperator):
             if str(pipeline.publish.sign_with).startswith(AIRFLOW_KEY):
                 raise
             self.log.warning("publishing will fail unless its worker has what this one has not: %s", error)
+        for notifier in all_of(pipeline):
+            made(notifier)
         taken = FineTuneOperator.in_dag(pipeline)
         pool, slots = taken["pool"], taken["pool_slots"]
         if pool != NO_POOL:
@@ -91,7 +98,8 @@ class IngestDatasetOperator(StepOperator):
     def conclude(self, ref: StepRef, context: Context) -> None:
         """Note what was read, and skip the training where there is nothing to train."""
         asset = own_inlet(self, self._pipeline.name)
-        if asset is not None:
+        # A run that publishes nothing, or reads only some of the rows, leaves them to the next one.
+        if asset is not None and self._changes.takes_new_data:
             note_taken(context, asset, self._seen)
         if self.training is None:
             return
@@ -102,12 +110,14 @@ class IngestDatasetOperator(StepOperator):
             self.log.info("%s is skipped: done before with the same input, artifact %s is used", self.training, digests)
             # Skipping leaves the task by an exception, which drops its result.
             context["ti"].xcom_push(BaseXCom.XCOM_RETURN_KEY, result_of(ref))
-            mapped = range(len(self._pipeline.model.candidates)) or (-1,)
+            # Also of those that a run for one base model alone leaves out.
+            listed = self._changes.was(BASE) or self._pipeline.model.candidates
+            mapped = range(len(listed)) or (-1,)
             raise DownstreamTasksSkipped(tasks=[(self.training, index) for index in mapped])
 
     def _finished(self, snapshot: StepRef, context: Context) -> list[StepRef]:
         """The checkpoints of all base models; none unless each is there."""
-        run = run_context(context, root=snapshot.root)
+        run = run_context(context, root=snapshot.root, changes=self._changes)
         found: list[StepRef] = []
         try:
             for base in self._pipeline.model.candidates or (None,):
@@ -116,7 +126,8 @@ class IngestDatasetOperator(StepOperator):
                 if Artifacts(request.root).find(TRAIN.name, request.digest) is None:
                     return []
                 checkpoint = run_step(request, on_message=ProgressLog(self.log))
-                found.append(checkpoint.model_copy(update={"pipeline": self._pipeline}))
+                of_run = {"pipeline": self._pipeline, "changes": self._changes}
+                found.append(checkpoint.model_copy(update=of_run))
         except UserError as error:  # a base model may be on the workers that train and not on this one
             self.log.info("whether the training is done already is not known here: %s", error)
             return []

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from retrainer.airflow.assets import MOVED_MODELS, model_asset, tell
+from airflow.sdk import Asset
+
+from retrainer.airflow.assets import MOVED_MODELS, channel_asset, model_asset, tell
 from retrainer.airflow.connections import signing_key
 from retrainer.airflow.links import PublishedVersionLink, StepLink
+from retrainer.airflow.notifying import tell_people
 from retrainer.airflow.step_operator import Output, PipelineLike, StepOperator, Upstream
 from retrainer.chain import PUBLISH, Published, StepRef
 from retrainer.chain.model_store import signer_of
 from retrainer.report.figures import megabytes
 from retrainer.spec import Pipeline
+from retrainer.spec.changes import CHANNEL
 from retrainer.store.signing_keys import SIGNING_KEY
 
 if TYPE_CHECKING:
@@ -48,6 +52,9 @@ class PublishModelOperator(StepOperator):
     links: ClassVar[Sequence[StepLink]] = (*StepOperator.links, PublishedVersionLink())
     ui_color = "#dff2e1"
 
+    # Of Airflow's operator, which says nothing of its type.
+    outlets: list[Any]
+
     def __init__(
         self, *, pipeline: PipelineLike, decision: Upstream, approval: Output | None = None, **kwargs: Any
     ) -> None:
@@ -58,8 +65,8 @@ class PublishModelOperator(StepOperator):
 
     @classmethod
     def in_dag(cls, pipeline: Pipeline) -> dict[str, Any]:
-        """The model's asset is told of each new version."""
-        return {"outlets": [model_asset(pipeline)]}
+        """The model's asset is told of each new version; that of another channel, where a run was asked for one."""
+        return {"outlets": [model_asset(pipeline), MOVED_MODELS]}
 
     def prepare(self, pipeline: Pipeline) -> dict[str, str]:
         """Load the signing key; the variable that hands it to the step's process where a connection holds it."""
@@ -71,15 +78,29 @@ class PublishModelOperator(StepOperator):
         """Describe the new version in the asset's event."""
         published = PUBLISH.output_of(ref)
         self._links = {**self._links, PublishedVersionLink.xcom_key_of_link: PublishedVersionLink.target(published)}
+        before = f"; before: {published.previous}" if published.previous else "; the first one"
         if published.moved:
-            before = f"; before: {published.previous}" if published.previous else "; the first one"
             self.log.info("%s now serves version %s%s", published.channel, published.version, before)
         else:
             self.log.info("%s already serves version %s", published.channel, published.version)
         sent, copied = megabytes(published.sent_bytes), megabytes(published.copied_bytes)
         signed = f"signed by the key {published.signed_by}" if published.signed_by else "not signed"
         self.log.info("%s sent, %s copied within the store; %s", sent, copied, signed)
-        tell(self, context, model_asset(self._pipeline), _event(published))
+        happened = {**_event(published), "actor": self._actor, "changes": self._changes.lines()}
+        tell(self, context, self._moved(published), happened)
+        if published.moved:
+            text = f"{published.model}: {published.channel} now serves version {published.version}{before}"
+            people = self._pipeline.notify.on_published
+            tell_people(people, context, {**happened, "event": "published", "text": text}, self.log)
+
+    def _moved(self, published: Published) -> Asset:
+        """The asset of the channel, which may be another one than the file says."""
+        publish, declared = self._pipeline.publish, self._changes.was(CHANNEL)
+        if declared is None:
+            return model_asset(self._pipeline)
+        # Airflow makes an event of each asset among the outlets, and that of the file's channel did not move.
+        self.outlets = [outlet for outlet in self.outlets if not isinstance(outlet, Asset)]
+        return channel_asset(published.model, publish.model_copy(update={"channel": declared}), published.channel)
 
 
 def _event(published: Published) -> dict[str, Any]:

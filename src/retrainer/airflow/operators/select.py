@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from retrainer.airflow.settings import Settings
 from retrainer.airflow.step_operator import REPORT_KEY, PipelineLike, StepOperator, Upstream
 from retrainer.chain import SELECT, StepRef
 from retrainer.report.selection_table import selection_part
+from retrainer.spec import Pipeline
+from retrainer.spec.changes import BASE
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -22,6 +25,8 @@ class SelectModelOperator(StepOperator):
     Returns the reference of the selection, with a ``Selected`` as its output.
     ``EvaluateModelOperator`` takes it in the place of a bundle. The tables are in the log, and in XCom as Markdown
     under the key ``report``.
+
+    A run that was asked for one base model alone has nothing to choose from: its bundle is handed on.
 
     Retries: as with the other steps. The same bundles in any order find the finished selection.
 
@@ -40,8 +45,23 @@ class SelectModelOperator(StepOperator):
         super().__init__(pipeline=pipeline, **kwargs)
         self.bundles = bundles
 
+    @classmethod
+    def in_dag(cls, pipeline: Pipeline) -> dict[str, Any]:
+        """It also runs where the run is for one base model alone."""
+        return {"trigger_rule": "none_failed"}
+
+    def _run(self, context: Context, settings: Settings, environment: Mapping[str, str]) -> StepRef:
+        """Of a run for one base model alone, its bundle."""
+        references = self._references()
+        if any(ref.changes.was(BASE) for ref in references):
+            self.log.info("nothing to choose: this run was asked for one base model alone")
+            return references[0]
+        return super()._run(context, settings, environment)
+
     def conclude(self, ref: StepRef, context: Context) -> None:
         """Show the table."""
+        if ref.step != SELECT.name:
+            return
         part = selection_part(SELECT.output_of(ref).selection)
         for line in part.lines():
             self.log.info("%s", line)

@@ -18,6 +18,7 @@ from retrainer.precisions import REFERENCE
 from retrainer.report.decision import compared, confidence, reason_line
 from retrainer.report.figures import Facts, number
 from retrainer.report.presentation import bounds_of
+from retrainer.spec.changes import Changes
 from retrainer.spec.gate import Gate
 from retrainer.spec.known_metrics import OF_ONE_LABEL
 from retrainer.spec.model import Pipeline
@@ -112,7 +113,8 @@ def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str
         metric=_metric(pipeline),
     )
     standing = open_account(model_of(pipeline).ledger, channel, pipeline.gate, question, rows, context)
-    content = decision_content(pipeline.name, evaluation.digest, pipeline.gate, standing)
+    changes = context.changes.of_the_model()
+    content = decision_content(pipeline.name, evaluation.digest, pipeline.gate, standing, changes)
     return DECIDE.request(content, pipeline, evaluation, context=context, inputs=inputs)
 
 
@@ -124,18 +126,23 @@ def _metric(pipeline: Pipeline) -> str | None:
     return f"{against.metric} of {pipeline.positive_label}" if against.metric in OF_ONE_LABEL else against.metric
 
 
-def decision_content(name: str, evaluation: str, gate: Gate, standing: Standing | None) -> dict[str, Any]:
+def decision_content(
+    name: str, evaluation: str, gate: Gate, standing: Standing | None, changes: Changes | None = None
+) -> dict[str, Any]:
     """What a decision is named by, so that a receipt can be held against the digest of its artifact.
 
     :param name: of the pipeline, and so of the model.
     :param evaluation: digest of the evaluate artifact.
     :param standing: what the ledger said before it.
+    :param changes: what its run was asked to do otherwise.
     """
+    asked = {"changes": changes.model_dump(mode="json")} if changes is not None else {}
     return {
         "evaluation": evaluation,
         "gate": gate.model_dump(mode="json"),
         "name": name,
         "standing": standing.model_dump(mode="json") if standing is not None else None,
+        **asked,
     }
 
 

@@ -148,4 +148,5 @@ EVALUATE = Step(
     work="retrainer.work.evaluate",
     operator="retrainer.airflow.operators.evaluate.EvaluateModelOperator",
     loads_beside="export",
+    measures=True,
 )

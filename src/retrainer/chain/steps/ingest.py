@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from retrainer.artifacts.snapshot import SPLITS, CorrectionStatistics, SnapshotStatistics
 from retrainer.chain.definition import Step, StepOutput
@@ -82,7 +82,7 @@ def _rows_of(counts: Mapping[str, int], *, none: str) -> str:
 
 # Identified by content, or of another step.
 _ELSEWHERE: dict[str, bool | set[str]] = {
-    **dict.fromkeys(("train", "validation", "test", "corrections"), True),
+    **dict.fromkeys(("train", "validation", "test", "corrections", "train_rows"), True),
     "checks": {"suspect_rows"},
 }
 
@@ -95,7 +95,7 @@ def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str
     """
     trainable_task(pipeline.task, where=pipeline.name)
     dataset = pipeline.dataset
-    identity = {
+    identity: dict[str, Any] = {
         "task": pipeline.task,
         "dataset": dataset.model_dump(mode="json", exclude={**_ELSEWHERE, "label_separator": True}),
         "slices": sorted(set(pipeline.slice_columns)),
@@ -105,6 +105,11 @@ def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str
         identity["label_separator"] = dataset.label_separator
     if dataset.corrections is not None:
         identity["corrections"] = identity_of(dataset.corrections)
+    if dataset.train_rows is not None:
+        identity["train_rows"] = dataset.train_rows
+    if context.changes.force:
+        # Nobody else's: a retry in the same run finds it, and all that comes of it is new.
+        identity["run"] = context.run_id
     return INGEST.request(identity, pipeline, context=context)
 
 

@@ -65,12 +65,18 @@ def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str
 
     Never answered from an artifact once the channel has moved: somebody may have rolled it back since.
 
-    :raises PipelineError: a person has to approve it, and none did.
+    :raises PipelineError: a person has to approve it, and none did; or the run is a dry one.
     :raises StorageError: the store cannot be reached.
     """
     (decision,) = upstream
     publish = pipeline.publish
-    if publish.approval == "required" and not context.approved:
+    if context.changes.dry_run:
+        raise PipelineError(
+            "the run is a dry one, and publishes nothing",
+            where=pipeline.name,
+            hint="skip this task after a dry run, as retrain_dag does; a run that is none finds everything else done",
+        )
+    if publish.approval.required and not context.approved:
         raise PipelineError(
             "a person has to approve what the gate promotes, and nobody did",
             where=f"{pipeline.name}: publish.approval",

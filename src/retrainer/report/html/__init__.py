@@ -37,7 +37,7 @@ _FORBIDDEN = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufde
 PNG = b"\x89PNG\r\n\x1a\n"
 # The sections of the page and the parts below each; the first gives the heading.
 SECTIONS = (
-    ("comparison", "anchor", "over_time", "look-first", "flips", "baseline"),
+    ("comparison", "changes", "anchor", "over_time", "look-first", "flips", "baseline"),
     ("scores", "floors", "plots", "confusions", "by_label"),
     ("examples",),
     ("slices",),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from retrainer.errors import IntegrityError, NotFoundError, ResourceError, StorageError
-from retrainer.store.entry import Entry, Look, Spent, Verdict
+from retrainer.store.entry import Answer, Entry, Look, Spent, Verdict
 from retrainer.store.fsck.findings import Code, Problem
 from retrainer.store.fsck.listing import as_unreadable, read_objects
 from retrainer.store.fsck.state import ModelState
@@ -111,6 +111,9 @@ def _references(state: ModelState, entries: dict[int, Entry]) -> list[Problem]:
             case Verdict(spent=named, channel=channel):
                 spent = getattr(entries.get(named), "event", None)
                 fits = isinstance(spent, Spent) and spent.channel == channel
+            case Answer(to=named, channel=channel, decision=decision):
+                said = getattr(entries.get(named), "event", None)
+                fits = isinstance(said, Verdict) and (said.channel, said.decision) == (channel, decision)
             case _:
                 continue
         if not fits and named in entries:

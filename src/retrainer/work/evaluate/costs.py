@@ -43,8 +43,9 @@ BULK_TEXTS = (64, 8)
 CHUNK_TEXTS = 32
 # Rounds over them. Fewer once the figures have settled or the seconds are used up, down to the second number.
 ROUNDS = (5, 2)
-# Figures have settled when one more round made no model faster by more than this share. Noise only ever adds to a
-# time, and rounds are seconds apart: two that agree were not disturbed.
+# Figures have settled when one more round lowered none of any model by more than this share. Noise only ever adds to a
+# time, so more rounds could only lower them. That two agree does not show that they were undisturbed: what disturbs
+# all rounds alike is in the figures of all models, which take turns.
 SETTLED = 0.02
 SINGLE_SECONDS = 8.0
 BULK_SECONDS = 4.0
@@ -55,6 +56,9 @@ LOAD_SECONDS = 600.0
 ANSWER_SECONDS = 600.0
 DYING_SECONDS = 5.0
 TAIL_LINES = 15
+
+# Of seconds of calls, what is judged.
+_Figures = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,13 +132,13 @@ class _Turns:
         bulk = evenly(size, _affordable(BULK_TEXTS, BULK_SECONDS, seconds))
         chunks = [tuple(bulk[start : start + CHUNK_TEXTS]) for start in range(0, len(bulk), CHUNK_TEXTS)]
         self._done, self._total = 0, len(self._processes) * (ROUNDS[0] * (len(singles) + len(chunks)))
-        one_by_one = self._rounds(singles, SINGLE_SECONDS)
-        at_once = self._rounds(chunks, BULK_SECONDS)
+        one_by_one = self._rounds(singles, SINGLE_SECONDS, _percentiles)
+        at_once = self._rounds(chunks, BULK_SECONDS, _total)
         self._on_progress(self._total, self._total)
         return {
             name: Costs(
                 latency=_latency(one_by_one[name]),
-                rows_per_second=float(len(bulk) / _fastest(at_once[name]).sum()),
+                rows_per_second=float(len(bulk) / _total(_fastest(at_once[name]))[0]),
                 peak_memory_mb=process.peak_bytes / 1e6,
             )
             for name, process in self._processes.items()
@@ -149,15 +153,21 @@ class _Turns:
         self._round(calls, 0)
         return (time.monotonic() - started) / len(calls)
 
-    def _rounds(self, calls: Sequence[tuple[int, ...]], seconds: float) -> dict[str, npt.NDArray[np.float64]]:
-        """Seconds of each call, ``[rounds, calls]`` for each model."""
+    def _rounds(
+        self, calls: Sequence[tuple[int, ...]], seconds: float, figures: _Figures
+    ) -> dict[str, npt.NDArray[np.float64]]:
+        """Seconds of each call, ``[rounds, calls]`` for each model.
+
+        :param figures: what is judged of them.
+        """
         started = time.monotonic()
         rounds: list[dict[str, list[float]]] = []
         while len(rounds) < ROUNDS[0]:
             spent = time.monotonic() - started
             # Stop where one more round would not fit.
+            full = spent * (len(rounds) + 1) > seconds * len(rounds)
             if len(rounds) >= ROUNDS[1] and (
-                spent * (len(rounds) + 1) / len(rounds) > seconds or all(map(_settled, self._times(rounds).values()))
+                full or all(_settled(times, figures) for times in self._times(rounds).values())
             ):
                 break
             rounds.append(self._round(calls, len(rounds)))
@@ -186,7 +196,7 @@ def _affordable(counts: tuple[int, int], budget: float, seconds: float) -> int:
 
 
 def _latency(seconds: npt.NDArray[np.float64]) -> Latency:
-    p50, p95 = np.percentile(_fastest(seconds) * 1000, [50, 95])
+    p50, p95 = _percentiles(_fastest(seconds)) * 1000
     return Latency(p50=float(p50), p95=float(p95))
 
 
@@ -196,10 +206,21 @@ def _fastest(seconds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return fastest
 
 
-def _settled(seconds: npt.NDArray[np.float64]) -> bool:
-    """Whether the last of several rounds changed what the ones before it say."""
-    before, now = _fastest(seconds[:-1]).sum(), _fastest(seconds).sum()
-    return bool(now >= (1 - SETTLED) * before)
+def _percentiles(seconds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """p50 and p95."""
+    found: npt.NDArray[np.float64] = np.percentile(seconds, [50, 95])
+    return found
+
+
+def _total(seconds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    total: npt.NDArray[np.float64] = seconds.sum(keepdims=True)
+    return total
+
+
+def _settled(seconds: npt.NDArray[np.float64], figures: _Figures) -> bool:
+    """Whether the last of several rounds left the figures as the ones before it say."""
+    before, now = figures(_fastest(seconds[:-1])), figures(_fastest(seconds))
+    return bool((now >= (1 - SETTLED) * before).all())
 
 
 class _ModelProcess:

@@ -62,7 +62,7 @@ def best_threshold(probabilities: Floats, truth: Flags) -> float:
     # Saturated probabilities are exactly 0 or 1, and a threshold is neither: it takes all that are 1 and none that is 0.
     probabilities = np.minimum(probabilities, math.nextafter(1.0, 0.0))
     reached = probabilities > 0.0
-    if not reached.any():
+    if not truth[reached].any():
         return NO_THRESHOLD
     positives, probabilities, truth = truth.sum(), probabilities[reached], truth[reached]
     found, counts = np.unique(probabilities, return_counts=True)

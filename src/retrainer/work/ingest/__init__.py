@@ -10,17 +10,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from retrainer.artifacts.snapshot import SPLITS, SnapshotStatistics, SplitName
 from retrainer.chain import Ingested
 from retrainer.errors import DataError
 from retrainer.sources import fingerprint
 from retrainer.sources.columns import Wanted
 from retrainer.sources.corrections import identity_of
-from retrainer.spec.model import Pipeline
+from retrainer.spec.model import Dataset, Pipeline
 from retrainer.spec.training_combinations import require_batches
 from retrainer.tasks import TASKS
 from retrainer.work.ingest import checks, leakage
-from retrainer.work.ingest.carve import TEST, TRAIN, VALIDATION, carve
+from retrainer.work.ingest.carve import TEST, TRAIN, VALIDATION, carve, draw
 from retrainer.work.ingest.corrections import correct
 from retrainer.work.ingest.label_sets import LabelSets
 from retrainer.work.ingest.labels import index_labels, index_outputs
@@ -109,6 +112,8 @@ def ingest(pipeline: Pipeline, folder: Path, reporter: Reporter) -> SnapshotStat
 
     within: Literal["label", "all"] = "all" if exact else "label"
     selection, near = leakage.set_near_aside(_select(pipeline, pools, sets), dataset.checks, reporter, within=within)
+    if dataset.train_rows is not None:
+        selection = {**selection, "train": _some(*selection["train"], dataset, reporter)}
     kept = {split: len(rows) for split, (_, rows) in selection.items()}
     train, rows = selection["train"]
     checks.check_enough(kept, rows_of_labels(train.label[rows], labels, sets), labels, pools["train"], dataset.checks)
@@ -134,6 +139,19 @@ def ingest(pipeline: Pipeline, folder: Path, reporter: Reporter) -> SnapshotStat
     statistics.save(folder)
     report(statistics, reporter)
     return statistics
+
+
+def _some(
+    pool: Pool, rows: npt.NDArray[np.int64], dataset: Dataset, reporter: Reporter
+) -> tuple[Pool, npt.NDArray[np.int64]]:
+    """Of the training rows so many as are asked for, drawn by what is in them: always the same ones of the same data,
+    and of grown data the same ones but for those that new ones take the place of."""
+    most = dataset.train_rows
+    if most is None or most >= len(rows):
+        return pool, rows
+    drawn = draw(pool.key[rows], dataset.split.seed, "train rows")
+    reporter.log(f"{most:,} of {len(rows):,} training rows are used (dataset.train_rows)")
+    return pool, np.sort(rows[np.argsort(drawn, kind="stable")[:most]])
 
 
 def _read(pipeline: Pipeline, folder: Path, reporter: Reporter) -> dict[SplitName, list[RawRows]]:

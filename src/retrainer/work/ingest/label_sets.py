@@ -22,7 +22,6 @@ from retrainer.label_names import canonical, means_no_label, members, members_of
 Ints = npt.NDArray[np.int64]
 
 _HAS = {"1": True, "true": True, "0": False, "false": False}
-_NONE = "[]"
 
 
 def as_list(value: Any, where: str, row: int, column: str, *, separator: str | None) -> str | None:
@@ -41,9 +40,10 @@ def as_list(value: Any, where: str, row: int, column: str, *, separator: str | N
     text = value.strip()
     if means_no_label(text):
         return None
-    if separator is None or text == _NONE:
+    if separator is None or text.startswith("["):
         return _written(_read(text, place))
-    return _written([part for part in map(str.strip, text.split(separator)) if part])
+    between = separator.strip() or separator  # parts are stripped anyway
+    return _written(members_of([part for part in map(str.strip, text.split(between)) if part], where=place))
 
 
 def _read(text: str, place: str) -> list[str]:

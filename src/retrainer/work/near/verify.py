@@ -8,7 +8,7 @@ hundredth. Only what may reach the threshold is compared gram by gram, in the or
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -19,8 +19,9 @@ from retrainer.work.near.text import grams, jaccard, simplify
 from retrainer.work.snapshot_texts import Text, parts
 
 _SETS_KEPT = 2000
-# 100 MB; in templated data the same rows come near again and again.
-_CODES_KEPT = 50_000_000
+# Bytes; in templated data the same rows come near again and again. A code has two, a text an array and its entry.
+_CODES_KEPT = 100_000_000
+_CODE, _ENTRY = 2, 171
 # Should two grams of one text have the same 48 bits, they count as one: with a chance of one in ten thousand million.
 _SLACK = 1
 
@@ -49,21 +50,40 @@ class Verifier:
 
         :param asked: texts, each with positions in the set.
         """
-        codes = _codes([text for text, _ in asked])
-        known = self._codes_of({row for _, rows in asked for row in rows.tolist()})
-        for (text, rows), own in zip(asked, codes, strict=True):
-            yield self._nearest(text, rows, self._bounds(own, [known[row] for row in rows.tolist()]))
+        for some in self._in_parts(asked):
+            codes = _codes([text for text, _ in some])
+            known = self._codes_of({row for _, rows in some for row in rows.tolist()})
+            for (text, rows), own in zip(some, codes, strict=True):
+                yield self._nearest(text, rows, self._bounds(own, [known[row] for row in rows.tolist()]))
+
+    def _in_parts(self, asked: Sequence[tuple[Text, Ints]]) -> Iterator[Sequence[tuple[Text, Ints]]]:
+        """As many at once as have candidates whose codes may be kept together; at least one."""
+        begin, size, rows_of_part = 0, 0, set[int]()
+        for at, (_, rows) in enumerate(asked):
+            more = {row for row in rows.tolist() if row not in rows_of_part}
+            added = sum(_size(map(len, parts(self._texts[row]))) for row in more)
+            if at > begin and size + added > _CODES_KEPT:
+                yield asked[begin:at]
+                begin, more = at, set(rows.tolist())
+                rows_of_part, size = set(), 0
+                added = sum(_size(map(len, parts(self._texts[row]))) for row in more)
+            rows_of_part |= more
+            size += added
+        yield asked[begin:]
 
     def _nearest(self, text: Text, rows: Ints, bounds: Floats) -> tuple[int, float]:
-        found, best = -1, 0.0
+        found, best, place = -1, 0.0, -1
         own: Sequence[frozenset[str]] | None = None
         for at in np.argsort(-bounds, kind="stable").tolist():
-            if bounds[at] < self._similarity or bounds[at] <= best:
+            if bounds[at] < self._similarity or bounds[at] < best:
                 break
+            if bounds[at] == best and at > place:
+                continue
             own = own or gram_sets(text)
             similarity = similar(own, self._sets(int(rows[at])))
-            if similarity >= self._similarity and similarity > best:
-                found, best = int(rows[at]), similarity
+            # Of equal ones the first.
+            if similarity >= self._similarity and (similarity, -at) > (best, -place):
+                found, best, place = int(rows[at]), similarity, at
         return found, best
 
     def _bounds(self, own: _Codes, others: Sequence[_Codes]) -> Floats:
@@ -84,13 +104,18 @@ class Verifier:
 
     def _codes_of(self, rows: set[int]) -> dict[int, _Codes]:
         """Of rows of the set, at least these."""
-        if self._codes_size > _CODES_KEPT:
-            self._codes, self._codes_size = {}, 0
         missing = [row for row in rows if row not in self._codes]
+        if self._codes_size + sum(_size(map(len, parts(self._texts[row]))) for row in missing) > _CODES_KEPT:
+            self._codes, self._codes_size, missing = {}, 0, [*rows]
         for row, codes in zip(missing, _codes([self._texts[row] for row in missing]), strict=True):
             self._codes[row] = codes
-            self._codes_size += sum(map(len, codes))
+            self._codes_size += _size(map(len, codes))
         return self._codes
+
+
+def _size(lengths: Iterable[int]) -> int:
+    """Bytes that the codes of a text take, or of a pair; of texts of so many characters, at most."""
+    return sum(_CODE * length + _ENTRY for length in lengths)
 
 
 def _codes(texts: Sequence[Text]) -> list[_Codes]:

@@ -7,8 +7,10 @@ import time
 from functools import partial
 from pathlib import Path
 
+from transformers import TrainingArguments
+
 from retrainer.artifacts.snapshot import SnapshotStatistics
-from retrainer.artifacts.training import Choice, Padding, TrainingRecord, learning_curve, scores_at, weights_line
+from retrainer.artifacts.training import Choice, Padding, TrainingRecord, Tried, learning_curve, scores_at, weights_line
 from retrainer.chain import StepRequest, Trained
 from retrainer.chain.messages import duration
 from retrainer.spec.model import Pipeline
@@ -16,8 +18,8 @@ from retrainer.spec.training_combinations import require_batches
 from retrainer.tasks import TASKS, trainable_task
 from retrainer.work.distributed import is_first_rank
 from retrainer.work.reporter import Reporter
-from retrainer.work.train.automatic import arguments_of, choices_of, padding_of
-from retrainer.work.train.checkpoints import checkpoints_of, only_tensors
+from retrainer.work.train.automatic import arguments_of, as_before, choices_of, padding_of
+from retrainer.work.train.checkpoints import Checkpoints, Marker, checkpoints_of, only_tensors
 from retrainer.work.train.encoding import say_what_was_cut
 from retrainer.work.train.from_champion import use_champion
 from retrainer.work.train.loading import load_base
@@ -51,11 +53,7 @@ def _train(
     positive = pipeline.positive(labels)
     checkpoints = checkpoints_of(request, reporter)
     rows: dict[str, int] = {split: part.rows for split, part in statistics.splits.items()}
-    choices = choices_of(pipeline, rows["train"], batch=batches.rows)
-    more = batches.arguments() | arguments_of(choices)
-    arguments = training_arguments(pipeline, checkpoints.folder, has_validation=rows["validation"] > 0, more=more)
-    require_batches(pipeline, rows, devices=arguments.world_size * max(arguments.n_gpu, 1))
-    resume = checkpoints.to_resume_from(arguments)
+    arguments, choices, resume = _arguments(pipeline, checkpoints, rows, batches)
     with refusals(pipeline, request.root):
         base = load_base(pipeline, labels, reporter, fingerprint=request.identity["base"])
         encode = task.part("encode")
@@ -68,7 +66,8 @@ def _train(
     champion = use_champion(request, snapshot, base, labels, train, validation, reporter)
     # Beside the checkpoint it is kept; where transformers writes, everything is deleted in the end.
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder / "tensorboard"))
-    unpadded, padding = padding_of(pipeline, base, train, arguments)
+    unpadded, padding = padding_of(pipeline, base, train, arguments, _before(checkpoints).padding)
+    _note_try(checkpoints, resume, choices, padding, reporter)
     with refusals(pipeline, request.root):
         trainer = build_trainer(
             pipeline,
@@ -129,6 +128,7 @@ def _train(
         out_of_memory=batches != Batches.of(pipeline),
         chosen=choices,
         padding=padding,
+        tries=checkpoints.tries,
     )
     _keep(trainer, folder / "checkpoint")
     record.save(folder)
@@ -137,6 +137,47 @@ def _train(
         f"the checkpoint of step {record.best_step} is kept"
     )
     return Trained.of(record)
+
+
+def _arguments(
+    pipeline: Pipeline, checkpoints: Checkpoints, rows: dict[str, int], batches: Batches
+) -> tuple[TrainingArguments, tuple[Choice, ...], Path | None]:
+    """The arguments, what of them was chosen, and the checkpoint to resume from, whose tries are noted."""
+    has_validation = rows["validation"] > 0
+    more = batches.arguments()
+    arguments = training_arguments(pipeline, checkpoints.folder, has_validation=has_validation, more=more)
+    require_batches(pipeline, rows, devices=arguments.world_size * max(arguments.n_gpu, 1))
+    resume = checkpoints.to_resume_from(arguments)
+    checkpoints.tries = Marker.load(resume).tries if resume else ()
+    choices = choices_of(pipeline, rows["train"], batch=Batches.of(pipeline).rows)
+    choices = as_before(choices, _before(checkpoints))
+    if choices:
+        more |= arguments_of(choices)
+        arguments = training_arguments(pipeline, checkpoints.folder, has_validation=has_validation, more=more)
+    return arguments, choices, resume
+
+
+def _before(checkpoints: Checkpoints) -> Tried:
+    """The try that wrote the checkpoint; an empty one where it chose nothing, or there is none."""
+    return checkpoints.tries[-1] if checkpoints.tries else Tried(step=0)
+
+
+def _note_try(
+    checkpoints: Checkpoints,
+    resume: Path | None,
+    choices: tuple[Choice, ...],
+    padding: Padding | None,
+    reporter: Reporter,
+) -> None:
+    """Note with the checkpoints to come, and with the result, what this try was given."""
+    if not choices and padding is None:
+        return
+    tried = Tried(step=Marker.load(resume).step if resume else 0, chosen=choices, padding=padding)
+    if not checkpoints.tries:
+        checkpoints.tries = (tried,)
+    elif tried.differs(checkpoints.tries[-1]):
+        checkpoints.tries = (*checkpoints.tries, tried)
+        reporter.log(f"the choices differ from those that {resume and resume.name} was trained with", level="warning")
 
 
 def _say_what_begins(

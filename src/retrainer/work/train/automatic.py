@@ -6,15 +6,18 @@ are read without padding (``work/unpadded.py``).
 
 from __future__ import annotations
 
+import importlib
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import TrainingArguments
+from transformers.utils import is_torch_tf32_available
 
-from retrainer.artifacts.training import Choice, Padding
+from retrainer.artifacts.training import Choice, Padding, Tried
 from retrainer.serve.cores import usable_cores
 from retrainer.serve.processor import CPU_INFO, cpu_features
 from retrainer.spec.model import Pipeline, Training
@@ -27,6 +30,10 @@ from retrainer.work.unpadded import Unpadded, attention_dropout, why_not
 BF16_INSTRUCTIONS = frozenset({"amx_bf16", "avx512_bf16"})
 # The first GPUs that compute bf16 and TF32.
 AMPERE = (8, 0)
+# The first that Triton compiles for.
+VOLTA = (7, 0)
+# What of the choices changes numbers: a resumed training goes on with it.
+NUMBERS = frozenset({"bf16", "tf32", "torch_compile"})
 # Compiling takes a minute or two. From so many batches on it pays, if each is only some 15 ms faster.
 LONG_RUN_BATCHES = 10_000
 _CORES_FOR_LOADING = 4
@@ -37,9 +44,11 @@ _LOADING = 2
 class Hardware:
     """The machine that trains, as far as choices depend on it.
 
-    :param device: ``cpu``, ``cuda`` or another that torch knows.
+    :param device: ``cpu`` or ``cuda``, which ROCm's devices are called, too.
     :param name: for people.
-    :param capability: of an NVIDIA GPU.
+    :param capability: of a GPU.
+    :param tf32: whether transformers sets it here; not on ROCm.
+    :param why_not_compiled: what torch's compiler lacks; ``None`` where it lacks nothing.
     :param instructions: those of ``BF16_INSTRUCTIONS`` that the processor has.
     :param cores: that each process may use.
     """
@@ -49,6 +58,8 @@ class Hardware:
     capability: tuple[int, int] | None = None
     instructions: frozenset[str] = frozenset()
     cores: int = 1
+    tf32: bool = False
+    why_not_compiled: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +78,22 @@ def this_machine(pipeline: Pipeline) -> Hardware:
     if pipeline.training.arguments.get("use_cpu") or not torch.cuda.is_available():
         found = frozenset(cpu_features(CPU_INFO, BF16_INSTRUCTIONS)) & BF16_INSTRUCTIONS
         return Hardware("cpu", "the processor", instructions=found, cores=cores)
-    return Hardware("cuda", torch.cuda.get_device_name(), torch.cuda.get_device_capability(), cores=cores)
+    name, capability = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
+    why_not = why_not_compiled(name, capability)
+    return Hardware("cuda", name, capability, cores=cores, tf32=is_torch_tf32_available(), why_not_compiled=why_not)
+
+
+def why_not_compiled(name: str, capability: tuple[int, int]) -> str | None:
+    """What torch's compiler lacks here, which would fail in the first step; ``None`` where it lacks nothing."""
+    if capability < VOLTA:
+        return f"{name} is older than what Triton compiles for"
+    try:
+        importlib.import_module("triton")
+    except ImportError:
+        return "Triton is not installed"
+    if not any(map(shutil.which, filter(None, (os.environ.get("CC"), "gcc", "clang", "cc")))):
+        return "there is no C compiler, which Triton needs"
+    return None
 
 
 def run_of(pipeline: Pipeline, rows: int, *, batch: int, devices: int) -> Run:
@@ -87,7 +113,8 @@ def choices_of(pipeline: Pipeline, rows: int, *, batch: int) -> tuple[Choice, ..
     """What ``training.auto`` chooses here, of arguments that are not given; nothing where it is off.
 
     :param rows: to train on.
-    :param batch: rows of a batch on a device.
+    :param batch: rows of a batch on a device, as the pipeline asks for: what is chosen does not change when the GPU's
+        memory runs out.
     """
     if not pipeline.training.auto:
         return ()
@@ -104,7 +131,7 @@ def chosen(training: Training, hardware: Hardware, run: Run) -> tuple[Choice, ..
     on_gpu = hardware.device == "cuda"
     choices = [] if given.keys() & {"bf16", "fp16"} else [_bf16(hardware)]
     if on_gpu and "tf32" not in given:
-        able = (hardware.capability or (0, 0)) >= AMPERE
+        able = hardware.tf32
         why = "what is left to fp32 is multiplied in TF32" if able else f"{hardware.name} has no TF32"
         choices.append(Choice(argument="tf32", value=able, why=why))
     if "optim" not in given:
@@ -115,8 +142,26 @@ def chosen(training: Training, hardware: Hardware, run: Run) -> tuple[Choice, ..
     if on_gpu:
         choices += _loading(given, hardware)
         if not any(name.startswith("torch_compile") for name in given):
-            choices.append(_compiled(training, run))
+            choices.append(_compiled(training, hardware, run))
     return tuple(choices)
+
+
+def as_before(choices: Sequence[Choice], before: Tried) -> tuple[Choice, ...]:
+    """The choices, as far as they change numbers those of the try that is resumed, where this machine would take them.
+
+    :param before: the try that wrote the checkpoint; without choices where none is resumed.
+    """
+    earlier = {choice.argument: choice for choice in before.chosen}
+    found = []
+    for choice in choices:
+        then = earlier.get(choice.argument)
+        if then is None or choice.argument not in NUMBERS or then.value == choice.value:
+            found.append(choice)
+        elif then.value:
+            found.append(choice.model_copy(update={"why": f"{choice.why}; before it was resumed it was true"}))
+        else:
+            found.append(then.model_copy(update={"why": "as before it was resumed"}))
+    return tuple(found)
 
 
 def arguments_of(choices: Sequence[Choice]) -> dict[str, Any]:
@@ -129,15 +174,18 @@ def arguments_of(choices: Sequence[Choice]) -> dict[str, Any]:
 
 
 def padding_of(
-    pipeline: Pipeline, base: Base, train: Any, arguments: TrainingArguments
+    pipeline: Pipeline, base: Base, train: Any, arguments: TrainingArguments, before: Padding | None = None
 ) -> tuple[Unpadded | None, Padding | None]:
     """Whether the training does without padding, and what the record says of it; nothing where nobody asks.
 
     :param train: its rows.
+    :param before: of the try that is resumed: what was padded stays so.
     """
     asked = pipeline.training.unpadded
     if not (pipeline.training.auto if asked is None else asked):
         return None, None
+    if before is not None and before.why is not None:
+        return None, before
     if arguments.device.type == "cpu" and not asked:
         return None, Padding(why="a processor is not faster without it where rows are grouped by length")
     if not isinstance(train, EncodedRows):
@@ -151,12 +199,10 @@ def _bf16(hardware: Hardware) -> Choice:
     if hardware.device == "cuda":
         able = (hardware.capability or (0, 0)) >= AMPERE
         why = f"{hardware.name} computes in bf16; weights stay in fp32" if able else f"{hardware.name} has no bf16"
-    elif hardware.device == "cpu":
+    else:
         able = bool(hardware.instructions & BF16_INSTRUCTIONS)
         found = ", ".join(sorted(hardware.instructions))
         why = f"the processor has {found}; weights stay in fp32" if able else "it has neither AMX nor AVX512_BF16"
-    else:
-        able, why = False, f"nobody has measured it on {hardware.device}"
     return Choice(argument="bf16", value=able, why=why)
 
 
@@ -175,11 +221,13 @@ def _loading(given: Mapping[str, Any], hardware: Hardware) -> list[Choice]:
     return choices
 
 
-def _compiled(training: Training, run: Run) -> Choice:
+def _compiled(training: Training, hardware: Hardware, run: Run) -> Choice:
     if training.freeze_layers is not None:
         able, why = False, "what frozen layers make is kept instead"
     elif training.peft is not None:
         able, why = False, "with peft nobody has measured it"
+    elif hardware.why_not_compiled is not None:
+        able, why = False, hardware.why_not_compiled
     elif run.batches < LONG_RUN_BATCHES:
         able, why = False, f"{run.batches:,} batches are too few to make up for compiling"
     else:

@@ -25,6 +25,7 @@ from transformers.trainer_utils import rotate_checkpoints, sort_checkpoints
 
 from retrainer.artifacts.locks import Say
 from retrainer.artifacts.repository import Artifacts
+from retrainer.artifacts.training import Tried
 from retrainer.chain import StepRequest
 from retrainer.chain.messages import Saved
 from retrainer.errors import IntegrityError, NotFoundError, StorageError
@@ -45,6 +46,7 @@ class Marker(FileRecord):
     """Says that a checkpoint is complete.
 
     :param files: the SHA-256 of each.
+    :param tries: see ``TrainingRecord``; the last one wrote it.
     """
 
     file: ClassVar[str] = "retrainer_complete.json"
@@ -52,6 +54,7 @@ class Marker(FileRecord):
     request: str
     step: int
     files: dict[str, str]
+    tries: tuple[Tried, ...] = ()
 
 
 class Checkpoints:
@@ -60,7 +63,10 @@ class Checkpoints:
     :param share: whether other hosts may have them, through the bucket.
     :param say: is told which ones do not count, and why.
     :param saved: is told the name of each that is complete.
+    :ivar tries: what is noted with each from now on, for whoever resumes from it.
     """
+
+    tries: tuple[Tried, ...] = ()
 
     def __init__(
         self,
@@ -86,7 +92,8 @@ class Checkpoints:
             with (checkpoint / name).open("rb") as stream:
                 os.fsync(stream.fileno())
             files[name] = sha256_file(checkpoint / name)
-        _replace(checkpoint / Marker.file, Marker(request=self._digest, step=step, files=files).to_json())
+        marker = Marker(request=self._digest, step=step, files=files, tries=self.tries)
+        _replace(checkpoint / Marker.file, marker.to_json())
         if self._in_bucket:
             self._artifacts.upload_work("train", self._digest, checkpoint.name, last=Marker.file)
         self._saved(checkpoint.name)

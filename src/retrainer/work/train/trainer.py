@@ -260,11 +260,13 @@ def balanced(labels: npt.NDArray[Any], count: int) -> npt.NDArray[np.float64]:
     it is rows without a label over rows with it, up to ``MOST_WEIGHT``: so that having it counts as much as not.
 
     :param labels: of the training rows, as ``EncodedRows`` has them.
-    :param count: of labels; those without a row get no weight.
+    :param count: of labels; where a row has one label, those without a row get no weight.
     """
     if labels.ndim == 2:
         having = labels.sum(axis=0, dtype=np.float64)
-        ratio = np.divide(len(labels) - having, having, out=np.zeros(count), where=having > 0)
+        # A label that all rows have, or none, has nothing to be balanced against, but still has to be learnt.
+        mixed = (having > 0) & (having < len(labels))
+        ratio = np.divide(len(labels) - having, having, out=np.ones(count), where=mixed)
         capped: npt.NDArray[np.float64] = np.minimum(ratio, MOST_WEIGHT)
         return capped
     rows = np.bincount(labels, minlength=count)
