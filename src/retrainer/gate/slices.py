@@ -180,9 +180,11 @@ def groups(policy: Slices, rows: Rows, label_names: tuple[str, ...]) -> tuple[li
 
 def _groupings(by: str, rows: Rows, label_names: tuple[str, ...]) -> list[Grouping] | Reason:
     if by == "label" and rows.sets is not None:
-        groups_of_labels = [_of_mask(by, name, mask) for name, mask in zip(label_names, rows.sets.T, strict=True)]
-        without = ~rows.sets.any(axis=1)
-        return [*groups_of_labels, *([_of_mask(by, _none(label_names), without)] if without.any() else [])]
+        having = [*zip(label_names, rows.sets.T, strict=True)]
+        without: NDArray[np.bool_] = ~rows.sets.any(axis=1)
+        if without.any():
+            having.append((_none(label_names), without))
+        return [_of_mask(by, name, mask) for name, mask in having]
     if by == "label" and label_names:
         return [Grouping(by, label_names, rows.labels)]
     if by == "length":

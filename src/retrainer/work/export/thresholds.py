@@ -59,7 +59,7 @@ def best_threshold(probabilities: Floats, truth: Flags) -> float:
     :param probabilities: ``[rows]``.
     :param truth: ``[rows]``, at least one.
     """
-    # Saturated probabilities are exactly 0 or 1, and a threshold is neither: it takes all that are 1 and none that is 0.
+    # Saturated probabilities are exactly 0 or 1, and a threshold is neither: it takes all that are 1 and none of 0.
     probabilities = np.minimum(probabilities, math.nextafter(1.0, 0.0))
     reached = probabilities > 0.0
     if not truth[reached].any():
