@@ -181,7 +181,7 @@ def groups(policy: Slices, rows: Rows, label_names: tuple[str, ...]) -> tuple[li
 def _groupings(by: str, rows: Rows, label_names: tuple[str, ...]) -> list[Grouping] | Reason:
     if by == "label" and rows.sets is not None:
         having = [*zip(label_names, rows.sets.T, strict=True)]
-        without: NDArray[np.bool_] = ~rows.sets.any(axis=1)
+        without = np.logical_not(rows.sets.any(axis=1))
         if without.any():
             having.append((_none(label_names), without))
         return [_of_mask(by, name, mask) for name, mask in having]
