@@ -21,7 +21,7 @@ _NUMBER = re.compile(r"[+-]?[0-9]{1,31}(?:\.[0-9]{0,31})?(?:[eE][+-]?[0-9]{1,3})
 _BEGINS_WITH_NUMBER = re.compile(r"[+-]?\.?\d")
 # Around a whole label they are left from a file that was read, or written, with other quotes.
 _AROUND = {'"': '"', "'": "'", "“": "”"}
-_VECTOR_HINT = "of a vector of 0 and 1 write the labels that are 1, or a column for each label"
+VECTOR_HINT = "of a vector of 0 and 1 write the labels that are 1, or a column for each label"
 _LIST_HINT = 'such as ["toxic", "obscene"], or [] for none of them'
 BOOLEANS = frozenset({"true", "false"})
 # Written for "no label" by tools that do not leave the cell empty. Not "none" or "NA": these are used as labels.
@@ -99,12 +99,12 @@ def members_of(values: Sequence[Any], *, where: str) -> list[str]:
         name = str(value).strip()
         if isinstance(value, bool) or not isinstance(value, str | int | float) or means_no_label(name):
             found = f"not every member of {_shortened(str(list(values)))} is a label"
-            raise DataError(found, where=where, hint=_VECTOR_HINT if isinstance(value, bool) else _LIST_HINT)
+            raise DataError(found, where=where, hint=VECTOR_HINT if isinstance(value, bool) else _LIST_HINT)
         names.append(name)
     numbers = [name for name in map(canonical, names) if is_whole(name) or name in BOOLEANS]
     if len(numbers) != len({*numbers}):
         found = f"{_shortened(str(list(values)))} has a number twice, so it does not list labels"
-        raise DataError(found, where=where, hint=_VECTOR_HINT)
+        raise DataError(found, where=where, hint=VECTOR_HINT)
     return names
 
 

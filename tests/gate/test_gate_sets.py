@@ -16,6 +16,7 @@ import pytest
 import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from benchmarks.label_sets import SCENES, distances
 from retrainer.artifacts.evaluation import ModelEvidence, PredictionsFile
@@ -32,12 +33,13 @@ from retrainer.gate.overturn import overturn_of
 from retrainer.gate.paired import normal_quantile
 from retrainer.gate.receipt import ReasonCode, Receipt
 from retrainer.gate.selection import Contender, select
+from retrainer.gate.slices import groups
 from retrainer.gate.tables import SetTable
 from retrainer.gate.validity import check
 from retrainer.gate.verify import receipt_bytes
 from retrainer.records import sha256_file
 from retrainer.report.decision import explain
-from retrainer.spec.gate import Gate
+from retrainer.spec.gate import Gate, Slices
 from retrainer.spec.known_metrics import KNOWN_METRICS, names_of
 from tests.gate.sets import NAMES, THRESHOLDS, drawn, said, set_evidence, with_errors
 
@@ -119,14 +121,15 @@ def test_the_error_of_ece_counts_decisions_of_a_row_together() -> None:
 @pytest.mark.parametrize("name", OF_SETS)
 def test_how_far_rows_move_a_value_is_what_leaving_them_out_does(name: str) -> None:
     truth = drawn(300, 3)
-    one = said(truth, with_errors(truth, 0.15, 4))
+    foreign = np.random.default_rng(5).random(300) < 0.1
+    one = said(truth, with_errors(truth, 0.15, 4), foreign)
     function: FromCounts = METRICS[name]._function  # type: ignore[attr-defined]
     value, slopes = function(counts_of(one))
     moved = moved_by_rows(one, slopes)
     assert moved.sum() == pytest.approx(0.0, abs=1e-9)
     for row in range(0, 300, 37):
         rest = np.arange(300) != row
-        without = METRICS[name].value(zeros(truth[rest]), said(truth[rest], one.applies[rest]))
+        without = METRICS[name].value(zeros(truth[rest]), said(truth[rest], one.applies[rest], foreign[rest]))
         assert (value - without) * 299 == pytest.approx(moved[row], abs=0.02)
 
 
@@ -144,6 +147,30 @@ def test_few_rows_on_which_models_agree_prove_nothing(name: str) -> None:
             assert alone.low < 0.99
     truth = drawn(6000, 5)
     assert compare(name, zeros(truth), said(truth, truth), said(truth, truth), 0.05).low > -0.01
+
+
+@pytest.mark.parametrize(
+    ("name", "has", "gives"),
+    [
+        ("precision_micro", True, False),  # nobody is given anything
+        ("recall_micro", False, True),
+        ("f1_micro", False, True),
+        ("f1_macro", False, True),
+        ("f1_micro", False, False),
+    ],
+)
+def test_where_nothing_is_there_to_count_nothing_is_proven(name: str, has: bool, gives: bool) -> None:
+    nothing = np.zeros((1000, 3), dtype=np.bool_)
+    truth = drawn(1000, 1) if has else nothing
+    one = said(truth, drawn(1000, 2) if gives else nothing)
+    found = compare(name, zeros(truth), one, one, 0.05)
+    assert (found.estimate, found.low, found.high) == (0.0, -1.0, 1.0)
+    alone = score(name, zeros(truth), one, 0.05)
+    assert (alone.value, alone.low, alone.high) == (0.0, 0.0, 1.0)
+    # Nor is such a model worse, or better, than another by what it does not do.
+    if has:
+        other = compare(name, zeros(truth), one, said(truth, truth), 0.05)
+        assert (other.low, other.high) == (-1.0, 1.0)
 
 
 @pytest.mark.parametrize("name", OF_SETS)
@@ -267,6 +294,22 @@ def test_a_record_without_its_thresholds_contradicts_itself(thresholds: Any, wor
     assert any(reason.code is ReasonCode.EVIDENCE_INCONSISTENT and words in reason.detail for reason in reasons)
 
 
+@pytest.mark.parametrize("threshold", [math.nan, math.inf, 0.0, 1.0, -0.1])
+def test_a_threshold_is_between_0_and_1(threshold: float) -> None:
+    """In the record; and NaN agrees with no answer, should it come that far."""
+    truth = drawn(100)
+    evidence = set_evidence(truth, {"fp32": said(truth, truth)})
+    model = evidence.record.challenger["fp32"]
+    written = model.model_dump() | {"thresholds": (0.5, threshold, 0.5)}
+    with pytest.raises(ValidationError, match="thresholds"):
+        ModelEvidence.model_validate(written)
+    if math.isnan(threshold):
+        model = model.model_copy(update={"thresholds": written["thresholds"]})
+        record = evidence.record.model_copy(update={"challenger": {"fp32": model}})
+        reasons = check(replace(evidence, record=record))[1]
+        assert {reason.code for reason in reasons} == {ReasonCode.PREDICTIONS_INCONSISTENT}
+
+
 def test_rows_that_all_have_the_same_labels_tell_nothing() -> None:
     truth = np.zeros((100, 3), dtype=np.bool_)
     receipt = decide(policy(), set_evidence(truth, {"fp32": said(truth, truth)}))
@@ -347,6 +390,19 @@ def test_each_label_is_a_slice_and_so_is_none() -> None:
     assert ReasonCode.SLICE_WORSE in codes(receipt)
 
 
+def test_a_label_may_be_called_as_rows_without_any_are() -> None:
+    names = ("(none)", "mud", "((none))")
+    rows, _ = check(set_evidence(drawn(300), {"fp32": said(drawn(300), drawn(300))}))
+    assert rows is not None
+    groupings, reasons = groups(Slices(by=("label",)), rows, names)
+    assert reasons == []
+    found = [(grouping.values[0], int(grouping.counts()[0])) for grouping in groupings]
+    assert found == [
+        *zip(names, drawn(300).sum(axis=0).tolist(), strict=True),
+        ("(((none)))", int((~drawn(300).any(axis=1)).sum())),
+    ]
+
+
 def test_flips_are_of_whole_sets_and_the_surest_mistake_comes_first() -> None:
     truth = drawn(300)
     applies, scores = truth.copy(), np.where(truth, 0.9, 0.1)
@@ -370,7 +426,14 @@ def test_a_champions_label_that_is_gone_makes_its_row_wrong() -> None:
     known = champion.model_copy(update={"labels": (*NAMES, "snow"), "thresholds": (*THRESHOLDS, 0.5)})
     receipt = decide(policy(), replace(evidence, record=evidence.record.model_copy(update={"champion": known})))
     assert receipt.metrics["champion"]["subset_accuracy"].value == 0.9
-    assert receipt.metrics["champion"]["f1_micro"].value == 1.0
+    # One decision more on each of these rows, and a wrong one; of a macro average it has no place.
+    given_ = truth.sum() + 40
+    expected = {"f1_micro": 2 * truth.sum() / (truth.sum() + given_), "f1_macro": 1.0, "hamming_loss": 40 / 1240}
+    for name, value in expected.items():
+        assert receipt.metrics["champion"][name].value == pytest.approx(value)
+    precision = METRICS["precision_micro"].value(zeros(truth), models["champion"])
+    assert precision == pytest.approx(truth.sum() / given_)
+    assert METRICS["recall_micro"].value(zeros(truth), models["champion"]) == 1.0
     assert any("snow" in note for note in receipt.notes)
     assert not {ReasonCode.LABELS_INVALID, ReasonCode.PREDICTIONS_INCONSISTENT} & codes(receipt)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,11 +14,13 @@ from retrainer.artifacts.calibration import CalibrationReport
 from retrainer.artifacts.profile import TrainingProfile
 from retrainer.artifacts.snapshot import SnapshotStatistics
 from retrainer.artifacts.training import TrainingRecord
+from retrainer.chain import INGEST, StepRef
 from retrainer.serve import Classifier
 from retrainer.serve.golden import agreement, read_golden
 from retrainer.serve.predictor import Predictor, load_info
 from retrainer.work.snapshot_texts import label_matrix
-from tests.label_sets.conftest import LABELS
+from tests.label_sets.conftest import LABELS, MakePipeline
+from tests.training.conftest import train_here
 
 
 def test_a_snapshot_has_the_labels_of_each_row(exported: Path) -> None:
@@ -35,6 +38,24 @@ def test_the_training_learns_it_and_measures_it(exported: Path) -> None:
     record = TrainingRecord.load(exported / "train")
     assert {"loss", "f1_micro", "f1_macro", "subset_accuracy"} <= record.validation.keys()
     assert record.validation["f1_micro"] > 0.75
+
+
+@pytest.mark.parametrize("some", [{"peft": {"r": 4}}, {"freeze_layers": 1}], ids=["lora", "frozen"])
+def test_weights_go_with_training_only_some_of_it(
+    some: dict[str, Any], exported: Path, make_pipeline: MakePipeline, tmp_path: Path
+) -> None:
+    training = {"class_weights": "balanced", "num_train_epochs": 1, "learning_rate": 1e-2, **some}
+    pipeline = make_pipeline(exported.parent / "rows.jsonl", training=training)
+    artifact = (exported / "ingest").resolve()
+    snapshot = StepRef(step=INGEST.name, digest=artifact.name, root=str(artifact.parents[1]), reused=True, output={})
+    checkpoint, _ = train_here(pipeline, snapshot, tmp_path / "train")
+    record = TrainingRecord.load(tmp_path / "train")
+    counts = SnapshotStatistics.load(exported / "ingest").splits["train"]
+    expected = {label: (counts.rows - count) / count for label, count in counts.label_counts.items()}
+    assert record.class_weights == pytest.approx(expected)
+    config = json.loads((checkpoint / "config.json").read_bytes())
+    assert config["problem_type"] == "multi_label_classification"
+    assert np.isfinite(record.validation["loss"])
 
 
 def test_the_profile_counts_labels_and_how_many_a_row_has(exported: Path, bundle: Path) -> None:

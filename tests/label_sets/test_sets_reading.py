@@ -229,6 +229,51 @@ def test_what_is_no_list_of_labels_is_refused_where_it_is(
     assert "row 201" in str(caught.value)
 
 
+@pytest.mark.parametrize("vector", [[0, 1], ["1", "0"], "0,1"])
+def test_a_file_of_vectors_is_no_file_of_lists(vector: Any, make_pipeline: MakePipeline, tmp_path: Path) -> None:
+    """With two labels no vector names one twice."""
+    turned = vector[::-1]
+    lines = [{"text": text, "label": vector if at % 2 else turned} for at, (text, _) in enumerate(SOME)]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    dataset: dict[str, Any] = {"labels": ["a", "b"], **({"label_separator": ","} if isinstance(vector, str) else {})}
+    with pytest.raises(DataError, match=r"every list holds 0 and 1.*a column for each label"):
+        made(make_pipeline(path, dataset=dataset), tmp_path / "snapshot")
+    lines[0]["label"] = [1]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = made(make_pipeline(path, dataset=dataset), tmp_path / "counted")
+    assert found[SOME[0][0]] == {"b"}
+
+
+@pytest.mark.parametrize(
+    ("separator", "field", "said"),
+    [
+        (",", "1,0,0", "has a number twice.*a column for each label"),
+        (",", "true,false,False", "has a number twice"),
+        (";", "mud; nan", "not every member"),
+        (";", '["mud", "nan"]', "not every member"),
+        (";", '["mud", "trees"', "expected a JSON list"),
+    ],
+)
+def test_what_is_separated_is_judged_as_lists_are(
+    separator: str, field: str, said: str, make_pipeline: MakePipeline, tmp_path: Path
+) -> None:
+    path = tmp_path / "rows.csv"
+    lines = [f"{quoted(text)},{quoted(separator.join(has) or separator)}\n" for text, has in SOME]
+    path.write_text("text,label\n" + "".join(lines) + f"odd one,{quoted(field)}\n")
+    with pytest.raises(DataError, match=said):
+        made(make_pipeline(path, dataset={"label_separator": separator}), tmp_path / "snapshot")
+
+
+def test_lists_and_white_space_among_what_is_separated(make_pipeline: MakePipeline, tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    odd = {"one": '["mud", "trees"]', "two": " [ ] ", "three": "mud ,trees", "four": " , ", "five": "crowd,"}
+    lines = [f"{quoted(text)},{quoted(','.join(has) or ',')}\n" for text, has in SOME]
+    path.write_text("text,label\n" + "".join([*lines, *(f"{text},{quoted(field)}\n" for text, field in odd.items())]))
+    found = made(make_pipeline(path, dataset={"label_separator": " , "}), tmp_path / "snapshot")
+    assert [found[text] for text in odd] == [{"mud", "trees"}, set(), {"mud", "trees"}, set(), {"crowd"}]
+
+
 def test_a_column_for_a_label_holds_only_whether_a_row_has_it(make_pipeline: MakePipeline, tmp_path: Path) -> None:
     path, says = written(tmp_path, "columns in csv")
     path.write_text(path.read_text() + "odd one,1,maybe,0\n")

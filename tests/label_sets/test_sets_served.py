@@ -21,6 +21,7 @@ from retrainer.server.batcher import Batcher, Bounds
 from retrainer.server.bodies import LabelScore, PredictBody
 from retrainer.tasks import TASKS
 from tests.label_sets.conftest import TASK, rows
+from tests.server.process import ServerProcess, publish
 
 TEXTS = [text for text, _ in rows(40, seed=5)]
 NAMES = ("a", "b", "c", "d")
@@ -85,6 +86,26 @@ def test_a_request_without_a_number_asks_for_what_is_given() -> None:
     assert "default" not in PredictBody.model_json_schema()["properties"]["top_k"]
     sets = LabelScore.model_validate(Prediction(label="a", score=0.5, applies=True))
     assert sets.applies is True
+
+
+def test_a_server_gives_what_the_client_gives(bundle: Path, tmp_path: Path) -> None:
+    publish(tmp_path / "store", bundle, "trails")
+    server = ServerProcess(tmp_path, tmp_path / "store", "trails", "--precision", "fp32", "--drain-seconds", 0)
+    try:
+        server.wait_until_ready()
+        with Classifier.from_folder(bundle, precision="fp32") as classify:
+            given_, two, all_ = classify(TEXTS), classify(TEXTS, top_k=2), classify(TEXTS, top_k=None)
+        asked: list[tuple[dict[str, Any], Any]] = [
+            ({}, given_), ({"top_k": 2}, two), ({"top_k": None}, all_)
+        ]  # fmt: skip
+        for more, every in asked:
+            answer = server.http.post("/v1/models/trails:predict", json={"texts": TEXTS, **more})
+            assert answer.status_code == 200, answer.text
+            found = [[(one["label"], one["applies"]) for one in row] for row in answer.json()["predictions"]]
+            assert found == [[(one["label"], one["applies"]) for one in row] for row in every]
+        assert [] in given_
+    finally:
+        assert server.stop() == 0
 
 
 def run(*arguments: Any) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
@@ -40,22 +40,25 @@ def test_no_threshold_gives_a_better_f1(rows: list[tuple[int, bool]]) -> None:
         assert (probabilities >= found).tolist() == (probabilities >= 0.5).tolist()
 
 
-@given(
-    st.lists(st.integers(-9, 9), min_size=2, max_size=12),
-    st.sampled_from([0.5, 0.51234, 0.9999999, 1e-7, 0.25]),
-    st.sampled_from([1e-7, 1e-9, 1e-16]),
-    st.data(),
-)
-def test_rows_that_are_nearly_alike_are_told_apart_as_well(
-    steps: list[int], around: float, step: float, data: st.DataObject
-) -> None:
-    probabilities = np.clip(around + np.array(steps) * step, 0.0, 1.0)
-    truth = np.array([True, *data.draw(st.lists(st.booleans(), min_size=len(steps) - 1, max_size=len(steps) - 1))])
-    found = best_threshold(probabilities, truth)
-    assert 0.0 < found < 1.0
-    # No threshold lies above a probability of 1.
-    others = [other for other in [0.5, *probabilities] if 0.0 < other < 1.0]
-    assert f1_of(probabilities >= found, truth) == max(f1_of(probabilities >= other, truth) for other in others)
+# Near 0, 0.5, 1 and between, down to neighbouring floats, the ends themselves included.
+NEAR, DIGITS = st.sampled_from([0.0, 1e-7, 0.1237, 0.5, 0.51236, 0.99994, 1.0]), st.sampled_from([1, 4, 5, 6, 7, 9, 16])
+CLOSE = st.tuples(NEAR, DIGITS, st.integers(-9, 9))
+
+
+@given(st.lists(st.tuples(CLOSE, st.booleans()), min_size=FEWEST_POSITIVES, max_size=60))
+@example([((0.99999, 7, 0), True)] * 20 + [((0.99994, 7, 0), False)] * 80)
+@example([((0.51239, 7, 0), True)] * 20 + [((0.51233, 7, 0), False)] * 80)
+@example([((1.0, 7, 0), True)] * 20 + [((1.0, 16, -1), False)] * 80)
+@example([((0.0, 7, 0), True)] * 20)
+def test_rounding_takes_a_threshold_over_no_row(rows: list[tuple[tuple[float, int, int], bool]]) -> None:
+    probabilities = np.array([min(1.0, max(0.0, near + steps * 10.0**-digits)) for (near, digits, steps), _ in rows])
+    truth = np.array([has for _, has in rows])
+    (fitted,) = fit_thresholds(probabilities[:, None], truth[:, None], ("mud",)).values()
+    assert 0.0 < fitted.threshold < 1.0
+    assert fitted.f1 >= fitted.f1_at_half
+    if fitted.why_not_fitted is None:
+        reachable = [min(max(value, 5e-324), np.nextafter(1.0, 0.0)) for value in probabilities]
+        assert fitted.f1 == max(f1_of(probabilities >= value, truth) for value in [*reachable, 0.5])
 
 
 def test_of_two_as_good_the_one_nearer_to_a_half_is_taken() -> None:

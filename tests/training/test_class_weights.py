@@ -22,7 +22,7 @@ from retrainer.run.processes import run_step
 from retrainer.spec import Pipeline, parse_pipeline
 from retrainer.work.reporter import Reporter
 from retrainer.work.train.loading import load_base
-from retrainer.work.train.trainer import balanced
+from retrainer.work.train.trainer import MOST_WEIGHT, balanced
 from tests.chain.made import CONTEXT, in_root
 from tests.made_once import made_once
 from tests.training.conftest import ignore, train_here
@@ -43,6 +43,17 @@ def test_each_label_weighs_the_same_and_the_mean_weight_is_one(labels: list[int]
     there = np.unique(rows)
     assert np.bincount(rows, minlength=5)[there] * weights[there] == pytest.approx(len(rows) / len(there))
     assert not weights[np.setdiff1d(np.arange(5), there)].any()
+
+
+@given(st.lists(st.lists(st.booleans(), min_size=3, max_size=3), min_size=1, max_size=60))
+def test_of_sets_having_a_label_weighs_as_much_as_not_having_it(sets: list[list[bool]]) -> None:
+    rows = np.array(sets, dtype=np.float32)
+    weights = balanced(rows, 3)
+    having = rows.sum(axis=0)
+    one_sided = (having == 0) | (having == len(rows))
+    assert (weights[one_sided] == 1.0).all()  # there is nothing to balance, and the label is still to be learnt
+    expected = np.minimum((len(rows) - having)[~one_sided], MOST_WEIGHT * having[~one_sided])
+    assert weights[~one_sided] * having[~one_sided] == pytest.approx(expected)
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,8 @@ class ParityReport(FileRecord):
     :param max_difference: precision to the largest absolute difference of a logit; of a model that writes text, of
         those tokens that could come.
     :param label_agreement: precision to the share of rows that get the checkpoint's label, ties included; of a model
-        that writes text the share of rows whose tokens are all the checkpoint's.
+        that writes text the share of rows whose tokens are all the checkpoint's; of one that gives any number of labels
+        the share that get the same ones from 0.5 on, for the thresholds that are served are fitted later.
     """
 
     file: ClassVar[str] = "parity.json"

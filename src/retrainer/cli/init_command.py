@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -43,7 +44,7 @@ task: {task}
 dataset:
 {files}
   text: {text}
-  label: {label}
+  label: {label}{doubt}
   {labels}
   split: {{validation: 0.1, test: 0.2, seed: 42}}   # carved from train where no file is named
   # What has no text or no label goes to quarantine; {missing:,} rows here. More than this is an error.
@@ -171,6 +172,8 @@ def _write_pipeline(
     task = _task(writes, len(texts[0]), where)
     judge = SHARE_RIGHT[task.metrics or "classification"]
     folder, base = target.absolute().parent, _base()
+    common = values["common"]
+    values["common"] = _in_words(json.loads(common)) if writes == "labels" else _yaml(common)
     content = TEMPLATE.format(
         **values,
         name=name,
@@ -184,6 +187,7 @@ def _write_pipeline(
         ),
         text=_yaml(texts[0][0]) if len(texts[0]) == 1 else _yaml_list(texts[0]),
         label=_yaml(named) if len(labels[0]) == 1 else _yaml_list(labels[0]),
+        doubt="" if label or len(labels[0]) == 1 else f"   # a guess; {_alone(labels[0])}",
         labels=_labels(sorted(counts)) if len(labels[0]) == 1 else "# labels: names for these columns, in their order",
         base=base,
         store=_yaml(store),
@@ -259,7 +263,7 @@ def figures(
         "distinct": len(distinct),
         "missing": read - len(rows),
         "nulls": math.ceil(1000 * (read - len(rows)) / read) / 1000,
-        "common": _yaml(common),
+        "common": common,
         "percent": round(100 * share),
         "tests": judging,
         "floor": min(0.99, math.ceil(100 * (share + Z * math.sqrt(share * (1 - share) / judging))) / 100),
@@ -348,13 +352,26 @@ def _why(names: Sequence[str], told: object, known: Sequence[str], otherwise: st
 def _label_why(names: Sequence[str], told: object, known: Sequence[str], of_sets: Mapping[str, int]) -> str:
     if not of_sets or told or names[0].lower() in known:
         return _why(names[:1], told, known, "few values")
-    alone = f"; if only one of them is what you want: --label {names[0]}"
-    return ": lists of labels" if len(names) == 1 else f": each holds 0 and 1{alone}"
+    return ": lists of labels" if len(names) == 1 else f": a guess, for each holds 0 and 1; {_alone(names)}"
+
+
+def _alone(names: Sequence[str]) -> str:
+    return f"if only one of these is what you want: {_option('--label', names[:1])}"
+
+
+def _option(option: str, names: Sequence[str]) -> str:
+    """As it is typed."""
+    return " ".join(f"{option} {shlex.quote(name)}" for name in names)
 
 
 def _others(option: str, others: Iterable[Sequence[str]]) -> str:
-    shown = [f" {option} ".join(names) for names in others][:3]
-    return f"; or, with {option}: {', '.join(shown)}" if shown else ""
+    shown = [_option(option, names) for names in others][:3]
+    return f"; or: {', '.join(shown)}" if shown else ""
+
+
+def _in_words(names: Sequence[str]) -> str:
+    """A set of labels."""
+    return " and ".join(map(_yaml, names)) or "that none of the labels applies"
 
 
 def _yaml_list(values: Iterable[str]) -> str:

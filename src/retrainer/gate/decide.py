@@ -162,7 +162,7 @@ def _judge_state(record: EvaluationRecord, findings: Findings) -> None:
     if champion is not None and set(champion.labels) != set(record.labels):
         so = "it is wrong on rows of new ones"
         if record.writes == "labels":
-            so = "new ones it never gives; its own others make a row wrong, but F1 and the like leave them out"
+            so = "new ones it never gives, and a row with others of its own is wrong, as one decision more"
         findings.note(f"the champion knows other labels ({', '.join(champion.labels)}): {so}")
 
 

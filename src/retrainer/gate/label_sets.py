@@ -1,13 +1,14 @@
 """Metrics of sets of labels, of how often each label is rightly given, wrongly given, missed and rightly left out.
 
-Each is a function from these counts ``[4, labels]`` to the value and to its slopes ``[4, labels]``: by how much the
+Each is a function from these counts ``[4, labels + 1]`` to the value and to its slopes, of that shape: by how much the
 value grows with each count. By the slopes one knows how far each row moves the value, which is all that the delta
 method needs; for F1 see K. Takahashi, K. Yamamoto, A. Kuchiba, T. Koyama, Confidence interval for micro-averaged F1 and
 macro-averaged F1 scores, Applied Intelligence 52 (2022) 4961-4972. None of the values changes when all counts double.
 
 What has nothing below the line is 0, as scikit-learn has it, to which the tests hold these; so a label that no row has
-and that is never given takes its share of a macro average with 0. A champion's label that is not among the known ones
-has no column here: for that its row is wrong (``subset_accuracy``).
+and that is never given takes its share of a macro average with 0. The last column is not a label: to how many rows a
+champion gives labels that are not among the known ones. Each such row is one decision more, and a wrong one, of the
+metrics over all decisions; a macro average has no place for it.
 
 Not here: the bounds (``retrainer.gate.metrics``).
 """
@@ -44,7 +45,7 @@ FromCounts = Callable[[Floats], tuple[float, Floats]]
 
 
 def counts_of(answers: SetAnswers) -> Floats:
-    """How often each of the four happens with each label, ``[4, labels]``."""
+    """How often each of the four happens with each label, and at last with those not known, ``[4, labels + 1]``."""
     return np.stack([mask.sum(axis=0) for mask in _four(answers)]).astype(np.float64)
 
 
@@ -53,11 +54,11 @@ def moved_by_rows(answers: SetAnswers, slopes: Floats) -> Floats:
 
     They sum to 0 but for rounding.
     """
-    n, size = answers.truth.shape
+    n = len(answers.truth)
     moved = np.zeros(n)
     four = _four(answers)
     # Label by label, so that rows with the same answer get the same number to the last bit.
-    for label in range(size):
+    for label in range(slopes.shape[1]):
         for happens, mask in enumerate(four):
             if slopes[happens, label]:
                 moved += mask[:, label] * (n * slopes[happens, label])
@@ -66,7 +67,13 @@ def moved_by_rows(answers: SetAnswers, slopes: Floats) -> Floats:
 
 def _four(answers: SetAnswers) -> tuple[Rights, Rights, Rights, Rights]:
     truth, given = answers.truth, answers.applies
-    return truth & given, ~truth & given, truth & ~given, ~(truth | given)
+    known = truth & given, ~truth & given, truth & ~given, ~(truth | given)
+    # Not giving what is not known is no decision.
+    none = np.zeros_like(answers.foreign)
+    hits, false, missed, left_out = (
+        np.column_stack([mask, last]) for mask, last in zip(known, (none, answers.foreign, none, none), strict=True)
+    )
+    return hits, false, missed, left_out
 
 
 def f1_micro(counts: Floats) -> tuple[float, Floats]:
@@ -76,9 +83,9 @@ def f1_micro(counts: Floats) -> tuple[float, Floats]:
 
 
 def f1_macro(counts: Floats) -> tuple[float, Floats]:
-    """F1 of each label, averaged over all of them."""
-    values, slopes = _f1(counts)
-    return float(values.mean()), slopes / values.size
+    """F1 of each label, averaged over all known ones."""
+    values, slopes = _f1(counts[:, :-1])
+    return float(values.mean()), np.pad(slopes / values.size, ((0, 0), (0, 1)))
 
 
 def precision_micro(counts: Floats) -> tuple[float, Floats]:
@@ -96,7 +103,7 @@ def recall_micro(counts: Floats) -> tuple[float, Floats]:
 
 
 def hamming_loss(counts: Floats) -> tuple[float, Floats]:
-    """Of all decisions, one on each label of each row, the share that is wrong."""
+    """Of all decisions, one on each label of each row and one on those given and not known, the share that is wrong."""
     wrong = counts[[FALSE, MISSED]].sum()
     value, slopes = _share(wrong, counts.sum() - wrong)
     return value, _of_each_label(np.array([slopes[1], slopes[0], slopes[0], slopes[1]]), counts)
@@ -104,7 +111,7 @@ def hamming_loss(counts: Floats) -> tuple[float, Floats]:
 
 def scores_of_each(answers: SetAnswers, names: Sequence[str], thresholds: Sequence[float]) -> tuple[LabelScores, ...]:
     """Every label by itself, in order."""
-    counts = counts_of(answers)
+    counts = counts_of(answers)[:, :-1]
     found = []
     for label, threshold, of_it, f1 in zip(names, thresholds, counts.T, _f1(counts)[0], strict=True):
         hits, false, missed, _ = of_it

@@ -183,6 +183,9 @@ class _OfSets(Metric[SetAnswers]):
     are all right, so prove no more than they can: by the rule of three (J. Hanley, A. Lippman-Hand, JAMA 249 (1983)
     1743-1745), three rows of the rarest label may be otherwise. With "so many standard errors" in its place the truth
     is excluded up to 100 times as often as an alpha of 0.001 says, where models differ on few rows (see the tests).
+
+    Where no row that could come moves the value, as where no label is given, or no row has one, it is 0 by convention
+    and not by what was seen; then the bounds are the ends of the range.
     """
 
     def __init__(self, known: KnownMetric, function: FromCounts) -> None:
@@ -194,24 +197,24 @@ class _OfSets(Metric[SetAnswers]):
 
     def bounds(self, labels: Ints, answers: SetAnswers, alpha: float) -> Bounds:
         value = self.value(labels, answers)
-        if not self._moves(answers):
+        if not self._seen(answers):
             return Bounds(self.known.lowest, self.known.highest, NOTHING_COUNTED)
         low, high = self.by_rows(answers).bounds(alpha)
         return Bounds(value + low, value + high, f"delta method, {METHOD}")
 
     def compare(self, labels: Ints, first: SetAnswers, second: SetAnswers, alpha: float) -> tuple[float, Bounds]:
         difference = self.difference(labels, first, second)
-        if not (self._moves(first) and self._moves(second)):
+        if not (self._seen(first) and self._seen(second)):
             widest = self.known.highest - self.known.lowest
             return difference, Bounds(-widest, widest, NOTHING_COUNTED)
         low, high = self.by_rows(first, second).bounds(alpha)
         return difference, Bounds(difference + low, difference + high, f"paired delta method, {METHOD}")
 
-    def _moves(self, answers: SetAnswers) -> bool:
-        """Whether there is anything that the value is made of. Of a model that gives no label there is no precision,
-        though it is written as 0, and that 0 is not known for sure.
-        """
-        return bool(self._function(counts_of(answers))[1].any())
+    def _seen(self, answers: SetAnswers) -> bool:
+        """Whether one decision more, or otherwise, would move the value."""
+        counts = counts_of(answers)
+        slopes = self._function(counts)[1]
+        return _one_decision(counts, slopes, slopes) > 0.0
 
     def by_rows(self, first: SetAnswers, second: SetAnswers | None = None) -> Mean:
         """How far each row moves the value, or the difference of two models, turned so that positive means better: a
@@ -230,8 +233,8 @@ class _OfSets(Metric[SetAnswers]):
 def _one_decision(counts: Floats, ours: Floats, theirs: Floats) -> float:
     """How far one row moves the difference of two models, or the value of one, if they come to differ on one label.
 
-    :param counts: by them it is known which labels rows have, and which rows lack; ``[4, labels]``.
-    :param ours: slopes, ``[4, labels]``; so is ``theirs``.
+    :param counts: by them it is known which labels rows have, and which rows lack; ``[4, labels + 1]``.
+    :param ours: slopes, as ``counts``; so is ``theirs``.
     """
     there, lacking = counts[[HIT, MISSED]].sum(axis=0) > 0, counts[[FALSE, LEFT_OUT]].sum(axis=0) > 0
     apart = [

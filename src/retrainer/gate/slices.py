@@ -180,8 +180,10 @@ def groups(policy: Slices, rows: Rows, label_names: tuple[str, ...]) -> tuple[li
 
 def _groupings(by: str, rows: Rows, label_names: tuple[str, ...]) -> list[Grouping] | Reason:
     if by == "label" and rows.sets is not None:
-        without = ~rows.sets.any(axis=1)
-        having = [*zip(label_names, rows.sets.T, strict=True), *([(NONE, without)] if without.any() else [])]
+        having = [*zip(label_names, rows.sets.T, strict=True)]
+        without = np.logical_not(rows.sets.any(axis=1))
+        if without.any():
+            having.append((_none(label_names), without))
         return [_of_mask(by, name, mask) for name, mask in having]
     if by == "label" and label_names:
         return [Grouping(by, label_names, rows.labels)]
@@ -196,6 +198,14 @@ def _groupings(by: str, rows: Rows, label_names: tuple[str, ...]) -> list[Groupi
     if not (column != "").any():
         return Reason(code=ReasonCode.SLICE_EMPTY, detail=f"{by}: no test row has a value")
     return _by_value(by, column)
+
+
+def _none(label_names: tuple[str, ...]) -> str:
+    """What rows without labels are called, which is not the name of a label."""
+    name = NONE
+    while name in label_names:
+        name = f"({name})"
+    return name
 
 
 def _of_mask(by: str, value: str, mask: NDArray[np.bool_]) -> Grouping:

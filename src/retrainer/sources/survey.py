@@ -107,8 +107,9 @@ def guess_labels(columns: Columns, where: str) -> list[tuple[str, ...]]:
     :return: the column of each candidate, or all of its columns.
     """
     lists = [name for name, values in columns.items() if 2 <= len(members_in(values)) <= MOST_LABELS]
+    alike = [name for name, values in columns.items() if {canonical(value) for value in values if value} in _FLAGS]
     # Of a row that lacks one of them ingest would not know its labels.
-    flags = tuple(name for name, values in columns.items() if {canonical(value or "") for value in values} in _FLAGS)
+    flags = tuple(name for name in alike if all(columns[name]))
     several = [flags] if len(flags) > 1 else []
     found = [(name,) for name in sorted(lists, key=lambda name: _rank(name, LABEL_NAMES))]
     try:
@@ -120,7 +121,7 @@ def guess_labels(columns: Columns, where: str) -> list[tuple[str, ...]]:
     ones = [(name,) for name in single]
     if single and single[0].lower() in LABEL_NAMES:
         return [*ones, *found, *several]
-    return [*found, *several, *ones] if {*single} <= {*flags} else [*found, *ones, *several]
+    return [*found, *several, *ones] if {*single} <= {*alike} else [*found, *ones, *several]
 
 
 def members_in(values: Sequence[str]) -> Counter[str]:

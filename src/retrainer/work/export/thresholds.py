@@ -8,6 +8,7 @@ applying thresholds (``serve/predictor.py``).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,10 +18,9 @@ from retrainer.artifacts.calibration import FittedThreshold
 from retrainer.serve.predictor import NO_THRESHOLD
 
 FEWEST_POSITIVES = 10
-# Digits that survive another order of sums, so that the same checkpoint gives the same bytes.
-DIGITS = 4
-# With which every number is told from its neighbour.
-MOST_DIGITS = 18
+# Digits that survive another order of sums, so that the same checkpoint gives the same bytes; more only where two rows
+# are closer than that. 17 tell any two floats apart.
+DIGITS = range(4, 18)
 
 Flags = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -59,34 +59,30 @@ def best_threshold(probabilities: Floats, truth: Flags) -> float:
     :param probabilities: ``[rows]``.
     :param truth: ``[rows]``, at least one.
     """
+    # Saturated probabilities are exactly 0 or 1, and a threshold is neither: it takes all that are 1 and none of 0.
+    probabilities = np.minimum(probabilities, math.nextafter(1.0, 0.0))
+    reached = probabilities > 0.0
+    if not truth[reached].any():
+        return NO_THRESHOLD
+    positives, probabilities, truth = truth.sum(), probabilities[reached], truth[reached]
     found, counts = np.unique(probabilities, return_counts=True)
     found, counts = found[::-1], counts[::-1]
     hits = np.bincount(np.searchsorted(-found, -probabilities[truth]), minlength=len(found))
     # With the threshold just at or below each of the values, from the largest on.
-    f1 = 2 * hits.cumsum() / (counts.cumsum() + truth.sum())
-    # From a threshold above 0 on, which every threshold is, no row with a probability of 0 is given the label.
-    f1 = np.where(found > 0.0, f1, 0.0)
+    f1 = 2 * hits.cumsum() / (counts.cumsum() + positives)
     below = np.append(found[1:], 0.0)
     inside = (below < NO_THRESHOLD) & (found >= NO_THRESHOLD)
     thresholds = np.where(inside, NO_THRESHOLD, (found + below) / 2)
-    if not f1.any():
-        return NO_THRESHOLD
     best = np.flatnonzero(f1 == f1.max())
     nearest = best[np.abs(thresholds[best] - NO_THRESHOLD).argmin()]
     return _rounded(float(thresholds[nearest]), float(below[nearest]), float(found[nearest]))
 
 
 def _rounded(threshold: float, below: float, found: float) -> float:
-    """In as few digits as still tell the one row from the other.
-
-    :param below: the largest probability to which the label is not given, ``found`` the least to which it is.
-    """
-    for digits in range(DIGITS, MOST_DIGITS):
-        rounded = float(f"{threshold:.{digits}g}")
-        if below < rounded <= found and rounded < 1.0:
-            return rounded
-    # The middle of two neighbouring numbers may be the lower one itself.
-    return min(max(threshold, float(np.nextafter(below, 1.0))), float(np.nextafter(1.0, 0.0)))
+    """The threshold in as few digits as keep it above one probability and not above the next."""
+    shorter = (float(f"{threshold:.{digits}g}") for digits in DIGITS)
+    # Between neighbouring floats there is no middle.
+    return next((one for one in shorter if below < one <= found), found)
 
 
 def f1_of(given: Flags, truth: Flags) -> float:

@@ -18,6 +18,7 @@ from retrainer.artifacts.snapshot import SplitName
 from retrainer.errors import DataError
 from retrainer.label_names import (
     BOOLEANS,
+    VECTOR_HINT,
     begins_with_number,
     canonical,
     is_whole,
@@ -110,6 +111,10 @@ class _SetFile(_File):
         whole = _File.of(split, rows)
         spellings: dict[str, int] = {}
         lists = [members(text, where=rows.where) for text in whole.spellings]
+        # More of them would name a label twice. A file that names its labels counts into them.
+        if rows.label_names is None and lists and all({*map(canonical, names)} == {"0", "1"} for names in lists):
+            detail = "every list holds 0 and 1, each once, so these are no lists of labels"
+            raise DataError(detail, where=rows.where, hint=VECTOR_HINT)
         sets = [[spellings.setdefault(name, len(spellings)) for name in names] for names in lists]
         return cls(split, rows, [*spellings], whole.codes, sets=sets)
 
