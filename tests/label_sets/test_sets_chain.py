@@ -40,6 +40,7 @@ def test_the_training_learns_it_and_measures_it(exported: Path) -> None:
     assert record.validation["f1_micro"] > 0.75
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("some", [{"peft": {"r": 4}}, {"freeze_layers": 1}], ids=["lora", "frozen"])
 def test_weights_go_with_training_only_some_of_it(
     some: dict[str, Any], exported: Path, make_pipeline: MakePipeline, tmp_path: Path
