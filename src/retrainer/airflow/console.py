@@ -30,12 +30,13 @@ from sqlalchemy import func, select
 from retrainer.airflow.connections import s3_access
 from retrainer.airflow.console_place import base_path
 from retrainer.airflow.dag_builder import dag_id_of
+from retrainer.airflow.dag_folder import is_called_as_its_pipeline, read_file
 from retrainer.airflow.settings import Settings, pipelines_folder
 from retrainer.chain import DECIDE
 from retrainer.console.app import console_app
 from retrainer.console.host import Broken, Catalogue, Runs, Shown
 from retrainer.errors import PipelineError
-from retrainer.spec import Pipeline, load_pipeline, pipeline_files
+from retrainer.spec import Pipeline, pipeline_files
 from retrainer.storage import use_access
 
 log = logging.getLogger(__name__)
@@ -91,7 +92,7 @@ class AirflowHost:
             found = [(file, self._of(file)) for file in files]
             self._read = {file: self._read[file] for file in files}
         # As for the DAGs: of several with one name that file counts which is called like it.
-        found.sort(key=lambda entry: not _is_called_as_its_pipeline(*entry))
+        found.sort(key=lambda entry: not is_called_as_its_pipeline(*entry))
         shown: dict[str, Shown] = {}
         broken = []
         for file, content in found:
@@ -107,7 +108,7 @@ class AirflowHost:
         stamp = (status.st_mtime_ns, status.st_size)
         known = self._read.get(file)
         if known is None or known[0] != stamp:
-            known = self._read[file] = (stamp, _loaded(file))
+            known = self._read[file] = (stamp, read_file(file))
         return known[1]
 
     def runs(self, dag_ids: Sequence[str]) -> Mapping[str, Runs]:
@@ -187,14 +188,3 @@ class _Stored:
     """What ``XComModel.deserialize_value`` reads."""
 
     value: Any
-
-
-def _loaded(file: Path) -> Pipeline | PipelineError:
-    try:
-        return load_pipeline(file)
-    except PipelineError as error:
-        return error
-
-
-def _is_called_as_its_pipeline(file: Path, content: Pipeline | PipelineError) -> bool:
-    return isinstance(content, Pipeline) and dag_id_of(content.name) == dag_id_of(file.stem)

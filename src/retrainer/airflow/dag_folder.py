@@ -63,18 +63,20 @@ def read_folder(folder: str | Path, wanted: str | None = None) -> Iterable[tuple
     """
     files = pipeline_files(folder)
     if wanted is not None:
-        return ((file, _read(file)) for file in sorted(files, key=lambda file: dag_id_of(file.stem) != wanted))
-    return sorted(((file, _read(file)) for file in files), key=lambda entry: not _is_called_as_its_pipeline(*entry))
+        return ((file, read_file(file)) for file in sorted(files, key=lambda file: dag_id_of(file.stem) != wanted))
+    return sorted(((file, read_file(file)) for file in files), key=lambda entry: not is_called_as_its_pipeline(*entry))
 
 
-def _read(file: Path) -> Pipeline | PipelineError:
+def read_file(file: Path) -> Pipeline | PipelineError:
+    """A pipeline file, or what is wrong with it."""
     try:
         return load_pipeline(file)
     except PipelineError as error:
         return error
 
 
-def _is_called_as_its_pipeline(file: Path, content: Pipeline | PipelineError) -> bool:
+def is_called_as_its_pipeline(file: Path, content: Pipeline | PipelineError) -> bool:
+    """Whether a file has the name of the DAG that it makes: of several of one name it counts."""
     return isinstance(content, Pipeline) and dag_id_of(content.name) == dag_id_of(file.stem)
 
 
