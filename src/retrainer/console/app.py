@@ -6,63 +6,30 @@ are relative, since nobody here knows where the host mounts it. Not here: who ma
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from typing import Any, Literal
 
 from fastapi import Depends, FastAPI, Query, Request
-from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from fastapi.responses import RedirectResponse, Response
 from fastapi.routing import APIRoute
 
-from retrainer.artifacts.repository import Artifacts
 from retrainer.audit.locate import RECEIPT
 from retrainer.chain.model_store import loading_code
-from retrainer.console.decision import (
-    REPORT,
-    decision_page,
-    read_file,
-    read_receipt,
-    refuse_other_than_digest,
-    texts_for,
-)
-from retrainer.console.host import Catalogue, Host, Shown, Visitor
+from retrainer.console.access import Access, channel_of
+from retrainer.console.answers import HEADERS, Theme, answer, failed
+from retrainer.console.decision import REPORT, decision_page, texts_for
+from retrainer.console.host import Host, Visitor
 from retrainer.console.model import model_page
 from retrainer.console.overview import overview
-from retrainer.console.pages import ASSETS, asset, rendered
-from retrainer.console.stores import Problem, Stores
-from retrainer.errors import (
-    IntegrityError,
-    NotAllowed,
-    NotFoundError,
-    PipelineError,
-    ResourceError,
-    RetrainerError,
-    StorageError,
-)
-from retrainer.gate.receipt import Receipt
-from retrainer.records import Record
-from retrainer.store.names import is_name
+from retrainer.console.pages import ASSETS, asset
+from retrainer.console.stores import Stores
+from retrainer.errors import NotAllowed, NotFoundError, RetrainerError
 
-log = logging.getLogger(__name__)
-
-Theme = Literal["light", "dark"]
-
-# Nothing is loaded from elsewhere, nothing is sent elsewhere, no script but the console's own runs.
-_POLICY = (
-    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; frame-src 'self'; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'self'"
-)
 # The report comes from the artifacts, which others write: it may show itself, and nothing else.
 _POLICY_OF_REPORT = (
     "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'self'"
 )
-_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
-    "Cache-Control": "no-store",
-    "Vary": "Accept, Cookie, Authorization",
-}
 
 
 def console_app(
@@ -88,7 +55,7 @@ def console_app(
         openapi_url=None,
         redirect_slashes=False,
     )
-    app.add_exception_handler(RetrainerError, console.failed)
+    app.add_exception_handler(RetrainerError, failed)
 
     @app.get("/")
     def all_models(
@@ -150,7 +117,7 @@ def _asset_route(name: str, dependencies: Sequence[Any]) -> APIRoute:
     content, kind = asset(name)
 
     def serve() -> Response:
-        return Response(content, media_type=kind, headers={**_HEADERS, "Cache-Control": "private, max-age=300"})
+        return Response(content, media_type=kind, headers={**HEADERS, "Cache-Control": "private, max-age=300"})
 
     return APIRoute(f"/{name}", serve, methods=["GET"], dependencies=list(dependencies))
 
@@ -161,11 +128,12 @@ class _Console:
     def __init__(self, host: Host, stores: Stores) -> None:
         self._host = host
         self._stores = stores
+        self._access = Access(host, stores)
 
     def all_models(self, request: Request, who: Visitor, query: str) -> Response:
         """The first page."""
         catalogue = self._host.catalogue()
-        shown = self._readable(catalogue, who)
+        shown = self._access.readable(catalogue, who)
         runs = self._host.runs([one.dag_id for one in shown])
         with self._host.reaching_stores():
             page = overview(catalogue, shown, runs, self._stores, _now())
@@ -173,14 +141,14 @@ class _Console:
             wanted = query.casefold()
             kept = (row for row in page.rows if wanted in f"{row.model} {row.channel}".casefold())
             page = page.model_copy(update={"rows": tuple(kept)})
-        return _answer(request, "overview.html.jinja", page, query=query)
+        return answer(request, "overview.html.jinja", page, query=query)
 
     def model(
         self, request: Request, who: Visitor, name: str, channel: str | None, metric: str | None, on: date | None
     ) -> Response:
         """The second."""
-        one = self._shown(who, name)
-        channel = _channel(one, channel)
+        one = self._access.shown(who, name)
+        channel = channel_of(one, channel)
         runs = self._host.runs([one.dag_id])
         with self._host.reaching_stores():
             page = model_page(
@@ -193,17 +161,17 @@ class _Console:
                 on=on,
                 loading_code=loading_code(one.pipeline),
             )
-        return _answer(request, "model.html.jinja", page, dag_address=self._host.dag_address(one.dag_id))
+        return answer(request, "model.html.jinja", page, dag_address=self._host.dag_address(one.dag_id))
 
     def decision(
         self, request: Request, who: Visitor, name: str, channel: str | None, decision: str, view: str
     ) -> Response:
         """The third."""
-        one, root = self._shown(who, name), self._host.catalogue().root
+        one, root = self._access.shown(who, name), self._host.catalogue().root
         with self._host.reaching_stores():
             page = decision_page(
                 one,
-                _channel(one, channel),
+                channel_of(one, channel),
                 decision,
                 root,
                 self._stores,
@@ -213,31 +181,31 @@ class _Console:
             raise NotAllowed("the report holds texts of rows, which are not for you", hint=page.texts_because)
         run = page.place.run if page.place is not None else None
         address = self._host.dag_address(one.dag_id, run)
-        return _answer(request, "decision.html.jinja", page, dag_address=address, view=view)
+        return answer(request, "decision.html.jinja", page, dag_address=address, view=view)
 
     def report(self, who: Visitor, name: str, decision: str) -> Response:
         """The report of a decision, as the decide step wrote it."""
-        one, root = self._shown(who, name), self._host.catalogue().root
+        one, root = self._access.shown(who, name), self._host.catalogue().root
         with self._host.reaching_stores():
-            receipt = self._receipt(one, root, decision)
+            receipt = self._access.receipt(one, root, decision)
             texts, because = texts_for(receipt, may_read_texts=who.may_read_texts(one.dag_id), dag_id=one.dag_id)
             if receipt.policy.report_texts and not texts:
                 raise NotAllowed("the report holds texts of rows, which are not for you", hint=because)
-            content = self._read(root, decision, REPORT)
-        headers = {**_HEADERS, "Content-Security-Policy": _POLICY_OF_REPORT}
+            content = self._access.file_of_decision(root, decision, REPORT)
+        headers = {**HEADERS, "Content-Security-Policy": _POLICY_OF_REPORT}
         return Response(content, media_type="text/html; charset=utf-8", headers=headers)
 
     def receipt(self, who: Visitor, name: str, decision: str) -> Response:
         """The receipt, byte for byte."""
-        one, root = self._shown(who, name), self._host.catalogue().root
+        one, root = self._access.shown(who, name), self._host.catalogue().root
         with self._host.reaching_stores():
-            self._receipt(one, root, decision)
-            content = self._read(root, decision, RECEIPT)
-        return Response(content, media_type="application/json", headers=_HEADERS)
+            self._access.receipt(one, root, decision)
+            content = self._access.file_of_decision(root, decision, RECEIPT)
+        return Response(content, media_type="application/json", headers=HEADERS)
 
     def dag(self, request: Request, who: Visitor, dag_id: str, run_id: str | None) -> Response:
         """Where a DAG or a run leads: to its model, or to what was decided in the run."""
-        shown = self._readable(self._host.catalogue(), who)
+        shown = self._access.readable(self._host.catalogue(), who)
         one = next((one for one in shown if one.dag_id == dag_id), None)
         if one is None:
             raise NotFoundError(f"the DAG '{dag_id}' retrains no model that you may see")
@@ -249,92 +217,6 @@ class _Console:
             if decided is not None:
                 return RedirectResponse(f"decision?name={one.name}&decision={decided}{more}", 303)
         return RedirectResponse(f"model?name={one.name}{more}", 303)
-
-    def _read(self, root: str, decision: str, name: str) -> bytes:
-        def read() -> bytes:
-            return read_file(Artifacts(root), decision, name)
-
-        content = self._stores.ask(root, (name, root, decision), read)
-        if not isinstance(content, bytes):
-            raise StorageError(content.text, where=root)
-        return content
-
-    def _receipt(self, one: Shown, root: str, decision: str) -> Receipt:
-        refuse_other_than_digest(decision)
-        found = self._stores.ask(root, ("receipt", root, decision), lambda: read_receipt(Artifacts(root), decision))
-        if isinstance(found, Problem):
-            raise NotFoundError(f"the decision {decision[:12]} cannot be read: {found.text}", where=root)
-        receipt = Receipt.from_json(found.data, where=found.where)
-        if receipt.model != one.name:
-            raise NotFoundError(f"'{one.name}' has no decision {decision[:12]}")
-        return receipt
-
-    def _readable(self, catalogue: Catalogue, who: Visitor) -> list[Shown]:
-        allowed = who.readable({one.dag_id for one in catalogue.models})
-        return [one for one in catalogue.models if one.dag_id in allowed]
-
-    def _shown(self, who: Visitor, name: str) -> Shown:
-        """The model of that name. Of one that may not be seen it is said that there is none."""
-        shown = self._readable(self._host.catalogue(), who)
-        one = next((one for one in shown if one.name == name), None)
-        if one is None:
-            raise NotFoundError(f"there is no model '{name}' that you may see")
-        return one
-
-    def failed(self, request: Request, error: Exception) -> Response:
-        """A page that says what is wrong."""
-        assert isinstance(error, RetrainerError)
-        status = _status(error)
-        if status >= 500:
-            log.warning("%s: %s", request.url.path, error)
-        page = ErrorPage(status=status, message=error.message, where=error.where, hint=error.hint)
-        return _answer(request, "error.html.jinja", page, status=status)
-
-
-class ErrorPage(Record):
-    """What went wrong, where, and what to do."""
-
-    status: int
-    message: str
-    where: str | None
-    hint: str | None
-
-
-_STATUS: tuple[tuple[type[RetrainerError], int], ...] = (
-    (NotAllowed, 403),
-    (NotFoundError, 404),
-    (StorageError, 503),
-    (ResourceError, 503),
-    (PipelineError, 500),
-    (IntegrityError, 500),
-)
-
-
-def _status(error: RetrainerError) -> int:
-    return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
-
-
-def _channel(one: Shown, channel: str | None) -> str:
-    if channel is None:
-        return one.pipeline.publish.channel
-    if not is_name(channel):
-        raise NotFoundError(f"there is no channel '{channel}'")
-    return channel
-
-
-def _answer(request: Request, template: str, page: Record, *, status: int = 200, **more: Any) -> Response:
-    if wants_json(request.headers.get("accept", "")):
-        return JSONResponse(page.model_dump(mode="json"), status, headers=_HEADERS)
-    theme = request.query_params.get("theme")
-    theme = theme if theme in {"light", "dark"} else None
-    text = rendered(template, page=page, theme=theme, address=request.url.query, **more)
-    return HTMLResponse(text, status, headers={**_HEADERS, "Content-Security-Policy": _POLICY})
-
-
-def wants_json(accept: str) -> bool:
-    """Whether JSON is named before HTML, or HTML is not named at all."""
-    kinds = [part.partition(";")[0].strip() for part in accept.split(",")]
-    return "application/json" in kinds and "text/html" not in kinds[: kinds.index("application/json")]
 
 
 def _now() -> datetime:
