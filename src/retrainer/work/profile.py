@@ -32,7 +32,7 @@ from retrainer.artifacts.profile import (
     Vocabulary,
 )
 from retrainer.errors import DataError
-from retrainer.work.snapshot_texts import read_text_keys, text_columns, trained_on
+from retrainer.work.snapshot_texts import read_split, read_text_keys, text_columns, trained_on
 
 BATCH_ROWS = 5_000
 # Rows whose covariance is looked at pair by pair: 2,000 rows are two million pairs.
@@ -187,7 +187,7 @@ def shared_rows(split: Path, bundle: Path) -> frozenset[str]:
 
 
 def _row_ids(split: Path) -> npt.NDArray[np.object_]:
-    ids: npt.NDArray[np.object_] = pq.read_table(split, columns=["row_id"]).column("row_id").to_numpy()
+    ids: npt.NDArray[np.object_] = read_split(split, ["row_id"]).column("row_id").to_numpy()
     return ids
 
 

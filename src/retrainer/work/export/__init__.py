@@ -19,7 +19,7 @@ from retrainer.errors import IntegrityError
 from retrainer.store.bundle import BundleInfo
 from retrainer.tasks import trainable_task
 from retrainer.work.export.calibrate import calibrate
-from retrainer.work.export.graph import graph_bytes
+from retrainer.work.export.graph import graph_bytes, load_exporters
 from retrainer.work.export.sample import Row, read_rows
 from retrainer.work.near import NEAR_ROWS
 from retrainer.work.near.index import write_index
@@ -28,6 +28,7 @@ from retrainer.work.reporter import Reporter
 from retrainer.work.snapshot_texts import BLENDED_WITH, read_text_keys, row_ids_of
 
 BUNDLE_FOLDER = "bundle"
+load_rest = load_exporters
 
 
 def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: Reporter) -> Exported:

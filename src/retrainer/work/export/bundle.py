@@ -73,8 +73,8 @@ def export_bundle(
 
     others = ", ".join(name for name in graphs if name != REFERENCE)
     on_stage(f"scoring the checkpoint{f', making the {others} graph' if others else ''}")
-    # Making a graph keeps one core busy; beside it the checkpoint answers, and is compared with the graph that there is.
-    # Both silence what concerns the whole process, and this is the thread that restores it.
+    # Making a graph keeps one core busy; beside it the checkpoint answers, and is compared with the graph it has. Both
+    # silence what concerns the whole process, and this is the thread that restores it.
     with quiet(), ThreadPoolExecutor(1) as beside:
         making = beside.submit(make)
         reference = reference_logits(checkpoint, sample.texts, max_length)
@@ -104,7 +104,9 @@ def export_bundle(
     if fit is not None:
         fit()
         # A predictor knows the thresholds that there were when it was loaded.
-        measured = {name: replace(found, predictor=Predictor(folder, precision=name)) for name, found in measured.items()}
+        measured = {
+            name: replace(found, predictor=Predictor(folder, precision=name)) for name, found in measured.items()
+        }
     report = parity.compare_labels(folder, sample, reference, measured, exporter=exporter)
     _write_golden(folder, sample, measured)
     return report

@@ -75,6 +75,15 @@ def export_graph(checkpoint: Checkpoint, path: Path, *, max_length: int) -> Expo
     return name
 
 
+def load_exporters() -> None:
+    """Load what the exporters load only when they trace: a second, of which a process that waits has many."""
+    from transformers.exporters.utils import apply_patches  # which imports the models that it patches
+
+    size = torch.export.Dim.DYNAMIC
+    with quiet(), apply_patches("dynamo"), apply_patches("onnx"):
+        torch.onnx.export(torch.nn.Linear(1, 1), (torch.zeros(2, 1),), dynamo=True, dynamic_shapes=({0: size},))
+
+
 def save(graph: onnx_ir.Model, path: Path) -> None:
     """Write a graph in one file, or with its weights in a second where one cannot hold them."""
     path.parent.mkdir(parents=True, exist_ok=True)

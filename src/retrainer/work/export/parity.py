@@ -43,9 +43,7 @@ class Measured:
     difference: float
 
 
-def check_reference(
-    bundle: Path, sample: Sample, reference: npt.NDArray[np.float32], labels: tuple[str, ...]
-) -> None:
+def check_reference(bundle: Path, sample: Sample, reference: npt.NDArray[np.float32], labels: tuple[str, ...]) -> None:
     """Go on only where there is something to compare a bundle with.
 
     :param reference: logits of the checkpoint, ``[rows, labels]``.
