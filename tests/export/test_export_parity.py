@@ -16,8 +16,8 @@ from retrainer.artifacts.parity import ParityReport
 from retrainer.errors import ExportError, IntegrityError
 from retrainer.serve.encoding import load_tokenizer
 from retrainer.serve.predictor import load_info
-from retrainer.work.export.checkpoint import load_checkpoint, reference_logits
 from retrainer.work.export import parity
+from retrainer.work.export.checkpoint import load_checkpoint, reference_logits
 from retrainer.work.export.parity import ROWS, TOLERANCE
 from retrainer.work.export.sample import Sample, choose
 from tests.export import tiny
