@@ -53,8 +53,8 @@ def before_training(request: StepRequest, reporter: Reporter) -> None:
 
 
 def rehearse(pipeline: Pipeline) -> None:
-    """Build the training's arguments, Trainer, optimizer and schedule, for a model of one weight; and put LoRA's matrices
-    beside the layers of the base model, as far as its configuration is here.
+    """Build the training's arguments, Trainer, optimizer and schedule, for a model of one weight. Where the
+    configuration of the base model is here, put LoRA's matrices beside its layers, too.
 
     :raises RetrainerError: transformers refuses an argument, or no layer has a name that is to get matrices.
     """
