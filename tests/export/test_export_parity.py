@@ -15,8 +15,10 @@ from onnx import numpy_helper
 from retrainer.artifacts.parity import ParityReport
 from retrainer.errors import ExportError, IntegrityError
 from retrainer.serve.encoding import load_tokenizer
+from retrainer.serve.predictor import load_info
+from retrainer.work.export import parity
 from retrainer.work.export.checkpoint import load_checkpoint, reference_logits
-from retrainer.work.export.parity import ROWS, check_bundle
+from retrainer.work.export.parity import ROWS, TOLERANCE
 from retrainer.work.export.sample import Sample, choose
 from tests.export import tiny
 from tests.export.bundles import Exported
@@ -38,8 +40,15 @@ def tampered(exported: Exported, tmp_path: Path) -> Path:
     return shutil.copytree(exported.bundle, tmp_path / "bundle")
 
 
-def check(bundle: Path, sample: Sample, reference: npt.NDArray[np.float32]) -> None:
-    check_bundle(bundle, sample, reference, labels=tiny.LABELS, exporter="transformers")
+def check(
+    bundle: Path, sample: Sample, reference: npt.NDArray[np.float32], tolerance: float = TOLERANCE
+) -> ParityReport:
+    parity.check_reference(bundle, sample, reference, tiny.LABELS)
+    graphs = {
+        name: parity.measure(bundle, name, sample, reference, tolerance=tolerance)
+        for name in load_info(bundle).precisions
+    }
+    return parity.compare_labels(bundle, sample, reference, graphs, exporter="transformers", tolerance=tolerance)
 
 
 def test_report_of_a_sound_export(exported: Exported) -> None:
@@ -157,9 +166,7 @@ def test_another_label_is_caught_where_no_tolerance_would(
     def compare(lead_of_the_other: float) -> ParityReport:
         changed = reference.copy()
         changed[index, other] = changed[index, answer] + lead_of_the_other
-        return check_bundle(
-            exported.bundle, sample, changed, labels=tiny.LABELS, exporter="transformers", tolerance=100.0
-        )
+        return check(exported.bundle, sample, changed, tolerance=100.0)
 
     row = f"row {sample.rows[index].row_id} .+ becomes '{tiny.LABELS[answer]}', and '{tiny.LABELS[other]}' in the check"
     with pytest.raises(ExportError, match=rf"gives other labels than the checkpoint: {row}point; 1 of 60 rows"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,19 @@ import pyarrow.parquet as pq
 import pytest
 
 from retrainer.artifacts.calibration import CalibrationReport
+from retrainer.artifacts.parity import ParityReport
 from retrainer.artifacts.profile import TrainingProfile
 from retrainer.artifacts.snapshot import SnapshotStatistics
 from retrainer.artifacts.training import TrainingRecord
 from retrainer.chain import INGEST, StepRef
+from retrainer.errors import ExportError
 from retrainer.serve import Classifier
+from retrainer.serve.encoding import load_tokenizer
 from retrainer.serve.golden import agreement, read_golden
 from retrainer.serve.predictor import Predictor, load_info
+from retrainer.work.export import parity
+from retrainer.work.export.checkpoint import load_checkpoint, reference_logits
+from retrainer.work.export.sample import choose, read_rows
 from retrainer.work.snapshot_texts import label_matrix
 from tests.label_sets.conftest import LABELS, MakePipeline
 from tests.training.conftest import train_here
@@ -75,6 +82,37 @@ def test_each_graph_has_a_threshold_for_each_label(exported: Path, bundle: Path)
         assert tuple(fitted) == LABELS
         assert entry.thresholds == tuple(one.threshold for one in fitted.values())
         assert all(one.why_not_fitted is None and one.f1 >= one.f1_at_half for one in fitted.values())
+
+
+def test_labels_are_compared_with_the_checkpoint_at_the_fitted_thresholds(exported: Path, bundle: Path) -> None:
+    rows = read_rows(exported / "ingest" / "validation.parquet")
+    sample = choose(rows, load_tokenizer(bundle, None), max_length=32, count=parity.ROWS)
+    checkpoint = load_checkpoint(exported / "train" / "checkpoint", LABELS, load_info(bundle).task)
+    reference = reference_logits(checkpoint, sample.texts, 32)
+    graphs = {name: parity.measure(bundle, name, sample, reference) for name in load_info(bundle).precisions}
+    report = parity.compare_labels(bundle, sample, reference, graphs, exporter="transformers")
+    assert report == ParityReport.load(exported / "export")
+    predictor = graphs["fp32"].predictor
+    thresholds = predictor.thresholds
+    assert thresholds is not None
+    label = next(at for at, threshold in enumerate(thresholds) if abs(threshold - 0.5) > 0.05)
+
+    def compared(off: float) -> ParityReport:
+        """Against a checkpoint whose probability of one label is off its threshold on one row, and not across 0.5."""
+        moved = reference.copy()
+        probability = thresholds[label] + off
+        moved[0, label] = predictor.temperature * np.log(probability / (1 - probability))
+        ours = moved.copy()
+        probability = thresholds[label] - 1e-4
+        ours[0, label] = predictor.temperature * np.log(probability / (1 - probability))
+        graph = replace(graphs["fp32"], logits={1: ours})
+        return parity.compare_labels(bundle, sample, moved, {"fp32": graph}, exporter="transformers")
+
+    with pytest.raises(ExportError, match="gives other labels than the checkpoint: row"):
+        compared(2e-3)
+    within = compared(5e-4)
+    assert within.label_agreement["fp32"] == pytest.approx(1 - 1 / len(sample.rows))
+    assert within.ties >= 1
 
 
 def test_a_bundle_answers_its_golden_rows_by_its_thresholds(bundle: Path) -> None:

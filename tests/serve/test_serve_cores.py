@@ -17,8 +17,8 @@ def write(path: Path, content: str) -> None:
 
 
 def test_version_2_and_the_groups_above(tmp_path: Path) -> None:
-    proc, root = tmp_path / "cgroup", tmp_path / "fs"
-    write(proc, "0::/kubepods/pod1/main\n")
+    proc, root = tmp_path / "proc", tmp_path / "fs"
+    write(proc / "self" / "cgroup", "0::/kubepods/pod1/main\n")
     assert cpu_quota(proc, root) is None
     write(root / "kubepods" / "pod1" / "main" / "cpu.max", "max 100000\n")
     assert cpu_quota(proc, root) is None
@@ -30,16 +30,16 @@ def test_version_2_and_the_groups_above(tmp_path: Path) -> None:
 
 def test_version_2_in_a_container(tmp_path: Path) -> None:
     """Its own group is the root of what it sees."""
-    proc, root = tmp_path / "cgroup", tmp_path / "fs"
-    write(proc, "0::/\n")
+    proc, root = tmp_path / "proc", tmp_path / "fs"
+    write(proc / "self" / "cgroup", "0::/\n")
     write(root / "cpu.max", "200000 100000\n")
     assert cpu_quota(proc, root) == 2.0
 
 
 @pytest.mark.parametrize("mount", ["cpu", "cpu,cpuacct"])
 def test_version_1(tmp_path: Path, mount: str) -> None:
-    proc, root = tmp_path / "cgroup", tmp_path / "fs"
-    write(proc, f"9:name=systemd:/\n4:memory:/docker/x\n1:{mount}:/docker/x\n0::/\n")
+    proc, root = tmp_path / "proc", tmp_path / "fs"
+    write(proc / "self" / "cgroup", f"9:name=systemd:/\n4:memory:/docker/x\n1:{mount}:/docker/x\n0::/\n")
     write(root / mount / "cpu.cfs_quota_us", "-1\n")
     write(root / mount / "cpu.cfs_period_us", "100000\n")
     assert cpu_quota(proc, root) is None
@@ -50,8 +50,8 @@ def test_version_1(tmp_path: Path, mount: str) -> None:
 
 @pytest.mark.parametrize("content", ["", "max", "a b", "100000 0", "0 100000", "1 2 3"])
 def test_what_makes_no_sense_is_no_limit(tmp_path: Path, content: str) -> None:
-    proc, root = tmp_path / "cgroup", tmp_path / "fs"
-    write(proc, "0::/\ngarbage\n")
+    proc, root = tmp_path / "proc", tmp_path / "fs"
+    write(proc / "self" / "cgroup", "0::/\ngarbage\n")
     write(root / "cpu.max", content)
     assert cpu_quota(proc, root) is None
     assert cpu_quota(tmp_path / "absent", root) is None

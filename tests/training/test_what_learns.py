@@ -19,6 +19,7 @@ from retrainer.errors import PipelineError
 from retrainer.sources.base_models import fingerprint
 from retrainer.spec import Pipeline
 from retrainer.work import train
+from retrainer.work.rehearsal import rehearse
 from retrainer.work.reporter import Reporter
 from retrainer.work.snapshot_texts import BLENDED_WITH, TRAIN_ROWS
 from retrainer.work.train.checkpoints import Marker
@@ -145,6 +146,24 @@ def test_a_wrong_name_among_right_ones(make_pipeline: MakePipeline, snapshot: St
         train_here(pipeline, snapshot, tmp_path / "here")
     assert caught.value.where == "tiny: training.peft.target_modules"
     assert "did you mean value?" in str(caught.value)
+
+
+def test_a_rehearsal_finds_it_in_the_configuration_alone(
+    make_pipeline: MakePipeline, tiny_bert: Path, tmp_path: Path
+) -> None:
+    """Before a row is read, and without the weights."""
+    base = shutil.copytree(tiny_bert, tmp_path / "base")
+    (base / "model.safetensors").unlink()
+    model = {"model": {"base": str(base), "max_length": 32}}
+    for targets in ("all-linear", ["query", "value"]):
+        rehearse(make_pipeline({"peft": {"target_modules": targets}}, **model))
+    for targets in ("q_proj", ["query", "vaule"]):
+        with pytest.raises(PipelineError, match="no layer of the model") as caught:
+            rehearse(make_pipeline({"peft": {"target_modules": targets}}, **model))
+        assert caught.value.where == "tiny: training.peft.target_modules"
+    # What cannot be built is said when it is loaded.
+    (base / "config.json").write_text("{}")
+    rehearse(make_pipeline({"peft": {"target_modules": "q_proj"}}, **model))
 
 
 def test_all_linear_stands_alone(make_pipeline: MakePipeline) -> None:

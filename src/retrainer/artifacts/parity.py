@@ -22,13 +22,14 @@ class ParityReport(FileRecord):
     :param tolerance: largest difference of a logit that is accepted of fp32; of a model that writes text, as a share of
         the greatest logit where that is above 1. int8 is only measured here; the gate judges it by its predictions.
     :param tie_margin: where the checkpoint's two best probabilities are closer than this, fp32 may choose the other of
-        the two labels; every other row must get the same one.
+        the two labels; every other row must get the same one. Where a row has any number of labels: where the
+        probability of one is closer than this to its threshold, fp32 may decide it otherwise.
     :param ties: rows within that margin.
     :param max_difference: precision to the largest absolute difference of a logit; of a model that writes text, of
         those tokens that could come.
     :param label_agreement: precision to the share of rows that get the checkpoint's label, ties included; of a model
         that writes text the share of rows whose tokens are all the checkpoint's; of one that gives any number of labels
-        the share that get the same ones from 0.5 on, for the thresholds that are served are fitted later.
+        the share that get the same ones at the thresholds that were fitted to the graph.
     """
 
     file: ClassVar[str] = "parity.json"

@@ -15,7 +15,6 @@ These tests only refuse, so they spend nothing of what ``over_time`` counts.
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats
 
 from retrainer.artifacts.evaluation import CHAMPION, EvaluationRecord
 from retrainer.gate.answers import Ints
@@ -102,6 +101,8 @@ def _slices(
         for value, n, harmful in zip(grouping.values, grouping.counts(), grouping.counts(mask), strict=True)
         if n >= policy.slices.min_rows
     ]
+    from scipy import stats  # takes half a second to load
+
     p_values = np.array([stats.binom.sf(harmful - 1, n, limit) for _, _, n, harmful in counted])
     results = []
     for (by, value, n, harmful), p_value, corrected in zip(counted, p_values, holm(p_values), strict=True):

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy import stats
+from scipy import special
 from scipy.optimize import brentq
 
 from retrainer.gate.answers import Floats
@@ -82,4 +82,4 @@ class Mean:
         """P value of "the truth is not below that": small when it is. 1 where every row is just there."""
         if self._values.size == 1 and self._values[0] == mean:
             return 1.0
-        return float(stats.norm.cdf(self.distance(mean)))
+        return float(special.ndtr(self.distance(mean)))

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special
 
 Floats = NDArray[np.float64]
 
@@ -38,7 +38,7 @@ MOST_ROWS = 10**9
 @lru_cache(maxsize=1024)
 def normal_quantile(alpha: float) -> float:
     """The standard normal's upper ``alpha`` quantile."""
-    return float(stats.norm.isf(alpha))
+    return float(-special.ndtri(alpha))
 
 
 def _score_statistic(better: Floats, worse: Floats, n: Floats, difference: Floats) -> Floats:
@@ -81,6 +81,8 @@ def probability_not_worse(better: ArrayLike, worse: ArrayLike) -> Floats:
     """Mid-P value of "the first is not worse than the second": small when it is. 1 when they never disagree."""
     better_, worse_ = np.broadcast_arrays(np.asarray(better), np.asarray(worse))
     both = better_ + worse_
+    from scipy import stats  # takes half a second to load, and a model without a champion needs nothing of it
+
     tail = stats.binom.sf(worse_ - 1, both, 0.5) - 0.5 * stats.binom.pmf(worse_, both, 0.5)
     p_value: Floats = np.where(both == 0, 1.0, tail)
     return p_value
@@ -98,8 +100,8 @@ def holm(p_values: ArrayLike) -> Floats:
 
 def proportion_bounds(right: int, n: int, alpha: float) -> tuple[float, float]:
     """Clopper and Pearson's bounds of a proportion, ``alpha`` on each side."""
-    low = float(stats.beta.ppf(alpha, right, n - right + 1)) if right > 0 else 0.0
-    high = float(stats.beta.isf(alpha, right + 1, n - right)) if right < n else 1.0
+    low = float(special.betaincinv(right, n - right + 1, alpha)) if right > 0 else 0.0
+    high = float(special.betainccinv(right + 1, n - right, alpha)) if right < n else 1.0
     return low, high
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from retrainer.artifacts.evaluation import DriftMeasure
 from retrainer.artifacts.profile import BUCKETS, LEAST_ROWS, MOST_WORDS, SHARE_UNIT, SQUARE_UNIT, TrainingProfile
@@ -139,9 +139,9 @@ def _vocabulary_p(
         return 1.0 if seen <= by_chance else 0.0
     z = (seen - by_chance) / math.sqrt(variance)
     if third <= 0:
-        return float(stats.norm.sf(z))
+        return float(special.ndtr(-z))
     degrees = 8 * variance**3 / third**2
-    return float(stats.chi2.sf(max(z * math.sqrt(2 * degrees) + degrees, 0.0), degrees))
+    return float(special.chdtrc(degrees, max(z * math.sqrt(2 * degrees) + degrees, 0.0)))
 
 
 def _larger(champion: TrainingProfile, challenger: TrainingProfile) -> list[TrainingProfile]:

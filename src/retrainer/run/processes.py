@@ -8,9 +8,8 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Self
 
@@ -173,7 +172,8 @@ class StepProcess:
                 if os.getppid() != parent:
                     self.terminate()
                     raise StepKilled("the process that started this task is gone; training was stopped")
-                time.sleep(POLL_SECONDS)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(POLL_SECONDS)
         self._interpreter.keep_output(self.log_file)
         self._raise_for(failure, finished)
 

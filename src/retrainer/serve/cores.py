@@ -10,8 +10,7 @@ import math
 import os
 from pathlib import Path
 
-_PROC = Path("/proc/self/cgroup")
-_ROOT = Path("/sys/fs/cgroup")
+from retrainer.control_groups import PROC, ROOT, group_folders, read
 
 
 def usable_cores() -> int:
@@ -21,43 +20,25 @@ def usable_cores() -> int:
     return pinned if quota is None else max(1, min(pinned, math.ceil(quota)))
 
 
-def cpu_quota(proc: Path = _PROC, root: Path = _ROOT) -> float | None:
+def cpu_quota(proc: Path = PROC, root: Path = ROOT) -> float | None:
     """Cores' worth of time that the control groups of this process grant, the tightest of them; ``None`` for no limit.
 
     Of version 2 ``cpu.max``, of version 1 ``cpu.cfs_quota_us`` over ``cpu.cfs_period_us``, each of the group and of
     those above it (Linux, *Control Group v2*, and *CFS Bandwidth Control*).
     """
-    try:
-        lines = proc.read_text().splitlines()
-    except OSError:
-        return None
-    quotas: list[float] = []
-    for line in lines:
-        _, controllers, path = [*line.split(":", 2), "", ""][:3]
-        if not controllers:
-            quotas += [quota for folder in _upwards(root, path) if (quota := _version_2(folder)) is not None]
-        elif "cpu" in controllers.split(","):
-            for mount in (root / controllers, root / "cpu"):
-                quotas += [quota for folder in _upwards(mount, path) if (quota := _version_1(folder)) is not None]
-    return min(quotas, default=None)
-
-
-def _upwards(mount: Path, path: str) -> list[Path]:
-    """The group's folder and those above it. In a container, the group's own folder may be what is mounted."""
-    folder = mount / path.strip("/")
-    above = [folder, *folder.parents]
-    return above[: above.index(mount) + 1] if mount in above else [mount]
+    quotas = [_version_2(folder) or _version_1(folder) for folder in group_folders("cpu", proc, root)]
+    return min((quota for quota in quotas if quota is not None), default=None)
 
 
 def _version_2(folder: Path) -> float | None:
-    words = _read(folder / "cpu.max").split()
+    words = read(folder / "cpu.max").split()
     if len(words) != 2 or words[0] == "max":
         return None
     return _cores(*words)
 
 
 def _version_1(folder: Path) -> float | None:
-    return _cores(_read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us"))
+    return _cores(read(folder / "cpu.cfs_quota_us"), read(folder / "cpu.cfs_period_us"))
 
 
 def _cores(quota: str, period: str) -> float | None:
@@ -66,10 +47,3 @@ def _cores(quota: str, period: str) -> float | None:
     except (ValueError, ZeroDivisionError):
         return None
     return cores if cores > 0 else None  # -1 is no limit
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""

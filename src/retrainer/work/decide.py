@@ -14,17 +14,13 @@ from typing import TYPE_CHECKING
 from retrainer.artifacts.evaluation import CHAMPION, LOOK_FIRST, SUSPECTS
 from retrainer.artifacts.snapshot import SnapshotStatistics, split_file
 from retrainer.artifacts.standing import Standing
-from retrainer.artifacts.training import TrainingRecord, weights_line
 from retrainer.chain import Decided
 from retrainer.chain.accounts import close_account
 from retrainer.chain.model_store import model_of
 from retrainer.chain.summaries import judged_in
 from retrainer.errors import IntegrityError
-from retrainer.gate.answers import SetAnswers
-from retrainer.gate.confusion import Confusion, most_confused
 from retrainer.gate.decide import decide
 from retrainer.gate.evidence import Evidence, load_evidence
-from retrainer.gate.label_sets import LabelScores, scores_of_each
 from retrainer.gate.metrics import compared_by
 from retrainer.gate.receipt import Receipt
 from retrainer.gate.verify import receipt_bytes
@@ -34,6 +30,7 @@ from retrainer.report.html import ReportFacts, report_html
 from retrainer.report.model_card import CardFacts
 from retrainer.spec.changes import Changes
 from retrainer.store.entry import Verdict
+from retrainer.work.card import card_facts
 from retrainer.work.examples import examples_of
 from retrainer.work.flips import flips_of
 
@@ -43,7 +40,6 @@ if TYPE_CHECKING:
 
 RECEIPT = "receipt.json"
 REPORT = "report.html"
-MOST_CONFUSED = 10
 # A text has no other limit than this.
 LONGEST_FIELD = 2**31 - 1
 
@@ -108,40 +104,6 @@ def _check_origin(request: StepRequest, evidence: Evidence) -> None:
         raise IntegrityError(f"the evaluation is of model {evidence.record.model!r}", where=request.pipeline.name)
 
 
-def card_facts(request: StepRequest, inputs: dict[str, Path], evidence: Evidence, receipt: Receipt) -> CardFacts:
-    """What report and model card say beyond the receipt."""
-    training, statistics = TrainingRecord.load(inputs["train"]), SnapshotStatistics.load(inputs["ingest"])
-    return CardFacts(
-        base_model=training.base_model,
-        max_length=request.pipeline.model.max_length,
-        sources=[source.name for source in statistics.sources],
-        rows={split: counted.rows for split, counted in statistics.splits.items()},
-        training=_training(training),
-        measured=evidence.record.models,
-        confusions=_confusions(evidence, receipt),
-        by_label=_by_label(evidence, receipt),
-        max_new_tokens=request.pipeline.model.max_new_tokens if evidence.record.writes == "text" else None,
-    )
-
-
-def _confusions(evidence: Evidence, receipt: Receipt) -> tuple[Confusion, ...]:
-    if evidence.record.writes != "label":
-        return ()
-    if REFERENCE not in receipt.metrics:  # there are no rows, or they contradict themselves; the receipt says which
-        return ()
-    table, labels = evidence.tables[REFERENCE], evidence.record.labels
-    return most_confused(table.labels, table.predictions, labels, most=MOST_CONFUSED)
-
-
-def _by_label(evidence: Evidence, receipt: Receipt) -> tuple[LabelScores, ...]:
-    """How well the challenger gives each label, where rows have any number of them and could be judged."""
-    if evidence.record.writes != "labels" or REFERENCE not in receipt.metrics:
-        return ()
-    said = evidence.tables[REFERENCE].said(evidence.record.positive)
-    assert isinstance(said, SetAnswers), "the task gives sets"
-    return scores_of_each(said, evidence.record.labels, evidence.record.models[REFERENCE].thresholds or ())
-
-
 def _confused_lines(card: CardFacts) -> list[str]:
     confused = confusions_part(card.confusions)
     return [f"  {confused.title}", *(f"    {line}" for line in confused.lines())] if confused.said else []
@@ -184,18 +146,3 @@ def _rows(file: Path, *, texts: bool) -> list[dict[str, str]]:
     with file.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     return rows if texts else [{**row, "text": f"row {row['row_id']}", "text_pair": ""} for row in rows]
-
-
-def _training(record: TrainingRecord) -> dict[str, str]:
-    """Some lines of the training record."""
-    blend = record.blend
-    return {
-        "epochs": f"{record.epochs:g}",
-        "steps": f"{record.steps:,}",
-        "best step": f"{record.best_step:,}",
-        "device": record.device,
-        "parameters": f"{record.parameters:,}",
-        "rows per second": f"{record.rows_per_second:.1f}",
-        **({"class weights": weights_line(record.class_weights)} if record.class_weights else {}),
-        **({"blended with champion": blend.short()} if blend else {}),
-    }

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from retrainer.artifacts.evaluation import CHAMPION
 from retrainer.gate.answers import Said, SetAnswers
@@ -18,7 +16,7 @@ from retrainer.gate.evidence import Evidence
 from retrainer.gate.tables import Table
 from retrainer.precisions import REFERENCE
 from retrainer.report.flips import Flip, FlipCounts, Flips
-from retrainer.work.snapshot_texts import parts, texts_of
+from retrainer.work.snapshot_texts import parts, read_split, texts_of
 
 MOST_SHOWN = 20
 MOST_GROUPS = 20
@@ -93,7 +91,7 @@ def texts_of_rows(test: Path, row_ids: list[str]) -> dict[str, str]:
 
     :param test: the split.
     """
-    table: Any = pq.read_table(test)
+    table = read_split(test)
     table = table.filter(pc.is_in(table.column("row_id"), pa.array(row_ids, pa.string())))
     texts = (" | ".join(parts(text)) for text in texts_of(table))
     return dict(zip(table.column("row_id").to_pylist(), texts, strict=True))

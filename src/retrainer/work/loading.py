@@ -10,7 +10,8 @@ import importlib
 import os
 import shutil
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from retrainer.chain import step_named
@@ -29,13 +30,21 @@ def load(step: str) -> Any:
     """
     if step in _failed:
         raise _failed[step]
-    collecting = gc.isenabled()
-    gc.disable()
     try:
-        return importlib.import_module(step_named(step).work)
+        with _kept():
+            return importlib.import_module(step_named(step).work)
     except Exception as error:
         _failed[step] = error
         raise
+
+
+@contextmanager
+def _kept() -> Iterator[None]:
+    """Let nothing that is loaded be looked through for garbage, now or later."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
     finally:
         gc.freeze()
         if collecting:
@@ -44,6 +53,9 @@ def load(step: str) -> Any:
 
 def load_ahead(step: str, turn: int, ready: int) -> bool:
     """Load what a step needs, and wait until it is asked for. From then on this process writes into the step's log.
+
+    Where the module of the step has a function ``load_rest``, that is called too: it loads what its libraries would
+    load only when they are used.
 
     :param turn: descriptor of a pipe that closes when it is this process's turn to load; -1 if it is so already.
     :param ready: descriptor of a pipe that is closed once all is loaded, for the process that loads next.
@@ -54,7 +66,10 @@ def load_ahead(step: str, turn: int, ready: int) -> bool:
         os.close(turn)
     # Its error is told once it is loaded in its place.
     with suppress(Exception):
-        load(step)
+        work = load(step)
+        if hasattr(work, "load_rest"):
+            with _kept():
+                work.load_rest()
     os.close(ready)
     log_file = sys.stdin.buffer.readline()
     if not log_file.endswith(b"\n"):

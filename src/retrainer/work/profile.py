@@ -32,7 +32,7 @@ from retrainer.artifacts.profile import (
     Vocabulary,
 )
 from retrainer.errors import DataError
-from retrainer.work.snapshot_texts import read_text_keys, text_columns, trained_on
+from retrainer.work.snapshot_texts import read_split, read_text_keys, text_columns, trained_on
 
 BATCH_ROWS = 5_000
 # Rows whose covariance is looked at pair by pair: 2,000 rows are two million pairs.
@@ -47,23 +47,34 @@ _BETWEEN = r"[^\p{L}\p{M}\p{N}]+"
 
 Ints = npt.NDArray[np.int64]
 
-# Kinds of character.
+# Kinds of character, and what stands for one that was not met yet.
 _OTHER, _UPPER, _LETTER, _DIGIT, _PUNCTUATION, _SPACE = range(6)
 _KINDS = 6
+_UNKNOWN = 255
+_KIND_OF_CATEGORY = {"Lu": _UPPER, "Lt": _UPPER, "L": _LETTER, "Nd": _DIGIT, "P": _PUNCTUATION, "S": _PUNCTUATION}
 
 
 @lru_cache(maxsize=1)
-def _kind_of_character() -> npt.NDArray[np.uint8]:
-    """The kind of every code point."""
-    kinds = np.zeros(sys.maxunicode + 1, dtype=np.uint8)
-    by_category = {"Lu": _UPPER, "Lt": _UPPER, "L": _LETTER, "Nd": _DIGIT, "P": _PUNCTUATION, "S": _PUNCTUATION}
-    for point in range(sys.maxunicode + 1):
-        character = chr(point)
-        category = unicodedata.category(character)
-        kinds[point] = by_category.get(category, by_category.get(category[0], _OTHER))
-        if character.isspace():
-            kinds[point] = _SPACE
+def _known_kinds() -> npt.NDArray[np.uint8]:
+    """The kind of every code point met so far: texts hold a few hundred of the million that there are."""
+    return np.full(sys.maxunicode + 1, _UNKNOWN, dtype=np.uint8)
+
+
+def _kinds_of(points: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint8]:
+    """The kind of each code point."""
+    known = _known_kinds()
+    kinds = known[points]
+    if len(new := np.unique(points[kinds == _UNKNOWN])):
+        known[new] = [_kind_of(chr(point)) for point in new.tolist()]
+        kinds = known[points]
     return kinds
+
+
+def _kind_of(character: str) -> int:
+    if character.isspace():
+        return _SPACE
+    category = unicodedata.category(character)
+    return _KIND_OF_CATEGORY.get(category, _KIND_OF_CATEGORY.get(category[0], _OTHER))
 
 
 @dataclass(slots=True)
@@ -176,7 +187,7 @@ def shared_rows(split: Path, bundle: Path) -> frozenset[str]:
 
 
 def _row_ids(split: Path) -> npt.NDArray[np.object_]:
-    ids: npt.NDArray[np.object_] = pq.read_table(split, columns=["row_id"]).column("row_id").to_numpy()
+    ids: npt.NDArray[np.object_] = read_split(split, ["row_id"]).column("row_id").to_numpy()
     return ids
 
 
@@ -245,7 +256,7 @@ def _characters_of(texts: list[pa.Array]) -> dict[Measure, npt.NDArray[np.float6
         length = pc.utf8_length(text).to_numpy().astype(np.int64)
         points = np.frombuffer("".join(text.to_pylist()).encode("utf-32-le"), dtype="<u4")
         row = np.repeat(np.arange(rows), length)
-        cells = row * _KINDS + _kind_of_character()[points]
+        cells = row * _KINDS + _kinds_of(points)
         kinds += np.bincount(cells, minlength=rows * _KINDS).reshape(rows, _KINDS)
         foreign += np.bincount(row[points > 127], minlength=rows)
         lengths.append(length)

@@ -22,7 +22,7 @@ from retrainer.report.model_card import model_card
 from retrainer.store import Cause, FileEntry, Manifest
 from retrainer.store.bundle import BundleInfo
 from retrainer.tasks import TASKS
-from retrainer.work.decide import card_facts
+from retrainer.work.card import card_facts
 from retrainer.work.portable import make_portable
 from retrainer.work.reporter import Reporter
 

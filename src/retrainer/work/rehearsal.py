@@ -54,17 +54,22 @@ def before_training(request: StepRequest, reporter: Reporter) -> None:
 
 
 def rehearse(pipeline: Pipeline) -> None:
-    """Build the training's arguments, Trainer, optimizer and schedule, for a model of one weight.
+    """Build the training's arguments, Trainer, optimizer and schedule, for a model of one weight. Where the
+    configuration of the base model is here, put LoRA's matrices beside its layers, too.
 
-    :raises RetrainerError: transformers refuses an argument.
+    :raises RetrainerError: transformers refuses an argument, or no layer has a name that is to get matrices.
     """
     import torch
     from transformers import Trainer
 
     from retrainer.work.train.callbacks import callbacks_named
+    from retrainer.work.train.loading import without_weights
+    from retrainer.work.train.lora import with_lora
     from retrainer.work.training_arguments import refusals, training_arguments
 
     callbacks_named(pipeline)
+    if pipeline.training.peft is not None and (layers := without_weights(pipeline)) is not None:
+        with_lora(layers, pipeline.training.peft, where=pipeline.name)
     given = pipeline.training.arguments
     foreign = set(_OF_GPUS) if pipeline.resources.gpus else set()
     if pipeline.resources.processes > 1:

@@ -21,6 +21,17 @@ TRAIN_ROWS = "train_rows.bin"
 BLENDED_WITH = "blended_with"
 
 
+def read_split(split: Path, columns: Sequence[str] | None = None) -> Any:
+    """The rows of a split as an Arrow table.
+
+    Not by ``pyarrow.parquet.read_table``, which can read many files and other formats, and loads pandas for it.
+
+    :param columns: their names; all unless given.
+    """
+    with pq.ParquetFile(split) as file:
+        return file.read(columns)
+
+
 def parts(text: Text) -> tuple[str, ...]:
     """The one text, or both of a pair."""
     return (text,) if isinstance(text, str) else text
@@ -74,7 +85,7 @@ def text_keys(table: Any) -> list[str]:
 
 def read_text_keys(split: Path) -> list[str]:
     """The same of a split's file."""
-    return text_keys(pq.read_table(split, columns=[_key_column(pq.read_schema(split).names)]))
+    return text_keys(read_split(split, [_key_column(pq.read_schema(split).names)]))
 
 
 def _key_column(names: Sequence[str]) -> str:

@@ -53,9 +53,9 @@ from retrainer.tasks import trainable_task
 from retrainer.work.evaluate.anchor import FetchedAnchor, anchor_answers, fetch_anchor
 from retrainer.work.evaluate.baseline import fit_baseline
 from retrainer.work.evaluate.champion import Champion, fetch_champion
-from retrainer.work.evaluate.costs import measure_costs
+from retrainer.work.evaluate.costs import starting
 from retrainer.work.evaluate.held_out import HeldOutRows, held_out_rows
-from retrainer.work.evaluate.scoring import model_evidence, own_thresholds, published_evidence
+from retrainer.work.evaluate.scoring import model_evidence, own_thresholds, published_evidence, with_costs
 from retrainer.work.evaluate.suspects import Doubts, doubt_labels
 from retrainer.work.profile import profile_of, shared_rows
 from retrainer.work.reporter import Reporter
@@ -93,43 +93,44 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
             shown = f"champion {champion.version}" if name == CHAMPION else f"challenger {name}"
             scored = score(*model, rows, info.labels, reporter, name=shown)
             answers[name] = _of_label(scored, positive)
-        threads = request.pipeline.gate.budgets.threads
-        costs = measure_costs(
-            models,
-            rows.texts,
-            threads=threads,
-            on_progress=lambda done, total: reporter.progress("measuring costs", done=done, total=total, unit="text"),
-        )
+        of_anchor = anchor_answers(request, anchor, rows, info.labels, score, reporter)
         # What the pipeline reports, what its gate needs, and what is always measured, in that order.
         asked = [*request.identity["metrics"], *request.identity["gate_metrics"], *ALWAYS_MEASURED[task.metrics]]
         names = list(dict.fromkeys(asked))
-        evidence = {
-            name: model_evidence(
-                name,
-                answers[name],
-                rows,
-                names,
-                folder,
-                model=models[name],
-                costs=costs[name],
-                thresholds=own_thresholds(*models[name]),
+        training = TrainingRecord.load(inputs["train"])
+        threads = request.pipeline.gate.budgets.threads
+        # The processes in which costs are measured load beside what takes one core; when they are asked, nothing else
+        # is done.
+        with starting(models, rows.texts, threads=threads) as measure:
+            evidence = {
+                name: model_evidence(
+                    name, answers[name], rows, names, folder, model=model, thresholds=own_thresholds(*model)
+                )
+                for name, model in models.items()
+            }
+            if of_anchor is not None:
+                answers[ANCHOR] = _of_label(of_anchor, positive)
+                assert anchor.folder is not None, "it was asked"
+                limits = own_thresholds(anchor.folder, REFERENCE)
+                evidence[ANCHOR] = model_evidence(ANCHOR, answers[ANCHOR], rows, names, folder, thresholds=limits)
+            # Text has neither a baseline nor a model that could doubt it.
+            baseline, baseline_error, suspects, suspects_error = None, None, None, None
+            if info.labels:
+                baseline, baseline_error = _baseline(
+                    inputs["ingest"], rows, info.labels, positive, names, folder, reporter
+                )
+                suspects, suspects_error = _suspects(
+                    request, inputs["ingest"], rows, answers, info.labels, folder, reporter
+                )
+            drift, drift_error = _drift(inputs["ingest"] / "train.parquet", bundle, champion, info.labels)
+            drawn = {"training_curve": charts.training_curve(training.curve, training.best_step)}
+            drawn |= _drawn(answers[REFERENCE], evidence[REFERENCE], rows, info.labels)
+            for name, png in drawn.items():
+                (folder / f"{name}.png").write_bytes(png)
+            costs = measure(
+                lambda done, total: reporter.progress("measuring costs", done=done, total=total, unit="text")
             )
-            for name in models
-        }
-        of_anchor = anchor_answers(request, anchor, rows, info.labels, score, reporter)
-        if of_anchor is not None:
-            answers[ANCHOR] = _of_label(of_anchor, positive)
-            assert anchor.folder is not None, "it was asked"
-            limits = own_thresholds(anchor.folder, REFERENCE)
-            evidence[ANCHOR] = model_evidence(ANCHOR, answers[ANCHOR], rows, names, folder, thresholds=limits)
-        # Text has neither a baseline nor a model that could doubt it.
-        baseline, baseline_error, suspects, suspects_error = None, None, None, None
-        if info.labels:
-            baseline, baseline_error = _baseline(inputs["ingest"], rows, info.labels, positive, names, folder, reporter)
-            suspects, suspects_error = _suspects(
-                request, inputs["ingest"], rows, answers, info.labels, folder, reporter
-            )
-        drift, drift_error = _drift(inputs["ingest"] / "train.parquet", bundle, champion, info.labels)
+        evidence |= {name: with_costs(evidence[name], found) for name, found in costs.items()}
     record = EvaluationRecord(
         model=request.pipeline.name,
         task=request.pipeline.task,
@@ -158,11 +159,6 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         selection=Selection.load(inputs["select"]) if "select" in inputs else None,
     )
     record.save(folder)
-    training = TrainingRecord.load(inputs["train"])
-    drawn = {"training_curve": charts.training_curve(training.curve, training.best_step)}
-    drawn |= _drawn(answers[REFERENCE], evidence[REFERENCE], rows, info.labels)
-    for name, png in drawn.items():
-        (folder / f"{name}.png").write_bytes(png)
     seen = RowSet(pack_row_ids(rows.row_ids))
     (folder / TEST_ROWS).write_bytes(seen.data)
     # From here on somebody may know how the challenger did on these rows.

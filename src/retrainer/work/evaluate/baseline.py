@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -24,7 +23,7 @@ from sklearn.multiclass import OneVsRestClassifier
 from threadpoolctl import threadpool_limits
 
 from retrainer.errors import DataError
-from retrainer.work.snapshot_texts import Text, label_matrix, parts, text_columns
+from retrainer.work.snapshot_texts import Text, label_matrix, parts, read_split, text_columns
 
 # What keeps it at seconds: of more rows, of longer texts or of more labels fewer rows are taken, of more labels fewer
 # words too. Rows with the least ids are taken: ids are hashes, so they are a random sample, always the same one.
@@ -121,7 +120,7 @@ def _read(train: Path, label_count: int) -> tuple[list[Text], npt.NDArray[np.int
     """Rows in the order of their ids, as many as can be afforded, and the label of each; or for each label whether it
     has that, ``[rows, labels]``, where it has any number of them.
     """
-    table = pq.read_table(train)
+    table = read_split(train)
     names = text_columns(table.column_names)
     characters = sum(pc.sum(pc.utf8_length(table.column(name))).as_py() or 0 for name in names)
     rows = min(MOST_ROWS, max(LEAST_ROWS_TAKEN, MOST_CELLS // max(label_count, 1)))

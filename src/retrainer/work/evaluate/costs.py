@@ -16,8 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -57,6 +57,7 @@ ANSWER_SECONDS = 600.0
 DYING_SECONDS = 5.0
 TAIL_LINES = 15
 
+OnProgress = Callable[[int, int], None]
 # Of seconds of calls, what is judged.
 _Figures = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
 
@@ -76,20 +77,34 @@ class Costs:
     peak_memory_mb: float
 
 
+Measure = Callable[[OnProgress], dict[str, Costs]]
+
+
 def measure_costs(
     models: Mapping[str, tuple[Path, str]],
     texts: Sequence[Text],
     *,
     threads: int,
-    on_progress: Callable[[int, int], None],
+    on_progress: OnProgress,
 ) -> dict[str, Costs]:
-    """Measure the models against each other, each in its own process.
+    """Measure the models against each other, each in its own process: see :func:`starting`.
+
+    :param on_progress: is told how many of how many calls are done.
+    """
+    with starting(models, texts, threads=threads) as measure:
+        return measure(on_progress)
+
+
+@contextmanager
+def starting(models: Mapping[str, tuple[Path, str]], texts: Sequence[Text], *, threads: int) -> Iterator[Measure]:
+    """Start the processes, and give what measures in them: other work can be done while they load, none while they are
+    measured.
 
     :param models: name to bundle folder and precision.
     :param texts: what they are asked; of many, some from the shortest to the longest.
     :param threads: of each model.
-    :param on_progress: is told how many of how many calls are done.
-    :return: the same names.
+    :return: called with what is told how many of how many calls are done, it gives the costs of the same names. Errors
+        of the models and their processes are raised there.
     :raises DataError: there is no text.
     :raises IntegrityError: a bundle cannot be loaded.
     :raises StepError: a process died, or does not answer.
@@ -104,10 +119,13 @@ def measure_costs(
             name: stack.enter_context(_ModelProcess(name, bundle, precision, chosen, threads))
             for name, (bundle, precision) in models.items()
         }
-        for process in processes.values():
-            process.wait_until_loaded()
-        turns = _Turns(processes, on_progress)
-        return turns.measure(len(chosen)) if processes else {}
+
+        def measure(on_progress: OnProgress) -> dict[str, Costs]:
+            for process in processes.values():
+                process.wait_until_loaded()
+            return _Turns(processes, on_progress).measure(len(chosen)) if processes else {}
+
+        yield measure
 
 
 def spread(texts: Sequence[Text], count: int) -> list[Text]:
@@ -119,7 +137,7 @@ def spread(texts: Sequence[Text], count: int) -> list[Text]:
 class _Turns:
     """The models by turns, and the clock that bounds how much is asked."""
 
-    def __init__(self, processes: Mapping[str, _ModelProcess], on_progress: Callable[[int, int], None]) -> None:
+    def __init__(self, processes: Mapping[str, _ModelProcess], on_progress: OnProgress) -> None:
         self._processes = processes
         self._on_progress = on_progress
         self._done = 0

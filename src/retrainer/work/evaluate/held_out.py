@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from retrainer.artifacts.evaluation import Leakage
 from retrainer.artifacts.snapshot import SnapshotStatistics
@@ -22,7 +21,7 @@ from retrainer.errors import DataError, IntegrityError
 from retrainer.work.near import NEAR_ROWS
 from retrainer.work.near.index import NO_LABEL, name_of_set, near_rows
 from retrainer.work.reporter import Reporter
-from retrainer.work.snapshot_texts import Text, characters, parts, text_keys, texts_of, trained_on
+from retrainer.work.snapshot_texts import Text, characters, parts, read_split, text_keys, texts_of, trained_on
 
 SHOWN = 3
 
@@ -83,7 +82,7 @@ def read_rows(split: Path, patterns: Sequence[str] = ()) -> HeldOutRows:
 
     :param patterns: regular expressions that the texts are searched for; either text of a pair.
     """
-    table = pq.read_table(split)
+    table = read_split(split)
     targets: dict[str, list[str]] = {}
     if "target" in table.column_names:
         table, targets = _each_input_once(table)

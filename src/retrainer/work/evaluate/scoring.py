@@ -60,7 +60,6 @@ def model_evidence(
     folder: Path,
     *,
     model: tuple[Path, str] | None = None,
-    costs: Costs | None = None,
     thresholds: npt.NDArray[np.float64] | None = None,
 ) -> ModelEvidence:
     """Write ``predictions/<name>.parquet`` and sum it up.
@@ -74,13 +73,21 @@ def model_evidence(
     write_predictions(path, rows, answers)
     return ModelEvidence(
         metrics={metric: _value(metric, rows, answers) for metric in metrics},
-        latency_ms=costs.latency if costs else None,
-        rows_per_second=costs.rows_per_second if costs else None,
         size_mb=size_mb(*model) if model else None,
-        peak_memory_mb=costs.peak_memory_mb if costs else None,
         temperature=(load_info(model[0]).precisions[model[1]].temperature or 1.0) if model else 1.0,
         thresholds=tuple(thresholds.tolist()) if thresholds is not None else None,
         predictions=PredictionsFile(file=path.relative_to(folder).as_posix(), sha256=sha256_file(path)),
+    )
+
+
+def with_costs(evidence: ModelEvidence, costs: Costs) -> ModelEvidence:
+    """The same with what serving the model costs."""
+    return evidence.model_copy(
+        update={
+            "latency_ms": costs.latency,
+            "rows_per_second": costs.rows_per_second,
+            "peak_memory_mb": costs.peak_memory_mb,
+        }
     )
 
 

@@ -31,7 +31,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from cleanlab.filter import find_label_issues
 from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
@@ -42,7 +41,7 @@ from retrainer.artifacts.evaluation import SUSPECT_COLUMNS, Suspects
 from retrainer.artifacts.snapshot import SplitName, split_file
 from retrainer.errors import DataError
 from retrainer.work.evaluate.baseline import LONGEST_TEXT, MOST_CELLS, MOST_CHARACTERS, MOST_ITERATIONS, fit_vectorizer
-from retrainer.work.snapshot_texts import Text, parts, text_columns
+from retrainer.work.snapshot_texts import Text, parts, read_split, text_columns
 
 FOLDS = 5
 # Stronger than the baseline's: what has been learnt from a wrong label should not be learnt by heart. Of 1 and 5 the
@@ -168,7 +167,7 @@ def _read(snapshot: Path, most: int) -> tuple[tuple[SplitName, ...], pa.Table]:
     tables: list[pa.Table] = []
     characters = MOST_CHARACTERS
     for split in SPLITS:
-        table = _of_known_types(pq.read_table(split_file(snapshot, split)))
+        table = _of_known_types(read_split(split_file(snapshot, split)))
         table = table.take(pc.sort_indices(table.column("row_id"))[: max(most - len(splits), 0)])
         lengths = sum(
             np.minimum(pc.utf8_length(table.column(name)).to_numpy(), LONGEST_TEXT)

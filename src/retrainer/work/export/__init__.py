@@ -16,11 +16,10 @@ from retrainer.artifacts.parity import ParityReport
 from retrainer.artifacts.snapshot import SnapshotStatistics, split_file
 from retrainer.chain import Exported, StepRequest
 from retrainer.errors import IntegrityError
-from retrainer.serve.predictor import NO_THRESHOLD
 from retrainer.store.bundle import BundleInfo
 from retrainer.tasks import trainable_task
 from retrainer.work.export.calibrate import calibrate
-from retrainer.work.export.graph import graph_bytes
+from retrainer.work.export.graph import graph_bytes, load_exporters
 from retrainer.work.export.sample import Row, read_rows
 from retrainer.work.near import NEAR_ROWS
 from retrainer.work.near.index import write_index
@@ -29,6 +28,7 @@ from retrainer.work.reporter import Reporter
 from retrainer.work.snapshot_texts import BLENDED_WITH, read_text_keys, row_ids_of
 
 BUNDLE_FOLDER = "bundle"
+load_rest = load_exporters
 
 
 def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: Reporter) -> Exported:
@@ -49,7 +49,17 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
     bundle = folder / BUNDLE_FOLDER
     task = trainable_task(pipeline.task, where=pipeline.name)
     writes_text = task.writes == "text"
-    answers: dict[str, Any] = {"max_new_tokens": pipeline.model.max_new_tokens} if writes_text else {"labels": labels}
+    calibrations: list[CalibrationReport] = []
+
+    def fit() -> None:
+        asked = pipeline.export.calibration == "temperature"
+        calibrations.append(_calibrate(bundle, validation, folder, reporter, temperature=asked))
+
+    answers: dict[str, Any] = {"labels": labels}
+    if writes_text:
+        answers = {"max_new_tokens": pipeline.model.max_new_tokens}
+    elif pipeline.export.calibration == "temperature" or task.writes == "labels":
+        answers["fit"] = fit
     report: ParityReport = task.part("export")(
         inputs["train"] / "checkpoint",
         # Without a validation split the rows it was trained on serve: it is the graph that is tested, not the model.
@@ -63,17 +73,12 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
         on_stage=reporter.log,
     )
     report.save(folder)
-    # Thresholds are fitted to graphs that are known to be the checkpoint's.
-    agree = {"text": "all tokens", "labels": f"labels from {NO_THRESHOLD:g} on"}.get(task.writes, "labels")
+    agree = "all tokens" if writes_text else "labels"
     for precision, difference in report.max_difference.items():
         reporter.log(
             f"{precision}: logits within {difference:.1e} of the checkpoint on {report.rows} rows, "
             f"{agree} agree on {report.label_agreement[precision]:.2%}"
         )
-    calibration = None
-    if pipeline.export.calibration == "temperature" or task.writes == "labels":
-        asked = pipeline.export.calibration == "temperature"
-        calibration = _calibrate(bundle, validation, folder, reporter, temperature=asked)
     _describe_training_rows(train, labels, bundle, blended_with / NEAR_ROWS, reporter)
     precisions = sorted(report.max_difference)
     return Exported(
@@ -87,7 +92,7 @@ def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: R
             name: round(sum(graph_bytes(bundle / file) for file in entry.files) / 1e6, 2)
             for name, entry in BundleInfo.load(bundle).precisions.items()
         },
-        temperatures={name: graph.temperature for name, graph in calibration.graphs.items()} if calibration else {},
+        temperatures={name: graph.temperature for report in calibrations for name, graph in report.graphs.items()},
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ def export_bundle(
     max_length: int,
     precisions: Sequence[str] = (REFERENCE,),
     train_row_ids: Iterable[str] = (),
+    fit: Callable[[], object] | None = None,
     on_stage: Callable[[str], None] = lambda stage: None,
 ) -> ParityReport:
     """Fill an empty folder with the bundle of a checkpoint. The same input gives the same bytes.
@@ -46,6 +48,8 @@ def export_bundle(
     :param labels: what the logits should mean, in order.
     :param max_length: tokens after which a text is cut.
     :param train_row_ids: text keys of the rows the model was trained on, 16 hex digits each.
+    :param fit: fits temperatures and thresholds and puts them into the bundle, once its graphs are known to compute
+        what the checkpoint computes. At these thresholds labels are compared.
     :param on_stage: is told what is being done.
     :return: how well the graphs agree with the checkpoint.
     :raises ModelError: the checkpoint cannot be read, or not be published.
@@ -69,37 +73,51 @@ def export_bundle(
 
     others = ", ".join(name for name in graphs if name != REFERENCE)
     on_stage(f"scoring the checkpoint{f', making the {others} graph' if others else ''}")
-    # Making a graph keeps one core busy, and the checkpoint answers beside it. Both silence what concerns the whole
-    # process, and this is the thread that restores it.
+    # Making a graph keeps one core busy; beside it the checkpoint answers, and is compared with the graph it has. Both
+    # silence what concerns the whole process, and this is the thread that restores it.
     with quiet(), ThreadPoolExecutor(1) as beside:
         making = beside.submit(make)
         reference = reference_logits(checkpoint, sample.texts, max_length)
+        info = BundleInfo(
+            task=task,
+            labels=labels,
+            max_length=max_length,
+            inputs=input_names(traced),
+            pad_token_id=checkpoint.tokenizer.pad_token_id,
+            pad_token_type_id=checkpoint.tokenizer.pad_token_type_id,
+            padding_side=checkpoint.tokenizer.padding_side,
+            precisions={REFERENCE: _entry(REFERENCE, traced)},
+            tie_margin=TIE_MARGIN,
+        )
+        info.save(folder)
+        parity.check_reference(folder, sample, reference, labels)
+        of_traced = parity.measure(folder, REFERENCE, sample, reference)
         making.result()
-    info = BundleInfo(
-        task=task,
-        labels=labels,
-        max_length=max_length,
-        inputs=input_names(traced),
-        pad_token_id=checkpoint.tokenizer.pad_token_id,
-        pad_token_type_id=checkpoint.tokenizer.pad_token_type_id,
-        padding_side=checkpoint.tokenizer.padding_side,
-        precisions={
-            name: PrecisionEntry(
-                file=PRECISIONS[name].file,
-                weight_types=weight_types(graph),
-                cpu_features=cpu_features() if PRECISIONS[name].depends_on_processor else None,
-            )
-            for name, graph in graphs.items()
-        },
-        tie_margin=TIE_MARGIN,
-    )
-    info.save(folder)
+    entries = {name: info.precisions.get(name) or _entry(name, graph) for name, graph in graphs.items()}
+    info.model_copy(update={"precisions": entries}).save(folder)
     (folder / TRAIN_ROWS).write_bytes(pack_row_ids(train_row_ids))
 
     on_stage("comparing the graphs with it")
-    report = parity.check_bundle(folder, sample, reference, labels=labels, exporter=exporter)
-    _write_golden(folder, sample, info)
+    measured = {
+        name: of_traced if name == REFERENCE else parity.measure(folder, name, sample, reference) for name in graphs
+    }
+    if fit is not None:
+        fit()
+        # A predictor knows the thresholds that there were when it was loaded.
+        measured = {
+            name: replace(found, predictor=Predictor(folder, precision=name)) for name, found in measured.items()
+        }
+    report = parity.compare_labels(folder, sample, reference, measured, exporter=exporter)
+    _write_golden(folder, sample, measured)
     return report
+
+
+def _entry(precision: str, graph: Path) -> PrecisionEntry:
+    return PrecisionEntry(
+        file=PRECISIONS[precision].file,
+        weight_types=weight_types(graph),
+        cpu_features=cpu_features() if PRECISIONS[precision].depends_on_processor else None,
+    )
 
 
 def write_tokenizer(tokenizer: Any, folder: Path, max_length: int) -> None:
@@ -135,19 +153,17 @@ def _write_config(checkpoint: Checkpoint, folder: Path) -> None:
     write_config(folder / parity.CONFIG, portable(config))
 
 
-def _write_golden(folder: Path, sample: Sample, info: BundleInfo) -> None:
+def _write_golden(folder: Path, sample: Sample, graphs: Mapping[str, parity.Measured]) -> None:
     """Rows from shortest to longest with each graph's answer, asked one at a time."""
     positions = thin(sample, GOLDEN_ROWS)
-    texts = [sample.rows[position].text for position in positions]
-    predictors = {name: Predictor(folder, precision=name) for name in info.precisions}
-    logits = {name: predictor.logits(texts, batch_size=1) for name, predictor in predictors.items()}
     lines = [
-        _golden_row(text, {name: values[index] for name, values in logits.items()}) for index, text in enumerate(texts)
+        _golden_row(sample.rows[at].text, {name: measured.logits[1][at] for name, measured in graphs.items()})
+        for at in positions
     ]
     (folder / GOLDEN).write_bytes(b"".join(line.to_json() + b"\n" for line in lines))
     golden = read_golden(folder)
-    for name, predictor in predictors.items():
-        found = agreement(predictor, golden)
+    for name, measured in graphs.items():
+        found = agreement(measured.predictor, golden)
         if not found.holds:
             raise ExportError(f"{name} does not repeat its own answers: {found}", where=str(folder))
 

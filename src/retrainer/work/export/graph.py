@@ -6,6 +6,7 @@ believed: ``parity.py`` measures what comes out.
 
 from __future__ import annotations
 
+import gc
 import io
 import logging
 import tempfile
@@ -72,6 +73,15 @@ def export_graph(checkpoint: Checkpoint, path: Path, *, max_length: int) -> Expo
         _clean(graph, checkpoint)
         save(graph, path)
     return name
+
+
+def load_exporters() -> None:
+    """Load what the exporters load only when they trace: a second, of which a process that waits has many."""
+    from transformers.exporters.utils import apply_patches  # which imports the models that it patches
+
+    size = torch.export.Dim.DYNAMIC
+    with quiet(), apply_patches("dynamo"), apply_patches("onnx"):
+        torch.onnx.export(torch.nn.Linear(1, 1), (torch.zeros(2, 1),), dynamo=True, dynamic_shapes=({0: size},))
 
 
 def save(graph: onnx_ir.Model, path: Path) -> None:
@@ -159,7 +169,7 @@ def _sample(checkpoint: Checkpoint, max_length: int) -> dict[str, torch.Tensor]:
 def _trace(checkpoint: Checkpoint, sample: dict[str, torch.Tensor]) -> onnx_ir.Model:
     dynamic = torch.export.Dim.DYNAMIC
     config = OnnxConfig(dynamic=True, dynamic_shapes={name: {0: dynamic, 1: dynamic} for name in sample})
-    with _without_stack_traces():
+    with _without_stack_traces(), _uncollected():
         return OnnxExporter().export(checkpoint.model, dict(sample), config=config).program
 
 
@@ -172,6 +182,18 @@ def _without_stack_traces() -> Iterator[None]:
         yield
     finally:
         torch.fx.config.do_not_emit_stack_traces = before
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Trace without looking for garbage: of the very many objects that a trace makes nearly all stay until its end."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 class _Positional(torch.nn.Module):  # type: ignore[misc]  # torch's types are not followed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,33 +21,34 @@ from retrainer.work.export.sample import Row, Sample
 
 TOLERANCE = 1e-4
 # Logits that are off by up to the tolerance can change the order of two labels only where their probabilities are
-# closer than half of it. This leaves room for the last digits and is still no difference that a user would see.
+# closer than half of it, and move one past its threshold only where it is closer than a quarter of it, over the
+# temperature, which is at least 0.05. This leaves room for both and is still not a difference that a user would see.
 TIE_MARGIN = 1e-3
 ROWS = 256
 BATCH_SIZES = (1, 32)
 CONFIG = "config.json"
 
 
-def check_bundle(
-    bundle: Path,
-    sample: Sample,
-    reference: npt.NDArray[np.float32],
-    *,
-    labels: tuple[str, ...],
-    exporter: str,
-    tolerance: float = TOLERANCE,
-    tie_margin: float = TIE_MARGIN,
-) -> ParityReport:
-    """Score every graph of a bundle on the sample and compare with the checkpoint's logits.
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One graph of a bundle on the sample.
 
-    :param reference: of the checkpoint, ``[rows, labels]``.
+    :param predictor: that was asked.
+    :param logits: what it answers, ``[rows, labels]``, by the size of the batches.
+    :param difference: largest absolute difference of a logit from the checkpoint's.
+    """
+
+    predictor: Predictor
+    logits: Mapping[int, npt.NDArray[np.float32]]
+    difference: float
+
+
+def check_reference(bundle: Path, sample: Sample, reference: npt.NDArray[np.float32], labels: tuple[str, ...]) -> None:
+    """Go on only where there is something to compare a bundle with.
+
+    :param reference: logits of the checkpoint, ``[rows, labels]``.
     :param labels: what the logits should mean, in order.
-    :param tolerance: largest difference of a logit that is accepted of fp32.
-    :param tie_margin: where the two best probabilities of the reference are closer, or one is closer to its threshold,
-        fp32 may choose the other label.
-    :raises ExportError: fp32 differs by more than the tolerance, or gives a row another label, or the labels are not
-        those; names the row.
-    :raises IntegrityError: a graph cannot be run.
+    :raises ExportError: there is no row, the checkpoint does not give numbers, or the labels are not those.
     """
     if not sample.rows:
         raise ExportError("there is no row to compare the graph with the checkpoint on", where=str(bundle))
@@ -57,30 +59,70 @@ def check_bundle(
             where=str(bundle),
             hint="training diverged; lower training.learning_rate",
         )
-    info = load_info(bundle)
-    check_labels(info.labels, labels, where=str(bundle / BundleInfo.file))
+    check_labels(load_info(bundle).labels, labels, where=str(bundle / BundleInfo.file))
     check_labels(configured_labels(bundle / CONFIG), labels, where=str(bundle / CONFIG))
+
+
+def measure(
+    bundle: Path,
+    precision: str,
+    sample: Sample,
+    reference: npt.NDArray[np.float32],
+    *,
+    tolerance: float = TOLERANCE,
+) -> Measured:
+    """Score a graph of a bundle on the sample, and compare it with the checkpoint's logits.
+
+    :param tolerance: largest difference of a logit that is accepted of fp32.
+    :raises ExportError: fp32 differs by more; names the row.
+    :raises IntegrityError: the graph cannot be run.
+    """
+    predictor = Predictor(bundle, precision=precision)
+    logits = {}
+    worst = 0.0
+    for batch_size in BATCH_SIZES:
+        logits[batch_size] = predictor.logits(sample.texts, batch_size=batch_size)
+        difference = np.abs(logits[batch_size] - reference).max(axis=1)
+        # One that is not exact is judged by its predictions later; but a number it must be.
+        allowed = tolerance if PRECISIONS[precision].exact else np.inf
+        _refuse_worst(difference, allowed, sample, f"{precision}, batch {batch_size}", bundle)
+        worst = max(worst, float(difference.max()))
+    return Measured(predictor, logits, worst)
+
+
+def compare_labels(
+    bundle: Path,
+    sample: Sample,
+    reference: npt.NDArray[np.float32],
+    graphs: Mapping[str, Measured],
+    *,
+    exporter: str,
+    tolerance: float = TOLERANCE,
+    tie_margin: float = TIE_MARGIN,
+) -> ParityReport:
+    """Compare what the graphs' logits say with what the checkpoint's do: the best label, or where a row has any number
+    of them, which of all apply at the thresholds of the graph.
+
+    :param graphs: precision to what was measured, its predictor loaded since the thresholds were fitted.
+    :param tie_margin: where the two best probabilities of the reference are closer, or one is closer to its threshold,
+        fp32 may choose the other label.
+    :raises ExportError: fp32 gives a row another label; names the row.
+    """
+    info = load_info(bundle)
     ties = 0
-    differences: dict[str, float] = {}
     agreement: dict[str, float] = {}
-    for precision in sorted(info.precisions):
-        predictor = Predictor(bundle, precision=precision)
+    for precision, measured in graphs.items():
+        predictor = measured.predictor
         expected, decided = given(predictor, reference), clearness(predictor, reference) >= tie_margin
-        ties = int((~decided).any(axis=1).sum())
-        worst, agreeing = 0.0, 1.0
-        for batch_size in BATCH_SIZES:
-            logits = predictor.logits(sample.texts, batch_size=batch_size)
-            difference = np.abs(logits - reference).max(axis=1)
-            # One that is not exact is judged by its predictions later; but a number it must be.
-            allowed = tolerance if PRECISIONS[precision].exact else np.inf
-            _refuse_worst(difference, allowed, sample, f"{precision}, batch {batch_size}", bundle)
+        ties = max(ties, int((~decided).any(axis=1).sum()))
+        agreeing = 1.0
+        for logits in measured.logits.values():
             here = given(predictor, logits)
             changed = here != expected
             if PRECISIONS[precision].exact:
                 _refuse_other_label((changed & decided).any(axis=1), sample, here, expected, info.labels, bundle)
-            worst = max(worst, float(difference.max()))
             agreeing = min(agreeing, float(1 - changed.any(axis=1).mean()))
-        differences[precision], agreement[precision] = worst, agreeing
+        agreement[precision] = agreeing
     return ParityReport(
         exporter=exporter,
         rows=len(sample.rows),
@@ -90,7 +132,7 @@ def check_bundle(
         tolerance=tolerance,
         tie_margin=tie_margin,
         ties=ties,
-        max_difference=differences,
+        max_difference={precision: measured.difference for precision, measured in graphs.items()},
         label_agreement=agreement,
     )
 

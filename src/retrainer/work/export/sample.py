@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
 
-from retrainer.work.snapshot_texts import Text, characters, evenly, parts, texts_of
+from retrainer.work.snapshot_texts import Text, characters, evenly, parts, read_split, texts_of
 
 # Rows whose tokens are counted to choose from; a larger split is thinned evenly by length first.
 CANDIDATES = 20_000
@@ -49,7 +48,7 @@ class Sample:
 
 def read_rows(split: Path) -> list[Row]:
     """All rows of a split."""
-    table = pq.read_table(split)
+    table = read_split(split)
     ids = table.column("row_id").to_pylist()
     labels = table.column("label").to_pylist() if "label" in table.column_names else [None] * len(ids)
     return [Row(*row) for row in zip(ids, texts_of(table), labels, strict=True)]

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerFast
 
@@ -18,7 +17,7 @@ from retrainer.artifacts.snapshot import SnapshotStatistics
 from retrainer.artifacts.training import CutRows
 from retrainer.spec.model import Model
 from retrainer.work.reporter import Reporter
-from retrainer.work.snapshot_texts import label_matrix
+from retrainer.work.snapshot_texts import label_matrix, read_split
 from retrainer.work.train.loading import Base
 
 BATCH_ROWS = 2_000
@@ -62,7 +61,7 @@ class EncodedRows(torch.utils.data.Dataset):  # type: ignore[misc]
 
 def encode(split: Path, tokenizer: PreTrainedTokenizerFast, model: Model) -> EncodedRows:
     """Tokenise a split of a snapshot; pairs where it has a second text."""
-    table = pq.read_table(split)
+    table = read_split(split)
     column = table.column("label")
     if pa.types.is_list(column.type):
         known = SnapshotStatistics.load(split.parent).labels

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerFast
 
 from retrainer.artifacts.training import CutRows
 from retrainer.errors import ModelError, first_line
 from retrainer.spec.model import Model, Pipeline
+from retrainer.work.snapshot_texts import read_split
 from retrainer.work.train.encoding import BATCH_ROWS
 from retrainer.work.train.loading import Base
 from retrainer.work.train.metrics import Scores
@@ -89,7 +89,7 @@ def _encode(split: Path, tokenizer: PreTrainedTokenizerFast, model: Model, *, jo
     read: list[list[int]] = []
     written: list[list[int]] = []
     cut_inputs = cut_outputs = 0
-    for batch in pq.read_table(split, columns=["text", "target"]).to_batches(max_chunksize=BATCH_ROWS):
+    for batch in read_split(split, ["text", "target"]).to_batches(max_chunksize=BATCH_ROWS):
         texts, targets = (batch.column(name).to_pylist() for name in ("text", "target"))
         inputs = tokenizer(texts, truncation=True, max_length=model.max_length)
         read += inputs["input_ids"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,22 @@ def load_base(pipeline: Pipeline, labels: tuple[str, ...], reporter: Reporter, *
     task.part("ready")(base, loaded, pipeline)
     require_positions(pipeline, pipeline.model.base, lambda name: getattr(config, name, None))
     return base
+
+
+def without_weights(pipeline: Pipeline) -> PreTrainedModel | None:
+    """The base model with a head for some labels, its layers without numbers: they take no memory, and no file of
+    weights is read. ``None`` where its configuration is not here, or says nothing that can be built: loading it tells.
+    """
+    base = pipeline.model.base
+    folder = None if is_s3(base) else local_folder(base) or _cached(base, pipeline.model.revision)
+    if folder is None:
+        return None
+    task = trainable_task(pipeline.task, where=pipeline.name)
+    with suppress(Exception), torch.device("meta"):
+        config = AutoConfig.from_pretrained(folder, **task.part("head")(("one", "another")))
+        model: PreTrainedModel = task.part("model_class").from_config(config)
+        return model
+    return None
 
 
 def single_label_head(labels: tuple[str, ...]) -> dict[str, Any]:

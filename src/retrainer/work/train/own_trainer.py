@@ -13,7 +13,6 @@ from typing import Any
 
 import datasets
 import pyarrow as pa
-import pyarrow.parquet as pq
 from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerState
 
 from retrainer.artifacts.snapshot import SnapshotStatistics, SplitName, split_file
@@ -25,6 +24,7 @@ from retrainer.spec.problems import listed, suggestion
 from retrainer.tasks import TASKS
 from retrainer.work.distributed import is_first_rank
 from retrainer.work.reporter import Reporter
+from retrainer.work.snapshot_texts import read_split
 from retrainer.work.train.checkpoints import checkpoints_of, only_tensors
 from retrainer.work.train.loading import base_folder
 from retrainer.work.train.trainer import ProgressCallback, all_finite, device_name, diverged
@@ -162,7 +162,7 @@ def _made(kind: type[BaseTrainer], pipeline: Pipeline, pretrained: str) -> BaseT
 def _dataset(snapshot: Path, split: SplitName, labels: tuple[str, ...]) -> datasets.Dataset:
     """The rows of a split: ``model_input`` and ``model_output``, or ``text``, ``text_pair`` and ``label``, of any
     number of labels a list."""
-    table = pq.read_table(split_file(snapshot, split))
+    table = read_split(split_file(snapshot, split))
     columns = {}
     features = {}
     for name in ("text", "text_pair", "target", "label"):
