@@ -1,7 +1,8 @@
 """Asks Airflow's own API server for the forms of connections and has it test some, as a person does in its UI.
 
-Run in a process of its own: ``python connections_program.py QUESTIONS.json ANSWER.json``. The questions are connections;
-the answer has the forms, which heavy modules that loaded, and what each test said.
+Run in a process of its own: ``python connections_program.py QUESTIONS.json ANSWER.json``. The questions are
+connections; the answer has the forms, what everybody is told of Airflow's health, which heavy modules that loaded, and
+what each test said.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ def main(questions: Path, answer: Path) -> None:
     with TestClient(app, headers={"Authorization": f"Bearer {token}"}) as client:
         forms = client.get("/ui/connections/hook_meta").json()
         found["forms"] = {form["connection_type"]: form for form in forms if form["connection_type"] in OURS}
+        found["health"] = client.get("/api/v2/monitor/health", headers={"Authorization": ""}).json()
+        found["console"] = client.get("/retrainer/", headers={"Authorization": ""}).status_code
         found["loaded"] = [name for name in HEAVY if name in sys.modules]
         for name, connection in json.loads(questions.read_text()).items():
             body = {"connection_id": name, **connection}

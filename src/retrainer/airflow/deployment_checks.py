@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
@@ -18,7 +19,7 @@ from airflow.sdk import conf
 
 from retrainer.airflow.connections import s3_access, signer
 from retrainer.airflow.console_place import PREFIX
-from retrainer.airflow.operators.fine_tune import FineTuneOperator
+from retrainer.airflow.operators.fine_tune import NO_POOL, FineTuneOperator
 from retrainer.airflow.settings import Settings, SettingsLike, as_mapping, pipelines_folder
 from retrainer.doctor.checks import CHECKS
 from retrainer.doctor.deployment import Deployment, files_of
@@ -59,10 +60,19 @@ def deployment_of(settings: SettingsLike = None, places: Sequence[Path] | None =
     )
 
 
+def beside_the_database(settings: SettingsLike, places: Sequence[Path] | None) -> tuple[Deployment, tuple[Check, ...]]:
+    """The same on a command line, with all checks: where Airflow's database can be read, as its servers read it.
+
+    Airflow looks for connections in it where a process says that it is one of theirs, and nowhere else.
+    """
+    os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
+    return deployment_of(settings, places), (*IN_TASKS, Check("Pools", look_at_pools))
+
+
 def pool_of(pipeline: Pipeline) -> tuple[str, int] | None:
     """The pool in which a pipeline trains, and how many slots it takes there; ``None`` for Airflow's default."""
     given = FineTuneOperator.in_dag(pipeline)
-    return (given["pool"], given.get("pool_slots", 1)) if given.get("pool") else None
+    return None if given["pool"] == NO_POOL else (given["pool"], given["pool_slots"])
 
 
 def look_at_processes(deployment: Deployment) -> Iterator[Finding]:
@@ -187,5 +197,3 @@ def _ask(path: str) -> tuple[int, str]:
 OF_AIRFLOW = (Check("Airflow", look_at_processes), Check("Console", look_at_console))
 IN_TASKS = (*CHECKS, *OF_AIRFLOW)
 """Those that a task can make."""
-ALL_CHECKS = (*IN_TASKS, Check("Pools", look_at_pools))
-"""Those that can be made where Airflow's database can be read."""

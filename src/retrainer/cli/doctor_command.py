@@ -8,7 +8,7 @@ import pkgutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 PIPELINES_VARIABLE = "RETRAINER_PIPELINES"
 PYTHON_VARIABLE = "RETRAINER_TRAINER_PYTHON"
 # What Airflow's layer knows beside: loaded where there is an Airflow, never imported from here.
-OF_AIRFLOW = "retrainer.airflow.deployment_checks"
+OF_AIRFLOW = "retrainer.airflow.deployment_checks:beside_the_database"
 WIDTH = 26
 
 
@@ -82,9 +82,9 @@ def _deployment(
     places: list[Path] | None, root: str | None, python: str | None, *, airflow: bool
 ) -> tuple[Deployment, Sequence[Check]]:
     if airflow:
-        module: Any = pkgutil.resolve_name(OF_AIRFLOW)
         settings = {name: value for name, value in (("artifact_root", root), ("trainer_python", python)) if value}
-        return module.deployment_of(settings, places), module.ALL_CHECKS
+        made: tuple[Deployment, Sequence[Check]] = pkgutil.resolve_name(OF_AIRFLOW)(settings, places)
+        return made
 
     from retrainer.doctor.checks import CHECKS
     from retrainer.doctor.deployment import Deployment, files_of

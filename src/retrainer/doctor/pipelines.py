@@ -36,7 +36,8 @@ def look_at_files(deployment: Deployment) -> Iterator[Finding]:
     taken: dict[str, str] = {}
     for file, content in deployment.read:
         if isinstance(content, PipelineError):
-            yield Finding("broken", file.name, f"{content.where}: {content.message}", content.hint)
+            hint = content.hint or f"'retrainer check {file}', once it is put right"
+            yield Finding("broken", file.name, f"{content.where}: {content.message}", hint)
         elif content.name in taken:
             text = f"has the name '{content.name}' of {taken[content.name]}, and so the same model and DAG"
             yield Finding("broken", file.name, text, "give it another name")
