@@ -34,7 +34,7 @@ def well(**changes: object) -> Interpreter:
         "cuda": Cuda(built_for=None, devices=()),
         "unmet": (),
     }
-    return Interpreter(**{**known, **changes})  # type: ignore[arg-type]
+    return Interpreter(**{**known, **changes})
 
 
 def deployment(said: Interpreter | None = None, *projects: Project) -> Deployment:
@@ -164,7 +164,7 @@ def test_parts_of_a_gpu(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(("free", "state"), [(20e9, "ok"), (2e9, "warning"), (1e6, "broken")])
 def test_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: float, state: str) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=int(free))
-    monkeypatch.setattr(machine.shutil, "disk_usage", lambda place: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
     monkeypatch.setenv("RETRAINER_CACHE", str(tmp_path / "absent" / "cache"))
     found = list(machine.look_at_disks(Deployment(artifact_root=str(tmp_path))))
     assert {finding.state for finding in found} == {state}
@@ -181,7 +181,7 @@ def test_space_and_memory_for_the_largest_base(tmp_path: Path, monkeypatch: pyte
         weights.truncate(10**9)  # of no blocks on the disk
     project = small_project(tmp_path, base, "large")
     usage = shutil.disk_usage(tmp_path)._replace(free=8 * 10**9)
-    monkeypatch.setattr(machine.shutil, "disk_usage", lambda place: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
     disks = list(machine.look_at_disks(Deployment((project.pipeline_file,), artifact_root=str(tmp_path / "root"))))
     assert any(finding.state == "broken" and "take 9.0 GB" in finding.text for finding in disks)
     for free, state in ((5 * 10**9, "ok"), (3 * 10**9, "broken")):
@@ -195,6 +195,6 @@ def test_space_and_memory_for_the_largest_base(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize(("files", "state"), [(256, "warning"), (4096, "ok"), (resource.RLIM_INFINITY, "ok")])
 def test_open_files(monkeypatch: pytest.MonkeyPatch, files: int, state: str) -> None:
-    monkeypatch.setattr(machine.resource, "getrlimit", lambda which: (files, 4096))
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (files, 4096))
     (finding,) = machine.look_at_limits(Deployment())
     assert finding.state == state
