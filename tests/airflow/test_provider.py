@@ -76,6 +76,8 @@ def test_airflow_finds_the_provider_and_its_settings(tmp_path: Path) -> None:
         "from retrainer.airflow import *",
         "import runpy; runpy.run_path('dags/retrain.py')",
         "import runpy; runpy.run_path('dags/operate_models.py')",
+        "import runpy; runpy.run_path('dags/doctor.py')",
+        "import retrainer.airflow.hooks",
         "import runpy; runpy.run_path('dags/compare_base_models.py')",
         "import runpy; runpy.run_path('plugins/retrainer_plugin.py')",
     ],

@@ -72,8 +72,9 @@ ALLOWED: dict[str, set[str]] = {
     "console": CHAIN | {"audit"},
     "work": CHAIN | {"serve"},
     "trainers": {"work"},
-    "airflow": CHAIN | {"audit", "console", "run"},
-    "cli": CHAIN | {"audit", "run", "serve", "server"},
+    "doctor": CHAIN | {"run"},
+    "airflow": CHAIN | {"audit", "console", "doctor", "run"},
+    "cli": CHAIN | {"audit", "doctor", "run", "serve", "server"},
 }
 
 ATTRIBUTES = {"getattr", "setattr", "hasattr", "delattr"}
@@ -95,12 +96,15 @@ LIGHT = {
     "retrainer.chain": {"numpy", "airflow"},
     "retrainer.run.processes": {"numpy", "airflow"},
     "retrainer.cli": {"numpy", "airflow"},
+    "retrainer.doctor": {"numpy", "airflow"},
     "retrainer.airflow": {"numpy"},
     "retrainer.airflow.operators": {"numpy"},
     "retrainer.airflow.dag_builder": {"numpy"},
     "retrainer.airflow.plugin": {"numpy", "fastapi"},
     "retrainer.console.app": {"numpy", "airflow", "matplotlib"},
     "retrainer.airflow.provider_info": {"numpy"},
+    "retrainer.airflow.hooks": {"numpy"},
+    "retrainer.airflow.doctor": {"numpy"},
 }
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from retrainer.cli import pipeline_commands
+from retrainer.doctor.findings import Finding
 from retrainer.errors import PipelineError
 from retrainer.sources.base_models import require_sizes
 from retrainer.spec import load_pipeline
@@ -150,7 +151,7 @@ def test_splits_that_only_datasets_knows_are_asked_of_it(
     """In this process, with as much time as it takes on a busy machine."""
     monkeypatch.setattr(pipeline_commands, "REHEARSAL_SECONDS", 120.0)
 
-    def rehearsal(split: str) -> pipeline_commands.Finding:
+    def rehearsal(split: str) -> Finding:
         source = {"hub": {"path": "set", "split": split}, "checks": {"min_rows": 10}}
         file = bench.pipeline(hub_folder.parent, tiny_bert, dataset=source)
         (found,) = (one for one in pipeline_commands.check_file(file) if one.what == "rehearsal")
@@ -159,11 +160,11 @@ def test_splits_that_only_datasets_knows_are_asked_of_it(
     assert rehearsal("train[:50%]+test").state == "ok"
     missing = rehearsal("validation")
     assert (missing.state, missing.text) == (
-        "problem",
+        "broken",
         f"dataset {hub_folder}, split validation: Unknown split \"validation\". Should be one of ['train', 'test'].",
     )
     monkeypatch.setattr(pipeline_commands, "REHEARSAL_SECONDS", 0.01)
-    assert rehearsal("validation").state == "note"
+    assert rehearsal("validation").state == "warning"
 
 
 def test_the_first_step_says_what_check_says(cli: Cli, bench: Workbench, tmp_path: Path, tiny_bert: Path) -> None:

@@ -134,7 +134,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "base").mkdir()
     (folder / "base" / "config.json").write_text("{}")
     (folder / "pipeline.yaml").write_bytes(WRITTEN)
-    assert {finding.state for finding in check_file(folder / "pipeline.yaml")} <= {"ok", "note"}
+    assert {finding.state for finding in check_file(folder / "pipeline.yaml")} <= {"ok", "warning"}
     return folder
 
 
@@ -177,4 +177,4 @@ def test_a_pipe_and_a_device_are_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.yaml")
     for file in (tmp_path / "pipe.yaml", Path("/dev/zero")):
         (finding,) = check_file(file)
-        assert (finding.state, "a pipe or a device is there, not a file" in finding.text) == ("problem", True)
+        assert (finding.state, "a pipe or a device is there, not a file" in finding.text) == ("broken", True)

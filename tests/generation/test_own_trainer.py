@@ -166,7 +166,7 @@ def test_a_subclass_of_ours_changes_one_thing_and_keeps_the_rest(
     assert json.loads((checkpoint / "generation_config.json").read_text())["max_new_tokens"] == 6
 
 
-@pytest.mark.parametrize(("trainer", "state"), [("my_package.Mine", "ok"), ("my_packages.Mine", "problem")])
+@pytest.mark.parametrize(("trainer", "state"), [("my_package.Mine", "ok"), ("my_packages.Mine", "broken")])
 def test_check_looks_for_its_module(
     make_writer: MakeWriter, my_package: Path, tmp_path: Path, trainer: str, state: str
 ) -> None:

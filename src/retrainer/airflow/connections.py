@@ -1,9 +1,10 @@
 """Secrets from Airflow's connections: how a bucket is reached, and the key that signs.
 
 A connection is read when a task runs, never when a DAG is parsed. What it holds goes into this process's memory and
-into the environment of the step's process, and from there nowhere else; the values are masked in logs. The keys of a
-connection of type ``aws`` are those that Airflow's amazon provider documents. Without a role to assume they are read
-here, with or without that provider; a role is assumed by the provider, which has to be installed for it.
+into the environment of the step's process, and from there nowhere else; the values are masked in logs. The fields are
+those that Airflow's amazon provider documents for the type ``aws``, whatever the type of the connection. Without a role
+to assume they are read here, with or without that provider; a role is assumed by the provider, which has to be
+installed for it.
 """
 
 from __future__ import annotations
@@ -26,8 +27,12 @@ if TYPE_CHECKING:
     from retrainer.store import Signer
 
 AIRFLOW_KEY = "airflow:"
-# Types under which such a connection may stand: without the amazon provider Airflow's form does not offer "aws".
-_TYPES = {"aws", "s3", "generic", "", None}
+STORE_TYPE = "retrainer_store"
+"""Type of a connection to buckets, with a form and a test of this package (``hooks.py``)."""
+KEY_TYPE = "retrainer_signing_key"
+"""Type of a connection that holds a private key."""
+# Types under which a connection to buckets may stand. All are read alike.
+_TYPES = {STORE_TYPE, "aws", "s3", "generic", "", None}
 _AMAZON = "airflow.providers.amazon"
 # A line of what stands between the marks of a PEM.
 _BODY = re.compile(r"[A-Za-z0-9+/=]{16,}")
@@ -45,7 +50,9 @@ def s3_access(conn_id: str | None) -> S3Access | None:
     where = f"connection '{conn_id}'"
     if connection.conn_type not in _TYPES:
         raise PipelineError(
-            f"is of type '{connection.conn_type}'", where=where, hint="a bucket needs one of type 'aws'"
+            f"is of type '{connection.conn_type}'",
+            where=where,
+            hint=f"a bucket needs one of type '{STORE_TYPE}' or 'aws'",
         )
     extra = _mapping(connection.extra_dejson, where)
     s3 = _mapping(_mapping(extra.get("service_config"), where).get("s3"), where)
@@ -97,8 +104,17 @@ def signing_key(publish: Publish) -> str | None:
     source = publish.sign_with
     if source is None or not source.startswith(AIRFLOW_KEY):
         return None
-    conn_id = source.removeprefix(AIRFLOW_KEY)
-    password = _connection(conn_id, what="publish.sign_with").password
+    return private_key(source.removeprefix(AIRFLOW_KEY), what="publish.sign_with")
+
+
+def private_key(conn_id: str, *, what: str) -> str:
+    """The private key that a connection holds as its password, masked from now on.
+
+    :param what: names the connection, for errors.
+    :raises PipelineError: it has no password.
+    :raises ResourceError: there is no such connection.
+    """
+    password = _connection(conn_id, what=what).password
     if not password:
         raise PipelineError(
             "has no password", where=f"connection '{conn_id}'", hint="put the private key there, as keygen wrote it"

@@ -1,4 +1,4 @@
-"""What Airflow reads about this package: its operators, and its section of ``airflow.cfg``.
+"""What Airflow reads about this package: its operators, its types of connections, and its section of ``airflow.cfg``.
 
 Read while Airflow itself is starting, so nothing of ours is imported here.
 """
@@ -22,6 +22,7 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": [f"retrainer.airflow.operators.{name}" for name in _operator_modules()],
             }
         ],
+        "connection-types": _connection_types(),
         "extra-links": [
             "retrainer.airflow.links.RunFolderLink",
             "retrainer.airflow.links.ReceiptLink",
@@ -41,8 +42,8 @@ def get_provider_info() -> dict[str, Any]:
                         "/opt/train/bin/python",
                     ),
                     "aws_conn_id": _option(
-                        "Connection of type aws through which the buckets of artifacts, data and stores are reached. "
-                        "Empty: what boto3 finds on the worker.",
+                        "Connection of type retrainer_store or aws through which the buckets of artifacts, data and "
+                        "stores are reached. Empty: what boto3 finds on the worker.",
                         "aws_default",
                     ),
                     "pipelines": _option(
@@ -53,6 +54,50 @@ def get_provider_info() -> dict[str, Any]:
             }
         },
     }
+
+
+def _connection_types() -> list[dict[str, Any]]:
+    """The forms under Admin > Connections; Airflow imports a hook only to test a connection."""
+    return [
+        {
+            "connection-type": "retrainer_store",
+            "hook-class-name": "retrainer.airflow.hooks.StoreHook",
+            "hook-name": "Retrainer store",
+            "ui-field-behaviour": {
+                "hidden-fields": ["host", "port", "schema"],
+                "relabeling": {"login": "Access key id", "password": "Secret access key"},
+                "placeholders": {
+                    "login": "empty: the role of the worker",
+                    "password": "empty: the role of the worker",
+                },
+            },
+            "conn-fields": {
+                "address": _field(
+                    "Address", "What the test reaches: s3://bucket/prefix, or a folder. Pipelines name their own store."
+                ),
+                "endpoint_url": _field("Endpoint", "A server that is not Amazon's: https://minio.example.com"),
+                "region_name": _field("Region", "Such as eu-central-1"),
+                "aws_session_token": _field("Session token", "Of short-lived keys.", format="password"),
+                "profile_name": _field("Profile", "Of the worker's AWS configuration, where no keys are given."),
+                "role_arn": _field("Role to assume", "Needs Airflow's amazon provider."),
+                "verify": _field("Certificates", "Path of a bundle that the server's certificate is checked against."),
+            },
+        },
+        {
+            "connection-type": "retrainer_signing_key",
+            "hook-class-name": "retrainer.airflow.hooks.SigningKeyHook",
+            "hook-name": "Retrainer signing key",
+            "ui-field-behaviour": {
+                "hidden-fields": ["host", "port", "schema", "login"],
+                "relabeling": {"password": "Private key"},
+                "placeholders": {"password": "what 'retrainer keygen' wrote into NAME.key"},
+            },
+        },
+    ]
+
+
+def _field(label: str, description: str, **schema: str) -> dict[str, Any]:
+    return {"label": label, "description": description, "schema": {"type": ["string", "null"], **schema}}
 
 
 def _operator_modules() -> list[str]:

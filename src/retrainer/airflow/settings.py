@@ -37,8 +37,8 @@ class Settings(Record):
     :param artifact_root: where the steps keep their outputs: a path, ``file://`` or ``s3://``; in the end
         ``$AIRFLOW_HOME/retrainer/artifacts``.
     :param trainer_python: interpreter that has ``airflow-retrainer[train]``; in the end that of the task.
-    :param aws_conn_id: connection of type ``aws`` through which the task and the step's process reach the buckets of
-        artifacts, data and store; in the end what boto3 finds on the worker.
+    :param aws_conn_id: connection of type ``retrainer_store`` or ``aws`` through which the task and the step's process
+        reach the buckets of artifacts, data and store; in the end what boto3 finds on the worker.
     """
 
     artifact_root: Text = None
@@ -89,9 +89,13 @@ def in_task(given: Mapping[str, Any], log: Logger) -> Iterator[tuple[Settings, S
         raise reported(error, log) from None
 
 
-def pipelines_folder(default: str | Path) -> Path:
-    """The folder of the pipeline files: ``$RETRAINER_PIPELINES``, ``[retrainer] pipelines``, else ``default``."""
-    return Path(_first(None, "pipelines") or default).expanduser()
+def pipelines_folder(default: str | Path | None = None) -> Path:
+    """The folder of the pipeline files: ``$RETRAINER_PIPELINES``, ``[retrainer] pipelines``, else ``default``.
+
+    :param default: where a DAG file looks; by default the folder beside ``dags/retrain.py``, if that lies at the top.
+    """
+    beside = Path(conf.get("core", "dags_folder")) / "pipelines" if default is None else default
+    return Path(_first(None, "pipelines") or beside).expanduser()
 
 
 def _first(given: str | None, option: str) -> str | None:

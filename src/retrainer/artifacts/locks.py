@@ -35,6 +35,21 @@ def try_lock(path: Path, holder: str) -> IO[str] | None:
     return stream
 
 
+def is_held(path: Path) -> bool:
+    """Whether somebody holds it; the file is neither made nor changed.
+
+    :raises OSError: it cannot be read, as that of another user.
+    """
+    try:
+        with path.open() as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
 def holder_of(path: Path) -> str:
     """Who holds it, as far as that can be read."""
     try:

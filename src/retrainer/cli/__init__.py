@@ -19,6 +19,7 @@ import typer
 from retrainer import __version__
 from retrainer.cli.decisions_command import decisions
 from retrainer.cli.display import show_error
+from retrainer.cli.doctor_command import doctor
 from retrainer.cli.history_command import history
 from retrainer.cli.init_command import init
 from retrainer.cli.key_commands import keygen, sign
@@ -67,7 +68,7 @@ def _every_command(
 
 
 for command in (
-    *(init, run, check, schema, relabel),
+    *(init, run, check, doctor, schema, relabel),
     *(models, versions, show, history, decisions),
     *(verify, replay, predict, promote, rollback, anchor),
     *(fsck, gc, keygen, sign, serve),

@@ -18,6 +18,8 @@ from retrainer.errors import RetrainerError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from retrainer.doctor.findings import Finding
+
 # What narrow output would break: digests, URLs and sentences stay on one line.
 PLAIN_WIDTH = 10_000
 # Control characters of ASCII and Latin-1 but tab and line feed; an escape sequence begins with one of them.
@@ -119,6 +121,22 @@ def print_lines(lines: Iterable[str], *, title: str) -> None:
     console.print(Text(title, style="bold cyan"))
     for line in lines:
         console.print(Text(printable(f"  {line}")), soft_wrap=True)
+
+
+def print_finding(word: str, finding: Finding, *, width: int = 15) -> None:
+    """A line for what a check found, and further ones for the rest of its text and how to mend it.
+
+    :param word: what its state is called.
+    :param width: characters for what was looked at.
+    """
+    from rich.text import Text
+
+    style = {"ok": "green", "broken": "bold red", "warning": "yellow"}[finding.state]
+    lines = [*finding.text.splitlines(), *([f"hint: {finding.hint}"] if finding.hint else [])]
+    console = stdout()
+    for number, line in enumerate(lines):
+        head = f"  {word:<8} {printable(finding.what):<{width}} " if number == 0 else " " * (12 + width)
+        console.print(Text(head, style=style if number == 0 else "") + Text(printable(line)), soft_wrap=True)
 
 
 def utc(at: str) -> str:

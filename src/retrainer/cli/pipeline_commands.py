@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from retrainer.cli import display
 from retrainer.cli.libraries import missing
-from retrainer.errors import DataError, ModelError, PipelineError, RetrainerError, StorageError, first_line
+from retrainer.doctor.findings import Finding, State, finding, problem
+from retrainer.errors import DataError, ModelError, PipelineError, RetrainerError
 
 if TYPE_CHECKING:
     from retrainer.spec import Pipeline
@@ -25,17 +24,8 @@ if TYPE_CHECKING:
 REHEARSAL_SECONDS = 4.0
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The outcome of one check.
-
-    :param state: a note is worth knowing here, and may be as it should be elsewhere.
-    """
-
-    state: Literal["ok", "problem", "note"]
-    what: str
-    text: str
-    hint: str | None = None
+# What a state is called of a file, which may be run elsewhere than here.
+WORDS: dict[State, str] = {"ok": "ok", "broken": "problem", "warning": "note"}
 
 
 def schema(
@@ -67,55 +57,46 @@ def check(
         if number:
             typer.echo()
         typer.echo(str(file))
-        for finding in check_file(file):
-            _show(finding)
-            problems += finding.state == "problem"
+        for found in check_file(file):
+            display.print_finding(WORDS[found.state], found)
+            problems += found.state == "broken"
     if problems:
         typer.echo(f"\n{problems} problem{'s' if problems > 1 else ''} found", err=True)
         raise typer.Exit(1)
 
 
-def _show(finding: Finding) -> None:
-    from rich.text import Text
-
-    style = {"ok": "green", "problem": "bold red", "note": "yellow"}[finding.state]
-    lines = [*finding.text.splitlines(), *([f"hint: {finding.hint}"] if finding.hint else [])]
-    console = display.stdout()
-    for number, line in enumerate(lines):
-        head = f"  {finding.state:<8} {finding.what:<15} " if number == 0 else " " * 27
-        console.print(Text(head, style=style if number == 0 else "") + Text(line), soft_wrap=True)
-
-
 def check_file(file: Path) -> Iterator[Finding]:
     """Every check of a pipeline file, as soon as its outcome is known. Later ones need the file to be readable."""
+    from retrainer.doctor.pipelines import signing_key
+    from retrainer.doctor.stores import channel_of
     from retrainer.spec import load_pipeline
 
     try:
         pipeline = load_pipeline(file)
     except PipelineError as error:
-        yield Finding("problem", "pipeline", f"{error.where}: {error.message}", error.hint)
+        yield Finding("broken", "pipeline", f"{error.where}: {error.message}", error.hint)
         return
-    yield _finding("pipeline", partial(_task, pipeline))
+    yield finding("pipeline", partial(_task, pipeline))
     dataset = pipeline.dataset
     judged = "train" if dataset.test is None else "test"  # only the rows that judge need the columns of slices
     for name, source in dataset.sources.items():
         wanted = [*dataset.text_columns, *dataset.label_columns, *(pipeline.slice_columns if name == judged else ())]
-        yield _finding(f"{name} data", partial(_data, source, wanted, dataset.csv))
+        yield finding(f"{name} data", partial(_data, source, wanted, dataset.csv))
     if dataset.corrections is not None:
-        yield _finding("corrections", partial(_corrections, pipeline, dataset.corrections))
+        yield finding("corrections", partial(_corrections, pipeline, dataset.corrections))
     seen: dict[str, str] = {}
     for base in pipeline.model.candidates or (pipeline.model.base,):
-        yield _finding("base model", partial(_base_model, pipeline, base, seen))
+        yield finding("base model", partial(_base_model, pipeline, base, seen))
     if pipeline.training.trainer is not None:
-        yield _finding("trainer", partial(_own_trainer, pipeline.name, pipeline.training.trainer))
+        yield finding("trainer", partial(_own_trainer, pipeline.name, pipeline.training.trainer))
     if pipeline.publish.sign_with is not None:
-        yield _signing_key(pipeline)
-    yield _finding("store", partial(_store, pipeline))
+        yield signing_key(pipeline.publish)
+    yield finding("store", partial(channel_of, pipeline))
     yield from _weights_of_champion(pipeline)
     yield from _rehearsal(pipeline)
     if absent := missing("train"):
         text = f"not installed here: {', '.join(absent)}; needed where it trains"
-        yield Finding("note", "libraries", text, "pip install 'airflow-retrainer[train]'")
+        yield Finding("warning", "libraries", text, "pip install 'airflow-retrainer[train]'")
 
 
 def _rehearsal(pipeline: Pipeline) -> Iterator[Finding]:
@@ -132,26 +113,13 @@ def _rehearsal(pipeline: Pipeline) -> Iterator[Finding]:
         require_packages(pipeline)
         tried = rehearsed(pipeline, seconds=REHEARSAL_SECONDS)
     except RetrainerError as error:
-        yield _problem("rehearsal", error)
+        yield problem("rehearsal", error)
     else:
         if tried:
             yield Finding("ok", "rehearsal", "datasets and transformers take it")
         else:
-            yield Finding("note", "rehearsal", "splits and training arguments were not tried; the first step does that")
-
-
-def _problem(what: str, error: RetrainerError) -> Finding:
-    text = f"{error.where}: {error.message}" if error.where else error.message
-    return Finding("problem", what, text, error.hint)
-
-
-def _finding(what: str, look: Callable[[], str]) -> Finding:
-    try:
-        return Finding("ok", what, look())
-    except RetrainerError as error:
-        return _problem(what, error)
-    except (OSError, ValueError) as error:  # of a name that no file system takes: a NUL in it, 5,000 characters
-        return Finding("problem", what, f"cannot be looked at: {first_line(error)}")
+            text = "splits and training arguments were not tried; the first step does that"
+            yield Finding("warning", "rehearsal", text)
 
 
 def _task(pipeline: Pipeline) -> str:
@@ -217,38 +185,6 @@ def _own_trainer(name: str, trainer: str) -> str:
     return trainer
 
 
-def _signing_key(pipeline: Pipeline) -> Finding:
-    """The private key can be loaded, and the pipeline trusts what it signs. It is never shown."""
-    from retrainer.chain.model_store import check_keys
-    from retrainer.store.signing_keys import SIGNING_KEY
-
-    source = str(pipeline.publish.sign_with)
-    if source.startswith("airflow:") and not os.environ.get(SIGNING_KEY):
-        hint = f"to run the pipeline without Airflow, set ${SIGNING_KEY} to the key, or name file:PATH or env:NAME"
-        return Finding("note", "signing key", f"{source} is a connection that only Airflow's tasks can read", hint)
-
-    def look() -> str:
-        signer = check_keys(pipeline.publish)
-        assert signer is not None
-        return f"{source}, key {signer.public.key_id}"
-
-    return _finding("signing key", look)
-
-
-def _store(pipeline: Pipeline) -> str:
-    from retrainer.chain.model_store import check_channel, model_of
-    from retrainer.storage import open_storage
-
-    url, channel = pipeline.publish.store, pipeline.publish.channel
-    folder = open_storage(url).local_path("")
-    if folder is not None:
-        _require_writable(folder)
-    model = model_of(pipeline)
-    check_channel(pipeline.publish, model.newest_move(channel))
-    champion = model.champion(channel)
-    return f"{url}, {channel} " + (f"serves version {champion.version}" if champion else "serves nothing yet")
-
-
 def _weights_of_champion(pipeline: Pipeline) -> Iterator[Finding]:
     """Whether there is, and will be, a checkpoint to start from or to blend with.
 
@@ -265,19 +201,12 @@ def _weights_of_champion(pipeline: Pipeline) -> Iterator[Finding]:
     what, use = ("blending", "blend the next model with") if blends else ("warm start", "start the next training from")
     if not pipeline.publish.include_checkpoint:
         text = f"publish.include_checkpoint is off: what is published holds nothing to {use}"
-        yield Finding("note", what, text, "set publish.include_checkpoint: true")
+        yield Finding("warning", what, text, "set publish.include_checkpoint: true")
     try:
         champion = read_champion(model_of(pipeline), pipeline.publish.channel).champion
     except RetrainerError:  # said of the store
         return
     if champion is not None and not has_checkpoint(champion):
-        yield Finding("note", what, f"the champion, version {champion.version}, was published without its checkpoint")
-
-
-def _require_writable(folder: Path) -> None:
-    """The folder, or the nearest that exists above it, where it would be made."""
-    place = next(path for path in (folder, *folder.parents) if path.exists())
-    if not place.is_dir():
-        raise StorageError("is a file, not a folder", where=str(place), hint="name another publish.store")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise StorageError("no permission to write", where=str(place), hint="check its owner and mode")
+        yield Finding(
+            "warning", what, f"the champion, version {champion.version}, was published without its checkpoint"
+        )

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from retrainer.artifacts.locks import Say, Waiting, holder_of, try_lock
+from retrainer.artifacts.locks import Say, Waiting, holder_of, is_held, try_lock
 from retrainer.errors import ResourceError
 
 logger = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ def lease(
             where="resources.gpus",
             hint="lower resources.gpus, or send the task to a queue with larger hosts",
         )
-    locks = folder or Path(tempfile.gettempdir()) / f"retrainer-devices-{os.getuid()}"
+    locks = folder or _locks()
     locks.mkdir(mode=0o700, parents=True, exist_ok=True)
     with ExitStack() as stack:
         held = _acquire({device: locks / device for device in devices}, count, wait, stack, holder, Waiting(say))
@@ -103,6 +103,16 @@ def lease(
             environment={"CUDA_VISIBLE_DEVICES": ",".join(held)},
             descriptors=tuple(stream.fileno() for stream in held.values()),
         )
+
+
+def leased() -> dict[str, str]:
+    """The devices that are leased now, by this user's processes, with who holds them. Takes none, and makes no file."""
+    places = {device: _locks() / device for device in list_devices()}
+    return {device: holder_of(path) for device, path in places.items() if is_held(path)}
+
+
+def _locks() -> Path:
+    return Path(tempfile.gettempdir()) / f"retrainer-devices-{os.getuid()}"
 
 
 def _acquire(

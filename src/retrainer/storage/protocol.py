@@ -155,3 +155,12 @@ class Storage(Protocol):
 
     def where(self, key: str = "") -> str:
         """That key in the words of an error message."""
+
+    def server_time(self) -> datetime | None:
+        """Now, by the clock of the server; ``None`` where there is no server, or it does not say.
+
+        Whoever is refused is told, too.
+
+        :raises StorageError: it does not answer.
+        """
+        return None

@@ -13,6 +13,8 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -153,6 +155,17 @@ class S3Storage(Storage):
                 if error_code(error) == "404":
                     error.response["Error"]["Code"] = "NoSuchBucket"
                 raise
+
+    def server_time(self) -> datetime | None:
+        """See ``Storage.server_time``."""
+        answer: Any
+        with self._small(self.where()):
+            try:
+                answer = self._client.head_bucket(Bucket=self.bucket)
+            except ClientError as error:
+                answer = error.response
+        date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+        return parsedate_to_datetime(date) if date else None
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """See ``Storage.list``; asks for the next thousand as they are needed."""

@@ -171,7 +171,7 @@ def _read_private(path: Path, *, where: str) -> bytes:
 
 
 def signer_of_pem(data: bytes, *, where: str) -> Signer:
-    """The signer of a private key: a PEM of PKCS #8 without a password.
+    """The signer of a private key: a PEM of PKCS #8 without a password, or what stands in one between its marks.
 
     Line breaks may be missing, or be ``\\n`` in two characters: forms and environment files make that of them.
 
@@ -200,9 +200,7 @@ def _private_key(data: bytes) -> PrivateKeyTypes | None:
     from cryptography.hazmat.primitives.serialization import load_der_private_key
 
     found = _PEM.search(data)
-    if found is None:
-        return None
-    body = b"".join(found[1].replace(b"\\n", b"").split())
+    body = b"".join((found[1] if found else data).replace(b"\\n", b"").split())
     try:
         return load_der_private_key(base64.b64decode(body, validate=True), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm, binascii.Error):
