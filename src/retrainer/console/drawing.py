@@ -283,3 +283,43 @@ def forest(
         least=span.percent(least) if least is not None else None,
         at_most=at_most,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A part of a bar that is a whole.
+
+    :ivar x: percent of the bar; so is ``width``.
+    :ivar title: what it is, in words; ``wide`` whether there is room for its figure.
+    :ivar kind: by which it is coloured.
+    """
+
+    x: float
+    width: float
+    kind: str
+    figure: str
+    title: str
+    wide: bool
+
+
+# Percent of a bar that a figure takes, about.
+_FIGURE_WIDTH = 7.0
+
+
+def stacked(parts: Sequence[tuple[str, str, float]], *, percents: bool = True) -> tuple[Segment, ...]:
+    """Parts of a whole beside each other.
+
+    :param parts: kind, name and size of each; those without any are left out.
+    :param percents: the figures are shares, else sizes.
+    """
+    whole = sum(size for _, _, size in parts)
+    segments, x = [], 0.0
+    for kind, name, size in parts:
+        if size <= 0:
+            continue
+        share = 100 * size / whole
+        figure = f"{share:.1f} %" if percents else f"{size:,.0f}"
+        title = f"{name}: {size:,.0f} of {whole:,.0f}, {share:.1f} %"
+        segments.append(Segment(round(x, 3), round(share, 3), kind, figure, title, share > _FIGURE_WIDTH))
+        x += share
+    return tuple(segments)
