@@ -150,8 +150,8 @@ def _train(artifacts: Artifacts, ingest: str, number: int, at: datetime) -> str:
         {
             "snapshot": ingest,
             "task": "text-classification",
-            "base": digest_of({"base": "distilbert"}),
-            "base_name": "distilbert-base-uncased",
+            "base": "abc",
+            "base_name": "minilm",
             "max_length": 128,
             "training": arguments,
             "metrics": ["accuracy"],
@@ -161,7 +161,7 @@ def _train(artifacts: Artifacts, ingest: str, number: int, at: datetime) -> str:
     )
     digest = digest_of(identity)
     record = TrainingRecord(
-        base_model="distilbert-base-uncased",
+        base_model="minilm",
         base_fingerprint=str(identity["base"]),
         device="cuda:0",
         processes=1,

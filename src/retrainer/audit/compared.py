@@ -184,10 +184,10 @@ class Compared(Record):
 
 
 def facts_of(a: Side, b: Side) -> tuple[Fact, ...]:
-    """Everything that is known of either, by kind."""
+    """What is known of them, by kind; a kind of which one knows nothing is left out."""
     found = []
-    for kind in dict.fromkeys([*a.made, *b.made]):
-        ours, theirs = a.made.get(kind, {}), b.made.get(kind, {})
+    for kind in (kind for kind in a.made if kind in b.made):
+        ours, theirs = a.made[kind], b.made[kind]
         found += [
             Fact(kind=kind, name=name, a=ours.get(name), b=theirs.get(name)) for name in dict.fromkeys([*ours, *theirs])
         ]

@@ -39,7 +39,7 @@ from retrainer.audit.compared import (
     why_not_comparable,
 )
 from retrainer.audit.locate import evaluated_in
-from retrainer.errors import RetrainerError
+from retrainer.errors import ArtifactError, IntegrityError, NotFoundError
 from retrainer.gate.answers import Answers, Floats, Ints, Rights, Said, SetAnswers, TextAnswers
 from retrainer.gate.confusion import confusion_matrix
 from retrainer.gate.evidence import Evidence, load_evidence
@@ -166,8 +166,8 @@ def _evidence(artifacts: Artifacts, digest: str) -> tuple[str, Evidence] | str:
         folder, changed = evaluated_in(artifacts, digest)
         evidence = load_evidence(folder)
         made_at = artifacts.get("evaluate", digest).created_at
-    except RetrainerError:
-        return f"The evaluation {digest[:12]} was removed."
+    except (NotFoundError, ArtifactError, IntegrityError) as error:
+        return f"The evaluation {digest[:12]} was removed, or is not whole: {error.message}."
     rows, wrong = check(evidence)
     if changed or rows is None:
         why = changed[0] if changed else wrong[0].detail

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from retrainer.artifacts.measures import Interval
-from retrainer.audit.compared import Answered, Compared, Fact, Group, OnCommonRows, Side
+from retrainer.audit.compared import Answered, Compared, Fact, Group, OnCommonRows, Side, Which
 from retrainer.report.figures import counted_rows
 from retrainer.report.flips import cut
 from retrainer.report.presentation import Cell, Part, Row, part, percent, probability, scored, signed
 
 _DIGITS = 8
 _KINDS = {"model": "model", "training": "training", "data": "data", "libraries": "library"}
+_WHOLE = {"model": "the base model", "training": "the training's arguments", "data": "the data"}
 RIGHT = {"both": "both are right", "a": "only A is right", "b": "only B is right", "neither": "both are wrong"}
 
 
@@ -72,6 +73,7 @@ def _scores(found: OnCommonRows) -> Part:
         "scores",
         "Scores on the common rows",
         f"A difference is A minus B, positive where A is better; each interval holds the truth with {confidence}.",
+        caption="Both by each metric",
         head=("metric", "A", "B", "A is better by", ""),
         rows=(row(at) for at in range(len(found.scores))),
     )
@@ -82,12 +84,24 @@ def _difference(interval: Interval | None) -> Cell:
 
 
 def _who(interval: Interval | None) -> Cell:
-    """Who is shown to be better."""
     if interval is None:
         return Cell("")
-    if interval.low > 0:
-        return Cell("A is better", mark="good")
-    return Cell("B is better", mark="warn") if interval.high < 0 else Cell("cannot be told", mark="plain")
+    better = shown_better(interval)
+    return Cell(f"{better.upper()} is better" if better else "cannot be told", mark="plain")
+
+
+def shown_better(interval: Interval) -> Which | None:
+    """The one that is shown to be better."""
+    return "a" if interval.low > 0 else "b" if interval.high < 0 else None
+
+
+def headline(metric: str, interval: Interval) -> str:
+    """Who is better, or that it cannot be told, in one line."""
+    name, on = metric.replace("_", " "), f"on {counted_rows(interval.n)}"
+    better = shown_better(interval)
+    if better is None:
+        return f"Which is better cannot be told: {name} differs by {signed(interval.estimate)} {interval.range} {on}"
+    return f"{better.upper()} is better: {name} differs by {signed(interval.estimate)} {interval.range} {on}"
 
 
 def _right(found: OnCommonRows) -> Part:
@@ -96,6 +110,7 @@ def _right(found: OnCommonRows) -> Part:
         "right",
         "Who is right where",
         f"They say the same on {found.right.alike:,} of {counted_rows(found.rows)}.",
+        caption="Rows by who is right",
         head=("rows on which", "rows", "share"),
         rows=((RIGHT[name], f"{count:,}", percent(count / found.rows)) for name, count in counts.items()),
     )
@@ -106,11 +121,7 @@ def _groups(found: OnCommonRows) -> Part:
         if one.difference is None:
             mark = Cell("too few rows", mark="plain")
         else:
-            mark = (
-                Cell(f"{one.better.upper()} is better", mark="good" if one.better == "a" else "warn")
-                if one.better
-                else Cell("")
-            )
+            mark = Cell(f"{one.better.upper()} is better", mark="plain") if one.better else Cell("")
         return (
             group_name(one),
             f"{one.rows:,}",
@@ -126,6 +137,7 @@ def _groups(found: OnCommonRows) -> Part:
         "Groups of rows",
         f"By {found.metric}, the largest differences first. p is corrected for their number by Holm's method; the "
         "intervals are not.",
+        caption="Every group, with its score",
         head=("rows with", "rows", "A", "B", "A minus B", "p", ""),
         rows=map(row, found.groups),
     )
@@ -140,6 +152,7 @@ def _mixed(found: OnCommonRows) -> Part:
     return part(
         "mixed",
         "Mistakes that one makes more often",
+        caption="Rows by mistake",
         head=("true label", "said instead", "rows", "A", "B", "A minus B"),
         rows=(
             (one.true, one.said, f"{one.of:,}", f"{one.a:,}", f"{one.b:,}", f"{one.a - one.b:+,}")
@@ -184,6 +197,7 @@ def _costs(compared: Compared) -> Part:
         "costs",
         "What serving costs",
         *([apart] if found and not together else []),
+        caption="Each by itself",
         head=("cost", "A", "B"),
         rows=((fact.name, fact.a or "-", fact.b or "-") for fact in found),
     )
@@ -201,11 +215,22 @@ def _made(compared: Compared) -> Part:
         "made",
         "What differs in how they were made",
         *sentences,
+        *_unknown(compared),
         *(f"A: {problem}" for problem in compared.a.problems),
         *(f"B: {problem}" for problem in compared.b.problems),
+        caption="Only what differs",
         head=("", "A", "B"),
         rows=((_fact(fact), fact.a or "not known", fact.b or "not known") for fact in differing),
     )
+
+
+def _unknown(compared: Compared) -> Iterator[str]:
+    """Of which kind of things one knows nothing, while the other does."""
+    for name, mine, theirs in (("A", compared.a, compared.b), ("B", compared.b, compared.a)):
+        kinds = [_WHOLE.get(kind, kind) for kind in theirs.made if kind not in mine.made]
+        if kinds:
+            why = "" if mine.published else ": it was never published"
+            yield f"Of {name} {', '.join(kinds)} are not known{why}."
 
 
 def _fact(fact: Fact) -> Cell:

@@ -7,6 +7,7 @@ comparing answers (``comparing.py``).
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -15,7 +16,7 @@ from retrainer.artifacts.repository import ArtifactManifest, Artifacts
 from retrainer.artifacts.snapshot import SPLITS, SnapshotStatistics
 from retrainer.audit.compared import Side
 from retrainer.audit.locate import decided_receipt
-from retrainer.errors import ArtifactError, NotFoundError, RetrainerError
+from retrainer.errors import ArtifactError, IntegrityError, NotFoundError
 from retrainer.gate.receipt import Receipt
 from retrainer.precisions import REFERENCE
 from retrainer.records import FileRecord
@@ -26,6 +27,8 @@ from retrainer.store.names import is_version
 
 # Of the identity of a training what is said elsewhere, or is no setting.
 _ELSEWHERE = {"snapshot", "task", "base", "base_name", "max_length", "step", "step_version"}
+
+_DIGEST = re.compile(r"[0-9a-f]{40,64}")
 
 Read = TypeVar("Read", bound=FileRecord)
 Found = TypeVar("Found")
@@ -79,7 +82,7 @@ def _side(
     said_by = manifest or receipt
     assert said_by is not None
     made: Made = {
-        "model": _model(manifest, training),
+        "model": _model(manifest, training, evaluation),
         "training": _settings(training),
         "data": _data(snapshot, digests.get("ingest")),
         "costs": _costs(evaluation, manifest),
@@ -129,22 +132,31 @@ def _record(
 def _or_problem(read: Callable[[], Found], problems: list[str]) -> Found | None:
     try:
         return read()
-    except RetrainerError as error:
+    except (NotFoundError, ArtifactError, IntegrityError) as error:
         problems.append(error.message)
         return None
 
 
-def _model(manifest: Manifest | None, training: ArtifactManifest | None) -> dict[str, str]:
+def _model(
+    manifest: Manifest | None, training: ArtifactManifest | None, evaluation: EvaluationRecord | None
+) -> dict[str, str]:
     identity = training.identity if training is not None else {}
     if manifest is not None:
         base, revision, length = manifest.base_model, manifest.base_revision, str(manifest.max_length)
     else:
         base, revision, length = (str(identity.get(name, "")) for name in ("base_name", "base", "max_length"))
-    facts = {"base model": base, "base revision": revision, "tokens read": length}
+    facts = {"base model": base, "base revision": _digits(revision), "tokens read": length}
     if manifest is not None:
-        facts["graphs"] = ", ".join(manifest.precisions)
         facts["commit"] = manifest.git_commit or ""
+    facts["graphs"] = ", ".join(
+        manifest.precisions if manifest is not None else evaluation.challenger if evaluation is not None else ()
+    )
     return {name: value for name, value in facts.items() if value}
+
+
+def _digits(name: str) -> str:
+    """The first digits of a digest; other names as they are."""
+    return name[:12] if _DIGEST.fullmatch(name) else name
 
 
 def _settings(training: ArtifactManifest | None) -> dict[str, str]:
@@ -167,7 +179,7 @@ def _settings(training: ArtifactManifest | None) -> dict[str, str]:
 
 
 def _data(snapshot: SnapshotStatistics | None, digest: str | None) -> dict[str, str]:
-    facts = {"snapshot": digest} if digest is not None else {}
+    facts = {"snapshot": _digits(digest)} if digest is not None else {}
     if snapshot is not None:
         facts |= {f"{split} rows": f"{snapshot.splits[split].rows:,}" for split in SPLITS}
         facts["rows read"] = f"{snapshot.source_rows:,}"

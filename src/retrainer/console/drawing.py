@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Literal
 
-Kind = Literal["live", "promoted", "refused", "good", "bad", "plain"]
+Kind = Literal["live", "promoted", "refused", "good", "bad", "plain", "a", "b"]
 # Room left and right, in percent, so that no mark is cut.
 _EDGE = 1.5
 _ROOM = 7.0
@@ -218,6 +218,7 @@ class Forest:
     """Rows below each other on one scale.
 
     :ivar zero: percent; so is ``least``: left of it, or with ``at_most`` right of it, the gate does not accept.
+    :ivar sides: what it means to be left and right of 0, in words.
     """
 
     title: str
@@ -227,6 +228,7 @@ class Forest:
     zero: float | None = None
     least: float | None = None
     at_most: bool = False
+    sides: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +253,7 @@ def forest(
     zero: bool = False,
     least: float | None = None,
     at_most: bool = False,
+    sides: str = "to the right is better",
 ) -> Forest | None:
     """Rows on one scale.
 
@@ -282,6 +285,7 @@ def forest(
         zero=span.percent(0.0) if zero else None,
         least=span.percent(least) if least is not None else None,
         at_most=at_most,
+        sides=sides,
     )
 
 
