@@ -112,7 +112,7 @@ def _right(found: OnCommonRows) -> Part:
         f"They say the same on {found.right.alike:,} of {counted_rows(found.rows)}.",
         caption="Rows by who is right",
         head=("rows on which", "rows", "share"),
-        rows=((RIGHT[name], f"{count:,}", percent(count / found.rows)) for name, count in counts.items()),
+        rows=((RIGHT[name], f"{count:,}", percent(round(count / found.rows, 4))) for name, count in counts.items()),
     )
 
 

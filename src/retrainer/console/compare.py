@@ -20,7 +20,7 @@ from retrainer.console.decision import DIGEST, texts_shown
 from retrainer.console.drawing import Estimate, Forest, Kind, Segment, forest, stacked
 from retrainer.console.host import Shown
 from retrainer.console.overview import published_by
-from retrainer.console.stores import Problem, Stores
+from retrainer.console.stores import Problem, Stores, or_problem
 from retrainer.errors import NotFoundError
 from retrainer.records import Record
 from retrainer.report.figures import counted_rows
@@ -94,7 +94,10 @@ def compare_page(
     key, compared_key = ("summary", one.store, one.name), ("compare", root, one.store, one.name, channel, a, b, texts)
     reading = partial(_compare, one, channel, root, stores, a, b, texts=texts)
     answers = stores.ask_several(
-        [(one.store, {key: partial(stores.summary, one.store, one.name)}), (root, {compared_key: reading})]
+        [
+            (one.store, {key: partial(stores.summary, one.store, one.name)}),
+            (root, {compared_key: partial(or_problem, reading)}),
+        ]
     )
     summary, found = answers[key], answers[compared_key]
     choices = _choices(summary.of(channel)) if isinstance(summary, Summary) else ()

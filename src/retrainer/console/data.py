@@ -350,12 +350,13 @@ def _share(split: SplitStatistics, label: str) -> tuple[float, int]:
 
 
 def colours_of(page: DataPage) -> dict[str, int]:
-    """Label to a number by which it is coloured, the same in every snapshot; the rarest share the last."""
+    """Label to a number by which it is coloured in every snapshot; of many the rarest share the last."""
     statistics = page.shown.statistics if page.shown is not None else None
     if statistics is None:
         return {}
-    counts = statistics.splits["train"].label_counts
-    order = sorted(statistics.labels, key=lambda label: (-counts.get(label, 0), label))
+    order, counts = [*statistics.labels], statistics.splits["train"].label_counts
+    if len(order) > MOST_COLOURS:
+        order.sort(key=lambda label: (-counts.get(label, 0), label))
     return {label: min(at, MOST_COLOURS - 1) for at, label in enumerate(order)}
 
 
@@ -408,7 +409,7 @@ def _quarantine(statistics: SnapshotStatistics) -> Part:
         caption="Rows in quarantine",
         head=("reason", "rows", "of all rows"),
         rows=(
-            (MEANINGS[reason], f"{count:,}", percent(count / statistics.source_rows))
+            (MEANINGS[reason], f"{count:,}", percent(round(count / statistics.source_rows, 4)))
             for reason, count in sorted(statistics.quarantined.items(), key=lambda item: -item[1])
         ),
     )

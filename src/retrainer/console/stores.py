@@ -99,7 +99,7 @@ class Stores:
     def look_later(self, store: str, questions: Questions, fresh: float) -> None:
         """Ask without waiting: the next page has the answers. What goes wrong is an answer too."""
         for key, question in questions.items():
-            self._begin(store, key, partial(_or_problem, question), fresh)
+            self._begin(store, key, partial(or_problem, question), fresh)
 
     def _begin(self, store: str, key: Hashable, question: Callable[[], Any], fresh: float) -> Future[Any]:
         with self._lock:
@@ -176,7 +176,8 @@ class Stores:
         return made
 
 
-def _or_problem(question: Callable[[], Result]) -> Result | Problem:
+def or_problem(question: Callable[[], Result]) -> Result | Problem:
+    """An answer, also where there is none: what goes wrong while nobody waits is known to who asks next."""
     try:
         return question()
     except RetrainerError as error:
