@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from retrainer.artifacts.measures import Interval
-from retrainer.audit.compared import Answered, Compared, Fact, Group, OnCommonRows, Side, Which
+from retrainer.audit.compared import Answered, Compared, Fact, Group, OnCommonRows, Right, Side, Which
 from retrainer.report.figures import counted_rows
 from retrainer.report.flips import cut
 from retrainer.report.presentation import Cell, Part, Row, part, percent, probability, scored, signed
@@ -13,7 +13,12 @@ from retrainer.report.presentation import Cell, Part, Row, part, percent, probab
 _DIGITS = 8
 _KINDS = {"model": "model", "training": "training", "data": "data", "libraries": "library"}
 _WHOLE = {"model": "the base model", "training": "the training's arguments", "data": "the data"}
-RIGHT = {"both": "both are right", "a": "only A is right", "b": "only B is right", "neither": "both are wrong"}
+RIGHT: Mapping[Right, str] = {
+    "both": "both are right",
+    "a": "only A is right",
+    "b": "only B is right",
+    "neither": "both are wrong",
+}
 
 
 def called(side: Side) -> str:
@@ -105,7 +110,12 @@ def headline(metric: str, interval: Interval) -> str:
 
 
 def _right(found: OnCommonRows) -> Part:
-    counts = {"both": found.right.both, "a": found.right.a, "b": found.right.b, "neither": found.right.neither}
+    counts: Mapping[Right, int] = {
+        "both": found.right.both,
+        "a": found.right.a,
+        "b": found.right.b,
+        "neither": found.right.neither,
+    }
     return part(
         "right",
         "Who is right where",

@@ -12,8 +12,8 @@ import threading
 from functools import partial
 
 from retrainer.artifacts.repository import Artifacts
-from retrainer.audit.compared import LIBRARIES, Compared, Side, facts_of, without_texts
-from retrainer.audit.side_by_side import group_name, headline, parts, shown_better
+from retrainer.audit.compared import LIBRARIES, Compared, Right, Side, facts_of, without_texts
+from retrainer.audit.side_by_side import RIGHT, group_name, headline, parts, shown_better
 from retrainer.audit.sides import side_of
 from retrainer.chain.model_store import model_of
 from retrainer.console.decision import DIGEST, texts_shown
@@ -264,15 +264,16 @@ def forest_of_groups(compared: Compared) -> Forest | None:
 
 def bar_of_right(compared: Compared) -> tuple[Segment, ...]:
     """Who is right where, in one bar."""
-    found = compared.on_rows
-    if found is None:
+    return stacked([(kind, RIGHT[kind], float(count)) for kind, count in _right(compared)])
+
+
+def legend_of_right(compared: Compared) -> tuple[tuple[str, str], ...]:
+    """What its colours mean, with the rows of each."""
+    return tuple((kind, f"{RIGHT[kind]}: {count:,}") for kind, count in _right(compared))
+
+
+def _right(compared: Compared) -> tuple[tuple[Right, int], ...]:
+    right = compared.on_rows.right if compared.on_rows is not None else None
+    if right is None:
         return ()
-    right = found.right
-    return stacked(
-        [
-            ("both", "both are right", right.both),
-            ("a", "only A is right", right.a),
-            ("b", "only B is right", right.b),
-            ("neither", "both are wrong", right.neither),
-        ]
-    )
+    return ("both", right.both), ("a", right.a), ("b", right.b), ("neither", right.neither)

@@ -398,14 +398,14 @@ def parts_of(page: DataPage) -> dict[str, Part]:
 
 
 def _quarantine(statistics: SnapshotStatistics) -> Part:
-    aside = sum(statistics.quarantined.values())
-    none = [] if aside else ["No row was set aside."]
-    dropped = f"{counted_rows(statistics.duplicates)} that stand there more than once with the same label are dropped"
+    said = [] if statistics.quarantined else ["No row was set aside."]
+    if statistics.duplicates:
+        dropped = f"{counted_rows(statistics.duplicates)} that stand there more than once with the same label"
+        said.append(f"{dropped} are dropped, and only counted.")
     return part(
         "quarantine",
         "Set aside",
-        *none,
-        f"{dropped}; they are only counted.",
+        *said,
         caption="Rows in quarantine",
         head=("reason", "rows", "of all rows"),
         rows=(

@@ -307,7 +307,7 @@ class Segment:
 
 
 # Percent of a bar that a figure takes, about.
-_FIGURE_WIDTH = 7.0
+_FIGURE_WIDTH = 9.0
 
 
 def stacked(parts: Sequence[tuple[str, str, float]], *, percents: bool = True) -> tuple[Segment, ...]:
