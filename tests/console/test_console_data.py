@@ -58,8 +58,15 @@ def ingested(deployment: Deployment, task: str, content: str, **dataset: Any) ->
     with artifacts.staging("ingest", digest) as staging:
         statistics = ingest(spec, staging, Reporter())
         output = Ingested.of(statistics).model_dump(mode="json")
-        made = {"identity": identity, "inputs": {}, "output": output, "created_at": "2026-11-01T00:00:00+00:00"}
-        artifacts.commit(staging, step="ingest", digest=digest, **made)
+        artifacts.commit(
+            staging,
+            step="ingest",
+            digest=digest,
+            identity=identity,
+            inputs={},
+            output=output,
+            created_at="2026-11-01T00:00:00+00:00",
+        )
     return digest
 
 
