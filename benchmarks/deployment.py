@@ -6,7 +6,6 @@ the clock is told. Used by ``python -m benchmarks.console``, by the tests of the
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -16,12 +15,14 @@ from typing import Any, ClassVar, Self
 from unittest import mock
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 
-from benchmarks.nights import CONTEXT, Nights
-from retrainer.artifacts.evaluation import DriftMeasure
+from benchmarks.nights import CONTEXT, Ints, Nights
+from benchmarks.snapshots import text_of, write_origin
+from retrainer.artifacts.evaluation import DriftMeasure, ModelEvidence
+from retrainer.artifacts.measures import Latency
+from retrainer.artifacts.repository import Artifacts
+from retrainer.artifacts.snapshot import split_file
 from retrainer.console.host import Catalogue, Runs, Shown
 from retrainer.gate.evidence import Evidence
 from retrainer.gate.receipt import Receipt
@@ -37,9 +38,6 @@ GATE: Mapping[str, Any] = {
     "budgets": {"p95_latency_ms": 20, "size_mb": 120},
     "report_texts": True,
 }
-_SUBJECTS = ("The council", "A late goal", "Heavy rain", "The striker", "Talks in Geneva", "A coach", "The ministry")
-_VERBS = ("delays", "surprises", "worries", "delights", "divides", "unites")
-_OBJECTS = ("the league before the final", "voters in three regions", "thousands of travellers", "the whole stadium")
 
 
 class Clock(datetime):
@@ -78,9 +76,8 @@ class History(Nights):
         super().__init__(folder / "work" / name, ROWS, gate, root=root)
         self.store = store
         self.model = Store.open(store).model(name)
-        self._test = folder / "work" / name / "test.parquet"
-        self._test.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.table(_texts(self.labels)), self._test)
+        self._origins: dict[str, dict[str, str]] = {}
+        self._moment = datetime.now(UTC)
 
     def at(self, moment: datetime, name: str, wrong: int, *, seed: int, **more: Any) -> Receipt:
         """A night of that time.
@@ -92,23 +89,38 @@ class History(Nights):
         self.context = CONTEXT.model_copy(
             update={"run_id": f"scheduled__{moment:%Y-%m-%dT%H:%M:%S}+00:00", "actor": f"airflow:retrain__{self.name}"}
         )
+        self._moment = moment
         with at(moment):
             return self.night(f"{self.name}-{name}", np.sort(order[:wrong]), **more)
 
+    def _columns(self, rows: Ints) -> dict[str, Any]:
+        sources = np.array(["agency", "newspaper", "blog"])[(rows // 2) % 5 % 3]
+        return {"characters": [len(text_of(row)) for row in rows.tolist()], "slice_source": sources}
+
+    def _answers(self, folder: Path, role: str, export: str, rows: Ints) -> ModelEvidence:
+        found = super()._answers(folder, role, export, rows)
+        slower = int(export[:2], 16) / 256 if found.latency_ms is not None else None
+        if slower is None:
+            return found
+        costs = {
+            "latency_ms": Latency(p50=9.0 + slower, p95=11.5 + 2 * slower),
+            "rows_per_second": 240.0 - 20 * slower,
+            "peak_memory_mb": 410.0 + 30 * slower,
+        }
+        return found.model_copy(update=costs)
+
+    def _made_of(self, name: str) -> dict[str, str]:
+        if name not in self._origins:
+            made = (self.name, len(self._origins), self.names, self.labels)
+            self._origins[name] = write_origin(Artifacts(self.root), *made, self._moment - timedelta(minutes=40))
+        return self._origins[name]
+
     def _write_papers(self, folder: Path, decision: str, evidence: Evidence, receipt: Receipt) -> None:
-        texts = self._test if receipt.policy.report_texts else None
+        snapshot = Artifacts(self.root).local / "ingest" / receipt.digests["ingest"]
+        texts = split_file(snapshot, "test") if receipt.policy.report_texts else None
         if (flips := flips_of(evidence, texts)) is not None:
             flips.save(folder)
         (folder / "report.html").write_text(f"<!DOCTYPE html><title>Report</title><h1>{receipt.verdict}</h1>")
-
-
-def _texts(labels: Any) -> dict[str, Any]:
-    texts = []
-    for row in range(len(labels)):
-        digest = hashlib.sha256(str(row).encode()).digest()
-        words = (_SUBJECTS[digest[0] % 7], _VERBS[digest[1] % 6], _OBJECTS[digest[2] % 4])
-        texts.append(f"{' '.join(words)}, report no. {row}")
-    return {"row_id": [f"{row:016x}" for row in range(len(labels))], "text": texts, "label": labels}
 
 
 @dataclass

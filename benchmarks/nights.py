@@ -139,7 +139,7 @@ class Nights:
                 "model": self.name,
                 "task": self.task,
                 "labels": self.names,
-                "digests": {"export": export_of(name), "evaluate": digest},
+                "digests": {**self._made_of(name), "export": export_of(name), "evaluate": digest},
                 "rows": rows.size,
                 "challenger": {"fp32": measured["fp32"]},
                 "champion_state": state,
@@ -172,6 +172,14 @@ class Nights:
         write_look(self.model.ledger, look, seen, self.context)
         return StepRef(step="evaluate", digest=digest, root=self.root, reused=False, output=output)
 
+    def _columns(self, rows: Ints) -> dict[str, Any]:
+        """What is known of the rows beside their labels, by column of the predictions."""
+        return {"characters": np.full(rows.size, 20)}
+
+    def _made_of(self, name: str) -> dict[str, str]:
+        """Step to the artifact that a challenger was exported from; none, unless a subclass makes them."""
+        return {}
+
     def _answers(self, folder: Path, role: str, export: str, rows: Ints) -> ModelEvidence:
         """What a model answers, as a file of predictions, and what was measured of it."""
         labels, said = self.labels[rows], self._learnt[rows]
@@ -185,7 +193,7 @@ class Nights:
                 "label": labels,
                 "prediction": said,
                 "scores": pa.array(list(scores), pa.list_(pa.float64())),
-                "characters": np.full(rows.size, 20),
+                **self._columns(rows),
             }
         )
         pq.write_table(table, path, compression="zstd")
@@ -233,7 +241,8 @@ class Nights:
         graph.write_text(name)
         files = {"onnx/model.onnx": FileEntry(size=graph.stat().st_size, sha256=sha256_file(graph))}
         scores = {metric: figure.value for metric, figure in figures_in(receipt.metrics[REFERENCE]).items()}
-        made = {"model": self.name, "artifacts": {"export": export_of(name), "decide": decision}, "metrics": scores}
+        made: dict[str, Any] = {"model": self.name, "metrics": scores}
+        made["artifacts"] = {**self._made_of(name), "export": export_of(name), "decide": decision}
         manifest = make_manifest(name, files).model_copy(update=made)
         self.model.publish(
             folder,

@@ -73,8 +73,10 @@ def test_nothing_is_cut_off_and_nothing_fails(
     page.errors.clear()
     page.go(f"{address}/retrainer/model?name=support-tickets")
     decision = page.run("document.querySelector('#decisions ~ div a').href")
-    for url in (f"{address}/retrainer/", f"{address}/retrainer/model?name=ag-news&on=2026-11-20", decision):
+    pages = ("", "model?name=ag-news&on=2026-11-20", "compare?name=support-tickets", "data?name=film-reviews")
+    for url in (*(f"{address}/retrainer/{one}" for one in pages), decision):
         page.go(url)
+        page.wait_for("!document.querySelector('meta[http-equiv]')")  # while two models are being compared
         assert page.run("document.documentElement.scrollWidth") <= width, url
         dark = page.run("getComputedStyle(document.body).backgroundColor")
         assert dark == ("rgb(247, 248, 250)" if theme == "light" else "rgb(15, 19, 24)")
@@ -111,6 +113,38 @@ def test_by_keyboard_to_a_model_and_who_was_live(page: Page, address: str) -> No
     page.run("document.querySelector('.day button').focus()")
     page.press("Enter")
     page.wait_for("document.querySelector('.answer')?.textContent.includes('by a rollback of linus')")
+
+
+def test_by_mouse_from_a_decision_to_what_differs(page: Page, address: str) -> None:
+    page.size(1400)
+    page.go(f"{address}/retrainer/model?name=support-tickets")
+    page.click("svg.plot a.mark.refused")
+    page.wait_for("document.querySelector('.verdict h2')")
+    page.click("nav a[href^=compare]")
+    page.wait_for("document.querySelector('#differing')")
+    assert page.run("document.querySelector('.lead h2').textContent").startswith("B is better: accuracy differs by -")
+    page.click("#differing ~ nav a[href*='rows=a&']")
+    page.wait_for("location.search.includes('rows=a') && document.readyState == 'complete'")
+    assert "There is none of this kind." in page.run("document.querySelector('.differing').textContent")
+    page.click("form.pick a")  # swap them
+    page.wait_for("document.querySelector('.lead h2')?.textContent.startsWith('A is better: accuracy differs by +')")
+
+
+def test_by_keyboard_to_another_version_and_to_its_data(page: Page, address: str) -> None:
+    page.size(1400)
+    page.go(f"{address}/retrainer/compare?name=ag-news")
+    page.wait_for("document.querySelector('#differing')")
+    page.run("const s = document.querySelector('select[name=b]'); s.selectedIndex = s.options.length - 1; s.focus()")
+    oldest = page.run("document.querySelector('select[name=b]').value")
+    page.press("Tab")
+    page.press("Enter")
+    page.wait_for(f"location.search.includes('b={oldest}') && document.readyState == 'complete'")
+    page.wait_for("document.querySelector('#made')")
+    page.run("document.querySelector('nav a[href^=data]').focus()")
+    page.press("Enter")
+    page.wait_for("document.querySelector('h1')?.textContent == 'Data'")
+    page.click("table.snapshots tbody tr:last-child th a")
+    page.wait_for("location.search.includes('snapshot=') && document.querySelector('tr.here:last-child')")
 
 
 @pytest.mark.parametrize(("around", "system"), [("dark", "light"), ("light", "dark")])

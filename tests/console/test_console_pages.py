@@ -19,23 +19,9 @@ from retrainer.gate.receipt import Receipt
 from retrainer.storage import open_storage
 from retrainer.store import Cause, Store
 from retrainer.store.summary import read_summary
+from tests.console.asking import EVIL, TEXT, content, shown
 
-JSON = {"Accept": "application/json"}
-EVIL = "<script>alert('x')</script>"
 ClientOf = Callable[..., TestClient]
-
-
-def content(client: TestClient, page: str, **query: str) -> Any:
-    answer = client.get(page, params=query, headers=JSON)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
-
-
-def shown(client: TestClient, page: str, **query: str) -> str:
-    answer = client.get(page, params=query)
-    assert answer.status_code == 200, answer.text
-    assert answer.headers["content-type"] == "text/html; charset=utf-8"
-    return answer.text
 
 
 def decision_of(client: TestClient, model: str, number: int = 0) -> str:
@@ -173,9 +159,6 @@ def test_a_decision_that_went_live_names_the_version(client: TestClient) -> None
 # Who may see texts
 
 
-TEXT = re.compile(r"report no\. \d+")
-
-
 def test_texts_are_for_those_who_may_read_logs(made: Deployment, client_of: ClientOf) -> None:
     allowed, others = client_of(made), client_of(made, Everybody(texts=False))
     query = {"name": "support-tickets", "decision": decision_of(allowed, "support-tickets")}
@@ -304,7 +287,10 @@ def test_every_link_is_relative_and_leads_somewhere(client: TestClient) -> None:
         answer = client.get(f"/{page.removeprefix('./')}")
         assert answer.status_code == 200, page
         links = set(re.findall(r'(?:href|src|action)="([^"#]*)(?:#[^"]*)?"', answer.text)) - {""}
-        links = {link.replace("&amp;", "&") for link in links} - {"model"}  # where a form goes, with what was filled in
+        links = {link.replace("&amp;", "&") for link in links} - {
+            "model",
+            "compare",
+        }  # where a form goes, with what was filled in
         assert not {link for link in links if link.startswith(("http", "//"))}
         outside = {link for link in links if link.startswith("/")}
         assert all(link.startswith("/dags/") for link in outside)  # Airflow's own pages

@@ -17,6 +17,7 @@ from typing import Annotated
 import typer
 
 from retrainer import __version__
+from retrainer.cli.compare_command import compare
 from retrainer.cli.decisions_command import decisions
 from retrainer.cli.display import show_error
 from retrainer.cli.doctor_command import doctor
@@ -70,7 +71,7 @@ def _every_command(
 for command in (
     *(init, run, check, doctor, schema, relabel),
     *(models, versions, show, history, decisions),
-    *(verify, replay, predict, promote, rollback, anchor),
+    *(verify, replay, compare, predict, promote, rollback, anchor),
     *(fsck, gc, keygen, sign, serve),
 ):
     app.command()(command)

@@ -18,6 +18,8 @@ from retrainer.audit.locate import RECEIPT
 from retrainer.chain.model_store import loading_code
 from retrainer.console.access import Access, channel_of
 from retrainer.console.answers import HEADERS, Theme, answer, failed
+from retrainer.console.compare import compare_page
+from retrainer.console.data import data_page
 from retrainer.console.decision import REPORT, decision_page, texts_for
 from retrainer.console.host import Host, Visitor
 from retrainer.console.model import model_page
@@ -89,6 +91,31 @@ def console_app(
         who: Visitor = asks,
     ) -> Response:
         return console.decision(request, who, name, channel, decision, view)
+
+    @app.get("/compare")
+    def compare(
+        request: Request,
+        name: str,
+        a: str | None = None,
+        b: str | None = None,
+        channel: str | None = None,
+        rows: Literal["all", "a", "b", "neither"] = "all",
+        theme: Theme | None = None,
+        who: Visitor = asks,
+    ) -> Response:
+        return console.compare(request, who, name, channel, a or None, b or None, rows)
+
+    @app.get("/data")
+    def data(
+        request: Request,
+        name: str,
+        snapshot: str | None = None,
+        decision: str | None = None,
+        channel: str | None = None,
+        theme: Theme | None = None,
+        who: Visitor = asks,
+    ) -> Response:
+        return console.data(request, who, name, channel, snapshot or None, decision or None)
 
     @app.get("/report.html")
     def report(name: str, decision: str, who: Visitor = asks) -> Response:
@@ -182,6 +209,33 @@ class _Console:
         run = page.place.run if page.place is not None else None
         address = self._host.dag_address(one.dag_id, run)
         return answer(request, "decision.html.jinja", page, dag_address=address, view=view)
+
+    def compare(
+        self, request: Request, who: Visitor, name: str, channel: str | None, a: str | None, b: str | None, rows: str
+    ) -> Response:
+        """Two versions, or challengers, on the rows that both were asked."""
+        one, root = self._access.shown(who, name), self._host.catalogue().root
+        texts, channel = who.may_read_texts(one.dag_id), channel_of(one, channel)
+        with self._host.reaching_stores():
+            page = compare_page(one, channel, root, self._stores, a, b, may_read_texts=texts)
+        status = 404 if page.missing else 200
+        return answer(request, "compare.html.jinja", page, status=status, only=rows)
+
+    def data(
+        self,
+        request: Request,
+        who: Visitor,
+        name: str,
+        channel: str | None,
+        snapshot: str | None,
+        decision: str | None,
+    ) -> Response:
+        """What a model learnt from."""
+        one, root = self._access.shown(who, name), self._host.catalogue().root
+        texts, channel, now = who.may_read_texts(one.dag_id), channel_of(one, channel), _now().isoformat()
+        with self._host.reaching_stores():
+            page = data_page(one, channel, root, self._stores, now, snapshot, decision, may_read_texts=texts)
+        return answer(request, "data.html.jinja", page)
 
     def report(self, who: Visitor, name: str, decision: str) -> Response:
         """The report of a decision, as the decide step wrote it."""

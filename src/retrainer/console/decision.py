@@ -27,6 +27,7 @@ from retrainer.records import Record
 from retrainer.report.decision import models_of, parts
 from retrainer.report.flips import Flips, flips_part, without_texts
 from retrainer.report.presentation import Part, probability, scored, signed
+from retrainer.spec.gate import Gate
 from retrainer.spec.known_metrics import lower_is_better
 from retrainer.storage import open_storage
 from retrainer.store.entry import Answer, Entry
@@ -158,7 +159,12 @@ def refuse_other_than_digest(text: str) -> None:
 
 def texts_for(receipt: Receipt, *, may_read_texts: bool, dag_id: str) -> tuple[bool, str]:
     """Whether texts of rows are shown, and why."""
-    if not receipt.policy.report_texts:
+    return texts_shown(receipt.policy, may_read_texts=may_read_texts, dag_id=dag_id)
+
+
+def texts_shown(gate: Gate, *, may_read_texts: bool, dag_id: str) -> tuple[bool, str]:
+    """The same, by the gate of a pipeline."""
+    if not gate.report_texts:
         return False, "The pipeline shows no texts (gate.report_texts)."
     if not may_read_texts:
         return False, f"Texts of rows are for those who may read the task logs of {dag_id}."

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Literal
 
-Kind = Literal["live", "promoted", "refused", "good", "bad", "plain"]
+Kind = Literal["live", "promoted", "refused", "good", "bad", "plain", "a", "b"]
 # Room left and right, in percent, so that no mark is cut.
 _EDGE = 1.5
 _ROOM = 7.0
@@ -218,6 +218,7 @@ class Forest:
     """Rows below each other on one scale.
 
     :ivar zero: percent; so is ``least``: left of it, or with ``at_most`` right of it, the gate does not accept.
+    :ivar sides: what it means to be left and right of 0, in words.
     """
 
     title: str
@@ -227,6 +228,7 @@ class Forest:
     zero: float | None = None
     least: float | None = None
     at_most: bool = False
+    sides: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +253,7 @@ def forest(
     zero: bool = False,
     least: float | None = None,
     at_most: bool = False,
+    sides: str = "to the right is better",
 ) -> Forest | None:
     """Rows on one scale.
 
@@ -282,4 +285,45 @@ def forest(
         zero=span.percent(0.0) if zero else None,
         least=span.percent(least) if least is not None else None,
         at_most=at_most,
+        sides=sides,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A part of a bar that is a whole.
+
+    :ivar x: percent of the bar; so is ``width``.
+    :ivar title: what it is, in words; ``wide`` whether there is room for its figure.
+    :ivar kind: by which it is coloured.
+    """
+
+    x: float
+    width: float
+    kind: str
+    figure: str
+    title: str
+    wide: bool
+
+
+# Percent of a bar that a figure takes, about.
+_FIGURE_WIDTH = 9.0
+
+
+def stacked(parts: Sequence[tuple[str, str, float]], *, percents: bool = True) -> tuple[Segment, ...]:
+    """Parts of a whole beside each other.
+
+    :param parts: kind, name and size of each; those without any are left out.
+    :param percents: the figures are shares, else sizes.
+    """
+    whole = sum(size for _, _, size in parts)
+    segments, x = [], 0.0
+    for kind, name, size in parts:
+        if size <= 0:
+            continue
+        share = 100 * size / whole
+        figure = f"{share:.1f} %" if percents else f"{size:,.0f}"
+        title = f"{name}: {size:,.0f} of {whole:,.0f}, {share:.1f} %"
+        segments.append(Segment(round(x, 3), round(share, 3), kind, figure, title, share > _FIGURE_WIDTH))
+        x += share
+    return tuple(segments)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from retrainer.errors import IntegrityError, RetrainerError
+from retrainer.errors import IntegrityError, NotFoundError, RetrainerError
 from retrainer.storage import deadline, open_storage
 from retrainer.store.summary import Summary, make_summary, parse_summary, summary_bytes
 
@@ -25,6 +25,8 @@ SECONDS = 2.5
 # How long an answer is taken for the present state; and a summary that had to be made here.
 FRESH_SECONDS = 3.0
 MADE_SECONDS = 60.0
+# And of what was read from files that never change.
+LASTING_SECONDS = 3600.0
 # What arrives late may help the next page: so long a question goes on.
 LATE_SECONDS = 30.0
 # Questions at once to one store. What a dead mount holds for ever takes its own places only.
@@ -38,9 +40,15 @@ Questions = Mapping[Any, Callable[[], Any]]
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why there is no answer, in words."""
+    """Why there is no answer, in words.
+
+    :ivar late: only the time was too short: the answer may come.
+    :ivar missing: what was asked for is not there.
+    """
 
     text: str
+    late: bool = False
+    missing: bool = False
 
 
 class Stores:
@@ -91,7 +99,7 @@ class Stores:
     def look_later(self, store: str, questions: Questions, fresh: float) -> None:
         """Ask without waiting: the next page has the answers. What goes wrong is an answer too."""
         for key, question in questions.items():
-            self._begin(store, key, partial(_or_problem, question), fresh)
+            self._begin(store, key, partial(or_problem, question), fresh)
 
     def _begin(self, store: str, key: Hashable, question: Callable[[], Any], fresh: float) -> Future[Any]:
         with self._lock:
@@ -132,6 +140,18 @@ class Stores:
             while len(self._answers) > MOST_KEPT:
                 del self._answers[next(iter(self._answers))]
 
+    def lasting(self, key: Hashable, question: Callable[[], Result]) -> Result:
+        """An answer that never changes: asked once, and kept whatever becomes of the rest.
+
+        To be called within a question.
+        """
+        if (kept := self.kept([key])) == {}:
+            found = question()
+            self._keep(key, found, LASTING_SECONDS)
+            return found
+        known: Result = kept[key]
+        return known
+
     def summary(self, store: str, model: str) -> Summary:
         """The summary of a model as it is now; made anew, without writing it, where there is none that can be read.
 
@@ -156,19 +176,24 @@ class Stores:
         return made
 
 
-def _or_problem(question: Callable[[], Result]) -> Result | Problem:
+def or_problem(question: Callable[[], Result]) -> Result | Problem:
+    """An answer, also where there is none: what goes wrong while nobody waits is known to who asks next."""
     try:
         return question()
     except RetrainerError as error:
-        return Problem(str(error))
+        return _problem(error)
+
+
+def _problem(error: RetrainerError) -> Problem:
+    return Problem(str(error), missing=isinstance(error, NotFoundError))
 
 
 def _answer(future: Future[Any]) -> Any:
     if not future.done():
-        return Problem(f"did not answer within {SECONDS:g} s")
+        return Problem(f"did not answer within {SECONDS:g} s", late=True)
     error = future.exception()
     if error is None:
         return future.result()
     if isinstance(error, RetrainerError):
-        return Problem(str(error))
+        return _problem(error)
     raise error

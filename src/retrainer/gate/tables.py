@@ -77,6 +77,17 @@ class Table:
         outside = [(said < 0) | (said >= known) for said in (self.labels, self.predictions)]
         return int(np.logical_or.reduce(outside).sum())
 
+    def among(self, at: NDArray[np.int64], size: int) -> Self:
+        """The same answers where their labels are some of others.
+
+        :param at: index of each of the labels among the others, ``[labels]``.
+        :param size: how many those are.
+        """
+        # The last is for -1, which stays what it is.
+        known = np.append(at, -1)
+        scores = _spread(self.scores, at, size)
+        return replace(self, labels=known[self.labels], predictions=known[self.predictions], scores=scores)
+
     def of_rows(self, at: NDArray[np.int64], like: Table) -> Table:
         """What was said of these rows, with all else, the true answers too, as another table has it."""
         said: dict[str, Any] = {name: getattr(self, name)[at] for name in self.SAID}
@@ -152,6 +163,17 @@ class SetTable(Table):
         )
         return ", ".join(true) or NONE, ", ".join(given) or NONE
 
+    def among(self, at: NDArray[np.int64], size: int) -> Self:
+        """The same answers where their labels are some of others."""
+        applies = _spread(self.applies, at, size)
+        return replace(
+            self,
+            predictions=packed(applies, self.foreign),
+            scores=_spread(self.scores, at, size),
+            true_sets=_spread(self.true_sets, at, size),
+            applies=applies,
+        )
+
     def unknown_labels(self) -> int:
         """Rows with labels that are not among the known ones, or not a set."""
         return int(self.foreign.sum()) + self.malformed
@@ -183,6 +205,10 @@ class TextTable(Table):
         """The targets of a row, and what was written."""
         return " / ".join(self.targets[row]), str(self.predictions[row])
 
+    def among(self, at: NDArray[np.int64], size: int) -> Self:
+        """The same: there are no labels."""
+        return self
+
     def unknown_labels(self) -> int:
         """None: there are no labels."""
         return 0
@@ -192,3 +218,10 @@ class TextTable(Table):
         assert isinstance(like, TextTable), "both are of one task"
         found = replace(like, predictions=self.predictions[at], scores=self.scores[at], sha256=self.sha256)
         return replace(found, metrics=self.metrics)
+
+
+def _spread(columns: NDArray[Any], at: NDArray[np.int64], size: int) -> NDArray[Any]:
+    """Columns ``[n, labels]`` at their places among so many; the others are 0."""
+    spread = np.zeros((len(columns), size), dtype=columns.dtype)
+    spread[:, at] = columns
+    return spread

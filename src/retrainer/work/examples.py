@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from retrainer.artifacts.evaluation import CHAMPION
+from retrainer.artifacts.texts import texts_of_rows
 from retrainer.gate.evidence import Evidence
 from retrainer.gate.tables import TextTable
 from retrainer.precisions import REFERENCE
 from retrainer.report.examples import Example, Examples
-from retrainer.work.flips import texts_of_rows
 from retrainer.work.snapshot_texts import evenly
 
 MOST_SHOWN = 12

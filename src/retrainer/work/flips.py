@@ -7,16 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from retrainer.artifacts.evaluation import CHAMPION
+from retrainer.artifacts.texts import texts_of_rows
 from retrainer.gate.answers import Said, SetAnswers
 from retrainer.gate.evidence import Evidence
 from retrainer.gate.tables import Table
 from retrainer.precisions import REFERENCE
 from retrainer.report.flips import Flip, FlipCounts, Flips
-from retrainer.work.snapshot_texts import parts, read_split, texts_of
 
 MOST_SHOWN = 20
 MOST_GROUPS = 20
@@ -84,14 +82,3 @@ def _surest(table: Table, said: Said, labels: tuple[str, ...], harmful: Mask, te
         true, given = table.in_words(row, labels)
         text = texts.get(row_id, "") if test is not None else None
         yield Flip(row_id=row_id, text=text, label=true, predicted=given, probability=surely)
-
-
-def texts_of_rows(test: Path, row_ids: list[str]) -> dict[str, str]:
-    """Row id to text, both of a pair with a bar between them.
-
-    :param test: the split.
-    """
-    table = read_split(test)
-    table = table.filter(pc.is_in(table.column("row_id"), pa.array(row_ids, pa.string())))
-    texts = (" | ".join(parts(text)) for text in texts_of(table))
-    return dict(zip(table.column("row_id").to_pylist(), texts, strict=True))

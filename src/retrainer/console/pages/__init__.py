@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from retrainer import __version__
-from retrainer.console import decision, words
+from retrainer.console import compare, data, decision, words
 from retrainer.console.pages import plots
 from retrainer.report.figures import megabytes, number
 from retrainer.report.presentation import signed
@@ -47,7 +47,15 @@ def rendered(template: str, *, theme: str | None, **values: Any) -> str:
         _environment()
         .get_template(template)
         .render(
-            link=link, theme=theme, version=__version__, utc=datetime.now(UTC), plots=plots, decided=decision, **values
+            link=link,
+            theme=theme,
+            version=__version__,
+            utc=datetime.now(UTC),
+            plots=plots,
+            decided=decision,
+            comparing=compare,
+            learnt=data,
+            **values,
         )
     )
     return _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", text)
