@@ -19,6 +19,7 @@ from retrainer.doctor.deployment import Deployment
 from retrainer.doctor.examination import Examination, examine
 from retrainer.doctor.findings import Check
 from retrainer.doctor.stores import look_at_buckets, look_at_stores
+from retrainer.store.signing_keys import make_key_pair
 from tests.airflow.harness import DagRunResult, Project, airflow_environment
 
 RunDag = Callable[..., DagRunResult]
@@ -71,7 +72,15 @@ def test_the_dag_has_a_task_for_each_queue(project: Project) -> None:
 
 
 def test_the_command_knows_airflows_settings_connections_and_pools(airflow_home: Path, project: Project) -> None:
-    project.write(resources={"gpus": 1, "pool": "doctors_pool"})
+    """In its database, too. What Airflow logs meanwhile is not between the findings."""
+    pair = make_key_pair(project.folder / "release")
+    publish = {**project.content["publish"], "sign_with": "airflow:doctors_key"}
+    project.write(resources={"gpus": 1, "pool": "doctors_pool"}, publish=publish)
+    connections = {
+        "doctors_bucket": {"conn_type": "retrainer_store"},
+        "doctors_key": {"conn_type": "retrainer_signing_key", "password": pair.private.read_text()},
+    }
+    (project.folder / "connections.json").write_text(json.dumps(connections))
     environment = airflow_environment(airflow_home, **project.environment, RETRAINER_AWS_CONN_ID="doctors_bucket")
 
     def found() -> dict[tuple[str, str], dict[str, Any]]:
@@ -97,11 +106,13 @@ def test_the_command_knows_airflows_settings_connections_and_pools(airflow_home:
     assert (pool["state"], pool["hint"].startswith("airflow pools set doctors_pool 1 ")) == ("broken", True)
     for command in (
         ("pools", "set", "doctors_pool", "1", "GPUs"),
-        ("connections", "add", "doctors_bucket", "--conn-type", "retrainer_store"),
+        ("connections", "import", "connections.json"),
     ):
-        subprocess.run([sys.executable, "-m", "airflow", *command], env=environment, check=True, capture_output=True)
+        program = [sys.executable, "-m", "airflow", *command]
+        subprocess.run(program, env=environment, cwd=project.folder, check=True, capture_output=True)
     after = found()
     assert after["Pools", "doctors_pool"]["state"] == "ok"
+    assert pair.key.key_id in after["Signing keys", f"key of {project.content['name']}"]["text"]
     assert after["Buckets", "access"] == {**before["Buckets", "access"], "state": "ok", "text": CONNECTED, "hint": None}
 
 

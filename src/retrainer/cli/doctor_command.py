@@ -6,7 +6,8 @@ import importlib.util
 import os
 import pkgutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -55,9 +56,10 @@ def doctor(
     """
     from retrainer.doctor.examination import Examination, examine
 
-    deployment, checks = _deployment(pipelines, artifacts, python, airflow=airflow and has_airflow())
+    with _airflow_logs_elsewhere():
+        deployment, checks = _deployment(pipelines, artifacts, python, airflow=airflow and has_airflow())
     found: list[tuple[Check, Finding]] = []
-    for check, finding in examine(checks, deployment):
+    for check, finding in _one_by_one(examine(checks, deployment)):
         if not as_json:
             if not found or found[-1][0] is not check:
                 typer.echo(check.title)
@@ -70,6 +72,20 @@ def doctor(
         typer.echo(f"\n{examination.summary}")
     if examination.broken:
         raise typer.Exit(1)
+
+
+def _one_by_one(found: Iterator[tuple[Check, Finding]]) -> Iterator[tuple[Check, Finding]]:
+    while True:
+        with _airflow_logs_elsewhere():
+            one = next(found, None)
+        if one is None:
+            return
+        yield one
+
+
+def _airflow_logs_elsewhere() -> AbstractContextManager[object]:
+    """Airflow writes its log to the standard output, which is for findings."""
+    return redirect_stdout(sys.stderr)
 
 
 def has_airflow() -> bool:
