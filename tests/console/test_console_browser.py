@@ -175,7 +175,7 @@ def test_by_keyboard_a_channel_is_rolled_back(page: Page, address: str) -> None:
     page.press("Tab")
     page.press("Enter")
     page.wait_for("location.pathname == '/retrainer/run' && document.readyState == 'complete'")
-    assert page.run("document.querySelector('#what').textContent").startswith("production of trail-status is being")
+    assert "production of trail-status is being rolled back" in page.run("document.querySelector('#what').textContent")
     assert page.run("document.documentElement.dataset.theme") == "dark"
     assert page.errors == []
 
