@@ -73,7 +73,7 @@ def _ended(trial: Trial, memory: int, python: str, environment: Mapping[str, str
                 raise
             raise NoAnswer(
                 f"no answer within {SECONDS} s",
-                hint="the first time, a version is fetched and checked: that may be done by the next try",
+                hint="a version that takes longer to fetch, check and load can be asked by 'retrainer predict'",
             ) from None
     if process.returncode != 0:
         raise StepError(f"the process ended without an answer: {_how(process.returncode, complained)}")
