@@ -6,7 +6,7 @@ the clock is told. Used by ``python -m benchmarks.console``, by the tests of the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -23,7 +23,7 @@ from retrainer.artifacts.evaluation import DriftMeasure, ModelEvidence
 from retrainer.artifacts.measures import Latency
 from retrainer.artifacts.repository import Artifacts
 from retrainer.artifacts.snapshot import split_file
-from retrainer.console.host import Catalogue, Runs, Shown
+from retrainer.console.host import Catalogue, Credentials, Mover, Question, Runs, RunSeen, Shown, Trials
 from retrainer.gate.evidence import Evidence
 from retrainer.gate.receipt import Receipt
 from retrainer.spec import load_pipeline, pipeline_files
@@ -171,13 +171,21 @@ class FolderHost:
     """The deployment to the console, without Airflow.
 
     :param runs: of the DAGs.
-    :ivar decisions: of runs, by their ids.
+    :ivar seen: its runs, by their ids.
+    :ivar asked: what waits for a person.
+    :ivar moving: the DAG that moves channels; one that knows all models.
+    :ivar started: what was started, each with its ``conf``.
+    :ivar answers: who answers texts on trial.
     """
 
     def __init__(self, deployment: Deployment, runs: Mapping[str, Runs] | None = None) -> None:
         self._deployment = deployment
         self._runs = runs or {}
-        self.decisions: dict[str, list[str]] = {}
+        self.seen: dict[str, RunSeen] = {}
+        self.asked: list[Question] = []
+        self.moving: Mover | None = None
+        self.started: list[tuple[str, Mapping[str, Any], str]] = []
+        self.answers: Trials | None = None
 
     def catalogue(self) -> Catalogue:
         """Every pipeline of the folder; those that are wrong raise."""
@@ -190,17 +198,49 @@ class FolderHost:
         """As they were given."""
         return {dag_id: self._runs[dag_id] for dag_id in dag_ids if dag_id in self._runs}
 
-    def run_decisions(self, dag_id: str, run_id: str) -> Sequence[str]:
+    def questions(self, dag_ids: Collection[str]) -> Sequence[Question]:
         """As they were given."""
-        return self.decisions.get(run_id, [])
+        return [one for one in self.asked if one.dag_id in dag_ids]
+
+    def run(self, dag_id: str, run_id: str) -> RunSeen | None:
+        """As it was given."""
+        found = self.seen.get(run_id)
+        return found if found is not None and found.dag_id == dag_id else None
+
+    def mover(self) -> Mover:
+        """As it was given."""
+        names = frozenset(file.stem for file in self._deployment.pipelines.glob("*.yaml"))
+        return self.moving or Mover("operate_models", names)
+
+    async def start(self, credentials: Credentials, dag_id: str, conf: Mapping[str, Any], note: str) -> str:
+        """Nothing but noted, as a run that has not begun."""
+        run_id = f"manual__{len(self.started)}"
+        self.started.append((dag_id, conf, note))
+        self.seen[run_id] = RunSeen(
+            dag_id, run_id, "queued", by="ada", conf=conf, note=note, queued=self._deployment.now
+        )
+        return run_id
+
+    def origins(self) -> Collection[str]:
+        """None but where it is asked."""
+        return []
+
+    def trials(self) -> Trials | None:
+        """As it was given."""
+        return self.answers
 
     def reaching_stores(self) -> AbstractContextManager[None]:
         """As the environment says."""
         return nullcontext()
 
-    def dag_address(self, dag_id: str, run_id: str | None = None) -> str | None:
+    def dag_address(self, dag_id: str, run_id: str | None = None, task_id: str | None = None) -> str | None:
         """Where Airflow would show it."""
-        return f"/dags/{dag_id}" + (f"/runs/{run_id}" if run_id else "")
+        run = f"/runs/{run_id}" if run_id else ""
+        return f"/dags/{dag_id}{run}" + (f"/tasks/{task_id}" if task_id else "")
+
+    def question_address(self, question: Question) -> str | None:
+        """Where Airflow would take the answer."""
+        return f"{self.dag_address(question.dag_id, question.run_id, question.task_id)}/required_actions"
 
 
 def dag_id_of(name: str) -> str:

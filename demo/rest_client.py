@@ -53,8 +53,11 @@ class RestClient:
 
     def __init__(self, url: str, token: str) -> None:
         self.url = url
+        self.token = token
         self._http = httpx.Client(
-            base_url=f"{url}/api/v2", headers={"Authorization": f"Bearer {token}"}, timeout=TIMEOUT
+            base_url=f"{url}/api/v2",
+            headers={"Authorization": f"Bearer {token}", "Accept": "application/json"},
+            timeout=TIMEOUT,
         )
 
     @classmethod
@@ -69,9 +72,17 @@ class RestClient:
     def get(self, path: str, **query: Any) -> Any:
         """The JSON of a GET.
 
+        :param path: of the API; or the whole address of a page that the server shows as JSON, too.
         :raises ApiError: Airflow refused.
         """
         return _checked(self._http.get(path, params=query))
+
+    def post(self, path: str, content: dict[str, Any]) -> Any:
+        """The JSON that a POST answers.
+
+        :raises ApiError: Airflow refused.
+        """
+        return _checked(self._http.post(path, json=content))
 
     def patch(self, path: str, content: dict[str, Any]) -> Any:
         """The JSON that a PATCH answers.
@@ -102,8 +113,7 @@ class RestClient:
 
     def trigger(self, dag_id: str, conf: dict[str, Any] | None = None) -> str:
         """Start a run; its id."""
-        answer = self._http.post(f"/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": conf or {}})
-        return str(_checked(answer)["dag_run_id"])
+        return str(self.post(f"/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": conf or {}})["dag_run_id"])
 
     def runs(self, dag_id: str) -> dict[str, str]:
         """The state of every run of a DAG, the oldest first."""

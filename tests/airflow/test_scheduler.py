@@ -19,6 +19,7 @@ from demo.rest_client import RestClient
 from retrainer.store import Store
 from retrainer.store.entry import Answer
 from tests.airflow.harness import REPOSITORY, Project, small_project, write_rows
+from tests.console.browser import CHROMIUM, browser
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -62,6 +63,10 @@ class Running:
         ended = {"success", "failed"}
         self.until(lambda: self.client.run_state(dag_id, run_id) in ended, f"the run of {dag_id}", seconds)
         return {task.task_id: task.state for task in self.client.tasks(dag_id, run_id)}
+
+    def happened(self, dag_id: str, run_id: str) -> Any:
+        """What the console says of a run."""
+        return self.client.get(f"{self.client.url}/retrainer/run", dag_id=dag_id, run_id=run_id)["told"]
 
     def log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1) -> str:
         return "\n".join(line.text for line in self.client.log(dag_id, run_id, task_id, try_number))
@@ -161,10 +166,20 @@ def test_from_trigger_over_approval_to_rollback(running: Running) -> None:
     assert second is not None
     assert second.to_version != first.to_version
 
-    move = client.trigger(
-        "operate_models",
-        {"pipeline": "asks", "action": "rollback", "cause": "regression", "reason": "too eager"},
-    )
+    # What the page of each run says, to those who open no log.
+    happened = [running.happened(project.dag_id, one) for one in (rejected, unchanged, run_id, second_run)]
+    assert [one["headline"] for one in happened] == [
+        "The gate promoted the challenger, and nothing was published",
+        "The gate promoted the challenger, and nothing was published",
+        f"Published: production serves version {first.to_version}",
+        f"Published: production serves version {second.to_version}",
+    ]
+    assert happened[0]["sentences"][0].startswith(f"{USER} rejected it: “too eager”")
+    assert happened[1]["sentences"][0].startswith("Somebody rejected this very decision in a run before")
+    assert happened[2]["sentences"][0].endswith(f"{USER} approved it: “seen by two people”.")
+
+    form = {"action": "rollback", "version": first.to_version, "cause": "regression", "reason": "too eager"}
+    move = client.post(f"{client.url}/retrainer/move?name=asks", form)["run_id"]
     moved = running.until_ended("operate_models", move)
     assert moved == {"move_channel": "success"}, running.log("operate_models", move, "move_channel")
     back = model.newest_move("production")
@@ -172,6 +187,53 @@ def test_from_trigger_over_approval_to_rollback(running: Running) -> None:
     assert back.to_version == first.to_version
     newest = model.history("production")[0]
     assert (newest.action, newest.actor, newest.cause, newest.reason) == ("rollback", USER, "regression", "too eager")
+    served = running.happened("operate_models", move)
+    assert served["headline"] == f"production of asks now serves version {first.to_version}"
+
+    failing = client.trigger(
+        "operate_models", {"pipeline": "asks", "action": "promote", "cause": "other", "reason": "x"}
+    )
+    assert running.until_ended("operate_models", failing) == {"move_channel": "failed"}
+    assert "give either 'version' or 'from_channel'" in running.happened("operate_models", failing)["sentences"][0]
+
+
+@pytest.mark.long
+@pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
+def test_a_person_rolls_back_in_the_browser(running: Running, tmp_path: Path) -> None:
+    """In Airflow's own UI, within its frame, with its cookie, and by the keyboard alone."""
+    model = Store.open(str(running.asks.store)).model("asks")
+    for rows in (200, 240):
+        if len({move.to_version for move in model.history("production")}) < 2:
+            write_rows(running.asks.folder / "data" / "train.csv", rows)
+            run_id = running.client.trigger(running.asks.dag_id)
+            approve(running, running.asks.dag_id, run_id)
+            running.until_ended(running.asks.dag_id, run_id)
+    before = model.newest_move("production")
+    assert before is not None
+    with browser(tmp_path) as page:
+        page.size(1400)
+        page.call("Network.setCookie", name="_token", value=running.client.token, url=running.server.url)
+        page.go(f"{running.server.url}/plugin/models/retrainer/model?name=asks")
+        page.wait_for("document.querySelector('iframe')?.contentDocument?.querySelector('form.move')")
+        page.run(
+            "const inside = document.querySelector('iframe').contentDocument;"
+            "inside.querySelector('form.move select[name=version]').focus(); 0"
+        )
+        page.press("Tab")
+        page.press("ArrowDown")
+        page.press("ArrowDown")
+        page.press("Tab")
+        page.type("a drill in the browser")
+        page.press("Tab")
+        page.press("Enter")
+        page.wait_for("document.querySelector('iframe').contentWindow.location.pathname == '/retrainer/run'")
+        # It looks again by itself until the run has ended.
+        said = "document.querySelector('iframe').contentDocument?.querySelector('#what')?.textContent"
+        running.until(lambda: "now serves version" in (page.run(said) or ""), "the page to say what is served", 120)
+    after = model.newest_move("production")
+    assert after is not None
+    assert (after.from_version, after.actor) == (before.to_version, USER)
+    assert after.reason == "a drill in the browser"
 
 
 # Only here does Airflow's own handler of SIGTERM run the operator's ``on_kill``; that a step ends with a parent that

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,10 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse
 
-from benchmarks.deployment import Deployment, FolderHost, runs_of
+from benchmarks.deployment import Deployment, FolderHost, dag_id_of, runs_of
+from retrainer.chain.trial import Score, Trial, Tried
 from retrainer.console.app import console_app
-from retrainer.console.host import Everybody
+from retrainer.console.host import Everybody, Question, RunSeen, TaskSeen
 from tests.console.browser import CHROMIUM, Page, browser
 
 pytestmark = [pytest.mark.long, pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")]
@@ -23,8 +25,33 @@ AROUND = """<!DOCTYPE html><html class="{theme}"><body><iframe id="frame" style=
 sandbox="allow-scripts allow-same-origin allow-forms allow-downloads" src="retrainer/model?name=ag-news"></iframe>"""
 
 
+class Answering:
+    """Who answers texts on trial."""
+
+    def ask(self, trial: Trial) -> Tried:
+        scores = (Score(label="open", score=0.8), Score(label="closed", score=0.2))
+        return Tried(version=trial.version, precision="int8", scores=scores, loading_seconds=1.0, seconds=0.01)
+
+
 def everybody() -> Everybody:
     return Everybody()
+
+
+def host_of(made: Deployment) -> FolderHost:
+    """One run that trains, one that waits for an approval."""
+    host = FolderHost(made, runs_of(made))
+    host.answers = Answering()
+    began = made.now - timedelta(hours=1)
+    progress = {"text": "training: step 812/1,875, 31 min 05 s left, loss 0.2113", "done": 812, "total": 1875}
+    trains = TaskSeen("train", "train", "running", tries=2, began=began, kept={"progress": progress})
+    asks = TaskSeen("approval", "approval", "awaiting_input", tries=1, began=began)
+    question = Question(dag_id_of("ag-news"), "waits", "approval", "Publish ag-news?", began, people=("ada",))
+    host.asked = [question]
+    host.seen = {
+        "trains": RunSeen(dag_id_of("ag-news"), "trains", "running", began=began, tasks=(trains,)),
+        "waits": RunSeen(question.dag_id, "waits", "running", began=began, tasks=(asks,), questions=(question,)),
+    }
+    return host
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +64,7 @@ def address(made: Deployment) -> Iterator[str]:
 
 def _served(made: Deployment) -> Iterator[str]:
     app = FastAPI()
-    app.mount("/retrainer", console_app(FolderHost(made, runs_of(made)), everybody))
+    app.mount("/retrainer", console_app(host_of(made), everybody))
 
     @app.get("/around/{theme}")
     def around(theme: str) -> HTMLResponse:
@@ -73,8 +100,18 @@ def test_nothing_is_cut_off_and_nothing_fails(
     page.errors.clear()
     page.go(f"{address}/retrainer/model?name=support-tickets")
     decision = page.run("document.querySelector('#decisions ~ div a').href")
-    pages = ("", "model?name=ag-news&on=2026-11-20", "compare?name=support-tickets", "data?name=film-reviews")
-    for url in (*(f"{address}/retrainer/{one}" for one in pages), decision):
+    pages = (
+        "",
+        "model?name=ag-news&on=2026-11-20",
+        "approvals",
+        "move?name=trail-status",
+        "try?name=ag-news",
+        "run?dag_id=retrain__ag_news&run_id=trains",
+        "run?dag_id=retrain__ag_news&run_id=waits",
+        "compare?name=support-tickets",
+        "data?name=film-reviews",
+    )
+    for url in (*(f"{address}/retrainer/{name}" for name in pages), decision):
         page.go(url)
         page.wait_for("!document.querySelector('meta[http-equiv]')")  # while two models are being compared
         assert page.run("document.documentElement.scrollWidth") <= width, url
@@ -104,7 +141,7 @@ def test_by_keyboard_to_a_model_and_who_was_live(page: Page, address: str) -> No
     page.type("trail")
     page.press("Enter")
     page.wait_for("location.search == '?q=trail' && document.readyState == 'complete'")
-    for _ in range(3):
+    for _ in range(4):  # past the link to what waits
         page.press("Tab")
     assert page.run("document.activeElement.textContent") == "trail-status"
     page.press("Enter")
@@ -147,6 +184,49 @@ def test_by_keyboard_to_another_version_and_to_its_data(page: Page, address: str
     page.wait_for("location.search.includes('snapshot=') && document.querySelector('tr.here:last-child')")
 
 
+def test_by_mouse_to_what_waits(page: Page, address: str) -> None:
+    page.size(1400)
+    page.go(f"{address}/retrainer/")
+    page.click("a.waits")
+    page.wait_for("document.querySelector('h1')?.textContent == 'Approvals'")
+    page.click(".ways a[href^=run]")
+    page.wait_for("document.querySelector('#what')?.textContent.includes('waits for an approval')")
+    assert page.run("document.querySelector('a.main').pathname").endswith("/tasks/approval/required_actions")
+
+
+def test_by_keyboard_a_channel_is_rolled_back(page: Page, address: str) -> None:
+    page.size(1400)
+    page.errors.clear()
+    page.go(f"{address}/retrainer/model?name=trail-status&theme=dark")
+    page.run("document.querySelector('form.move select[name=version]').focus()")
+    page.press("Tab")
+    page.press("ArrowDown")
+    page.press("Tab")
+    page.press("Tab")  # to the button, without having said why
+    page.press("Enter")
+    assert page.run("document.querySelector('h1').textContent") == "trail-status"  # the browser asks for it
+    page.run("document.querySelector('form.move textarea').focus()")
+    page.type("says OPEN after rain")
+    page.press("Tab")
+    page.press("Enter")
+    page.wait_for("location.pathname == '/retrainer/run' && document.readyState == 'complete'")
+    assert "production of trail-status is being rolled back" in page.run("document.querySelector('#what').textContent")
+    assert page.run("document.documentElement.dataset.theme") == "dark"
+    assert page.errors == []
+
+
+def test_by_mouse_a_text_is_tried(page: Page, address: str) -> None:
+    page.size(1400)
+    page.go(f"{address}/retrainer/model?name=trail-status")
+    page.click("a[href^=try]")
+    page.wait_for("document.activeElement?.name == 'text'")
+    page.type("Trail 7 is open")
+    page.click("form.move button")
+    page.wait_for("document.querySelector('.scores .first')?.textContent.includes('80.0 %')")
+    assert page.run("document.querySelector('textarea').value") == "Trail 7 is open"
+    assert "Trail" not in page.run("location.href")
+
+
 @pytest.mark.parametrize(("around", "system"), [("dark", "light"), ("light", "dark")])
 def test_within_a_frame_it_takes_the_theme_around(page: Page, address: str, around: str, system: str) -> None:
     page.size(1400, theme=system)  # type: ignore[arg-type]
@@ -160,8 +240,8 @@ def test_within_a_frame_it_takes_the_theme_around(page: Page, address: str, arou
 def test_links_to_airflow_leave_the_frame(page: Page, address: str) -> None:
     page.size(1400)
     page.go(f"{address}/around/light")
-    page.wait_for("document.getElementById('frame').contentDocument.querySelector('a.out')")
-    page.run("document.getElementById('frame').contentDocument.querySelector('a.out').click()")
+    page.wait_for("document.getElementById('frame').contentDocument.querySelector('.lead a.out')")
+    page.run("document.getElementById('frame').contentDocument.querySelector('.lead a.out').click()")
     page.wait_for("location.pathname == '/dags/retrain__ag_news'")
 
 

@@ -6,7 +6,6 @@ database. Not here: any page (``retrainer.console``).
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,32 +15,26 @@ from typing import Any
 from urllib.parse import quote
 
 from airflow.api_fastapi.app import get_auth_manager
+from airflow.api_fastapi.auth.managers.base_auth_manager import ResourceMethod
 from airflow.api_fastapi.auth.managers.models.resource_details import AccessView, DagAccessEntity, DagDetails
 from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_view
 from airflow.configuration import conf
 from airflow.models.dag import DagModel
-from airflow.models.dagrun import DagRun
-from airflow.models.taskinstance import TaskInstance
-from airflow.models.xcom import XComModel
-from airflow.utils.session import create_session
 from fastapi import FastAPI
-from sqlalchemy import func, select
 
+from retrainer.airflow import console_moves, console_runs
 from retrainer.airflow.connections import s3_access
 from retrainer.airflow.console_place import base_path
 from retrainer.airflow.dag_builder import dag_id_of
 from retrainer.airflow.dag_folder import is_called_as_its_pipeline, read_file
-from retrainer.airflow.settings import Settings, pipelines_folder
-from retrainer.chain import DECIDE
+from retrainer.airflow.settings import Settings, pipelines_folder, tries_texts
+from retrainer.chain.trial import Trial, Tried
 from retrainer.console.app import console_app
-from retrainer.console.host import Broken, Catalogue, Runs, Shown
+from retrainer.console.host import Broken, Catalogue, Credentials, Mover, Question, Runs, RunSeen, Shown, Trials
 from retrainer.errors import PipelineError
+from retrainer.run.trial import ask_version
 from retrainer.spec import Pipeline, pipeline_files
 from retrainer.storage import use_access
-
-log = logging.getLogger(__name__)
-
-_ENDED = ("success", "failed")
 
 
 def airflow_console() -> FastAPI:
@@ -61,11 +54,33 @@ class AirflowVisitor:
 
     def may_read_texts(self, dag_id: str) -> bool:
         """Whoever may read the logs of the DAG's tasks, which quote rows, may read rows."""
-        return bool(
-            get_auth_manager().is_authorized_dag(
-                method="GET", access_entity=DagAccessEntity.TASK_LOGS, details=DagDetails(id=dag_id), user=self.user
-            )
+        return self._may("GET", DagAccessEntity.TASK_LOGS, dag_id)
+
+    def may_start(self, dag_id: str) -> bool:
+        """As Airflow's API decides it, which is asked again when something is started."""
+        return self._may("POST", DagAccessEntity.RUN, dag_id)
+
+    def may_answer(self, questions: Sequence[Question]) -> list[bool]:
+        """Likewise; in one query, for teams."""
+        dag_ids = sorted({one.dag_id for one in questions})
+        teams = DagModel.get_dag_id_to_team_name_mapping(dag_ids)
+        allowed = {dag_id: _may(self.user, "PUT", DagAccessEntity.HITL_DETAIL, dag_id, teams) for dag_id in dag_ids}
+        return [allowed[one.dag_id] and self._is_asked(one) for one in questions]
+
+    def _is_asked(self, question: Question) -> bool:
+        return not question.ids or bool(
+            get_auth_manager().is_authorized_hitl_task(assigned_users=set(question.ids), user=self.user)
         )
+
+    def _may(self, method: ResourceMethod, entity: DagAccessEntity, dag_id: str) -> bool:
+        return _may(self.user, method, entity, dag_id, {dag_id: DagModel.get_team_name(dag_id)})
+
+
+def _may(
+    user: Any, method: ResourceMethod, entity: DagAccessEntity, dag_id: str, teams: Mapping[str, str | None]
+) -> bool:
+    details = DagDetails(id=dag_id, team_name=teams.get(dag_id))
+    return bool(get_auth_manager().is_authorized_dag(method=method, access_entity=entity, details=details, user=user))
 
 
 def visitor(user: GetUserDep) -> AirflowVisitor:
@@ -113,63 +128,31 @@ class AirflowHost:
 
     def runs(self, dag_ids: Sequence[str]) -> Mapping[str, Runs]:
         """Three queries, however many DAGs there are."""
-        ended = func.max(DagRun.end_date)
-        with create_session() as session:
-            dags = session.scalars(
-                select(DagModel).where(DagModel.dag_id.in_(dag_ids), DagModel.is_stale.is_(False))
-            ).all()
-            last = (
-                select(DagRun.dag_id, ended.label("ended"))
-                .where(DagRun.dag_id.in_(dag_ids), DagRun.state.in_(_ENDED))
-                .group_by(DagRun.dag_id)
-                .subquery()
-            )
-            newest = session.execute(
-                select(DagRun.dag_id, DagRun.state, DagRun.run_id, DagRun.end_date).join(
-                    last, (DagRun.dag_id == last.c.dag_id) & (DagRun.end_date == last.c.ended)
-                )
-            ).all()
-            succeeded = session.execute(
-                select(DagRun.dag_id, ended)
-                .where(DagRun.dag_id.in_(dag_ids), DagRun.state == "success")
-                .group_by(DagRun.dag_id)
-            ).all()
-            runs = {dag_id: (str(state), run_id, when) for dag_id, state, run_id, when in newest}
-            successes = dict(tuple(row) for row in succeeded)
-            made = {}
-            for dag in dags:
-                state, run_id, when = runs.get(dag.dag_id, (None, None, None))
-                made[dag.dag_id] = Runs(
-                    state=state,
-                    run_id=run_id,
-                    ended=when,
-                    succeeded=successes.get(dag.dag_id),
-                    next_at=dag.next_dagrun_create_after,
-                    paused=bool(dag.is_paused),
-                )
-            return made
+        return console_runs.runs(dag_ids)
 
-    def run_decisions(self, dag_id: str, run_id: str) -> Sequence[str]:
-        """By what its gate returned."""
-        with create_session() as session:
-            values = session.scalars(
-                select(XComModel.value)
-                .join(
-                    TaskInstance,
-                    (TaskInstance.dag_id == XComModel.dag_id)
-                    & (TaskInstance.run_id == XComModel.run_id)
-                    & (TaskInstance.task_id == XComModel.task_id)
-                    & (TaskInstance.map_index == XComModel.map_index),
-                )
-                .where(
-                    XComModel.dag_id == dag_id,
-                    XComModel.run_id == run_id,
-                    XComModel.key == "return_value",
-                )
-            ).all()
-        found = [XComModel.deserialize_value(_Stored(value)) for value in values]
-        decisions = (one for one in found if isinstance(one, Mapping) and one.get("step") == DECIDE.name)
-        return [str(one["digest"]) for one in decisions if one.get("digest")]
+    def questions(self, dag_ids: Collection[str]) -> Sequence[Question]:
+        """Two queries, likewise."""
+        return console_runs.questions(dag_ids)
+
+    def run(self, dag_id: str, run_id: str) -> RunSeen | None:
+        """Five queries."""
+        return console_runs.run(dag_id, run_id)
+
+    def mover(self) -> Mover:
+        """The DAG ``operate_models``."""
+        return console_runs.mover()
+
+    async def start(self, credentials: Credentials, dag_id: str, conf: Mapping[str, Any], note: str) -> str:
+        """Through Airflow's API."""
+        return await console_moves.start(credentials, dag_id, conf, note)
+
+    def origins(self) -> Collection[str]:
+        """That of ``[api] base_url``."""
+        return console_moves.origin()
+
+    def trials(self) -> Trials | None:
+        """In the interpreter that trains, where the setting ``console_try`` is on."""
+        return AirflowTrials(Settings().resolved().trainer_python) if tries_texts() else None
 
     @contextmanager
     def reaching_stores(self) -> Iterator[None]:
@@ -177,14 +160,25 @@ class AirflowHost:
         with use_access(s3_access(Settings().resolved().aws_conn_id)):
             yield
 
-    def dag_address(self, dag_id: str, run_id: str | None = None) -> str | None:
+    def dag_address(self, dag_id: str, run_id: str | None = None, task_id: str | None = None) -> str | None:
         """In Airflow's UI."""
         run = f"/runs/{quote(run_id, safe='')}" if run_id is not None else ""
-        return f"{base_path()}/dags/{quote(dag_id, safe='')}{run}"
+        task = f"/tasks/{quote(task_id, safe='')}" if task_id is not None else ""
+        return f"{base_path()}/dags/{quote(dag_id, safe='')}{run}{task}"
+
+    def question_address(self, question: Question) -> str | None:
+        """Airflow's own page, which takes the answer."""
+        task = self.dag_address(question.dag_id, question.run_id, question.task_id)
+        mapped = f"/mapped/{question.map_index}" if question.map_index >= 0 else ""
+        return f"{task}{mapped}/required_actions"
 
 
 @dataclass(frozen=True, slots=True)
-class _Stored:
-    """What ``XComModel.deserialize_value`` reads."""
+class AirflowTrials:
+    """Versions are asked in a process of this host."""
 
-    value: Any
+    python: str | None
+
+    def ask(self, trial: Trial) -> Tried:
+        """The answer."""
+        return ask_version(trial, python=self.python)

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 DEFAULT_ARGS: Mapping[str, Any] = {"retries": 2, "retry_delay": timedelta(minutes=1)}
 # A schedule needs a first day; no run is made for the past (``catchup`` is off).
 START_DATE = datetime(2025, 1, 1, tzinfo=UTC)
+APPROVAL = "approval"
+"""The id of the task that asks a person."""
 # How the mapped tasks are called in the UI.
 BASE_NAME = "{{ task.base_name }}"
 
@@ -155,7 +157,7 @@ def _approval(pipeline: Pipeline, gate: BaseOperator, settings: SettingsLike) ->
     if not pipeline.publish.approval.required:
         return None
     return ApproveModelOperator(
-        task_id="approval",
+        task_id=APPROVAL,
         decision=gate.output,
         settings=settings,
         **ApproveModelOperator.in_dag(pipeline),

@@ -27,6 +27,9 @@ from retrainer.spec.publish import Publish
 from retrainer.store import ModelStore, Store
 from retrainer.store.causes import Cause
 
+OPERATE = "operate_models"
+"""The id of the DAG, which the console starts."""
+
 DOC = """
 Moves a channel of a published model to another version: back to an earlier champion (`rollback`), or to a version,
 or to what another channel serves (`promote`). Every file of the version is verified, and the version is loaded and
@@ -79,7 +82,7 @@ class MoveChannelOperator(BaseOperator):  # type: ignore[misc]
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Move the channel."""
-        with in_task(self.settings, self.log) as (settings, _):
+        with in_task(self.settings, self.log, context) as (settings, _):
             require_known_conf(context)
             return self._move(context, settings.trainer_python)
 
@@ -149,7 +152,7 @@ def operate_dag(folder: str | Path, *, settings: SettingsLike = None, **dag_kwar
         if isinstance(content, Pipeline):  # ``build_dags`` says what is wrong with the others
             models.setdefault(content.name, content.publish)
     arguments: dict[str, Any] = {
-        "dag_id": "operate_models",
+        "dag_id": OPERATE,
         "schedule": None,
         "catchup": False,
         "max_active_runs": 1,

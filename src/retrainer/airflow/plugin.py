@@ -21,10 +21,11 @@ _ICON = (
 )
 _ICONS = {"icon": _ICON.format(colour="%236f94c4"), "icon_dark_mode": _ICON.format(colour="%23cbd5e1")}
 # Of a DAG that retrains no model it says so; Airflow has no views for some DAGs only.
-_BESIDE: dict[str, str] = {
-    "dag": "dag?dag_id={DAG_ID}",
-    "dag_run": "dag?dag_id={DAG_ID}&run_id={RUN_ID}",
-    "task_instance": "dag?dag_id={DAG_ID}&run_id={RUN_ID}",
+_RUN = ("What happened", "run?dag_id={DAG_ID}&run_id={RUN_ID}")
+_BESIDE: dict[str, tuple[str, str]] = {
+    "dag": ("Model", "dag?dag_id={DAG_ID}"),
+    "dag_run": _RUN,
+    "task_instance": _RUN,
 }
 
 
@@ -63,12 +64,12 @@ class RetrainerPlugin(AirflowPlugin):  # type: ignore[misc]
         }
         beside = [
             {
-                "name": "Model" if destination == "dag" else "Decision",
+                "name": name,
                 "destination": destination,
                 "href": base + page,
                 "url_route": f"{ROUTE}-{destination.replace('_', '-')}",
                 **_ICONS,
             }
-            for destination, page in _BESIDE.items()
+            for destination, (name, page) in _BESIDE.items()
         ]
         return [nav, *beside]

@@ -18,6 +18,8 @@ from retrainer.chain.messages import Done, Failed, Log, Message, Metrics, Progre
 
 INTERVAL_SECONDS = 5.0
 STATE_SECONDS = 15.0
+# Of a problem; an error may quote a whole log.
+MOST_CHARACTERS = 4000
 
 
 class StateStore(Protocol):
@@ -135,3 +137,12 @@ class ProgressState:
             content = self._held_back.model_dump(mode="json", exclude={"kind"}, exclude_none=True)
             self.keep("progress", {**content, "text": describe(self._held_back)})
             self._written, self._held_back = self._clock(), None
+
+
+def keep_problem(context: Any, text: str, logger: logging.Logger) -> None:
+    """Keep in the task's state store why it fails, with the try that it is of: no page of Airflow but the log says it.
+
+    :param context: of the task.
+    """
+    state = ProgressState(context.get("task_state_store"), logger)
+    state.keep("problem", {"text": text[:MOST_CHARACTERS], "try": getattr(context.get("ti"), "try_number", 0)})

@@ -50,6 +50,10 @@ def get_provider_info() -> dict[str, Any]:
                         "Folder of the pipeline files. Empty: the folder 'pipelines' beside dags/retrain.py.",
                         "/opt/airflow/pipelines",
                     ),
+                    "console_try": _option(
+                        "Whether texts may be tried on versions in the console: true or false. Empty: false.",
+                        "true",
+                    ),
                 },
             }
         },

@@ -19,11 +19,16 @@ from pydantic import BeforeValidator
 
 from retrainer.airflow.connections import s3_access
 from retrainer.airflow.failures import reported
+from retrainer.airflow.progress import keep_problem
 from retrainer.errors import PipelineError, RetrainerError
 from retrainer.records import Record
 from retrainer.storage import S3Access, use_access
 
 SECTION = "retrainer"
+
+# As Airflow reads them.
+_YES = frozenset({"t", "true", "1", "on", "yes"})
+_NO = frozenset({"f", "false", "0", "off", "no"})
 
 Text = Annotated[str | None, BeforeValidator(lambda value: str(value) if isinstance(value, Path) else value)]
 
@@ -75,10 +80,10 @@ def as_mapping(settings: SettingsLike) -> dict[str, Any]:
 
 
 @contextmanager
-def in_task(given: Mapping[str, Any], log: Logger) -> Iterator[tuple[Settings, S3Access | None]]:
+def in_task(given: Mapping[str, Any], log: Logger, context: Any) -> Iterator[tuple[Settings, S3Access | None]]:
     """The settings of a task that runs, and how it reaches buckets, which holds for the block.
 
-    An error of ours is raised as Airflow's, and in the log before (``failures.reported``).
+    An error of ours is raised as Airflow's, in the log before (``failures.reported``), and on the run's page.
     """
     try:
         settings = Settings.from_content(given, where="settings").resolved()
@@ -86,7 +91,9 @@ def in_task(given: Mapping[str, Any], log: Logger) -> Iterator[tuple[Settings, S
         with use_access(access):
             yield settings, access
     except RetrainerError as error:
-        raise reported(error, log) from None
+        failure = reported(error, log)
+        keep_problem(context, str(failure), log)
+        raise failure from None
 
 
 def pipelines_folder(default: str | Path | None = None) -> Path:
@@ -96,6 +103,17 @@ def pipelines_folder(default: str | Path | None = None) -> Path:
     """
     beside = Path(conf.get("core", "dags_folder")) / "pipelines" if default is None else default
     return Path(_first(None, "pipelines") or beside).expanduser()
+
+
+def tries_texts() -> bool:
+    """Whether the console lets texts be tried on versions: ``$RETRAINER_CONSOLE_TRY``, ``[retrainer] console_try``.
+
+    :raises PipelineError: the setting is neither yes nor no.
+    """
+    said = (_first(None, "console_try") or "false").strip().casefold()
+    if said not in _YES | _NO:
+        raise PipelineError(f"'{said}' is neither true nor false", where="[retrainer] console_try")
+    return said in _YES
 
 
 def _first(given: str | None, option: str) -> str | None:

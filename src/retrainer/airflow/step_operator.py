@@ -122,7 +122,7 @@ class StepOperator(BaseOperator):  # type: ignore[misc]
         :raises AirflowException: another try may help.
         """
         # Also for reading what the step left: it may be in a bucket.
-        with in_task(self.settings, self.log) as (settings, access):
+        with in_task(self.settings, self.log, context) as (settings, access):
             if not self.upstream:
                 require_known_conf(context)
             ref = self._run(context, settings, step_environment(access))

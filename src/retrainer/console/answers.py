@@ -20,6 +20,7 @@ from retrainer.errors import (
     ResourceError,
     RetrainerError,
     StorageError,
+    UserError,
 )
 from retrainer.records import Record
 
@@ -57,6 +58,7 @@ _STATUS: tuple[tuple[type[RetrainerError], int], ...] = (
     (ResourceError, 503),
     (PipelineError, 500),
     (IntegrityError, 500),
+    (UserError, 400),
 )
 
 
@@ -79,8 +81,13 @@ def wants_json(accept: str) -> bool:
 def failed(request: Request, error: Exception) -> Response:
     """A page that says what is wrong."""
     assert isinstance(error, RetrainerError)
-    status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+    status = status_of(error)
     if status >= 500:
         log.warning("%s: %s", request.url.path, error)
     page = ErrorPage(status=status, message=error.message, where=error.where, hint=error.hint)
     return answer(request, "error.html.jinja", page, status=status)
+
+
+def status_of(error: RetrainerError) -> int:
+    """As HTTP calls what went wrong."""
+    return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)

@@ -1,4 +1,5 @@
-"""The console's routes: each reads, none writes, and every one is behind the guard that the host gives.
+"""The console's routes, every one behind the guard that the host gives. Those that a form is sent to start something,
+and ask first whether the visitor may and whether this site's own page sent it; the others read.
 
 A page is HTML, or with ``Accept: application/json`` the record that it is made of. Its state is in its address; links
 are relative, since nobody here knows where the host mounts it. Not here: who may (``host.Visitor``), what is shown.
@@ -11,13 +12,15 @@ from datetime import UTC, date, datetime
 from typing import Any, Literal
 
 from fastapi import Depends, FastAPI, Query, Request
-from fastapi.responses import RedirectResponse, Response
+from fastapi.responses import Response
 from fastapi.routing import APIRoute
 
 from retrainer.audit.locate import RECEIPT
 from retrainer.chain.model_store import loading_code
 from retrainer.console.access import Access, channel_of
+from retrainer.console.acting import Acting
 from retrainer.console.answers import HEADERS, Theme, answer, failed
+from retrainer.console.approvals import waiting_in
 from retrainer.console.compare import compare_page
 from retrainer.console.data import data_page
 from retrainer.console.decision import REPORT, decision_page, texts_for
@@ -26,7 +29,7 @@ from retrainer.console.model import model_page
 from retrainer.console.overview import overview
 from retrainer.console.pages import ASSETS, asset
 from retrainer.console.stores import Stores
-from retrainer.errors import NotAllowed, NotFoundError, RetrainerError
+from retrainer.errors import NotAllowed, RetrainerError
 
 # The report comes from the artifacts, which others write: it may show itself, and nothing else.
 _POLICY_OF_REPORT = (
@@ -46,7 +49,9 @@ def console_app(
     :param visitor: a FastAPI dependency that gives who asks, or refuses.
     :param guards: more dependencies, which every route has.
     """
-    console = _Console(host, stores or Stores())
+    stores = stores or Stores()
+    acting = Acting(host, stores, lambda: _now())  # noqa: PLW0108 - the clock is looked up when it is read
+    console = _Console(host, stores, acting)
     asks = Depends(visitor)
     dependencies = [*map(Depends, guards), asks]
     app = FastAPI(
@@ -125,6 +130,43 @@ def console_app(
     def receipt(name: str, decision: str, who: Visitor = asks) -> Response:
         return console.receipt(who, name, decision)
 
+    @app.get("/approvals")
+    def approvals(request: Request, theme: Theme | None = None, who: Visitor = asks) -> Response:
+        return acting.approvals(request, who)
+
+    @app.get("/run")
+    def run(request: Request, dag_id: str, run_id: str, theme: Theme | None = None, who: Visitor = asks) -> Response:
+        return acting.run(request, who, dag_id, run_id)
+
+    @app.get("/move")
+    def move(
+        request: Request, name: str, channel: str | None = None, theme: Theme | None = None, who: Visitor = asks
+    ) -> Response:
+        return acting.move(request, who, name, channel)
+
+    @app.post("/move")
+    async def start_move(
+        request: Request, name: str, channel: str | None = None, theme: Theme | None = None, who: Visitor = asks
+    ) -> Response:
+        return await acting.start_move(request, who, name, channel)
+
+    @app.get("/try")
+    def try_text(
+        request: Request,
+        name: str,
+        channel: str | None = None,
+        version: str | None = None,
+        theme: Theme | None = None,
+        who: Visitor = asks,
+    ) -> Response:
+        return acting.try_text(request, who, name, channel, version)
+
+    @app.post("/try")
+    async def ask_version(
+        request: Request, name: str, channel: str | None = None, theme: Theme | None = None, who: Visitor = asks
+    ) -> Response:
+        return await acting.ask_version(request, who, name, channel)
+
     @app.get("/dag")
     def dag(
         request: Request,
@@ -133,7 +175,7 @@ def console_app(
         theme: Theme | None = None,
         who: Visitor = asks,
     ) -> Response:
-        return console.dag(request, who, dag_id, run_id)
+        return acting.dag(request, who, dag_id, run_id)
 
     for name in ASSETS:
         app.router.routes.append(_asset_route(name, dependencies))
@@ -152,9 +194,10 @@ def _asset_route(name: str, dependencies: Sequence[Any]) -> APIRoute:
 class _Console:
     """What the routes do."""
 
-    def __init__(self, host: Host, stores: Stores) -> None:
+    def __init__(self, host: Host, stores: Stores, acting: Acting) -> None:
         self._host = host
         self._stores = stores
+        self._acting = acting
         self._access = Access(host, stores)
 
     def all_models(self, request: Request, who: Visitor, query: str) -> Response:
@@ -164,11 +207,14 @@ class _Console:
         runs = self._host.runs([one.dag_id for one in shown])
         with self._host.reaching_stores():
             page = overview(catalogue, shown, runs, self._stores, _now())
+        page = page.model_copy(update={"waiting": waiting_in(shown, self._host, who)})
         if query:
             wanted = query.casefold()
             kept = (row for row in page.rows if wanted in f"{row.model} {row.channel}".casefold())
             page = page.model_copy(update={"rows": tuple(kept)})
-        return answer(request, "overview.html.jinja", page, query=query)
+        channels = {one.dag_id: one.pipeline.publish.channel for one in shown}
+        asked = {one.dag_id: channels[one.dag_id] for one in page.waiting}
+        return answer(request, "overview.html.jinja", page, query=query, asked=asked)
 
     def model(
         self, request: Request, who: Visitor, name: str, channel: str | None, metric: str | None, on: date | None
@@ -188,7 +234,10 @@ class _Console:
                 on=on,
                 loading_code=loading_code(one.pipeline),
             )
-        return answer(request, "model.html.jinja", page, dag_address=self._host.dag_address(one.dag_id))
+        waiting = waiting_in([one], self._host, who) if channel == one.pipeline.publish.channel else ()
+        offered = self._acting.offered(who, one, page)
+        address = self._host.dag_address(one.dag_id)
+        return answer(request, "model.html.jinja", page, dag_address=address, waiting=waiting, **offered)
 
     def decision(
         self, request: Request, who: Visitor, name: str, channel: str | None, decision: str, view: str
@@ -256,21 +305,6 @@ class _Console:
             self._access.receipt(one, root, decision)
             content = self._access.file_of_decision(root, decision, RECEIPT)
         return Response(content, media_type="application/json", headers=HEADERS)
-
-    def dag(self, request: Request, who: Visitor, dag_id: str, run_id: str | None) -> Response:
-        """Where a DAG or a run leads: to its model, or to what was decided in the run."""
-        shown = self._access.readable(self._host.catalogue(), who)
-        one = next((one for one in shown if one.dag_id == dag_id), None)
-        if one is None:
-            raise NotFoundError(f"the DAG '{dag_id}' retrains no model that you may see")
-        theme = request.query_params.get("theme")
-        more = f"&theme={theme}" if theme in {"light", "dark"} else ""
-        if run_id is not None:
-            with self._host.reaching_stores():
-                decided = next(iter(self._host.run_decisions(dag_id, run_id)), None)
-            if decided is not None:
-                return RedirectResponse(f"decision?name={one.name}&decision={decided}{more}", 303)
-        return RedirectResponse(f"model?name={one.name}{more}", 303)
 
 
 def _now() -> datetime:

@@ -7,6 +7,7 @@ from datetime import datetime
 from functools import partial
 
 from retrainer.chain.model_store import model_of
+from retrainer.console.approvals import Waiting
 from retrainer.console.health import LEVELS, Health, Sign, decided, drifted, scheduled, serving
 from retrainer.console.host import Catalogue, Runs, Shown
 from retrainer.console.stores import Problem, Questions, Stores
@@ -84,11 +85,13 @@ class Overview(Record):
     """The page.
 
     :ivar now: when it was made.
+    :ivar waiting: for an approval, those that wait longest first.
     :ivar hidden: how many models there are of which the visitor may not read the DAG.
     """
 
     now: str
     rows: tuple[Row, ...]
+    waiting: tuple[Waiting, ...] = ()
     broken: tuple[BrokenFile, ...]
     hidden: int = 0
     problem: str | None = None

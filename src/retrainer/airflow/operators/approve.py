@@ -84,7 +84,7 @@ class ApproveModelOperator(ApprovalOperator):  # type: ignore[misc]
 
     def execute(self, context: Context) -> Any:
         """Show the decision, tell those who are to answer, and wait."""
-        with in_task(self.settings, self.log):
+        with in_task(self.settings, self.log, context):
             decision = self._decision()
             pipeline, receipt = _pipeline_of(decision), read_receipt(decision)
             if receipt is None:
@@ -110,7 +110,7 @@ class ApproveModelOperator(ApprovalOperator):  # type: ignore[misc]
         if event.get("timedout"):
             self.log.info("nobody answered within %s: nothing is published, and the next run asks again", self._waited)
         else:
-            with in_task(self.settings, self.log):
+            with in_task(self.settings, self.log, context):
                 self._remember(self._decision(), context, event)
         return super().execute_complete(context=context, event=event)
 

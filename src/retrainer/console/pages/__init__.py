@@ -78,6 +78,9 @@ def _environment() -> Environment:
         "megabytes": megabytes,
         "ago": lambda text, now: words.ago(words.moment(text), words.moment(now)),
         "time": lambda text: words.shown_time(words.moment(text)),
+        "moment": words.shown_time,
+        "ago_of": words.ago,
+        "share": lambda value: f"{100 * value:.1f} %",
         "spaced": lambda text: str(text).replace("_", " "),
     }
     return environment
