@@ -11,13 +11,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from retrainer.airflow.assets import data_assets, decisions_asset, model_asset
+    from retrainer.airflow.assets import data_assets, decay_asset, decisions_asset, model_asset
     from retrainer.airflow.dag_builder import retrain_dag
     from retrainer.airflow.dag_folder import build_dags
+    from retrainer.airflow.decay_dag import decay_dag
     from retrainer.airflow.form import run_params
     from retrainer.airflow.operate import operate_dag
     from retrainer.airflow.operators import (
         ApproveModelOperator,
+        CheckDecayOperator,
         EvaluateModelOperator,
         EvaluationGateOperator,
         ExportOnnxOperator,
@@ -33,6 +35,8 @@ _MODULES = {
     "Settings": "settings",
     "build_dags": "dag_folder",
     "data_assets": "assets",
+    "decay_asset": "assets",
+    "decay_dag": "decay_dag",
     "decisions_asset": "assets",
     "model_asset": "assets",
     "operate_dag": "operate",
@@ -42,6 +46,7 @@ _MODULES = {
 
 __all__ = [
     "ApproveModelOperator",
+    "CheckDecayOperator",
     "EvaluateModelOperator",
     "EvaluationGateOperator",
     "ExportOnnxOperator",
@@ -52,6 +57,8 @@ __all__ = [
     "Settings",
     "build_dags",
     "data_assets",
+    "decay_asset",
+    "decay_dag",
     "decisions_asset",
     "model_asset",
     "operate_dag",

@@ -80,7 +80,7 @@ def dag_of(record: Pipeline, given: PipelineLike, *, settings: SettingsLike = No
         "on_failure_callback": failure_callbacks(record) or None,
         "deadline": deadlines_of(record) or None,
         **dag_kwargs,
-        "default_args": {**DEFAULT_ARGS, **dag_kwargs.get("default_args", {}), **_of_tasks(record)},
+        "default_args": {**DEFAULT_ARGS, **dag_kwargs.get("default_args", {}), **of_tasks(record)},
     }
     with DAG(**arguments) as dag:
         _tasks(record, {"pipeline": given, "settings": as_mapping(settings)}, watched)
@@ -138,7 +138,7 @@ def _params(pipeline: Pipeline) -> dict[str, Param]:
     return params
 
 
-def _of_tasks(pipeline: Pipeline) -> dict[str, Any]:
+def of_tasks(pipeline: Pipeline) -> dict[str, Any]:
     """What the file says of each task, which goes before what a deployment says of all."""
     said = pipeline.dag
     arguments = {

@@ -9,7 +9,7 @@ from retrainer.records import digest_of, sha256_file
 from retrainer.sources.files import expand, near_hint, unreadable, visible_files
 from retrainer.sources.hub import commit_of
 from retrainer.spec.delimited import Csv
-from retrainer.spec.model import HubDataset, HubSource
+from retrainer.spec.sources import HubDataset, HubSource
 
 
 def fingerprint(source: HubSource | tuple[str, ...], csv: Csv | None = None) -> str:

@@ -1,6 +1,6 @@
 """The pipeline file as frozen records: every key, its type, its default and its meaning.
 
-The sections ``gate``, ``publish``, ``notify`` and ``dag`` have modules of their own. Not here: reading YAML
+The sections ``gate``, ``publish``, ``notify``, ``dag`` and ``decay`` have modules of their own. Not here: reading YAML
 (``load.py``), what holds between keys (``cross_checks.py``), the names inside ``training``
 (``training_arguments.py``), and whether a path, column or model exists, which only the machine that runs a step can
 tell.
@@ -22,6 +22,7 @@ from retrainer.precisions import PRECISIONS, REFERENCE
 from retrainer.records import Record
 from retrainer.spec import cross_checks
 from retrainer.spec.dag import DagSettings
+from retrainer.spec.decay import Decay
 from retrainer.spec.delimited import Csv
 from retrainer.spec.fields import Fraction, ImportPath, Name, OneOf, Text, as_list
 from retrainer.spec.gate import Gate
@@ -31,40 +32,11 @@ from retrainer.spec.notify import Notify
 from retrainer.spec.paths import FilePath, IdOrFolder
 from retrainer.spec.problems import found, listed, refuse, refuse_one
 from retrainer.spec.publish import Publish
+from retrainer.spec.sources import Source
 from retrainer.spec.training_arguments import OURS, check_training_arguments
 from retrainer.tasks import TASKS, text_classification
 
 Task = Annotated[str, OneOf(TASKS)]
-
-
-class HubDataset(Record):
-    """A dataset that ``datasets.load_dataset`` reads: from the hub, or a folder in its layout."""
-
-    path: IdOrFolder = Field(description="Repository id on the hub, or a local folder.")
-    name: str | None = Field(None, description="Configuration within the dataset, such as 'mrpc'.")
-    revision: str | None = Field(None, description="Commit, tag or branch; pin a commit to be reproducible.")
-    split: Text = Field("train", description="Name of the split; a slice of it is 'train[:5000]'.")
-
-
-class HubSource(Record):
-    """``{hub: {...}}`` in place of a path."""
-
-    hub: HubDataset = Field(description="A dataset on the hub, or a local folder in its layout.")
-
-
-def _kind_of_source(value: Any) -> str:
-    return "<hub>" if isinstance(value, (dict, HubSource)) else "<paths>"
-
-
-Paths = Annotated[
-    tuple[FilePath, ...],
-    Field(min_length=1),
-    BeforeValidator(as_list, json_schema_input_type=Text | Annotated[tuple[Text, ...], Field(min_length=1)]),
-]
-# A tag rather than a plain union: a mistake is then explained for the form that was written, not for both.
-Source = Annotated[
-    Annotated[HubSource, Tag("<hub>")] | Annotated[Paths, Tag("<paths>")], Discriminator(_kind_of_source)
-]
 
 
 def _kind_of_columns(value: Any) -> str:
@@ -502,6 +474,9 @@ class Pipeline(Record):
     publish: Publish = Field(description="Where a promoted model goes, and who vouches for it.")
     schedule: Schedule = Field(Schedule(), description="When Airflow starts the pipeline by itself.")
     resources: Resources = Field(Resources(), description="What training takes of a host.")
+    decay: Decay | None = Field(
+        None, description="A check whether the champion still answers as well on rows that were labelled since."
+    )
     notify: Notify = Field(Notify(), description="Whom Airflow tells of what.")
     dag: DagSettings = Field(DagSettings(), description="What Airflow knows about the pipeline's DAG.")
 
@@ -555,6 +530,13 @@ class Pipeline(Record):
             raise PipelineError(complaint, where=f"{self.name}: positive_label", hint="name one of the data's labels")
         found_at = position(self.positive_label, labels) if self.positive_label is not None else None
         return 1 if found_at is None else found_at
+
+    @property
+    def decay_check(self) -> Decay:
+        """The check of the champion, with its metric; that of a file which says nothing of it, too."""
+        against, check = self.gate.against_champion, self.decay or Decay()
+        metric = check.metric or (against.metric if against else self.metrics[0])
+        return check.model_copy(update={"metric": metric})
 
     @property
     def choose_by(self) -> str:

@@ -18,7 +18,7 @@ from retrainer.sources.columns import Wanted
 from retrainer.sources.files import expand
 from retrainer.sources.text import readable
 from retrainer.spec.delimited import Csv
-from retrainer.spec.model import HubSource
+from retrainer.spec.sources import HubSource
 from retrainer.work.ingest.rows import RawRows
 from retrainer.work.ingest.tables import read_hub
 from retrainer.work.near.text import normalise
