@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from retrainer.airflow.assets import data_assets, decay_asset, decisions_asset, model_asset
     from retrainer.airflow.dag_builder import retrain_dag
     from retrainer.airflow.dag_folder import build_dags
-    from retrainer.airflow.decay_dag import decay_dag
+    from retrainer.airflow.decay_builder import decay_dag
     from retrainer.airflow.form import run_params
     from retrainer.airflow.operate import operate_dag
     from retrainer.airflow.operators import (
@@ -36,7 +36,7 @@ _MODULES = {
     "build_dags": "dag_folder",
     "data_assets": "assets",
     "decay_asset": "assets",
-    "decay_dag": "decay_dag",
+    "decay_dag": "decay_builder",
     "decisions_asset": "assets",
     "model_asset": "assets",
     "operate_dag": "operate",

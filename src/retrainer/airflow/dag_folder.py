@@ -19,7 +19,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from pydantic import TypeAdapter, ValidationError
 
 from retrainer.airflow.dag_builder import START_DATE, dag_id_of, dag_of, schedule_of
-from retrainer.airflow.decay_dag import decay_dag_of, decay_id_of
+from retrainer.airflow.decay_builder import decay_dag_of, decay_id_of
 from retrainer.airflow.new_data import new_data_asset
 from retrainer.airflow.settings import as_mapping
 from retrainer.errors import PipelineError

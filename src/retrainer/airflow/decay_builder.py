@@ -11,7 +11,7 @@ from typing import Any
 
 from airflow.sdk import DAG
 
-from retrainer.airflow.dag_builder import DEFAULT_ARGS, START_DATE, dag_id_of, of_tasks, schedule_of
+from retrainer.airflow.dag_builder import START_DATE, dag_id_of, default_args_of, schedule_of
 from retrainer.airflow.notifying import failure_callbacks
 from retrainer.airflow.operators.decay import CheckDecayOperator
 from retrainer.airflow.settings import SettingsLike
@@ -55,7 +55,7 @@ def decay_dag_of(record: Pipeline, given: PipelineLike, *, settings: SettingsLik
         "tags": ["retrainer", "decay", record.task, *record.dag.tags],
         "on_failure_callback": failure_callbacks(record, "the check of") or None,
         **dag_kwargs,
-        "default_args": {**DEFAULT_ARGS, **dag_kwargs.get("default_args", {}), **of_tasks(record)},
+        "default_args": default_args_of(record, dag_kwargs.get("default_args", {})),
     }
     with DAG(**arguments) as dag:
         checked = CheckDecayOperator(task_id=CheckDecayOperator.task_name, pipeline=given, settings=settings)
