@@ -52,8 +52,8 @@ def pairs(path: Path, count: int, start: int, *, wrong: bool = False) -> None:
         writer.writerow(["first", "second", "label"])
         for number in range(start, start + count):
             same = number % 2 == 0
-            second = "it is open" if same else "it is closed"
-            writer.writerow([f"trail {number} is open", second, ("no", "yes")[same != wrong]])
+            second = "open and dry today" if same else "closed because of mud"
+            writer.writerow([f"trail {number}", second, ("no", "yes")[same != wrong]])
 
 
 def test_pairs(tiny_bert: Path, tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_pairs(tiny_bert: Path, tmp_path: Path) -> None:
         "task": "text-pair-classification",
         "dataset": {"text": ["first", "second"]},
         "model": {"base": str(tiny_bert), "max_length": 24},
-        "training": {"num_train_epochs": 3, "per_device_train_batch_size": 16, "learning_rate": 0.01},
+        "training": {"num_train_epochs": 4, "per_device_train_batch_size": 16, "learning_rate": 0.01},
         "floors": {"accuracy": 0.9},
         "decay": {"min_rows": 100},
     }
@@ -71,7 +71,8 @@ def test_pairs(tiny_bert: Path, tmp_path: Path) -> None:
     pairs(tmp_path / "rows_later.csv", 200, 1000, wrong=True)
     record = checked(pipeline, tmp_path)
     assert (record.verdict, record.rows) == ("decayed", 200), record.text
-    assert (record.left_out.train, record.left_out.validation, record.left_out.test) == (140, 20, 40)
+    assert record.left_out.rows == 200
+    assert min(record.left_out.train, record.left_out.validation, record.left_out.test) > 0
 
 
 def test_sets_of_labels(tiny_bert: Path, tmp_path: Path) -> None:
