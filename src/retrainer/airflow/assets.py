@@ -11,8 +11,8 @@ from airflow.sdk import Asset, AssetAlias, BaseOperator
 
 from retrainer.errors import PipelineError
 from retrainer.spec import Pipeline
+from retrainer.spec.dataset import HubSource
 from retrainer.spec.publish import Publish
-from retrainer.spec.sources import HubSource
 
 _GLOB = frozenset("*?[")
 # The outlet of a task that learns only when it runs which model it moves.

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from retrainer.chain import DECAY, INGEST, TRAIN, DecayChecked, Evaluated, Published, StepRef, step_named
 from retrainer.chain.steps.decay import labelled_alone
 from retrainer.spec import Pipeline
-from retrainer.spec.sources import HubSource
+from retrainer.spec.dataset import HubSource
 from retrainer.storage import join_url
 
 HUB = "huggingface"

@@ -11,9 +11,9 @@ from pydantic import Field, model_validator
 
 from retrainer.records import Record
 from retrainer.spec import cross_checks
+from retrainer.spec.dataset import Source
 from retrainer.spec.fields import Fraction
 from retrainer.spec.problems import refuse_one
-from retrainer.spec.sources import Source
 
 
 class Decay(Record):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from retrainer.spec.dataset import HubDataset
 from retrainer.spec.model import Pipeline
 from retrainer.spec.renamed_arguments import OWNED
-from retrainer.spec.sources import HubDataset
 from retrainer.spec.training_arguments import DEFAULTS, WORKED_OUT, bounds, known_arguments
 
 _TYPES = {
