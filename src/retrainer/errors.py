@@ -11,10 +11,12 @@
     │   ├── WrongTask                a published model is of another kind than it is asked for
     │   ├── NotAllowed               it is there, and not for whoever asks
     │   ├── ResourceError            disk full, no permission, no GPU free
+    │   │   ├── OutOfGpuMemory       what is computed does not fit into the GPU's memory, or into what is left of it
     │   │   └── Busy                 a server has as much to do as it can answer in time
     │   └── StorageError             a folder or a bucket cannot be read or written
     │       ├── NotFoundError        nothing lies under that key, or in that version, channel, run
     │       ├── NoAnswer             it took longer than is waited for it
+    │       ├── Throttled            the store asks for fewer requests
     │       ├── PreconditionFailed   a conditional write lost: somebody else wrote first
     │       └── StoragePermissionError  credentials are missing, wrong, or do not allow it
     ├── ArtifactError                an artifact is incomplete, or does not match its digest
@@ -96,6 +98,10 @@ class ResourceError(UserError):
     """The machine lacks something: disk space, a permission, a free GPU."""
 
 
+class OutOfGpuMemory(ResourceError):
+    """What is computed does not fit into the GPU's memory, or into what others leave of it."""
+
+
 class Busy(ResourceError):
     """A server has as much to do as it can answer in time.
 
@@ -115,6 +121,10 @@ class NotFoundError(StorageError):
 
 class NoAnswer(StorageError):
     """The store took longer than is waited for it."""
+
+
+class Throttled(StorageError):
+    """The store asks for fewer requests."""
 
 
 class PreconditionFailed(StorageError):

@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 from airflow.sdk import Asset
+from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
+from airflow.sdk.execution_time.comms import ErrorResponse
+from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
 from retrainer.airflow import new_data
 from retrainer.airflow.new_data import NewDataTrigger, started_by
@@ -86,3 +89,24 @@ def test_a_run_notes_what_it_has_read(
     taken = result.kept[f"retrainer/{project.content['name']}/new-data:taken"]
     assert taken["files"] == listing(data_files([project.content["dataset"]["train"]]))
     assert taken["run_id"]
+
+
+def test_what_became_of_a_run_is_asked_and_not_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answers(answer: str | AirflowRuntimeError) -> bool:
+        def state(dag_id: str, run_id: str) -> str:
+            if isinstance(answer, AirflowRuntimeError):
+                raise answer
+            return answer
+
+        monkeypatch.setattr(RuntimeTaskInstance, "get_dagrun_state", staticmethod(state))
+        return new_data.run_has_failed("retrain__news", "a run")
+
+    def error(status: int) -> AirflowRuntimeError:
+        return AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR, detail={"status_code": status}))
+
+    assert answers("failed")
+    assert not answers("success")
+    assert not answers("running")
+    assert not answers(error(404)), "it was deleted"
+    with pytest.raises(AirflowRuntimeError):
+        answers(error(500))

@@ -96,7 +96,8 @@ def test_what_cannot_get_better_is_not_tried_again(error: type[RetrainerError]) 
 @pytest.mark.parametrize("error", [StepKilled, ResourceError, StorageError])
 def test_what_may_get_better_is_tried_again(error: type[RetrainerError]) -> None:
     raised = as_airflow(error("wrong", where="a.csv", hint="do this"))
-    assert type(raised) is AirflowException
+    assert isinstance(raised, AirflowException)
+    assert not isinstance(raised, AirflowFailException)
     assert str(raised) == "a.csv: wrong (do this)"
 
 

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrainer.airflow.bell import Bell
-from retrainer.airflow.watch import ROWS, TAKEN, News, Watch, Watched, taken_by
+from retrainer.airflow.watch import ROWS, TAKEN, News, Watch, Watched, taken_by, versions_of
 from retrainer.errors import DataError, StorageError
 from retrainer.sources.arrivals import count, data_files, listing
 
@@ -51,13 +51,23 @@ class Scene:
         self.moment = 0
         self.queued = 0
         self.reading: dict[str, str] | None = None
+        self.failed: set[str] = set()
         self.restart()
 
     def restart(self) -> None:
         """As when a triggerer is gone and another takes over."""
         self.watch = Watch(
-            self.watched, self.memory, self.run_to_come, nullcontext, logging.getLogger("watch"), clock=lambda: self.now
+            self.watched,
+            self.memory,
+            self.run_to_come,
+            self.has_failed,
+            nullcontext,
+            logging.getLogger("watch"),
+            clock=lambda: self.now,
         )
+
+    async def has_failed(self, run_id: str) -> bool:
+        return run_id in self.failed
 
     async def run_to_come(self) -> bool:
         return bool(self.queued) or self.reading is not None
@@ -88,7 +98,13 @@ class Scene:
 
     def read(self) -> None:
         """A run reads all there is."""
-        self.memory.content[TAKEN] = taken_by("run", self.files())
+        self.note("run", self.files())
+
+    def note(self, run_id: str, files: dict[str, str]) -> None:
+        """As ``note_taken``."""
+        content = self.memory.content.get(TAKEN)
+        before = versions_of(content, failed=content is not None and content["run_id"] in self.failed)
+        self.memory.content[TAKEN] = taken_by(run_id, files, before)
 
 
 @pytest.fixture
@@ -263,7 +279,7 @@ def start(scene: Scene) -> None:
 
 def end(scene: Scene, *, well: bool) -> None:
     if scene.reading is not None and well:
-        scene.memory.content[TAKEN] = taken_by("run", scene.reading)
+        scene.note("run", scene.reading)
     scene.reading = None
 
 
@@ -315,3 +331,50 @@ def test_a_queue_says_when_to_look(s3_bucket: str, s3_endpoint: str, monkeypatch
     assert bell.rang(), "a bucket that tells the queue nothing is not forgotten"
     with pytest.raises(StorageError, match="gone"):
         Bell(queue + "-gone").rang()
+
+
+def test_rows_that_a_failed_run_has_read_count_again_with_what_comes_next(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, min_new_rows=10)
+    scene.write("a.csv", 12)
+    scene.note("first", scene.files())
+    scene.write("b.csv", 11)
+    assert scene.after_quiet() is not None
+    scene.note("second", scene.files())
+    scene.failed.add("second")
+    # By itself it would start one run after another, which would fail alike.
+    assert scene.after_quiet() is None
+
+    scene.write("c.csv", 1)
+    news = scene.after_quiet()
+
+    assert news is not None, "one row more is enough beside the eleven"
+    assert (news.files, news.rows) == (2, 12)
+    # A run that fails after a failed one leaves what the last good one had read.
+    scene.note("third", scene.files())
+    scene.failed.add("third")
+    scene.write("d.csv", 1)
+    news = scene.after_quiet()
+    assert news is not None
+    assert [Path(name).name for name in news.names] == ["b.csv", "c.csv", "d.csv"]
+    # A run that ends well has read them all.
+    scene.note("fourth", scene.files())
+    scene.write("e.csv", 9)
+    assert scene.after_quiet() is None
+    scene.write("f.csv", 1)
+    news = scene.after_quiet()
+    assert news is not None
+    assert news.rows == 10
+
+
+def test_a_file_that_a_failed_run_has_read_anew_is_as_new_as_it_was(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    scene.write("a.csv", 5)
+    scene.note("first", scene.files())
+    first = scene.files()
+    scene.write("a.csv", 3, more=True, start=5)
+    scene.note("second", scene.files())
+    assert versions_of(scene.memory.content[TAKEN], failed=True) == first
+    assert versions_of(scene.memory.content[TAKEN], failed=False) == scene.files()
+    assert versions_of(None, failed=False) == {}
+    # What was remembered before failures counted.
+    assert versions_of({"run_id": "old", "files": first}, failed=True) == first

@@ -18,7 +18,7 @@ from retrainer.console.host import Everybody
 from retrainer.gate.receipt import Receipt
 from retrainer.storage import open_storage
 from retrainer.store import Cause, Store
-from retrainer.store.summary import read_summary
+from retrainer.store.summary import DecayNote, Figure, read_summary
 from tests.console.asking import EVIL, TEXT, content, shown
 
 ClientOf = Callable[..., TestClient]
@@ -377,3 +377,40 @@ def test_the_catalogue_follows_the_files(copied: Deployment, client_of: ClientOf
     content_of = yaml.safe_load((copied.pipelines / "paraphrases.yaml").read_text())
     (copied.pipelines / "another.yaml").write_text(yaml.safe_dump({**content_of, "name": "another"}))
     assert "another" in {row["model"] for row in content(client, "/")["rows"]}
+
+
+def test_decay_is_a_sign_of_what_is_live_and_costs_no_request(copied: Deployment, client_of: ClientOf) -> None:
+    file = copied.pipelines / "ag-news.yaml"
+    file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), "decay": {"cron": "@daily"}}))
+    model = Store.open(str(copied.store)).model("ag-news")
+    champion = model.champion("production")
+    assert champion is not None
+
+    def sign(page: str, **query: str) -> dict[str, str] | None:
+        found = content(client_of(copied), page, **query)
+        health = found["health"] if query else next(row for row in found["rows"] if row["model"] == "ag-news")["health"]
+        return next((sign for sign in health["signs"] if sign["name"] == "decay"), None)
+
+    unknown = sign("/")
+    assert unknown is not None
+    assert (unknown["level"], unknown["text"]) == ("unknown", "whether it still answers as well was not checked yet")
+
+    def note(version: str, verdict: Any, text: str) -> None:
+        figure = Figure(value=0.08, low=0.06, high=0.1)
+        values = {"check": "0" * 64, "metric": "accuracy", "drop": figure, "rows": 900, "at": copied.now.isoformat()}
+        model.note_decay("production", DecayNote(version=version, verdict=verdict, text=text, **values))
+
+    note(champion.version, "decayed", f"accuracy fell {EVIL}")
+    for found in (sign("/"), sign("/model", name="ag-news")):
+        assert found == {"name": "decay", "level": "bad", "text": f"it has decayed: accuracy fell {EVIL}"}
+    page = shown(client_of(copied), "/")
+    assert "it has decayed: accuracy fell" in page
+    assert EVIL not in page
+    note(champion.version, "holds", "accuracy 0.9")
+    assert (sign("/") or {})["level"] == "good"
+    # Of a model that is not live any more it says nothing.
+    note("0" * 16, "decayed", "an older one")
+    assert sign("/") == unknown
+    # Where nobody asks for checks there is no sign of them.
+    file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), "decay": None}))
+    assert sign("/") is None

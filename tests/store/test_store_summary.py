@@ -15,7 +15,8 @@ from retrainer.storage import open_storage
 from retrainer.store import Cause, Manifest, ModelStore, Store
 from retrainer.store.entry import Entry, Look, Spent, Verdict
 from retrainer.store.ledger import RowSet
-from retrainer.store.summary import MOST_KEPT, Figure, Judged, Summary, make_summary, read_summary
+from retrainer.store.names import summary_key
+from retrainer.store.summary import MOST_KEPT, DecayNote, Figure, Judged, Summary, make_summary, read_summary
 
 if TYPE_CHECKING:
     from tests.store.conftest import Proxy
@@ -188,3 +189,36 @@ def test_a_summary_that_cannot_be_written_stops_nothing(
     assert newest is not None
     assert newest.to_version == version
     assert "is not refreshed" in caplog.text
+
+
+def test_a_check_is_kept_beside_moves_and_decisions(store_url: str, bundle: MakeBundle) -> None:
+    model = Store.open(store_url).model("news")
+    version = publish(model, bundle("a"))
+    storage = open_storage(store_url)
+    before = read_summary(storage, "news")
+    assert before is not None
+    assert b"decay" not in before.to_json(), "who knows nothing of checks can read it"
+    note = DecayNote(
+        version=version,
+        check=digest_of({"a": "check"}),
+        verdict="holds",
+        text="as good as before",
+        metric="accuracy",
+        drop=Figure(value=0.01, low=-0.01, high=0.03),
+        rows=700,
+        at="2026-01-01T00:00:00+00:00",
+    )
+    model.note_decay("production", note)
+    publish(model, bundle("b"))
+    after = read_summary(storage, "news")
+    assert after is not None
+    channel = after.of("production")
+    assert channel.decay == note
+    assert [move.from_version for move in channel.moves] == [version, None]
+    # The first thing that is ever noted of a model whose summary is gone.
+    storage.delete(summary_key("news"))
+    model.note_decay("production", note)
+    anew = read_summary(storage, "news")
+    assert anew is not None
+    assert anew.of("production").decay == note
+    assert len(anew.of("production").moves) == 2

@@ -11,14 +11,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from retrainer.airflow.assets import data_assets, decisions_asset, model_asset
+    from retrainer.airflow.assets import data_assets, decay_asset, decisions_asset, model_asset
     from retrainer.airflow.dag_builder import retrain_dag
     from retrainer.airflow.dag_folder import build_dags
+    from retrainer.airflow.decay_builder import decay_dag
     from retrainer.airflow.doctor import doctor_dag
     from retrainer.airflow.form import run_params
     from retrainer.airflow.operate import operate_dag
     from retrainer.airflow.operators import (
         ApproveModelOperator,
+        CheckDecayOperator,
         EvaluateModelOperator,
         EvaluationGateOperator,
         ExportOnnxOperator,
@@ -34,6 +36,8 @@ _MODULES = {
     "Settings": "settings",
     "build_dags": "dag_folder",
     "data_assets": "assets",
+    "decay_asset": "assets",
+    "decay_dag": "decay_builder",
     "decisions_asset": "assets",
     "doctor_dag": "doctor",
     "model_asset": "assets",
@@ -44,6 +48,7 @@ _MODULES = {
 
 __all__ = [
     "ApproveModelOperator",
+    "CheckDecayOperator",
     "EvaluateModelOperator",
     "EvaluationGateOperator",
     "ExportOnnxOperator",
@@ -54,6 +59,8 @@ __all__ = [
     "Settings",
     "build_dags",
     "data_assets",
+    "decay_asset",
+    "decay_dag",
     "decisions_asset",
     "doctor_dag",
     "model_asset",

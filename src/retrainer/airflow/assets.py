@@ -17,8 +17,9 @@ from retrainer.spec.publish import Publish
 _GLOB = frozenset("*?[")
 # The outlet of a task that learns only when it runs which model it moves.
 MOVED_MODELS = AssetAlias(name="retrainer/moved-models")
-# That of a task which does not make an event each time that it succeeds.
+# Those of tasks which do not make an event each time that they succeed.
 DECISIONS = AssetAlias(name="retrainer/decisions")
+DECAY_CHECKS = AssetAlias(name="retrainer/decay-checks")
 
 
 def model_asset(pipeline: Pipeline) -> Asset:
@@ -32,8 +33,8 @@ def model_asset(pipeline: Pipeline) -> Asset:
 
 def channel_asset(model: str, publish: Publish, channel: str) -> Asset:
     """The same of any channel of a model."""
-    # A channel may be called as the asset of the decisions is.
-    other = f"/channels/{channel}" if channel == "decisions" else f"/{channel}"
+    # A channel may be called as another asset of the model is.
+    other = f"/channels/{channel}" if channel in {"decisions", "decay"} else f"/{channel}"
     return Asset(
         name=f"retrainer/{model}" + ("" if channel == publish.channel else other),
         uri=f"{_as_uri(publish.store)}/{model}/channels/{channel}",
@@ -56,12 +57,27 @@ def decisions_asset(pipeline: Pipeline) -> Asset:
     )
 
 
+def decay_asset(pipeline: Pipeline) -> Asset:
+    """What checks of the champion say (section ``decay``). Other DAGs can be scheduled on it.
+
+    Each event's ``extra`` holds ``verdict`` (``holds``, ``decayed`` or ``insufficient``), ``reasons`` as a list of one
+    ``code`` and ``detail``, ``text``, ``model``, ``channel``, ``version``, ``metric``, ``before`` and ``now`` with
+    their bounds, ``drop`` with its interval, ``max_drop``, ``rows`` and ``check``.
+    """
+    publish = pipeline.publish
+    return Asset(
+        name=f"retrainer/{pipeline.name}/decay",
+        uri=f"{_as_uri(publish.store)}/{pipeline.name}/decay",
+        group="model",
+    )
+
+
 def tell(task: BaseOperator, context: Any, asset: Asset, extra: Mapping[str, Any]) -> None:
     """Describe what happened to an asset in the event that Airflow makes of it when the task succeeds."""
     if asset in task.outlets:
         context["outlet_events"][asset].extra = dict(extra)
         return
-    for alias in (MOVED_MODELS, DECISIONS):
+    for alias in (MOVED_MODELS, DECISIONS, DECAY_CHECKS):
         if alias in task.outlets:
             context["outlet_events"][alias].add(asset, extra=dict(extra))
 

@@ -21,6 +21,7 @@ from airflow.sdk import DAG, Asset, AssetAny, AssetOrTimeSchedule, CronTriggerTi
 
 from retrainer.airflow.assets import data_assets
 from retrainer.airflow.description import describe_pipeline
+from retrainer.airflow.failures import RETRY_POLICY
 from retrainer.airflow.form import run_params
 from retrainer.airflow.new_data import new_data_asset
 from retrainer.airflow.notifying import deadlines_of, failure_callbacks
@@ -48,9 +49,9 @@ BASE_NAME = "{{ task.base_name }}"
 def retrain_dag(pipeline: PipelineLike, *, settings: SettingsLike = None, **dag_kwargs: Any) -> DAG:
     """The DAG that retrains, judges and publishes one pipeline.
 
-    Retries: two, a minute apart, unless the pipeline's ``dag`` or ``default_args`` says otherwise; of the two the
-    pipeline. One run at a time, and none for the past. The form that starts a run is drawn from the pipeline
-    (``form.py``).
+    Retries: two, a minute apart or as the kind of error says (``failures.py``), unless the pipeline's ``dag`` or
+    ``default_args`` says otherwise; of the two the pipeline. One run at a time, and none for the past. The form that
+    starts a run is drawn from the pipeline (``form.py``).
 
     :param pipeline: path of the pipeline file, its content as a mapping, or a ``Pipeline``.
     :param settings: see ``Settings``; for every task.
@@ -82,7 +83,7 @@ def dag_of(record: Pipeline, given: PipelineLike, *, settings: SettingsLike = No
         "on_failure_callback": failure_callbacks(record) or None,
         "deadline": deadlines_of(record) or None,
         **dag_kwargs,
-        "default_args": {**DEFAULT_ARGS, **dag_kwargs.get("default_args", {}), **_of_tasks(record)},
+        "default_args": default_args_of(record, dag_kwargs.get("default_args", {})),
     }
     with DAG(**arguments) as dag:
         _tasks(record, {"pipeline": given, "settings": as_mapping(settings)}, watched)
@@ -140,8 +141,20 @@ def _params(pipeline: Pipeline) -> dict[str, Param]:
     return params
 
 
+def default_args_of(pipeline: Pipeline, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of each task: what the file says goes before what a deployment says of all.
+
+    Whoever says how long is waited before another try means it, whatever the error; else the kind of error decides.
+
+    :param given: by the deployment.
+    """
+    said = {**given, **_of_tasks(pipeline)}
+    by_kind = {} if "retry_delay" in said else {"retry_policy": RETRY_POLICY}
+    return {**DEFAULT_ARGS, **by_kind, **said}
+
+
 def _of_tasks(pipeline: Pipeline) -> dict[str, Any]:
-    """What the file says of each task, which goes before what a deployment says of all."""
+    """What the file says of each task."""
     said = pipeline.dag
     arguments = {
         "owner": said.owner,

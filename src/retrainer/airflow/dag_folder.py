@@ -1,4 +1,4 @@
-"""A folder of pipeline files as DAGs, one for each file.
+"""A folder of pipeline files as DAGs: one for each file, and one more where the file wants its champion checked.
 
 Airflow drops all DAGs of a Python file that raises. So one wrong pipeline file must not raise: in its place stands
 a DAG of the same name, tagged ``broken``, whose only task fails with what is wrong and where. It keeps the file's
@@ -19,6 +19,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from pydantic import TypeAdapter, ValidationError
 
 from retrainer.airflow.dag_builder import START_DATE, dag_id_of, dag_of, schedule_of
+from retrainer.airflow.decay_builder import decay_dag_of, decay_id_of
 from retrainer.airflow.new_data import new_data_asset
 from retrainer.airflow.settings import as_mapping
 from retrainer.errors import PipelineError
@@ -32,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 _TASK = "read_pipeline"
 _DAILY = "@daily"
+# Arguments of DAGs that say when and what is trained, and nothing of how a champion is checked.
+_OF_RETRAINING = frozenset({"schedule", "params", "doc_md"})
 
 
 def build_dags(folder: str | Path, **dag_kwargs: Any) -> dict[str, DAG]:
@@ -46,11 +49,9 @@ def build_dags(folder: str | Path, **dag_kwargs: Any) -> dict[str, DAG]:
     dags: dict[str, DAG] = {}
     taken: dict[str, Path] = {}
     for file, content in read_folder(folder, wanted):
-        dag = _build(file, content, wanted, taken, dag_kwargs)
-        if dag is not None:
-            dags[dag.dag_id] = dag
-            if dag.dag_id == wanted:
-                break
+        dags |= {dag.dag_id: dag for dag in _build(file, content, wanted, taken, dag_kwargs)}
+        if wanted in dags:
+            break
     return dags
 
 
@@ -64,7 +65,8 @@ def read_folder(folder: str | Path, wanted: str | None = None) -> Iterable[tuple
     """
     files = pipeline_files(folder)
     if wanted is not None:
-        return ((file, read_file(file)) for file in sorted(files, key=lambda file: dag_id_of(file.stem) != wanted))
+        first = sorted(files, key=lambda file: wanted not in {dag_id_of(file.stem), decay_id_of(file.stem)})
+        return ((file, read_file(file)) for file in first)
     return sorted(((file, read_file(file)) for file in files), key=lambda entry: not is_called_as_its_pipeline(*entry))
 
 
@@ -87,24 +89,34 @@ def _build(
     wanted: str | None,
     taken: dict[str, Path],
     dag_kwargs: dict[str, Any],
-) -> DAG | None:
-    """The DAG of a file; ``None`` when another one is wanted."""
+) -> list[DAG]:
+    """The DAGs of a file, but for those that are not wanted."""
     try:
         if isinstance(content, PipelineError):
             raise content
         dag_id = dag_id_of(content.name)
         _must_be_new(content, dag_id, file, taken)
         taken[dag_id] = file
-        return dag_of(content, str(file), **dag_kwargs) if wanted in (None, dag_id) else None
+        return _made(content, file, wanted, dag_kwargs)
     except PipelineError as error:
         content_as_written = _written(file)
         dag_id = _salvaged_id(file, content_as_written, taken)
         taken[dag_id] = file
         if wanted not in (None, dag_id):
-            return None
+            return []
         logger.warning("%s", error)
         settings = as_mapping(dag_kwargs.get("settings"))
-        return _broken_dag(dag_id, file, str(error), _salvaged_schedule(file, content_as_written, dag_id, settings))
+        return [_broken_dag(dag_id, file, str(error), _salvaged_schedule(file, content_as_written, dag_id, settings))]
+
+
+def _made(pipeline: Pipeline, file: Path, wanted: str | None, dag_kwargs: dict[str, Any]) -> list[DAG]:
+    dags = []
+    if wanted in (None, dag_id_of(pipeline.name)):
+        dags.append(dag_of(pipeline, str(file), **dag_kwargs))
+    if pipeline.decay is not None and wanted in (None, decay_id_of(pipeline.name)):
+        of_both = {name: value for name, value in dag_kwargs.items() if name not in _OF_RETRAINING}
+        dags.append(decay_dag_of(pipeline, str(file), **of_both))
+    return dags
 
 
 def _must_be_new(pipeline: Pipeline, dag_id: str, file: Path, taken: dict[str, Path]) -> None:

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from retrainer.chain import INGEST, TRAIN, Evaluated, Published, StepRef, step_named
+from retrainer.chain import DECAY, INGEST, TRAIN, DecayChecked, Evaluated, Published, StepRef, step_named
+from retrainer.chain.steps.decay import labelled_alone
 from retrainer.spec import Pipeline
 from retrainer.spec.dataset import HubSource
 from retrainer.storage import join_url
@@ -66,8 +67,9 @@ def _artifacts(root: str, digests: Mapping[str, str]) -> Iterator[tuple[str, str
 
 def _sources(ref: StepRef, pipeline: Pipeline) -> Iterator[tuple[str, str]]:
     """What a step reads from outside: data, a base model."""
-    if ref.step == INGEST.name:
-        for source in pipeline.dataset.sources.values():
+    if ref.step in {INGEST.name, DECAY.name}:
+        dataset = pipeline.dataset if ref.step == INGEST.name else labelled_alone(pipeline).dataset
+        for source in dataset.sources.values():
             yield from ((HUB, source.hub.path),) if isinstance(source, HubSource) else map(named, source)
     if ref.step == TRAIN.name:
         base = ref.base or pipeline.model.base
@@ -75,7 +77,8 @@ def _sources(ref: StepRef, pipeline: Pipeline) -> Iterator[tuple[str, str]]:
 
 
 def _champion(output: object, pipeline: Pipeline) -> Iterator[tuple[str, str]]:
-    if isinstance(output, Evaluated) and output.champion_version:
+    evaluated = isinstance(output, Evaluated) and output.champion_version
+    if evaluated or (isinstance(output, DecayChecked) and output.version):
         yield named(join_url(pipeline.publish.store, pipeline.name))
 
 

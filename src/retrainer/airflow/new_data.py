@@ -11,9 +11,10 @@ import logging
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import Any
 
-from airflow.sdk import Asset, AssetWatcher
+from airflow.sdk import Asset, AssetWatcher, DagRunState
 from airflow.sdk.exceptions import AirflowRuntimeError
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
@@ -21,7 +22,7 @@ from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 from retrainer.airflow.bell import Bell
 from retrainer.airflow.connections import s3_access
 from retrainer.airflow.settings import Settings
-from retrainer.airflow.watch import TAKEN, News, Watch, Watched, taken_by
+from retrainer.airflow.watch import TAKEN, News, Watch, Watched, taken_by, versions_of
 from retrainer.errors import RetrainerError
 from retrainer.sources.arrivals import data_files, listing
 from retrainer.spec import Pipeline
@@ -106,7 +107,7 @@ class NewDataTrigger(BaseEventTrigger):  # type: ignore[misc]
             quiet_seconds=self.quiet_seconds,
         )
         memory = self.asset_state_store[Asset(self.asset)]
-        watch = Watch(watched, memory, self._run_to_come, self._reached, logger)
+        watch = Watch(watched, memory, self._run_to_come, self._has_failed, self._reached, logger)
         trouble = _Trouble()
         failed = False
         while True:
@@ -133,6 +134,9 @@ class NewDataTrigger(BaseEventTrigger):  # type: ignore[misc]
         all of it; when it has ended, what it noted tells.
         """
         return await asyncio.to_thread(self._count_runs_to_come) > 0
+
+    async def _has_failed(self, run_id: str) -> bool:
+        return await asyncio.to_thread(run_has_failed, self.dag_id, run_id)
 
     def _count_runs_to_come(self) -> int:
         queued = RuntimeTaskInstance.get_dr_count(dag_id=self.dag_id, states=["queued"])
@@ -228,8 +232,22 @@ def seen_now(pipeline: Pipeline) -> dict[str, str]:
 
 
 def note_taken(context: Any, asset: Asset, seen: Mapping[str, str]) -> None:
-    """Note in the asset's state store what a run has read."""
-    context["asset_state_store"][asset].set(TAKEN, taken_by(context["dag_run"].run_id, seen))
+    """Note in the asset's state store what a run has read, and what counts if it fails later."""
+    memory, run = context["asset_state_store"][asset], context["dag_run"]
+    content = memory.get(TAKEN)
+    # A run that is cleared has not succeeded with what it read the time before.
+    failed = bool(content) and (content["run_id"] == run.run_id or run_has_failed(run.dag_id, content["run_id"]))
+    memory.set(TAKEN, taken_by(run.run_id, seen, versions_of(content, failed=failed)))
+
+
+def run_has_failed(dag_id: str, run_id: str) -> bool:
+    """Whether a run failed for good. One that was deleted has not: nobody wants its rows again."""
+    try:
+        return bool(RuntimeTaskInstance.get_dagrun_state(dag_id, run_id) == DagRunState.FAILED)
+    except AirflowRuntimeError as error:
+        if (error.error.detail or {}).get("status_code") != HTTPStatus.NOT_FOUND:
+            raise
+        return False
 
 
 def started_by(context: Any) -> list[str]:

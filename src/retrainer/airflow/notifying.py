@@ -89,11 +89,14 @@ class PipelineNotifier(BaseNotifier):  # type: ignore[misc]
         tell_people(self.notifiers, context, {**self.happened, "text": self.text}, logging.getLogger(__name__))
 
 
-def failure_callbacks(pipeline: Pipeline) -> list[BaseNotifier]:
-    """What a DAG calls when a run of it fails."""
+def failure_callbacks(pipeline: Pipeline, what: str = "retrain") -> list[BaseNotifier]:
+    """What a DAG calls when a run of it fails.
+
+    :param what: it does.
+    """
     if not pipeline.notify.on_failed:
         return []
-    text = f"retrain {pipeline.name} failed in run {{{{ run_id or dag_run.run_id }}}}"
+    text = f"{what} {pipeline.name} failed in run {{{{ run_id or dag_run.run_id }}}}"
     return [PipelineNotifier(pipeline.notify.on_failed, text, event="failed", model=pipeline.name)]
 
 

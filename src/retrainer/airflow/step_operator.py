@@ -16,6 +16,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from retrainer.airflow.connections import step_environment
 from retrainer.airflow.context import require_known_conf, run_context
 from retrainer.airflow.dates import made_no_difference, of_date
+from retrainer.airflow.failures import RETRY_POLICY
 from retrainer.airflow.form import asked_in
 from retrainer.airflow.links import RunFolderLink, StepLink
 from retrainer.airflow.progress import ProgressLog, ProgressState
@@ -54,6 +55,9 @@ class StepOperator(BaseOperator):  # type: ignore[misc]
         others go on with the pipeline that its reference holds, and warn where theirs is another one by now.
     :param settings: where artifacts are kept, how buckets are reached, which interpreter trains: see ``Settings``.
         (templated)
+
+    How long is waited before another try depends on the kind of error (``failures.KINDS``), unless ``retry_delay`` or
+    ``retry_policy`` is given.
     """
 
     step: ClassVar[Step[Any]]
@@ -80,6 +84,9 @@ class StepOperator(BaseOperator):  # type: ignore[misc]
     _links: Mapping[str, str] = {}
 
     def __init__(self, *, pipeline: PipelineLike, settings: SettingsLike = None, **kwargs: Any) -> None:
+        # Whoever says how long is waited before another try means it, whatever the error.
+        if not {"retry_policy", "retry_delay"} & {*kwargs, *kwargs.get("default_args", {})}:
+            kwargs["retry_policy"] = RETRY_POLICY
         super().__init__(**kwargs)
         self.pipeline = pipeline
         self.settings = as_mapping(settings)

@@ -2,8 +2,9 @@
 
 What a run has read is the watermark, and the run itself notes it when its first task has read the data. So nothing is
 lost however often a watch is ended and begun again: what no run has read is told again, unless a run that is yet to
-read is there already. Not here: Airflow's triggers and its store of states (``new_data.py``), what a version of a file
-is and how rows are counted (``sources/arrivals.py``).
+read is there already. A run that failed for good has read nothing: its rows count again with those that come next.
+Not here: Airflow's triggers and its store of states (``new_data.py``), what a version of a file is and how rows are
+counted (``sources/arrivals.py``).
 """
 
 from __future__ import annotations
@@ -80,6 +81,7 @@ class Watch:
 
     :param memory: what outlives the watch.
     :param run_to_come: whether a run is there that has yet to read the data.
+    :param has_failed: whether a run, by its id, failed for good.
     :param reached: a context in which the files can be listed and read; entered in another thread.
     """
 
@@ -88,6 +90,7 @@ class Watch:
         watched: Watched,
         memory: Memory,
         run_to_come: Callable[[], Awaitable[bool]],
+        has_failed: Callable[[str], Awaitable[bool]],
         reached: Callable[[], AbstractContextManager[object]],
         log: logging.Logger,
         *,
@@ -96,6 +99,7 @@ class Watch:
         self._watched = watched
         self._memory = memory
         self._run_to_come = run_to_come
+        self._has_failed = has_failed
         self._reached = reached
         self._log = log
         self._clock = clock
@@ -122,7 +126,7 @@ class Watch:
             self._now, self._seen_at = now, self._clock()
         if self.at_rest or not self._is_quiet():
             return None
-        taken = _versions(await self._memory.aget(TAKEN))
+        taken = await self._taken()
         new = changed(now, taken)
         fresh = changed(new, self._told)
         if fresh and await self._run_to_come():
@@ -136,6 +140,11 @@ class Watch:
             return None
         self._told = new
         return news
+
+    async def _taken(self) -> dict[str, str]:
+        """The watermark."""
+        content = await self._memory.aget(TAKEN)
+        return versions_of(content, failed=bool(content) and await self._has_failed(content["run_id"]))
 
     def _list(self) -> tuple[dict[str, SourceFile], dict[str, str]]:
         with self._reached():
@@ -201,13 +210,22 @@ class Watch:
             return count(file, earlier)
 
 
-def taken_by(run_id: str, files: Mapping[str, str]) -> dict[str, Any]:
+def taken_by(run_id: str, files: Mapping[str, str], before: Mapping[str, str]) -> dict[str, Any]:
     """What is remembered when a run has read the data.
 
     :param files: the versions before it began to read; what changed since counts as new.
+    :param before: those that a run had read before it, and did not fail.
     """
-    return {"run_id": run_id, "files": dict(files)}
+    instead_of = {url: before.get(url) for url, version in files.items() if before.get(url) != version}
+    return {"run_id": run_id, "files": dict(files), "instead_of": instead_of}
 
 
-def _versions(content: Any) -> dict[str, str]:
-    return dict((content or {}).get("files", {}))
+def versions_of(content: Mapping[str, Any] | None, *, failed: bool) -> dict[str, str]:
+    """What has been read of the data, by what is remembered.
+
+    :param failed: the run that read it failed, so that what was read before it counts.
+    """
+    found: dict[str, str | None] = dict((content or {}).get("files", {}))
+    if content and failed:
+        found |= content.get("instead_of", {})
+    return {url: version for url, version in found.items() if version is not None}

@@ -8,6 +8,7 @@ a step does (``work/``).
 from retrainer.chain.definition import Step, StepOutput
 from retrainer.chain.order import CHAIN, Outcome, Stage, chain_of, outcome_of, stages_of, step_before, step_named
 from retrainer.chain.requests import RunContext, StepRef, StepRequest, Unchanged
+from retrainer.chain.steps.decay import DECAY, DecayChecked
 from retrainer.chain.steps.decide import DECIDE, Decided
 from retrainer.chain.steps.evaluate import EVALUATE, Evaluated
 from retrainer.chain.steps.export import EXPORT, Exported
@@ -18,6 +19,7 @@ from retrainer.chain.steps.train import TRAIN, Trained
 
 __all__ = [
     "CHAIN",
+    "DECAY",
     "DECIDE",
     "EVALUATE",
     "EXPORT",
@@ -25,6 +27,7 @@ __all__ = [
     "PUBLISH",
     "SELECT",
     "TRAIN",
+    "DecayChecked",
     "Decided",
     "Evaluated",
     "Exported",

@@ -19,11 +19,12 @@ from retrainer.records import Record, digest_of
 from retrainer.report.figures import Facts
 from retrainer.spec.model import Pipeline
 
-About = Literal["data", "candidate", "candidates", "challenger"]
+About = Literal["data", "candidate", "candidates", "challenger", "champion"]
 """What a step is about, and so how often a run takes it.
 
 ``data``: once, before there is a model. ``candidate``: once for each base model. ``candidates``: once, to compare them;
-left out where the pipeline names one base model. ``challenger``: once, for the model that goes on.
+left out where the pipeline names one base model. ``challenger``: once, for the model that goes on. ``champion``: never
+by a run, for it is about the model that is live.
 """
 
 

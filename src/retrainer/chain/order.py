@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from retrainer.chain.definition import Step
 from retrainer.chain.requests import StepRef
+from retrainer.chain.steps.decay import DECAY
 from retrainer.chain.steps.decide import DECIDE
 from retrainer.chain.steps.evaluate import EVALUATE
 from retrainer.chain.steps.export import EXPORT
@@ -25,6 +26,8 @@ from retrainer.spec.model import Pipeline
 
 CHAIN: tuple[Step[Any], ...] = (INGEST, TRAIN, EXPORT, SELECT, EVALUATE, DECIDE, PUBLISH)
 """Every step, in the order that a run takes them."""
+BESIDE: tuple[Step[Any], ...] = (DECAY,)
+"""Steps that no run takes: about the model that is live."""
 
 Outcome = Literal["promoted", "unchanged", "refused", "unapproved"]
 """What became of a run.
@@ -39,10 +42,10 @@ def step_named(name: str) -> Step[Any]:
 
     :raises NotFoundError: there is no such step.
     """
-    for step in CHAIN:
+    for step in (*CHAIN, *BESIDE):
         if step.name == name:
             return step
-    raise NotFoundError(f"no step '{name}'", hint=f"the steps are {', '.join(step.name for step in CHAIN)}")
+    raise NotFoundError(f"no step '{name}'", hint=f"the steps are {', '.join(step.name for step in (*CHAIN, *BESIDE))}")
 
 
 def chain_of(pipeline: Pipeline) -> tuple[Step[Any], ...]:

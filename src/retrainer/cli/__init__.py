@@ -4,7 +4,7 @@ Each command's module loads what it needs when it is called, so that ``retrainer
 neither the training libraries nor Airflow are installed.
 
 Exit codes: 0 fine, 1 an error, 2 wrong usage, 3 nothing was published because the challenger was refused or not
-approved, 4 a receipt or a store does not hold, 130 interrupted.
+approved, 4 a receipt, a store or a model does not hold, 5 there are too few rows to tell, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import typer
 
 from retrainer import __version__
 from retrainer.cli.compare_command import compare
+from retrainer.cli.decay_command import decay
 from retrainer.cli.decisions_command import decisions
 from retrainer.cli.display import show_error
 from retrainer.cli.doctor_command import doctor
@@ -71,7 +72,7 @@ def _every_command(
 for command in (
     *(init, run, check, doctor, schema, relabel),
     *(models, versions, show, history, decisions),
-    *(verify, replay, compare, predict, promote, rollback, anchor),
+    *(verify, replay, compare, decay, predict, promote, rollback, anchor),
     *(fsck, gc, keygen, sign, serve),
 ):
     app.command()(command)

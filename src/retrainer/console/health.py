@@ -12,7 +12,7 @@ from typing import Literal
 from retrainer.console.host import Runs
 from retrainer.console.words import ago
 from retrainer.records import Record
-from retrainer.spec.model import Schedule
+from retrainer.spec.model import Pipeline, Schedule
 from retrainer.store.summary import ChannelSummary
 
 Level = Literal["good", "unknown", "note", "warn", "bad"]
@@ -27,7 +27,7 @@ MANY_REFUSALS = 3
 class Sign(Record):
     """One respect in which a model is well or not.
 
-    :ivar name: of the respect: ``serving``, ``schedule``, ``decision``, ``drift``.
+    :ivar name: of the respect: ``serving``, ``schedule``, ``decision``, ``drift``, ``decay``.
     :ivar text: in words.
     """
 
@@ -115,3 +115,27 @@ def drifted(channel: ChannelSummary) -> Sign | None:
         return None
     level, text = _DRIFT.get(found, ("unknown", f"drift: {found}"))
     return Sign(name="drift", level=level, text=text)
+
+
+_DECAY: dict[str, Level] = {"holds": "good", "decayed": "bad", "insufficient": "unknown"}
+
+
+def decayed(channel: ChannelSummary, *, is_checked: bool) -> Sign | None:
+    """What the last check of what the channel serves said; ``None`` where nobody asked for one.
+
+    :param is_checked: the pipeline wants it.
+    """
+    note = channel.decay
+    if note is None or note.version != channel.champion:
+        # A check of an older champion says nothing of this one.
+        text = "whether it still answers as well was not checked yet"
+        return Sign(name="decay", level="unknown", text=text) if is_checked and channel.champion is not None else None
+    words = {"holds": "it answers as well as at its decision", "decayed": "it has decayed"}
+    text = words.get(note.verdict, "new rows do not tell whether it still answers as well")
+    return Sign(name="decay", level=_DECAY[note.verdict], text=f"{text}: {note.text}")
+
+
+def of_own_channel(pipeline: Pipeline, channel: ChannelSummary, runs: Runs | None, now: datetime) -> list[Sign]:
+    """The signs that a pipeline's runs and checks give the channel that it publishes to; they say nothing of others."""
+    measured = [drifted(channel), decayed(channel, is_checked=pipeline.decay is not None)]
+    return [scheduled(pipeline.schedule, runs, now), decided(channel), *filter(None, measured)]

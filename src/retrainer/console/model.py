@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from retrainer.chain.model_store import model_of
-from retrainer.console.health import Health, Sign, decided, drifted, scheduled, serving
+from retrainer.console.health import Health, Sign, of_own_channel, serving
 from retrainer.console.host import Runs, Shown
 from retrainer.console.overview import (
     Point,
@@ -203,8 +203,7 @@ def _health(
     wrong = checked.text if isinstance(checked, Problem) else None
     signs: list[Sign] = [serving(channel, wrong, was_checked=True)]
     if name == one.pipeline.publish.channel:
-        drift = drifted(channel)
-        signs += [scheduled(one.pipeline.schedule, runs, now), decided(channel), *([drift] if drift else [])]
+        signs += of_own_channel(one.pipeline, channel, runs, now)
     return Health.of(signs)
 
 

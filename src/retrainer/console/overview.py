@@ -8,7 +8,7 @@ from functools import partial
 
 from retrainer.chain.model_store import model_of
 from retrainer.console.approvals import Waiting
-from retrainer.console.health import LEVELS, Health, Sign, decided, drifted, scheduled, serving
+from retrainer.console.health import LEVELS, Health, Sign, of_own_channel, scheduled, serving
 from retrainer.console.host import Catalogue, Runs, Shown
 from retrainer.console.stores import Problem, Questions, Stores
 from retrainer.gate.receipt import ReasonCode
@@ -189,10 +189,8 @@ def _rows(
         found = checks.get(key)
         wrong = found.text if isinstance(found, Problem) else None
         signs = [serving(channel, wrong, was_checked=key in checks)]
-        if name == own:  # a pipeline's runs say nothing of the other channels
-            signs += [scheduled(one.pipeline.schedule, runs, now), decided(channel)]
-            drift = drifted(channel)
-            signs += [drift] if drift is not None else []
+        if name == own:
+            signs += of_own_channel(one.pipeline, channel, runs, now)
         refusal, is_latest = refusal_of(channel)
         live = channel.moves[0] if channel.moves else None
         metric = metric_of(one, channel)

@@ -87,6 +87,7 @@ def pipeline(spec: Pipeline) -> list[Problem]:
     problems += _training(spec)
     problems += _never_published(spec)
     problems += _schedule(spec)
+    problems += _decay(spec)
     problems += _validation_rows(spec)
     if spec.resources.gpus and spec.resources.processes > spec.resources.gpus:
         problems.append(
@@ -113,7 +114,8 @@ def _schedule(spec: Pipeline) -> list[Problem]:
     """What would start otherwise than was asked for, or never."""
     schedule = spec.schedule
     problems = []
-    if schedule.cron is None and schedule.timezone != "UTC":
+    checked = spec.decay is not None and spec.decay.cron is not None
+    if schedule.cron is None and schedule.timezone != "UTC" and not checked:
         problems.append(Problem(("schedule", "timezone"), "says nothing without schedule.cron"))
     for key, default in (("min_new_rows", 1), ("queue", None)):
         if getattr(schedule, key) != default and not schedule.on_new_data:
@@ -128,6 +130,21 @@ def _schedule(spec: Pipeline) -> list[Problem]:
         problems.append(Problem(place, "a run that new data starts has no date for the template in dataset.train"))
     if schedule.queue and not all(path.startswith("s3://") for path in paths):
         problems.append(Problem(("schedule", "queue"), "only a bucket tells a queue; dataset.train names other files"))
+    return problems
+
+
+def _decay(spec: Pipeline) -> list[Problem]:
+    """What the check of the champion could not do."""
+    if spec.decay is None:
+        silent = Problem(("notify", "on_decay"), "says nothing without a section decay: nobody looks for it")
+        return [silent] if spec.notify.on_decay else []
+    problems = []
+    metric, measured = spec.decay_check.metric, {*spec.metrics, *spec.gate_metrics}
+    if metric not in measured:
+        detail = f"'{metric}' is not measured when a model is judged; name one of {listed(sorted(measured))}"
+        problems.append(Problem(("decay", "metric"), f"{detail}, or add it to metrics"))
+    if isinstance(spec.decay.data, tuple) and any(TEMPLATE in path for path in spec.decay.data):
+        problems.append(Problem(("decay", "data"), "a check has no date for a template; name a folder or a glob"))
     return problems
 
 

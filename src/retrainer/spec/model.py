@@ -1,8 +1,8 @@
 """The pipeline file as frozen records: every key, its type, its default and its meaning.
 
-The larger sections have modules of their own: ``dataset``, ``training``, ``gate``, ``publish``, ``notify``, ``dag``.
-Not here: reading YAML (``load.py``), what holds between keys (``cross_checks.py``), and whether a path, column or
-model exists, which only the machine that runs a step can tell.
+The larger sections have modules of their own: ``dataset``, ``training``, ``gate``, ``publish``, ``notify``, ``dag``,
+``decay``. Not here: reading YAML (``load.py``), what holds between keys (``cross_checks.py``), and whether a path,
+column or model exists, which only the machine that runs a step can tell.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from retrainer.records import Record
 from retrainer.spec import cross_checks
 from retrainer.spec.dag import DagSettings
 from retrainer.spec.dataset import Dataset, LabelName
+from retrainer.spec.decay import Decay
 from retrainer.spec.fields import Name, OneOf, Text
 from retrainer.spec.gate import Gate
 from retrainer.spec.known_metrics import OF_ONE_LABEL, names_of
@@ -181,6 +182,9 @@ class Pipeline(Record):
     publish: Publish = Field(description="Where a promoted model goes, and who vouches for it.")
     schedule: Schedule = Field(Schedule(), description="When Airflow starts the pipeline by itself.")
     resources: Resources = Field(Resources(), description="What training takes of a host.")
+    decay: Decay | None = Field(
+        None, description="A check whether the champion still answers as well on rows that were labelled since."
+    )
     notify: Notify = Field(Notify(), description="Whom Airflow tells of what.")
     dag: DagSettings = Field(DagSettings(), description="What Airflow knows about the pipeline's DAG.")
 
@@ -234,6 +238,13 @@ class Pipeline(Record):
             raise PipelineError(complaint, where=f"{self.name}: positive_label", hint="name one of the data's labels")
         found_at = position(self.positive_label, labels) if self.positive_label is not None else None
         return 1 if found_at is None else found_at
+
+    @property
+    def decay_check(self) -> Decay:
+        """The check of the champion, with its metric; that of a file which says nothing of it, too."""
+        against, check = self.gate.against_champion, self.decay or Decay()
+        metric = check.metric or (against.metric if against else self.metrics[0])
+        return check.model_copy(update={"metric": metric})
 
     @property
     def choose_by(self) -> str:

@@ -34,7 +34,9 @@ class Notify(Record):
         (), description="A run failed: it came to no decision, or could not act on it."
     )
 
+    on_decay: tuple[Notifier, ...] = Field((), description="The champion has decayed, as section `decay` says.")
+
     @property
     def all(self) -> tuple[Notifier, ...]:
         """Every notifier."""
-        return (*self.on_refused, *self.on_published, *self.on_failed)
+        return (*self.on_refused, *self.on_published, *self.on_failed, *self.on_decay)

@@ -12,6 +12,7 @@ from retrainer.errors import (
     RetrainerError,
     StorageError,
     StoragePermissionError,
+    Throttled,
 )
 from retrainer.storage.errors import translate
 
@@ -48,13 +49,12 @@ _OTHER = {
         "others are writing the same object all the time",
         "try again",
     ),
-    "SlowDown": ("the server asks for fewer requests", "try again in a while"),
 }
+_THROTTLED = {"SlowDown", "503", "ServiceUnavailable", "RequestLimitExceeded", "Throttling", "ThrottlingException"}
 _OTHER |= dict.fromkeys(("ExpiredTokenException", "RequestExpired"), _OTHER["ExpiredToken"])
 _OTHER |= dict.fromkeys(("301", "AuthorizationHeaderMalformed"), _OTHER["PermanentRedirect"])
 _OTHER |= dict.fromkeys(("OperationAborted", "409"), _OTHER["ConditionalRequestConflict"])
 _OTHER |= dict.fromkeys(("501", "XNotImplemented"), _OTHER["NotImplemented"])
-_OTHER |= dict.fromkeys(("503", "ServiceUnavailable", "RequestLimitExceeded"), _OTHER["SlowDown"])
 
 # What a policy must allow for each request.
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-with-s3-policy-actions.html
@@ -133,6 +133,8 @@ def _translate(error: Exception, where: str) -> RetrainerError:
     if code in _PERMANENT:
         message, hint = _PERMANENT[code]
         return StoragePermissionError(message, where=where, hint=hint or _needed(error))
+    if code in _THROTTLED:
+        return Throttled("the server asks for fewer requests", where=where, hint="try again in a while")
     if code in _OTHER:
         message, hint = _OTHER[code]
         return StorageError(message, where=where, hint=hint)

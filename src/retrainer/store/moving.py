@@ -29,7 +29,7 @@ from retrainer.store.names import LAST_MOVE, MOST_RECORD, check_words
 from retrainer.store.own_key import own_keys, told_what_to_do
 from retrainer.store.reading import ModelReader
 from retrainer.store.signing import Keyring
-from retrainer.store.summary import Figure, Judged, figures_of, note_decision, note_move
+from retrainer.store.summary import DecayNote, Figure, Judged, figures_of, note_decay, note_decision, note_move
 from retrainer.store.versions import Versions
 
 log = logging.getLogger(__name__)
@@ -82,6 +82,10 @@ class ModelMover(ModelReader):
     def note_decision(self, entries: Sequence[Entry], decision: str, judged: Judged) -> None:
         """Tell the model's summary of a verdict that is in the ledger. Never fails; see ``summary.note_decision``."""
         note_decision(self._storage, self.name, entries, decision, judged)
+
+    def note_decay(self, channel: str, note: DecayNote) -> None:
+        """Tell the model's summary of a check of what a channel serves. Never fails; see ``summary.note_decay``."""
+        note_decay(self._storage, self.name, channel, note)
 
     def _begin(self, channel: str) -> tuple[Head, Keyring | None]:
         """The channel as a move starts from it, and the keys of which one must have signed what the move signs.

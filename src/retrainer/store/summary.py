@@ -12,9 +12,9 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, FiniteFloat
+from pydantic import Field, FiniteFloat, SerializerFunctionWrapHandler, model_serializer
 
 from retrainer.errors import IntegrityError, NotFoundError, RetrainerError
 from retrainer.records import FileRecord, Record
@@ -106,17 +106,43 @@ class DecisionSummary(Record):
     judged: Judged | None = None
 
 
+class DecayNote(Record):
+    """The last check of a version on rows that were labelled since it was published.
+
+    :ivar check: digest of the artifact of the check.
+    :ivar text: why the verdict is what it is.
+    :ivar drop: how much worse it is than at its decision, by ``metric``; positive is worse.
+    """
+
+    version: Version
+    check: str
+    verdict: Literal["holds", "decayed", "insufficient"]
+    text: str
+    metric: str
+    drop: Figure | None
+    rows: int
+    at: Moment
+
+
 class ChannelSummary(Record):
     """One channel.
 
     :ivar sequence: number of its newest move; 0 while there is none.
     :ivar moves: those that changed what is served, the newest first.
     :ivar decisions: the newest first.
+    :ivar decay: neither log nor ledger has it; where it is lost, the next check of other rows brings it back.
     """
 
     sequence: int = 0
     moves: tuple[MoveSummary, ...] = ()
     decisions: tuple[DecisionSummary, ...] = ()
+    decay: DecayNote | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Who knows nothing of checks reads the summary of a model that has none."""
+        written: dict[str, Any] = handler(self)
+        return {name: value for name, value in written.items() if name != "decay" or value is not None}
 
     @property
     def champion(self) -> str | None:
@@ -179,6 +205,8 @@ def make_summary(storage: Storage, model: str, known: Summary | None = None) -> 
     entries = Ledger(storage, model).entries()
     names = {*list_channels(storage, model), *_channels_in(entries)}
     channels = {name: _decided(_moved(storage, model, name, known), entries, name, known) for name in sorted(names)}
+    if known is not None:
+        channels = {name: found.model_copy(update={"decay": known.of(name).decay}) for name, found in channels.items()}
     return Summary(model=model, written_at=_now(), channels=channels)
 
 
@@ -220,6 +248,15 @@ def note_decision(storage: Storage, model: str, entries: Sequence[Entry], decisi
         return before.model_copy(update={"channels": channels})
 
     _refresh(storage, model, noted, is_first=sum(isinstance(entry.event, Verdict) for entry in entries) == 1)
+
+
+def note_decay(storage: Storage, model: str, channel: str, note: DecayNote) -> None:
+    """Refresh the summary once a version was checked: two requests."""
+
+    def noted(before: Summary) -> Summary:
+        return _with(before, channel, before.of(channel).model_copy(update={"decay": note}))
+
+    _refresh(storage, model, noted, is_first=False)
 
 
 def _refresh(storage: Storage, model: str, noted: Callable[[Summary], Summary | None], *, is_first: bool) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 
-from retrainer.errors import ResourceError, first_line
+from retrainer.errors import OutOfGpuMemory, ResourceError, first_line
 from retrainer.storage import open_storage
 from retrainer.storage.errors import translate
 
@@ -36,7 +36,7 @@ def resource_error(error: BaseException, root: str) -> ResourceError | None:
         if any(mark in text for mark in _FORBIDDEN):
             return ResourceError("no permission", where=root, hint="check the owner and mode of that folder")
         if type(cause).__name__ == "OutOfMemoryError":
-            return ResourceError(
+            return OutOfGpuMemory(
                 f"the GPU is out of memory: {first_line(cause)}",
                 where="training.per_device_train_batch_size",
                 hint="halve it, and double gradient_accumulation_steps to train the same",

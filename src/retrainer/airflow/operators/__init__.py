@@ -1,6 +1,7 @@
 """The operators, one module each. ``step_operator.py`` beside this folder has what they share."""
 
 from retrainer.airflow.operators.approve import ApproveModelOperator
+from retrainer.airflow.operators.decay import CheckDecayOperator
 from retrainer.airflow.operators.evaluate import EvaluateModelOperator
 from retrainer.airflow.operators.export import ExportOnnxOperator
 from retrainer.airflow.operators.fine_tune import FineTuneOperator
@@ -11,6 +12,7 @@ from retrainer.airflow.operators.select import SelectModelOperator
 
 __all__ = [
     "ApproveModelOperator",
+    "CheckDecayOperator",
     "EvaluateModelOperator",
     "EvaluationGateOperator",
     "ExportOnnxOperator",

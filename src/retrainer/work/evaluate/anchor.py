@@ -54,7 +54,7 @@ def fetch_anchor(request: StepRequest, folder: Path, info: BundleInfo, reporter:
     version = request.identity["anchor"]
     if version is None or version == request.identity["champion"]:
         return FetchedAnchor(version)
-    fetched = fetch_version(request, version, folder, info)
+    fetched = fetch_version(request, version, folder, info.task)
     if isinstance(fetched, str):
         reporter.log(f"the channel's anchor, version {version}, cannot be asked: {fetched}", level="warning")
         return FetchedAnchor(version, error=fetched)

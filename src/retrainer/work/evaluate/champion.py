@@ -41,18 +41,18 @@ def fetch_champion(request: StepRequest, folder: Path, info: BundleInfo, reporte
     state: ChampionState = request.identity["champion_state"]
     if version is None:
         return Champion(state=state, error=request.identity["champion_error"])
-    fetched = fetch_version(request, version, folder, info)
+    fetched = fetch_version(request, version, folder, info.task)
     if isinstance(fetched, str):
         reporter.log(f"the champion cannot be read: {fetched}", level="warning")
         return Champion(state="unreadable", error=fetched, version=version)
     return Champion(state="present", version=version, folder=folder, info=fetched)
 
 
-def fetch_version(request: StepRequest, version: str, folder: Path, info: BundleInfo) -> BundleInfo | str:
+def fetch_version(request: StepRequest, version: str, folder: Path, task: str) -> BundleInfo | str:
     """A published version of the pipeline's model, verified file by file; or why it cannot be compared.
 
     :param folder: where its bundle goes; does not exist.
-    :param info: of the challenger.
+    :param task: that it has to be for.
     :raises StorageError: the store cannot be reached.
     """
     model = model_of(request.pipeline)
@@ -67,4 +67,4 @@ def fetch_version(request: StepRequest, version: str, folder: Path, info: Bundle
         raise
     except RetrainerError as error:
         return str(error)
-    return found if found.task == info.task else f"it answers another task: {found.task}"
+    return found if found.task == task else f"it answers another task: {found.task}"

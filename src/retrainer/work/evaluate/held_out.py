@@ -18,6 +18,7 @@ from retrainer.artifacts.evaluation import Leakage
 from retrainer.artifacts.snapshot import SnapshotStatistics
 from retrainer.chain import StepRequest
 from retrainer.errors import DataError, IntegrityError
+from retrainer.spec import Pipeline
 from retrainer.work.near import NEAR_ROWS
 from retrainer.work.near.index import NO_LABEL, name_of_set, near_rows
 from retrainer.work.reporter import Reporter
@@ -152,7 +153,7 @@ def held_out_rows(
     leakage = Leakage(exact=statistics.leakage, near=statistics.near_leakage)
     if champion is not None and len(rows):
         exact = trained_on(rows.keys, champion)
-        near, unknown = _nearly_trained_on(request, rows, statistics.labels, champion)
+        near, unknown = nearly_trained_on(request.pipeline, rows, statistics.labels, champion)
         near &= ~exact
         leakage = leakage.model_copy(
             update={
@@ -191,15 +192,15 @@ def _leakage_error(request: StepRequest, rows: HeldOutRows, exact: npt.NDArray[n
     )
 
 
-def _nearly_trained_on(
-    request: StepRequest, rows: HeldOutRows, labels: tuple[str, ...], champion: Path
+def nearly_trained_on(
+    pipeline: Pipeline, rows: HeldOutRows, labels: tuple[str, ...], champion: Path
 ) -> tuple[npt.NDArray[np.bool_], str | None]:
     """Rows that are nearly a training row of the champion; and why that is unknown, where it is.
 
     An index that cannot be used is not a reason to stop: it would stop every run until somebody replaces the champion.
     """
     nothing = np.zeros(len(rows), dtype=np.bool_)
-    similarity = request.pipeline.dataset.checks.near_duplicate_similarity
+    similarity = pipeline.dataset.checks.near_duplicate_similarity
     if similarity is None:
         return nothing, None
     index = champion / NEAR_ROWS

@@ -7,13 +7,14 @@ of one split is also in another, ``output.py`` writes. What a snapshot holds is 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from retrainer.artifacts.snapshot import SPLITS, SnapshotStatistics, SplitName
+from retrainer.artifacts.snapshot import SPLITS, SnapshotStatistics, SplitName, split_file
 from retrainer.chain import Ingested
 from retrainer.errors import DataError
 from retrainer.sources import fingerprint
@@ -25,7 +26,7 @@ from retrainer.spec.training_combinations import require_batches
 from retrainer.tasks import TASKS
 from retrainer.work.ingest import checks, leakage
 from retrainer.work.ingest.carve import TEST, TRAIN, VALIDATION, carve, draw
-from retrainer.work.ingest.corrections import correct
+from retrainer.work.ingest.corrections import Corrected, correct
 from retrainer.work.ingest.label_sets import LabelSets
 from retrainer.work.ingest.labels import index_labels, index_outputs
 from retrainer.work.ingest.output import (
@@ -44,7 +45,7 @@ from retrainer.work.reporter import Reporter
 if TYPE_CHECKING:
     from retrainer.chain import StepRequest
 
-__all__ = ["ingest", "run"]
+__all__ = ["ingest", "run", "write_labelled"]
 
 # What is in the column of the label, for people.
 _CALLED = {"label": "label", "labels": "labels", "text": "output"}
@@ -84,12 +85,23 @@ def _refuse_changed(request: StepRequest) -> None:
         )
 
 
-def ingest(pipeline: Pipeline, folder: Path, reporter: Reporter) -> SnapshotStatistics:
-    """Fill a folder with the snapshot of a pipeline. The same data gives the same bytes.
+@dataclass(frozen=True, slots=True)
+class Clean:
+    """Rows of all sources, labels and corrections in their place, without those that cannot be used.
 
-    :param folder: exists and is empty.
-    :raises DataError: the data is not what the pipeline says it is; file, row and column are named.
+    :param spellings: see ``Indexed``; so is ``sets``.
+    :param conflicts: distinct texts that have several labels.
     """
+
+    pools: dict[SplitName, Pool]
+    labels: tuple[str, ...]
+    spellings: dict[str, dict[str, int]]
+    sets: LabelSets | None
+    corrected: Corrected | None
+    conflicts: int
+
+
+def _clean(pipeline: Pipeline, folder: Path, reporter: Reporter, *, least_labels: int = 2) -> Clean:
     dataset = pipeline.dataset
     files = _read(pipeline, folder, reporter)
     writes = TASKS[pipeline.task].writes
@@ -97,11 +109,10 @@ def ingest(pipeline: Pipeline, folder: Path, reporter: Reporter) -> SnapshotStat
     labels, indices, spellings, sets = (
         index_outputs(files)
         if exact
-        else index_labels(files, dataset.label_names, dataset.meanings, sets=writes == "labels")
+        else index_labels(files, dataset.label_names, dataset.meanings, sets=writes == "labels", least=least_labels)
     )
     pools = {split: Pool.of(split, files[split], indices[split], exact=exact) for split in SPLITS if split in files}
     corrected = correct(pools, dataset, labels, sets)
-
     conflicts = 0
     for pool in pools.values():
         checks.set_missing_aside(pool, dataset.checks.max_null_fraction, _CALLED[writes])
@@ -109,6 +120,35 @@ def ingest(pipeline: Pipeline, folder: Path, reporter: Reporter) -> SnapshotStat
             checks.set_repeated_aside(pool)
         else:
             conflicts += checks.set_duplicates_aside(pool)
+    return Clean(pools, labels, spellings, sets, corrected, conflicts)
+
+
+def write_labelled(pipeline: Pipeline, folder: Path, reporter: Reporter) -> tuple[Path, tuple[str, ...]]:
+    """Write every usable row of ``dataset.train`` as one split: nothing is carved, and any number of rows will do.
+
+    :param pipeline: its dataset names no other source.
+    :param folder: exists and is empty.
+    :return: the file, and the labels that its column indexes.
+    :raises DataError: the data is not what the pipeline says it is; file, row and column are named.
+    """
+    clean = _clean(pipeline, folder, reporter, least_labels=1)
+    pool = clean.pools["train"]
+    nothing = np.zeros(0, dtype=np.int64)
+    selection: Selection = {"train": (pool, pool.remaining), "validation": (pool, nothing), "test": (pool, nothing)}
+    write_splits(selection, folder, clean.labels, (), clean.sets)
+    return split_file(folder, "train"), clean.labels
+
+
+def ingest(pipeline: Pipeline, folder: Path, reporter: Reporter) -> SnapshotStatistics:
+    """Fill a folder with the snapshot of a pipeline. The same data gives the same bytes.
+
+    :param folder: exists and is empty.
+    :raises DataError: the data is not what the pipeline says it is; file, row and column are named.
+    """
+    dataset = pipeline.dataset
+    clean = _clean(pipeline, folder, reporter)
+    pools, labels, sets, corrected = clean.pools, clean.labels, clean.sets, clean.corrected
+    exact = TASKS[pipeline.task].writes == "text"
     leaked = leakage.set_exact_aside(pools, dataset.checks)
 
     within: Literal["label", "all"] = "all" if exact else "label"
@@ -127,12 +167,12 @@ def ingest(pipeline: Pipeline, folder: Path, reporter: Reporter) -> SnapshotStat
         splits=write_splits(selection, folder, labels, pipeline.slice_columns, sets),
         source_rows=sum(len(pool) for pool in everything),
         duplicates=sum(pool.repeated for pool in everything),
-        conflicts=conflicts,
+        conflicts=clean.conflicts,
         leakage=leaked,
         near_leakage=near,
         quarantined=write_quarantine(everything, folder),
         sources=describe_sources(everything),
-        spellings=spellings,
+        spellings=clean.spellings,
         corrections=corrected.statistics(selection) if corrected else None,
     )
     if corrected:

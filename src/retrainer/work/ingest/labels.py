@@ -138,7 +138,12 @@ class _SetFile(_File):
 
 
 def index_labels(
-    pools: Pools, given: tuple[str, ...] | None, values: Mapping[str, str] | None = None, *, sets: bool = False
+    pools: Pools,
+    given: tuple[str, ...] | None,
+    values: Mapping[str, str] | None = None,
+    *,
+    sets: bool = False,
+    least: int = 2,
 ) -> Indexed:
     """The labels, and for each pool the index of each of its rows.
 
@@ -148,7 +153,8 @@ def index_labels(
 
     :param values: what the data holds, to a given name.
     :param sets: whether a row has any number of labels.
-    :raises DataError: train has fewer than two labels; a row has a label that is not among them; two labels look alike.
+    :param least: labels that train has to have; one is enough where nothing is trained.
+    :raises DataError: train has fewer labels; a row has a label that is not among them; two labels look alike.
     """
     kind = _SetFile if sets else _File
     files = [kind.of(split, rows) for split, pool in pools.items() for rows in pool]
@@ -158,7 +164,7 @@ def index_labels(
     else:
         _name_by_themselves(files)
         _refuse_look_alikes(files)
-        labels = _found([file for file in files if file.split == "train"])
+        labels = _found([file for file in files if file.split == "train"], least)
     known = {label: at for at, label in enumerate(labels)}
     for file in files:
         _refuse_unknown(file, known, given is not None, bool(values))
@@ -230,11 +236,11 @@ def _own_names(file: _File, given: tuple[str, ...] | None, values: Mapping[str, 
     return [numbers.get(spelling, spelling) for spelling in file.spellings]
 
 
-def _found(train: Sequence[_File]) -> tuple[str, ...]:
+def _found(train: Sequence[_File], least: int) -> tuple[str, ...]:
     """The labels of train."""
     present = {name for file in train for name in file.names}
     where = train[0].rows.where + (f" and {len(train) - 1} more" if len(train) > 1 else "")
-    if len(present) < 2:
+    if len(present) < least:
         raise DataError(
             f"only one label, '{next(iter(present))}'" if present else "no row has a label",
             where=where,

@@ -14,7 +14,7 @@ import torch
 from accelerate.utils import release_memory
 from transformers import TrainingArguments
 
-from retrainer.errors import ResourceError, first_line
+from retrainer.errors import OutOfGpuMemory, first_line
 from retrainer.spec.model import Pipeline
 from retrainer.spec.training_combinations import worked_out
 from retrainer.work.reporter import Reporter
@@ -64,7 +64,7 @@ def within_memory(train: Callable[[Batches], Result], pipeline: Pipeline, report
 
     It goes on from its newest checkpoint by itself, and makes everything anew: nothing of the failed try is kept.
 
-    :raises ResourceError: one row is too much, or the batches of this training cannot be made smaller.
+    :raises OutOfGpuMemory: one row is too much, or the batches of this training cannot be made smaller.
     """
     batches = Batches.of(pipeline)
     while True:
@@ -73,13 +73,13 @@ def within_memory(train: Callable[[Batches], Result], pipeline: Pipeline, report
         except torch.OutOfMemoryError as error:
             said = first_line(error)
         if batches.rows == 1:
-            raise ResourceError(
+            raise OutOfGpuMemory(
                 f"the GPU is out of memory with one row at a time: {said}",
                 where=f"{pipeline.name}: training.{_TRAIN}",
                 hint="lower model.max_length, set gradient_checkpointing, bf16 or a smaller base, or take a larger GPU",
             )
         if why := _why_not(pipeline):
-            raise ResourceError(
+            raise OutOfGpuMemory(
                 f"the GPU is out of memory with batches of {batches.rows:,}, which stay as they are {why}: {said}",
                 where=f"{pipeline.name}: training.{_TRAIN}",
                 hint=f"halve it, and double {_ACCUMULATION} to train the same",
