@@ -146,6 +146,7 @@ def main() -> None:
     parser.add_argument("--pipelines", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package has its bytecode
     with tempfile.TemporaryDirectory() as place:
         scratch = Path(place)
         empty = scratch / "empty.py"
