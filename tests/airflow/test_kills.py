@@ -30,7 +30,7 @@ globals().update(build_dags(os.environ["RETRAINER_PIPELINES"], default_args={"re
 # Nothing of what was killed may go on after that time.
 GONE_SECONDS = 10.0
 # Long enough that four kills come in the middle of the training, each after some checkpoint.
-STEPS = 3000
+STEPS = 2000
 QUIET_SECONDS = 2
 # How soon Airflow notices what is gone. These are the settings that docs/airflow.md names; by default it takes minutes.
 SOON = {
