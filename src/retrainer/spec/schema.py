@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel, create_model
 
-from retrainer.spec.model import HubDataset, Pipeline
+from retrainer.spec.dataset import HubDataset
+from retrainer.spec.model import Pipeline
 from retrainer.spec.renamed_arguments import OWNED
 from retrainer.spec.training_arguments import DEFAULTS, WORKED_OUT, bounds, known_arguments
 
