@@ -50,7 +50,7 @@ def approve(running: Running, dag_id: str, run_id: str, answer: str = "Approve",
     # Airflow loses an answer that comes while the asking task's process has not ended, as no person's would.
     asked = re.compile(rf"TaskInstance Finished: .*task_id=approval, run_id={re.escape(run_id)},.*awaiting_input")
     log = running.server.home / "scheduler.log"
-    running.until(lambda: asked.search(log.read_text()), "the approval to ask")
+    running.until(lambda: asked.search(log.read_text()), "the approval to ask", 400)
     assert running.state(dag_id, run_id, "approval") == "awaiting_input"
     shown = running.client.get(path)
     running.client.patch(path, {"chosen_options": [answer], "params_input": {"reason": reason}})

@@ -30,7 +30,7 @@ globals().update(build_dags(os.environ["RETRAINER_PIPELINES"], default_args={"re
 # Nothing of what was killed may go on after that time.
 GONE_SECONDS = 10.0
 # Long enough that four kills come in the middle of the training, each after some checkpoint.
-STEPS = 2000
+STEPS = 4000
 QUIET_SECONDS = 2
 # How soon Airflow notices what is gone. These are the settings that docs/airflow.md names; by default it takes minutes.
 SOON = {
@@ -181,7 +181,7 @@ def test_a_run_outlives_the_worker_the_scheduler_and_the_triggerer(
     in_mid_train()
     server.kill_and_restart("triggerer")
 
-    running.until(lambda: running.state(dag_id, run_id, "approval") == "awaiting_input", "the question", 600)
+    running.until(lambda: running.state(dag_id, run_id, "approval") == "awaiting_input", "the question", 900)
     assert not device.is_leased()
     server.kill_and_restart("triggerer")
     approve(running, dag_id, run_id, reason="it went through a lot")
