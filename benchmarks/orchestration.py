@@ -25,7 +25,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.chain import processor_seconds
 from benchmarks.data import REPOSITORY, read_rows
 from benchmarks.table import show
 from demo.airflow_server import MARKER, AirflowServer
@@ -94,13 +93,11 @@ class Run:
     :param tasks: in order.
     :param published: seconds from the trigger to the record in the channel; to the end of the last task without one.
     :param ended: seconds from the trigger until Airflow counts the run as done.
-    :param processor: seconds of all of Airflow's processes meanwhile, the steps' own left out.
     """
 
     tasks: dict[str, Task]
     published: float
     ended: float
-    processor: float
 
     @property
     def beyond(self) -> float:
@@ -113,13 +110,11 @@ class StepTimes:
 
     :param home: of the Airflow whose steps they are.
     :ivar spans: name of the step to wall-clock times.
-    :ivar processor: seconds that they used.
     """
 
     def __init__(self, home: Path) -> None:
         self._marker = f"{MARKER}={home.absolute()}".encode()
         self.spans: dict[str, tuple[float, float]] = {}
-        self.processor = 0.0
         self._known: set[int] = set()
         self._alive: dict[int, tuple[int, str, float]] = {}
         self._ended = threading.Event()
@@ -140,10 +135,8 @@ class StepTimes:
             self._find()
             # The descriptor of a process becomes readable when it ends.
             for descriptor in select.select([*self._alive], [], [], POLL_SECONDS)[0]:
-                number, step, began = self._alive.pop(descriptor)
+                _, step, began = self._alive.pop(descriptor)
                 self.spans[step] = (began, time.time())
-                with suppress(OSError):  # a zombie, unless its parent was faster
-                    self.processor += processor_seconds(number)
                 os.close(descriptor)
 
     def _find(self) -> None:
@@ -178,7 +171,6 @@ def _is_old(number: int) -> bool:
 def run_once(server: AirflowServer, client: RestClient, dag_id: str, folder: Path) -> Run:
     """Trigger a run and wait for it."""
     steps = StepTimes(server.home)
-    used = _processor(server)
     with steps.watching():
         triggered = time.time()
         run_id = client.trigger(dag_id)
@@ -196,16 +188,7 @@ def run_once(server: AirflowServer, client: RestClient, dag_id: str, folder: Pat
         last = _moment(entry, "end_date")
     published = _published(folder / "store") if steps.spans else last
     ended = _moment(client.get(f"/dags/{dag_id}/dagRuns/{run_id}"), "end_date")
-    return Run(tasks, published - triggered, ended - triggered, _processor(server) - used - steps.processor)
-
-
-def _processor(server: AirflowServer) -> float:
-    """Of what runs, and of what it started and has ended."""
-    used = 0.0
-    for process in server.processes():
-        with suppress(OSError):
-            used += processor_seconds(process)
-    return used
+    return Run(tasks, published - triggered, ended - triggered)
 
 
 def _task(entry: dict[str, Any], last: float, spans: dict[str, tuple[float, float]]) -> Task:
@@ -286,6 +269,7 @@ def main() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="retrainer-orchestration-")))
         server, client = stack.enter_context(airflow_for(folder))
         chains, nothing = [], []
+        first = run_once(server, client, "nothing", folder)  # what an Airflow that has just started has yet to load
         for number in range(options.rounds):
             write_pipeline(folder, number)
             chains.append(run_once(server, client, f"retrain__{NAME}", folder))
@@ -297,15 +281,14 @@ def main() -> None:
         "Six tasks that do nothing",
         nothing,
         f"from trigger to the end of the last {statistics.median(run.published for run in nothing):.1f} s, "
-        f"to the end of the run {statistics.median(run.ended for run in nothing):.1f} s; processor time "
-        f"{statistics.median(run.processor for run in nothing):.1f} s",
+        f"to the end of the run {statistics.median(run.ended for run in nothing):.1f} s; "
+        f"the first run after Airflow started {first.published:.1f} s",
     )
     show_runs(
         f"The chain, median of {options.rounds} runs, {os.cpu_count()} cores",
         chains,
         f"from trigger to published {statistics.median(run.published for run in chains):.1f} s, of it beyond the "
-        f"steps' own work {statistics.median(beyond):.1f} s ({min(beyond):.1f} to {max(beyond):.1f}), "
-        f"processor time {statistics.median(run.processor for run in chains):.1f} s; "
+        f"steps' own work {statistics.median(beyond):.1f} s ({min(beyond):.1f} to {max(beyond):.1f}); "
         f"load of the machine {load[0]:.1f}",
     )
 
