@@ -140,8 +140,8 @@ class AirflowServer:
         for name in self._components:
             self._running[name] = self._spawn(name, COMPONENTS[name])
 
-    def _spawn(self, name: str, arguments: tuple[str, ...]) -> subprocess.Popen[bytes]:
-        with self._log_file(name).open("wb") as log:
+    def _spawn(self, name: str, arguments: tuple[str, ...], *, again: bool = False) -> subprocess.Popen[bytes]:
+        with self._log_file(name).open("ab" if again else "wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "airflow", *arguments],
                 stdin=subprocess.DEVNULL,
@@ -183,11 +183,19 @@ class AirflowServer:
                 raise ServerError(f"waited {seconds:.0f} s for {what}:\n{tails}")
             time.sleep(0.3)
 
-    def kill_and_restart(self, name: str) -> None:
-        """End a component as a crash of its machine would, with all that it started, and start another."""
-        os.killpg(self._running[name].pid, signal.SIGKILL)
-        self._running[name].wait()
-        self._running[name] = self._spawn(name, COMPONENTS[name])
+    def kill_and_restart(self, name: str, *, alone: bool = False) -> None:
+        """End a component as a crash of its machine would, with all that it started, and start another.
+
+        :param alone: only its own process, as the kernel does where memory is short: what it started goes on.
+        """
+        killed = self._running[name]
+        os.kill(killed.pid, signal.SIGKILL)
+        killed.wait()
+        if not alone:
+            for process in processes_of_session(killed.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+        self._running[name] = self._spawn(name, COMPONENTS[name], again=True)
 
     def client(self) -> RestClient:
         """A client that is logged in."""
@@ -267,6 +275,17 @@ def processes_of(home: Path, sessions: Set[int] = frozenset()) -> list[int]:
                 marked.add(number)
     own = {session_of[number] for number in marked} - {os.getsid(0)} | sessions
     return sorted(number for number, session in session_of.items() if number in marked or session in own)
+
+
+def processes_of_session(session: int) -> list[int]:
+    """The processes of a session that still run, whatever their groups."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError, ValueError):  # ended meanwhile, or not a process
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            if fields[0] != "Z" and int(fields[3]) == session:
+                found.append(int(entry.name))
+    return found
 
 
 def free_port() -> int:

@@ -150,7 +150,7 @@ class RestClient:
             _checked(answer)
         entries = [json.loads(line) for line in answer.text.splitlines() if line]
         return [
-            LogLine(logger=entry.get("logger") or "", level=entry.get("level") or "", text=str(entry.get("event")))
+            LogLine(logger=entry.get("logger") or "", level=entry.get("level") or "", text=_text(entry))
             for entry in entries
         ]
 
@@ -166,6 +166,12 @@ class RestClient:
         """The links that the UI shows beside a task, by name."""
         answer = self.get(f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/links")
         return dict(answer["extra_links"])
+
+
+def _text(entry: dict[str, Any]) -> str:
+    """What an entry of a log says, with the errors that it is about."""
+    errors = [f"{error['exc_type']}: {error['exc_value']}" for error in entry.get("error_detail") or ()]
+    return "\n".join([str(entry.get("event")), *errors])
 
 
 def _checked(answer: httpx.Response) -> Any:

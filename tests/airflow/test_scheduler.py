@@ -7,10 +7,8 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,6 +17,7 @@ from demo.rest_client import RestClient
 from retrainer.store import Store
 from retrainer.store.entry import Answer
 from tests.airflow.harness import REPOSITORY, Project, small_project, write_rows
+from tests.airflow.running import Running, approve, checkpoints, group, parent_of, step_process
 from tests.console.browser import CHROMIUM, browser
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -36,44 +35,21 @@ GONE_SECONDS = 10.0
 STEPS = 800
 
 
-class Running:
+class Pipelines(Running):
     """A server with two pipelines: ``asks``, which wants an approval, and ``long``, which trains for a while."""
 
     def __init__(self, server: AirflowServer, client: RestClient, asks: Project, long: Project) -> None:
-        self.server = server
-        self.client = client
+        super().__init__(server, client)
         self.asks = asks
         self.long = long
-
-    def until(self, condition: Callable[[], Any], what: str, seconds: float = 180.0) -> Any:
-        """Wait for something true, and return it."""
-        found: list[Any] = []
-
-        def holds() -> bool:
-            found[:] = [condition()]
-            return bool(found[0])
-
-        self.server.wait_for(holds, what, seconds=seconds)
-        return found[0]
-
-    def state(self, dag_id: str, run_id: str, task_id: str) -> str | None:
-        return {task.task_id: task.state for task in self.client.tasks(dag_id, run_id)}.get(task_id)
-
-    def until_ended(self, dag_id: str, run_id: str, seconds: float = 300.0) -> dict[str, str | None]:
-        ended = {"success", "failed"}
-        self.until(lambda: self.client.run_state(dag_id, run_id) in ended, f"the run of {dag_id}", seconds)
-        return {task.task_id: task.state for task in self.client.tasks(dag_id, run_id)}
 
     def happened(self, dag_id: str, run_id: str) -> Any:
         """What the console says of a run."""
         return self.client.get(f"{self.client.url}/retrainer/run", dag_id=dag_id, run_id=run_id)["told"]
 
-    def log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1) -> str:
-        return "\n".join(line.text for line in self.client.log(dag_id, run_id, task_id, try_number))
-
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path, small_artifacts: Path) -> Iterator[Running]:
+def running(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path, small_artifacts: Path) -> Iterator[Pipelines]:
     root = tmp_path_factory.mktemp("scheduler")
     asks = small_project(root, tiny_bert, "asks")
     shutil.copytree(small_artifacts, asks.artifacts)
@@ -102,24 +78,11 @@ def running(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path, small_art
             server.wait_for(lambda dag_id=dag_id: client.has_dag(dag_id), dag_id, seconds=60)  # type: ignore[misc]
             client.unpause(dag_id)
         assert client.import_errors() == []
-        yield Running(server, client, asks, long)
+        yield Pipelines(server, client, asks, long)
     assert server.processes() == []
 
 
-def approve(running: Running, dag_id: str, run_id: str, answer: str = "Approve", reason: str | None = None) -> str:
-    """Answer the question of the run as the user would; what was shown to them."""
-    path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/approval/-1/hitlDetails"
-    # Airflow loses an answer that comes while the asking task's process has not ended, as no person's would.
-    asked = re.compile(rf"TaskInstance Finished: .*task_id=approval, run_id={re.escape(run_id)},.*awaiting_input")
-    log = running.server.home / "scheduler.log"
-    running.until(lambda: asked.search(log.read_text()), "the approval to ask")
-    assert running.state(dag_id, run_id, "approval") == "awaiting_input"
-    shown = running.client.get(path)
-    running.client.patch(path, {"chosen_options": [answer], "params_input": {"reason": reason}})
-    return str(shown["body"])
-
-
-def test_from_trigger_over_approval_to_rollback(running: Running) -> None:
+def test_from_trigger_over_approval_to_rollback(running: Pipelines) -> None:
     client, project = running.client, running.asks
     rejected = client.trigger(project.dag_id)
     approve(running, project.dag_id, rejected, "Reject", "too eager")
@@ -239,11 +202,11 @@ def test_a_person_rolls_back_in_the_browser(running: Running, tmp_path: Path) ->
 # Only here does Airflow's own handler of SIGTERM run the operator's ``on_kill``; that a step ends with a parent that
 # SIGKILL ends is tested without Airflow, too (tests/run).
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.long)])
-def test_a_killed_training_leaves_nothing_and_resumes(running: Running, number: signal.Signals) -> None:
+def test_a_killed_training_leaves_nothing_and_resumes(running: Pipelines, number: signal.Signals) -> None:
     client, project = running.client, running.long
     project.write(training__learning_rate=0.001 * number)  # another training for each signal
     run_id = client.trigger(project.dag_id)
-    step = running.until(lambda: training_process(running.server), "training to start")
+    step = running.until(lambda: step_process(running.server, "train"), "training to start")
     running.until(lambda: checkpoints(project), "the first checkpoint")
 
     os.kill(parent_of(step), number)
@@ -265,36 +228,3 @@ def test_a_killed_training_leaves_nothing_and_resumes(running: Running, number: 
     assert f"resuming from {summary['resumed_from']}" in log
     assert re.search(r"^training: step .* left, epoch .*loss .*rows/s", log, re.MULTILINE), log
     assert "on validation: accuracy" in log
-
-
-def checkpoints(project: Project) -> list[int]:
-    """The steps of which a complete checkpoint lies in the work folder."""
-    markers = (project.artifacts / ".work" / "train").glob("*/checkpoint-*/retrainer_complete.json")
-    return sorted(int(marker.parent.name.rpartition("-")[2]) for marker in markers)
-
-
-def training_process(server: AirflowServer) -> int | None:
-    """The process of the train step that runs now."""
-    for process in server.processes():
-        with suppress(OSError):
-            command = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
-            # The guard is a fork of the step with the same command line; the step leads the group.
-            if b"retrainer.work" in command and b"train" in command and os.getpgid(process) == process:
-                return process
-    return None
-
-
-def parent_of(process: int) -> int:
-    stat = Path(f"/proc/{process}/stat").read_text()
-    return int(stat.rpartition(")")[2].split()[1])
-
-
-def group(leader: int) -> list[int]:
-    """The processes of a step's group that still run."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        with suppress(OSError, ValueError):
-            fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            if int(fields[2]) == leader and fields[0] != "Z":
-                found.append(int(entry.name))
-    return found

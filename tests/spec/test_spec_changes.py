@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from retrainer.errors import PipelineError
 from retrainer.spec import parse_pipeline
-from retrainer.spec.changes import FIELDS, Changes, changes_of, fields_for
+from retrainer.spec.changes import BASE, FIELDS, Changes, Field, changes_of, fields_for
+from retrainer.spec.schema import json_schema, key_schema
 from tests.spec.test_spec_people import CONTENT
 
 ONE = parse_pipeline(CONTENT)
@@ -99,3 +100,10 @@ def test_fields_are_those_that_change_something_with_the_bounds_of_the_file() ->
     assert "pattern" in fields["channel"]
     in_steps = parse_pipeline({**CONTENT, "training": {"max_steps": 10}})
     assert {field.name for field, _ in fields_for(in_steps)} == {"learning_rate", "train_rows", "channel"}
+
+
+# The base model's values are those that the pipeline lists.
+@pytest.mark.parametrize("field", [field for field in FIELDS if field.key != BASE], ids=lambda field: field.key)
+def test_a_key_by_itself_has_the_schema_that_it_has_in_the_file(field: Field) -> None:
+    section, key = field.place
+    assert key_schema(section, key) == json_schema()["properties"][section]["properties"][key]

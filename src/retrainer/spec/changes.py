@@ -15,7 +15,7 @@ from retrainer.errors import PipelineError
 from retrainer.records import Record
 from retrainer.spec.load import parse_pipeline
 from retrainer.spec.model import Pipeline
-from retrainer.spec.schema import json_schema
+from retrainer.spec.schema import key_schema
 from retrainer.spec.training_arguments import DEFAULTS, known_arguments
 
 MOST_CHARACTERS = 500
@@ -127,11 +127,9 @@ def _argument(name: str) -> Callable[[Pipeline], Any]:
 
 
 @cache
-def _schema_of(*place: str) -> dict[str, Any]:
+def _schema_of(section: str, key: str) -> dict[str, Any]:
     """Type and bounds of a key, of the pipeline file's own schema."""
-    found = json_schema()
-    for key in place:
-        found = found["properties"][key]
+    found = key_schema(section, key)
     kept = {"type", "minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum", "pattern"}
     kinds = [part["type"] for part in found.get("anyOf", ())]
     bounds = {key: value for part in (found, *found.get("anyOf", ())) for key, value in part.items() if key in kept}
