@@ -30,7 +30,7 @@ from retrainer.gate.answers import Answers
 from retrainer.gate.claims import FEWEST_ROWS
 from retrainer.gate.metrics import compare
 from retrainer.gate.overturn import look_first
-from retrainer.spec.model import Checks
+from retrainer.spec.dataset import Checks
 from retrainer.work.evaluate.baseline import fit_baseline
 from retrainer.work.evaluate.suspects import Doubts, doubt_labels
 from retrainer.work.ingest.pools import row_keys

@@ -18,7 +18,7 @@ from retrainer.errors import DataError
 from retrainer.run.pipeline_run import new_context, run_pipeline
 from retrainer.serve import Classifier
 from retrainer.spec import Pipeline, load_pipeline, parse_pipeline
-from retrainer.spec.model import HubSource
+from retrainer.spec.dataset import HubSource
 from retrainer.work import ingest, train
 from retrainer.work.reporter import Reporter
 from tests.base_models import save_base_model

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrainer.artifacts.snapshot import SplitName
-from retrainer.spec.model import Checks
+from retrainer.spec.dataset import Checks
 from retrainer.work.ingest.carve import TEST, TRAIN, VALIDATION, carve, draw
 from retrainer.work.ingest.checks import find_duplicates
 from retrainer.work.ingest.leakage import set_exact_aside

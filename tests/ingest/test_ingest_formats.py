@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from retrainer.errors import DataError
 from retrainer.sources.columns import Wanted
+from retrainer.spec.dataset import HubDataset, HubSource
 from retrainer.spec.delimited import Csv
-from retrainer.spec.model import HubDataset, HubSource
 from retrainer.work.ingest.pools import read_pool
 from retrainer.work.ingest.rows import RawRows
 from retrainer.work.reporter import Reporter

@@ -18,8 +18,8 @@ import pytest
 from retrainer.errors import DataError, StorageError
 from retrainer.formats import format_of
 from retrainer.sources import SourceFile, expand, fetched, fingerprint, read_columns
+from retrainer.spec.dataset import HubDataset, HubSource
 from retrainer.spec.delimited import Csv
-from retrainer.spec.model import HubDataset, HubSource
 
 CSV = "text,label\na,x\n"
 

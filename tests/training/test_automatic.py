@@ -13,7 +13,7 @@ from retrainer.artifacts.training import TrainingRecord, Tried
 from retrainer.chain import TRAIN, StepRef
 from retrainer.errors import PipelineError
 from retrainer.serve.processor import FEATURES, cpu_features
-from retrainer.spec.model import Training
+from retrainer.spec.training import Training
 from retrainer.work.train import automatic
 from retrainer.work.train.automatic import (
     BF16_INSTRUCTIONS,

@@ -11,7 +11,7 @@ from airflow.sdk import Asset, AssetAlias, BaseOperator
 
 from retrainer.errors import PipelineError
 from retrainer.spec import Pipeline
-from retrainer.spec.model import HubSource
+from retrainer.spec.dataset import HubSource
 from retrainer.spec.publish import Publish
 
 _GLOB = frozenset("*?[")

@@ -23,8 +23,9 @@ from retrainer.airflow.new_data import new_data_asset
 from retrainer.airflow.settings import as_mapping
 from retrainer.errors import PipelineError
 from retrainer.spec import Pipeline, load_pipeline, pipeline_files
+from retrainer.spec.dataset import Paths
 from retrainer.spec.delimited import Csv
-from retrainer.spec.model import Paths, Schedule
+from retrainer.spec.model import Schedule
 from retrainer.spec.yaml_reader import read_yaml
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from jinja2 import TemplateError
 
 from retrainer.errors import PipelineError
 from retrainer.spec import Pipeline
-from retrainer.spec.model import Dataset
+from retrainer.spec.dataset import Dataset
 from retrainer.spec.paths import TEMPLATE
 
 # Of a run that was made for a date, and not because it is now.

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from retrainer.spec import Pipeline
-from retrainer.spec.model import HubSource, Source
+from retrainer.spec.dataset import HubSource, Source
 
 
 def describe_pipeline(pipeline: Pipeline) -> str:

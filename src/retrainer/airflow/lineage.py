@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from retrainer.chain import INGEST, TRAIN, Evaluated, Published, StepRef, step_named
 from retrainer.spec import Pipeline
-from retrainer.spec.model import HubSource
+from retrainer.spec.dataset import HubSource
 from retrainer.storage import join_url
 
 HUB = "huggingface"

@@ -10,8 +10,9 @@ import re
 from collections.abc import Iterator
 
 from retrainer.errors import PipelineError
-from retrainer.spec.model import Pipeline, Training
+from retrainer.spec.model import Pipeline
 from retrainer.spec.problems import listed, suggestion
+from retrainer.spec.training import Training
 
 # Name of an optimizer to the module that has it; the first that fits.
 _OPTIMIZERS = {

@@ -17,8 +17,8 @@ from retrainer.errors import DataError, ModelError, PipelineError, RetrainerErro
 
 if TYPE_CHECKING:
     from retrainer.spec import Pipeline
+    from retrainer.spec.dataset import HubSource
     from retrainer.spec.delimited import Csv
-    from retrainer.spec.model import HubSource
 
 
 # Of the five seconds that a person waits for an answer.
@@ -122,7 +122,7 @@ def _rehearsal(pipeline: Pipeline) -> Iterator[Finding]:
     """What only datasets and transformers know, where the pipeline leaves that open and they are installed here."""
     from retrainer.chain.training_packages import require_packages
     from retrainer.run.rehearsing import rehearsed
-    from retrainer.spec.model import HubSource
+    from retrainer.spec.dataset import HubSource
     from retrainer.spec.training_combinations import is_plain
 
     hub = any(isinstance(source, HubSource) for source in pipeline.dataset.sources.values())
@@ -163,7 +163,7 @@ def _task(pipeline: Pipeline) -> str:
 def _data(source: HubSource | tuple[str, ...], wanted: Sequence[str], csv: Csv | None) -> str:
     """Every file of a source is there, can be read and has the columns that the pipeline names."""
     from retrainer.sources import expand, fingerprint, read_columns
-    from retrainer.spec.model import HubSource
+    from retrainer.spec.dataset import HubSource
 
     if isinstance(source, HubSource):
         fingerprint(source)

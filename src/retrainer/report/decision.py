@@ -10,26 +10,31 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from retrainer.artifacts.evaluation import Leakage, ModelEvidence, cost_of
-from retrainer.artifacts.measures import Interval, Overturn, Score
+from retrainer.artifacts.measures import Score
 from retrainer.gate.receipt import BudgetResult, DriftResult, FloorResult, Reason, Receipt, SliceResult
 from retrainer.precisions import REFERENCE
+from retrainer.report.against_others import (
+    anchor_part,
+    baseline_part,
+    comparison_part,
+    confidence,
+    flips_part,
+    over_time_part,
+    writes_of,
+)
 from retrainer.report.figures import number
 from retrainer.report.presentation import (
     Cell,
     Part,
     Row,
-    describe_interval,
     part,
-    percent,
     probability,
     scored,
     signed,
 )
 from retrainer.report.selection_table import selection_part
 from retrainer.spec.budgets import BUDGETS, COSTS
-from retrainer.spec.gate import Gate
 from retrainer.spec.known_metrics import lower_is_better
-from retrainer.tasks import TASKS, Writes
 
 if TYPE_CHECKING:
     from retrainer.gate.confusion import Confusion
@@ -71,11 +76,6 @@ def reason_line(reason: Reason) -> str:
     return f"{reason.detail} ({reason.code.value})"
 
 
-def confidence(policy: Gate) -> str:
-    """Of an interval whose ends are one-sided bounds at the policy's alpha: ``90 %``."""
-    return percent(1 - 2 * policy.alpha)
-
-
 def explain(receipt: Receipt) -> list[str]:
     """A decision in a few lines: the verdict, each reason, what was compared and scored, what was skipped."""
     lines = [headline(receipt)]
@@ -99,11 +99,11 @@ def parts(receipt: Receipt, measured: Mapping[str, ModelEvidence] | None = None)
     :param measured: model to what was measured of it, which the receipt does not hold.
     """
     made = (
-        _comparison(receipt),
-        _anchor(receipt),
-        _over_time(receipt),
-        _flips(receipt),
-        _baseline(receipt),
+        comparison_part(receipt),
+        anchor_part(receipt),
+        over_time_part(receipt),
+        flips_part(receipt),
+        baseline_part(receipt),
         _scores(receipt),
         _floors(receipt),
         _slices(receipt),
@@ -165,127 +165,6 @@ def models_of(receipt: Receipt) -> dict[str, Mapping[str, Score]]:
     models = {**receipt.metrics, **({"baseline": receipt.baseline} if receipt.baseline is not None else {})}
     last = {"champion": 1, "anchor": 2, "baseline": 3}
     return {name: models[name] for name in sorted(models, key=lambda name: (last.get(name, 0), name))}
-
-
-def _writes(receipt: Receipt) -> Writes:
-    task = TASKS.get(receipt.task)
-    return task.writes if task is not None else "label"
-
-
-# What is right, where that is not simply the label.
-_RIGHT = {
-    "text": ["Right is what matches its target exactly."],
-    "labels": ["Right is a row that is given all of its labels and no other."],
-}
-
-
-# --- against other models --------------------------------------------------------------------------------
-
-_NOT_COMPARED = {
-    "none": "The channel has no champion yet, so there was nothing to compare with.",
-    "unreadable": "The channel has a champion, but it could not be read or scored, so nothing was compared.",
-    "present": "The challenger was not compared with the champion.",
-}
-
-
-def _comparison(receipt: Receipt) -> Part:
-    champion = [f"The champion is version {receipt.champion_version}."] if receipt.champion_version else []
-    sentences = compared(receipt.comparison, receipt.threshold, receipt.rows_needed)
-    if receipt.overturn is not None:
-        sentences.append(overturned(receipt.overturn))
-    return part(
-        "comparison", "Against what is live", *champion, *(sentences or [_NOT_COMPARED[receipt.champion_state]])
-    )
-
-
-def _anchor(receipt: Receipt) -> Part:
-    found = receipt.anchor
-    if found is None:
-        return part("anchor", "Against the anchor")
-    who = "the champion" if found.is_champion else f"version {found.version}"
-    sentences = [f"The anchor is {who}: at most {found.max_loss:g} may be lost against it, over all decisions."]
-    if not found.is_champion:
-        sentences += compared(found.comparison, -found.max_loss, found.rows_needed)
-    if found.waived:
-        sentences.append("It is not asked: the challenger is shown to be better than the champion.")
-    if receipt.anchor_moves:
-        sentences.append("The challenger is shown to be better than the anchor and becomes it when it is published.")
-    return part("anchor", "Against the anchor", *sentences)
-
-
-def _over_time(receipt: Receipt) -> Part:
-    spending, standing = receipt.spending, receipt.standing
-    if spending is None or standing is None or spending.control == "none":
-        return part("over_time", "Over time")
-    again = f", period {spending.period:,}" if spending.period > 1 else ""
-    first = f"Decision {spending.decision:,} of {spending.decisions:,} of the channel{again}"
-    best = f", the best of {standing.looks:,} looks" if standing.looks > 1 else ""
-    looks = f"these rows had been looked at {standing.row_looks:,} times, in {standing.row_decisions:,} decisions"
-    alpha = receipt.policy.over_time.alpha
-    return part(
-        "over_time",
-        "Over time",
-        f"{first}{best}; {looks}.",
-        f"It is taken at a level of {spending.level:.2g} ({spending.control}), a single one would be at "
-        f"{spending.nominal:g}.",
-        f"Of {alpha:g} there is {spending.left:.2g} left for the channel, {spending.rows_left:.2g} for these rows.",
-    )
-
-
-def _flips(receipt: Receipt) -> Part:
-    found = receipt.flips
-    if found is None:
-        return part("flips", "Flips")
-    allowed = f"; at most {found.limit:.2%} may be" if found.limit is not None else ""
-    return part(
-        "flips",
-        "Flips",
-        f"{found.harmful:,} of {found.n:,} rows that the champion has right are wrong with the challenger "
-        f"({found.share:.2%}, {confidence(receipt.policy)} interval {found.low:.2%} to {found.high:.2%}{allowed}); "
-        f"{found.helpful:,} the other way round.",
-        *_RIGHT.get(_writes(receipt), []),
-    )
-
-
-def compared(comparison: Interval | None, threshold: float | None, rows_needed: int | None) -> list[str]:
-    """The difference with its interval, what the interval has to exceed, and how many rows would tell."""
-    if comparison is None:
-        return []
-    sentences = [describe_interval(comparison)]
-    if threshold is not None:
-        sentences.append(f"The whole interval must be above {threshold:+g}.")
-    if rows_needed is not None:
-        sentences.append(f"About {rows_needed:,} test rows would tell.")
-    return sentences
-
-
-def overturned(found: Overturn) -> str:
-    """How many wrong test labels it would take for the comparison to come out otherwise."""
-    where = f"the {found.rows:,} rows on which the models differ" if found.rows != 1 else "the row on which they differ"
-    if found.labels is None:
-        return f"No number of wrong labels among {where} would overturn this."
-    about = "" if found.exact else "About "
-    count = f"{about}{found.labels:,} wrong label{'s' * (found.labels != 1)}"
-    return f"{count} among {where} would overturn this{'' if found.exact else ', by an estimate'}."
-
-
-_ASKED_OF_BASELINE = {
-    "report": "The gate does not judge by it.",
-    "not_worse": "The gate refuses a challenger that is worse than it, beyond chance.",
-    "floor": "The gate demands a gain over it.",
-}
-
-
-def _baseline(receipt: Receipt) -> Part:
-    title = "Against a simple baseline"
-    if _writes(receipt) == "text":
-        return part("baseline", title, "There is none: TF-IDF with logistic regression does not write text.")
-    if receipt.baseline_comparison is None:
-        return part("baseline", title, "No baseline was compared with.")
-    asked = _ASKED_OF_BASELINE[receipt.policy.baseline]
-    how = ", each label by itself with a threshold of 0.5" if _writes(receipt) == "labels" else ""
-    baseline = f"The baseline is TF-IDF with logistic regression{how}, fitted in seconds on the same rows."
-    return part("baseline", title, f"{baseline} {asked}", describe_interval(receipt.baseline_comparison))
 
 
 # --- scores ----------------------------------------------------------------------------------------------
@@ -427,13 +306,13 @@ def _tiny(value: float | None) -> str:
 
 
 def _calibrated(receipt: Receipt) -> str:
-    if _writes(receipt) == "labels":
+    if writes_of(receipt) == "labels":
         return "Whether of 100 labels with a probability of 80 % 80 apply."
     return "Whether a confidence of 80 % is right in 80 of 100 cases."
 
 
 def _calibration(receipt: Receipt) -> Part:
-    if _writes(receipt) == "text":
+    if writes_of(receipt) == "text":
         return part("calibration", "Calibration", "Text comes without probabilities that could be calibrated.")
     errors = {name: scores["ece"] for name, scores in models_of(receipt).items() if "ece" in scores}
 

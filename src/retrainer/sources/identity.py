@@ -8,8 +8,8 @@ from retrainer.errors import DataError
 from retrainer.records import digest_of, sha256_file
 from retrainer.sources.files import expand, near_hint, unreadable, visible_files
 from retrainer.sources.hub import commit_of
+from retrainer.spec.dataset import HubDataset, HubSource
 from retrainer.spec.delimited import Csv
-from retrainer.spec.model import HubDataset, HubSource
 
 
 def fingerprint(source: HubSource | tuple[str, ...], csv: Csv | None = None) -> str:

@@ -21,7 +21,8 @@ from retrainer.spec.training_combinations import combinations, measured_in_train
 from retrainer.tasks import TASKS, TaskDefinition, that_writes
 
 if TYPE_CHECKING:
-    from retrainer.spec.model import Dataset, Pipeline
+    from retrainer.spec.dataset import Dataset
+    from retrainer.spec.model import Pipeline
 
 
 def dataset(spec: Dataset) -> list[Problem]:

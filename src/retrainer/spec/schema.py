@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from retrainer.spec.model import HubDataset, Pipeline
+from retrainer.spec.dataset import HubDataset
+from retrainer.spec.model import Pipeline
 from retrainer.spec.renamed_arguments import OWNED
 from retrainer.spec.training_arguments import DEFAULTS, WORKED_OUT, bounds, known_arguments
 

@@ -17,7 +17,8 @@ from retrainer.spec.training_arguments import DEFAULTS, known_arguments
 from retrainer.tasks import TASKS
 
 if TYPE_CHECKING:
-    from retrainer.spec.model import Pipeline, Training
+    from retrainer.spec.model import Pipeline
+    from retrainer.spec.training import Training
 
 # Schedules that change the learning rate by the scores of evaluations.
 _BY_SCORE = frozenset({"reduce_lr_on_plateau", "greedy"})

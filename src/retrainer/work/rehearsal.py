@@ -17,7 +17,8 @@ from retrainer.chain.training_packages import require_packages
 from retrainer.errors import DataError, PipelineError, RetrainerError, first_line
 from retrainer.sources.base_models import require_sizes
 from retrainer.sources.identity import is_folder
-from retrainer.spec.model import HubSource, Pipeline
+from retrainer.spec.dataset import HubSource
+from retrainer.spec.model import Pipeline
 from retrainer.spec.training_combinations import is_plain
 from retrainer.work.reporter import Reporter
 

@@ -15,7 +15,8 @@ from retrainer.chain.steps.evaluate import EVALUATE, TEST_ROWS
 from retrainer.chain.steps.export import EXPORT
 from retrainer.gate.receipt import DriftResult, Reason, Receipt, Verdict
 from retrainer.precisions import REFERENCE
-from retrainer.report.decision import compared, confidence, reason_line
+from retrainer.report.against_others import compared, confidence
+from retrainer.report.decision import reason_line
 from retrainer.report.figures import Facts, number
 from retrainer.report.presentation import bounds_of
 from retrainer.spec.changes import Changes

@@ -18,7 +18,8 @@ from retrainer.errors import IntegrityError, NotFoundError
 from retrainer.records import digest_of
 from retrainer.report.figures import Facts, number, scores
 from retrainer.sources import base_models, trainer_code
-from retrainer.spec.model import Pipeline, Training
+from retrainer.spec.model import Pipeline
+from retrainer.spec.training import Training
 from retrainer.store import Manifest, ModelStore
 from retrainer.tasks import TASKS
 

@@ -21,7 +21,8 @@ from retrainer.artifacts.evaluation import Suspects
 from retrainer.gate.precisions import DEFAULT_MARGIN
 from retrainer.gate.receipt import ReasonCode, Receipt
 from retrainer.report import charts
-from retrainer.report.decision import FP32, by_label_part, confidence, confusions_part, models_of, parts
+from retrainer.report.against_others import confidence
+from retrainer.report.decision import FP32, by_label_part, confusions_part, models_of, parts
 from retrainer.report.examples import Examples, examples_part
 from retrainer.report.flips import Flips, flips_part
 from retrainer.report.labels import look_first_part, suspects_part

@@ -19,7 +19,8 @@ from retrainer.errors import DataError
 from retrainer.sources import fingerprint
 from retrainer.sources.columns import Wanted
 from retrainer.sources.corrections import identity_of
-from retrainer.spec.model import Dataset, Pipeline
+from retrainer.spec.dataset import Dataset
+from retrainer.spec.model import Pipeline
 from retrainer.spec.training_combinations import require_batches
 from retrainer.tasks import TASKS
 from retrainer.work.ingest import checks, leakage

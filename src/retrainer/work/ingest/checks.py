@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from retrainer.artifacts.snapshot import SplitName
 from retrainer.errors import DataError
-from retrainer.spec.model import Checks
+from retrainer.spec.dataset import Checks
 from retrainer.spec.problems import listed
 from retrainer.work.ingest.labels import NO_LABEL
 from retrainer.work.ingest.pools import Pool

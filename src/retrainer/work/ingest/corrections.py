@@ -20,7 +20,7 @@ from retrainer.artifacts.snapshot import CORRECTIONS, CorrectionOutcome, Correct
 from retrainer.errors import DataError
 from retrainer.label_names import members, position, spelled
 from retrainer.sources.corrections import Correction, read_corrections
-from retrainer.spec.model import Dataset
+from retrainer.spec.dataset import Dataset
 from retrainer.spec.problems import listed, suggestion
 from retrainer.work.ingest.label_sets import LabelSets
 from retrainer.work.ingest.output import Selection

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from retrainer.artifacts.snapshot import SPLITS, QuarantineReason, SplitName
 from retrainer.errors import DataError
-from retrainer.spec.model import Checks
+from retrainer.spec.dataset import Checks
 from retrainer.work.ingest.output import Selection
 from retrainer.work.ingest.pools import Pool
 from retrainer.work.near.search import Near, Texts, look_for

@@ -17,8 +17,8 @@ from retrainer.formats import FORMATS
 from retrainer.sources.columns import Wanted
 from retrainer.sources.files import expand
 from retrainer.sources.text import readable
+from retrainer.spec.dataset import HubSource
 from retrainer.spec.delimited import Csv
-from retrainer.spec.model import HubSource
 from retrainer.work.ingest.rows import RawRows
 from retrainer.work.ingest.tables import read_hub
 from retrainer.work.near.text import normalise

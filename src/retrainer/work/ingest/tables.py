@@ -14,7 +14,7 @@ from retrainer.errors import DataError, first_line
 from retrainer.sources.columns import Wanted, not_parquet, parquet_schema
 from retrainer.sources.files import SourceFile
 from retrainer.sources.identity import dataset_commit, is_folder
-from retrainer.spec.model import HubDataset
+from retrainer.spec.dataset import HubDataset
 from retrainer.tasks import that_writes
 from retrainer.work.ingest.rows import RawRows, positions, raw_rows
 

@@ -20,7 +20,8 @@ from transformers.utils import is_torch_tf32_available
 from retrainer.artifacts.training import Choice, Padding, Tried
 from retrainer.serve.cores import usable_cores
 from retrainer.serve.processor import CPU_INFO, cpu_features
-from retrainer.spec.model import Pipeline, Training
+from retrainer.spec.model import Pipeline
+from retrainer.spec.training import Training
 from retrainer.spec.training_combinations import worked_out
 from retrainer.work.train.encoding import EncodedRows
 from retrainer.work.train.loading import Base

@@ -17,9 +17,9 @@ import torch
 
 from retrainer.errors import DataError, PipelineError
 from retrainer.spec import Pipeline, parse_pipeline
-from retrainer.spec.model import Training
 from retrainer.spec.problems import found, listed
 from retrainer.spec.renamed_arguments import OWNED
+from retrainer.spec.training import Training
 from retrainer.spec.training_arguments import check_training_arguments, known_arguments
 from retrainer.tasks import TaskDefinition
 from retrainer.work.ingest.rows import missing_column
