@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -162,7 +163,7 @@ def test_from_trigger_over_approval_to_rollback(running: Pipelines) -> None:
 
 @pytest.mark.long
 @pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
-def test_a_person_rolls_back_in_the_browser(running: Running, tmp_path: Path) -> None:
+def test_a_person_rolls_back_in_the_browser(running: Pipelines, tmp_path: Path) -> None:
     """In Airflow's own UI, within its frame, with its cookie, and by the keyboard alone."""
     model = Store.open(str(running.asks.store)).model("asks")
     for rows in (200, 240):
