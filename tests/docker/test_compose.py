@@ -89,10 +89,10 @@ def test_each_service_sees_its_own_secrets() -> None:
     seen = {service: secrets_of(service) for service in SERVICES if service != "prepare"}
     servers = ("set-up", "api-server", "scheduler", "dag-processor", "triggerer")
     assert seen == {
-        **dict.fromkeys(servers, {"airflow", "celery"}),
-        **dict.fromkeys(WORKERS, {"celery"}),
+        **{name: {"airflow", "celery"} for name in servers},
+        **{name: {"celery"} for name in WORKERS},
         **{name: {name} for name in ("postgres", "redis", "s3", "nginx")},
-        **dict.fromkeys(("serve-a", "serve-b"), {"serve"}),
+        **{name: {"serve"} for name in ("serve-a", "serve-b")},
     }
     for service in seen:
         for source, target in mounts(service).items():
@@ -103,7 +103,7 @@ def test_every_secret_that_is_read_is_handed_out() -> None:
     prepare = runpy.run_path(str(REPOSITORY / "docker" / "prepare.py"))
     made = {f"{file.folder}/{file.name}" for file in prepare["handed_out"](dict.fromkeys(prepare["MADE"], "x"), "x")}
     # What set_up.py reads, and nginx's, which its service names as docs/nginx.conf does.
-    set_up = re.findall(r'SECRETS / "(\S+)"', (REPOSITORY / "docker" / "set_up.py").read_text())
+    set_up = re.findall(r'SECRETS / "([^"]+)"', (REPOSITORY / "docker" / "set_up.py").read_text())
     read = {*(f"airflow/{name}" for name in set_up), "nginx/models.crt", "nginx/models.key"}
     read |= set(re.findall(r"/run/secrets/(\w+/[\w.]+)", FILE.read_text())) - {"nginx/models"}
     assert read == made
