@@ -95,7 +95,7 @@ class Image:
 
     def started(self, at: Path, arguments: Sequence[str], *, environment: Mapping[str, str] | None = None) -> str:
         """Shell that runs a command in the root at a folder, as the image's user, with the image's environment only."""
-        said = {"PATH": PATH, "HOME": self._home(), **self.environment, **(environment or {})}
+        said = {"HOME": self._home(), **self.environment, **(environment or {})}
         assigned = [f"{name}={value}" for name, value in said.items()]
         chroot = ["chroot", f"--userspec={self.user}", "--groups=", str(at), "env", "-i", f"--chdir={self.folder}"]
         return f"exec setpriv --no-new-privs {shlex.join([*chroot, *assigned, *arguments])}"
@@ -341,7 +341,7 @@ class Replay:
             subprocess.run(["cp", "-a", "/etc", str(base)], check=True)
             (base / "usr" / "local").mkdir(parents=True)
             _copy_python(Path(sys.base_prefix), base / "usr" / "local")
-            bare = Image((base,))
+            bare = Image((base,), environment={"PATH": PATH})
             self._made["python"] = self._layer(bare, f"chroot {self._at} ldconfig /usr/local/lib", "python")
         return self._made["python"]
 
