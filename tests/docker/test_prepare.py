@@ -85,7 +85,7 @@ def test_no_file_but_configuration_ends_in_a_line_break(prepared: Prepared) -> N
 
 
 def test_only_the_consumer_may_read(prepared: Prepared) -> None:
-    owners = {}
+    owners: dict[str, set[int]] = {}
     for file in (prepared.folder / "out").rglob("*"):
         if file.is_file():
             assert stat.S_IMODE(file.stat().st_mode) == 0o400, file
