@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from airflow.sdk import conf
+from airflow.sdk.exceptions import AirflowTaskTimeout
 from pydantic import BeforeValidator
 
 from retrainer.airflow.connections import s3_access
@@ -94,6 +95,9 @@ def in_task(given: Mapping[str, Any], log: Logger, context: Any) -> Iterator[tup
         failure = reported(error, log)
         keep_problem(context, str(failure), log)
         raise failure from None
+    except AirflowTaskTimeout as error:
+        keep_problem(context, f"it took longer than it may: {error}", log)
+        raise
 
 
 def pipelines_folder(default: str | Path | None = None) -> Path:

@@ -96,7 +96,7 @@ def compare_page(
     answers = stores.ask_several(
         [
             (one.store, {key: partial(stores.summary, one.store, one.name)}),
-            (root, {compared_key: partial(or_problem, reading)}),
+            (f"{root} compare", {compared_key: partial(or_problem, reading)}),
         ]
     )
     summary, found = answers[key], answers[compared_key]

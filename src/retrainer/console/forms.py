@@ -37,14 +37,26 @@ async def form_of(request: Request, origins: Collection[str]) -> dict[str, str]:
         if kind == _FORM:
             pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=_MOST_FIELDS, errors="strict")
             # As a browser sends line breaks.
-            return {name: value.replace("\r\n", "\n") for name, value in pairs if value}
+            return _text({name: value.replace("\r\n", "\n") for name, value in pairs if value})
         if kind == _JSON:
             content = json.loads(body)
             if isinstance(content, dict) and all(isinstance(value, str | None) for value in content.values()):
-                return {name: value for name, value in content.items() if value}
+                return _text({name: value for name, value in content.items() if value})
     except ValueError:
         pass
     raise UserError("that is not a form", hint=f"send fields of text as {_FORM} or {_JSON}")
+
+
+def _text(fields: dict[str, str]) -> dict[str, str]:
+    """The fields, where each is text that can be passed on.
+
+    :raises ValueError: half of a surrogate pair, or a NUL, which databases refuse.
+    """
+    for piece in (*fields, *fields.values()):
+        piece.encode()
+        if "\0" in piece:
+            raise ValueError
+    return fields
 
 
 def refuse_other_sites(headers: Mapping[str, str], origins: Collection[str]) -> None:

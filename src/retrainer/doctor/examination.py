@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
 from retrainer.doctor.deployment import Deployment
-from retrainer.doctor.findings import Check, Finding, State, problem
+from retrainer.doctor.findings import Check, Finding, State, broken
 from retrainer.errors import RetrainerError
 
 _SIGNS: dict[State, str] = {"ok": "✓ ok", "warning": "▲ warning", "broken": "✗ broken"}
@@ -20,8 +20,8 @@ def examine(checks: Sequence[Check], deployment: Deployment) -> Iterator[tuple[C
     for check in checks:
         try:
             yield from ((check, found) for found in check.look(deployment))
-        except RetrainerError as error:
-            yield check, problem(check.title.lower(), error)
+        except (RetrainerError, OSError, ValueError) as error:  # a folder that may not be entered, a name with a NUL
+            yield check, broken(check.title.lower(), error)
 
 
 @dataclass(frozen=True, slots=True)

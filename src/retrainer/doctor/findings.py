@@ -55,7 +55,12 @@ def finding(what: str, look: Callable[[], str]) -> Finding:
     """What a look says that gives a text, or raises what is wrong."""
     try:
         return Finding("ok", what, look())
-    except RetrainerError as error:
+    except (RetrainerError, OSError, ValueError) as error:
+        return broken(what, error)
+
+
+def broken(what: str, error: RetrainerError | OSError | ValueError) -> Finding:
+    """The finding that an error is, also one of a name that no file system takes: a NUL in it, 5,000 characters."""
+    if isinstance(error, RetrainerError):
         return problem(what, error)
-    except (OSError, ValueError) as error:  # of a name that no file system takes: a NUL in it, 5,000 characters
-        return Finding("broken", what, f"cannot be looked at: {first_line(error)}")
+    return Finding("broken", what, f"cannot be looked at: {first_line(error)}")

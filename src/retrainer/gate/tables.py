@@ -17,6 +17,7 @@ from retrainer.gate.answers import Answers, Rights, Said, SetAnswers, TextAnswer
 
 # A row that has none of the labels.
 NONE = "(none)"
+ANOTHER = "(another label)"
 # Rows in another order, or some of them.
 Take = Callable[[NDArray[Any]], NDArray[Any]]
 
@@ -161,6 +162,8 @@ class SetTable(Table):
         true, given = (
             [names[at] for at in np.flatnonzero(members[row]).tolist()] for members in (self.true_sets, self.applies)
         )
+        if self.foreign[row]:
+            given.append(ANOTHER)
         return ", ".join(true) or NONE, ", ".join(given) or NONE
 
     def among(self, at: NDArray[np.int64], size: int) -> Self:

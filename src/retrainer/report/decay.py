@@ -5,6 +5,7 @@ from __future__ import annotations
 from retrainer.artifacts.decay import DecayCode, DecayRecord, LabelShare, LeftOut
 from retrainer.artifacts.measures import Score
 from retrainer.report.figures import aligned, counted_rows, number
+from retrainer.spec.problems import listed
 
 # From so much on a label's share is worth a line.
 WORTH_SAYING_SHARE = 0.02
@@ -26,7 +27,8 @@ def in_words(record: DecayRecord) -> str:
         case DecayCode.TOO_FEW_ROWS:
             return f"{counted_rows(record.rows)} that it has not seen, and decay.min_rows is {record.min_rows:,}"
         case DecayCode.METRIC_UNDEFINED:
-            return f"{record.metric} has no value on {counted_rows(record.rows)} that it has not seen"
+            unknown = f"; it does not know {listed(record.unknown_labels)}" if record.unknown_labels else ""
+            return f"{record.metric} has no value on {counted_rows(record.rows)} that it has not seen{unknown}"
         case DecayCode.DROP_TOO_LARGE | DecayCode.WITHIN | DecayCode.NOT_TOLD:
             return _of_drop(record)
 

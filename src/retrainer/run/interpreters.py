@@ -177,7 +177,9 @@ class Interpreter:
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(grace)
         self._signal(signal.SIGKILL)
-        self._process.wait()
+        # Bounded: in a signal handler that interrupts a wait of this thread, nobody gets the lock that one holds.
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(grace)
         return True
 
     def _signal(self, number: signal.Signals) -> None:

@@ -6,10 +6,11 @@ Not here: how the process is started (``interpreters.py``), what to run (``chain
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
@@ -172,8 +173,7 @@ class StepProcess:
                 if os.getppid() != parent:
                     self.terminate()
                     raise StepKilled("the process that started this task is gone; training was stopped")
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(POLL_SECONDS)
+                _await_end(process.pid)
         self._interpreter.keep_output(self.log_file)
         self._raise_for(failure, finished)
 
@@ -205,6 +205,22 @@ class StepProcess:
         if self._interpreter is not None and self._process.poll() is None:
             self._terminated = True
             self._interpreter.end(grace)
+
+
+def _await_end(pid: int) -> None:
+    """Wait for the end of a process, or a short while. Without the lock of ``Popen.wait``, which a handler of a signal
+    that ends the process could then never get.
+    """
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        poll.poll(POLL_SECONDS * 1000)
+    finally:
+        os.close(descriptor)
 
 
 def _parse(line: bytes) -> Message:

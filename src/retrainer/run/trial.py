@@ -85,8 +85,8 @@ def _ended(trial: Trial, memory: int, python: str, environment: Mapping[str, str
 
 
 def _inherited() -> dict[str, str]:
-    """This process's variables, but for what a version's files have no business near: keys, and Airflow's settings."""
-    private = (SIGNING_KEY, "AIRFLOW__")
+    """This process's variables, but for what a version's files must not see: keys, Airflow's settings and secrets."""
+    private = (SIGNING_KEY, "AIRFLOW_")
     return {name: value for name, value in os.environ.items() if not name.startswith(private)}
 
 

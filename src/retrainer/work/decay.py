@@ -18,12 +18,13 @@ from retrainer.artifacts.decay import DecayCode, DecayRecord, DecayVerdict, Left
 from retrainer.artifacts.snapshot import split_file
 from retrainer.chain import DECIDE, INGEST, DecayChecked
 from retrainer.chain.model_store import model_of
-from retrainer.chain.steps.decay import labelled_alone
-from retrainer.errors import IntegrityError
+from retrainer.chain.steps.decay import content_of, labelled_alone
+from retrainer.errors import DataError, IntegrityError
 from retrainer.gate.answers import Answers, Said
 from retrainer.gate.decay import at_shares, drop_between, judge_drop, label_shares, rows_of_each
 from retrainer.gate.metrics import score
 from retrainer.gate.receipt import Receipt
+from retrainer.label_names import refuse_look_alikes
 from retrainer.precisions import REFERENCE
 from retrainer.report.decay import decay_lines, in_words
 from retrainer.spec.known_metrics import OF_ONE_LABEL
@@ -46,7 +47,7 @@ PREDICTIONS = "predictions.parquet"
 def run(request: StepRequest, inputs: dict[str, Path], folder: Path, reporter: Reporter) -> DecayChecked:
     """Fill ``folder`` with ``decay.json``, and where rows were scored with the champion's answers to them.
 
-    :raises DataError: the data is not what the pipeline says it is.
+    :raises DataError: the data is not what the pipeline says it is, or changed meanwhile.
     :raises IntegrityError: the champion cannot be read.
     """
     with tempfile.TemporaryDirectory(prefix="retrainer-decay-") as scratch:
@@ -135,9 +136,16 @@ def _read(
     """All usable rows, and the labels that they index: the champion's, then those that it does not know."""
     place = scratch / "rows"
     place.mkdir()
-    file, own = write_labelled(labelled_alone(request.pipeline), place, reporter)
+    alone = labelled_alone(request.pipeline)
+    file, own = write_labelled(alone, place, reporter)
+    # The check is named by what the rows were when it was planned; others must not go by that name.
+    if content_of(alone.dataset.train, alone.dataset.csv) != request.identity["data"]:
+        raise DataError("the rows changed since this check was planned", hint="check again while nobody writes them")
     rows = read_rows(file)
     labels = tuple(dict.fromkeys([*known, *own]))
+    # Another spelling of a label that the champion gives would count as wrong in each of its rows.
+    counts = dict.fromkeys(labels, 0) | {name: int((rows.labels == at).sum()) for at, name in enumerate(own)}
+    refuse_look_alikes(counts, lambda name: "the labels of the champion and those of decay.data")
     index = np.array([labels.index(name) for name in own], dtype=np.int64)
     if rows.sets is not None:
         rows = replace(rows, sets=tuple(tuple(sorted(index[list(of)].tolist())) for of in rows.sets))

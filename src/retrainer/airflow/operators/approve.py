@@ -15,6 +15,7 @@ from retrainer.airflow.context import REASON, actor_of
 from retrainer.airflow.links import ReceiptLink, page_of
 from retrainer.airflow.notifying import PipelineNotifier, tell_people
 from retrainer.airflow.operators.gate import read_receipt
+from retrainer.airflow.progress import keep_problem
 from retrainer.airflow.settings import SettingsLike, as_mapping, in_task
 from retrainer.airflow.step_operator import Upstream
 from retrainer.artifacts.repository import Artifacts
@@ -106,7 +107,9 @@ class ApproveModelOperator(ApprovalOperator):  # type: ignore[misc]
         """Remember the answer before acting on it: skipping what is downstream leaves the task by an exception."""
         if "error" in event:
             # Another try would ask, and wait, once more.
-            raise AirflowFailException(f"nobody answered within {self._waited}: {event['error']}")
+            why = f"nobody answered within {self._waited}: {event['error']}"
+            keep_problem(context, why, self.log)
+            raise AirflowFailException(why)
         if event.get("timedout"):
             self.log.info("nobody answered within %s: nothing is published, and the next run asks again", self._waited)
         else:

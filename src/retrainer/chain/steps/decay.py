@@ -105,7 +105,7 @@ def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str
         "task": task.name,
         "dataset": dataset.model_dump(mode="json", include=reading),
         "checks": dataset.checks.model_dump(mode="json", include={"max_null_fraction", "near_duplicate_similarity"}),
-        "data": _content(dataset.train, dataset.csv) if champion is not None else None,
+        "data": content_of(dataset.train, dataset.csv) if champion is not None else None,
         "corrections": identity_of(dataset.corrections) if dataset.corrections is not None else None,
         "check": check.model_dump(mode="json", include={"metric", "max_drop", "min_rows"}),
         "positive_label": pipeline.positive_label if check.metric in OF_ONE_LABEL else None,
@@ -116,7 +116,7 @@ def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str
     return DECAY.request(identity, pipeline, context=context, inputs=inputs)
 
 
-def _content(source: Any, csv: Any) -> str | None:
+def content_of(source: Any, csv: Any) -> str | None:
     """What identifies the rows; ``None`` where there is no file of them yet."""
     try:
         return fingerprint(source, csv)
