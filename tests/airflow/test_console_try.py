@@ -106,6 +106,7 @@ def test_the_process_gets_neither_keys_nor_the_settings_of_airflow(
     trial: Trial, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "postgresql://secret")
+    monkeypatch.setenv("AIRFLOW_CONN_MODELS", "aws://secret")
     monkeypatch.setenv("RETRAINER_SIGNING_KEY", "secret")
     with pytest.raises(StepError):
         ask_version(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,7 @@ from fastapi.testclient import TestClient
 from benchmarks.deployment import Deployment
 from retrainer.chain.accounts import write_answer
 from retrainer.console.host import Everybody
+from retrainer.console.stores import Stores
 from retrainer.gate.receipt import Receipt
 from retrainer.storage import open_storage
 from retrainer.store import Cause, Store
@@ -414,3 +416,14 @@ def test_decay_is_a_sign_of_what_is_live_and_costs_no_request(copied: Deployment
     # Where nobody asks for checks there is no sign of them.
     file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), "decay": None}))
     assert sign("/") is None
+
+
+def test_no_more_questions_wait_than_threads_are_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("retrainer.console.stores.MOST_ASKED", 3)
+    monkeypatch.setattr("retrainer.console.stores.SECONDS", 0.2)
+    release, stores = threading.Event(), Stores()
+    try:
+        answers = stores.ask_several([("s3://models", dict.fromkeys(range(5), release.wait))])
+        assert sorted(answer.text.partition(" ")[0] for answer in answers.values()) == ["did"] * 3 + ["too"] * 2
+    finally:
+        release.set()

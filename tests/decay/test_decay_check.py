@@ -141,6 +141,15 @@ def test_labels_that_the_champion_does_not_know_are_wrong_and_named(make_project
     assert record.unknown_labels == {"ice": 150}
 
 
+def test_another_spelling_of_a_label_is_an_error_and_no_decay(make_project: MakeProject) -> None:
+    project = make_project(decay={**CHECK, "data": "later.csv"}, dataset__labels=None)
+    file = project.folder / "pipelines" / "later.csv"
+    write(file, [f"Trail {number} is closed because of mud" for number in range(6000, 6150)], label="Closed")
+
+    with pytest.raises(DataError, match="differ only in case"):
+        checked(project)
+
+
 def test_a_changed_mix_of_labels_is_told_apart(make_project: MakeProject) -> None:
     """The champion knows one label and not the other; more of the other is a drop that is none at the old shares."""
     project = make_project(decay={**CHECK, "data": "later.csv", "max_drop": 0.02})

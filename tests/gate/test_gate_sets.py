@@ -241,6 +241,8 @@ def test_a_file_of_answers_is_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(table.applies, [[True, False, False], [False, True, False]])
     assert table.in_words(0, NAMES) == ("mud, crowd", "mud")
     assert table.in_words(1, NAMES) == ("(none)", "trees")
+    stranger = replace(table, foreign=np.array([True, False]))
+    assert stranger.in_words(0, NAMES) == ("mud, crowd", "mud, (another label)")
     rows, reasons = check(evidence)
     assert reasons == []
     assert rows is not None

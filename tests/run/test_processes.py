@@ -186,6 +186,21 @@ def test_terminate_leaves_nothing(request_record: StepRequest, tmp_path: Path) -
     assert wait_gone(pids) == []
 
 
+def test_a_signal_that_interrupts_a_wait_ends_the_step(request_record: StepRequest, tmp_path: Path) -> None:
+    """Its handler runs in the thread that waits, which may hold the lock of ``Popen`` and cannot go on before."""
+    python = interpreter(tmp_path, BUSY)
+    with (
+        pytest.raises(StepKilled),
+        StepProcess(request_record, log_file=tmp_path / "log", python=python) as process,
+    ):
+        for message in process.follow():
+            assert isinstance(message, Log)
+            pids = [int(pid) for pid in message.text.split()]
+            with process._process._waitpid_lock:  # type: ignore[attr-defined]  # as an interrupted ``wait`` has it
+                process.terminate(grace=0.2)
+    assert wait_gone(pids) == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_nothing_survives_a_killed_parent(request_record: StepRequest, tmp_path: Path, number: signal.Signals) -> None:
     python = interpreter(tmp_path, BUSY)

@@ -91,7 +91,8 @@ def compare_page(
             raise NotFoundError("there is no such version or decision", hint=hint)
     gate = one.pipeline.gate
     texts, because = texts_shown(gate, may_read_texts=may_read_texts, dag_id=one.dag_id)
-    key, compared_key = ("summary", one.store, one.name), ("compare", root, one.store, one.name, channel, a, b, texts)
+    key = ("summary", one.store, one.name)
+    compared_key = ("compare", root, one.store, one.name, channel, a, b, texts, gate.alpha)
     reading = partial(_compare, one, channel, root, stores, a, b, texts=texts)
     answers = stores.ask_several(
         [
@@ -131,7 +132,7 @@ def _compare(
         if not a or not b or a == b:
             return None
     compare = partial(_compare_two, one, root, a, b, texts=texts)
-    return stores.lasting(("compared", root, one.store, one.name, a, b, texts), compare)
+    return stores.lasting(("compared", root, one.store, one.name, a, b, texts, one.pipeline.gate.alpha), compare)
 
 
 def _compare_two(one: Shown, root: str, a: str, b: str, *, texts: bool) -> Compared:

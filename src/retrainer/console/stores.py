@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from retrainer.errors import IntegrityError, NotFoundError, RetrainerError
+from retrainer.errors import IntegrityError, NotFoundError, ResourceError, RetrainerError
 from retrainer.storage import deadline, open_storage
 from retrainer.store.summary import Summary, make_summary, parse_summary, summary_bytes
 
@@ -31,6 +31,8 @@ LASTING_SECONDS = 3600.0
 LATE_SECONDS = 30.0
 # Questions at once to one store. What a dead mount holds for ever takes its own places only.
 AT_ONCE = 8
+# Questions that wait at once, each in a thread of its own.
+MOST_ASKED = 1000
 # Answers that are kept at all; beyond that the oldest go.
 MOST_KEPT = 2000
 
@@ -106,6 +108,9 @@ class Stores:
             if key in self._asked:
                 return self._asked[key]
             future: Future[Any] = Future()
+            if len(self._asked) >= MOST_ASKED:
+                future.set_exception(ResourceError("too many questions wait for answers", hint="try again in a minute"))
+                return future
             self._asked[key] = future
             slots = self._slots.setdefault(store, threading.BoundedSemaphore(AT_ONCE))
         context = copy_context()
