@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from retrainer.artifacts.repository import Artifacts
 from retrainer.artifacts.snapshot import SPLITS, split_file
 from retrainer.chain import DECAY
 from retrainer.errors import DataError, IntegrityError
+from retrainer.gate.metrics import METRICS
 from retrainer.spec import load_pipeline
 from retrainer.storage import open_storage
 from retrainer.store import Store
@@ -221,3 +223,20 @@ def test_a_check_is_named_by_champion_rows_and_what_is_asked(make_project: MakeP
 def test_the_record_is_read_as_it_was_written(make_project: MakeProject) -> None:
     record = checked(make_project(decay=CHECK))
     assert DecayRecord.from_json(record.to_json(), where="test") == record
+
+
+def test_a_metric_of_these_labels_says_nothing_where_there_are_others(
+    make_project: MakeProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the mean absolute error, which the champion of these tests was not judged by."""
+    assert METRICS["mae"].known.of_its_labels
+    changed = replace(METRICS["accuracy"].known, of_its_labels=True)
+    monkeypatch.setattr(METRICS["accuracy"], "known", changed)
+    project = make_project(decay={**CHECK, "data": "later.csv"}, dataset__labels=None)
+    file = project.folder / "pipelines" / "later.csv"
+    write(file, [f"Trail {number} is icy" for number in range(6000, 6150)], label="ice")
+
+    record = checked(project)
+
+    assert (record.verdict, record.code) == ("insufficient", DecayCode.METRIC_UNDEFINED)
+    assert "it does not know 'ice'" in record.text

@@ -58,7 +58,7 @@ MOST_SHOWN = 20
 MOST_MIXED = 12
 MOST_GROUPS = 60
 # A test split with more bytes is not read for the sake of some of its texts.
-MOST_TEXT_BYTES = 300_000_000
+MOST_TEXT_BYTES = 100_000_000
 # Of what a label can be mistaken for, beside other labels.
 NOT_GIVEN, WITHOUT_IT, ANOTHER = "(not given)", "(without it)", "(another label)"
 

@@ -39,6 +39,7 @@ class KnownMetric:
     :param lowest: the least value there can be; ``highest`` the largest, infinity where there is no end.
     :param of_one_label: it is the score of one of two labels, whose index its function takes as ``positive``; it has no
         value where there are more labels.
+    :param of_its_labels: with more labels it is another quantity: a mean over the labels, or one of their order.
     """
 
     name: str
@@ -50,6 +51,7 @@ class KnownMetric:
     highest: float = 1.0
     greater_is_better: bool = True
     of_one_label: bool = False
+    of_its_labels: bool = False
 
     @property
     def range(self) -> str:
@@ -64,9 +66,8 @@ _OF_TEXT = "retrainer.work.evaluate.row_scores"
 _OF_LABELS: tuple[Family, ...] = ("classification", "multi_label")
 
 
-def _of_sets(name: str, *also_called: str, greater_is_better: bool = True) -> KnownMetric:
-    function = f"{_GATE}.label_sets:{name}"
-    return KnownMetric(name, function, "label_sets", ("multi_label",), also_called, greater_is_better=greater_is_better)
+def _of_sets(name: str, *also_called: str, **more: bool) -> KnownMetric:
+    return KnownMetric(name, f"{_GATE}.label_sets:{name}", "label_sets", ("multi_label",), also_called, **more)
 
 
 _ENTRIES = (
@@ -107,6 +108,7 @@ _ENTRIES = (
         f"{_GATE}.confusion:quadratic_kappa",
         "confusion",
         also_called=("cohen_kappa_quadratic", "qwk", "quadratic_weighted_kappa"),
+        of_its_labels=True,
         lowest=-1.0,
     ),
     KnownMetric(
@@ -114,6 +116,7 @@ _ENTRIES = (
         f"{_GATE}.confusion:mae",
         "confusion",
         also_called=("mean_absolute_error",),
+        of_its_labels=True,
         highest=math.inf,
         greater_is_better=False,
     ),
@@ -128,7 +131,7 @@ _ENTRIES = (
     ),
     _of_sets("precision_micro", "micro_precision", "precision"),
     _of_sets("recall_micro", "micro_recall", "recall"),
-    _of_sets("hamming_loss", "hamming", greater_is_better=False),
+    _of_sets("hamming_loss", "hamming", greater_is_better=False, of_its_labels=True),
     KnownMetric("chrf", f"{_OF_TEXT}:chrf", "row_scores", ("generation",), also_called=("chr_f", "chrf2")),
     KnownMetric("exact_match", f"{_OF_TEXT}:exact_match", "right_rows", ("generation",), also_called=("em",)),
     KnownMetric("rouge_l", f"{_OF_TEXT}:rouge_l", "row_scores", ("generation",), also_called=("rougeL", "rouge")),

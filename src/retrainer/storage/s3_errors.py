@@ -50,7 +50,10 @@ _OTHER = {
         "try again",
     ),
 }
-_THROTTLED = {"SlowDown", "503", "ServiceUnavailable", "RequestLimitExceeded", "Throttling", "ThrottlingException"}
+_THROTTLED = {
+    *("SlowDown", "503", "ServiceUnavailable", "RequestLimitExceeded", "Throttling", "ThrottlingException"),
+    *("SlowDownRead", "SlowDownWrite", "RequestThrottled", "TooManyRequests", "TooManyRequestsException", "429"),
+}
 _OTHER |= dict.fromkeys(("ExpiredTokenException", "RequestExpired"), _OTHER["ExpiredToken"])
 _OTHER |= dict.fromkeys(("301", "AuthorizationHeaderMalformed"), _OTHER["PermanentRedirect"])
 _OTHER |= dict.fromkeys(("OperationAborted", "409"), _OTHER["ConditionalRequestConflict"])

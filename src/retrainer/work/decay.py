@@ -22,7 +22,7 @@ from retrainer.chain.steps.decay import content_of, labelled_alone
 from retrainer.errors import DataError, IntegrityError
 from retrainer.gate.answers import Answers, Said
 from retrainer.gate.decay import at_shares, drop_between, judge_drop, label_shares, rows_of_each
-from retrainer.gate.metrics import score
+from retrainer.gate.metrics import METRICS, score
 from retrainer.gate.receipt import Receipt
 from retrainer.label_names import refuse_look_alikes
 from retrainer.precisions import REFERENCE
@@ -103,9 +103,10 @@ def _checked(
     alpha = receipt.policy.alpha
     now = score(metric, rows.labels, said, alpha)
     truth = rows_of_each(rows.labels, said, labels)
+    comparable = len(labels) == len(info.labels) or not METRICS[metric].known.of_its_labels
     found |= {
         "now": now,
-        "drop": drop_between(metric, before, now, alpha),
+        "drop": drop_between(metric, before, now, alpha) if comparable else None,
         "shares": label_shares(receipt.label_counts, receipt.rows, truth, len(rows)) if truth else (),
         "at_old_shares": at_shares(metric, rows.labels, said, labels, receipt.label_counts),
         "unknown_labels": {name: count for name, count in truth.items() if name not in info.labels and count},
