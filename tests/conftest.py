@@ -46,6 +46,14 @@ def free_port() -> int:
         return port
 
 
+# A file goes to one worker. These take minutes and would come last, when the other workers have nothing left to do.
+_FIRST = ("tests/store/test_store_failed_calls.py", "tests/training/test_unpadded.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.nodeid.startswith(_FIRST))
+
+
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     """A moto server over HTTP; the AWS environment points at it for the whole session."""
