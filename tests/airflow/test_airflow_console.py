@@ -24,6 +24,8 @@ READ = {
     "/": 200,
     "/model": 200,
     "/decision": 200,
+    "/compare": 200,
+    "/data": 200,
     "/report.html": 200,
     "/receipt.json": 200,
     "/approvals": 200,

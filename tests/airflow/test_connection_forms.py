@@ -18,6 +18,9 @@ from retrainer.store.signing_keys import KeyPair, make_key_pair
 from tests.airflow.guarded_bucket import GuardedBucket, guarded_bucket
 from tests.airflow.harness import HERE, Project, airflow_environment, small_project
 
+# Starts an API server for some questions about forms.
+pytestmark = pytest.mark.long
+
 SECRET = "not-the-secret-of-anybody"
 READ_ONLY = {
     "Version": "2012-10-17",

@@ -27,6 +27,7 @@ CONNECTED = "connection 'doctors_bucket'"
 NOW = "2026-01-01T00:00:00+00:00"
 
 
+@pytest.mark.long
 def test_the_dag_in_order(run_dag: RunDag, project: Project) -> None:
     project.write(resources={"gpus": 1})
     project.artifacts.mkdir()

@@ -116,6 +116,7 @@ def test_a_resumed_training_keeps_what_changes_numbers() -> None:
     assert as_before(h100.chosen, Tried(step=0)) == h100.chosen
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("earlier", [False, True])
 def test_both_tries_are_in_the_record(
     make_pipeline: MakePipeline, snapshot: StepRef, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, earlier: bool

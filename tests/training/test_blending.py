@@ -314,6 +314,7 @@ def test_the_champion_is_part_of_what_is_trained_where_it_is_asked_for(
     assert digest(blending) not in {before, first, second}
 
 
+@pytest.mark.long
 def test_two_processes_blend_as_one(
     make_pipeline: MakePipeline, rows_file: Path, snapshot: StepRef, champion: Path, tmp_path: Path
 ) -> None:

@@ -321,6 +321,7 @@ def memory_for(rows: int, until: int) -> Iterator[None]:
         yield
 
 
+@pytest.mark.long
 def test_smaller_batches_resume_from_a_checkpoint(
     make_pipeline: MakePipeline, snapshot: StepRef, still_bert: Path, tmp_path: Path
 ) -> None:
