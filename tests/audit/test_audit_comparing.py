@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from retrainer.artifacts.repository import Artifacts
 from retrainer.audit.compared import Compared, OnCommonRows, Side, without_texts
-from retrainer.audit.comparing import ANOTHER, NOT_GIVEN, compare_models
+from retrainer.audit.comparing import NOT_GIVEN, compare_models
 from retrainer.audit.side_by_side import parts
 from retrainer.gate.metrics import compare
-from retrainer.gate.tables import Table
+from retrainer.gate.tables import ANOTHER, Table
 from retrainer.records import digest_of
 from tests.audit.compared import evaluation, labelled, side, with_sets, written
 

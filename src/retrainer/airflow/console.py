@@ -18,7 +18,6 @@ from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.auth.managers.base_auth_manager import ResourceMethod
 from airflow.api_fastapi.auth.managers.models.resource_details import AccessView, DagAccessEntity, DagDetails
 from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_view
-from airflow.configuration import conf
 from airflow.models.dag import DagModel
 from fastapi import FastAPI
 
@@ -98,7 +97,7 @@ class AirflowHost:
     def catalogue(self) -> Catalogue:
         """The pipelines that ``dags/retrain.py`` makes DAGs of. A file is read again once it was changed."""
         settings = Settings().resolved()
-        folder = pipelines_folder(Path(conf.get("core", "dags_folder")) / "pipelines")
+        folder = pipelines_folder()
         try:
             files = pipeline_files(folder)
         except PipelineError as error:

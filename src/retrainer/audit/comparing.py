@@ -47,7 +47,7 @@ from retrainer.gate.mean_interval import Mean
 from retrainer.gate.metrics import METRICS, compare, score
 from retrainer.gate.paired import holm, probability_not_worse, tidy
 from retrainer.gate.slices import Grouping, groups
-from retrainer.gate.tables import Table, TextTable
+from retrainer.gate.tables import ANOTHER, Table, TextTable
 from retrainer.gate.validity import Rows, check
 from retrainer.precisions import REFERENCE
 from retrainer.spec.gate import Slices
@@ -60,7 +60,7 @@ MOST_GROUPS = 60
 # A test split with more bytes is not read for the sake of some of its texts.
 MOST_TEXT_BYTES = 100_000_000
 # Of what a label can be mistaken for, beside other labels.
-NOT_GIVEN, WITHOUT_IT, ANOTHER = "(not given)", "(without it)", "(another label)"
+NOT_GIVEN, WITHOUT_IT = "(not given)", "(without it)"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from retrainer import __version__
-from retrainer.console import compare, data, decision, words
+from retrainer.console import compare, data_drawn, decision, words
 from retrainer.console.pages import plots
 from retrainer.report.figures import megabytes, number
 from retrainer.report.presentation import signed
@@ -54,7 +54,7 @@ def rendered(template: str, *, theme: str | None, **values: Any) -> str:
             plots=plots,
             decided=decision,
             comparing=compare,
-            learnt=data,
+            learnt=data_drawn,
             **values,
         )
     )
