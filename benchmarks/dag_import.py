@@ -25,7 +25,7 @@ from benchmarks.table import show
 HEAVY = ("torch", "transformers", "datasets", "evaluate", "onnxruntime", "sklearn", "scipy", "pandas", "boto3")
 # What Airflow's DAG processor has imported before it reads any DAG file. A task names its DAG in the context.
 PROGRAM = """
-import json, runpy, sys, time
+import json, resource, runpy, sys, time
 import airflow.sdk
 from airflow.sdk import DAG
 from airflow.serialization.serialized_objects import LazyDeserializedDAG
@@ -46,6 +46,7 @@ for dag in dags:
     LazyDeserializedDAG.from_dag(dag)
 print(json.dumps({
     "wall": imported[0], "cpu": imported[1], "serialised": since(started)[1], "dags": len(dags),
+    "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,
     "modules": sorted(set(sys.modules) - before),
 }))
 """
@@ -96,6 +97,7 @@ class Import(NamedTuple):
     :param wall: seconds.
     :param cpu: seconds of this process.
     :param serialised: processor seconds of serialising all DAGs, afterwards.
+    :param peak: MB that the process held at most, Airflow itself included.
     :param modules: that it loaded.
     """
 
@@ -103,6 +105,7 @@ class Import(NamedTuple):
     cpu: float
     serialised: float
     dags: int
+    peak: float
     modules: list[str]
 
 

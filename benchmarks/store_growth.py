@@ -168,7 +168,7 @@ def growth(folder: Path, most: int) -> None:
     on_folder: dict[int, ModelStore] = {}
     for size in sizes:
         root = folder / f"store-{size}"
-        Filled(partial(_write, root)).grow(size)
+        Filled(partial(write_object, root)).grow(size)
         on_folder[size] = Store.open(root).model(MODEL)
     found = {"On a folder": costs(on_folder, lambda: 0, 30, folder / "bundles")}
     with server() as s3:
@@ -197,7 +197,8 @@ def growth(folder: Path, most: int) -> None:
     )
 
 
-def _write(root: Path, key: str, data: bytes) -> None:
+def write_object(root: Path, key: str, data: bytes) -> None:
+    """Put an object into a folder past the storage."""
     path = root / key
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)

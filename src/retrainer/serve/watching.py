@@ -17,13 +17,25 @@ JITTER = 0.1
 LONGEST_WAIT = 300.0
 
 
-def next_wait(interval: float, failures: int, source: random.Random) -> float:
-    """Seconds until the next look.
+def first_wait(interval: float, source: random.Random) -> float:
+    """Seconds until the first look after the watching began, or its interval changed.
 
-    While all is well the interval, give or take a tenth, so that the processes of a fleet that started together do not
-    ask together. While looks fail, the interval doubles with each up to five minutes, and the wait is drawn evenly
-    from the interval to that ("full jitter": M. Brooker, *Exponential Backoff And Jitter*, AWS Architecture Blog,
-    2015), but never less than the interval.
+    Any part of the interval is as likely, so that the processes of a fleet that started together do not ask together:
+    not then, and not at a swap, which each sees at its own look. Waits of one length and a little jitter would take
+    dozens of looks to come apart.
+
+    :param interval: seconds.
+    """
+    return interval * source.random()
+
+
+def next_wait(interval: float, failures: int, source: random.Random) -> float:
+    """Seconds until the look after another.
+
+    While all is well the interval, give or take a tenth: looks that are spread stay so, and those that something
+    brought together come apart. While looks fail, the interval doubles with each up to five minutes, and the wait is
+    drawn evenly from the interval to that ("full jitter": M. Brooker, *Exponential Backoff And Jitter*, AWS
+    Architecture Blog, 2015), but never less than the interval.
 
     :param interval: seconds.
     :param failures: looks that failed in a row.
@@ -95,7 +107,7 @@ class Watcher:
             self._thread.join(seconds)
 
     def _run(self) -> None:
-        failures = 0
+        failures: int | None = None
         while self._waited(failures):
             look = self._look()
             if look is None:
@@ -103,16 +115,25 @@ class Watcher:
             failures = look()
             del look  # or this frame would keep the subject alive while it waits
 
-    def _waited(self, failures: int) -> bool:
-        """Wait until it is time to look; ``False`` when it never will be."""
+    def _waited(self, failures: int | None) -> bool:
+        """Wait until it is time to look; ``False`` when it never will be.
+
+        :param failures: in a row; ``None`` before the first look.
+        """
         state = self._state
         while True:
             state.woken.clear()
             if state.stopped:
                 return False
-            if not state.woken.wait(next_wait(self._interval, failures, self._random)):
+            if not state.woken.wait(self._wait_after(failures)):
                 return True
-            # Stopped, or the interval is another now: the wait begins anew.
+            # Stopped, or the interval is another now, perhaps in the whole fleet: the wait begins anew.
+            failures = failures or None
+
+    def _wait_after(self, failures: int | None) -> float:
+        if failures is None:
+            return first_wait(self._interval, self._random)
+        return next_wait(self._interval, failures, self._random)
 
 
 class _State:
