@@ -16,6 +16,8 @@ import numpy as np
 from benchmarks.ingest import measure, plan, write
 from benchmarks.table import show
 
+# Training holds input ids, mask and token types of each row, 4 bytes a token each, and once more while it joins them.
+TOKEN_BYTES, TOKENS_PER_WORD, WORDS = 3 * 4, 1.3, 40
 HOSTS_GB = (16, 64, 256, 1024)
 DATA_GB = 200.0
 
@@ -91,5 +93,10 @@ def report(folder: Path, counts: Sequence[int]) -> list[Size]:
         f"{DATA_GB:.0f} GB of such files are {many / 1e6:,.0f} million rows: "
         f"{many * row_bytes / 1e9:,.0f} GB of memory, "
         f"{many * row_seconds / 3600:,.0f} hours of a core",
+    )
+    held = TOKEN_BYTES * TOKENS_PER_WORD * WORDS
+    print(
+        f"Training holds {held:,.0f} bytes of tokens a row of {WORDS} words, twice that for a moment: of 10 million "
+        f"rows {held * 1e7 / 1e9:.1f} GB."
     )
     return found

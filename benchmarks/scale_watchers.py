@@ -114,7 +114,13 @@ class Shelf:
 
 def open_host(s3: Endpoint, folder: Path, name: str) -> Classifier:
     """A host with a cache of that name."""
-    access = S3Access(endpoint_url=s3.url, region="us-east-1", access_key_id=name, secret_access_key="secret")
+    access = S3Access(
+        endpoint_url=s3.url,
+        region="us-east-1",
+        access_key_id=name,
+        secret_access_key="secret",
+        timeout=60.0,  # hundreds of hosts share the cores of one machine, perhaps with others
+    )
     return Classifier.from_store(
         f"s3://{BUCKET}", MODEL, channel=CHANNEL, cache_dir=folder / "hosts" / name, threads=1, access=access
     )

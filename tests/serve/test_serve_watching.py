@@ -10,15 +10,16 @@ import subprocess
 import sys
 import threading
 import weakref
+from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrainer.errors import UserError
-from retrainer.serve import Classifier
-from retrainer.serve.watching import LONGEST_WAIT, Watcher, next_wait
+from retrainer.serve import Classifier, watching
+from retrainer.serve.watching import LONGEST_WAIT, Watcher, first_wait, next_wait
 from retrainer.store import Store
 from tests.serve.conftest import PublishedStore, contradicted, eventually, load, relabelled
 from tests.store.conftest import Proxy, proxy  # noqa: F401
@@ -41,6 +42,51 @@ def test_waits_grow_and_differ() -> None:
     means = [sum(next_wait(1.0, failures, source) for _ in range(200)) / 200 for failures in (0, 1, 4, 20)]
     assert means == sorted(means)
     assert len({next_wait(60.0, 0, source) for _ in range(10)}) == 10
+
+
+@settings(max_examples=20, derandomize=True, deadline=None)
+@given(seed=st.integers(), outage=st.booleans())
+def test_a_fleet_that_starts_together_does_not_ask_together(seed: int, outage: bool) -> None:
+    """500 hosts, at their start and, where something brought them together later, once it is over."""
+    hosts, interval, intervals = 500, 60.0, 4
+    source = random.Random(seed)
+    seconds: Counter[int] = Counter()
+    for _ in range(hosts):
+        at = first_wait(interval, source) if not outage else next_wait(interval, 3, source)
+        assert at <= (interval if not outage else LONGEST_WAIT)
+        while at < intervals * interval:
+            seconds[int(at)] += 1
+            before, at = at, at + next_wait(interval, 0, source)
+            assert at - before <= 1.1 * interval  # so that a swap is seen by all within two intervals
+    # The mean of a fleet whose looks are spread: that of what was asked is lower while some still wait.
+    assert max(seconds.values()) <= 3 * hosts / interval
+
+
+def test_the_first_look_has_a_wait_of_its_own_and_so_has_a_new_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a whole fleet is given another interval at once."""
+    asked: list[float] = []
+
+    def at_once(interval: float, source: random.Random) -> float:
+        asked.append(interval)
+        return 0.0
+
+    monkeypatch.setattr(watching, "first_wait", at_once)
+    subject = _Looker()
+    watcher = Watcher(subject.look, 3600.0, name="test")
+    eventually(lambda: subject.looks == 1, "the first look")
+    watcher.interval = 1800.0
+    eventually(lambda: subject.looks == 2, "the look after the interval changed")
+    watcher.stop()
+    assert asked == [3600.0, 1800.0]
+
+
+class _Looker:
+    def __init__(self) -> None:
+        self.looks = 0
+
+    def look(self) -> int:
+        self.looks += 1
+        return 0
 
 
 def test_a_refresh_takes_over_what_is_new(store: PublishedStore, cache: Path, tmp_path: Path) -> None:

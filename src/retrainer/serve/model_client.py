@@ -210,7 +210,8 @@ class ModelClient:
     def watch(self, interval: float = DEFAULT_INTERVAL) -> None:
         """Follow the channel from now on, in a daemon thread. Called again, it changes the interval.
 
-        :param interval: seconds between looks, give or take a tenth. A look that finds nothing new is one request.
+        :param interval: seconds between looks, give or take a tenth; the first comes after a random part of it. A look
+            that finds nothing new is one request.
         :raises UserError: there is no channel to follow: the version was asked for by name, or came from a folder.
         """
         check_seconds("interval", interval)
