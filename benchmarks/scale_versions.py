@@ -97,23 +97,6 @@ def _requests(s3: Server, act: Callable[[], object]) -> float:
     return s3.requests - before
 
 
-def first_page(folder: Path, table: Table, requests: Table, sizes: list[int], s3: Server) -> None:
-    """Of a deployment with one model of so many versions, without anything in memory."""
-    for size in sizes:
-        store = folder / f"console-{size}"
-        on_folder = deployment(folder / f"console-deployment-{size}", str(store), 1, size)
-        pages = [_milliseconds(partial(_ask, on_folder)) for _ in range(3)]
-        table.note(FIRST_PAGE, size, statistics.median(pages))
-        if size > MOST_IN_MOTO:
-            continue
-        url = s3.bucket(f"console-{size}")
-        for path in store.rglob("*.json"):
-            s3.put(f"console-{size}", path.relative_to(store).as_posix(), path.read_bytes())
-        in_bucket = deployment(folder / f"console-in-bucket-{size}", url, 0, 0)
-        in_bucket.add("model-000", publish={"store": url})
-        requests.note(FIRST_PAGE, size, _requests(s3, partial(_ask, in_bucket, checks=CHECKS_SECONDS)))
-
-
 def _ask(made: Deployment, checks: float = 0.0) -> None:
     """Have the first page drawn by a console that nobody asked yet.
 
@@ -123,36 +106,63 @@ def _ask(made: Deployment, checks: float = 0.0) -> None:
     time.sleep(checks)
 
 
-def report(folder: Path, sizes: list[int]) -> tuple[Table, Table]:
-    """Measure and print; milliseconds and requests."""
-    milliseconds, requests = Table(), Table()
-    folders: dict[int, Storage] = {}
+def on_folders(folder: Path, sizes: list[int]) -> Table:
+    """Milliseconds on folders, printed."""
+    table = Table()
+    storages: dict[int, Storage] = {}
     for size in sizes:
         root = folder / f"store-{size}"
         Filled(partial(write_object, root)).grow(size)
-        folders[size] = open_storage(root)
-    stores = {size: Store(storage).model(MODEL) for size, storage in folders.items()}
+        storages[size] = open_storage(root)
+    stores = {size: Store(storage).model(MODEL) for size, storage in storages.items()}
     for name, by_size in costs(stores, lambda: 0, 4, folder / "bundles").items():
         for size, found in by_size.items():
-            milliseconds.note(name, size, found.milliseconds)
-    for size, storage in folders.items():
-        further(storage, milliseconds, size, _milliseconds)
+            table.note(name, size, found.milliseconds)
+    for size, storage in storages.items():
+        further(storage, table, size, _milliseconds)
+        made = deployment(folder / f"deployment-{size}", str(folder / f"console-{size}"), 1, size)
+        pages = [_milliseconds(partial(_ask, made)) for _ in range(3)]
+        table.note(FIRST_PAGE, size, statistics.median(pages))
+    table.print("Milliseconds on a folder", sizes, 1)
+    return table
+
+
+def in_buckets(folder: Path, sizes: list[int]) -> Table:
+    """Requests in buckets, printed."""
+    table = Table()
     os.environ[TIMEOUT] = "300"  # moto's listings of ten thousand versions
     with server() as s3:
-        buckets: dict[int, Storage] = {}
+        storages: dict[int, Storage] = {}
         for size in sizes:
             url = s3.bucket(f"growth-{size}")
             Filled(partial(s3.put, f"growth-{size}")).grow(size)
-            buckets[size] = open_storage(url)
-        stores = {size: Store(storage).model(MODEL) for size, storage in buckets.items()}
+            storages[size] = open_storage(url)
+        stores = {size: Store(storage).model(MODEL) for size, storage in storages.items()}
         for name, by_size in costs(stores, lambda: s3.requests, 2, folder / "bundles-in-bucket").items():
             for size, found in by_size.items():
-                requests.note(name, size, max(found.requests))
-        for size, storage in buckets.items():
+                table.note(name, size, max(found.requests))
+        for size, storage in storages.items():
             if size <= MOST_IN_MOTO:
-                further(storage, requests, size, partial(_requests, s3))
-        first_page(folder, milliseconds, requests, sizes, s3)
+                further(storage, table, size, partial(_requests, s3))
+                page = partial(_ask, _in_bucket(folder, s3, size), checks=CHECKS_SECONDS)
+                table.note(FIRST_PAGE, size, _requests(s3, page))
     closing = "publishing includes the reading of the newest move before it; ~ by the line through the other two"
-    requests.print("Requests in a bucket", sizes, 0, closing)
-    milliseconds.print("Milliseconds on a folder", sizes, 1)
-    return milliseconds, requests
+    table.print("Requests in a bucket", sizes, 0, closing)
+    return table
+
+
+def _in_bucket(folder: Path, s3: Server, size: int) -> Deployment:
+    """A deployment of one model of so many versions, whose store is in a bucket."""
+    filled = folder / f"filled-{size}"
+    deployment(folder / f"filling-{size}", str(filled), 1, size)
+    url = s3.bucket(f"console-{size}")
+    for path in filled.rglob("*.json"):
+        s3.put(f"console-{size}", path.relative_to(filled).as_posix(), path.read_bytes())
+    made = Deployment(folder / f"in-bucket-{size}")
+    made.add("model-000", publish={"store": url})
+    return made
+
+
+def report(folder: Path, sizes: list[int]) -> tuple[Table, Table]:
+    """Measure and print; milliseconds and requests."""
+    return on_folders(folder / "folders", sizes), in_buckets(folder / "buckets", sizes)
