@@ -13,6 +13,8 @@
     │   ├── ResourceError            disk full, no permission, no GPU free
     │   │   ├── OutOfGpuMemory       what is computed does not fit into the GPU's memory, or into what is left of it
     │   │   └── Busy                 a server has as much to do as it can answer in time
+    │   ├── EngineError              an engine that runs steps elsewhere refuses one
+    │   │   └── EngineUnavailable    it does not answer
     │   └── StorageError             a folder or a bucket cannot be read or written
     │       ├── NotFoundError        nothing lies under that key, or in that version, channel, run
     │       ├── NoAnswer             it took longer than is waited for it
@@ -109,6 +111,14 @@ class Busy(ResourceError):
     """
 
     retry_after: int = 1
+
+
+class EngineError(UserError):
+    """An engine that runs steps on other machines refuses what it was asked."""
+
+
+class EngineUnavailable(EngineError):
+    """An engine does not answer, or answers that it cannot for now."""
 
 
 class StorageError(UserError):

@@ -17,6 +17,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from retrainer.errors import (
     ChampionChanged,
+    EngineUnavailable,
     ExportError,
     GateError,
     IntegrityError,
@@ -33,8 +34,8 @@ from retrainer.errors import (
 
 # Trying again gives the same answer,
 PERMANENT = (UserError, ExportError, GateError, ChampionChanged, IntegrityError)
-# unless what lies outside changes by itself: a disk, a server, a network.
-PASSING = (ResourceError, StorageError)
+# unless what lies outside changes by itself: a disk, a server, a network, an engine.
+PASSING = (ResourceError, StorageError, EngineUnavailable)
 
 
 class KilledStep(AirflowException):  # type: ignore[misc]

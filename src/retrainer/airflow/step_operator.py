@@ -132,18 +132,21 @@ class StepOperator(BaseOperator):  # type: ignore[misc]
         with in_task(self.settings, self.log, context) as (settings, access):
             if not self.upstream:
                 require_known_conf(context)
-            ref = self._run(context, settings, step_environment(access))
-            self._left = ref
-            self.conclude(ref, context)
-        return result_of(ref)
+            request, environment = self.planned(context, settings)
+            ref = self.take(request, context, settings, {**step_environment(access), **environment})
+            return self.concluded(ref, context)
 
-    def _run(self, context: Context, settings: Settings, environment: Mapping[str, str]) -> StepRef:
+    def planned(self, context: Context, settings: Settings) -> tuple[StepRequest | StepRef, Mapping[str, str]]:
+        """What is to be done, if anything, and variables for the step's process alone.
+
+        :raises RetrainerError: the pipeline is wrong, or an input is missing.
+        """
         references = self._references()
         pipeline = self._pipeline = self._of_run(references, context)
         base = self._base()
         if base and self._changes.was(BASE) and base != pipeline.model.base:
             raise AirflowSkipException(f"this run was asked for {pipeline.model.base} alone")
-        environment = {**environment, **self.prepare(pipeline)}
+        environment = self.prepare(pipeline)
         run = run_context(
             context,
             root=str(settings.artifact_root),
@@ -152,30 +155,46 @@ class StepOperator(BaseOperator):  # type: ignore[misc]
         )
         self._actor = run.actor
         request = self.step.plan(pipeline, *references, context=run, base=base)
-        log, state = ProgressLog(self.log), ProgressState(context.get("task_state_store"), self.log)
         if isinstance(request, StepRequest):
             self._read = request.inputs
             folder = RunFolder(Artifacts(request.root), request).name
-            state.keep("run_folder", f"{request.root}/runs/{folder}")
+            ProgressState(context.get("task_state_store"), self.log).keep("run_folder", f"{request.root}/runs/{folder}")
             if RunFolderLink() in self.operator_extra_links:
                 self._links = {RunFolderLink.xcom_key_of_link: RunFolderLink.target(request.root, folder)}
+        return request, environment
+
+    def take(
+        self, request: StepRequest | StepRef, context: Context, settings: Settings, environment: Mapping[str, str]
+    ) -> StepRef:
+        """Run the step in its own process on this host.
+
+        :param environment: variables of that process.
+        :raises RetrainerError: it failed.
+        """
+        log, state = ProgressLog(self.log), ProgressState(context.get("task_state_store"), self.log)
 
         def relay(message: Message) -> None:
             log(message)
             state(message)
 
-        ref = run_step(
+        return run_step(
             request,
             on_message=relay,
             python=settings.trainer_python,
             started=self._started,
             environment=environment,
         )
+
+    def concluded(self, ref: StepRef, context: Context) -> dict[str, Any]:
+        """What the task returns of what the step left, once all is said about it."""
         if ref.unchanged:
             self.log.info("%s", ref.unchanged.line())
         elif ref.reused:
             self.log.info("%s: done before with the same input, artifact %s is used", ref.step, ref.digest[:12])
-        return ref.model_copy(update={"pipeline": pipeline, "changes": self._changes})
+        ref = ref.model_copy(update={"pipeline": self._pipeline, "changes": self._changes})
+        self._left = ref
+        self.conclude(ref, context)
+        return result_of(ref)
 
     def _of_run(self, references: Sequence[StepRef], context: Context) -> Pipeline:
         """The pipeline that the run began with, changed as it was asked to; what has changed in the file since counts

@@ -101,7 +101,9 @@ class Ahead:
         resources, publish = self._pipeline.resources, self._pipeline.publish
         if step.signs and publish.sign_with is not None:
             return False
-        return not step.takes_resources or (not resources.gpus and resources.processes == 1)
+        return not step.takes_resources or (
+            resources.engine == "local" and not resources.gpus and resources.processes == 1
+        )
 
     def _start(self, name: str, turn: int) -> int:
         """Start one process.

@@ -18,8 +18,10 @@ from retrainer.artifacts.repository import Artifacts
 from retrainer.chain import SELECT, Outcome, RunContext, Stage, StepRef, StepRequest, outcome_of, stages_of
 from retrainer.chain.messages import Message
 from retrainer.run.ahead import Ahead
+from retrainer.run.engines import connect
 from retrainer.run.folders import RunFolder
 from retrainer.run.processes import StepProcess, run_step
+from retrainer.run.remote import run_elsewhere
 from retrainer.spec.model import Pipeline
 from retrainer.storage import join_url
 
@@ -107,6 +109,7 @@ def run_pipeline(
     folder = ""
     approved = context.approved or not pipeline.publish.approval.required
     stages = stages_of(pipeline)
+    engine = connect(pipeline.resources)
     with Ahead(pipeline, stages, python) as ahead:
 
         def started(stage: Stage, process: StepProcess) -> None:
@@ -121,13 +124,13 @@ def run_pipeline(
             request = stage.step.plan(pipeline, *_upstream(stage, done), context=context, base=stage.base)
             if isinstance(request, StepRequest):
                 folder = folder or _folder(request)
-            done[stage] = run_step(
-                request,
-                on_message=partial(watching.message, stage),
-                python=python,
-                started=partial(started, stage),
-                ahead=ahead,
-            )
+            say = partial(watching.message, stage)
+            if isinstance(request, StepRequest) and stage.step.takes_resources and engine is not None:
+                done[stage] = run_elsewhere(engine, request, say)
+            else:
+                done[stage] = run_step(
+                    request, on_message=say, python=python, started=partial(started, stage), ahead=ahead
+                )
             watching.finished(stage, done[stage])
     steps = _by_name(done, chosen=_chosen(done))
     return RunResult(

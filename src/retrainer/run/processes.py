@@ -58,13 +58,11 @@ def run_step(
     if isinstance(request, StepRef):
         return request
     artifacts = Artifacts(request.root)
-    run_folder = RunFolder(artifacts, request)
-    manifest = artifacts.find(request.step, request.digest)
-    reused = manifest is not None
+    reused = artifacts.find(request.step, request.digest) is not None
     if not reused:
         with StepProcess(
             request,
-            log_file=run_folder.log_file,
+            log_file=RunFolder(artifacts, request).log_file,
             python=python,
             environment=environment,
             say=lambda line: on_message(Log(text=line)),
@@ -74,10 +72,19 @@ def run_step(
                 started(process)
             for message in process.follow():
                 on_message(message)
-        manifest = artifacts.get(request.step, request.digest)
-    assert manifest is not None
+    return reference_to(request, reused=reused)
+
+
+def reference_to(request: StepRequest, *, reused: bool) -> StepRef:
+    """The reference to the artifact of a request, which is noted in the run's folder, too.
+
+    :param reused: nothing ran for it.
+    :raises ArtifactError: it is not there.
+    """
+    artifacts = Artifacts(request.root)
+    manifest = artifacts.get(request.step, request.digest)
     ref = step_named(request.step).reference(manifest, request, reused=reused)
-    run_folder.record(ref)
+    RunFolder(artifacts, request).record(ref)
     return ref
 
 
@@ -113,7 +120,7 @@ class StepProcess:
 
     def __enter__(self) -> Self:
         step = step_named(self.request.step)
-        wanted = self.request.pipeline.resources.gpus if step.takes_resources else 0
+        wanted = self.request.pipeline.resources.gpus_of_a_node if step.takes_resources else 0
         with ExitStack() as stack:
             if self._waiting is not None:
                 stack.push(self._waiting)

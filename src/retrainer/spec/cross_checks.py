@@ -89,13 +89,20 @@ def pipeline(spec: Pipeline) -> list[Problem]:
     problems += _schedule(spec)
     problems += _decay(spec)
     problems += _validation_rows(spec)
-    if spec.resources.gpus and spec.resources.processes > spec.resources.gpus:
-        problems.append(
-            Problem(
-                ("resources", "processes"),
-                f"{spec.resources.processes} processes cannot train on {spec.resources.gpus} GPU; each needs one",
-            )
-        )
+    problems += _resources(spec)
+    return problems
+
+
+def _resources(spec: Pipeline) -> list[Problem]:
+    """What hosts, GPUs and processes must have in common."""
+    resources, problems = spec.resources, []
+    if resources.gpus and resources.processes > resources.gpus:
+        detail = f"{resources.processes} processes cannot train on {resources.gpus} GPU; each needs one"
+        problems.append(Problem(("resources", "processes"), detail))
+    for name, count in (("processes", resources.processes), ("gpus", resources.gpus)):
+        if count % resources.nodes:
+            detail = f"{count} {name} cannot be shared out evenly among {resources.nodes} nodes"
+            problems.append(Problem(("resources", name), detail))
     return problems
 
 

@@ -131,8 +131,14 @@ class Schedule(Record):
 
 
 class Resources(Record):
-    """What a training run occupies."""
+    """What a training run occupies, and where."""
 
+    engine: Literal["local", "kubernetes", "ray"] = Field(
+        "local", description="Who runs the training: the worker itself, or an engine on other machines."
+    )
+    nodes: int = Field(
+        1, ge=1, le=1024, description="Hosts that train one model together; GPUs and processes are shared out evenly."
+    )
     gpus: int = Field(
         0, ge=0, le=1024, description="GPUs to lease; 0 trains on the CPU, and so does a host without any."
     )
@@ -144,6 +150,16 @@ class Resources(Record):
     processes: int = Field(
         1, ge=1, le=1024, description="Processes of torch.distributed; with GPUs, at most one for each."
     )
+
+    @property
+    def gpus_of_a_node(self) -> int:
+        """GPUs that each host leases."""
+        return self.gpus // self.nodes
+
+    @property
+    def processes_of_a_node(self) -> int:
+        """Processes that train on each host."""
+        return self.processes // self.nodes
 
 
 class Pipeline(Record):

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Self, cast, get_args
 
 from retrainer.errors import StorageError
@@ -115,6 +115,14 @@ class S3Access:
             values["AWS_SESSION_TOKEN"] = self.session_token or ""
             values["AWS_SECURITY_TOKEN"] = ""
         return {name: value for name, value in values.items() if value is not None}
+
+    def to_public_environment(self) -> dict[str, str]:
+        """The same without secrets, for a process that has credentials of its own."""
+        # A path of this machine leads nowhere on another one.
+        public = replace(
+            self, profile=None, access_key_id=None, secret_access_key=None, session_token=None, verify=None
+        )
+        return public.to_environment()
 
 
 _ambient: ContextVar[S3Access | None] = ContextVar("s3_access", default=None)

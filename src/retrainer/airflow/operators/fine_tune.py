@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+from airflow.sdk.exceptions import TaskDeferred
+
+from retrainer.airflow.engines import JobTrigger, engine_of
+from retrainer.airflow.progress import ProgressState
+from retrainer.airflow.settings import Settings, in_task
 from retrainer.airflow.step_operator import PipelineLike, StepOperator, Text, Upstream
-from retrainer.chain import TRAIN
+from retrainer.chain import TRAIN, StepRef, StepRequest
+from retrainer.chain.jobs import Job
+from retrainer.chain.messages import Failed
+from retrainer.run.remote import finished, is_made, raise_for, start, stop
 from retrainer.spec import Pipeline
+from retrainer.storage.access import current_access
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
 
 GPU_POOL = "gpu_pool"
 # Airflow's own, in which every other task is.
@@ -32,6 +46,10 @@ class FineTuneOperator(StepOperator):
     ``pool_slots`` given, for a mapped task does not ask the pipeline. One that fails, fails its own mapped task, and
     what is downstream of all of them does not run: the best of the others might not be the best.
 
+    Elsewhere: with ``resources.engine`` the training is a job of that engine, and the task is deferred while it runs. A
+    retry goes on with a job that is still there, and starts another one only where that has ended without a result.
+    Clearing the task, or marking it, ends the job; so does ``execution_timeout``.
+
     :param snapshot: what ``IngestDatasetOperator`` returned. (templated)
     :param base: which base model, where the pipeline lists several; its first unless given. (templated)
     :param pipeline: see ``StepOperator``; so is ``settings``.
@@ -41,6 +59,9 @@ class FineTuneOperator(StepOperator):
     upstream = "snapshot"
     task_name = "train"
     template_fields: Sequence[str] = (*StepOperator.template_fields, "snapshot", "base")
+
+    # Ends the job that this try has started, until it is deferred.
+    _stop_job: Callable[[], None] | None = None
 
     def __init__(self, *, pipeline: PipelineLike, snapshot: Upstream, base: Text | None = None, **kwargs: Any) -> None:
         of_pipeline = self.in_dag(pipeline) if isinstance(pipeline, Pipeline) else {"pool": GPU_POOL}
@@ -64,3 +85,45 @@ class FineTuneOperator(StepOperator):
                 self.pool,
             )
         return {}
+
+    def take(
+        self, request: StepRequest | StepRef, context: Context, settings: Settings, environment: Mapping[str, str]
+    ) -> StepRef:
+        """As of any step; or hand it to the engine of the pipeline, and defer."""
+        engine = None if isinstance(request, StepRef) else engine_of(request.pipeline.resources, settings)
+        if isinstance(request, StepRef) or engine is None or is_made(request):
+            return super().take(request, context, settings, environment)
+        job = start(engine, request, environment=current_access().to_public_environment())
+        self._stop_job = partial(stop, engine, job, why="the task was told to end")
+        if self._killed:
+            self._stop_job()
+        self.log.info("the training runs as job %s on %s", job.name, job.resources.engine)
+        ProgressState(context.get("task_state_store"), self.log).keep("job", job.name)
+        content = job.model_dump(mode="json")
+        trigger = JobTrigger(
+            job=content,
+            settings=settings.model_dump(exclude_none=True),
+            ends_at=None if self.execution_timeout is None else time.time() + self.execution_timeout.total_seconds(),
+        )
+        raise TaskDeferred(trigger=trigger, method_name="resume", kwargs={"job": content})
+
+    def resume(self, context: Context, event: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, Any]:
+        """Go on once the job has ended.
+
+        :param event: what the trigger said.
+        :raises AirflowException: it left no artifact.
+        """
+        with in_task(self.settings, self.log, context) as (settings, _):
+            request, _ = self.planned(context, settings)
+            if isinstance(request, StepRef):
+                return self.concluded(request, context)
+            ended = Job.from_content(job, where="resume")
+            if not is_made(request):
+                raise_for(ended, Failed.from_content(event["failure"], where="event") if "failure" in event else None)
+            return self.concluded(finished(ended, request), context)
+
+    def on_kill(self) -> None:
+        """End the step's process, or its job."""
+        super().on_kill()
+        if self._stop_job is not None:
+            self._stop_job()

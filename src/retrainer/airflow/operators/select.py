@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from retrainer.airflow.settings import Settings
 from retrainer.airflow.step_operator import REPORT_KEY, PipelineLike, StepOperator, Upstream
-from retrainer.chain import SELECT, StepRef
+from retrainer.chain import SELECT, StepRef, StepRequest
 from retrainer.report.selection_table import selection_part
 from retrainer.spec import Pipeline
 from retrainer.spec.changes import BASE
@@ -50,13 +50,14 @@ class SelectModelOperator(StepOperator):
         """It also runs where the run is for one base model alone."""
         return {"trigger_rule": "none_failed"}
 
-    def _run(self, context: Context, settings: Settings, environment: Mapping[str, str]) -> StepRef:
-        """Of a run for one base model alone, its bundle."""
+    def planned(self, context: Context, settings: Settings) -> tuple[StepRequest | StepRef, Mapping[str, str]]:
+        """As of any step; of a run for one base model alone, its bundle."""
         references = self._references()
         if any(ref.changes.was(BASE) for ref in references):
             self.log.info("nothing to choose: this run was asked for one base model alone")
-            return references[0]
-        return super()._run(context, settings, environment)
+            self._pipeline = self._of_run(references, context)
+            return references[0], {}
+        return super().planned(context, settings)
 
     def conclude(self, ref: StepRef, context: Context) -> None:
         """Show the table."""

@@ -1,0 +1,103 @@
+"""Steps that an engine runs elsewhere, in Airflow: the engine by its connection, and the trigger that follows a job.
+
+The task is deferred meanwhile and takes no slot of a worker. The death of a worker or of a triggerer leaves the job
+alone; whoever goes on follows the same one. What a person does to the task, clearing it or marking it, ends the job.
+Not here: engines and jobs themselves (``retrainer.run``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from retrainer.airflow.connections import s3_access
+from retrainer.airflow.progress import ProgressLog
+from retrainer.airflow.settings import Settings
+from retrainer.chain.jobs import Job
+from retrainer.chain.messages import Failed
+from retrainer.errors import RetrainerError
+from retrainer.run.engines import Engine, connect
+from retrainer.run.remote import LOOK_SECONDS, Following, stop
+from retrainer.spec.model import Resources
+from retrainer.storage import use_access
+
+logger = logging.getLogger(__name__)
+
+# A role's credentials last for an hour at least.
+_ACCESS_SECONDS = 900.0
+
+
+def engine_of(resources: Resources, settings: Settings) -> Engine | None:
+    """The engine that a pipeline names, as this deployment reaches it; ``None`` for the worker itself.
+
+    :raises EngineError: it cannot be reached like that.
+    :raises ResourceError: its library is not installed.
+    """
+    return connect(resources)
+
+
+class JobTrigger(BaseTrigger):  # type: ignore[misc]
+    """Follows a job until it has ended, well or not; what it says stands in the task's log.
+
+    :param job: a ``Job`` as a mapping.
+    :param settings: ``Settings`` as a mapping, as they were resolved where the task ran.
+    :param ends_at: seconds since the epoch after which the job is stopped; ``None`` for no such time.
+    """
+
+    def __init__(self, *, job: Mapping[str, Any], settings: Mapping[str, Any], ends_at: float | None = None) -> None:
+        super().__init__()
+        self.job = dict(job)
+        self.settings = dict(settings)
+        self.ends_at = ends_at
+        self._job = Job.from_content(job, where="trigger")
+        self._settings = Settings.from_content(settings, where="trigger")
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """The class and its arguments."""
+        arguments = {"job": self.job, "settings": self.settings, "ends_at": self.ends_at}
+        return f"{type(self).__module__}.{type(self).__qualname__}", arguments
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Look until the job has ended."""
+        yield TriggerEvent(await self._followed())
+
+    async def _followed(self) -> dict[str, Any]:
+        following: Following | None = None
+        opened = 0.0
+        try:
+            while True:
+                with use_access(await asyncio.to_thread(s3_access, self._settings.aws_conn_id)):
+                    if following is None:
+                        engine = await asyncio.to_thread(self._engine)
+                        following = Following(engine, self._job, ProgressLog(logger))
+                    else:
+                        following.reopen()
+                    opened = time.monotonic()
+                    while time.monotonic() - opened < _ACCESS_SECONDS:
+                        if await asyncio.to_thread(following.look):
+                            return {}
+                        if self.ends_at is not None and time.time() > self.ends_at:
+                            await asyncio.to_thread(self._stop, "it took longer than execution_timeout allows")
+                            return {}
+                        await asyncio.sleep(LOOK_SECONDS)
+        except RetrainerError as error:
+            # The task raises it again. If the job has not ended, another try follows it again.
+            return {"failure": Failed.of(error).model_dump(mode="json")}
+
+    def _engine(self) -> Engine:
+        engine = engine_of(self._job.resources, self._settings)
+        assert engine is not None, "a job has an engine"
+        return engine
+
+    def _stop(self, why: str) -> None:
+        stop(self._engine(), self._job, why=why)
+
+    async def on_kill(self) -> None:
+        """End the job: a person cleared the deferred task, or marked it."""
+        with use_access(await asyncio.to_thread(s3_access, self._settings.aws_conn_id)):
+            await asyncio.to_thread(self._stop, "a person ended the task")

@@ -1,0 +1,163 @@
+"""``python -m retrainer.run.agent FOLDER``: what an engine starts on each host of a job.
+
+Runs the request that lies in the job's folder in a process of its own, as any host does, with the same leases and the
+same care for what is left behind, and copies what that process says into the folder, in numbered objects. Whoever
+follows the job needs no connection to this host, and none of its log.
+Not here: following it (``remote.py``), starting it (``engines/``).
+
+Exit codes: 0 the artifact is there, 1 the step failed and said why, 143 it was asked to end.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from types import FrameType
+from typing import Self
+
+from retrainer.chain.jobs import MESSAGES, REQUEST
+from retrainer.chain.messages import Failed, Message, Progress, describe, parse_message
+from retrainer.chain.requests import StepRequest
+from retrainer.errors import RetrainerError, StorageError
+from retrainer.run.processes import run_step
+from retrainer.storage import Storage, open_storage
+
+SHIP_SECONDS = 2.0
+# A store that is away for longer than that at the end costs the last messages, not the artifact.
+LAST_TRIES = 5
+
+logger = logging.getLogger("retrainer.agent")
+
+
+class Shipper:
+    """Copies messages into a job's folder. A context manager: leaving it sends what is left.
+
+    Each start of an agent is a stream of its own, whose name sorts by time: an engine may start one job several times.
+    A store that does not answer never harms the work; what was to be sent is kept until it does.
+    """
+
+    def __init__(self, storage: Storage, *, interval: float = SHIP_SECONDS) -> None:
+        self._storage = storage
+        self._interval = interval
+        self._stream = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{uuid.uuid4().hex[:8]}"
+        self._sent = 0
+        self._lines: list[bytes] = []
+        self._lock = threading.Lock()
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._ship_until_the_end, name="shipper", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._ending.set()
+        self._thread.join()
+        for _ in range(LAST_TRIES):
+            if self._ship():
+                return
+        logger.error("the last messages of this job could not be written to %s", self._storage.where(MESSAGES))
+
+    def __call__(self, message: Message) -> None:
+        """Take a message; it is sent with the next batch."""
+        with self._lock:
+            if isinstance(message, Progress) and self._lines and _supersedes(message, self._lines[-1]):
+                self._lines.pop()
+            self._lines.append(message.to_json())
+
+    def _ship_until_the_end(self) -> None:
+        while not self._ending.wait(self._interval):
+            self._ship()
+
+    def _ship(self) -> bool:
+        """Send what there is; ``False`` where the store did not take it."""
+        with self._lock:
+            lines, self._lines = self._lines, []
+        if not lines:
+            return True
+        try:
+            # Not conditional: no other process writes into this stream, and a repeated write has the same content.
+            self._storage.write(f"{MESSAGES}/{self._stream}/{self._sent:010d}.jsonl", b"\n".join(lines) + b"\n")
+        except StorageError as error:
+            logger.warning("messages are kept until the store takes them: %s", error)
+            with self._lock:
+                self._lines = lines + self._lines
+            return False
+        self._sent += 1
+        return True
+
+
+def _supersedes(message: Progress, line: bytes) -> bool:
+    """Whether progress that was not sent yet is old news."""
+    before = parse_message(line)
+    return isinstance(before, Progress) and before.stage == message.stage
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM ends what runs in the block in an orderly way, also in the first process of a container.
+
+    There the system ignores it unless there is a handler.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def run_job(folder: str) -> int:
+    """Run the job of a folder; the exit code.
+
+    :raises StorageError: its request cannot be read.
+    """
+    storage = open_storage(folder)
+    request = StepRequest.from_json(storage.read(REQUEST), where=storage.where(REQUEST))
+    failed = False
+    with Shipper(storage) as ship:
+
+        def say(message: Message) -> None:
+            nonlocal failed
+            failed = failed or isinstance(message, Failed)
+            logger.info("%s", describe(message))
+            ship(message)
+
+        try:
+            run_step(request, on_message=say)
+        except RetrainerError as error:
+            _tell(error)
+            if not failed:  # the process did not say it itself
+                ship(Failed.of(error))
+            return 1
+    return 0
+
+
+def _tell(error: RetrainerError) -> None:
+    """An error in the log of the engine, without the frames of this program."""
+    logger.log(logging.ERROR, "%s", error)
+
+
+def main(arguments: list[str]) -> int:
+    """Run the job whose folder is given."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    (folder,) = arguments
+    with _ended_by_sigterm():
+        try:
+            return run_job(folder)
+        except RetrainerError as error:
+            _tell(error)
+            return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
