@@ -221,9 +221,10 @@ class AirflowServer:
         self.kill(name, alone=alone)
         self.restart(name)
 
-    def process_of(self, name: str) -> int:
-        """The process of a component that runs."""
-        return self._running[name].pid
+    @property
+    def running(self) -> dict[str, int]:
+        """The process of each component that was not killed, by name."""
+        return {name: process.pid for name, process in self._running.items()}
 
     def client(self) -> RestClient:
         """A client that is logged in."""

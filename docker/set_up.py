@@ -37,7 +37,7 @@ def set_up_airflow(content: str) -> None:
     """Tables, pools, connection, administrator."""
     airflow("db", "migrate")
     # What waits for a slot may wait for long; what has one and waits for a worker fails in the end.
-    airflow("pools", "set", "default_pool", os.environ.get("DEFAULT_POOL_SLOTS", "1"), "Whatever takes no GPU")
+    airflow("pools", "set", "default_pool", os.environ.get("DEFAULT_POOL_SLOTS", "2"), "Whatever takes no GPU")
     airflow("pools", "set", "gpu_pool", os.environ.get("GPU_POOL_SLOTS", "1"), "GPUs")
     # The connection's file may change (another endpoint, other keys), and it goes first.
     connections = Path("/tmp/connections.json")

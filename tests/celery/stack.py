@@ -101,7 +101,7 @@ class Stack(Running):
 
     def worker_of(self, process: int) -> str:
         """Which of the workers that run a process descends from."""
-        workers = {self.server.process_of(name): name for name in WORKERS}
+        workers = {process: name for name, process in self.server.running.items() if name in WORKERS}
         while process not in workers:
             process = parent_of(process)
             assert process > 1, "its worker is gone"

@@ -187,18 +187,23 @@ class Killed:
             sys.stderr.write(f"\n{head}: {told}\n")
 
 
-def retried_elsewhere(run: Run, killed: Killed, worker: str) -> None:
-    """Wait until the other worker trains."""
+def retried_elsewhere(run: Run, killed: Killed, worker: str, tries: int) -> int:
+    """Wait until the other worker trains; the process.
+
+    :param tries: how many there were.
+    """
     running = run.running
-    running.until(lambda: run.train() == ("up_for_retry", 1), "the kill to be noticed", RETRY_SECONDS)
+    running.until(lambda: run.train() == ("up_for_retry", tries), "the kill to be noticed", RETRY_SECONDS)
     killed.note("noticed")
-    running.until(lambda: run.train() == ("running", 2), "the retry", RETRY_SECONDS)
+    running.until(lambda: run.train() == ("running", tries + 1), "the retry", RETRY_SECONDS)
     killed.note("retry begun")
-    again = running.until(lambda: step_process(running.server, "train"), "its training", 60)
+    again: int = running.until(lambda: step_process(running.server, "train"), "its training", 60)
     killed.note("step started")
     assert killed.seen["step started"] < RETRY_SECONDS
     assert running.worker_of(again) == next(name for name in WORKERS if name != worker)
-    assert running.device.is_leased()
+    running.server.restart(worker)
+    running.until_ready(worker)
+    return again
 
 
 @contextmanager
@@ -239,57 +244,42 @@ def test_two_workers_of_a_host_share_its_device(
         sys.stderr.write(f"\nwaited for the device: {waited}\n")
 
 
-def test_the_host_of_a_worker_dies_in_the_middle_of_an_upload(
-    running: Stack, tiny_bert: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    run = Run.of(running, tiny_bert, "host", seed=2)
+def test_a_training_outlives_its_workers(running: Stack, tiny_bert: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run = Run.of(running, tiny_bert, "killed", seed=2)
     step = running.until(lambda: step_process(running.server, "train"), "the training", 240)
+
+    # The host of a worker, in the middle of the upload of a checkpoint. In Celery's stead the step's guard ends the step.
     worker = running.worker_of(step)
-    session = running.server.process_of(worker)
+    session = running.server.running[worker]
     stop_while_it_uploads(running, step)
     assert running.device.is_leased()
     saved = newest(running)
-
     killed = Killed()
     running.server.kill(worker)
     running.until(lambda: not group(step) and not processes_of_session(session), "all of it to end", GONE_SECONDS)
     assert not running.device.is_leased()
     killed.note("gone")
     halves = [number for number, whole in checkpoints(running).items() if not whole]
-    retried_elsewhere(run, killed, worker)
-    running.server.restart(worker)
-    running.until_ready(worker)
-
-    trained = run.published_once(trainings=2)
-    assert trained["resumed_from"] == f"checkpoint-{saved}"
+    step = retried_elsewhere(run, killed, worker, 1)
+    running.until(lambda: newest(running) > saved, "a checkpoint more", 240)
     assert f"resuming from checkpoint-{saved}" in run.log(2)
-    assert halves
     assert min(halves) > saved
-    assert not running.device.is_leased()
-    other = next(name for name in WORKERS if name != worker)
-    assert SENT_AGAIN in running.server.log_file(other).read_text()
     killed.show(capfd, f"the host died at a half checkpoint-{halves[0]}, resumed from {saved} of {STEPS}")
 
-
-def test_a_workers_own_process_is_killed(running: Stack, tiny_bert: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    run = Run.of(running, tiny_bert, "parent", seed=3)
-    step = running.until(lambda: step_process(running.server, "train"), "the training", 240)
+    # Celery's own process alone, as where memory is short. Its children ask the kernel to be killed with it.
     worker = running.worker_of(step)
-    running.until(lambda: newest(running) > 0, "a checkpoint", 240)
     assert running.device.is_leased()
-
-    # Out of memory, say. Celery's children ask the kernel to be killed with it; the step's guard does the rest.
     killed = Killed()
     running.server.kill(worker, alone=True)
     running.until(lambda: not group(step), "the step to end", GONE_SECONDS)
     assert not running.device.is_leased()
     killed.note("gone")
     saved = newest(running)
-    retried_elsewhere(run, killed, worker)
-    running.server.restart(worker)
-    running.until_ready(worker)
+    retried_elsewhere(run, killed, worker, 2)
 
-    trained = run.published_once(trainings=2)
+    trained = run.published_once(trainings=3)
     assert trained["resumed_from"] == f"checkpoint-{saved}"
     assert not running.device.is_leased()
     killed.show(capfd, f"the worker's process was killed, resumed from {saved} of {STEPS}")
+    # By then each worker has been given a training that the other was at.
+    assert all(SENT_AGAIN in running.server.log_file(name).read_text() for name in WORKERS)
