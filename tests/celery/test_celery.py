@@ -248,7 +248,7 @@ def test_a_training_outlives_its_workers(running: Stack, tiny_bert: Path, capfd:
     run = Run.of(running, tiny_bert, "killed", seed=2)
     step = running.until(lambda: step_process(running.server, "train"), "the training", 240)
 
-    # The host of a worker, in the middle of the upload of a checkpoint. In Celery's stead the step's guard ends the step.
+    # The host of a worker, in the middle of the upload of a checkpoint. The step's guard alone ends the step.
     worker = running.worker_of(step)
     session = running.server.running[worker]
     stop_while_it_uploads(running, step)
@@ -281,5 +281,6 @@ def test_a_training_outlives_its_workers(running: Stack, tiny_bert: Path, capfd:
     assert trained["resumed_from"] == f"checkpoint-{saved}"
     assert not running.device.is_leased()
     killed.show(capfd, f"the worker's process was killed, resumed from {saved} of {STEPS}")
-    # By then each worker has been given a training that the other was at.
-    assert all(SENT_AGAIN in running.server.log_file(name).read_text() for name in WORKERS)
+    # Redis had sent both trainings again, and nobody began them twice.
+    logs = "".join(running.server.log_file(name).read_text() for name in WORKERS)
+    assert logs.count(SENT_AGAIN) >= 2
