@@ -162,9 +162,8 @@ def stack(root: Path, packages: Path, pipelines: Path, device: Device, changed: 
             connection = json.loads(models)
             extra = json.dumps(connection.pop("extra"))
             client.post("/connections", {"connection_id": "models", **connection, "extra": extra})
-            for pool in ("gpu_pool", "default_pool"):
-                slots = SERVICES["set-up"]["environment"][f"{pool.upper()}_SLOTS"]
-                client.ensure_pool(pool, int(_filled(slots)))
+            slots = SERVICES["set-up"]["environment"]["GPU_POOL_SLOTS"]
+            client.ensure_pool("gpu_pool", int(_filled(slots)))
             access = S3Access(
                 endpoint_url=here[S3],
                 region=prepare["REGION"],
