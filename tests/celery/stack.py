@@ -144,6 +144,8 @@ def stack(root: Path, packages: Path, pipelines: Path, device: Device, changed: 
             "PYTHONPATH": os.pathsep.join([str(REPOSITORY / "src"), str(REPOSITORY), str(packages)]),
             # Parallelism is what Airflow has by default.
             "AIRFLOW__CORE__PARALLELISM": None,
+            # All share two cores with other tests, where five seconds are not enough for every answer.
+            "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
         }
         for name in ("home", *WORKERS):
             (root / name / "config").mkdir(parents=True)
