@@ -35,7 +35,7 @@ from tests.made_once import made_once
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.long,
-    pytest.mark.timeout(1800),
+    pytest.mark.timeout(3600),
     pytest.mark.skipif(missing() is not None, reason=str(missing())),
 ]
 
