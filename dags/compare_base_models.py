@@ -25,16 +25,17 @@ from retrainer.errors import PipelineError
 from retrainer.spec import Pipeline, load_pipeline, parse_pipeline, pipeline_files
 
 FOLDER = pipelines_folder(Path(__file__).parent / "pipelines")
-NAMES = [file.name for file in pipeline_files(FOLDER)]
+OFFERED: list[str | None] = [file.name for file in pipeline_files(FOLDER)]
+OFFERED = OFFERED or [None]  # JSON Schema has no empty enum
 PIPELINES = [content for _, content in read_folder(FOLDER) if isinstance(content, Pipeline)]
 GREEDIEST = max(PIPELINES, key=lambda one: one.resources.gpus, default=None)
 POOL = FineTuneOperator.in_dag(GREEDIEST) if GREEDIEST else {}
 
 PARAMS = {
     "pipeline": Param(
-        NAMES[0] if NAMES else None,
+        OFFERED[0],
         type=["string", "null"],
-        enum=NAMES or None,
+        enum=OFFERED,
         title="Pipeline file",
         description="Whose data, training arguments and metric are used.",
     ),

@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -42,6 +43,18 @@ COMPONENTS: Mapping[str, tuple[str, ...]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Component:
+    """A process of Airflow beside those of every server, such as a Celery worker.
+
+    :ivar arguments: of ``airflow``.
+    :ivar environment: variables beside those of the server; ``None`` takes one away.
+    """
+
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str | None] = field(default_factory=dict)
+
+
 class ServerError(Exception):
     """Airflow did not start, or not do what was waited for. The message is for people."""
 
@@ -52,9 +65,10 @@ class AirflowServer:
     :param home: AIRFLOW_HOME: configuration, database, logs. Made when absent, kept afterwards.
     :param dags: folder of the DAG files.
     :param plugins: folder of the plugins; none when absent.
-    :param environment: more variables for Airflow and its tasks.
+    :param environment: more variables for Airflow and its tasks; ``None`` takes one away.
     :param port: the API server's; a free one unless given.
     :param triggerer: also start the triggerer, which deferred tasks need, and watches over new data.
+    :param beside: more components, by name.
     """
 
     def __init__(
@@ -63,25 +77,26 @@ class AirflowServer:
         dags: Path,
         *,
         plugins: Path | None = None,
-        environment: Mapping[str, str] | None = None,
+        environment: Mapping[str, str | None] | None = None,
         port: int | None = None,
         triggerer: bool = False,
+        beside: Mapping[str, Component] | None = None,
     ) -> None:
         self.home = home.absolute()
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._passwords = self.home / "passwords.json"
         self._environment = self._variables(dags, plugins, environment or {})
-        self._components = [name for name in COMPONENTS if triggerer or name != "triggerer"]
+        own = {name: Component(said) for name, said in COMPONENTS.items() if triggerer or name != "triggerer"}
+        self._components = {**own, **(beside or {})}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._sessions: set[int] = set()
         self._open = ExitStack()
 
-    def _variables(self, dags: Path, plugins: Path | None, more: Mapping[str, str]) -> dict[str, str]:
+    def _variables(self, dags: Path, plugins: Path | None, more: Mapping[str, str | None]) -> dict[str, str]:
         bin_folder = Path(sys.executable).parent
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "RETRAINER"))}
-        return {
-            **inherited,
+        own = {
             # So that a task which starts "airflow" or "python" gets those of this environment.
             "PATH": f"{bin_folder}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
             "AIRFLOW_HOME": str(self.home),
@@ -107,8 +122,8 @@ class AirflowServer:
             "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "5",
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "false",
             "NO_COLOR": "1",
-            **more,
         }
+        return _with({**inherited, **own}, more)
 
     @property
     def password(self) -> str:
@@ -134,27 +149,28 @@ class AirflowServer:
         self._passwords.chmod(0o600)
 
     def _start(self) -> None:
-        migration = self._spawn("db-migrate", ("db", "migrate"))
+        migration = self._spawn("db-migrate", Component(("db", "migrate")))
         if migration.wait() != 0:
             raise ServerError(f"Airflow's database cannot be made:\n{self.log_tail('db-migrate')}")
-        for name in self._components:
-            self._running[name] = self._spawn(name, COMPONENTS[name])
+        for name, component in self._components.items():
+            self._running[name] = self._spawn(name, component)
 
-    def _spawn(self, name: str, arguments: tuple[str, ...], *, again: bool = False) -> subprocess.Popen[bytes]:
-        with self._log_file(name).open("ab" if again else "wb") as log:
+    def _spawn(self, name: str, component: Component, *, again: bool = False) -> subprocess.Popen[bytes]:
+        with self.log_file(name).open("ab" if again else "wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "airflow", *arguments],
+                [sys.executable, "-m", "airflow", *component.arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=self._environment,
+                env=_with(self._environment, component.environment),
                 cwd=self.home,
                 start_new_session=True,
             )
         self._sessions.add(process.pid)
         return process
 
-    def _log_file(self, name: str) -> Path:
+    def log_file(self, name: str) -> Path:
+        """What a component itself says, not its tasks."""
         return self.home / f"{name}.log"
 
     def _wait_until_healthy(self) -> None:
@@ -183,19 +199,32 @@ class AirflowServer:
                 raise ServerError(f"waited {seconds:.0f} s for {what}:\n{tails}")
             time.sleep(0.3)
 
-    def kill_and_restart(self, name: str, *, alone: bool = False) -> None:
-        """End a component as a crash of its machine would, with all that it started, and start another.
+    def kill(self, name: str, *, alone: bool = False) -> None:
+        """End a component as a crash of its machine would, with all that it started.
 
         :param alone: only its own process, as the kernel does where memory is short: what it started goes on.
         """
-        killed = self._running[name]
+        killed = self._running.pop(name)
         os.kill(killed.pid, signal.SIGKILL)
         killed.wait()
         if not alone:
             for process in processes_of_session(killed.pid):
                 with suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
-        self._running[name] = self._spawn(name, COMPONENTS[name], again=True)
+
+    def restart(self, name: str) -> None:
+        """Start a component that was killed."""
+        self._running[name] = self._spawn(name, self._components[name], again=True)
+
+    def kill_and_restart(self, name: str, *, alone: bool = False) -> None:
+        """Kill a component, and start another."""
+        self.kill(name, alone=alone)
+        self.restart(name)
+
+    @property
+    def running(self) -> dict[str, int]:
+        """The process of each component that was not killed, by name."""
+        return {name: process.pid for name, process in self._running.items()}
 
     def client(self) -> RestClient:
         """A client that is logged in."""
@@ -203,7 +232,7 @@ class AirflowServer:
 
     def log_tail(self, name: str) -> str:
         """The last lines of a component's own log, and where the rest is."""
-        file = self._log_file(name)
+        file = self.log_file(name)
         lines = file.read_text(errors="replace").splitlines() if file.exists() else []
         return "\n".join([*lines[-LOG_LINES:], f"(all of it: {file})"])
 
@@ -233,6 +262,11 @@ class AirflowServer:
             if time.monotonic() > deadline:
                 raise ServerError(f"these processes of Airflow do not end: {left}")
             time.sleep(0.05)
+
+
+def _with(variables: Mapping[str, str], more: Mapping[str, str | None]) -> dict[str, str]:
+    """The variables with more, of which ``None`` takes one away."""
+    return {name: value for name, value in {**variables, **more}.items() if value is not None}
 
 
 @contextmanager

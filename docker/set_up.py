@@ -1,7 +1,7 @@
-"""What Airflow and the S3 server of compose.yaml need before they are used: tables, pool, connection, user, buckets.
+"""What Airflow and the S3 server of compose.yaml need before they are used: tables, pools, connection, user, buckets.
 
 Runs at each start, in Airflow's image, and changes nothing that is there already but the tables of an older Airflow,
-the slots of the pool and the connection. Not here: secrets (``prepare.py``).
+the slots of the pools and the connection. Not here: secrets (``prepare.py``).
 """
 
 from __future__ import annotations
@@ -34,8 +34,10 @@ def airflow(*arguments: str) -> None:
 
 
 def set_up_airflow(content: str) -> None:
-    """Tables, pool, connection, administrator."""
+    """Tables, pools, connection, administrator."""
     airflow("db", "migrate")
+    # What waits for a slot may wait for long; what has one and waits for a worker fails in the end.
+    airflow("pools", "set", "default_pool", os.environ.get("DEFAULT_POOL_SLOTS", "2"), "Whatever takes no GPU")
     airflow("pools", "set", "gpu_pool", os.environ.get("GPU_POOL_SLOTS", "1"), "GPUs")
     # The connection's file may change (another endpoint, other keys), and it goes first.
     connections = Path("/tmp/connections.json")

@@ -10,9 +10,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Before torch is loaded: without spinning threads the tests take a fraction of the time on a busy machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import socket
 import subprocess
-import sys
 import sysconfig
 import time
 import urllib.error
@@ -25,6 +23,7 @@ from hypothesis import settings
 
 from retrainer.storage.access import S3Access
 from tests.made_once import made_once
+from tests.moto_server import free_port, moto_server
 
 # A run must not fail for what no change caused, so each draws the same examples. A search draws others, and keeps those
 # that failed in .hypothesis.
@@ -39,13 +38,6 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PUBLIC_DATA = Path(os.environ.get("RETRAINER_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 # A file goes to one worker. These take minutes and would come last, when the other workers have nothing left to do.
 _FIRST = ("tests/store/test_store_failed_calls.py", "tests/training/test_unpadded.py")
 
@@ -57,31 +49,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     """A moto server over HTTP; the AWS environment points at it for the whole session."""
-    port = free_port()
-    endpoint = f"http://127.0.0.1:{port}"
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        for _ in range(200):
-            try:
-                urllib.request.urlopen(endpoint, timeout=1).read()
-                break
-            except OSError:
-                if server.poll() is not None:
-                    raise RuntimeError("the S3 server did not start") from None
-                time.sleep(0.1)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("AWS_ENDPOINT_URL", endpoint)
-            patch.setenv("AWS_ACCESS_KEY_ID", "testing")
-            patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-            patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-            yield endpoint
-    finally:
-        server.terminate()
-        server.wait(10)
+    with moto_server() as endpoint, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", endpoint)
+        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        yield endpoint
 
 
 @pytest.fixture

@@ -5,24 +5,21 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import subprocess
-import sys
 import threading
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from urllib.parse import urlsplit
 
 import boto3
 
 from retrainer.storage.access import S3Access
-from tests.conftest import free_port
+from tests.moto_server import moto_server
 
 POLICY = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}
-START_SECONDS = 60.0
 SAMPLE_SECONDS = 0.05
 
 
@@ -62,42 +59,19 @@ def guarded_bucket(policy: Mapping[str, object] = POLICY) -> Iterator[GuardedBuc
 
     :param policy: of the one user.
     """
-    port = free_port()
-    endpoint = f"http://127.0.0.1:{port}"
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
-    )
-    try:
-        _wait_until_up(server, endpoint)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    with moto_server(environment) as endpoint:
         session = boto3.session.Session("nobody", "asks yet", region_name="us-east-1")
         session.client("s3", endpoint_url=endpoint).create_bucket(Bucket="models")
         iam = session.client("iam", endpoint_url=endpoint)
         iam.create_user(UserName="retrainer")
         iam.put_user_policy(UserName="retrainer", PolicyName="all", PolicyDocument=json.dumps(policy))
         key = iam.create_access_key(UserName="retrainer")["AccessKey"]
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection = http.client.HTTPConnection(urlsplit(endpoint).netloc, timeout=10)
         connection.request("POST", "/moto-api/reset-auth", b"0", {"Content-Type": "text/plain"})
         assert connection.getresponse().status == http.HTTPStatus.OK
         connection.close()
         yield GuardedBucket("models", endpoint, key["AccessKeyId"], key["SecretAccessKey"])
-    finally:
-        server.terminate()
-        server.wait(10)
-
-
-def _wait_until_up(server: subprocess.Popen[bytes], endpoint: str) -> None:
-    waiting = threading.Event()
-    for _ in range(int(START_SECONDS / SAMPLE_SECONDS)):
-        if server.poll() is not None:
-            raise RuntimeError("the S3 server did not start")
-        with suppress(OSError):
-            urllib.request.urlopen(f"{endpoint}/moto-api/", timeout=5).read()
-            return
-        waiting.wait(SAMPLE_SECONDS)
-    raise RuntimeError("the S3 server does not answer")
 
 
 class Watch:

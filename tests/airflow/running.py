@@ -1,9 +1,11 @@
-"""A real Airflow that tests drive over its REST API, and the processes that it starts for a training."""
+"""A real Airflow that tests drive over its REST API, the processes that it starts for a training, and its device."""
 
 from __future__ import annotations
 
 import os
 import re
+import sys
+import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +14,39 @@ from typing import Any
 from demo.airflow_server import AirflowServer
 from demo.rest_client import RestClient
 from tests.airflow.harness import Project
+
+
+class Device:
+    """A GPU that only ``nvidia-smi`` knows of, to be leased."""
+
+    def __init__(self, folder: Path) -> None:
+        self.name = f"GPU-{uuid.uuid4()}"
+        self.temporary = folder / "tmp"
+        self.temporary.mkdir()
+        binary = folder / "bin" / "nvidia-smi"
+        binary.parent.mkdir()
+        binary.write_text(f'#!/bin/sh\necho "0, {self.name}"\n')
+        binary.chmod(0o755)
+        self.environment = {
+            "PATH": f"{binary.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "TMPDIR": str(self.temporary),
+        }
+
+    @property
+    def lock(self) -> Path:
+        return self.temporary / f"retrainer-devices-{os.getuid()}" / self.name
+
+    def is_leased(self) -> bool:
+        """Whether some process holds it open, which is how long a lease lasts."""
+        held = self.lock.stat()
+        for entry in Path("/proc").glob("[0-9]*/fd/*"):
+            try:
+                found = entry.stat()
+            except OSError:  # ended meanwhile, or another user's
+                continue
+            if (found.st_dev, found.st_ino) == (held.st_dev, held.st_ino):
+                return True
+        return False
 
 
 class Running:
@@ -63,15 +98,21 @@ def checkpoints(project: Project) -> list[int]:
     return sorted(int(marker.parent.name.rpartition("-")[2]) for marker in markers)
 
 
-def step_process(server: AirflowServer, step: str) -> int | None:
-    """The process of a step that runs now."""
+def step_processes(server: AirflowServer, step: str) -> list[int]:
+    """The processes of a step that run now, of all runs."""
+    found = []
     for process in server.processes():
         with suppress(OSError):
             command = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
             # The guard is a fork of the step with the same command line; the step leads the group.
             if b"retrainer.work" in command and step.encode() in command and os.getpgid(process) == process:
-                return process
-    return None
+                found.append(process)
+    return found
+
+
+def step_process(server: AirflowServer, step: str) -> int | None:
+    """The process of a step that runs now."""
+    return next(iter(step_processes(server, step)), None)
 
 
 def parent_of(process: int) -> int:

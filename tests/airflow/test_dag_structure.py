@@ -343,3 +343,11 @@ def test_compare_base_models_offers_the_pipelines_of_the_folder_and_publishes_no
     train = dag.get_task("train")
     assert (train.pool, train.pool_slots) == ("big_gpus", 2)
     DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag))
+
+
+def test_compare_base_models_is_a_dag_also_where_there_is_no_pipeline_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RETRAINER_PIPELINES", str(tmp_path))
+    dag = runpy.run_path(str(REPOSITORY / "dags" / "compare_base_models.py"))["dag"]
+    DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag))

@@ -7,9 +7,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import sys
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +16,7 @@ import pytest
 from demo.airflow_server import AirflowServer
 from retrainer.store import Store
 from tests.airflow.harness import REPOSITORY, Project, small_project, write_rows
-from tests.airflow.running import Running, approve, checkpoints, group, parent_of, step_process
+from tests.airflow.running import Device, Running, approve, checkpoints, group, parent_of, step_process
 
 pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(1800)]
 
@@ -43,39 +41,6 @@ SOON = {
     "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "5",
     "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
 }
-
-
-class Device:
-    """A GPU that only ``nvidia-smi`` knows of, to be leased."""
-
-    def __init__(self, folder: Path) -> None:
-        self.name = f"GPU-{uuid.uuid4()}"
-        self.temporary = folder / "tmp"
-        self.temporary.mkdir()
-        binary = folder / "bin" / "nvidia-smi"
-        binary.parent.mkdir()
-        binary.write_text(f'#!/bin/sh\necho "0, {self.name}"\n')
-        binary.chmod(0o755)
-        self.environment = {
-            "PATH": f"{binary.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "TMPDIR": str(self.temporary),
-        }
-
-    @property
-    def lock(self) -> Path:
-        return self.temporary / f"retrainer-devices-{os.getuid()}" / self.name
-
-    def is_leased(self) -> bool:
-        """Whether some process holds it open, which is how long a lease lasts."""
-        held = self.lock.stat()
-        for entry in Path("/proc").glob("[0-9]*/fd/*"):
-            try:
-                found = entry.stat()
-            except OSError:  # ended meanwhile, or another user's
-                continue
-            if (found.st_dev, found.st_ino) == (held.st_dev, held.st_ino):
-                return True
-        return False
 
 
 @pytest.fixture(scope="module")

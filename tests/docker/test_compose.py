@@ -116,6 +116,16 @@ def test_ports_are_this_hosts_unless_said_otherwise() -> None:
         assert all(":-127.0.0.1:" in port for port in ports)
 
 
+def test_whatever_has_a_slot_of_a_pool_finds_a_worker() -> None:
+    """Airflow fails what waits for a worker three times as long as ``[scheduler] task_queued_timeout``."""
+    read = dict(re.findall(r"\$\{(\w+):-(\d+)\}", FILE.read_text()))
+    slots = int(read["DEFAULT_POOL_SLOTS"]) + int(read["GPU_POOL_SLOTS"])
+    assert SERVICES["worker-cpu"]["environment"]["AIRFLOW__CELERY__WORKER_CONCURRENCY"] == "${CPU_TASKS:-3}"
+    assert slots <= int(read["CPU_TASKS"])
+    set_up = SERVICES["set-up"]["environment"]
+    assert {"DEFAULT_POOL_SLOTS", "GPU_POOL_SLOTS"} <= set_up.keys()
+
+
 def test_settings_of_the_example_are_those_that_are_read() -> None:
     read = set(re.findall(r"(?<!\$)\$\{(\w+)", FILE.read_text()))
     named = set(re.findall(r"^(?:# )?([A-Z][A-Z_]+)=", SETTINGS.read_text(), re.MULTILINE))

@@ -25,7 +25,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.conftest import REPOSITORY, free_port
+from tests.conftest import REPOSITORY
+from tests.moto_server import free_port
 from tests.server.process import ServerProcess, publish
 from tests.server.test_stop import PATIENT, Client, clients_of, until
 

@@ -11,10 +11,6 @@ import hashlib
 import json
 import os
 import re
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +25,8 @@ from retrainer.storage.s3 import S3Storage
 from retrainer.store import FileEntry, Manifest, PrecisionEntry, Store
 from retrainer.store.entry import Look
 from retrainer.store.ledger import RowSet
-from tests.conftest import REPOSITORY, free_port
+from tests.conftest import REPOSITORY
+from tests.moto_server import moto_server
 
 BUCKET, PREFIX = "corp-models", "production"
 URL = f"s3://{BUCKET}/{PREFIX}"
@@ -59,23 +56,8 @@ def test_every_policy_of_the_docs_is_one() -> None:
 @pytest.fixture(scope="module")
 def access() -> Iterator[dict[str, S3Access]]:
     """A server that knows three users, each with a policy of the docs, and allows nothing else."""
-    port = free_port()
-    endpoint = f"http://127.0.0.1:{port}"
     calls = 1 + 3 * len(ROLES)  # what is made below, before anything is forbidden
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        env={**os.environ, "INITIAL_NO_AUTH_ACTION_COUNT": str(calls)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        for _ in range(300):
-            try:
-                urllib.request.urlopen(f"{endpoint}/moto-api/", timeout=1).read()
-                break
-            except OSError:
-                assert server.poll() is None
-                time.sleep(0.1)
+    with moto_server({**os.environ, "INITIAL_NO_AUTH_ACTION_COUNT": str(calls)}) as endpoint:
         root = boto3.session.Session("root", "root", region_name="us-east-1")
         root.client("s3", endpoint_url=endpoint).create_bucket(Bucket=BUCKET)
         iam = root.client("iam", endpoint_url=endpoint)
@@ -91,9 +73,6 @@ def access() -> Iterator[dict[str, S3Access]]:
                 secret_access_key=key["SecretAccessKey"],
             )
         yield found
-    finally:
-        server.terminate()
-        server.wait(10)
 
 
 def a_bundle(folder: Path, content: str) -> Manifest:
