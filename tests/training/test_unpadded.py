@@ -209,19 +209,6 @@ def test_what_stands_against_it(tmp_path: Path, arguments: dict[str, Any], why: 
     assert why is None or why in (found or "")
 
 
-@pytest.fixture(scope="module")
-def still_bert(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Without dropout, so that padded and unpadded trainings can be compared."""
-
-    def make(folder: Path) -> None:
-        set_seed(0)
-        still = BertConfig.from_pretrained(tiny_bert, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-        BertModel(still).save_pretrained(folder)
-        AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(folder)
-
-    return made_once(tmp_path_factory, "still_unpadded_bert", make)
-
-
 def losses(folder: Path) -> list[float]:
     """What was logged, of training and validation rows."""
     curve = TrainingRecord.load(folder).curve
