@@ -1,7 +1,7 @@
 """Several processes: without dropout they end with the weights of one process whose batch is all of theirs together.
 
 Tolerance: the gradients are the same sums of float32 taken in another order, of which 24 bits are kept, so that after a
-few dozen steps of plain descent weights of the order of 0.1 differ by about 1e-7. ``CLOSE`` leaves room for another
+few dozen steps of plain descent weights of the order of 0.1 differ by about 1e-7. They leave room for another
 machine's order; a row that counts twice in one step moves weights a thousand times as far (tested).
 """
 
@@ -15,19 +15,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrainer.artifacts.snapshot import SnapshotStatistics
 from retrainer.artifacts.repository import Artifacts
-from retrainer.chain import INGEST, StepRef
+from retrainer.artifacts.snapshot import SnapshotStatistics
+from retrainer.chain import StepRef
 from retrainer.chain.messages import Metrics, Progress, parse_message
-from retrainer.run.processes import run_step
 from retrainer.spec import Pipeline, parse_pipeline
 from retrainer.work.train.shares import BLANK, IGNORED, FilledUp, Shares, WithBlanks
-from tests.chain.made import in_root
-from tests.generation import tiny
-from tests.training.conftest import ignore, train_here
+from tests.training.conftest import train_here
 from tests.training.ranks import Training, train_in_ranks
 
-CLOSE = {"atol": 2e-6, "rtol": 1e-4}
+ATOL, RTOL = 2e-6, 1e-4
 PLAIN = {"optim": "sgd", "learning_rate": 0.2, "num_train_epochs": 2, "logging_steps": 3}
 
 
@@ -50,9 +47,7 @@ TWICE = {"batch": 36, "accumulated": 2}
     rows=st.integers(1, 200), batch=st.integers(1, 9), processes=st.integers(1, 5), accumulated=st.integers(1, 4),
     drops_last=st.booleans(),
 )  # fmt: skip
-def test_every_row_is_in_one_batch(
-    rows: int, batch: int, processes: int, accumulated: int, drops_last: bool
-) -> None:
+def test_every_row_is_in_one_batch(rows: int, batch: int, processes: int, accumulated: int, drops_last: bool) -> None:
     shares = Shares(rows, batch, processes, accumulated, drops_last)
     used = rows - rows % (batch * processes) if drops_last else rows
     order = list(range(rows)) if drops_last else list(FilledUp(range(rows), batch * processes))
@@ -137,7 +132,7 @@ def test_two_are_one(
     checkpoint, _ = train_here(of(CASES[name], classifier, 1), snapshot, tmp_path / "one")
     one, two = Training(checkpoint.parent), in_two[name]
     for weight, values in one.weights.items():
-        np.testing.assert_allclose(two.weights[weight], values, **CLOSE, err_msg=weight)
+        np.testing.assert_allclose(two.weights[weight], values, atol=ATOL, rtol=RTOL, err_msg=weight)
     assert (two.record.steps, two.record.best_step) == (one.record.steps, one.record.best_step)
     assert two.record.device.startswith("2 x ")
     assert len(one.record.curve) == len(two.record.curve) > 2

@@ -19,7 +19,6 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BertConfig,
-    BertModel,
     CamembertConfig,
     DistilBertConfig,
     ElectraConfig,
@@ -41,7 +40,6 @@ from retrainer.work.train.trainer import FineTuner
 from retrainer.work.unpadded import STARTS, OneLine, Unpadded, kernel_is_there, of_each_row, why_not
 from tests.base_models import BASE_MODELS, save_base_model
 from tests.chain.made import CONTEXT, in_root
-from tests.made_once import made_once
 from tests.training.conftest import MakePipeline, ignore, train_here
 
 PADDING = 1

@@ -83,6 +83,7 @@ def measured_in_training(pipeline: Pipeline) -> tuple[str, ...]:
     able = TASKS[pipeline.task].in_training
     return tuple(name for name in pipeline.metrics if able is None or name in able)
 
+
 # In accelerator_config, how rows reach processes.
 _SHARING = ("split_batches", "dispatch_batches", "even_batches")
 
