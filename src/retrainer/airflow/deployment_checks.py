@@ -24,7 +24,7 @@ from retrainer.airflow.settings import Settings, SettingsLike, as_mapping, pipel
 from retrainer.doctor.checks import CHECKS
 from retrainer.doctor.deployment import Deployment, files_of
 from retrainer.doctor.findings import Check, Finding
-from retrainer.errors import RetrainerError, first_line
+from retrainer.errors import ResourceError, RetrainerError, first_line
 from retrainer.run.devices import list_devices
 from retrainer.spec import Pipeline
 from retrainer.storage import S3Access
