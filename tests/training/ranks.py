@@ -6,7 +6,6 @@ Run by itself it is one rank. Not here: torchrun around the step's own process (
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from retrainer.artifacts.training import TrainingRecord
 from retrainer.chain import TRAIN, StepRef, StepRequest
 from retrainer.spec import Pipeline
 from tests.chain.made import CONTEXT, planned
+from tests.conftest import free_port
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,6 @@ class Training:
     @property
     def record(self) -> TrainingRecord:
         return TrainingRecord.load(self.folder)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def train_in_ranks(pipelines: Sequence[Pipeline], snapshot: StepRef, folder: Path, *, ranks: int = 2) -> list[Training]:
