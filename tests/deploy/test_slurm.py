@@ -21,7 +21,10 @@ SRUN = """#!/bin/bash
 while [[ $1 == -* ]]; do echo "option $1" >> "$SEEN"; shift; done
 for ((node = 0; node < SLURM_NNODES; node++)); do SLURM_NODEID=$node "$@" || exit; done
 """
-SCONTROL = "#!/bin/bash\n[[ "$1 $2" == 'show hostnames' ]] || exit 1\nprintf 'gpu07\\ngpu08\\n'\n"
+SCONTROL = """#!/bin/bash
+[[ "$1 $2" == 'show hostnames' ]] || exit 1
+printf 'gpu07\\ngpu08\\n'
+"""
 PYTHON = """#!/bin/bash
 echo "$* | $PET_NNODES $PET_NODE_RANK $PET_MASTER_ADDR $PET_MASTER_PORT" >> "$SEEN"
 exit ${ENDS:-0}
