@@ -174,6 +174,14 @@ def test_arguments_that_do_not_work_together(given: dict[str, Any], name: str, m
     assert message in text
 
 
+@pytest.mark.parametrize("sharing", [{"split_batches": True}, {"dispatch_batches": True}, {"even_batches": False}])
+def test_rows_are_shared_out_in_one_way(sharing: dict[str, bool]):
+    training = {"accelerator_config": sharing}
+    assert pipeline(training).training.arguments["accelerator_config"] == sharing
+    with pytest.raises(PipelineError, match="would share out rows otherwise"):
+        pipeline(training, resources={"processes": 2})
+
+
 @pytest.mark.parametrize(
     "given",
     [

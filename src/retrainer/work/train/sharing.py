@@ -70,6 +70,8 @@ class SharingTrainer(UnpaddedTrainer):
         # Where accelerate and transformers look for what is told the epoch, also once a resumed training skips batches.
         batches = loader.batch_sampler
         batches.sampler = getattr(batches.batch_sampler, "sampler", batches.batch_sampler)
+        # transformers seeds all processes alike, and each would drop out the same places of its rows.
+        torch.manual_seed(self.args.seed + self.args.process_index)
         return loader
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
@@ -84,7 +86,8 @@ class SharingTrainer(UnpaddedTrainer):
             sampler = GroupedByLength(self._shares.of_full_step, sampler.lengths, seed)
         elif isinstance(sampler, RandomSampler) and self._is_one_of_several:
             # As accelerate does, which does not look into what is filled up.
-            sampler = SeedableRandomSampler(sampler.data_source, data_seed=self.args.data_seed)
+            seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+            sampler = SeedableRandomSampler(sampler.data_source, data_seed=seed)
         if isinstance(sampler, BatchRebalanceSampler):  # it shares out by itself
             return sampler
         return self._filled_up(sampler, self.args.train_batch_size)
