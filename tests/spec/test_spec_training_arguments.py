@@ -23,7 +23,7 @@ use_legacy_prediction_loop use_mps_device warmup_ratio xpu_backend
 """.split()  # noqa: SIM905
 
 
-def pipeline(training: Any) -> Pipeline:
+def pipeline(training: Any, **more: Any) -> Pipeline:
     return parse_pipeline(
         {
             "name": "x",
@@ -31,6 +31,7 @@ def pipeline(training: Any) -> Pipeline:
             "model": {"base": "m"},
             "publish": {"store": "s"},
             "training": training,
+            **more,
         }
     )
 
