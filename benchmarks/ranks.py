@@ -39,11 +39,13 @@ BATCH = 16
 class Measured:
     """A training.
 
+    :param trained: rows of an epoch; some of those that were read are test rows.
     :param busy: seconds of processor time of all its processes, what they load included.
     :param right: of the held-out rows.
     """
 
     processes: int
+    trained: int
     rate: float
     wall: float
     busy: float
@@ -73,7 +75,7 @@ def main() -> None:
         write(held_out, folder / "held_out.csv")
         found = [measure(folder, processes, options.epochs) for processes in (1, 2)]
     show(
-        f"{train.name}, {options.rows:,} rows, {options.epochs} epochs, {os.cpu_count()} cores",
+        f"{train.name}, {found[0].trained:,} rows, {options.epochs} epochs, {os.cpu_count()} cores",
         ("", "rows/s", "s", "s of processor", "accuracy (95%)"),
         [one.row() for one in found],
         f"load: {before[0]:.1f} before, {os.getloadavg()[0]:.1f} after; rows/s of the loop, seconds of the whole step",
@@ -101,7 +103,8 @@ def measure(folder: Path, processes: int, epochs: int) -> Measured:
     wall, busy = time.perf_counter() - began, _busy() - busy
     record = TrainingRecord.load(Artifacts(ref.root).fetch("train", ref.digest))
     right, rows = judged(pipeline, snapshot, ref)
-    return Measured(processes, record.rows_per_second, wall, busy, right, rows)
+    trained = round(record.rows_per_second * record.seconds / epochs)
+    return Measured(processes, trained, record.rows_per_second, wall, busy, right, rows)
 
 
 def content(folder: Path, processes: int, epochs: int) -> dict[str, Any]:

@@ -89,20 +89,16 @@ def of(case: Case, base: Pipeline, processes: int) -> Pipeline:
 
 CASES = {
     "random": Case({}),
-    "sequential, accumulated": Case({"train_sampling_strategy": "sequential"}, **TWICE),
+    "sequential, accumulated, weighted, smoothed": Case(
+        {"train_sampling_strategy": "sequential", "class_weights": "balanced", "label_smoothing_factor": 0.1}, **TWICE
+    ),
     "by length": Case({"train_sampling_strategy": "group_by_length"}),
-    "by length, accumulated": Case({"train_sampling_strategy": "group_by_length"}, **TWICE),
-    # It repeats rows where a step has fewer than there are batches.
-    "rebalanced": Case({"train_sampling_strategy": "batch_rebalance"}, batch=32),
+    "by length, accumulated, frozen": Case({"train_sampling_strategy": "group_by_length", "freeze_layers": 1}, **TWICE),
     "rebalanced, accumulated": Case({"train_sampling_strategy": "batch_rebalance"}, **TWICE),
-    "class weights": Case({"class_weights": "balanced"}),
-    "smoothed": Case({"label_smoothing_factor": 0.1}),
-    "frozen": Case({"freeze_layers": 1}),
     "unpadded": Case({"unpadded": True}),
-    "incomplete batches dropped": Case({"dataloader_drop_last": True}),
+    "incomplete batches dropped, not clipped": Case({"dataloader_drop_last": True, "max_grad_norm": 0.0}),
     "adam": Case({"optim": "adamw_torch", "learning_rate": 1e-3}),
     "stops early": Case({"num_train_epochs": 9, "early_stopping_patience": 1, "learning_rate": 3.0}),
-    "no clipping": Case({"max_grad_norm": 0.0}),
 }
 
 
