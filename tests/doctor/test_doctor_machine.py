@@ -92,12 +92,15 @@ def test_an_interpreter_without_this_package_is_asked_all_the_same(tmp_path: Pat
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     """A host whose ``nvidia-smi`` lists devices."""
 
-    def make(devices: int, mig: str = "Disabled") -> None:
+    def make(devices: int, parts: int | None = None) -> None:
         binary = tmp_path / "bin" / "nvidia-smi"
         binary.parent.mkdir()
-        listed = "".join(f"{index}, GPU-{index}\\n" for index in range(devices))
-        modes = f"NVIDIA H100, {mig}\\n" * devices
-        binary.write_text(f'#!/bin/sh\ncase "$1" in *uuid*) printf "{listed}";; *) printf "{modes}";; esac\n')
+        mode = "Disabled" if parts is None else "Enabled"
+        listed = "".join(f"{index}, GPU-{index}, {mode}\\n" for index in range(devices))
+        tree = "GPU 0: NVIDIA H100 (UUID: GPU-0)\\n" + "".join(
+            f"  MIG 1g.10gb     Device  {part}: (UUID: MIG-{part})\\n" for part in range(parts or 0)
+        )
+        binary.write_text(f'#!/bin/sh\ncase "$1" in *uuid*) printf "{listed}";; *) printf "{tree}";; esac\n')
         binary.chmod(0o755)
         monkeypatch.setenv("PATH", f"{binary.parent}:{os.environ['PATH']}")
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -153,12 +156,29 @@ def test_gpus_out_of_order(
 
 
 def test_parts_of_a_gpu(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    host(1, mig="Enabled")
+    host(1, parts=2)
     found = by_what(list(gpus.look(deployment(h100(1), wanting(tmp_path, 1)))))
-    assert found["MIG"].state == "warning"
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-1234")
+    assert (found["MIG"].state, "into 2 parts" in found["MIG"].text) == ("ok", True)
+    assert "0 of 2 GPUs are leased" in found["leases"].text
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-1")
+    assert "0 of 1 GPUs" in by_what(list(gpus.look(deployment(h100(1)))))["leases"].text
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-7")
+    found = by_what(list(gpus.look(deployment(h100(1), wanting(tmp_path, 1)))))
+    assert (found["this host"].state, "CUDA_VISIBLE_DEVICES=MIG-7" in found["this host"].text) == ("broken", True)
+
+
+def test_a_divided_gpu_without_parts(host: Host, tmp_path: Path) -> None:
+    host(1, parts=0)
+    found = by_what(list(gpus.look(deployment(h100(1), wanting(tmp_path, 1)))))
+    assert (found["MIG"].state, "GPU 0 has none" in found["MIG"].text) == ("warning", True)
+
+
+def test_a_driver_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: Host) -> None:
+    host(1)
+    program = tmp_path / "bin" / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho no driver >&2\nexit 9\n")
     (finding,) = gpus.look(deployment(h100(1), wanting(tmp_path, 1)))
-    assert (finding.state, "CUDA_VISIBLE_DEVICES=MIG-1234" in finding.text) == ("broken", True)
+    assert (finding.state, "ended with 9: no driver" in finding.text) == ("broken", True)
 
 
 @pytest.mark.parametrize(("free", "state"), [(20e9, "ok"), (2e9, "warning"), (1e6, "broken")])

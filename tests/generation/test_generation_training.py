@@ -27,8 +27,8 @@ from retrainer.spec.model import Model
 from retrainer.tasks import TASKS
 from retrainer.work.reporter import Reporter
 from retrainer.work.train.checkpoints import Marker
-from retrainer.work.train.generation import IGNORED
 from retrainer.work.train.loading import Base, load_base
+from retrainer.work.train.shares import IGNORED
 from tests.chain.made import CONTEXT
 from tests.generation import tiny
 from tests.generation.conftest import TASKS_THAT_WRITE, MakeWriter

@@ -23,7 +23,7 @@ use_legacy_prediction_loop use_mps_device warmup_ratio xpu_backend
 """.split()  # noqa: SIM905
 
 
-def pipeline(training: Any) -> Pipeline:
+def pipeline(training: Any, **more: Any) -> Pipeline:
     return parse_pipeline(
         {
             "name": "x",
@@ -31,6 +31,7 @@ def pipeline(training: Any) -> Pipeline:
             "model": {"base": "m"},
             "publish": {"store": "s"},
             "training": training,
+            **more,
         }
     )
 
@@ -172,6 +173,14 @@ def test_arguments_that_do_not_work_together(given: dict[str, Any], name: str, m
     text = complaint(**given)
     assert text.startswith(f"training.{name}: ")
     assert message in text
+
+
+@pytest.mark.parametrize("sharing", [{"split_batches": True}, {"dispatch_batches": True}, {"even_batches": False}])
+def test_rows_are_shared_out_in_one_way(sharing: dict[str, bool]):
+    training = {"accelerator_config": sharing}
+    assert pipeline(training).training.arguments["accelerator_config"] == sharing
+    with pytest.raises(PipelineError, match="would share out rows otherwise"):
+        pipeline(training, resources={"processes": 2})
 
 
 @pytest.mark.parametrize(

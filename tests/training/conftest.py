@@ -15,6 +15,7 @@ from retrainer.chain.messages import Message
 from retrainer.run.processes import run_step
 from retrainer.spec import Pipeline, parse_pipeline
 from tests.chain.made import CONTEXT, in_root, planned
+from tests.made_once import made_once
 
 WORDS = {"open": ["open", "clear", "dry", "go"], "closed": ["closed", "mud", "storm", "stay home"]}
 
@@ -69,6 +70,21 @@ def snapshot(rows_file: Path, tmp_path_factory: pytest.TempPathFactory) -> StepR
     }
     pipeline = parse_pipeline(content, where="test", base_folder=folder)
     return run_step(INGEST.plan(pipeline, context=in_root(folder / "artifacts")), on_message=ignore)
+
+
+@pytest.fixture(scope="session")
+def still_bert(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Without dropout, so that steps can be compared however their rows are divided up."""
+
+    def make(folder: Path) -> None:
+        from transformers import AutoTokenizer, BertConfig, BertModel, set_seed
+
+        set_seed(0)
+        still = BertConfig.from_pretrained(tiny_bert, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+        BertModel(still).save_pretrained(folder)
+        AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(folder)
+
+    return made_once(tmp_path_factory, "still_bert", make)
 
 
 def train_here(pipeline: Pipeline, snapshot: StepRef, folder: Path, root: str = "") -> tuple[Path, Trained]:

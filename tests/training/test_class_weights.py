@@ -12,7 +12,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from transformers import AutoTokenizer, BertConfig, BertModel, set_seed
 
 from retrainer.artifacts.repository import Artifacts
 from retrainer.artifacts.training import TrainingRecord
@@ -24,7 +23,6 @@ from retrainer.work.reporter import Reporter
 from retrainer.work.train.loading import load_base
 from retrainer.work.train.trainer import MOST_WEIGHT, balanced
 from tests.chain.made import CONTEXT, in_root
-from tests.made_once import made_once
 from tests.training.conftest import ignore, train_here
 
 RATE = 0.5
@@ -54,20 +52,6 @@ def test_of_sets_having_a_label_weighs_as_much_as_not_having_it(sets: list[list[
     assert (weights[one_sided] == 1.0).all()  # there is nothing to balance, and the label is still to be learnt
     expected = np.minimum((len(rows) - having)[~one_sided], MOST_WEIGHT * having[~one_sided])
     assert weights[~one_sided] * having[~one_sided] == pytest.approx(expected)
-
-
-@pytest.fixture(scope="module")
-def still_bert(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Without dropout, so that a step can be computed again."""
-
-    def make(folder: Path) -> None:
-        tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
-        set_seed(0)
-        narrow = BertConfig.from_pretrained(tiny_bert, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-        BertModel(narrow).save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-
-    return made_once(tmp_path_factory, "still_bert", make)
 
 
 def pipeline_of(base: Path, folder: Path, training: dict[str, Any], **changes: Any) -> Pipeline:

@@ -19,7 +19,6 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BertConfig,
-    BertModel,
     CamembertConfig,
     DistilBertConfig,
     ElectraConfig,
@@ -41,7 +40,6 @@ from retrainer.work.train.trainer import FineTuner
 from retrainer.work.unpadded import STARTS, OneLine, Unpadded, kernel_is_there, of_each_row, why_not
 from tests.base_models import BASE_MODELS, save_base_model
 from tests.chain.made import CONTEXT, in_root
-from tests.made_once import made_once
 from tests.training.conftest import MakePipeline, ignore, train_here
 
 PADDING = 1
@@ -207,19 +205,6 @@ def test_what_stands_against_it(tmp_path: Path, arguments: dict[str, Any], why: 
     found = why_not(model_of("bert"), TrainingArguments(str(tmp_path), use_cpu=True, **arguments))
     assert (found is None) == (why is None)
     assert why is None or why in (found or "")
-
-
-@pytest.fixture(scope="module")
-def still_bert(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Without dropout, so that padded and unpadded trainings can be compared."""
-
-    def make(folder: Path) -> None:
-        set_seed(0)
-        still = BertConfig.from_pretrained(tiny_bert, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-        BertModel(still).save_pretrained(folder)
-        AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(folder)
-
-    return made_once(tmp_path_factory, "still_unpadded_bert", make)
 
 
 def losses(folder: Path) -> list[float]:

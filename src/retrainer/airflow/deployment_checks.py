@@ -24,7 +24,7 @@ from retrainer.airflow.settings import Settings, SettingsLike, as_mapping, pipel
 from retrainer.doctor.checks import CHECKS
 from retrainer.doctor.deployment import Deployment, files_of
 from retrainer.doctor.findings import Check, Finding
-from retrainer.errors import RetrainerError, first_line
+from retrainer.errors import ResourceError, RetrainerError, first_line
 from retrainer.run.devices import list_devices
 from retrainer.spec import Pipeline
 from retrainer.storage import S3Access
@@ -143,7 +143,10 @@ def look_at_pools(deployment: Deployment) -> Iterator[Finding]:
         hint = "run this where Airflow's scheduler or API server runs"
         yield Finding("warning", "pools", f"Airflow's database cannot be read here: {first_line(error)}", hint)
         return
-    devices = len(list_devices())
+    try:
+        devices = len(list_devices())
+    except ResourceError:  # said of the host
+        devices = 0
     for pool, most in wanted.items():
         yield _pool(pool, slots.get(pool), most, devices)
 

@@ -7,29 +7,34 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from retrainer.doctor.findings import Finding
 from retrainer.errors import ResourceError
-from retrainer.run.devices import leased, list_devices
+from retrainer.run.devices import leased
+from retrainer.run.nvidia import Gpu, gpus, visible
 
 if TYPE_CHECKING:
     from retrainer.doctor.deployment import Deployment
 
-_QUERY = ["nvidia-smi", "--query-gpu=name,mig.mode.current", "--format=csv,noheader"]
 _HOST = "this host"
 
 
 def look(deployment: Deployment) -> Iterator[Finding]:
     """What there is against what is wanted."""
     wanted = max((pipeline.resources.gpus for pipeline in deployment.pipelines), default=0)
-    devices = list_devices()
+    try:
+        found = gpus()
+    except ResourceError as error:
+        yield Finding("broken" if wanted else "warning", _HOST, error.message, error.hint or "")
+        return
+    devices = visible(found)
     yield _devices(len(devices), wanted)
+    if found:
+        yield from _mig(found)
     if not devices:
         return
-    yield from _mig()
     yield _torch(deployment, len(devices))
     yield _leases(len(devices))
 
@@ -38,7 +43,7 @@ def _devices(there: int, wanted: int) -> Finding:
     wish = f"a pipeline wants {wanted}" if wanted else "no pipeline wants one"
     if there == 0 and (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) and shutil.which("nvidia-smi"):
         text = f"no GPU that nvidia-smi lists is named by CUDA_VISIBLE_DEVICES={visible}: training runs on the CPU"
-        hint = "name whole GPUs there, by index or UUID; parts of one (MIG) cannot be leased"
+        hint = "name GPUs there by index or UUID, or parts of one (MIG) by UUID, as nvidia-smi -L lists them"
         return Finding("broken" if wanted else "warning", _HOST, text, hint)
     if there == 0:
         if not wanted:
@@ -51,18 +56,18 @@ def _devices(there: int, wanted: int) -> Finding:
     return Finding("ok", _HOST, f"{there} GPU{'s' * (there > 1)}, and {wish}")
 
 
-def _mig() -> Iterator[Finding]:
-    try:
-        answer = subprocess.run(_QUERY, capture_output=True, text=True, timeout=30, check=True)
-    except (OSError, subprocess.SubprocessError):  # a driver from before there was MIG
+def _mig(found: tuple[Gpu, ...]) -> Iterator[Finding]:
+    divided = [gpu for gpu in found if gpu.divided]
+    if not divided:
+        yield Finding("ok", "MIG", "no GPU is divided")
         return
-    lines = [line.rpartition(", ") for line in answer.stdout.splitlines() if line.strip()]
-    names = ", ".join(sorted({name for name, _, _ in lines}))
-    if any(mode == "Enabled" for _, _, mode in lines):
-        text = f"{names}: divided into parts (MIG). Leases are of whole GPUs, and a process sees only the first part"
-        yield Finding("warning", "MIG", text, "switch it off (nvidia-smi -mig 0) on hosts that train")
+    parts = sum(len(gpu.parts) for gpu in divided)
+    text = f"{len(divided)} of {len(found)} GPUs are divided, into {parts} parts: each is leased by itself"
+    if empty := [gpu.index for gpu in divided if not gpu.parts]:
+        hint = "make parts (nvidia-smi mig -cgi PROFILE -C), or switch it off (nvidia-smi -mig 0)"
+        yield Finding("warning", "MIG", f"{text}; GPU {', '.join(empty)} has none, and so cannot be used", hint)
     else:
-        yield Finding("ok", "MIG", f"{names}: not divided")
+        yield Finding("ok", "MIG", f"{text}, and a training can use one")
 
 
 def _torch(deployment: Deployment, there: int) -> Finding:

@@ -2,14 +2,14 @@
 
 Airflow's pools count slots, they do not name devices, and several workers may share a host. A lease is an
 exclusive ``flock`` on a file for each device; the step's process inherits it, so it lasts exactly as long as
-somebody may use the device. Devices are listed with ``nvidia-smi``: nothing here loads CUDA.
+somebody may use the device. A GPU that is divided (MIG) is leased by its parts, of which CUDA lets a process use one.
+Not here: which devices there are (``nvidia.py``).
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -20,11 +20,13 @@ from typing import IO
 
 from retrainer.artifacts.locks import Say, Waiting, holder_of, is_held, try_lock
 from retrainer.errors import ResourceError
+from retrainer.run.nvidia import gpus, visible
 
 logger = logging.getLogger(__name__)
 
 WAIT_SECONDS = 600.0
 RETRY_SECONDS = 2.0
+PART = "MIG-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,23 +47,11 @@ HIDDEN = Lease(environment={"CUDA_VISIBLE_DEVICES": ""})
 
 
 def list_devices() -> tuple[str, ...]:
-    """The UUIDs of the GPUs that this process may use, in order; empty on a host without any."""
-    try:
-        answer = subprocess.run(
-            ["nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=True,
-        )
-    except (FileNotFoundError, subprocess.CalledProcessError, subprocess.TimeoutExpired):
-        return ()
-    pairs = [line.split(", ") for line in answer.stdout.splitlines() if ", " in line]
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        return tuple(uuid for _, uuid in pairs)
-    wanted = [item.strip() for item in visible.split(",") if item.strip()]
-    return tuple(uuid for index, uuid in pairs if index in wanted or uuid in wanted)
+    """The UUIDs of the GPUs, or of their parts, that this process may use, in order; empty on a host without any.
+
+    :raises ResourceError: there are GPUs, or may be, and it cannot be told which.
+    """
+    return visible(gpus())
 
 
 @contextmanager
@@ -80,24 +70,30 @@ def lease(
 
     :param holder: who wants them, for those who wait meanwhile.
     :param say: is told at once, and then every minute, who is waited for.
-    :raises ResourceError: the host has fewer GPUs than wanted, or they stayed busy.
+    :raises ResourceError: the host has fewer GPUs than wanted, they stayed busy, or it cannot be told which there are.
     """
     devices = list_devices() if count else ()
     if not devices:
         if count:
-            logger.warning("resources.gpus is %d but this host has no GPU: training runs on the CPU", count)
+            why = _why_none()
+            logger.warning("resources.gpus is %d, and %s: training runs on the CPU", count, why)
+            say(f"resources.gpus is {count}, and {why}: training runs on the CPU")
         yield HIDDEN
         return
+    parts = [device for device in devices if device.startswith(PART)]
+    if count > 1:  # of parts, a process sees but one, and processes on parts cannot talk to each other
+        devices = tuple(device for device in devices if device not in parts)
     if len(devices) < count:
+        also = f", and {len(parts)} parts (MIG), of which a training can use one" if parts else ""
         raise ResourceError(
-            f"{count} GPUs wanted, this host has {len(devices)}",
+            f"{count} GPUs wanted, this host has {len(devices)}{also}",
             where="resources.gpus",
             hint="lower resources.gpus, or send the task to a queue with larger hosts",
         )
     locks = folder or _locks()
     locks.mkdir(mode=0o700, parents=True, exist_ok=True)
     with ExitStack() as stack:
-        held = _acquire({device: locks / device for device in devices}, count, wait, stack, holder, Waiting(say))
+        held = _acquire({device: locks / _file(device) for device in devices}, count, wait, stack, holder, Waiting(say))
         yield Lease(
             devices=tuple(held),
             environment={"CUDA_VISIBLE_DEVICES": ",".join(held)},
@@ -107,8 +103,22 @@ def lease(
 
 def leased() -> dict[str, str]:
     """The devices that are leased now, by this user's processes, with who holds them. Takes none, and makes no file."""
-    places = {device: _locks() / device for device in list_devices()}
+    places = {device: _locks() / _file(device) for device in list_devices()}
     return {device: holder_of(path) for device, path in places.items() if is_held(path)}
+
+
+def _why_none() -> str:
+    found = gpus()
+    if found and (said := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return f"CUDA_VISIBLE_DEVICES={said} names no GPU of this host"
+    if found:
+        return "this host's GPUs are switched to MIG without a part"
+    return "this host has no GPU"
+
+
+def _file(device: str) -> str:
+    """Old drivers call a part ``MIG-GPU-.../1/0``."""
+    return device.replace("/", "_")
 
 
 def _locks() -> Path:

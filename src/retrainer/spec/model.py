@@ -148,7 +148,10 @@ class Resources(Record):
         "The default is used only with GPUs.",
     )
     processes: int = Field(
-        1, ge=1, le=1024, description="Processes of torch.distributed; with GPUs, at most one for each."
+        1,
+        ge=1,
+        le=1024,
+        description="Processes of the training, on all its hosts together; with GPUs, at most one for each.",
     )
 
     @property

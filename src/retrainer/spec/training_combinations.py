@@ -84,6 +84,10 @@ def measured_in_training(pipeline: Pipeline) -> tuple[str, ...]:
     return tuple(name for name in pipeline.metrics if able is None or name in able)
 
 
+# In accelerator_config, how rows reach processes.
+_SHARING = ("split_batches", "dispatch_batches", "even_batches")
+
+
 def is_plain(training: Training) -> bool:
     """Whether transformers is known to take all of it, so that nobody needs to load it to find out."""
     if training.callbacks or training.peft is not None:
@@ -107,6 +111,11 @@ def combinations(pipeline: Pipeline) -> list[Problem]:
         found |= {name: why for name in _OF_WORKERS if given.get(name)}
     if given.get("fsdp") and pipeline.resources.processes < 2:
         found["fsdp"] = "shares a model between processes, and resources.processes is 1"
+    if pipeline.resources.processes > 1 and isinstance(shared := given.get("accelerator_config"), dict):
+        others = [name for name in _SHARING if name in shared]
+        if others:
+            why = "and with resources.processes above 1 rows are shared out so that steps are those of one process"
+            found["accelerator_config"] = f"{' and '.join(others)} would share out rows otherwise, {why}"
     schedule, optimizer = str(given.get("lr_scheduler_type")), str(given.get("optim"))
     needed, told = _OF_SCHEDULES.get(schedule, ()), given.get("lr_scheduler_kwargs") or {}
     if needed and not any(name in told for name in needed):

@@ -3,7 +3,8 @@
 With ``--ahead TURN READY`` before them it is started before there is a request, and loads its libraries meanwhile (see
 ``loading.py``).
 
-Exit codes: 0 committed, 1 failed with an error that was reported as a message, anything else is a crash.
+Exit codes: 0 committed, or done with its part of a training that another process commits; 1 failed with an error that
+was reported as a message, or ended with a training whose other hosts report why; anything else is a crash.
 """
 
 from __future__ import annotations
@@ -40,15 +41,16 @@ def main(arguments: list[str]) -> int:
     request = StepRequest.from_json(path.read_bytes(), where=str(path))
     try:
         with _alone(request, reporter):
-            if distributed.wanted(request):
-                distributed.launch(request, path)
-            else:
+            if not distributed.wanted(request) or _is_there(request):
                 run(request, reporter)
-    except RetrainerError as error:
-        _fail(reporter, error)
-        return 1
+            elif not distributed.launch(request, path):
+                reporter.log("the training ended on another host", level="warning")
+                return 1
     except Exception as error:
-        known = resource_error(error, request.root)
+        if distributed.has_lost_others(error):
+            traceback.print_exc()
+            return distributed.LOST
+        known = error if isinstance(error, RetrainerError) else resource_error(error, request.root)
         if known is None:
             raise
         _fail(reporter, known)
@@ -65,10 +67,12 @@ def _fail(reporter: Reporter, error: RetrainerError) -> None:
 
 def run(request: StepRequest, reporter: Reporter) -> None:
     """Make the artifact of a request, unless somebody else just did."""
-    artifacts = Artifacts(request.root)
-    if artifacts.find(request.step, request.digest) is None and not _make(request, artifacts, reporter):
-        return
-    reporter.done()
+    if _is_there(request) or _make(request, Artifacts(request.root), reporter):
+        reporter.done()
+
+
+def _is_there(request: StepRequest) -> bool:
+    return Artifacts(request.root).find(request.step, request.digest) is not None
 
 
 def _make(request: StepRequest, artifacts: Artifacts, reporter: Reporter) -> bool:
@@ -94,8 +98,8 @@ def _make(request: StepRequest, artifacts: Artifacts, reporter: Reporter) -> boo
 
 
 def _alone(request: StepRequest, reporter: Reporter) -> AbstractContextManager[None]:
-    """The lock of a request; the ranks of a distributed training run under their launcher's."""
-    if distributed.is_rank():
+    """The lock of a request; all ranks of a training run under that of the launcher on its first host."""
+    if distributed.helps(request):
         return nullcontext()
     return Artifacts(request.root).lock(request.step, request.digest, holder=request.holder, say=reporter.log)
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 from retrainer.chain.messages import Done, Failed, Log, Message, Metrics, Progress, describe
 from retrainer.errors import RetrainerError
+from retrainer.work.distributed import is_first_rank
 
 # Between two progress messages of one stage; the last of a stage is always sent.
 INTERVAL_SECONDS = 1.0
@@ -22,10 +23,12 @@ class Reporter:
     """Appends messages to the file the parent follows, and prints them, which puts them into the step's log.
 
     :param path: the message file.
+    :param speaks: else it only says what it failed of: one of several processes speaks for all.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | None = None, *, speaks: bool = True) -> None:
         self._path = path
+        self._speaks = speaks
         self._stage = ""
         self._stage_started = 0.0
         self._first_done = 0.0
@@ -36,10 +39,12 @@ class Reporter:
     def from_environment(cls) -> Reporter:
         """The reporter of a process that ``run/processes.py`` started."""
         path = os.environ.get("RETRAINER_MESSAGES")
-        return cls(Path(path) if path else None)
+        return cls(Path(path) if path else None, speaks=is_first_rank())
 
     def send(self, message: Message) -> None:
         """Send one message."""
+        if not self._speaks and not isinstance(message, Failed):
+            return
         self._print(message)
         if self._path is None:
             return

@@ -138,6 +138,9 @@ def _plan(pipeline: Pipeline, *upstream: StepRef, context: RunContext, base: str
         "processes": single.resources.processes,
         "gpus": single.resources.gpus,
     }
+    if single.resources.processes > 1:
+        # Each step has the rows that it has in one process. Without this, the last of an epoch had some twice.
+        identity["shares"] = 1
     if TASKS[single.task].writes == "text":
         identity["max_new_tokens"] = single.model.max_new_tokens
     if single.training.trainer is not None:

@@ -93,6 +93,7 @@ def _train(
     trainer.require_finite_loss()
     if not all_finite(base.model):
         raise diverged(pipeline.name, "weights are no longer numbers")
+    padding_fraction = trainer.padding_fraction()
     if not is_first_rank():
         return None
 
@@ -113,7 +114,7 @@ def _train(
         best_step=best_step,
         seconds=seconds,
         rows_per_second=trainer.rows_seen / seconds,
-        padding_fraction=trainer.padding_fraction,
+        padding_fraction=padding_fraction,
         resumed_from=resume.name if resume else None,
         validation=scores,
         curve=curve,

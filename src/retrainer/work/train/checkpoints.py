@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
+import torch
 from transformers import TrainingArguments
 from transformers.trainer_utils import rotate_checkpoints, sort_checkpoints
 
@@ -28,7 +29,7 @@ from retrainer.artifacts.repository import Artifacts
 from retrainer.artifacts.training import Tried
 from retrainer.chain import StepRequest
 from retrainer.chain.messages import Saved
-from retrainer.errors import IntegrityError, NotFoundError, StorageError
+from retrainer.errors import IntegrityError, NotFoundError, ResourceError, StorageError
 from retrainer.records import FileRecord, sha256_file
 from retrainer.storage.keys import check_key
 from retrainer.work.distributed import is_first_rank
@@ -109,10 +110,33 @@ class Checkpoints:
     def to_resume_from(self, arguments: TrainingArguments) -> Path | None:
         """The newest complete checkpoint, the same in all processes of a training.
 
-        The first looks for it, fetches it and deletes what does not count, before the others look.
+        The first looks for it, fetches it and deletes what does not count; on other hosts one process fetches what it
+        found.
+
+        :raises ResourceError: another host cannot see it.
         """
-        with arguments.main_process_first(desc="look for a checkpoint"):
-            return self.newest() if is_first_rank() else self.newest_local()
+        if arguments.world_size == 1:
+            return self.newest()
+        said = [self.newest()] if is_first_rank() else [None]
+        torch.distributed.broadcast_object_list(said, src=0)
+        if said[0] is None:
+            return None
+        found = self.folder / said[0].name
+        with arguments.main_process_first(desc="fetch the checkpoint"):
+            if arguments.local_process_index == 0 and not is_first_rank():
+                self._fetch(found.name)
+        return found
+
+    def _fetch(self, name: str) -> None:
+        """Have a checkpoint here that the first process found."""
+        remote = set(self._remote())
+        if fault := self._fault(name, remote) or self._fault_of_best(name, remote):
+            raise ResourceError(
+                f"{name}, from which the training goes on, does not count on this host: {fault}",
+                where=str(self.folder),
+                hint="hosts that train together need an artifact root that all of them see: s3://, or a shared folder",
+            )
+        self._adopt(self.folder / name)
 
     def newest(self) -> Path | None:
         """The newest complete checkpoint of this very request, fetched from the bucket where it is not here.
@@ -129,13 +153,8 @@ class Checkpoints:
                 return self.folder / name
             self._say(f"{name} does not count: {fault}")
             if (self.folder / name).exists():
-                shutil.rmtree(self.folder / name)  # or the other processes would take it
+                shutil.rmtree(self.folder / name)
         return None
-
-    def newest_local(self) -> Path | None:
-        """What ``newest`` found, for the other processes of a training, once it has deleted all newer ones."""
-        marked = [path.parent for path in self.folder.glob(f"checkpoint-*/{Marker.file}")]
-        return max(marked, key=lambda path: _number(path.name), default=None)
 
     def _remote(self) -> list[str]:
         """Those in the bucket, which holds names of its writers' choice."""

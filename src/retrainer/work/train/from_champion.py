@@ -102,8 +102,7 @@ def _start(found: ChampionWeights | str, version: str | None, base: Base, report
         start = WarmStart(champion=version, seen_validation=int(found.seen_validation.sum()))
     else:
         start = WarmStart(champion=version, why_not=found)
-    if is_first_rank():
-        reporter.log(start.line(), level="warning" if start.why_not and version else "info")
+    reporter.log(start.line(), level="warning" if start.why_not and version else "info")
     return start
 
 

@@ -204,8 +204,9 @@ def keep_states(pipeline: Pipeline, frozen: FrozenLayers, trainer: Trainer, fold
         for part in rows
     ]
     paths = [folder / f"frozen-{name}.float32" for name, _ in zip(("train", "validation"), used, strict=False)]
-    # The first process decides and writes, and whether the files are there tells the others of this host.
-    with trainer.args.main_process_first(desc="frozen layers"):
+    # The first process decides and writes, and whether the files are there tells the others that see its folder. All
+    # wait, for one on another host may see it, too.
+    with trainer.args.main_process_first(local=False, desc="frozen layers"):
         if is_first_rank():
             limit = pipeline.training.freeze_cache_gb
             size, no_room = _write_all(frozen, used, trainer, paths, limit, reporter)

@@ -23,10 +23,9 @@ from retrainer.work.snapshot_texts import read_split
 from retrainer.work.train.encoding import BATCH_ROWS
 from retrainer.work.train.loading import Base
 from retrainer.work.train.metrics import Scores
+from retrainer.work.train.shares import IGNORED
 from retrainer.work.train.trainer import diverged
 
-# What a loss does not look at, to torch and transformers.
-IGNORED = -100
 # Of a difference, so much may come from rounding.
 _ROUNDING = 1e-4
 

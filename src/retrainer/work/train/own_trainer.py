@@ -55,7 +55,8 @@ class Watching(ProgressCallback):
         super().on_step_end(args, state, control, **more)
 
     def on_save(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-        """A checkpoint is written."""
+        """A checkpoint is written, once each process has written its own state of chance."""
+        args.distributed_state.wait_for_everyone()
         checkpoints = self._run.checkpoints
         checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if checkpoints is not None and args.should_save and checkpoint.parent == checkpoints.folder:

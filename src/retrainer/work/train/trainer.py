@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainingArguments
-from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from retrainer.errors import PipelineError
 from retrainer.spec.model import Pipeline
@@ -25,15 +24,15 @@ from retrainer.work.train.encoding import EncodedRows
 from retrainer.work.train.frozen import STATES, FrozenLayers, keep_states
 from retrainer.work.train.loading import Base
 from retrainer.work.train.lora import with_lora
-from retrainer.work.train.order import GroupedByLength
-from retrainer.work.unpadded import STARTS, Unpadded, UnpaddedTrainer
+from retrainer.work.train.sharing import Part, SharingTrainer
+from retrainer.work.unpadded import STARTS, Unpadded
 
 # Of a label in rows that may have any number of them. One row of a label that is rarer than about one in 20 is then as
 # loud as all the rest of a usual batch of 16; louder, and clipping the gradient would silence the others for it.
 MOST_WEIGHT = 20.0
 
 
-class FineTuner(UnpaddedTrainer):
+class FineTuner(SharingTrainer):
     """A Trainer whose checkpoints are complete or absent, and which counts what it reads.
 
     :param checkpoints: where they go.
@@ -61,7 +60,6 @@ class FineTuner(UnpaddedTrainer):
         self.model_accepts_loss_kwargs = False
         # The Trainer would delete old checkpoints before the new one is marked as complete.
         self._save_total_limit, self.args.save_total_limit = self.args.save_total_limit, None
-        self.rows_seen = 0
         self._tokens = 0
         # A tensor on the device: reading it in each step would make a GPU wait.
         self._attended: Any = 0
@@ -81,13 +79,6 @@ class FineTuner(UnpaddedTrainer):
         if self._newest_loss is not None and not bool(torch.isfinite(self._newest_loss).all()):
             raise diverged(self._where, f"the loss is {float(self._newest_loss):g} at step {self.state.global_step}")
 
-    def _get_train_sampler(self, *arguments: Any, **named: Any) -> Any:
-        sampler = super()._get_train_sampler(*arguments, **named)
-        if not isinstance(sampler, LengthGroupedSampler):
-            return sampler
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return GroupedByLength(sampler.batch_size, sampler.lengths, seed)
-
     def evaluate(self, *arguments: Any, **named: Any) -> dict[str, float]:
         """Score the validation rows, and stop where their loss is not a number though that of the training is."""
         scores: dict[str, float] = super().evaluate(*arguments, **named)
@@ -101,6 +92,8 @@ class FineTuner(UnpaddedTrainer):
         if not all_finite(self.model):
             raise diverged(self._where, f"weights are no longer numbers at step {self.state.global_step}")
         super()._save_checkpoint(model, trial)
+        # Each process writes its own state of chance, and only files that are whole can be marked.
+        self.accelerator.wait_for_everyone()
         if not self.args.should_save:
             return
         checkpoint = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
@@ -116,45 +109,55 @@ class FineTuner(UnpaddedTrainer):
         elif mask is not None:
             self._tokens += mask.numel()
             self._attended = self._attended + mask.sum()
-        self.rows_seen += len(inputs["labels"]) * self.args.world_size
         # Looked at when something is logged, evaluated or saved: in each step it would make a GPU wait.
         self._newest_loss = super().training_step(model, inputs, *arguments, **named)
         return self._newest_loss
 
-    def compute_loss(self, model: Any, inputs: dict[str, Any], *arguments: Any, **named: Any) -> Any:
+    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **named: Any) -> Any:
         """The loss of a batch, from what frozen layers made of it where that was kept."""
-        if self._frozen is None:
-            return self._weighted_loss(model, inputs, *arguments, **named)
-        self._frozen.rest()
         states = inputs.get(STATES)
         rest = {name: values for name, values in inputs.items() if name != STATES}
-        with self._frozen.given(states) if states is not None else nullcontext():
-            return self._weighted_loss(model, rest, *arguments, **named)
+        part = self.part_of(model, rest["labels"])
+        if self._frozen is not None:
+            self._frozen.rest()
+        with self._frozen.given(states) if self._frozen is not None and states is not None else nullcontext():
+            loss, outputs = self._weighted_loss(model, rest, part, **named)
+        if model.training:
+            loss = loss * part.factor
+        return (loss, outputs) if return_outputs else loss
 
-    def _weighted_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **named: Any) -> Any:
-        """The loss of a batch, weighted while it trains; on validation rows it stays comparable with other trainings.
+    def _weighted_loss(self, model: Any, inputs: dict[str, Any], part: Part, **named: Any) -> tuple[Any, Any]:
+        """The loss of a batch and the model's outputs, weighted while it trains; on validation rows it stays
+        comparable with other trainings.
 
         The weighted losses are divided by the number of rows, not by the sum of their weights: so the mean over
         batches, processes and accumulation steps is that of all rows, however they are divided up.
         """
-        if self._class_weights is None or not model.training:
-            return super().compute_loss(model, inputs, return_outputs, **named)
         labels = inputs["labels"]
+        weights = self._class_weights if model.training else None
+        of_each_label = labels.dim() == 2 and labels.is_floating_point()
+        if part.rows and weights is None and not (of_each_label and part.rows < len(labels)):
+            loss, outputs = super().compute_loss(model, inputs, True, **named)
+            return loss, outputs
         outputs = model(**{name: values for name, values in inputs.items() if name != "labels"})
-        logits, weights = outputs["logits"].float(), self._class_weights.to(labels.device)
-        if labels.dim() == 2:  # each label by itself
-            loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels, pos_weight=weights)
-        else:
-            losses = torch.nn.functional.cross_entropy(
-                logits, labels, reduction="none", label_smoothing=self.args.label_smoothing_factor
-            )
-            loss = (losses * weights[labels]).mean()
-        return (loss, outputs) if return_outputs else loss
+        logits, labels = outputs["logits"].float(), labels[: part.rows]
+        if not part.rows:  # the other processes wait for its gradients
+            return logits.sum() * 0.0, outputs
+        logits = logits[: part.rows]
+        if weights is not None:
+            weights = weights.to(labels.device)
+        if of_each_label:
+            return torch.nn.functional.binary_cross_entropy_with_logits(logits, labels, pos_weight=weights), outputs
+        assert weights is not None, "without weights the model has its own loss"
+        losses = torch.nn.functional.cross_entropy(
+            logits, labels, reduction="none", label_smoothing=self.args.label_smoothing_factor
+        )
+        return (losses * weights[labels]).mean(), outputs
 
-    @property
     def padding_fraction(self) -> float:
-        """Share of padding among the tokens that this process trained on."""
-        return 1.0 - int(self._attended) / self._tokens if self._tokens else 0.0
+        """Share of padding among the tokens that were trained on; all processes have to ask."""
+        tokens, attended = self.summed(self._tokens, int(self._attended))
+        return 1.0 - attended / tokens if tokens else 0.0
 
 
 class Counting(Protocol):
@@ -300,4 +303,5 @@ def device_name(arguments: TrainingArguments) -> str:
         count = max(arguments.n_gpu, arguments.world_size)
         name = torch.cuda.get_device_name(arguments.device)
         return f"{count} x {name}" if count > 1 else name
-    return f"{arguments.device.type} ({torch.get_num_threads()} threads)"
+    name = f"{arguments.device.type} ({torch.get_num_threads()} threads)"
+    return f"{arguments.world_size} x {name}" if arguments.world_size > 1 else name
