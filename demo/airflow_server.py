@@ -55,6 +55,7 @@ class AirflowServer:
     :param environment: more variables for Airflow and its tasks.
     :param port: the API server's; a free one unless given.
     :param triggerer: also start the triggerer, which deferred tasks need, and watches over new data.
+    :ivar environment: of its processes, and of a command that is run beside them.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class AirflowServer:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._passwords = self.home / "passwords.json"
-        self._environment = self._variables(dags, plugins, environment or {})
+        self.environment = self._variables(dags, plugins, environment or {})
         self._components = [name for name in COMPONENTS if triggerer or name != "triggerer"]
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._sessions: set[int] = set()
@@ -147,7 +148,7 @@ class AirflowServer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=self._environment,
+                env=self.environment,
                 cwd=self.home,
                 start_new_session=True,
             )

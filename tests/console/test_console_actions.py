@@ -213,7 +213,7 @@ def test_what_is_not_a_form_is_refused(host: FolderHost, content: bytes, kind: s
 def test_a_text_is_asked_and_answered(host: FolderHost) -> None:
     host.answers = answering = Answering()
     client = client_of(host)
-    assert 'href="try?name=trail-status' in client.get("/model", params=MODEL).text
+    assert 'action="try?name=trail-status' in client.get("/model", params=MODEL).text
     shown = client.get("/try", params=MODEL, headers=JSON).json()
     answer = client.post("/try", params=MODEL, data={"text": f"rain\r\n{EVIL}", "version": shown["versions"][-1]})
     assert answer.status_code == 200

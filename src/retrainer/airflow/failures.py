@@ -17,6 +17,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from retrainer.errors import (
     ChampionChanged,
+    DamagedTransfer,
     ExportError,
     GateError,
     IntegrityError,
@@ -34,7 +35,7 @@ from retrainer.errors import (
 # Trying again gives the same answer,
 PERMANENT = (UserError, ExportError, GateError, ChampionChanged, IntegrityError)
 # unless what lies outside changes by itself: a disk, a server, a network.
-PASSING = (ResourceError, StorageError)
+PASSING = (ResourceError, StorageError, DamagedTransfer)
 
 
 class KilledStep(AirflowException):  # type: ignore[misc]

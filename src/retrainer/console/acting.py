@@ -28,7 +28,7 @@ from retrainer.console.model import MOST_MOVES, ModelPage
 from retrainer.console.run import RunPage, move_page, retrain_page
 from retrainer.console.stores import Problem, Stores
 from retrainer.console.try_text import refuse_unless as refuse_try_unless
-from retrainer.console.try_text import trial_of, try_page
+from retrainer.console.try_text import page_of, trial_of, try_page
 from retrainer.errors import NotAllowed, NotFoundError, RetrainerError, StorageError, UserError
 from retrainer.store import Move
 from retrainer.store.summary import Summary
@@ -124,7 +124,7 @@ class Acting:
             summary = self._stores.kept([key]).get(key, Summary(model=one.name, written_at=page.now))
             moves = moves_of(one.name, page.channel, mover, page.moves, summary)
         may_try = self._host.trials() is not None and who.may_read_texts(one.dag_id)
-        return {"offered": moves, "may_try": may_try}
+        return {"offered": moves, "asking": page_of(one, page.channel, None, page.moves) if may_try else None}
 
     def _moves(
         self, one: Shown, channel: str, mover: Mover, given: Mapping[str, str] | None, wrong: str | None

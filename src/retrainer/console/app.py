@@ -213,7 +213,11 @@ class _Console:
             kept = (row for row in page.rows if wanted in f"{row.model} {row.channel}".casefold())
             page = page.model_copy(update={"rows": tuple(kept)})
         channels = {one.dag_id: one.pipeline.publish.channel for one in shown}
-        asked = {one.dag_id: channels[one.dag_id] for one in page.waiting}
+        asked: dict[tuple[str, str], str | None] = {}
+        for one in page.waiting:
+            key = (one.dag_id, channels[one.dag_id])
+            # Straight to where it is answered; to the list where there are several, or nothing is to be answered.
+            asked[key] = one.address if one.for_you and key not in asked else None
         return answer(request, "overview.html.jinja", page, query=query, asked=asked)
 
     def model(
