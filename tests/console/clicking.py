@@ -112,7 +112,7 @@ class Visit:
 
     def text(self) -> str:
         """What can be read on the page, frames included."""
-        script = f"(() => {{ {_DOCUMENTS} return documents.map(([one]) => plain(one.body.innerText)).join(' | '); }})()"
+        script = f"(() => {{ {_DOCUMENTS} return documents.map(([one]) => plain(one.body?.innerText ?? '')).join(' | '); }})()"
         return str(self.page.run(script))
 
     def picture(self, file: Path, *, height: int, at: str | None = None) -> None:
