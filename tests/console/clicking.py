@@ -32,10 +32,12 @@ const documents = [];
     if (frame.contentDocument?.body && frame.checkVisibility()) gather(frame.contentDocument, [...frames, frame]);
   }
 })(document, []);
-const origin = (frames) => frames.reduce(
-  ([x, y], frame) => { const b = frame.getBoundingClientRect(); return [x + b.x + frame.clientLeft, y + b.y + frame.clientTop]; },
-  [0, 0]);
-const plain = (text) => text.replace(/\\s+/g, ' ').trim();
+const origin = (frames) => frames.reduce(([x, y], frame) => {
+  const b = frame.getBoundingClientRect();
+  return [x + b.x + frame.clientLeft, y + b.y + frame.clientTop];
+}, [0, 0]);
+const plain = (text) => (text ?? '').replace(/\\s+/g, ' ').trim();
+const line = (found) => found.closest('tr, li, section, form, [data-testid=dag-card]')?.textContent;
 """
 # The first visible element of that name, and the middle of it in the window.
 _FIND = """(() => {{ {documents}
@@ -43,7 +45,7 @@ _FIND = """(() => {{ {documents}
   for (const [within, frames] of documents) for (const found of within.querySelectorAll(selector)) {{
     const said = [found.getAttribute('aria-label'), found.getAttribute('title'), found.textContent];
     if (name !== null && !said.some((text) => text !== null && plain(text) === name)) continue;
-    if (row !== null && !plain(found.closest('tr, li, section, form, [data-testid=dag-card]')?.textContent ?? '').includes(row)) continue;
+    if (row !== null && !plain(line(found)).includes(row)) continue;
     if (!found.checkVisibility({{visibilityProperty: true, opacityProperty: true}})) continue;
     found.scrollIntoView({{block: 'center', behavior: 'instant'}});
     const b = found.getClientRects()[0], at = [b.x + b.width / 2, b.y + b.height / 2];
@@ -112,8 +114,8 @@ class Visit:
 
     def text(self) -> str:
         """What can be read on the page, frames included."""
-        script = f"(() => {{ {_DOCUMENTS} return documents.map(([one]) => plain(one.body?.innerText ?? '')).join(' | '); }})()"
-        return str(self.page.run(script))
+        said = "documents.map(([one]) => plain(one.body?.innerText)).join(' | ')"
+        return str(self.page.run(f"(() => {{ {_DOCUMENTS} return {said}; }})()"))
 
     def picture(self, file: Path, *, height: int, at: str | None = None) -> None:
         """A strip of the window, of that height: from its top, or from just above the first such element."""

@@ -79,8 +79,8 @@ def _by_which_graphs(compared: Compared, found: OnCommonRows) -> Iterator[str]:
     if (served_a, served_b) != (a, b):
         served = f"{served_a} of both" if served_a == served_b else f"{served_a} of A and {served_b} of B"
         yield (
-            f"{'Warning: c' if served_a != served_b else 'C'}lients run {served} where their processor gives the golden "
-            "answers: what that changes is not in these figures, but in the receipt of each."
+            f"{'Warning: c' if served_a != served_b else 'C'}lients run {served} where their processor gives the "
+            "golden answers: what that changes is not in these figures, but in the receipt of each."
         )
 
 

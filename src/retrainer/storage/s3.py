@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from retrainer.errors import DamagedTransfer, IntegrityError, NotFoundError, StorageError
+from retrainer.errors import DamagedTransfer, NotFoundError, StorageError
 from retrainer.records import sha256_file
 from retrainer.storage.access import S3Access
 from retrainer.storage.errors import filesystem_errors

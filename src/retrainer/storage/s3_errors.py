@@ -112,7 +112,9 @@ def s3_errors(where: str, *, file: str | None = None) -> Iterator[None]:
             hint="check the network, the endpoint (AWS_ENDPOINT_URL) and the region",
         ) from error
     except boto.FlexibleChecksumError as error:
-        raise DamagedTransfer(f"other bytes arrived than were stored: {error}", where=where, hint="try again") from error
+        raise DamagedTransfer(
+            f"other bytes arrived than were stored: {error}", where=where, hint="try again"
+        ) from error
     except boto.BotoCoreError as error:
         raise StorageError(f"S3 request failed: {error}", where=where, hint="check the AWS settings") from error
     except OSError as error:  # last: some errors of botocore are of this kind, too
