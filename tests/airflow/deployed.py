@@ -89,7 +89,7 @@ def deploy(folder: Path, base: Path) -> Deployed:
     :param base: a tiny random one.
     """
     made = small_deployment(folder, 14, now=datetime.now(UTC))
-    _only_shown(made)
+    _only_shown(made, base)
     moved = small_project(folder, base, "trail-status")
     rows = folder / "data" / "trail-status"
     write_rows(rows / "train.csv", 120)
@@ -116,14 +116,15 @@ def deploy(folder: Path, base: Path) -> Deployed:
     return Deployed(folder, moved, asks, long, watched)
 
 
-def _only_shown(made: Deployment) -> None:
+def _only_shown(made: Deployment, base: Path) -> None:
     """Their DAGs would have nothing to read, and are not scheduled."""
     for file in made.pipelines.glob("*.yaml"):
         if file.stem not in SHOWN:
             file.unlink()
             continue
         content = yaml.safe_load(file.read_text())
-        file.write_text(yaml.safe_dump({**content, "schedule": {}}, sort_keys=False))
+        changed = {**content, "schedule": {}, "model": {"base": str(base)}}
+        file.write_text(yaml.safe_dump(changed, sort_keys=False))
     shutil.rmtree(made.store / "trail-status")
 
 

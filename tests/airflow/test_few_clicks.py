@@ -441,13 +441,19 @@ def well(office: Office, picture: Path) -> int:
     visit.click(None, SUBMIT)
     run_id = newest_run(office, "doctor", 0)
     office.running.until_ended("doctor", run_id)
+    assert office.running.client.run_state("doctor", run_id) == "success"
+    # The sign beside the latest run of its row says so, too.
+    card = (
+        "[...document.querySelectorAll('[data-testid=dag-card]')].find((one) => one.textContent.startsWith('doctor'))"
+    )
+    visit.page.wait_for(f"!{card}.querySelector('.chakra-spinner')")
     visit.picture(picture, height=560)
     return visit.clicks
 
 
 @command("know whether the deployment is well")
 def well_told(office: Office, text: str) -> None:
-    said = office.run(text, exit_codes=(0, 1))
+    said = office.run(text)
     assert "Pipeline files" in said
     assert "Stores" in said
 
