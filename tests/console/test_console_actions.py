@@ -316,6 +316,19 @@ def test_what_waits_is_on_its_page_the_list_and_the_model(host: FolderHost, made
     assert "You are not one of those" in client_of(host, Everybody(starts=False)).get("/approvals").text
 
 
+def test_what_another_channel_serves_is_called_so_also_where_it_was_live_here(copied: Deployment) -> None:
+    model = Store.open(copied.store).model("trail-status")
+    serving = model.newest_move("production")
+    assert serving is not None
+    earlier = next(move for move in model.history("production") if move.to_version != serving.to_version)
+    model.promote("staging", version=earlier.to_version, actor="grace", reason="a trial")
+    page = client_of(FolderHost(copied, runs_of(copied))).get("/move", params=MODEL, headers=JSON).json()
+    first = page["forward"][0]
+    assert (first["version"], first["channel"]) == (earlier.to_version, "staging")
+    page = client_of(FolderHost(copied, runs_of(copied))).get("/model", params=MODEL).text
+    assert page.count(f"{earlier.to_version[:8]} on staging, accuracy ") == 1
+
+
 def test_a_list_of_approvals_that_is_cut_says_so(host: FolderHost, made: Deployment) -> None:
     asked = [
         Question(dag_id_of("trail-status"), f"run-{at}", "approval", f"Publish {at}?", made.now)
