@@ -21,7 +21,6 @@ from retrainer.console import compare as page_module
 from retrainer.console import stores
 from retrainer.console.host import Everybody
 from retrainer.storage import Transfer, open_storage
-from retrainer.store import Store
 from tests.console.asking import EVIL, TEXT, content, shown
 
 ClientOf = Callable[..., TestClient]
@@ -62,11 +61,8 @@ def test_what_was_fetched_from_a_bucket_does_not_stay(
     made: Deployment, client_of: ClientOf, s3_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = content(client_of(made), "/compare", name="trail-status")["compared"]["on_rows"]
-    model = Store.open(made.store).model("trail-status")
-    manifests = [model.manifest(move.to_version) for move in model.history("production")]
-    known = {(step, digest) for manifest in manifests for step, digest in manifest.artifacts.items()}
     local = Path(made.root)
-    files = [file for step, digest in known for file in (local / step / digest).rglob("*") if file.is_file()]
+    files = [file for step in ("decide", "evaluate", "ingest") for file in (local / step).rglob("*") if file.is_file()]
     assert files
     open_storage(f"s3://{s3_bucket}").upload_all([Transfer(file, str(file.relative_to(local))) for file in files])
     monkeypatch.setattr(Deployment, "root", f"s3://{s3_bucket}")
