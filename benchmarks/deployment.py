@@ -262,14 +262,14 @@ def runs_of(deployment: Deployment) -> dict[str, Runs]:
     }
 
 
-def small_deployment(folder: Path, nights: int = 26, **made_at: datetime) -> Deployment:
+def small_deployment(folder: Path, nights: int = 26, *, now: datetime = Deployment.now) -> Deployment:
     """Six models: one that gets better, one that is refused again and again, one that was rolled back, one with moved
     data, a new one, and one of which nothing is known.
 
     :param nights: of the first.
-    :param made_at: ``now``, where the clock of whoever looks at it is not told.
+    :param now: when the last thing in it happened, about.
     """
-    made = Deployment(folder, **made_at)
+    made = Deployment(folder, now)
     start = made.now - timedelta(days=3 * nights, hours=6)
     news = made.add("ag-news")
     rng = np.random.default_rng(7)
