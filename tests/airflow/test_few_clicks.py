@@ -465,7 +465,7 @@ def new_rows(office: Office, text: str) -> None:
     # What lay there when the DAG was switched on is retrained on first.
     first = newest_run(office, dag_id, 0)
     office.running.until_ended(dag_id, first, 600)
-    office.run(text, **{"ROWS.csv": "tuesday.csv", "FOLDER": "incoming"})
+    office.run(text, (0,), **{"ROWS.csv": "tuesday.csv", "FOLDER": "incoming"})
     second = newest_run(office, dag_id, 1)
     office.running.until_ended(dag_id, second, 600)
     output = office.running.client.xcom(dag_id, second, "ingest")["output"]
