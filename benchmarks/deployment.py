@@ -262,13 +262,14 @@ def runs_of(deployment: Deployment) -> dict[str, Runs]:
     }
 
 
-def small_deployment(folder: Path, nights: int = 26) -> Deployment:
+def small_deployment(folder: Path, nights: int = 26, *, now: datetime = Deployment.now) -> Deployment:
     """Six models: one that gets better, one that is refused again and again, one that was rolled back, one with moved
     data, a new one, and one of which nothing is known.
 
     :param nights: of the first.
+    :param now: when the last thing in it happened, about.
     """
-    made = Deployment(folder)
+    made = Deployment(folder, now)
     start = made.now - timedelta(days=3 * nights, hours=6)
     news = made.add("ag-news")
     rng = np.random.default_rng(7)

@@ -69,6 +69,7 @@ class AirflowServer:
     :param port: the API server's; a free one unless given.
     :param triggerer: also start the triggerer, which deferred tasks need, and watches over new data.
     :param beside: more components, by name.
+    :ivar environment: of its processes, and of a command that is run beside them.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class AirflowServer:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._passwords = self.home / "passwords.json"
-        self._environment = self._variables(dags, plugins, environment or {})
+        self.environment = self._variables(dags, plugins, environment or {})
         own = {name: Component(said) for name, said in COMPONENTS.items() if triggerer or name != "triggerer"}
         self._components = {**own, **(beside or {})}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
@@ -162,7 +163,7 @@ class AirflowServer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=_with(self._environment, component.environment),
+                env=_with(self.environment, component.environment),
                 cwd=self.home,
                 start_new_session=True,
             )

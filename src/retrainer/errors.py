@@ -30,6 +30,7 @@
     ├── ChampionChanged              the channel moved since the decision was taken; take it again
     ├── Stopped                      whoever asked for an answer wants it no longer
     └── IntegrityError               bytes read are not the bytes that were published
+        ├── DamagedTransfer          they changed on their way to or from a store
         ├── SignatureError           unsigned, or signed by somebody else
         └── ReplayError              an older state of a channel was put back
 
@@ -179,6 +180,10 @@ class Stopped(RetrainerError):
 
 class IntegrityError(RetrainerError):
     """Bytes that were read are not the bytes that were published."""
+
+
+class DamagedTransfer(IntegrityError):
+    """Bytes changed on their way to or from a store: what lies there is whole or absent, and another try may do."""
 
 
 class SignatureError(IntegrityError):

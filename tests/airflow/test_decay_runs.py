@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 from airflow.sdk import Asset
+from typer.testing import CliRunner
 
 from retrainer.airflow import CheckDecayOperator, build_dags, decay_asset, decay_dag
 from retrainer.airflow.decay_builder import RETRAIN
+from retrainer.cli import app
 from retrainer.errors import PipelineError
 from retrainer.spec import parse_pipeline
 from tests.airflow.harness import DagRunResult, Project, write_rows
@@ -65,6 +67,29 @@ def test_decay_is_told_once_and_starts_one_retraining(watched: Project, run_dag:
     assert again.events == []
     assert "DECAYED watched" in again.output
     assert heard.read_text().count("\n") == 1
+
+    # More rows say the same: that is told, and the run that is queued already will learn from them.
+    write_rows(watched.folder / "data" / "train_more.csv", 40, start=9000, swapped=True)
+    more = run_dag(watched, dag_id=DAG_ID)
+
+    assert more.states() == {CHECK: "success", RETRAIN: "skipped"}, more.output
+    assert more.events[0]["extra"]["verdict"] == "decayed"
+    assert "a run of retrain__watched is under way" in more.output
+    assert heard.read_text().count("\n") == 2
+
+
+def test_a_check_that_the_command_line_made_is_told_all_the_same(
+    watched: Project, run_dag: RunDag, tmp_path: Path
+) -> None:
+    write_rows(watched.folder / "data" / "train_later.csv", 200, start=5000, swapped=True)
+    said = CliRunner().invoke(app, ["decay", str(watched.pipeline_file), "--artifacts", str(watched.artifacts)])
+    assert said.exit_code == 4, said.output
+
+    result = run_dag(watched, dag_id=DAG_ID)
+
+    assert [event["extra"]["verdict"] for event in result.events] == ["decayed"], result.output
+    assert (tmp_path / "heard.txt").read_text().count("\n") == 1
+    assert result.kept["retrainer/watched/decay:told"]["check"] == result.events[0]["extra"]["check"]
 
 
 def test_a_pipeline_has_a_dag_for_its_check_where_it_asks_for_one(watched: Project) -> None:

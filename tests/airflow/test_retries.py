@@ -16,8 +16,8 @@ from airflow.serialization.serialized_objects import DagSerialization
 
 from retrainer.airflow import FineTuneOperator, IngestDatasetOperator, decay_dag, retrain_dag
 from retrainer.airflow.dag_builder import START_DATE
-from retrainer.airflow.failures import KINDS, RETRY_POLICY, as_airflow
-from retrainer.errors import OutOfGpuMemory, StepKilled, Throttled
+from retrainer.airflow.failures import KINDS, RETRY_POLICY, as_airflow, is_permanent
+from retrainer.errors import IntegrityError, OutOfGpuMemory, StepKilled, Throttled
 from retrainer.spec.durations import written
 from retrainer.storage.s3_errors import s3_errors
 from retrainer.work.resources import resource_error
@@ -92,6 +92,11 @@ def test_the_errors_that_libraries_raise_are_of_these_kinds() -> None:
     for code in ("SlowDown", "503", "ServiceUnavailable", "Throttling"):
         with pytest.raises(Throttled, match="fewer requests"), s3_errors("s3://bucket/key"):
             raise ClientError({"Error": {"Code": code}}, "GetObject")
+    for code in ("BadDigest", "XAmzContentSHA256Mismatch"):
+        with pytest.raises(IntegrityError) as damaged, s3_errors("s3://bucket/key"):
+            raise ClientError({"Error": {"Code": code}}, "PutObject")
+        assert not is_permanent(damaged.value), "the next transfer may be whole"
+    assert is_permanent(IntegrityError("altered where it lies"))
     full = type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory")
     assert isinstance(resource_error(full, "/nowhere"), OutOfGpuMemory)
     assert {kind.error for kind in KINDS} == {StepKilled, Throttled, OutOfGpuMemory}

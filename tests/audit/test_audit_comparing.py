@@ -255,3 +255,24 @@ def test_the_other_way_round_it_is_the_same(
         (two.true, two.said, two.b, two.a) for two in other.mixed
     }
     assert [group.rows for group in one.groups] == [group.rows for group in other.groups]
+
+
+@pytest.mark.parametrize(
+    ("published", "said"),
+    [
+        ((("fp32",), ("fp32",)), ["Both answered in fp32."]),
+        ((("fp32", "int8"), ("fp32", "int8")), ["Both answered in fp32.", "Clients run int8 of both where"]),
+        ((("fp32", "int8"), ("fp32",)), ["Both answered in fp32.", "Warning: clients run int8 of A and fp32 of B"]),
+    ],
+)
+def test_the_precision_of_both_is_said(
+    artifacts: Artifacts, published: tuple[tuple[str, ...], tuple[str, ...]], said: list[str]
+) -> None:
+    truth = [row % 2 for row in range(100)]
+    rows = labelled(range(100), truth, truth, 2)
+    a = evaluation(artifacts, "one", AB, rows).model_copy(update={"precisions": published[0]})
+    b = evaluation(artifacts, "two", AB, rows).model_copy(update={"precisions": published[1]})
+    sentences = parts(compare_models(artifacts, a, b, 0.05))["rows"].sentences
+    about = [one for one in sentences if "fp32" in one or "int8" in one]
+    assert len(about) == len(said)
+    assert all(text in sentence for text, sentence in zip(said, about, strict=True))

@@ -21,7 +21,7 @@ from websockets.sync.client import ClientConnection, connect
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 # Of a key: its code in Windows, by which Chromium knows it.
 KEYS = {"Tab": 9, "Enter": 13, "Escape": 27, "ArrowDown": 40}
-LOADED_SECONDS = 20.0
+LOADED_SECONDS = 60.0
 
 
 class Page:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -15,7 +16,7 @@ from benchmarks.deployment import Deployment, FolderHost, dag_id_of, runs_of
 from retrainer.chain.trial import MOST_CHARACTERS, Score, Trial, Tried
 from retrainer.console import app as console
 from retrainer.console.forms import MOST_BYTES
-from retrainer.console.host import Everybody, Mover, Question
+from retrainer.console.host import MOST_QUESTIONS, Everybody, Mover, Question
 from retrainer.errors import Busy, IntegrityError, RetrainerError
 from retrainer.store import Store
 
@@ -213,7 +214,7 @@ def test_what_is_not_a_form_is_refused(host: FolderHost, content: bytes, kind: s
 def test_a_text_is_asked_and_answered(host: FolderHost) -> None:
     host.answers = answering = Answering()
     client = client_of(host)
-    assert 'href="try?name=trail-status' in client.get("/model", params=MODEL).text
+    assert 'action="try?name=trail-status' in client.get("/model", params=MODEL).text
     shown = client.get("/try", params=MODEL, headers=JSON).json()
     answer = client.post("/try", params=MODEL, data={"text": f"rain\r\n{EVIL}", "version": shown["versions"][-1]})
     assert answer.status_code == 200
@@ -303,10 +304,45 @@ def test_what_waits_is_on_its_page_the_list_and_the_model(host: FolderHost, made
     assert "1 waits for an approval" in client.get("/").text
     assert "waits for approval</a>" in client.get("/").text
     assert "/tasks/approval/required_actions" in client.get("/model", params=MODEL).text
+    straight = re.search(r'<a class="badge warn out" href="([^"]+)">waits for approval', client.get("/").text)
+    assert straight is not None, "one click, where there is one question and the visitor may answer it"
+    assert straight[1].endswith("/tasks/approval/required_actions")
+    host.asked *= 2
+    assert '<a class="badge warn" href="approvals">waits for approval' in client.get("/").text
+    host.asked = host.asked[:1]
     assert "It waits since" not in client.get("/model", params={"name": "ag-news"}).text
     hidden = client_of(host, Everybody(hidden=frozenset({dag_id_of("trail-status")})))
     assert "Nothing waits" in hidden.get("/approvals").text
     assert "You are not one of those" in client_of(host, Everybody(starts=False)).get("/approvals").text
+
+
+def test_what_another_channel_serves_is_called_so_also_where_it_was_live_here(copied: Deployment) -> None:
+    model = Store.open(copied.store).model("trail-status")
+    serving = model.newest_move("production")
+    assert serving is not None
+    earlier = next(move for move in model.history("production") if move.to_version != serving.to_version)
+    model.promote("staging", version=earlier.to_version, actor="grace", reason="a trial")
+    page = client_of(FolderHost(copied, runs_of(copied))).get("/move", params=MODEL, headers=JSON).json()
+    first = page["forward"][0]
+    assert (first["version"], first["channel"]) == (earlier.to_version, "staging")
+    page = client_of(FolderHost(copied, runs_of(copied))).get("/model", params=MODEL).text
+    assert page.count(f"{earlier.to_version[:8]} on staging, accuracy ") == 1
+
+
+def test_a_list_of_approvals_that_is_cut_says_so(host: FolderHost, made: Deployment) -> None:
+    asked = [
+        Question(dag_id_of("trail-status"), f"run-{at}", "approval", f"Publish {at}?", made.now)
+        for at in range(MOST_QUESTIONS + 1)
+    ]
+    client = client_of(host)
+    host.asked = asked[:-1]
+    assert not client.get("/approvals", headers=JSON).json()["more"]
+    assert "More than" not in client.get("/approvals").text + client.get("/").text
+    host.asked = asked
+    found = client.get("/approvals", headers=JSON).json()
+    assert (len(found["waiting"]), found["more"]) == (MOST_QUESTIONS, True)
+    assert f"only the oldest {MOST_QUESTIONS} are shown" in client.get("/approvals").text
+    assert f"More than {MOST_QUESTIONS} wait for an approval" in client.get("/").text
 
 
 def test_a_trial_is_a_record_that_hides_its_text() -> None:

@@ -219,10 +219,10 @@ def test_by_keyboard_a_channel_is_rolled_back(page: Page, address: str) -> None:
 def test_by_mouse_a_text_is_tried(page: Page, address: str) -> None:
     page.size(1400)
     page.go(f"{address}/retrainer/model?name=trail-status")
-    page.click("a[href^=try]")
-    page.wait_for("document.activeElement?.name == 'text'")
+    page.click("a[href='#try']")
+    page.click("form[action^=try] textarea")
     page.type("Trail 7 is open")
-    page.click("form.move button")
+    page.click("form[action^=try] button")
     page.wait_for("document.querySelector('.scores .first')?.textContent.includes('80.0 %')")
     assert page.run("document.querySelector('textarea').value") == "Trail 7 is open"
     assert "Trail" not in page.run("location.href")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from retrainer.cli import app
 from retrainer.console import compare as page_module
 from retrainer.console import stores
 from retrainer.console.host import Everybody
+from retrainer.storage import Transfer, open_storage
 from tests.console.asking import EVIL, TEXT, content, shown
 
 ClientOf = Callable[..., TestClient]
@@ -52,6 +55,27 @@ def test_page_and_command_give_the_same(client: TestClient, made: Deployment) ->
     for piece in ("B is better: accuracy differs by -0.1083", "only B is right", "learning_rate", "source = agency"):
         assert piece in text
     assert 'href="data?name=support-tickets&amp;channel=production&amp;snapshot=' in text
+
+
+def test_what_was_fetched_from_a_bucket_does_not_stay(
+    made: Deployment, client_of: ClientOf, s3_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = content(client_of(made), "/compare", name="trail-status")["compared"]["on_rows"]
+    local = Path(made.root)
+    files = [file for step in ("decide", "evaluate", "ingest") for file in (local / step).rglob("*") if file.is_file()]
+    assert files
+    open_storage(f"s3://{s3_bucket}").upload_all([Transfer(file, str(file.relative_to(local))) for file in files])
+    monkeypatch.setattr(Deployment, "root", f"s3://{s3_bucket}")
+    monkeypatch.setenv("RETRAINER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    client = client_of(made)
+    for _ in range(200):
+        page = content(client, "/compare", name="trail-status")
+        if not page["pending"]:
+            break
+        time.sleep(0.1)
+    assert page["compared"]["on_rows"] == expected
+    assert list(tmp_path.rglob("*")) == []
 
 
 def test_texts_are_for_those_who_may_read_logs(made: Deployment, client_of: ClientOf) -> None:

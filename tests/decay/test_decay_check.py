@@ -52,6 +52,31 @@ def test_rows_that_the_champion_answers_as_well_as_before(make_project: MakeProj
     assert predictions.num_rows == record.rows
 
 
+@pytest.mark.parametrize("label", ["closed", "flooded"])
+def test_corrections_of_rows_that_are_elsewhere_say_nothing_of_these(make_project: MakeProject, label: str) -> None:
+    """In the rows of the check there is one label only; a correction gives one of them another."""
+    project = make_project(decay=CHECK, dataset__labels=None)
+    project.write(
+        decay__data=str(project.folder / "later" / "*.csv"), dataset__corrections=str(project.folder / "corrections")
+    )
+    write_rows(project.folder / "both.csv", 400, start=5000)
+    lines = (project.folder / "both.csv").read_text().splitlines()
+    (project.folder / "later").mkdir()
+    (project.folder / "later" / "one.csv").write_text("\n".join([lines[0], *lines[1::2]]) + "\n")
+    (project.folder / "corrections").mkdir()
+    said = [["text", "label", "who", "when"], ["Trail 1 is closed because of mud", "flood", "ann", "2026-11-27"]]
+    said.append(["Trail 5000 is open and dry today", label, "ann", "2026-11-27"])
+    with (project.folder / "corrections" / "one.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows(said)
+
+    record = checked(project)
+
+    assert record.now is not None, record.text
+    assert record.rows > 100
+    assert record.now.value == pytest.approx(1 - 1 / record.rows)
+    assert record.unknown_labels == ({"flooded": 1} if label == "flooded" else {})
+
+
 def test_rows_that_it_gets_wrong_are_decay_and_stand_in_the_summary(make_project: MakeProject) -> None:
     project = make_project(decay=CHECK)
     write_rows(project.folder / "data" / "train_later.csv", 200, start=5000, swapped=True)

@@ -32,14 +32,12 @@ from retrainer.airflow.operate import OPERATE
 from retrainer.airflow.operators.gate import DECISION_KEY
 from retrainer.airflow.operators.publish import PublishModelOperator
 from retrainer.chain import CHAIN
-from retrainer.console.host import Answer, Mover, Question, Runs, RunSeen, TaskSeen
+from retrainer.console.host import MOST_QUESTIONS, Answer, Mover, Question, Runs, RunSeen, TaskSeen
 
 _ENDED = ("success", "failed")
 # A task that asks, until it is answered.
 _ASKING = (TaskInstanceState.AWAITING_INPUT, TaskInstanceState.DEFERRED)
 _RETURNED = "return_value"
-# More than any list of what waits is looked at.
-_MOST_QUESTIONS = 500
 
 
 def runs(dag_ids: Sequence[str]) -> dict[str, Runs]:
@@ -87,7 +85,7 @@ def questions(dag_ids: Collection[str]) -> list[Question]:
             TaskInstance.state.in_(_ASKING),
             HITLDetail.responded_at.is_(None),
         )
-        rows = session.execute(asked.order_by(HITLDetail.created_at).limit(_MOST_QUESTIONS)).all()
+        rows = session.execute(asked.order_by(HITLDetail.created_at).limit(MOST_QUESTIONS + 1)).all()
         found = [_question(row) for row in rows]
         if not found:
             return []

@@ -11,6 +11,7 @@ from typing import Any
 
 from airflow.sdk import DAG
 
+from retrainer.airflow.assets import decay_asset
 from retrainer.airflow.dag_builder import START_DATE, dag_id_of, default_args_of, schedule_of
 from retrainer.airflow.notifying import failure_callbacks
 from retrainer.airflow.operators.decay import CheckDecayOperator
@@ -58,12 +59,17 @@ def decay_dag_of(record: Pipeline, given: PipelineLike, *, settings: SettingsLik
         "default_args": default_args_of(record, dag_kwargs.get("default_args", {})),
     }
     with DAG(**arguments) as dag:
-        checked = CheckDecayOperator(task_id=CheckDecayOperator.task_name, pipeline=given, settings=settings)
+        checked = CheckDecayOperator(
+            task_id=CheckDecayOperator.task_name,
+            pipeline=given,
+            settings=settings,
+            inlets=[decay_asset(record)],  # whose state store says what was told
+        )
         if check.retrain:
             # Loads half of Airflow; only where it is needed.
-            from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
+            from retrainer.airflow.operators.retrain import StartRetrainOperator
 
-            checked >> TriggerDagRunOperator(
+            checked >> StartRetrainOperator(
                 task_id=RETRAIN,
                 trigger_dag_id=dag_id_of(record.name),
                 trigger_run_id=_RUN_ID,
@@ -81,7 +87,8 @@ def decay_id_of(name: str) -> str:
 
 def _description(record: Pipeline) -> str:
     check = record.decay_check
-    then = f"Then `{dag_id_of(record.name)}` is started, once for the same model and rows." if check.retrain else ""
+    once = "once for the same model and rows, and not while a run of it is under way"
+    then = f"Then `{dag_id_of(record.name)}` is started, {once}." if check.retrain else ""
     return (
         f"Scores the model that `{record.publish.channel}` serves on rows that it has not seen, and compares its "
         f"{check.metric} with that on the test rows of its decision. It has decayed when the drop is shown to be more "

@@ -17,6 +17,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from retrainer.errors import (
     ChampionChanged,
+    DamagedTransfer,
     EngineUnavailable,
     ExportError,
     GateError,
@@ -35,7 +36,7 @@ from retrainer.errors import (
 # Trying again gives the same answer,
 PERMANENT = (UserError, ExportError, GateError, ChampionChanged, IntegrityError)
 # unless what lies outside changes by itself: a disk, a server, a network, an engine.
-PASSING = (ResourceError, StorageError, EngineUnavailable)
+PASSING = (ResourceError, StorageError, DamagedTransfer, EngineUnavailable)
 
 
 class KilledStep(AirflowException):  # type: ignore[misc]

@@ -67,14 +67,15 @@ class Artifacts:
     """The artifacts under one root.
 
     :param root: ``file://``, ``s3://`` or a path.
+    :param copies: where files of a bucket are copied to; by default into the cache, where they stay.
     """
 
-    def __init__(self, root: str | Path) -> None:
+    def __init__(self, root: str | Path, *, copies: Path | None = None) -> None:
         self.root = str(root)
         self._storage = open_storage(root)
         # Everything local lies on one file system with the artifacts, so that a rename commits.
         local = self._storage.local_path("")
-        self.local = local if local is not None else cache_home() / "artifacts" / digest_of({"root": self.root})[:16]
+        self.local = local or copies or cache_home() / "artifacts" / digest_of({"root": self.root})[:16]
         self.remote = is_s3(self.root)
 
     def find(self, step: str, digest: str) -> ArtifactManifest | None:

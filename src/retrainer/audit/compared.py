@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Literal
 
 from retrainer.artifacts.measures import Interval, Score
+from retrainer.precisions import PRECISIONS
 from retrainer.records import Record
 
 # What comparing.py computes with: it is loaded where it is used.
@@ -45,6 +46,7 @@ class Side(Record):
     :param labels: it knows; none where the task writes text.
     :param made: kind and name of a fact to what it is, in words.
     :param rows: that its own evaluation asked it; ``None`` where that is gone.
+    :param precisions: of the graphs that it is published with, or would be.
     :param problems: what of it could not be read, in words.
     """
 
@@ -55,7 +57,13 @@ class Side(Record):
     artifacts: dict[str, str]
     made: dict[str, dict[str, str]]
     rows: int | None = None
+    precisions: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+
+    @property
+    def served(self) -> str | None:
+        """The precision that clients run by default, where its golden rows agree on their processor."""
+        return next((name for name in reversed(tuple(PRECISIONS)) if name in self.precisions), None)
 
     @property
     def evaluation(self) -> str | None:
@@ -143,6 +151,7 @@ class OnCommonRows(Record):
 
     :param asked_a: rows that the evaluation with its answers asked it; the same of ``b``.
     :param evaluation_a: digest of that evaluation; the same of ``b``. One that asked both is preferred.
+    :param precision_a: of the graph that answered; the same of ``b``.
     :param truth: digest of the evaluation whose labels are taken for the truth.
     :param relabelled: of the common rows, those that have another label in the other evaluation.
     :param left_out: rows that both were asked, but with other right texts.
@@ -156,6 +165,8 @@ class OnCommonRows(Record):
     asked_b: int
     evaluation_a: str
     evaluation_b: str
+    precision_a: str
+    precision_b: str
     truth: str
     snapshot: str | None
     relabelled: int

@@ -68,12 +68,14 @@ class _Asked:
     """An evaluation that asked a model.
 
     :param table: its answers; ``labels`` in the order that they index.
+    :param precision: of the graph that gave them.
     """
 
     digest: str
     made_at: str
     record: EvaluationRecord
     table: Table
+    precision: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -182,7 +184,9 @@ def _asked(side: Side, evidence: Mapping[str, tuple[str, Evidence]]) -> Iterator
         names = [name for name, other in others.items() if other is not None and other.version == side.name]
         for name in [REFERENCE] if digest == side.evaluation else names[:1]:
             if name in found.tables:
-                yield _Asked(digest, made_at, found.record, found.tables[name])
+                other = others.get(name)
+                precision = other.precision if other is not None else name
+                yield _Asked(digest, made_at, found.record, found.tables[name], precision)
 
 
 def _common(first: _Asked, second: _Asked) -> int:
@@ -239,6 +243,8 @@ def _on_rows(pair: _Pair, alpha: float) -> OnCommonRows:
         asked_b=pair.second.table.row_ids.size,
         evaluation_a=pair.first.digest,
         evaluation_b=pair.second.digest,
+        precision_a=pair.first.precision,
+        precision_b=pair.second.precision,
         truth=pair.later.digest,
         snapshot=record.digests.get("ingest"),
         relabelled=pair.relabelled,

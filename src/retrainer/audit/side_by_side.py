@@ -62,9 +62,26 @@ def _why_not_all(compared: Compared, found: OnCommonRows) -> Iterator[str]:
         )
     if found.left_out:
         yield f"{counted_rows(found.left_out)} are left out, since the right texts are others in the two evaluations."
+    yield from _by_which_graphs(compared, found)
     for mine, theirs, name in ((compared.a, compared.b, "A"), (compared.b, compared.a, "B")):
         if unknown := sorted(set(theirs.labels) - set(mine.labels)):
             yield f"{name} does not know {', '.join(unknown)}: rows with such a label it has wrong."
+
+
+def _by_which_graphs(compared: Compared, found: OnCommonRows) -> Iterator[str]:
+    """The precision of the answers, with a warning where another one is served, or they are not of one."""
+    a, b = found.precision_a, found.precision_b
+    if a == b:
+        yield f"Both answered in {a}."
+    else:
+        yield f"Warning: A answered in {a} and B in {b}, so that a difference may be one of precision alone."
+    served_a, served_b = compared.a.served or a, compared.b.served or b
+    if (served_a, served_b) != (a, b):
+        served = f"{served_a} of both" if served_a == served_b else f"{served_a} of A and {served_b} of B"
+        yield (
+            f"{'Warning: c' if served_a != served_b else 'C'}lients run {served} where their processor gives the "
+            "golden answers: what that changes is not in these figures, but in the receipt of each."
+        )
 
 
 def _scores(found: OnCommonRows) -> Part:

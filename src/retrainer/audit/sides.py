@@ -96,6 +96,7 @@ def _side(
         artifacts=digests,
         made={kind: facts for kind, facts in made.items() if facts},
         rows=evaluation.rows if evaluation is not None else None,
+        precisions=_precisions(manifest, receipt),
         problems=tuple(problems),
     )
 
@@ -152,6 +153,12 @@ def _model(
         manifest.precisions if manifest is not None else evaluation.challenger if evaluation is not None else ()
     )
     return {name: value for name, value in facts.items() if value}
+
+
+def _precisions(manifest: Manifest | None, receipt: Receipt | None) -> tuple[str, ...]:
+    if manifest is not None:
+        return tuple(manifest.precisions)
+    return tuple(name for name, one in receipt.precisions.items() if one.publish) if receipt is not None else ()
 
 
 def _digits(name: str) -> str:

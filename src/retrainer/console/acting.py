@@ -23,12 +23,12 @@ from retrainer.console.actions import refuse_unless as refuse_move_unless
 from retrainer.console.answers import HEADERS, answer, status_of, wants_json
 from retrainer.console.approvals import Approvals, described, waiting_in
 from retrainer.console.forms import credentials_of, form_of
-from retrainer.console.host import Host, Mover, RunSeen, Shown, Visitor
+from retrainer.console.host import MOST_QUESTIONS, Host, Mover, RunSeen, Shown, Visitor
 from retrainer.console.model import MOST_MOVES, ModelPage
 from retrainer.console.run import RunPage, move_page, retrain_page
 from retrainer.console.stores import Problem, Stores
+from retrainer.console.try_text import page_of, trial_of, try_page
 from retrainer.console.try_text import refuse_unless as refuse_try_unless
-from retrainer.console.try_text import trial_of, try_page
 from retrainer.errors import NotAllowed, NotFoundError, RetrainerError, StorageError, UserError
 from retrainer.store import Move
 from retrainer.store.summary import Summary
@@ -63,7 +63,9 @@ class Acting:
     def approvals(self, request: Request, who: Visitor) -> Response:
         """All that wait for a person."""
         shown = self._access.readable(self._host.catalogue(), who)
-        page = Approvals(now=self._now(), waiting=waiting_in(shown, self._host, who))
+        found = waiting_in(shown, self._host, who)
+        more = len(found) > MOST_QUESTIONS
+        page = Approvals(now=self._now(), waiting=found[:MOST_QUESTIONS], more=more)
         return answer(request, "approvals.html.jinja", page)
 
     def run(self, request: Request, who: Visitor, dag_id: str, run_id: str) -> Response:
@@ -124,7 +126,7 @@ class Acting:
             summary = self._stores.kept([key]).get(key, Summary(model=one.name, written_at=page.now))
             moves = moves_of(one.name, page.channel, mover, page.moves, summary)
         may_try = self._host.trials() is not None and who.may_read_texts(one.dag_id)
-        return {"offered": moves, "may_try": may_try}
+        return {"offered": moves, "asking": page_of(one, page.channel, None, page.moves) if may_try else None}
 
     def _moves(
         self, one: Shown, channel: str, mover: Mover, given: Mapping[str, str] | None, wrong: str | None

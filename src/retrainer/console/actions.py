@@ -108,7 +108,8 @@ def moves_of(
         channel=channel,
         champion=champion,
         back=tuple(back.values())[:MOST_CHOICES],
-        forward=tuple({**forward, **back}.values())[:MOST_CHOICES],
+        # What another channel serves is said of it, also where this one has served it before.
+        forward=tuple({**forward, **back, **forward}.values())[:MOST_CHOICES],
         problem=problem,
         given=dict(given or {}),
         wrong=wrong,

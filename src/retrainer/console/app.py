@@ -24,7 +24,7 @@ from retrainer.console.approvals import waiting_in
 from retrainer.console.compare import compare_page
 from retrainer.console.data import data_page
 from retrainer.console.decision import REPORT, decision_page, texts_for
-from retrainer.console.host import Host, Visitor
+from retrainer.console.host import MOST_QUESTIONS, Host, Visitor
 from retrainer.console.model import model_page
 from retrainer.console.overview import overview
 from retrainer.console.pages import ASSETS, asset
@@ -213,8 +213,12 @@ class _Console:
             kept = (row for row in page.rows if wanted in f"{row.model} {row.channel}".casefold())
             page = page.model_copy(update={"rows": tuple(kept)})
         channels = {one.dag_id: one.pipeline.publish.channel for one in shown}
-        asked = {one.dag_id: channels[one.dag_id] for one in page.waiting}
-        return answer(request, "overview.html.jinja", page, query=query, asked=asked)
+        asked: dict[tuple[str, str], str | None] = {}
+        for one in page.waiting:
+            key = (one.dag_id, channels[one.dag_id])
+            # Straight to where it is answered; to the list where there are several, or nothing is to be answered.
+            asked[key] = one.address if one.for_you and key not in asked else None
+        return answer(request, "overview.html.jinja", page, query=query, asked=asked, most=MOST_QUESTIONS)
 
     def model(
         self, request: Request, who: Visitor, name: str, channel: str | None, metric: str | None, on: date | None

@@ -34,10 +34,14 @@ class Waiting(Record):
 
 
 class Approvals(Record):
-    """The page: those that wait longest first."""
+    """The page: those that wait longest first.
+
+    :ivar more: there are more, of which nothing is said here.
+    """
 
     now: datetime
     waiting: tuple[Waiting, ...]
+    more: bool = False
 
 
 def waiting_in(shown: Sequence[Shown], host: Host, who: Visitor) -> tuple[Waiting, ...]:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import importlib.util
 import shlex
+import tempfile
 import threading
 from functools import partial
+from pathlib import Path
 
 from retrainer.artifacts.repository import Artifacts
 from retrainer.audit.compared import LIBRARIES, Compared, Right, Side, facts_of, without_texts
@@ -136,7 +138,13 @@ def _compare(
 
 
 def _compare_two(one: Shown, root: str, a: str, b: str, *, texts: bool) -> Compared:
-    artifacts, model = Artifacts(root), model_of(one.pipeline)
+    # Nobody clears the cache of an API server: what comes from a bucket is gone when the answer is there.
+    with tempfile.TemporaryDirectory(prefix="retrainer-compare-") as copies:
+        return _compare_in(Artifacts(root, copies=Path(copies)), one, a, b, texts=texts)
+
+
+def _compare_in(artifacts: Artifacts, one: Shown, a: str, b: str, *, texts: bool) -> Compared:
+    model = model_of(one.pipeline)
     first, second = (side_of(model, artifacts, name) for name in (a, b))
     why_not = _too_much_here(artifacts, first, second)
     if why_not is not None:

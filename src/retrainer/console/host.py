@@ -14,6 +14,9 @@ from typing import Any, Protocol
 from retrainer.chain.trial import Trial, Tried
 from retrainer.spec import Pipeline
 
+MOST_QUESTIONS = 500
+"""That wait for a person and are shown; a host gives one more where there are more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shown:
@@ -221,7 +224,10 @@ class Host(Protocol):
         """Where the host takes the answer; ``None`` where it does not."""
 
     def questions(self, dag_ids: Collection[str]) -> Sequence[Question]:
-        """All that wait for a person in runs of these DAGs, the oldest first. As cheap for many DAGs as for one."""
+        """What waits for a person in runs of these DAGs, the oldest first, up to one more than ``MOST_QUESTIONS``.
+
+        As cheap for many DAGs as for one.
+        """
 
     def run(self, dag_id: str, run_id: str) -> RunSeen | None:
         """A run as it stands; ``None`` where there is none."""

@@ -5,7 +5,7 @@ Not here: the process that answers (``host.Trials``).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from retrainer.chain.model_store import model_of
@@ -56,10 +56,14 @@ def try_page(one: Shown, channel: str, version: str | None, stores: Stores) -> T
     found = stores.ask(one.store, key, lambda: tuple(model_of(one.pipeline).history(channel, limit=_LATEST_MOVES)))
     if isinstance(found, Problem):
         raise StorageError(found.text, where=one.store)
-    moves: tuple[Move, ...] = found
-    versions = tuple(dict.fromkeys(move.to_version for move in moves if move.action not in STAYS))
     if version is not None:
         check_version(version, where=one.name)
+    return page_of(one, channel, version, found)
+
+
+def page_of(one: Shown, channel: str, version: str | None, moves: Iterable[Move]) -> TryPage:
+    """The same where the moves of the channel are known, the newest first."""
+    versions = tuple(dict.fromkeys(move.to_version for move in moves if move.action not in STAYS))
     champion = versions[0] if versions else None
     listed = versions[:MOST_VERSIONS]
     return TryPage(

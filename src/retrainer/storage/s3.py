@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from retrainer.errors import IntegrityError, NotFoundError, StorageError
+from retrainer.errors import DamagedTransfer, NotFoundError, StorageError
 from retrainer.records import sha256_file
 from retrainer.storage.access import S3Access
 from retrainer.storage.errors import filesystem_errors
@@ -230,7 +230,7 @@ class S3Storage(Storage):
             # A publisher need not be able to delete: nothing names the object then, and the next try replaces it.
             with self._small(upload.where), suppress(ClientError):
                 self._client.delete_object(Bucket=self.bucket, Key=upload.key)
-            raise IntegrityError("other bytes arrived than were sent", where=upload.where, hint="try again")
+            raise DamagedTransfer("other bytes arrived than were sent", where=upload.where, hint="try again")
 
     def _is(self, upload: Upload, size: int) -> bool:
         """Whether an object is what was named for it, where anything was."""

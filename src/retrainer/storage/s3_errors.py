@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from retrainer.errors import (
-    IntegrityError,
+    DamagedTransfer,
     NotFoundError,
     PreconditionFailed,
     RetrainerError,
@@ -112,7 +112,9 @@ def s3_errors(where: str, *, file: str | None = None) -> Iterator[None]:
             hint="check the network, the endpoint (AWS_ENDPOINT_URL) and the region",
         ) from error
     except boto.FlexibleChecksumError as error:
-        raise IntegrityError(f"other bytes arrived than were stored: {error}", where=where, hint="try again") from error
+        raise DamagedTransfer(
+            f"other bytes arrived than were stored: {error}", where=where, hint="try again"
+        ) from error
     except boto.BotoCoreError as error:
         raise StorageError(f"S3 request failed: {error}", where=where, hint="check the AWS settings") from error
     except OSError as error:  # last: some errors of botocore are of this kind, too
@@ -132,7 +134,7 @@ def _translate(error: Exception, where: str) -> RetrainerError:
     if code in ABSENT:
         return NotFoundError("nothing is there", where=where)
     if code in _DAMAGED:
-        return IntegrityError("other bytes arrived than were sent", where=where, hint="try again")
+        return DamagedTransfer("other bytes arrived than were sent", where=where, hint="try again")
     if code in _PERMANENT:
         message, hint = _PERMANENT[code]
         return StoragePermissionError(message, where=where, hint=hint or _needed(error))

@@ -23,6 +23,10 @@ DECAY_KEY = "decay"
 """XCom key of the verdict and why, as in the event of ``decay_asset``."""
 
 
+TOLD = "told"
+"""Key of the check that was told last, and of the run that did, in the state store of ``decay_asset``."""
+
+
 class CheckDecayOperator(StepOperator, SkipMixin):  # type: ignore[misc]
     """Score the champion on rows that were labelled since it was published, and say whether it has decayed.
 
@@ -31,8 +35,10 @@ class CheckDecayOperator(StepOperator, SkipMixin):  # type: ignore[misc]
     as Markdown, under the key ``report``.
 
     Each check makes an event of ``decay_asset``, and one that finds the champion decayed is told to those whom
-    ``notify.on_decay`` names. The same champion on the same rows was checked before: then neither happens, unless this
-    is another try of the task that checked it.
+    ``notify.on_decay`` names. Where that was told of the same champion on the same rows, neither happens, unless it was
+    told by this very run, whose event is lost with a try that fails. What was told is in the state store of
+    ``decay_asset``, as ``told``, where that is an inlet of the task, as in ``decay_dag``: a check that the command line
+    made is told, too. Without that inlet only a check that was not made before, or another try, is told.
 
     Unless the champion has decayed, the tasks directly downstream are skipped; this task is green in each case. So
     what is to be done about it goes there, as ``decay_dag`` does with ``decay.retrain``.
@@ -66,7 +72,7 @@ class CheckDecayOperator(StepOperator, SkipMixin):  # type: ignore[misc]
         context["ti"].xcom_push(REPORT_KEY, decay_markdown(record))
         happened = _happened(record, ref)
         context["ti"].xcom_push(DECAY_KEY, happened)
-        if not ref.reused or context["ti"].try_number > 1:
+        if self._is_news(ref, context):
             tell(self, context, decay_asset(self._pipeline), {**happened, "run_id": context["dag_run"].run_id})
             if record.verdict == "decayed":
                 people = self._pipeline.notify.on_decay
@@ -77,6 +83,18 @@ class CheckDecayOperator(StepOperator, SkipMixin):  # type: ignore[misc]
         context["ti"].xcom_push(BaseXCom.XCOM_RETURN_KEY, result_of(ref))
         downstream = context["task"].get_direct_relatives(upstream=False)
         self.skip(ti=context["ti"], tasks=[task for task in downstream if not task.is_teardown])
+
+    def _is_news(self, ref: StepRef, context: Context) -> bool:
+        """Whether this check is to be told; notes that it is."""
+        asset = decay_asset(self._pipeline)
+        if asset not in self.inlets:
+            return not ref.reused or context["ti"].try_number > 1
+        memory, run_id = context["asset_state_store"][asset], context["dag_run"].run_id
+        told = memory.get(TOLD)
+        if isinstance(told, dict) and told["check"] == ref.digest:
+            return bool(told["run_id"] == run_id)
+        memory.set(TOLD, {"check": ref.digest, "run_id": run_id})
+        return True
 
 
 def _happened(record: DecayRecord, ref: StepRef) -> dict[str, Any]:

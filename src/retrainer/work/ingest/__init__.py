@@ -101,7 +101,11 @@ class Clean:
     conflicts: int
 
 
-def _clean(pipeline: Pipeline, folder: Path, reporter: Reporter, *, least_labels: int = 2) -> Clean:
+def _clean(pipeline: Pipeline, folder: Path, reporter: Reporter, *, is_part: bool = False) -> Clean:
+    """Read the rows of all sources, and set aside what cannot be used.
+
+    :param is_part: they are some of the pipeline's rows, which may have one label, and not be those of a correction.
+    """
     dataset = pipeline.dataset
     files = _read(pipeline, folder, reporter)
     writes = TASKS[pipeline.task].writes
@@ -109,10 +113,13 @@ def _clean(pipeline: Pipeline, folder: Path, reporter: Reporter, *, least_labels
     labels, indices, spellings, sets = (
         index_outputs(files)
         if exact
-        else index_labels(files, dataset.label_names, dataset.meanings, sets=writes == "labels", least=least_labels)
+        else index_labels(
+            files, dataset.label_names, dataset.meanings, sets=writes == "labels", least=1 if is_part else 2
+        )
     )
     pools = {split: Pool.of(split, files[split], indices[split], exact=exact) for split in SPLITS if split in files}
-    corrected = correct(pools, dataset, labels, sets)
+    corrected = correct(pools, dataset, labels, sets, is_part=is_part)
+    labels = corrected.labels if corrected is not None else labels
     conflicts = 0
     for pool in pools.values():
         checks.set_missing_aside(pool, dataset.checks.max_null_fraction, _CALLED[writes])
@@ -131,7 +138,7 @@ def write_labelled(pipeline: Pipeline, folder: Path, reporter: Reporter) -> tupl
     :return: the file, and the labels that its column indexes.
     :raises DataError: the data is not what the pipeline says it is; file, row and column are named.
     """
-    clean = _clean(pipeline, folder, reporter, least_labels=1)
+    clean = _clean(pipeline, folder, reporter, is_part=True)
     pool = clean.pools["train"]
     nothing = np.zeros(0, dtype=np.int64)
     selection: Selection = {"train": (pool, pool.remaining), "validation": (pool, nothing), "test": (pool, nothing)}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ import pyarrow.parquet as pq
 
 from retrainer.artifacts.snapshot import CORRECTIONS, CorrectionOutcome, CorrectionStatistics, SplitName
 from retrainer.errors import DataError
-from retrainer.label_names import members, position, spelled
+from retrainer.label_names import canonical, members, position, spelled
 from retrainer.sources.corrections import Correction, read_corrections
 from retrainer.spec.dataset import Dataset
 from retrainer.spec.problems import listed, suggestion
@@ -33,12 +34,14 @@ class Corrected:
 
     :param rows: for each pool which of its rows have another label than in the data, bool [rows].
     :param outcomes: what became of each correction, in the order of the corrections.
+    :param labels: those of the rows, and what corrections of a part of the rows add.
     """
 
     corrections: tuple[Correction, ...]
     outcomes: tuple[CorrectionOutcome, ...]
     keys: npt.NDArray[np.uint64]
     rows: Mapping[SplitName, npt.NDArray[np.bool_]]
+    labels: tuple[str, ...]
 
     def statistics(self, selection: Selection) -> CorrectionStatistics:
         """The same, counted.
@@ -67,11 +70,18 @@ class Corrected:
 
 
 def correct(
-    pools: Mapping[SplitName, Pool], dataset: Dataset, labels: Sequence[str], sets: LabelSets | None = None
+    pools: Mapping[SplitName, Pool],
+    dataset: Dataset,
+    labels: Sequence[str],
+    sets: LabelSets | None = None,
+    *,
+    is_part: bool = False,
 ) -> Corrected | None:
     """Set the labels of the pools' rows to what people say they are.
 
     :param sets: of labels, where a row has any number of them; a correction is then a JSON list.
+    :param is_part: the pools are some of the rows that the corrections are about. Then those of other rows are left
+        out, and unless the pipeline names the labels, one that only a correction gives is another label of these rows.
     :return: ``None`` where the pipeline names no corrections.
     :raises DataError: one names a label that there is not, or a row_id that is not that of its text.
     """
@@ -79,6 +89,11 @@ def correct(
         return None
     corrections = read_corrections(dataset.corrections, len(dataset.text_columns))
     keys = _keys(corrections)
+    if is_part:
+        here = np.isin(keys, np.concatenate([pool.key for pool in pools.values()]))
+        corrections, keys = tuple(compress(corrections, here)), keys[here]
+        if dataset.label_names is None:
+            labels = _with_labels_of(corrections, dataset, labels, sets)
     wanted = np.array([_meant(one, dataset, labels, sets) for one in corrections], dtype=np.int64)
     # They come in the order in which they were made: of several of one text the last counts.
     last = {int(key): at for at, key in enumerate(keys)}
@@ -98,7 +113,21 @@ def correct(
     for at, key in enumerate(keys):
         if last[int(key)] != at:
             outcomes[at] = "corrected_again"
-    return Corrected(corrections, tuple(outcomes), keys, rows)
+    return Corrected(corrections, tuple(outcomes), keys, rows, tuple(labels))
+
+
+def _with_labels_of(
+    corrections: Sequence[Correction], dataset: Dataset, labels: Sequence[str], sets: LabelSets | None
+) -> tuple[str, ...]:
+    known = list(labels)
+    for one in corrections:
+        for name in [one.label] if sets is None else members(one.label, where=one.where):
+            meant = dataset.meanings.get(name, name)
+            if position(meant, known) is None:
+                known.append(canonical(meant))
+    if sets is not None:
+        sets.labels = len(known)
+    return tuple(known)
 
 
 def _keys(corrections: Sequence[Correction]) -> npt.NDArray[np.uint64]:
