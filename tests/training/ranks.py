@@ -20,7 +20,7 @@ from retrainer.artifacts.training import TrainingRecord
 from retrainer.chain import TRAIN, StepRef, StepRequest
 from retrainer.spec import Pipeline
 from tests.chain.made import CONTEXT, planned
-from tests.conftest import free_port
+from tests.moto_server import free_port
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from retrainer.run.processes import StepProcess, run_step
 from retrainer.work.distributed import Hosts
 from retrainer.work.train.checkpoints import Marker
 from tests.chain.made import CONTEXT, planned
-from tests.conftest import free_port
+from tests.moto_server import free_port
 from tests.training.conftest import MakePipeline, train_here
 from tests.training.ranks import Training
 from tests.training.test_ranks import ATOL, RTOL
