@@ -98,7 +98,7 @@ CASES = {
     "unpadded": Case({"unpadded": True}),
     "incomplete batches dropped, not clipped": Case({"dataloader_drop_last": True, "max_grad_norm": 0.0}),
     "adam": Case({"optim": "adamw_torch", "learning_rate": 1e-3}),
-    "stops early": Case({"num_train_epochs": 9, "early_stopping_patience": 1, "learning_rate": 3.0}),
+    "stops early": Case({"num_train_epochs": 9, "early_stopping_patience": 1}),
 }
 
 
