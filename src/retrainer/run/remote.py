@@ -48,6 +48,7 @@ def start(engine: Engine, request: StepRequest, *, environment: Mapping[str, str
             root=request.root,
             step=request.step,
             digest=request.digest,
+            pipeline=request.pipeline.name,
             attempt=attempt,
             resources=request.pipeline.resources,
             environment=dict(environment),
