@@ -117,7 +117,16 @@ class KubernetesEngine:
 
     def _left(self, job: Job, ends: float) -> JobState:
         found, pods = self._api.job(job.name, ends), self._pods(job, ends)
-        return status.left_behind(pods) if found is None else status.active(found, pods, ())
+        if found is not None:
+            return status.active(found, pods, ())
+        if any(pod["metadata"].get("deletionTimestamp") is None for pod in status.living(pods)):
+            # Somebody has deleted the Job alone.
+            self._api.delete_pods(self._selector(job), ends)
+        return status.left_behind(pods)
 
     def _pods(self, job: Job, ends: float) -> list[status.Object]:
-        return list(self._api.pods(f"{OF_JOB}={job.name}", ends))
+        return list(self._api.pods(self._selector(job), ends))
+
+    @staticmethod
+    def _selector(job: Job) -> str:
+        return f"{OF_JOB}={job.name}"

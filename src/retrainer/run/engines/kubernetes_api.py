@@ -33,7 +33,11 @@ _PASSING = frozenset({408, 409, 410, 425, 429})
 _NAMESPACE_OF_POD = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 DEFAULT_NAMESPACE = "default"
 _ROLE = "deploy/kubernetes/role.yaml is the Role that is needed"
-_HINTS = {401: "renew the credentials", 403: _ROLE, 422: "what is wrong is in resources.kubernetes, or its pod_template"}
+_HINTS = {
+    401: "renew the credentials",
+    403: _ROLE,
+    422: "what is wrong is in resources.kubernetes, or its pod_template",
+}
 
 Answer = dict[str, Any]
 
@@ -77,7 +81,7 @@ def from_environment() -> Cluster:
     return Cluster(configuration, context.get("namespace"))
 
 
-class _Said(Exception):  # noqa: N818 - not every answer of this kind is an error
+class _Said(Exception):
     """An answer that is not the one that was asked for, or none.
 
     :ivar status: of HTTP; 0 without an answer.
@@ -180,6 +184,16 @@ class KubernetesApi:
             return []
         return list(answer.get("items") or [])
 
+    def delete_pods(self, selector: str, ends: float) -> None:
+        """Delete the pods with a label, each with the time that it has to end."""
+        self._asked(
+            "delete pods",
+            lambda options: self._core.delete_collection_namespaced_pod(
+                self.namespace, label_selector=selector, **options
+            ),
+            ends,
+        )
+
     def delete_job(self, name: str, ends: float) -> None:
         """Delete a Job once its pods have ended; until then its name is taken. Nothing if it is gone."""
         body = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Foreground"}
@@ -189,9 +203,7 @@ class KubernetesApi:
             ends,
         )
 
-    def _create(
-        self, what: str, call: _Call, read: Callable[[], Answer | None], ends: float
-    ) -> tuple[Answer, bool]:
+    def _create(self, what: str, call: _Call, read: Callable[[], Answer | None], ends: float) -> tuple[Answer, bool]:
         for tried in count(1):
             try:
                 return self._asked(what, call, ends, told=frozenset({404, 409})), True

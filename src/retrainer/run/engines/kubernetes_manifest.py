@@ -1,8 +1,8 @@
 """What Kubernetes is asked for: an Indexed Job whose pods run a job's command, and for several hosts a headless Service
 by which they find each other.
 
-Pure functions of a job and its section. What the pod template says is kept; the section and what the job needs are added
-to it. Not here: asking (``kubernetes.py``).
+Pure functions of a job and its section. What the pod template says is kept; the section and what the job needs are
+added to it. Not here: asking (``kubernetes.py``).
 """
 
 from __future__ import annotations

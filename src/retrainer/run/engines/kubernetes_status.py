@@ -49,8 +49,8 @@ def ended(job: Object) -> JobState | None:
 
 def runs(job: Object) -> bool:
     """Whether all its pods run, by what it says itself."""
-    wanted = job["spec"].get("parallelism", 1)
-    return not _leaves(job) and "Suspended" not in _conditions(job) and job["status"].get("ready", 0) >= wanted
+    ready = job["status"].get("ready", 0)
+    return not _leaves(job) and "Suspended" not in _conditions(job) and ready >= _wanted(job) > 0
 
 
 def active(job: Object, pods: Sequence[Object], events: Sequence[Object]) -> JobState:
@@ -67,7 +67,7 @@ def active(job: Object, pods: Sequence[Object], events: Sequence[Object]) -> Job
     waiting = [why for pod in of_job if pod["status"].get("phase") == "Pending" and (why := _waits_for(pod))]
     if waiting:
         return JobState("waiting", _listed(waiting))
-    if len(living(of_job)) >= job["spec"].get("parallelism", 1):
+    if len(living(of_job)) >= _wanted(job):
         all_run = all(pod["status"].get("phase") == "Running" for pod in living(of_job))
         return JobState("running" if all_run else "waiting")
     lost = [why for pod in pods if (why := why_ended(pod))]
@@ -170,6 +170,11 @@ def _conditions(thing: Object, *, status: str | None = "True") -> dict[str, Obje
 
 def _said_by(condition: Object) -> str:
     return str(condition.get("message") or condition.get("reason") or "")
+
+
+def _wanted(job: Object) -> int:
+    """How many of its pods are to run now."""
+    return int(job["spec"].get("completions", 1)) - int(job["status"].get("succeeded", 0))
 
 
 def _leaves(job: Object) -> bool:
