@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from retrainer.run.engines.kubernetes import KubernetesEngine
 from retrainer.run.engines.kubernetes_api import KubernetesApi
 from retrainer.spec.model import Resources
 from tests.engines.cluster import FakeCluster
+from tests.training.conftest import make_pipeline, rows_file, snapshot
+
+__all__ = ["make_pipeline", "rows_file", "snapshot"]
 
 
 @pytest.fixture
@@ -44,8 +48,10 @@ MakeJob = Callable[..., Job]
 def make_job(tmp_path: Path) -> MakeJob:
     """A job whose pods run a shell script."""
 
+    numbers = count()
+
     def make(script: str = "exit 0", *, environment: dict[str, str] | None = None, **resources: Any) -> Job:
-        program = tmp_path / "program.sh"
+        program = tmp_path / f"program-{next(numbers)}.sh"
         program.write_text(f"#!/bin/sh\n{script}\n")
         program.chmod(0o755)
         section = {"image": "trainer:1", "python": str(program), **resources.pop("kubernetes", {})}
