@@ -45,6 +45,14 @@ REASONS = {
     429: "TooManyRequests",
     500: "InternalError",
 }
+# By the method, and whether one object is named.
+VERBS = {
+    ("POST", False): "create",
+    ("GET", True): "get",
+    ("GET", False): "list",
+    ("DELETE", True): "delete",
+    ("DELETE", False): "deletecollection",
+}
 # What a call may suffer. Of the last two the effect takes place.
 FAULTS = ("500", "429", "410", "409", "403", "garbage", "timeout", "cut", "late", "cut after")
 
@@ -71,6 +79,7 @@ class FakeCluster:
     :ivar calls: of each kind, such as ``POST jobs``, how many came.
     :ivar made: of each kind of object, how many were made.
     :ivar gpus: of each node; a pod that asks for more stays pending.
+    :ivar role: what may be asked for, as ``create jobs``; ``None`` for everything.
     :ivar secrets: by name, what ``envFrom`` finds.
     """
 
@@ -82,6 +91,7 @@ class FakeCluster:
         self.gpus = 8
         self.secrets: dict[str, dict[str, str]] = {}
         self.token: str | None = None
+        self.role: set[str] | None = None
         self.missing_images: set[str] = set()
         self.quota = False
         self.suspends = False
@@ -200,6 +210,9 @@ class FakeCluster:
                 raise Answered(404)
             if route["namespace"] != "ml":
                 raise Answered(404, f'namespaces "{route["namespace"]}" not found')
+            asked = f"{VERBS[handler.command, route['name'] is not None]} {route['kind']}"
+            if self.role is not None and asked not in self.role:
+                raise Answered(403, _forbidden(asked))
             query = {key: values[0] for key, values in parse_qs(url.query).items()}
             with self._lock:
                 found = self._answer(handler.command, route["kind"], route["name"], query, json.loads(body or b"null"))

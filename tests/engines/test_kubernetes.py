@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+import yaml
 
 from retrainer.errors import EngineError, EngineUnavailable
 from retrainer.run.engines import JobState, kubernetes
 from retrainer.run.engines.kubernetes import KubernetesEngine
 from retrainer.run.engines.kubernetes_api import Cluster as Reached
 from retrainer.run.engines.kubernetes_api import KubernetesApi
+from tests.conftest import REPOSITORY
 from tests.engines.cluster import FAULTS, FakeCluster
 from tests.engines.conftest import MakeJob
 
@@ -285,6 +287,24 @@ def test_a_proxy_that_finds_nothing_is_not_believed(
     answered = KubernetesEngine(KubernetesApi(behind_proxy))
     with pytest.raises(EngineUnavailable, match="404"):
         answered.state(make_job())
+
+
+def test_the_role_that_we_ship_is_enough(cluster: FakeCluster, engine: KubernetesEngine, make_job: MakeJob) -> None:
+    role, binding = yaml.safe_load_all((REPOSITORY / "deploy" / "kubernetes" / "role.yaml").read_text())
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    cluster.role = {f"{verb} {kind}" for rule in role["rules"] for kind in rule["resources"] for verb in rule["verbs"]}
+    cluster.quota = True
+    job = make_job("sleep 300", nodes=2)
+    for _ in range(2):
+        engine.submit(job)
+    assert "exceeded quota" in engine.state(job).why
+    cluster.quota = False
+    until(lambda: engine.state(job).phase == "running")
+    cluster.delete(job.name, "Orphan")
+    engine.stop(job)
+    assert engine.state(job).phase == "gone"
+    asked = {f"{verb} {kind}" for verb, kind in (call.split() for call in cluster.calls)}
+    assert len(asked) == len(cluster.role), f"it allows what is never asked: {asked}, {cluster.role}"
 
 
 def test_pods_are_told_who_they_are(
