@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 from retrainer.chain import INGEST, StepRef, StepRequest
@@ -134,7 +134,7 @@ def test_a_job_that_is_stopped_leaves_nothing_that_runs(tmp_path: Path, engine: 
     job = start(engine, request, environment={})
     said: list[Message] = []
     following = Following(engine, job, said.append)
-    until(lambda: bool(following.look() or said))
+    until(lambda: bool(following.look() or any(isinstance(message, Progress) for message in said)))
     running = psutil.Process(engine.pid(job)).children(recursive=True)
     assert len(running) >= 2, "the agent, and the step's process"
     stop(engine, job, why="of a test")
