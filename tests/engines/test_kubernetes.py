@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pytest
 import yaml
 
 from retrainer.errors import EngineError, EngineUnavailable
-from retrainer.run.engines import JobState, kubernetes
+from retrainer.run.engines import JobState, connect, kubernetes
 from retrainer.run.engines.kubernetes import KubernetesEngine
 from retrainer.run.engines.kubernetes_api import Cluster as Reached
 from retrainer.run.engines.kubernetes_api import KubernetesApi
@@ -271,6 +272,24 @@ def test_credentials_that_were_renewed_are_read_again(
     with pytest.raises(EngineError, match="renew the credentials"):
         KubernetesEngine(KubernetesApi(lambda: reached)).submit(make_job())
     assert KubernetesEngine(renewing).state(make_job()).phase != "gone"
+
+
+def test_without_a_connection_the_kubeconfig_says_where(
+    cluster: FakeCluster, brisk: None, make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job()
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    with pytest.raises(EngineError, match=r"no cluster of Kubernetes .*Invalid kube-config file"):
+        connect(job.resources)
+    (tmp_path / "kubeconfig").write_text(json.dumps(cluster.kubeconfig()))
+    engine = connect(job.resources)
+    assert engine is not None
+    engine.submit(job)
+    until(lambda: engine.state(job).phase == "succeeded")
+    monkeypatch.delenv("KUBECONFIG")
+    with pytest.raises(EngineError, match="no cluster of Kubernetes"):
+        connect(job.resources)  # no token lies where pods have one
 
 
 def test_a_proxy_that_finds_nothing_is_not_believed(

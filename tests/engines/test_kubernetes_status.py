@@ -52,14 +52,11 @@ def test_why_a_pod_has_failed(said: dict[str, Any], words: str) -> None:
 
 
 def test_what_failed_first_comes_first() -> None:
-    pods = [
-        pod(number=number, **over(exitCode=number, finishedAt=f"2026-01-01T00:00:{50 - number}Z")) for number in (1, 2)
-    ]
+    finished = {1: "2026-01-01T00:00:09Z", 2: "2026-01-01T00:00:08Z"}
+    pods = [pod(number=number, **over(exitCode=number, finishedAt=at)) for number, at in finished.items()]
     failed = JobState("failed", "it has failed")
     why = status.explained(failed, pods).why
-    assert why.startswith(
-        "Job has reached the specified backoff limit: pod job-2 on node-2 ended with exit code 2; pod job-1"
-    )
+    assert why.startswith("it has failed: pod job-2 on node-2 ended with exit code 2; pod job-1")
     many = [pod(number=number, **over(exitCode=1)) for number in range(10)]
     assert status.explained(failed, many).why.endswith("; and 7 more")
     assert status.explained(failed, [pod("Succeeded")]) == failed

@@ -36,7 +36,7 @@ def cluster_of(conn_id: str) -> Cluster:
         ) from None
     from kubernetes.config.config_exception import ConfigException
 
-    from retrainer.run.engines.kubernetes_api import Cluster, from_environment
+    from retrainer.run.engines.kubernetes_api import Cluster
 
     hook = KubernetesHook(conn_id=conn_id)
     try:

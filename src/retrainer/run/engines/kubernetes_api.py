@@ -65,13 +65,13 @@ def from_environment() -> Cluster:
 
     :raises EngineError: there is none.
     """
-    configuration = client.Configuration()
+    configuration, file = client.Configuration(), os.environ.get("KUBECONFIG")
     try:
-        if not os.environ.get("KUBECONFIG") and os.environ.get("KUBERNETES_SERVICE_HOST"):
+        if not file and os.environ.get("KUBERNETES_SERVICE_HOST"):
             config.load_incluster_config(client_configuration=configuration)
             return Cluster(configuration, _NAMESPACE_OF_POD.read_text().strip())
-        config.load_kube_config(client_configuration=configuration)
-        context = config.list_kube_config_contexts()[1]["context"]
+        config.load_kube_config(config_file=file, client_configuration=configuration)
+        context = config.list_kube_config_contexts(config_file=file)[1]["context"]
     except (ConfigException, OSError) as error:
         raise EngineError(
             f"no cluster of Kubernetes is known here: {first_line(error)}",
