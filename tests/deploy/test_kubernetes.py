@@ -45,7 +45,8 @@ CONTAINER = POD["containers"][0]
 COMMAND = CONTAINER["args"][0]
 GPU_POD = yaml.safe_load((AIRFLOW / "pod-template-gpu.yaml").read_text())
 VALUES = yaml.safe_load((AIRFLOW / "values.yaml").read_text())
-ALL = [*rendered(SERVE), *rendered(AIRFLOW), GPU_POD]
+ROLES = yaml.safe_load_all((DEPLOY / "kubernetes" / "role.yaml").read_text())
+ALL = [*rendered(SERVE), *rendered(AIRFLOW), GPU_POD, *ROLES]
 
 
 def test_each_part_that_was_promised_is_there() -> None:

@@ -119,6 +119,16 @@ def test_a_job_that_dies_is_followed_by_another(tmp_path: Path, engine: Backgrou
     assert not finished(again, request).reused
 
 
+def test_a_job_that_died_unseen_is_not_followed(tmp_path: Path, engine: Background) -> None:
+    """As when an engine was away for so long that the task gave up."""
+    request = request_of(tmp_path, str(tmp_path / "artifacts"), rows=20_000)
+    engine.kill(start(engine, request, environment={}))
+    again = start(engine, request, environment={})
+    assert again.attempt == 2
+    follow(engine, again, lambda message: None)
+    assert not finished(again, request).reused
+
+
 def test_a_job_that_is_stopped_leaves_nothing_that_runs(tmp_path: Path, engine: Background) -> None:
     request = request_of(tmp_path, str(tmp_path / "artifacts"), rows=50_000)
     job = start(engine, request, environment={})

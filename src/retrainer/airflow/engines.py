@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -38,7 +39,18 @@ def engine_of(resources: Resources, settings: Settings) -> Engine | None:
     :raises EngineError: it cannot be reached like that.
     :raises ResourceError: its library is not installed.
     """
-    return connect(resources)
+    find = _CONNECTIONS.get(resources.engine)
+    return connect(resources, find(settings) if find is not None else None)
+
+
+def _to_kubernetes(settings: Settings) -> Callable[[], Any] | None:
+    from retrainer.airflow.kubernetes_connection import cluster_of
+
+    return partial(cluster_of, settings.kubernetes_conn_id) if settings.kubernetes_conn_id else None
+
+
+# Of the engines that are reached through a connection, what their ``connect`` takes.
+_CONNECTIONS: Mapping[str, Callable[[Settings], Any]] = {"kubernetes": _to_kubernetes}
 
 
 class JobTrigger(BaseTrigger):  # type: ignore[misc]
@@ -64,7 +76,8 @@ class JobTrigger(BaseTrigger):  # type: ignore[misc]
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look until the job has ended."""
-        yield TriggerEvent(await self._followed())
+        # With the job: where a DAG is tested, the event is all that its task is given.
+        yield TriggerEvent({"job": self.job, **await self._followed()})
 
     async def _followed(self) -> dict[str, Any]:
         following: Following | None = None

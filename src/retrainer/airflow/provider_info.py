@@ -46,6 +46,11 @@ def get_provider_info() -> dict[str, Any]:
                         "stores are reached. Empty: what boto3 finds on the worker.",
                         "aws_default",
                     ),
+                    "kubernetes_conn_id": _option(
+                        "Connection of type kubernetes to the cluster in which pipelines with engine: kubernetes "
+                        "train. Empty: the cluster in which tasks run, or that of their kubeconfig.",
+                        "kubernetes_default",
+                    ),
                     "pipelines": _option(
                         "Folder of the pipeline files. Empty: the folder 'pipelines' beside dags/retrain.py.",
                         "/opt/airflow/pipelines",

@@ -51,6 +51,7 @@ class Job(Record):
     """One try at a step on an engine.
 
     :param root: the artifact root, as the job reaches it.
+    :param pipeline: whose step it is, for people who look at the engine.
     :param attempt: counts up when the job before is known to have ended without an artifact.
     :param resources: what it takes, and of which engine.
     :param environment: variables of its processes. No secrets: an engine shows them to whoever may look.
@@ -59,6 +60,7 @@ class Job(Record):
     root: str
     step: str
     digest: str
+    pipeline: str = ""
     attempt: int = Field(ge=1)
     resources: Resources
     environment: dict[str, str] = Field(default_factory=dict)

@@ -48,17 +48,33 @@ def start(engine: Engine, request: StepRequest, *, environment: Mapping[str, str
             root=request.root,
             step=request.step,
             digest=request.digest,
+            pipeline=request.pipeline.name,
             attempt=attempt,
             resources=request.pipeline.resources,
             environment=dict(environment),
         )
-        if job.end() is not None:
+        if job.end() is not None or _ended_unseen(engine, job):
             continue
         with suppress(PreconditionFailed):  # somebody wanted the same before
             job.storage.write(REQUEST, request.to_json(), if_absent=True)
         engine.submit(job)
         return job
     raise StepError(f"{MOST_ATTEMPTS} jobs of this step have ended without an artifact", where=request.root)
+
+
+def _ended_unseen(engine: Engine, job: Job) -> bool:
+    """Whether a job has ended without an artifact while nobody followed it, which is then noted.
+
+    Without this a retry would follow it only to fail once more.
+    """
+    try:
+        state = engine.state(job)
+    except EngineUnavailable:
+        return False  # whoever starts it will hear the same
+    if state.is_active or state.phase == "gone" or Artifacts(job.root).find(job.step, job.digest) is not None:
+        return False
+    job.note_end(JobEnd(phase=state.phase, why=state.why))
+    return True
 
 
 class Following:

@@ -22,7 +22,7 @@ from retrainer.tasks import TASKS, TaskDefinition, that_writes
 
 if TYPE_CHECKING:
     from retrainer.spec.dataset import Dataset
-    from retrainer.spec.model import Pipeline
+    from retrainer.spec.model import Pipeline, Resources
 
 
 def dataset(spec: Dataset) -> list[Problem]:
@@ -103,6 +103,27 @@ def _resources(spec: Pipeline) -> list[Problem]:
         if count % resources.nodes:
             detail = f"{count} {name} cannot be shared out evenly among {resources.nodes} nodes"
             problems.append(Problem(("resources", name), detail))
+    return problems + _engine(resources)
+
+
+# Engines with a section of their own in resources.
+_ENGINES = ("kubernetes",)
+
+
+def _engine(resources: Resources) -> list[Problem]:
+    """The section of an engine belongs to it, and is there where it needs one."""
+    problems = [
+        Problem(("resources", name), f"says nothing with engine: {resources.engine}; write engine: {name}, or drop it")
+        for name in _ENGINES
+        if name != resources.engine and getattr(resources, name) is not None
+    ]
+    if resources.engine == "kubernetes":
+        if resources.kubernetes is None:
+            detail = "engine: kubernetes needs a section kubernetes beside it, with the image that trains"
+            problems.append(Problem(("resources", "engine"), detail))
+        elif resources.kubernetes.has_image is False:
+            detail = "name the image that trains: image, or the image of a container in pod_template"
+            problems.append(Problem(("resources", "kubernetes"), detail))
     return problems
 
 

@@ -23,6 +23,7 @@ from retrainer.spec.decay import Decay
 from retrainer.spec.fields import Name, OneOf, Text
 from retrainer.spec.gate import Gate
 from retrainer.spec.known_metrics import OF_ONE_LABEL, names_of
+from retrainer.spec.kubernetes import Kubernetes
 from retrainer.spec.notify import Notify
 from retrainer.spec.paths import IdOrFolder
 from retrainer.spec.problems import listed, refuse, refuse_one
@@ -153,6 +154,7 @@ class Resources(Record):
         le=1024,
         description="Processes of the training, on all its hosts together; with GPUs, at most one for each.",
     )
+    kubernetes: Kubernetes | None = Field(None, description="What the Job looks like, with engine: kubernetes.")
 
     @property
     def gpus_of_a_node(self) -> int:

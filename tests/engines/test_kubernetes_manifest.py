@@ -1,0 +1,262 @@
+"""What Kubernetes is asked for: as its schemas want it, what a template says kept, and nothing secret in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from retrainer.chain.jobs import Job
+from retrainer.errors import NotFoundError, PipelineError
+from retrainer.run.engines.kubernetes_manifest import GRACE_SECONDS, OF_JOB, job_manifest, service_manifest, template_of
+from retrainer.spec import parse_pipeline
+from retrainer.spec.kubernetes import Kubernetes
+from tests.conftest import REPOSITORY
+from tests.docker.replay import instructions
+from tests.engines.conftest import MakeJob
+
+TEMPLATE: dict[str, Any] = {
+    "apiVersion": "v1",
+    "kind": "Pod",
+    "metadata": {"name": "dropped", "labels": {"team": "nlp"}, "annotations": {"sidecar.istio.io/inject": "false"}},
+    "spec": {
+        "priorityClassName": "batch",
+        "terminationGracePeriodSeconds": 20,
+        "nodeSelector": {"zone": "a"},
+        "securityContext": {"runAsUser": 1000},
+        "tolerations": [{"key": "spot", "operator": "Exists"}],
+        "containers": [
+            {"name": "proxy", "image": "proxy:1"},
+            {
+                "name": "trainer",
+                "image": "from-template:1",
+                "args": ["nothing"],
+                "env": [{"name": "REGION", "value": "inside"}],
+                "volumeMounts": [{"name": "cache", "mountPath": "/cache"}],
+                "resources": {"limits": {"nvidia.com/gpu": 8, "ephemeral-storage": "50Gi"}},
+            },
+        ],
+        "volumes": [{"name": "cache", "emptyDir": {}}],
+    },
+}
+OURS = {
+    "service_account": "trainer",
+    "node_selector": {"gpu": "h200"},
+    "tolerations": [{"key": "nvidia.com/gpu", "effect": "NoSchedule"}],
+    "env_from": {"secrets": ["bucket"], "config_maps": ["settings"]},
+    "labels": {"cost-centre": "7"},
+    "annotations": {"owner": "nlp"},
+    "cpu": 4,
+    "memory": "16Gi",
+    "queue": "gpus",
+    "active_deadline_seconds": 3600,
+}
+
+
+def manifest_of(job: Job) -> dict[str, Any]:
+    assert job.resources.kubernetes is not None
+    return job_manifest(job, job.resources.kubernetes)
+
+
+def named(items: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {item["name"]: item for item in items}
+
+
+@pytest.mark.parametrize(
+    "resources",
+    [
+        {},
+        {"gpus": 1},
+        {"nodes": 2, "gpus": 16, "processes": 16},
+        {"kubernetes": OURS},
+        {"kubernetes": {"pod_template": TEMPLATE}},
+        {"kubernetes": {**OURS, "pod_template": TEMPLATE}, "nodes": 4, "gpus": 4},
+    ],
+    ids=["processor", "one-gpu", "two-nodes", "all-keys", "template", "all-together"],
+)
+def test_kubernetes_takes_it(make_job: MakeJob, resources: dict[str, Any]) -> None:
+    validate = pytest.importorskip("kubernetes_validate", reason="PyPI: kubernetes-validate")
+    job = make_job(environment={"REGION": "here"}, **resources)
+    manifest = manifest_of(job)
+    validate.validate(manifest, "1.35", strict=True)
+    service = service_manifest(job, {"metadata": {"uid": "1"}})
+    validate.validate(service, "1.35", strict=True)
+    assert service["spec"]["selector"] == {OF_JOB: manifest["metadata"]["name"]}
+
+
+def test_a_job_on_one_node(make_job: MakeJob) -> None:
+    job = make_job(gpus=2, kubernetes=OURS, environment={"REGION": "here"})
+    manifest = manifest_of(job)
+    spec, pod = manifest["spec"], manifest["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert manifest["metadata"]["name"] == job.name
+    assert container["command"] == job.command(job.resources.kubernetes.python)  # type: ignore[union-attr]
+    assert (spec["completions"], spec["parallelism"], spec["backoffLimit"]) == (1, 1, 0)
+    assert spec["podFailurePolicy"]["rules"][0]["action"] == "Ignore"
+    assert spec["activeDeadlineSeconds"] == 3600
+    assert pod["restartPolicy"] == "Never"
+    assert pod["terminationGracePeriodSeconds"] == GRACE_SECONDS
+    assert container["resources"] == {
+        "requests": {"cpu": "4", "memory": "16Gi"},
+        "limits": {"memory": "16Gi", "nvidia.com/gpu": "2"},
+    }
+    assert container["env"] == [{"name": "REGION", "value": "here"}]
+    assert container["envFrom"] == [{"secretRef": {"name": "bucket"}}, {"configMapRef": {"name": "settings"}}]
+    assert {"name": "shared-memory", "emptyDir": {"medium": "Memory"}} in pod["volumes"]
+    assert pod["serviceAccountName"] == "trainer"
+    assert pod["automountServiceAccountToken"] is False
+    labels = manifest["metadata"]["labels"]
+    assert labels["kueue.x-k8s.io/queue-name"] == "gpus"
+    assert labels["retrainer/pipeline"] == "trail-status"
+    assert labels["retrainer/step"] == "train"
+    assert manifest["metadata"]["annotations"]["retrainer/digest"] == job.digest
+    assert "subdomain" not in pod
+
+
+def test_pods_have_no_rights(make_job: MakeJob) -> None:
+    pod = manifest_of(make_job())["spec"]["template"]["spec"]
+    assert pod["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    assert pod["containers"][0]["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    # Kubernetes can tell that a user is not root only where it is a number.
+    users = [said.rest for said in instructions(REPOSITORY / "docker" / "Dockerfile.trainer") if said.word == "USER"]
+    assert users[-1].partition(":")[0].isdecimal()
+
+
+def test_several_nodes_find_each_other(make_job: MakeJob) -> None:
+    job = make_job(nodes=2, gpus=16)
+    spec = manifest_of(job)["spec"]
+    pod = spec["template"]["spec"]
+    env = named(pod["containers"][0]["env"])
+    service = service_manifest(job, {"metadata": {"uid": "1"}})
+    assert (spec["completions"], spec["parallelism"], spec["completionMode"]) == (2, 2, "Indexed")
+    assert spec["podFailurePolicy"]["rules"][0]["action"] == "FailJob"
+    assert pod["containers"][0]["resources"]["limits"] == {"nvidia.com/gpu": "8"}
+    assert pod["subdomain"] == service["metadata"]["name"]
+    # A pod of an Indexed Job is called after its Job and its index.
+    assert env["PET_MASTER_ADDR"]["value"] == f"{job.name}-0.{pod['subdomain']}"
+    assert env["PET_MASTER_PORT"]["value"] == str(service["spec"]["ports"][0]["port"])
+    assert env["PET_NODE_RANK"]["valueFrom"]["fieldRef"]["fieldPath"].startswith("metadata.annotations['batch.kuber")
+    assert service["spec"]["clusterIP"] == "None"
+    assert service["spec"]["publishNotReadyAddresses"]
+
+
+def test_what_a_template_says_is_kept(make_job: MakeJob) -> None:
+    before = yaml.safe_dump(TEMPLATE)
+    section = {**OURS, "image": None, "pod_template": TEMPLATE}
+    manifest = manifest_of(make_job(gpus=1, kubernetes=section, environment={"REGION": "outside", "MORE": "1"}))
+    metadata, pod = manifest["spec"]["template"]["metadata"], manifest["spec"]["template"]["spec"]
+    containers = named(pod["containers"])
+    trainer = containers["trainer"]
+    assert containers["proxy"] == {"name": "proxy", "image": "proxy:1"}
+    assert trainer["image"] == "from-template:1"
+    assert "args" not in trainer
+    assert named(trainer["env"]) == {
+        "REGION": {"name": "REGION", "value": "inside"},
+        "MORE": {"name": "MORE", "value": "1"},
+    }
+    assert trainer["resources"]["limits"] == {"ephemeral-storage": "50Gi", "memory": "16Gi", "nvidia.com/gpu": "1"}
+    assert pod["priorityClassName"] == "batch"
+    assert pod["terminationGracePeriodSeconds"] == 20
+    assert pod["nodeSelector"] == {"zone": "a", "gpu": "h200"}
+    assert [one["key"] for one in pod["tolerations"]] == ["spot", "nvidia.com/gpu"]
+    assert pod["securityContext"]["runAsUser"] == 1000
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert {volume["name"] for volume in pod["volumes"]} == {"cache", "shared-memory"}
+    assert set(metadata) == {"labels", "annotations"}
+    assert metadata["labels"]["team"] == "nlp"
+    assert metadata["annotations"]["sidecar.istio.io/inject"] == "false"
+    assert yaml.safe_dump(TEMPLATE) == before, "the pipeline's own mapping stays as it is"
+
+
+def test_the_image_of_the_section_goes_first(make_job: MakeJob) -> None:
+    job = make_job(kubernetes={"pod_template": TEMPLATE})
+    assert named(manifest_of(job)["spec"]["template"]["spec"]["containers"])["trainer"]["image"] == "trainer:1"
+
+
+def test_shared_memory_of_the_template_stays(make_job: MakeJob) -> None:
+    container = {"name": "trainer", "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}]}
+    volumes = [{"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "2Gi"}}]
+    template = {"spec": {"containers": [container], "volumes": volumes}}
+    pod = manifest_of(make_job(kubernetes={"pod_template": template}))["spec"]["template"]["spec"]
+    assert pod["volumes"] == volumes
+    assert len(pod["containers"][0]["volumeMounts"]) == 1
+
+
+def test_a_template_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "pod.yaml"
+    section = Kubernetes(pod_template=str(file))
+    with pytest.raises(NotFoundError):
+        template_of(section)
+    file.write_text(yaml.safe_dump(TEMPLATE))
+    assert template_of(section) == TEMPLATE
+    for wrong, said in {
+        "spec: {containers: [{name: trainer}]}": "names no image",
+        "containers: []": r"expected a Pod \(metadata, spec\), found containers",
+        "- 1": "found a list",
+        "a: [": "is not YAML",
+    }.items():
+        file.write_text(wrong)
+        with pytest.raises(PipelineError, match=said):
+            template_of(section)
+
+
+PIPELINE = """\
+name: trails
+dataset: {train: rows.csv}
+model: {base: somewhere/else}
+publish: {store: store}
+resources:
+"""
+
+
+@pytest.mark.parametrize(
+    ("resources", "said"),
+    [
+        ("engine: kubernetes", ":6: resources.engine: engine: kubernetes needs a section kubernetes"),
+        ("engine: kubernetes\n  kubernetes:\n    cpu: 4", ":7: resources.kubernetes: name the image"),
+        ("kubernetes:\n    image: a", ":6: resources.kubernetes: says nothing with engine: local"),
+        (
+            "engine: kubernetes\n  kubernetes:\n    image: a\n    memory: 16GB",
+            ":9: resources.kubernetes.memory: expected a number with or without a unit of Kubernetes",
+        ),
+        (
+            "engine: kubernetes\n  kubernetes:\n    image: a\n    namespace: My_Team",
+            ":9: resources.kubernetes.namespace: expected lower case letters",
+        ),
+        (
+            "engine: kubernetes\n  kubernetes:\n    image: a\n    tolerations:\n      - value: spot",
+            ":10: resources.kubernetes.tolerations[0].value: a value is compared only with operator: Equal",
+        ),
+        (
+            "engine: kubernetes\n  kubernetes:\n    pod_template:\n      containers: []",
+            ":8: resources.kubernetes.pod_template: expected a Pod (metadata, spec), found containers",
+        ),
+        (
+            "engine: kubernetes\n  kubernetes:\n    pod_template:\n      spec: {containers: [{name: trainer}]}",
+            ":7: resources.kubernetes: name the image",
+        ),
+    ],
+)
+def test_mistakes_are_found_where_the_file_is_read(tmp_path: Path, resources: str, said: str) -> None:
+    from retrainer.spec import load_pipeline
+
+    file = tmp_path / "trails.yaml"
+    file.write_text(f"{PIPELINE}  {resources}\n")
+    with pytest.raises(PipelineError) as raised:
+        load_pipeline(file)
+    assert said in str(raised.value)
+
+
+def test_a_template_s_path_is_that_of_the_pipeline_file(tmp_path: Path) -> None:
+    content = {
+        **yaml.safe_load(PIPELINE),
+        "resources": {"engine": "kubernetes", "kubernetes": {"pod_template": "a.yaml"}},
+    }
+    section = parse_pipeline(content, where="test", base_folder=tmp_path).resources.kubernetes
+    assert section is not None
+    assert section.pod_template == str(tmp_path / "a.yaml")
