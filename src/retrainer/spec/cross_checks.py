@@ -103,6 +103,29 @@ def _resources(spec: Pipeline) -> list[Problem]:
         if count % resources.nodes:
             detail = f"{count} {name} cannot be shared out evenly among {resources.nodes} nodes"
             problems.append(Problem(("resources", name), detail))
+    return problems + _ray(spec)
+
+
+def _ray(spec: Pipeline) -> list[Problem]:
+    """Whether the section and the engine are there together, and what Ray cannot do."""
+    resources = spec.resources
+    if resources.engine != "ray":
+        if resources.ray is None:
+            return []
+        detail = f"it says how Ray trains, and engine is '{resources.engine}'; set engine: ray, or drop it"
+        return [Problem(("resources", "ray"), detail)]
+    problems = []
+    if resources.ray is None:
+        detail = "Ray needs the section 'ray' beside it; ray: {} where its defaults will do"
+        problems.append(Problem(("resources", "engine"), detail))
+    if resources.nodes > 1:
+        detail = "Ray itself chooses the nodes of its workers; give processes, and leave nodes out"
+        problems.append(Problem(("resources", "nodes"), detail))
+    if resources.processes > 1 and resources.gpus not in (0, resources.processes):
+        detail = (
+            f"on Ray each of several processes has one GPU; {resources.gpus} are for {resources.processes} processes"
+        )
+        problems.append(Problem(("resources", "gpus"), detail))
     return problems
 
 

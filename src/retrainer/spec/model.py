@@ -27,6 +27,7 @@ from retrainer.spec.notify import Notify
 from retrainer.spec.paths import IdOrFolder
 from retrainer.spec.problems import listed, refuse, refuse_one
 from retrainer.spec.publish import Publish
+from retrainer.spec.ray import Ray
 from retrainer.spec.training import Training
 from retrainer.tasks import TASKS, text_classification
 
@@ -150,6 +151,7 @@ class Resources(Record):
     processes: int = Field(
         1, ge=1, le=1024, description="Processes of torch.distributed; with GPUs, at most one for each."
     )
+    ray: Ray | None = Field(None, description="With `engine: ray`: the cluster, and what is taken of it; {} will do.")
 
     @property
     def gpus_of_a_node(self) -> int:
