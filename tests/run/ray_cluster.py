@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -18,10 +19,12 @@ from typing import Self
 import psutil
 
 from retrainer.chain.jobs import Job
+
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 
 START_SECONDS = 240.0
 OBJECT_STORE_BYTES = 80_000_000
+FAR = "far"
 
 
 def free_port() -> int:
@@ -124,9 +127,9 @@ class RayCluster:
             )
             stack.callback(self.head.end)
             self._await("head", lambda: b"ray_version" in self._get("/api/version"))
+            self._open = stack
             self.worker = self.add_node()
-            stack.callback(lambda: self.worker.end())
-            self._await("worker node", lambda: self._get("/nodes?view=summary").count(b'"ALIVE"') >= 2)
+            self._await("worker node", lambda: self.nodes() >= 2)
             self._open = stack.pop_all()
         return self
 
@@ -134,7 +137,35 @@ class RayCluster:
         self._open.close()
 
     def add_node(self) -> Node:
-        return Node(self._folder, "worker", "127.0.0.2", f"--address=127.0.0.1:{self._gcs}", cpus=self._cpus)
+        """A node that alone has some of the resource FAR."""
+        node = Node(
+            self._folder,
+            "worker",
+            "127.0.0.2",
+            f"--address=127.0.0.1:{self._gcs}",
+            f'--resources={{"{FAR}": 1}}',
+            cpus=self._cpus,
+        )
+        self._open.callback(node.end)
+        return node
+
+    def nodes(self) -> int:
+        """How many are alive, as the cluster knows."""
+        summary = json.loads(self._get("/nodes?view=summary"))["data"]["summary"]
+        return sum(node["raylet"].get("state") == "ALIVE" for node in summary)
+
+    def jobs(self) -> list[str]:
+        """The names of all jobs that were ever handed in."""
+        return sorted(job["submission_id"] for job in json.loads(self._get("/api/jobs/")) if job["submission_id"])
+
+    def processes(self, *marks: str) -> list[psutil.Process]:
+        """What runs on its nodes and has one of these in its command line."""
+        found = []
+        for process in (*self.head.processes(), *self.worker.processes()):
+            with suppress(psutil.Error):
+                if any(mark in " ".join(process.cmdline()) for mark in marks):
+                    found.append(process)
+        return found
 
     def _get(self, path: str) -> bytes:
         with urllib.request.urlopen(self.address + path, timeout=5) as answer:
@@ -153,13 +184,3 @@ class RayCluster:
     def log_of(self, job: Job) -> str:
         """What a job's driver and workers said."""
         return "\n".join(path.read_text() for path in self._folder.rglob(f"job-driver-{job.name}.log"))
-
-
-def processes_of(job_digest: str) -> list[psutil.Process]:
-    """All processes of this machine that a training with that artifact consists of, apart from Ray's own."""
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            if job_digest in " ".join(process.cmdline()):
-                found.append(process)
-    return found

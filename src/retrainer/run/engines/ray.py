@@ -28,6 +28,7 @@ from retrainer.spec.ray import Ray, complaint_about
 REPEAT_SECONDS = 30.0
 ANSWER_SECONDS = 10.0
 CONNECT_SECONDS = 5.0
+FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 4.0
 # Ray gives a job 3 s after SIGTERM.
 STOP_SECONDS = 20.0
@@ -184,7 +185,7 @@ class RayJobs:
         :raises EngineUnavailable: there was none in time.
         """
         until = time.monotonic() + REPEAT_SECONDS
-        pause = 0.5
+        pause = FIRST_PAUSE
         while True:
             answer = self._try(method, path, body, left=until - time.monotonic())
             if isinstance(answer, Answer):
