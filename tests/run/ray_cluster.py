@@ -12,17 +12,18 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Self
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 from retrainer.chain.jobs import Job
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 
-START_SECONDS = 240.0
+START_SECONDS = 900.0
 OBJECT_STORE_BYTES = 80_000_000
 FAR = "far"
 
@@ -44,9 +45,11 @@ class Node:
             "PATH": f"{here}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": str(SOURCE),
             "RAY_USAGE_STATS_ENABLED": "0",
-            # A busy machine is slow to start a node, and Ray waits for 30 s.
+            # A busy machine is slow to start a node, and Ray waits for 30 s. Fewer processes are started in advance.
             "RAY_raylet_start_wait_time_s": str(int(START_SECONDS)),
             "RAY_agent_register_timeout_ms": str(int(1000 * START_SECONDS)),
+            "RAY_enable_worker_prestart": "0",
+            "RAY_prestart_worker_first_driver": "0",
             "HF_HUB_OFFLINE": "1",
             "OMP_NUM_THREADS": "1",
         }
@@ -109,6 +112,7 @@ class RayCluster:
         self._gcs, self._dashboard = free_port(), free_port()
         self.address = f"http://127.0.0.1:{self._dashboard}"
         self._open = ExitStack()
+        self._started: list[Node] = []
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -125,10 +129,12 @@ class RayCluster:
                 f"--temp-dir={self._folder / 'h'}",
                 cpus=self._cpus,
             )
+            self._started = [self.head]
             stack.callback(self.head.end)
-            self._await("head", lambda: b"ray_version" in self._get("/api/version"))
+            self._await("head", lambda: self.nodes() >= 1)
             self._open = stack
             self.worker = self.add_node()
+            self._started.append(self.worker)
             self._await("worker node", lambda: self.nodes() >= 2)
             self._open = stack.pop_all()
         return self
@@ -171,14 +177,16 @@ class RayCluster:
         with urllib.request.urlopen(self.address + path, timeout=5) as answer:
             return bytes(answer.read())
 
-    def _await(self, what: str, condition: object) -> None:
+    def _await(self, what: str, condition: Callable[[], bool]) -> None:
         until = time.monotonic() + START_SECONDS
         while True:
-            with suppress(OSError):
-                if condition():  # type: ignore[operator]
+            with suppress(OSError, KeyError):  # it is not all there yet
+                if condition():
                     return
-            if self.head.process.poll() is not None or time.monotonic() > until:
-                raise AssertionError(f"the {what} of Ray does not start: {self.head.log.read_text()[-2000:]}")
+            ended = [node for node in self._started if node.process.poll() is not None]
+            if ended or time.monotonic() > until:
+                said = "\n".join(node.log.read_text()[-2000:] for node in ended or self._started)
+                raise AssertionError(f"the {what} of Ray does not start: {said}")
             time.sleep(0.2)
 
     def log_of(self, job: Job) -> str:

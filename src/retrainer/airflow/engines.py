@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
@@ -26,6 +26,9 @@ from retrainer.run.remote import LOOK_SECONDS, Following, stop
 from retrainer.spec.model import Resources
 from retrainer.storage import use_access
 
+if TYPE_CHECKING:
+    from retrainer.run.engines.ray import RayAccess
+
 logger = logging.getLogger(__name__)
 
 # A role's credentials last for an hour at least.
@@ -38,7 +41,18 @@ def engine_of(resources: Resources, settings: Settings) -> Engine | None:
     :raises EngineError: it cannot be reached like that.
     :raises ResourceError: its library is not installed.
     """
-    return connect(resources)
+    find = _CONNECTIONS.get(resources.engine)
+    return connect(resources, find(settings) if find is not None else None)
+
+
+def _to_ray(settings: Settings) -> RayAccess | None:
+    from retrainer.airflow.ray_connection import ray_access
+
+    return ray_access(settings.ray_conn_id)
+
+
+# Of the engines that are reached through a connection, what their ``connect`` takes.
+_CONNECTIONS: Mapping[str, Callable[[Settings], Any]] = {"ray": _to_ray}
 
 
 class JobTrigger(BaseTrigger):  # type: ignore[misc]

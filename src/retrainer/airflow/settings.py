@@ -45,14 +45,17 @@ class Settings(Record):
     :param trainer_python: interpreter that has ``airflow-retrainer[train]``; in the end that of the task.
     :param aws_conn_id: connection of type ``retrainer_store`` or ``aws`` through which the task and the step's process
         reach the buckets of artifacts, data and store; in the end what boto3 finds on the worker.
+    :param ray_conn_id: connection to the dashboard of the Ray cluster that trains, for pipelines with ``engine: ray``;
+        in the end what the pipeline says, or ``$RAY_API_SERVER_ADDRESS``.
     """
 
     artifact_root: Text = None
     trainer_python: Text = None
     aws_conn_id: Text = None
+    ray_conn_id: Text = None
 
     def resolved(self) -> Settings:
-        """The same with what other places say of what is not given; of the last two ``None`` means the default."""
+        """The same with what other places say of what is not given; of all but the first ``None`` means the default."""
         found = {name: _first(getattr(self, name), name) for name in Settings.model_fields}
         return Settings(**{**found, "artifact_root": found["artifact_root"] or _default_root()})
 
