@@ -13,6 +13,7 @@ from retrainer.airflow.ray_connection import ray_access
 from retrainer.airflow.settings import Settings
 from retrainer.errors import PipelineError, ResourceError
 from retrainer.run.engines.ray import RayAccess
+from retrainer.storage import open_storage
 from tests.airflow.harness import DagRunResult, small_project
 from tests.run.ray_head import RayHead
 
@@ -46,7 +47,7 @@ def test_a_run_trains_on_ray(
     assert TOKEN not in left.output
     assert not any(TOKEN in str(value) for value in (left.xcoms, left.kept, job))
     assert "fine-tuning" in left.output, "what the job says is in the task's log"
-    assert list((project.artifacts / ".jobs").glob("*")) == []
+    assert list(open_storage(project.artifacts / ".jobs").list()) == []
 
 
 @pytest.fixture

@@ -23,7 +23,9 @@ from retrainer.chain.jobs import Job
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 
-START_SECONDS = 900.0
+START_SECONDS = 600.0
+# A node whose agents take more than 15 s to start ends itself.
+TRIES = 6
 OBJECT_STORE_BYTES = 80_000_000
 FAR = "far"
 
@@ -46,8 +48,8 @@ class Node:
             "PYTHONPATH": str(SOURCE),
             "RAY_USAGE_STATS_ENABLED": "0",
             # A busy machine is slow to start a node, and Ray waits for 30 s. Fewer processes are started in advance.
-            "RAY_raylet_start_wait_time_s": str(int(START_SECONDS)),
-            "RAY_agent_register_timeout_ms": str(int(1000 * START_SECONDS)),
+            "RAY_raylet_start_wait_time_s": "60",
+            "RAY_agent_register_timeout_ms": "100000",
             "RAY_enable_worker_prestart": "0",
             "RAY_prestart_worker_first_driver": "0",
             "HF_HUB_OFFLINE": "1",
@@ -62,6 +64,7 @@ class Node:
                     "start",
                     "--block",
                     "--disable-usage-stats",
+                    "--include-log-monitor=false",
                     f"--node-ip-address={ip}",
                     f"--num-cpus={cpus}",
                     "--num-gpus=0",
@@ -93,10 +96,13 @@ class Node:
         self.process.wait()
 
     def processes(self) -> list[psutil.Process]:
-        with suppress(psutil.NoSuchProcess):
-            own = psutil.Process(self.process.pid)
-            return [own, *own.children(recursive=True)]
-        return []
+        """All of its session, which outlive ``ray start`` if that fails, and what those have started."""
+        found = {}
+        for process in psutil.process_iter():
+            with suppress(psutil.Error, ProcessLookupError):
+                if os.getsid(process.pid) == self.process.pid:
+                    found |= {one.pid: one for one in (process, *process.children(recursive=True))}
+        return list(found.values())
 
 
 class RayCluster:
@@ -112,30 +118,27 @@ class RayCluster:
         self._gcs, self._dashboard = free_port(), free_port()
         self.address = f"http://127.0.0.1:{self._dashboard}"
         self._open = ExitStack()
-        self._started: list[Node] = []
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
-            self.head = Node(
-                self._folder,
-                "head",
-                "127.0.0.1",
-                "--head",
-                f"--port={self._gcs}",
-                "--dashboard-host=127.0.0.1",
-                f"--dashboard-port={self._dashboard}",
-                f"--ray-client-server-port={free_port()}",
-                f"--temp-dir={self._folder / 'h'}",
-                cpus=self._cpus,
-            )
-            self._started = [self.head]
-            stack.callback(self.head.end)
-            self._await("head", lambda: self.nodes() >= 1)
             self._open = stack
+            stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
+            self.head = self._start(
+                lambda: Node(
+                    self._folder,
+                    "head",
+                    "127.0.0.1",
+                    "--head",
+                    f"--port={self._gcs}",
+                    "--dashboard-host=127.0.0.1",
+                    f"--dashboard-port={self._dashboard}",
+                    f"--ray-client-server-port={free_port()}",
+                    f"--temp-dir={self._folder / 'h'}",
+                    "--no-monitor",
+                    cpus=self._cpus,
+                )
+            )
             self.worker = self.add_node()
-            self._started.append(self.worker)
-            self._await("worker node", lambda: self.nodes() >= 2)
             self._open = stack.pop_all()
         return self
 
@@ -143,22 +146,39 @@ class RayCluster:
         self._open.close()
 
     def add_node(self) -> Node:
-        """A node that alone has some of the resource FAR."""
-        node = Node(
-            self._folder,
-            "worker",
-            "127.0.0.2",
-            f"--address=127.0.0.1:{self._gcs}",
-            f'--resources={{"{FAR}": 1}}',
-            cpus=self._cpus,
+        """A node that alone has some of the resource FAR; once it is there."""
+        return self._start(
+            lambda: Node(
+                self._folder,
+                "worker",
+                "127.0.0.2",
+                f"--address=127.0.0.1:{self._gcs}",
+                f'--resources={{"{FAR}": 1}}',
+                cpus=self._cpus,
+            )
         )
-        self._open.callback(node.end)
-        return node
 
-    def nodes(self) -> int:
-        """How many are alive, as the cluster knows."""
+    def _start(self, make: Callable[[], Node]) -> Node:
+        """Start a node, and wait until the cluster knows it."""
+        before: set[str] = set()
+        until = time.monotonic() + START_SECONDS
+        with suppress(OSError):
+            before = self.nodes()
+        for _ in range(TRIES):
+            node = make()
+            self._open.callback(node.end)
+            while node.process.poll() is None and time.monotonic() < until:
+                with suppress(OSError, KeyError):  # it is not all there yet
+                    if self.nodes() - before:
+                        return node
+                time.sleep(0.2)
+            node.kill()
+        raise AssertionError(f"a node of Ray does not start: {node.log.read_text()[-3000:]}")
+
+    def nodes(self) -> set[str]:
+        """Those that are alive, as far as the cluster knows."""
         summary = json.loads(self._get("/nodes?view=summary"))["data"]["summary"]
-        return sum(node["raylet"].get("state") == "ALIVE" for node in summary)
+        return {node["raylet"]["nodeId"] for node in summary if node["raylet"].get("state") == "ALIVE"}
 
     def jobs(self) -> list[str]:
         """The names of all jobs that were ever handed in."""
@@ -176,18 +196,6 @@ class RayCluster:
     def _get(self, path: str) -> bytes:
         with urllib.request.urlopen(self.address + path, timeout=5) as answer:
             return bytes(answer.read())
-
-    def _await(self, what: str, condition: Callable[[], bool]) -> None:
-        until = time.monotonic() + START_SECONDS
-        while True:
-            with suppress(OSError, KeyError):  # it is not all there yet
-                if condition():
-                    return
-            ended = [node for node in self._started if node.process.poll() is not None]
-            if ended or time.monotonic() > until:
-                said = "\n".join(node.log.read_text()[-2000:] for node in ended or self._started)
-                raise AssertionError(f"the {what} of Ray does not start: {said}")
-            time.sleep(0.2)
 
     def log_of(self, job: Job) -> str:
         """What a job's driver and workers said."""
