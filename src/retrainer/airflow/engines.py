@@ -78,7 +78,8 @@ class JobTrigger(BaseTrigger):  # type: ignore[misc]
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look until the job has ended."""
-        yield TriggerEvent(await self._followed())
+        # With the job: where a DAG is tested, the event is all that its task is given.
+        yield TriggerEvent({"job": self.job, **await self._followed()})
 
     async def _followed(self) -> dict[str, Any]:
         following: Following | None = None

@@ -99,25 +99,24 @@ class FineTuneOperator(StepOperator):
             self._stop_job()
         self.log.info("the training runs as job %s on %s", job.name, job.resources.engine)
         ProgressState(context.get("task_state_store"), self.log).keep("job", job.name)
-        content = job.model_dump(mode="json")
         trigger = JobTrigger(
-            job=content,
+            job=job.model_dump(mode="json"),
             settings=settings.model_dump(exclude_none=True),
             ends_at=None if self.execution_timeout is None else time.time() + self.execution_timeout.total_seconds(),
         )
-        raise TaskDeferred(trigger=trigger, method_name="resume", kwargs={"job": content})
+        raise TaskDeferred(trigger=trigger, method_name="resume")
 
-    def resume(self, context: Context, event: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, Any]:
+    def resume(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Go on once the job has ended.
 
-        :param event: what the trigger said.
+        :param event: what the trigger said: the ``job``, and a ``failure`` where it could not be followed to its end.
         :raises AirflowException: it left no artifact.
         """
         with in_task(self.settings, self.log, context) as (settings, _):
             request, _ = self.planned(context, settings)
             if isinstance(request, StepRef):
                 return self.concluded(request, context)
-            ended = Job.from_content(job, where="resume")
+            ended = Job.from_content(event["job"], where="event")
             if not is_made(request):
                 raise_for(ended, Failed.from_content(event["failure"], where="event") if "failure" in event else None)
             return self.concluded(finished(ended, request), context)
