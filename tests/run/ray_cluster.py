@@ -97,7 +97,7 @@ class Node:
 
     def processes(self) -> list[psutil.Process]:
         """All of its session, which outlive ``ray start`` if that fails, and what those have started."""
-        found = {}
+        found: dict[int, psutil.Process] = {}
         for process in psutil.process_iter():
             with suppress(psutil.Error, ProcessLookupError):
                 if os.getsid(process.pid) == self.process.pid:
