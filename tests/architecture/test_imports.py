@@ -95,6 +95,8 @@ LIGHT = {
     "retrainer.audit": {"numpy", "airflow"},
     "retrainer.chain": {"numpy", "airflow"},
     "retrainer.run.processes": {"numpy", "airflow"},
+    "retrainer.run.agent": {"numpy", "airflow"},
+    "retrainer.run.remote": {"numpy", "airflow"},
     "retrainer.cli": {"numpy", "airflow"},
     "retrainer.doctor": {"numpy", "airflow"},
     "retrainer.airflow": {"numpy"},
