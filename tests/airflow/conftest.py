@@ -84,6 +84,7 @@ def run_dag(airflow_home: Path) -> Callable[..., DagRunResult]:
         params: Mapping[str, object] | None = None,
         date: str = "",
         environment: Mapping[str, str] | None = None,
+        seconds: float = 300.0,
     ) -> DagRunResult:
         answer = project.folder / "answer.json"
         arguments = [dag_id or project.dag_id, str(answer), json.dumps(params or {}), date]
@@ -93,7 +94,7 @@ def run_dag(airflow_home: Path) -> Callable[..., DagRunResult]:
             cwd=project.folder,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=seconds,
             check=False,
         )
         output = finished.stdout + finished.stderr

@@ -15,7 +15,7 @@ from retrainer.airflow.engines import engine_of
 from retrainer.airflow.kubernetes_connection import cluster_of
 from retrainer.airflow.settings import Settings
 from retrainer.errors import EngineError, ResourceError
-from retrainer.spec.model import Resources
+from retrainer.spec.resources import Resources
 from tests.airflow.harness import DagRunResult, Project
 from tests.engines.cluster import FakeCluster
 

@@ -14,7 +14,7 @@ from retrainer.run import remote
 from retrainer.run.engines import kubernetes, kubernetes_api
 from retrainer.run.engines.kubernetes import KubernetesEngine
 from retrainer.run.engines.kubernetes_api import KubernetesApi
-from retrainer.spec.model import Resources
+from retrainer.spec.resources import Resources
 from tests.engines.cluster import FakeCluster
 from tests.training.conftest import make_pipeline, rows_file, snapshot
 

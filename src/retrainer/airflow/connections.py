@@ -46,7 +46,7 @@ def s3_access(conn_id: str | None) -> S3Access | None:
     """
     if not conn_id:
         return None
-    connection = _connection(conn_id, what="aws_conn_id")
+    connection = connection_named(conn_id, what="aws_conn_id")
     where = f"connection '{conn_id}'"
     if connection.conn_type not in _TYPES:
         raise PipelineError(
@@ -114,7 +114,7 @@ def private_key(conn_id: str, *, what: str) -> str:
     :raises PipelineError: it has no password.
     :raises ResourceError: there is no such connection.
     """
-    password = _connection(conn_id, what=what).password
+    password = connection_named(conn_id, what=what).password
     if not password:
         raise PipelineError(
             "has no password", where=f"connection '{conn_id}'", hint="put the private key there, as keygen wrote it"
@@ -133,7 +133,12 @@ def signer(publish: Publish) -> Signer | None:
     return signer_of(publish, pem=signing_key(publish))
 
 
-def _connection(conn_id: str, *, what: str) -> Any:
+def connection_named(conn_id: str, *, what: str) -> Any:
+    """A connection, with what it holds.
+
+    :param what: which setting names it, for errors.
+    :raises ResourceError: there is no such connection.
+    """
     try:
         return Connection.get(conn_id)
     except AirflowNotFoundException:

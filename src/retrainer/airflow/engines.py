@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
@@ -24,8 +24,11 @@ from retrainer.chain.messages import Failed
 from retrainer.errors import RetrainerError
 from retrainer.run.engines import Engine, connect
 from retrainer.run.remote import LOOK_SECONDS, Following, stop
-from retrainer.spec.model import Resources
+from retrainer.spec.resources import Resources
 from retrainer.storage import use_access
+
+if TYPE_CHECKING:
+    from retrainer.run.engines.ray import RayAccess
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +52,14 @@ def _to_kubernetes(settings: Settings) -> Callable[[], Any] | None:
     return partial(cluster_of, settings.kubernetes_conn_id) if settings.kubernetes_conn_id else None
 
 
+def _to_ray(settings: Settings) -> RayAccess | None:
+    from retrainer.airflow.ray_connection import ray_access
+
+    return ray_access(settings.ray_conn_id)
+
+
 # Of the engines that are reached through a connection, what their ``connect`` takes.
-_CONNECTIONS: Mapping[str, Callable[[Settings], Any]] = {"kubernetes": _to_kubernetes}
+_CONNECTIONS: Mapping[str, Callable[[Settings], Any]] = {"kubernetes": _to_kubernetes, "ray": _to_ray}
 
 
 class JobTrigger(BaseTrigger):  # type: ignore[misc]

@@ -51,6 +51,12 @@ def get_provider_info() -> dict[str, Any]:
                         "train. Empty: the cluster in which tasks run, or that of their kubeconfig.",
                         "kubernetes_default",
                     ),
+                    "ray_conn_id": _option(
+                        "Connection to the dashboard of the Ray cluster in which pipelines with engine: ray train: "
+                        "host, port, schema (http or https), and its token as the password. Empty: what the pipeline "
+                        "says, or $RAY_API_SERVER_ADDRESS.",
+                        "ray_default",
+                    ),
                     "pipelines": _option(
                         "Folder of the pipeline files. Empty: the folder 'pipelines' beside dags/retrain.py.",
                         "/opt/airflow/pipelines",

@@ -47,12 +47,15 @@ class Settings(Record):
         reach the buckets of artifacts, data and store; in the end what boto3 finds on the worker.
     :param kubernetes_conn_id: connection of type ``kubernetes`` to the cluster that trains, for pipelines with
         ``engine: kubernetes``; in the end the cluster in which the task runs, or that of its kubeconfig.
+    :param ray_conn_id: connection to the dashboard of the Ray cluster that trains, for pipelines with ``engine: ray``;
+        in the end what the pipeline says, or ``$RAY_API_SERVER_ADDRESS``.
     """
 
     artifact_root: Text = None
     trainer_python: Text = None
     aws_conn_id: Text = None
     kubernetes_conn_id: Text = None
+    ray_conn_id: Text = None
 
     def resolved(self) -> Settings:
         """The same with what other places say of what is not given; of all but the first ``None`` means the default."""

@@ -20,7 +20,7 @@ from pydantic import Field
 from retrainer.chain.messages import Failed
 from retrainer.errors import NotFoundError, PreconditionFailed
 from retrainer.records import Record, digest_of
-from retrainer.spec.model import Resources
+from retrainer.spec.resources import Resources
 from retrainer.storage import Storage, join_url, open_storage
 
 JOBS = ".jobs"

@@ -96,6 +96,8 @@ class StepProcess:
     :param environment: variables beside this process's own.
     :param say: is told what is waited for before the process can start.
     :param waiting: a process of this step that was started ahead, to be asked instead of starting one.
+    :param gpus: that it leases; by default those of a host.
+    :param helps: it is one of several, of which another one makes the artifact and says so.
     """
 
     def __init__(
@@ -107,6 +109,8 @@ class StepProcess:
         environment: Mapping[str, str] | None = None,
         say: Say = lambda line: None,
         waiting: Interpreter | None = None,
+        gpus: int | None = None,
+        helps: bool = False,
     ) -> None:
         self.request = request
         self._say = say
@@ -114,13 +118,15 @@ class StepProcess:
         self._python = python
         self._given = dict(environment or {})
         self._waiting = waiting
+        self._gpus = request.pipeline.resources.gpus_of_a_node if gpus is None else gpus
+        self._helps = helps
         self._interpreter: Interpreter | None = None
         self._terminated = False
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
         step = step_named(self.request.step)
-        wanted = self.request.pipeline.resources.gpus_of_a_node if step.takes_resources else 0
+        wanted = self._gpus if step.takes_resources else 0
         with ExitStack() as stack:
             if self._waiting is not None:
                 stack.push(self._waiting)
@@ -198,7 +204,7 @@ class StepProcess:
                 if code == -signal.SIGKILL and not self._terminated
                 else None,
             )
-        if code != 0 or not finished:
+        if code != 0 or not (finished or self._helps):
             raise StepError(
                 f"the {step} process ended with exit code {code}:\n{self._tail()}", where=str(self.log_file)
             )

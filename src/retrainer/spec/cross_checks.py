@@ -16,13 +16,14 @@ from retrainer.label_names import means_no_label, position, spelled
 from retrainer.spec.known_metrics import KNOWN_METRICS, METRIC_NAMES, OF_ONE_LABEL, meant, names_of
 from retrainer.spec.paths import TEMPLATE
 from retrainer.spec.problems import MOST_PROBLEMS, Place, Problem, listed, suggestion
+from retrainer.spec.resources import resource_problems
 from retrainer.spec.training_arguments import OURS
 from retrainer.spec.training_combinations import combinations, measured_in_training
 from retrainer.tasks import TASKS, TaskDefinition, that_writes
 
 if TYPE_CHECKING:
     from retrainer.spec.dataset import Dataset
-    from retrainer.spec.model import Pipeline, Resources
+    from retrainer.spec.model import Pipeline
 
 
 def dataset(spec: Dataset) -> list[Problem]:
@@ -89,41 +90,7 @@ def pipeline(spec: Pipeline) -> list[Problem]:
     problems += _schedule(spec)
     problems += _decay(spec)
     problems += _validation_rows(spec)
-    problems += _resources(spec)
-    return problems
-
-
-def _resources(spec: Pipeline) -> list[Problem]:
-    """What hosts, GPUs and processes must have in common."""
-    resources, problems = spec.resources, []
-    if resources.gpus and resources.processes > resources.gpus:
-        detail = f"{resources.processes} processes cannot train on {resources.gpus} GPU; each needs one"
-        problems.append(Problem(("resources", "processes"), detail))
-    for name, count in (("processes", resources.processes), ("gpus", resources.gpus)):
-        if count % resources.nodes:
-            detail = f"{count} {name} cannot be shared out evenly among {resources.nodes} nodes"
-            problems.append(Problem(("resources", name), detail))
-    return problems + _engine(resources)
-
-
-# Engines with a section of their own in resources.
-_ENGINES = ("kubernetes",)
-
-
-def _engine(resources: Resources) -> list[Problem]:
-    """The section of an engine belongs to it, and is there where it needs one."""
-    problems = [
-        Problem(("resources", name), f"says nothing with engine: {resources.engine}; write engine: {name}, or drop it")
-        for name in _ENGINES
-        if name != resources.engine and getattr(resources, name) is not None
-    ]
-    if resources.engine == "kubernetes":
-        if resources.kubernetes is None:
-            detail = "engine: kubernetes needs a section kubernetes beside it, with the image that trains"
-            problems.append(Problem(("resources", "engine"), detail))
-        elif resources.kubernetes.has_image is False:
-            detail = "name the image that trains: image, or the image of a container in pod_template"
-            problems.append(Problem(("resources", "kubernetes"), detail))
+    problems += resource_problems(spec.resources)
     return problems
 
 

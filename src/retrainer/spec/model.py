@@ -23,11 +23,11 @@ from retrainer.spec.decay import Decay
 from retrainer.spec.fields import Name, OneOf, Text
 from retrainer.spec.gate import Gate
 from retrainer.spec.known_metrics import OF_ONE_LABEL, names_of
-from retrainer.spec.kubernetes import Kubernetes
 from retrainer.spec.notify import Notify
 from retrainer.spec.paths import IdOrFolder
 from retrainer.spec.problems import listed, refuse, refuse_one
 from retrainer.spec.publish import Publish
+from retrainer.spec.resources import Resources
 from retrainer.spec.training import Training
 from retrainer.tasks import TASKS, text_classification
 
@@ -129,42 +129,6 @@ class Schedule(Record):
         if complaint := cross_checks.timezone(self.timezone):
             refuse_one(complaint, "timezone")
         return self
-
-
-class Resources(Record):
-    """What a training run occupies, and where."""
-
-    engine: Literal["local", "kubernetes", "ray"] = Field(
-        "local", description="Who runs the training: the worker itself, or an engine on other machines."
-    )
-    nodes: int = Field(
-        1, ge=1, le=1024, description="Hosts that train one model together; GPUs and processes are shared out evenly."
-    )
-    gpus: int = Field(
-        0, ge=0, le=1024, description="GPUs to lease; 0 trains on the CPU, and so does a host without any."
-    )
-    pool: Text = Field(
-        "gpu_pool",
-        description="Airflow pool in which training takes as many slots as GPUs, at least one. "
-        "The default is used only with GPUs.",
-    )
-    processes: int = Field(
-        1,
-        ge=1,
-        le=1024,
-        description="Processes of the training, on all its hosts together; with GPUs, at most one for each.",
-    )
-    kubernetes: Kubernetes | None = Field(None, description="What the Job looks like, with engine: kubernetes.")
-
-    @property
-    def gpus_of_a_node(self) -> int:
-        """GPUs that each host leases."""
-        return self.gpus // self.nodes
-
-    @property
-    def processes_of_a_node(self) -> int:
-        """Processes that train on each host."""
-        return self.processes // self.nodes
 
 
 class Pipeline(Record):

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any, Protocol
 
 from retrainer.chain.jobs import Job, Phase
-from retrainer.spec.model import Resources
+from retrainer.spec.resources import Resources
 
 ACTIVE: frozenset[Phase] = frozenset({"waiting", "running"})
 

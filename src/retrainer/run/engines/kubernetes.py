@@ -18,7 +18,7 @@ from retrainer.run.engines import JobState
 from retrainer.run.engines import kubernetes_status as status
 from retrainer.run.engines.kubernetes_manifest import OF_JOB, job_manifest, service_manifest
 from retrainer.spec.kubernetes import Kubernetes
-from retrainer.spec.model import Resources
+from retrainer.spec.resources import Resources
 
 if TYPE_CHECKING:
     from retrainer.run.engines.kubernetes_api import Connect, KubernetesApi
