@@ -11,6 +11,7 @@ Exit codes: 0 the artifact is there, 1 the step failed and said why, 143 it was 
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import threading
@@ -21,11 +22,13 @@ from datetime import UTC, datetime
 from types import FrameType
 from typing import Self
 
+from retrainer.artifacts.repository import Artifacts
 from retrainer.chain.jobs import MESSAGES, REQUEST
-from retrainer.chain.messages import Failed, Message, Progress, describe, parse_message
+from retrainer.chain.messages import Failed, Log, Message, Progress, describe, parse_message
 from retrainer.chain.requests import StepRequest
 from retrainer.errors import RetrainerError, StorageError
-from retrainer.run.processes import run_step
+from retrainer.run.folders import RunFolder
+from retrainer.run.processes import OnMessage, StepProcess, run_step
 from retrainer.storage import Storage, open_storage
 
 SHIP_SECONDS = 2.0
@@ -133,13 +136,30 @@ def run_job(folder: str) -> int:
             ship(message)
 
         try:
-            run_step(request, on_message=say)
+            if os.environ.get("PET_NODE_RANK", "0") == "0":
+                run_step(request, on_message=say)
+            else:
+                _help(request, say)
         except RetrainerError as error:
             _tell(error)
             if not failed:  # the process did not say it itself
                 ship(Failed.of(error))
             return 1
     return 0
+
+
+def _help(request: StepRequest, say: OnMessage) -> None:
+    """Run the part of a training that is this host's; the first host makes the artifact.
+
+    :raises RetrainerError: its processes failed.
+    """
+    artifacts = Artifacts(request.root)
+    if artifacts.find(request.step, request.digest) is not None:
+        return
+    log_file = RunFolder(artifacts, request).log_file
+    with StepProcess(request, log_file=log_file, say=lambda line: say(Log(text=line)), helps=True) as process:
+        for message in process.follow():
+            say(message)
 
 
 def _tell(error: RetrainerError) -> None:

@@ -89,7 +89,6 @@ class Following:
         self._on_message = on_message
         self._seen: set[str] = set()
         self._failures: dict[str, Failed] = {}
-        self._streams: set[str] = set()
         self._said = ""
         self._heard = time.monotonic()
         self._made: float | None = None
@@ -123,8 +122,13 @@ class Following:
 
     @property
     def _failure(self) -> Failed | None:
-        """What the agent reported that was started last."""
-        return self._failures.get(max(self._streams, default=""))
+        """What explains best why the job failed: what was said last, and by a step rather than about its process.
+
+        Of several hosts one says what went wrong; of the others one hears that they lost it.
+        """
+        said = [self._failures[stream] for stream in sorted(self._failures)]
+        of_steps = [one for one in said if not isinstance(one.as_error(), StepError)]
+        return next(reversed(of_steps or said), None)
 
     def _state(self) -> JobState | None:
         try:
@@ -149,7 +153,6 @@ class Following:
             entries = sorted(entry.key for entry in self._storage.list(f"{MESSAGES}/") if entry.key not in self._seen)
             for key in entries:
                 stream = key.rsplit("/", 1)[0]
-                self._streams.add(stream)
                 for line in self._storage.read(key).splitlines():
                     self._relay_line(line, stream)
                 self._seen.add(key)
