@@ -26,6 +26,7 @@ def connection(cluster: FakeCluster, **extra: object) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_run_trains_as_a_job(tmp_path: Path, project: Project, run_dag: Callable[..., DagRunResult]) -> None:
     """Its first pod is killed: the task's retry starts another, and publishes once."""
     project.write(resources={"engine": "kubernetes", "kubernetes": {"image": "trainer:1", "python": sys.executable}})

@@ -83,7 +83,7 @@ def test_evicted_then_killed_it_goes_on_each_time(
     follow(engine, second, said.append)
     assert resumed_from(said) == [before]
     assert cluster.made == {"jobs": 2, "pods": 3}
-    ref = finished(second, request)
+    ref = finished(request)
     assert TRAIN.output_of(ref).resumed_from is not None
     assert TRAIN.output_of(ref).steps == 300
     assert list(open_storage(request.root).list(f"{JOBS}/")) == []

@@ -91,7 +91,7 @@ def test_who_comes_later_follows_the_same_job(tmp_path: Path, engine: Background
     assert engine.submitted == 2, "the engine is asked again, for nobody knows whether it was before"
     assert [entry.name for entry in (tmp_path / "engine").iterdir()] == [first.name]
     follow(engine, second, lambda message: None)
-    assert not finished(second, request).reused
+    assert not finished(request).reused
 
 
 def test_many_at_once_start_one_job(tmp_path: Path, engine: Background) -> None:
@@ -108,7 +108,7 @@ def test_many_at_once_start_one_job(tmp_path: Path, engine: Background) -> None:
 
 @pytest.mark.parametrize("how", ["kill", "vanish"])
 def test_a_job_that_dies_is_followed_by_another(tmp_path: Path, engine: Background, how: str) -> None:
-    request = request_of(tmp_path, str(tmp_path / "artifacts"), rows=20_000)
+    request = request_of(tmp_path, str(tmp_path / "artifacts"), rows=2_000)
     job = start(engine, request, environment={})
     getattr(engine, how)(job)
     with pytest.raises(StepKilled, match=job.name):
@@ -116,17 +116,17 @@ def test_a_job_that_dies_is_followed_by_another(tmp_path: Path, engine: Backgrou
     again = start(engine, request, environment={})
     assert again.attempt == 2
     follow(engine, again, lambda message: None)
-    assert not finished(again, request).reused
+    assert not finished(request).reused
 
 
 def test_a_job_that_died_unseen_is_not_followed(tmp_path: Path, engine: Background) -> None:
     """As when an engine was away for so long that the task gave up."""
-    request = request_of(tmp_path, str(tmp_path / "artifacts"), rows=20_000)
+    request = request_of(tmp_path, str(tmp_path / "artifacts"), rows=2_000)
     engine.kill(start(engine, request, environment={}))
     again = start(engine, request, environment={})
     assert again.attempt == 2
     follow(engine, again, lambda message: None)
-    assert not finished(again, request).reused
+    assert not finished(request).reused
 
 
 def test_a_job_that_is_stopped_leaves_nothing_that_runs(tmp_path: Path, engine: Background) -> None:

@@ -121,6 +121,7 @@ def in_two(classifier: Pipeline, snapshot: StepRef, tmp_path_factory: pytest.Tem
     return dict(zip(CASES, trained, strict=True))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CASES)
 def test_two_are_one(
     name: str, in_two: dict[str, Training], classifier: Pipeline, snapshot: StepRef, tmp_path: Path
@@ -138,6 +139,7 @@ def test_two_are_one(
         assert together.validation == pytest.approx(alone.validation, rel=1e-4)
 
 
+@pytest.mark.long
 def test_what_is_seen_is_of_both(in_two: dict[str, Training], snapshot: StepRef) -> None:
     """Rows, progress and scores once, from the process that speaks."""
     trained = in_two["random"]

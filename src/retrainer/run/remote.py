@@ -44,15 +44,7 @@ def start(engine: Engine, request: StepRequest, *, environment: Mapping[str, str
     :raises EngineError: the engine refuses it, or gives no answer.
     """
     for attempt in range(1, MOST_ATTEMPTS):
-        job = Job(
-            root=request.root,
-            step=request.step,
-            digest=request.digest,
-            pipeline=request.pipeline.name,
-            attempt=attempt,
-            resources=request.pipeline.resources,
-            environment=dict(environment),
-        )
+        job = _job(request, attempt, environment)
         if job.end() is not None or _ended_unseen(engine, job):
             continue
         with suppress(PreconditionFailed):  # somebody wanted the same before
@@ -60,6 +52,18 @@ def start(engine: Engine, request: StepRequest, *, environment: Mapping[str, str
         engine.submit(job)
         return job
     raise StepError(f"{MOST_ATTEMPTS} jobs of this step have ended without an artifact", where=request.root)
+
+
+def _job(request: StepRequest, attempt: int, environment: Mapping[str, str]) -> Job:
+    return Job(
+        root=request.root,
+        step=request.step,
+        digest=request.digest,
+        pipeline=request.pipeline.name,
+        attempt=attempt,
+        resources=request.pipeline.resources,
+        environment=dict(environment),
+    )
 
 
 def _ended_unseen(engine: Engine, job: Job) -> bool:
@@ -203,27 +207,33 @@ def run_elsewhere(engine: Engine, request: StepRequest, on_message: OnMessage) -
     :raises RetrainerError: as ``Following.look``.
     """
     if is_made(request):
-        return reference_to(request, reused=True)
+        return finished(request, reused=True)
     job = start(engine, request, environment=current_access().to_public_environment())
     try:
         follow(engine, job, on_message)
     except (KeyboardInterrupt, SystemExit):
         stop(engine, job, why="whoever followed it was told to end")
         raise
-    return finished(job, request)
+    return finished(request)
 
 
-def finished(job: Job, request: StepRequest) -> StepRef:
-    """The reference to what a job left, which is then forgotten."""
-    forget(job)
-    return reference_to(request, reused=False)
+def finished(request: StepRequest, *, reused: bool = False) -> StepRef:
+    """The reference to what a job left; what was noted about the jobs of the request is deleted.
+
+    :param reused: nobody waited for it.
+    """
+    forget(request)
+    return reference_to(request, reused=reused)
 
 
-def forget(job: Job) -> None:
-    """Delete what lies in the root about a step's jobs, once its artifact is there."""
-    storage = open_storage(job.root)
-    for attempt in range(1, job.attempt + 1):
-        storage.delete_tree(f"{JOBS}/{job.model_copy(update={'attempt': attempt}).name}")
+def forget(request: StepRequest) -> None:
+    """Delete what lies in the root about the jobs of a request, whose artifact is there."""
+    storage = open_storage(request.root)
+    for attempt in range(1, MOST_ATTEMPTS):
+        folder = f"{JOBS}/{_job(request, attempt, {}).name}"
+        if not storage.exists(f"{folder}/{REQUEST}"):
+            return
+        storage.delete_tree(folder)
 
 
 def is_made(request: StepRequest) -> bool:

@@ -91,8 +91,10 @@ class FineTuneOperator(StepOperator):
     ) -> StepRef:
         """As of any step; or hand it to the engine of the pipeline, and defer."""
         engine = None if isinstance(request, StepRef) else engine_of(request.pipeline.resources, settings)
-        if isinstance(request, StepRef) or engine is None or is_made(request):
+        if isinstance(request, StepRef) or engine is None:
             return super().take(request, context, settings, environment)
+        if is_made(request):
+            return finished(request, reused=True)
         job = start(engine, request, environment=current_access().to_public_environment())
         self._stop_job = partial(stop, engine, job, why="the task was told to end")
         if self._killed:
@@ -116,10 +118,10 @@ class FineTuneOperator(StepOperator):
             request, _ = self.planned(context, settings)
             if isinstance(request, StepRef):
                 return self.concluded(request, context)
-            ended = Job.from_content(event["job"], where="event")
             if not is_made(request):
-                raise_for(ended, Failed.from_content(event["failure"], where="event") if "failure" in event else None)
-            return self.concluded(finished(ended, request), context)
+                job = Job.from_content(event["job"], where="event")
+                raise_for(job, Failed.from_content(event["failure"], where="event") if "failure" in event else None)
+            return self.concluded(finished(request), context)
 
     def on_kill(self) -> None:
         """End the step's process, or its job."""
