@@ -100,7 +100,7 @@ class Office:
         command = written.sub(lambda found: shlex.quote(words[found[0]]), command)
         finished = subprocess.run(
             ["bash", "-c", command],
-            env={**self.running.server.environment, "COLUMNS": "160"},
+            env={**self.running.server.environment, "COLUMNS": "400"},
             cwd=self.deployed.folder,
             capture_output=True,
             text=True,
@@ -387,7 +387,7 @@ def learnt_from(office: Office, picture: Path) -> int:
     visit.click("Models")
     visit.click(MOVED)
     visit.click("Data")
-    visit.shows("The champion learnt from it", "Rows in quarantine", "nearly a test row")
+    visit.shows("The champion learnt from", "Rows in quarantine", "nearly a test row")
     visit.picture(picture, height=800)
     return visit.clicks
 
@@ -446,7 +446,8 @@ def well(office: Office, picture: Path) -> int:
     card = (
         "[...document.querySelectorAll('[data-testid=dag-card]')].find((one) => one.textContent.startsWith('doctor'))"
     )
-    visit.page.wait_for(f"!{card}.querySelector('.chakra-spinner')")
+    visit.page.go(office.running.server.url + "/dags")  # Airflow's page may stay at what it showed while the run went
+    visit.page.wait_for(f"{card} && !{card}.querySelector('.chakra-spinner')")
     visit.picture(picture, height=560)
     return visit.clicks
 

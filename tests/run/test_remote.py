@@ -13,8 +13,8 @@ import pytest
 from retrainer.chain import INGEST, StepRef, StepRequest
 from retrainer.chain.jobs import JOBS, JobEnd
 from retrainer.chain.messages import Log, Message, Progress
-from retrainer.errors import DataError, EngineUnavailable, StepError, StepKilled, StorageError
-from retrainer.run import remote
+from retrainer.errors import DataError, EngineError, EngineUnavailable, StepError, StepKilled, StorageError
+from retrainer.run import agent, remote
 from retrainer.run.agent import Shipper
 from retrainer.run.engines import JobState
 from retrainer.run.remote import Following, finished, follow, run_elsewhere, start, stop
@@ -165,6 +165,102 @@ def test_an_artifact_is_enough(tmp_path: Path, engine: Background) -> None:
     follow(engine, job, lambda message: None)
 
 
+def test_an_agent_ends_where_its_engine_cannot_be_asked(
+    tmp_path: Path, engine: Background, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = request_of(tmp_path, str(tmp_path / "artifacts"), rows=50_000)
+    job = start(engine, request, environment={})
+    until(lambda: len(psutil.Process(engine.pid(job)).children(recursive=True)) >= 2)
+    running = psutil.Process(engine.pid(job)).children(recursive=True)
+
+    def away(job: object) -> None:
+        raise EngineUnavailable("connection refused", where="engine")
+
+    monkeypatch.setattr(engine, "stop", away)
+    with pytest.raises(EngineUnavailable):
+        stop(engine, job, why="of a test")
+    assert psutil.wait_procs(running, timeout=30)[1] == []
+    monkeypatch.undo()
+    assert start(engine, request, environment={}).attempt == 2, "and who wants the step later has a job of their own"
+
+
+def test_a_job_of_other_resources_gives_way(tmp_path: Path, engine: Background) -> None:
+    """The digest knows nothing of the engine and of what is asked of it."""
+    request = request_of(tmp_path, str(tmp_path / "artifacts"))
+    job = start(engine, request, environment={})
+    resources = request.pipeline.resources.model_copy(update={"pool": "another"})
+    other = request.model_copy(update={"pipeline": request.pipeline.model_copy(update={"resources": resources})})
+    again = start(engine, other, environment={})
+    assert again.attempt == 2
+    end = job.end()
+    assert end is not None
+    assert end.stopped
+    follow(engine, again, lambda message: None)
+
+
+class Refuses(Background):
+    """Takes no job."""
+
+    def submit(self, job: object) -> None:
+        raise EngineError("quota exceeded", where="engine")
+
+
+def test_a_job_that_is_refused_is_not_taken_up_again(tmp_path: Path) -> None:
+    request = request_of(tmp_path, str(tmp_path / "artifacts"))
+    with pytest.raises(EngineError, match="quota"):
+        start(Refuses(tmp_path / "engine"), request, environment={})
+    assert start(Background(tmp_path / "engine"), request, environment={}).attempt == 2
+
+
+@pytest.mark.parametrize("error", [EngineError("not allowed", where="engine"), StorageError("slow", where="store")])
+def test_what_passes_while_a_job_is_followed(
+    tmp_path: Path, engine: Background, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """A role that is written anew, a store that is throttled: the job trains on, and nobody gives it up."""
+    request = request_of(tmp_path, str(tmp_path / "artifacts"))
+    job = start(engine, request, environment={})
+    following = Following(engine, job, lambda message: None)
+    failing = [error] * 3
+
+    def fails_first(call: Callable[..., object]) -> Callable[..., object]:
+        def called(*given: object) -> object:
+            if failing:
+                raise failing.pop()
+            return call(*given)
+
+        return called
+
+    if isinstance(error, EngineError):
+        monkeypatch.setattr(engine, "state", fails_first(engine.state))
+    else:
+        monkeypatch.setattr(following._artifacts, "find", fails_first(following._artifacts.find))
+    for _ in range(3):
+        assert not following.look()
+    assert failing == []
+    until(following.look)
+
+
+def test_of_days_of_messages_few_are_read(tmp_path: Path, engine: Background, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent, "BLOCK", 4)
+    job = start(engine, request_of(tmp_path, str(tmp_path / "artifacts")), environment={})
+    until(lambda: not engine.state(job).is_active)
+    job.storage.delete_tree("messages")
+    said: list[Message] = []
+    following = Following(engine, job, said.append)
+    with Shipper(job.storage) as ship:
+        for number in range(10):
+            ship(Log(text=str(number)))
+            ship._ship()
+            following.look()
+    following.look()
+    heard = [message.text for message in said if isinstance(message, Log) and message.text.isdecimal()]
+    assert heard == [str(number) for number in range(10)]
+    said.clear()
+    Following(engine, job, said.append).look()
+    late = [message.text for message in said if isinstance(message, Log) and message.text.isdecimal()]
+    assert late == [str(number) for number in range(4, 10)], "the last two blocks"
+
+
 class Away(Background):
     """Does not answer for a while."""
 
@@ -207,7 +303,7 @@ def test_messages_outlast_a_store_that_is_away(tmp_path: Path, monkeypatch: pyte
         write(self, key, data, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(type(storage), "write", flaky)
-    with Shipper(storage, interval=0.05) as ship:
+    with Shipper(storage, interval=0.05, progress_interval=0.0) as ship:
         for number in range(3):
             ship(Log(text=f"line {number}"))
             time.sleep(0.15)

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from airflow.sdk.exceptions import AirflowException, AirflowRuntimeError
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from retrainer.airflow.connections import s3_access
@@ -21,11 +22,11 @@ from retrainer.airflow.progress import ProgressLog
 from retrainer.airflow.settings import Settings
 from retrainer.chain.jobs import Job
 from retrainer.chain.messages import Failed
-from retrainer.errors import RetrainerError
+from retrainer.errors import EngineUnavailable, RetrainerError, first_line
 from retrainer.run.engines import Engine, connect
 from retrainer.run.remote import LOOK_SECONDS, Following, stop
 from retrainer.spec.resources import Resources
-from retrainer.storage import use_access
+from retrainer.storage import S3Access, use_access
 
 if TYPE_CHECKING:
     from retrainer.run.engines.ray import RayAccess
@@ -75,8 +76,6 @@ class JobTrigger(BaseTrigger):  # type: ignore[misc]
         self.job = dict(job)
         self.settings = dict(settings)
         self.ends_at = ends_at
-        self._job = Job.from_content(job, where="trigger")
-        self._settings = Settings.from_content(settings, where="trigger")
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """The class and its arguments."""
@@ -89,37 +88,67 @@ class JobTrigger(BaseTrigger):  # type: ignore[misc]
         yield TriggerEvent({"job": self.job, **await self._followed()})
 
     async def _followed(self) -> dict[str, Any]:
-        following: Following | None = None
-        opened = 0.0
         try:
-            while True:
-                with use_access(await asyncio.to_thread(s3_access, self._settings.aws_conn_id)):
-                    if following is None:
-                        engine = await asyncio.to_thread(self._engine)
-                        following = Following(engine, self._job, ProgressLog(logger))
-                    else:
-                        following.reopen()
-                    opened = time.monotonic()
-                    while time.monotonic() - opened < _ACCESS_SECONDS:
-                        if await asyncio.to_thread(following.look):
-                            return {}
-                        if self.ends_at is not None and time.time() > self.ends_at:
-                            await asyncio.to_thread(self._stop, "it took longer than execution_timeout allows")
-                            return {}
-                        await asyncio.sleep(LOOK_SECONDS)
+            job, settings = (
+                Job.from_content(self.job, where="trigger"),
+                Settings.from_content(self.settings, where="trigger"),
+            )
+            await self._follow(job, settings)
         except RetrainerError as error:
             # The task raises it again. If the job has not ended, another try follows it again.
             return {"failure": Failed.of(error).model_dump(mode="json")}
+        except (AirflowException, AirflowRuntimeError, OSError, ValueError) as error:
+            lost = EngineUnavailable(f"the job cannot be followed: {first_line(error)}")
+            return {"failure": Failed.of(lost).model_dump(mode="json")}
+        return {}
 
-    def _engine(self) -> Engine:
-        engine = engine_of(self._job.resources, self._settings)
-        assert engine is not None, "a job has an engine"
-        return engine
+    def _given(self) -> tuple[Job, Settings]:
+        """:raises IntegrityError: a task of another version of this package was deferred."""
+        return Job.from_content(self.job, where="trigger"), Settings.from_content(self.settings, where="trigger")
 
-    def _stop(self, why: str) -> None:
-        stop(self._engine(), self._job, why=why)
+    async def _follow(self, job: Job, settings: Settings) -> None:
+        access = await asyncio.to_thread(s3_access, settings.aws_conn_id)
+        with use_access(access):
+            following = Following(await asyncio.to_thread(_engine, job, settings), job, ProgressLog(logger))
+        opened = time.monotonic()
+        while True:
+            if time.monotonic() - opened > _ACCESS_SECONDS:
+                access, opened = await asyncio.to_thread(_renewed, settings, access), time.monotonic()
+                with use_access(access):
+                    following.reopen()
+            with use_access(access):
+                if await asyncio.to_thread(following.look):
+                    return
+                if self.ends_at is not None and time.time() > self.ends_at:
+                    why = "it took longer than execution_timeout allows"
+                    await asyncio.to_thread(_stop, job, settings, why)
+                    return
+            await asyncio.sleep(LOOK_SECONDS)
 
     async def on_kill(self) -> None:
         """End the job: a person cleared the deferred task, or marked it."""
-        with use_access(await asyncio.to_thread(s3_access, self._settings.aws_conn_id)):
-            await asyncio.to_thread(self._stop, "a person ended the task")
+        job, settings = (
+            Job.from_content(self.job, where="trigger"),
+            Settings.from_content(self.settings, where="trigger"),
+        )
+        with use_access(await asyncio.to_thread(s3_access, settings.aws_conn_id)):
+            await asyncio.to_thread(_stop, job, settings, "a person ended the task")
+
+
+def _renewed(settings: Settings, before: S3Access | None) -> S3Access | None:
+    """How buckets are reached from now on; as before where the connection cannot be read now."""
+    try:
+        return s3_access(settings.aws_conn_id)
+    except (RetrainerError, AirflowRuntimeError) as error:
+        logger.warning("the connection to the buckets is kept as it was: %s", error)
+        return before
+
+
+def _engine(job: Job, settings: Settings) -> Engine:
+    engine = engine_of(job.resources, settings)
+    assert engine is not None, "a job has an engine"
+    return engine
+
+
+def _stop(job: Job, settings: Settings, why: str) -> None:
+    stop(_engine(job, settings), job, why=why)

@@ -11,10 +11,12 @@ Exit codes: 0 the artifact is there, 1 the step failed and said why, 143 it was 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +25,7 @@ from types import FrameType
 from typing import Self
 
 from retrainer.artifacts.repository import Artifacts
-from retrainer.chain.jobs import MESSAGES, REQUEST
+from retrainer.chain.jobs import ENDED, MESSAGES, REQUEST
 from retrainer.chain.messages import Failed, Log, Message, Progress, describe, parse_message
 from retrainer.chain.requests import StepRequest
 from retrainer.errors import RetrainerError, StorageError
@@ -32,6 +34,12 @@ from retrainer.run.processes import OnMessage, StepProcess, run_step
 from retrainer.storage import Storage, open_storage
 
 SHIP_SECONDS = 2.0
+# Progress alone is no reason for an object: a training of days would leave a hundred thousand.
+PROGRESS_SECONDS = 15.0
+# Messages of a stream lie in blocks of so many objects, so that whoever follows lists few.
+BLOCK = 200
+# Between two looks whether the job is to end.
+END_SECONDS = 10.0
 # A store that is away for longer than that at the end costs the last messages, not the artifact.
 LAST_TRIES = 5
 
@@ -45,9 +53,13 @@ class Shipper:
     A store that does not answer never harms the work; what was to be sent is kept until it does.
     """
 
-    def __init__(self, storage: Storage, *, interval: float = SHIP_SECONDS) -> None:
+    def __init__(
+        self, storage: Storage, *, interval: float = SHIP_SECONDS, progress_interval: float = PROGRESS_SECONDS
+    ) -> None:
         self._storage = storage
         self._interval = interval
+        self._progress_interval = progress_interval
+        self._sent_at = -math.inf
         self._stream = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{uuid.uuid4().hex[:8]}"
         self._sent = 0
         self._lines: list[bytes] = []
@@ -76,7 +88,13 @@ class Shipper:
 
     def _ship_until_the_end(self) -> None:
         while not self._ending.wait(self._interval):
-            self._ship()
+            if self._is_due():
+                self._ship()
+
+    def _is_due(self) -> bool:
+        with self._lock:
+            is_news = any(not isinstance(parse_message(line), Progress) for line in self._lines)
+        return is_news or time.monotonic() - self._sent_at >= self._progress_interval
 
     def _ship(self) -> bool:
         """Send what there is; ``False`` where the store did not take it."""
@@ -86,13 +104,15 @@ class Shipper:
             return True
         try:
             # Not conditional: no other process writes into this stream, and a repeated write has the same content.
-            self._storage.write(f"{MESSAGES}/{self._stream}/{self._sent:010d}.jsonl", b"\n".join(lines) + b"\n")
+            key = f"{self._stream}/{self._sent // BLOCK:06d}/{self._sent % BLOCK:03d}.jsonl"
+            self._storage.write(f"{MESSAGES}/{key}", b"\n".join(lines) + b"\n")
         except StorageError as error:
             logger.warning("messages are kept until the store takes them: %s", error)
             with self._lock:
                 self._lines = lines + self._lines
             return False
         self._sent += 1
+        self._sent_at = time.monotonic()
         return True
 
 
@@ -119,6 +139,37 @@ def _ended_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+class EndWatch:
+    """Ends this process where the job's folder says that the job is to end; a context manager.
+
+    Whoever wants that asks the engine, too, which may not answer.
+    """
+
+    def __init__(self, storage: Storage, *, interval: float = END_SECONDS) -> None:
+        self._storage = storage
+        self._interval = interval
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="end-watch", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._over.set()
+
+    def _watch(self) -> None:
+        while not self._over.wait(self._interval):
+            try:
+                is_to_end = self._storage.exists(ENDED)
+            except StorageError:
+                continue  # asked again
+            if is_to_end:
+                logger.warning("this job is to end: %s", self._storage.where(ENDED))
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+
 def run_job(folder: str) -> int:
     """Run the job of a folder; the exit code.
 
@@ -127,7 +178,7 @@ def run_job(folder: str) -> int:
     storage = open_storage(folder)
     request = StepRequest.from_json(storage.read(REQUEST), where=storage.where(REQUEST))
     failed = False
-    with Shipper(storage) as ship:
+    with Shipper(storage) as ship, EndWatch(storage):
 
         def say(message: Message) -> None:
             nonlocal failed

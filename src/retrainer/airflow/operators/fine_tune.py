@@ -16,9 +16,8 @@ from retrainer.airflow.step_operator import PipelineLike, StepOperator, Text, Up
 from retrainer.chain import TRAIN, StepRef, StepRequest
 from retrainer.chain.jobs import Job
 from retrainer.chain.messages import Failed
-from retrainer.run.remote import finished, is_made, raise_for, start, stop
+from retrainer.run.remote import finished, is_made, job_environment, raise_for, start, stop
 from retrainer.spec import Pipeline
-from retrainer.storage.access import current_access
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -95,10 +94,11 @@ class FineTuneOperator(StepOperator):
             return super().take(request, context, settings, environment)
         if is_made(request):
             return finished(request, reused=True)
-        job = start(engine, request, environment=current_access().to_public_environment())
-        self._stop_job = partial(stop, engine, job, why="the task was told to end")
-        if self._killed:
-            self._stop_job()
+
+        def claimed(job: Job) -> None:
+            self._stop_job = partial(stop, engine, job, why="the task was told to end")
+
+        job = start(engine, request, environment=job_environment(), claimed=claimed)
         self.log.info("the training runs as job %s on %s", job.name, job.resources.engine)
         ProgressState(context.get("task_state_store"), self.log).keep("job", job.name)
         trigger = JobTrigger(
@@ -118,8 +118,10 @@ class FineTuneOperator(StepOperator):
             request, _ = self.planned(context, settings)
             if isinstance(request, StepRef):
                 return self.concluded(request, context)
+            job = Job.from_content(event["job"], where="event")
+            # What was handed over counts, also where this version would ask for it under another digest.
+            request = request.model_copy(update={"digest": job.digest})
             if not is_made(request):
-                job = Job.from_content(event["job"], where="event")
                 raise_for(job, Failed.from_content(event["failure"], where="event") if "failure" in event else None)
             return self.concluded(finished(request), context)
 
