@@ -23,6 +23,7 @@ help:
 
 install: $(STAMP)
 
+# Modules are compiled when they are first imported: of all that is installed few are.
 # torch comes first and pinned: without it pip would pick a build with several GB of CUDA.
 $(STAMP): pyproject.toml constraints.txt
 	@"$(PYTHON)" -c "$(WORKS)" 2>/dev/null || { \
@@ -31,8 +32,8 @@ $(STAMP): pyproject.toml constraints.txt
 	  exit 1; }
 	@echo "Setting up $(VENV) with $$("$(PYTHON)" --version) ($(PYTHON))"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch==2.13.0
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --no-compile --quiet --disable-pip-version-check --constraint constraints.txt torch==2.13.0
+	$(BIN)/pip install --no-compile --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 demo: $(STAMP)

@@ -28,6 +28,7 @@ def head() -> Iterator[RayHead]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1000)
+@pytest.mark.long
 def test_a_run_trains_on_ray(
     tmp_path: Path, tiny_bert: Path, run_dag: Callable[..., DagRunResult], head: RayHead
 ) -> None:

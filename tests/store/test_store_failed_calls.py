@@ -123,7 +123,14 @@ CASES: dict[str, tuple[list[Fault], bool]] = {
 }
 
 
-@pytest.mark.parametrize(("faults", "once"), CASES.values(), ids=CASES.keys())
+# Of calls that fail, the worst: it took effect, and nobody said so. The others are as long, and end alike.
+_SHORT = {"an error", "connection cut after it took effect"}
+
+
+@pytest.mark.parametrize(
+    ("faults", "once"),
+    [pytest.param(*case, id=name, marks=() if name in _SHORT else pytest.mark.long) for name, case in CASES.items()],
+)
 def test_a_call_that_fails(attempts: Attempts, faults: list[Fault], once: bool) -> None:
     if faults[0].startswith("timeout"):
         attempts.faulty = attempts.through_proxy(timeout=0.5)
@@ -154,7 +161,7 @@ def test_a_call_that_fails(attempts: Attempts, faults: list[Fault], once: bool) 
     assert asked <= attempts.proxy.struck
 
 
-@pytest.mark.parametrize("fault", ["kill", "kill after"])
+@pytest.mark.parametrize("fault", [pytest.param("kill", marks=pytest.mark.long), "kill after"])
 def test_a_publisher_that_is_killed(attempts: Attempts, fault: Fault) -> None:
     for number in range(1, 99):
         new = attempts.bundle(number)
