@@ -38,7 +38,10 @@ by_hand = runpy.run_path({str(HERE / "by_hand.py")!r})["dag"]
 @pytest.fixture(scope="session")
 def airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with a migrated database, which no scheduler runs on."""
-    home = tmp_path_factory.mktemp("airflow_home")
+    return migrated_home(tmp_path_factory.mktemp("airflow_home"))
+
+
+def migrated_home(home: Path) -> Path:
     (home / "dags").mkdir()
     (home / "dags" / "retrain_test.py").write_text(DAG_FILE)
     (home / "pipelines").mkdir()

@@ -21,6 +21,7 @@ from retrainer.airflow.dag_builder import START_DATE
 from retrainer.airflow.failures import RETRY_POLICY
 from retrainer.airflow.settings import Settings
 from retrainer.chain import StepRef
+from retrainer.spec import parse_pipeline
 
 SHORTER = 600
 PIPELINE = {
@@ -47,10 +48,11 @@ class FailsOnce(IngestDatasetOperator):
         super().__init__(**kwargs)
         self.error = error
 
-    def _run(self, context: Any, settings: Settings, environment: Mapping[str, str]) -> StepRef:
+    def planned(self, context: Any, settings: Settings) -> tuple[StepRef, Mapping[str, str]]:
         if context["ti"].try_number == 1:
             raise KINDS[self.error]("so it goes", where="test")
-        return StepRef(step="ingest", digest="0" * 64, root="/nowhere", reused=True, output={})
+        self._pipeline = parse_pipeline(PIPELINE)
+        return StepRef(step="ingest", digest="0" * 64, root="/nowhere", reused=True, output={}), {}
 
     def conclude(self, ref: StepRef, context: Any) -> None: ...
 
