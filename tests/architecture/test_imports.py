@@ -95,6 +95,7 @@ LIGHT = {
     "retrainer.audit": {"numpy", "airflow"},
     "retrainer.chain": {"numpy", "airflow"},
     "retrainer.run.processes": {"numpy", "airflow"},
+    "retrainer.work.distributed": {"numpy", "airflow"},
     "retrainer.run.agent": {"numpy", "airflow"},
     "retrainer.run.remote": {"numpy", "airflow"},
     "retrainer.cli": {"numpy", "airflow"},

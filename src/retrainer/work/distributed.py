@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 from retrainer.chain import StepRequest, step_named
 from retrainer.errors import ResourceError, StepError, StepKilled
-from retrainer.serve.cores import usable_cores
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
@@ -93,6 +92,8 @@ def launch(request: StepRequest, path: str | Path) -> bool:
     """
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
+
+    from retrainer.serve.cores import usable_cores  # with the client, which few steps need
 
     hosts, processes = Hosts.from_environment(), request.pipeline.resources.processes
     if processes % hosts.count:
