@@ -55,7 +55,7 @@ def test_rows_that_the_champion_answers_as_well_as_before(make_project: MakeProj
 @pytest.mark.parametrize("label", ["closed", "flooded"])
 def test_corrections_of_rows_that_are_elsewhere_say_nothing_of_these(make_project: MakeProject, label: str) -> None:
     """In the rows of the check there is one label only; a correction gives one of them another."""
-    project = make_project(decay=CHECK, dataset__labels=None)
+    project = make_project(decay=dict(CHECK), dataset__labels=None)  # written to below
     project.write(
         decay__data=str(project.folder / "later" / "*.csv"), dataset__corrections=str(project.folder / "corrections")
     )
