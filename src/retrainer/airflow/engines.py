@@ -89,11 +89,7 @@ class JobTrigger(BaseTrigger):  # type: ignore[misc]
 
     async def _followed(self) -> dict[str, Any]:
         try:
-            job, settings = (
-                Job.from_content(self.job, where="trigger"),
-                Settings.from_content(self.settings, where="trigger"),
-            )
-            await self._follow(job, settings)
+            await self._follow(*self._given())
         except RetrainerError as error:
             # The task raises it again. If the job has not ended, another try follows it again.
             return {"failure": Failed.of(error).model_dump(mode="json")}
@@ -103,7 +99,10 @@ class JobTrigger(BaseTrigger):  # type: ignore[misc]
         return {}
 
     def _given(self) -> tuple[Job, Settings]:
-        """:raises IntegrityError: a task of another version of this package was deferred."""
+        """The records of the arguments.
+
+        :raises IntegrityError: a task of another version of this package was deferred.
+        """
         return Job.from_content(self.job, where="trigger"), Settings.from_content(self.settings, where="trigger")
 
     async def _follow(self, job: Job, settings: Settings) -> None:
@@ -127,10 +126,7 @@ class JobTrigger(BaseTrigger):  # type: ignore[misc]
 
     async def on_kill(self) -> None:
         """End the job: a person cleared the deferred task, or marked it."""
-        job, settings = (
-            Job.from_content(self.job, where="trigger"),
-            Settings.from_content(self.settings, where="trigger"),
-        )
+        job, settings = self._given()
         with use_access(await asyncio.to_thread(s3_access, settings.aws_conn_id)):
             await asyncio.to_thread(_stop, job, settings, "a person ended the task")
 

@@ -16,12 +16,12 @@ import sys
 import tempfile
 from typing import Any
 
-from retrainer.artifacts.repository import Artifacts
 from retrainer.chain.jobs import REQUEST
 from retrainer.chain.messages import Log
 from retrainer.chain.requests import StepRequest
 from retrainer.errors import RetrainerError
 from retrainer.run.ray_rank import Notes, run_rank
+from retrainer.run.remote import is_made
 from retrainer.spec.ray import Ray
 from retrainer.spec.resources import Resources
 from retrainer.storage import open_storage
@@ -39,7 +39,7 @@ def run_job(folder: str) -> bool:
     """
     storage = open_storage(folder)
     request = StepRequest.from_json(storage.read(REQUEST), where=storage.where(REQUEST))
-    if _is_made(request):
+    if is_made(request):
         return True
     os.environ.update(_VARIABLES)
     import ray
@@ -50,7 +50,7 @@ def run_job(folder: str) -> bool:
     ray.get(notes.say.remote(Log(text=f"asks Ray for {_in_words(resources)}").to_json()))
     why = _train(request, notes)
     has_said = ray.get(notes.end.remote())
-    if _is_made(request):
+    if is_made(request):
         return True
     if not has_said:
         logger.error("the training ended without its artifact: %s", why or "its workers ended well")
@@ -100,10 +100,6 @@ def _beside_this_process() -> dict[str, Any]:
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     return {"num_cpus": 0, "scheduling_strategy": here, "max_restarts": -1, "max_task_retries": -1}
-
-
-def _is_made(request: StepRequest) -> bool:
-    return Artifacts(request.root).find(request.step, request.digest) is not None
 
 
 def main(arguments: list[str]) -> int:
