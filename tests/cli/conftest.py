@@ -7,7 +7,6 @@ import os
 import random
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import yaml
 
 from retrainer.records import sha256_file
 from tests.made_once import made_once
+from tests.warm import run_warm
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -32,14 +32,11 @@ def retrainer(
     *arguments: object, stdin: str | None = None, cwd: Path | None = None, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run the command in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "retrainer.cli", *map(str, arguments)],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        check=False,
+    return run_warm(
+        [*map(str, arguments)],
+        stdin=stdin,
         cwd=cwd,
-        env={**os.environ, "RETRAINER_ACTOR": "tester", **environment},
+        environment={**os.environ, "RETRAINER_ACTOR": "tester", **environment},
     )
 
 

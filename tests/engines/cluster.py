@@ -25,6 +25,7 @@ from pathlib import Path
 from socket import SHUT_RDWR
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+from uuid import uuid4
 
 from kubernetes import client
 
@@ -327,7 +328,7 @@ class FakeCluster:
     def _make_pod(self, job: dict[str, Any], index: int) -> None:
         self.made["pods"] += 1
         template = json.loads(json.dumps(job["spec"]["template"]))
-        name, uid = f"{job['metadata']['name']}-{index}-{self.made['pods']:05d}", f"pod-{self.made['pods']}"
+        name, uid = f"{job['metadata']['name']}-{index}-{self.made['pods']:05d}", str(uuid4())
         metadata = template["metadata"]
         metadata |= {"name": name, "uid": uid}
         metadata["labels"][OF_JOB] = job["metadata"]["name"]
@@ -418,7 +419,7 @@ class FakeCluster:
 
 
 def _marked(uid: str) -> list[int]:
-    mark = f"{POD_MARK}={uid}".encode()
+    mark = f"{POD_MARK}={uid}".encode()  # of this pod alone: other clusters have theirs on the same machine
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

@@ -188,6 +188,10 @@ def that_loops(model: onnx.ModelProto) -> None:
     model.graph.node.append(helper.make_node("Loop", ["turns", "", "every"], ["logits"], body=body))
 
 
+# Each takes some hundredths of a second: all of them several times as long as the test waits for a load.
+PRODUCTS = 60
+
+
 def that_is_long_to_load(model: onnx.ModelProto) -> None:
     """Some seconds of constants that are computed when it is loaded, which nothing ends."""
     for node in model.graph.node:
@@ -196,10 +200,10 @@ def that_is_long_to_load(model: onnx.ModelProto) -> None:
     model.graph.initializer.append(side)
     tiny = helper.make_tensor("tiny", TensorProto.FLOAT, [1], [1e-4])
     model.graph.node.append(helper.make_node("ConstantOfShape", ["side"], ["product0"], value=tiny))
-    for number in range(20):
+    for number in range(PRODUCTS):
         product = f"product{number}"
         model.graph.node.append(helper.make_node("MatMul", [product, product], [f"product{number + 1}"]))
-    model.graph.node.append(helper.make_node("ReduceMax", ["product20"], ["largest"], keepdims=0))
+    model.graph.node.append(helper.make_node("ReduceMax", [f"product{PRODUCTS}"], ["largest"], keepdims=0))
     model.graph.node.append(helper.make_node("Add", ["every", "largest"], ["logits"]))
 
 

@@ -134,7 +134,7 @@ def _write_pipeline(
     from retrainer.spec.delimited import Csv
     from retrainer.spec.known_metrics import SHARE_RIGHT
 
-    require("train", only=("numpy", "pyarrow", "datasketch"))
+    require("train", only=("numpy", "pyarrow"))
     where = data if "://" in data else os.path.abspath(Path(data).expanduser())  # noqa: PTH100  a glob is not a path
     name = _name(where)
     target = output / f"{name}.yaml" if output.is_dir() else output

@@ -194,7 +194,7 @@ def _read(path: Path) -> _Content:
         raise IntegrityError(
             "the index of training rows was made with other hash functions",
             where=where,
-            hint="use the versions of datasketch and Python it was made with",
+            hint="use the versions of retrainer and Python it was made with",
         )
     table = np.frombuffer(data[ends[1] : ends[2]], dtype=_GROUP)
     sketches = np.frombuffer(data[ends[2] : ends[3]], dtype=np.uint8).reshape(rows, SKETCH_BYTES * parts)
