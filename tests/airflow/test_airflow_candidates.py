@@ -166,7 +166,7 @@ def test_airflow_maps_training_and_export_over_the_base_models(
 
 
 @pytest.mark.usefixtures("first")
-@pytest.mark.parametrize("resources", [{}, {"pool": "trainings"}])
+@pytest.mark.parametrize("resources", [pytest.param({}, marks=pytest.mark.long), {"pool": "trainings"}])
 def test_a_run_for_one_base_model_alone(
     project: Project, run_dag: RunDag, tiny_bert: Path, narrow_bert: Path, resources: dict[str, str]
 ) -> None:

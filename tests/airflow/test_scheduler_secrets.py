@@ -137,6 +137,7 @@ def connect(client: RestClient, server: AirflowServer, conn_id: str, fields: dic
     assert answer.status_code == httpx.codes.CREATED, answer.text
 
 
+@pytest.mark.long
 def test_connections_open_the_bucket_and_sign_and_are_seen_nowhere(running: Running) -> None:
     client, project = running.client, running.project
     with Watch(*running.secrets(), temporary=running.temporary) as watched:

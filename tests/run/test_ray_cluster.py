@@ -47,7 +47,7 @@ KILLS = 10
 STEPS = 400
 SAVE_STEPS = 5
 STEP = "-m retrainer.work train"
-OURS = (STEP, "retrainer.run.ray_driver", "ray::RayTrainWorker", "ray::TrainController", "ray::Notes")
+OURS = (STEP, "retrainer.run.engines.ray_driver", "ray::RayTrainWorker", "ray::TrainController", "ray::Notes")
 SAVES = {"save_strategy": "steps", "save_steps": SAVE_STEPS, "eval_strategy": "steps", "eval_steps": SAVE_STEPS}
 
 

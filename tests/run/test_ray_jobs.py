@@ -133,7 +133,7 @@ def test_what_is_handed_in(head: RayHead, tmp_path: Path) -> None:
     engine.submit(job)
     content = head.jobs[job.name]
     assert content["runtime_env"] == {"env_vars": {"A": "1", "B": "2"}, "pip": ["x"]}
-    assert content["entrypoint"] == f"python -m retrainer.run.ray_driver {job.folder}"
+    assert content["entrypoint"] == f"python -m retrainer.run.engines.ray_driver {job.folder}"
     assert (content["entrypoint_num_cpus"], content["entrypoint_memory"]) == (1.0, 1_000_000_000)
     assert content["entrypoint_resources"] == {"far": 0.5}
     assert all(isinstance(value, str) for value in content["metadata"].values())

@@ -1,6 +1,6 @@
 """``resources.ray`` of a pipeline file: the Ray cluster that trains.
 
-Not here: how a cluster is asked (``run/engines/ray.py``), what runs there (``run/ray_driver.py``).
+Not here: how a cluster is asked (``run/engines/ray.py``), what runs there (``run/engines/ray_driver.py``).
 """
 
 from __future__ import annotations

@@ -164,7 +164,7 @@ class RayJobs:
         content: dict[str, Any] = {
             "submission_id": job.name,
             # Ray runs it with its own interpreter, whose version has to be that of the cluster.
-            "entrypoint": shlex.join(["python", "-m", "retrainer.run.ray_driver", job.folder]),
+            "entrypoint": shlex.join(["python", "-m", "retrainer.run.engines.ray_driver", job.folder]),
             "runtime_env": environment,
             "metadata": {"retrainer_step": job.step, "retrainer_artifact": job.digest, "retrainer_root": job.root},
         }

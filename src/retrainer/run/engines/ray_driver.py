@@ -1,9 +1,9 @@
-"""``python -m retrainer.run.ray_driver FOLDER``: what a job on Ray runs, as the driver of Ray Train.
+"""``python -m retrainer.run.engines.ray_driver FOLDER``: what a job on Ray runs, as the driver of Ray Train.
 
 Starts a worker for each process of the training, lets Ray start them again where they or their nodes die, and ends when
 the artifact is there or the step has said why it fails. Ends with the job: what Ray stops, it stops with all its
 workers. Runs in the cluster, with Ray. Not here: what a worker does (``ray_rank.py``), how a job is handed in and
-followed (``engines/ray.py``, ``remote.py``).
+followed (``ray.py``, ``run/remote.py``).
 
 Exit codes: 0 the artifact is there, 1 it is not.
 """
@@ -20,7 +20,7 @@ from retrainer.chain.jobs import REQUEST
 from retrainer.chain.messages import Log
 from retrainer.chain.requests import StepRequest
 from retrainer.errors import RetrainerError
-from retrainer.run.ray_rank import Notes, run_rank
+from retrainer.run.engines.ray_rank import Notes, run_rank
 from retrainer.run.remote import is_made
 from retrainer.spec.ray import Ray
 from retrainer.spec.resources import Resources
