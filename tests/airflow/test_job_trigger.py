@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +101,34 @@ def test_a_person_ends_it(engine: Background, waiting_job: Job) -> None:
     assert "a person ended the task" in str(error)
 
 
+def test_a_person_ends_it_while_looks_at_others_wait(
+    engine: Background, waiting_job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look at a job of a cluster that gives no answer takes half a minute, after which Airflow gives up."""
+    over = threading.Event()
+    with ThreadPoolExecutor(2) as looks:
+        monkeypatch.setattr(engines, "_LOOKS", looks)
+        for _ in range(20):
+            looks.submit(over.wait)
+
+        async def end() -> None:
+            asyncio.get_running_loop().set_default_executor(looks)
+            await asyncio.wait_for(trigger(waiting_job).on_kill(), 10.0)
+
+        try:
+            # Not asyncio.run, which would wait for the default pool.
+            loop = asyncio.new_event_loop()
+            loop.run_until_complete(end())
+        finally:
+            over.set()
+    assert engine.state(waiting_job).phase == "failed"
+
+
+def test_a_person_ends_it_though_its_connection_cannot_be_read(engine: Background, waiting_job: Job) -> None:
+    asyncio.run(trigger(waiting_job, aws_conn_id="nowhere").on_kill())
+    assert engine.state(waiting_job).phase == "failed"
+
+
 def test_without_its_connection_it_says_so_and_the_job_goes_on(engine: Background, waiting_job: Job) -> None:
     error = error_told_by(trigger(waiting_job, aws_conn_id="nowhere"))
     assert "nowhere" in str(error)
@@ -167,7 +197,7 @@ def test_credentials_are_read_again(
     (event,) = asyncio.run(follow())
     assert isinstance(Failed.model_validate(event.payload["failure"]).as_error(), StepKilled)
     assert used[-1] == "second"
-    assert "the connection to the buckets is kept as it was" in caplog.text
+    assert "the connection to the buckets cannot be read now" in caplog.text
 
 
 def connect_as(monkeypatch: pytest.MonkeyPatch, login: str) -> None:

@@ -79,6 +79,19 @@ def test_a_call_that_fails_changes_nothing(
     assert time.monotonic() - started < RIGHT_SECONDS
 
 
+def test_a_refusal_of_what_is_there_ends_nothing(
+    cluster: FakeCluster, engine: KubernetesEngine, make_job: MakeJob
+) -> None:
+    """A quota of Jobs is full with the Job itself, and is asked before the name."""
+    job = make_job("sleep 300", nodes=2, gpus=2)
+    cluster.fail("POST jobs", "cut after", "403", "403")
+    cluster.fail("POST services", "cut after", "403", "403")
+    engine.submit(job)
+    engine.submit(job)
+    until(lambda: engine.state(job).phase == "running")
+    assert (cluster.made["jobs"], cluster.made["services"], cluster.made["pods"]) == (1, 1, 2)
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("call", ["DELETE jobs", "GET jobs", "GET pods"])
 def test_a_stop_that_fails_stops_all_the_same(

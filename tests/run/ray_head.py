@@ -105,6 +105,8 @@ class RayHead:
                 handler.end_headers()
                 handler.wfile.write(text.encode())
                 handler.close_connection = True
+            case "lost":
+                _send(handler, 404, f"Cannot {handler.command} {handler.path}")
             case _:
                 _send(handler, int(fault), "<html>no server is available to handle this request</html>")
 

@@ -114,13 +114,30 @@ def test_a_job_that_nobody_knows_is_gone(head: RayHead, tmp_path: Path) -> None:
     engine.stop(job)
 
 
-def test_a_proxy_s_404_is_not_the_end_of_a_job(head: RayHead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("fault", ["404", "lost"])
+def test_a_proxy_s_404_is_not_the_end_of_a_job(
+    head: RayHead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
     monkeypatch.setattr(engine_module, "REPEAT_SECONDS", 0.3)
     engine, job = engine_of(head), job_in(tmp_path)
     engine.submit(job)
-    head.faults["state"].extend(["404"] * 100)
+    for call in ("state", "stop"):
+        head.faults[call].extend([fault] * 100)
     with pytest.raises(EngineUnavailable, match="404"):
         engine.state(job)
+    with pytest.raises(EngineUnavailable, match="404"):
+        engine.stop(job)
+
+
+def test_what_refuses_new_jobs_leaves_one_that_is_there(head: RayHead, tmp_path: Path) -> None:
+    engine, job = engine_of(head), job_in(tmp_path)
+    head.faults["submit"].append("403")
+    with pytest.raises(EngineError, match="403"):
+        engine.submit(job)
+    head.faults["submit"].extend(["cut after", "403", "403"])
+    engine.submit(job)
+    engine.submit(job)
+    assert head.started == 1
 
 
 def test_what_is_handed_in(head: RayHead, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -10,6 +12,7 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 import pytest
 
+from retrainer.artifacts.repository import Artifacts
 from retrainer.chain import INGEST, StepRef, StepRequest
 from retrainer.chain.jobs import JOBS, JobEnd
 from retrainer.chain.messages import Log, Message, Progress
@@ -184,6 +187,75 @@ def test_an_agent_ends_where_its_engine_cannot_be_asked(
     assert start(engine, request, environment={}).attempt == 2, "and who wants the step later has a job of their own"
 
 
+def test_a_kill_while_the_store_is_away_asks_the_engine(
+    tmp_path: Path, engine: Background, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = request_of(tmp_path, str(tmp_path / "artifacts"), rows=50_000)
+    job = start(engine, request, environment={})
+    until(lambda: len(psutil.Process(engine.pid(job)).children(recursive=True)) >= 2)
+    running = psutil.Process(engine.pid(job)).children(recursive=True)
+
+    def away(*given: object) -> None:
+        raise StorageError("slow down", where="store")
+
+    monkeypatch.setattr(Artifacts, "find", away)
+    with pytest.raises(StorageError, match="slow down"):
+        stop(engine, job, why="of a test")
+    assert psutil.wait_procs(running, timeout=30)[1] == []
+
+
+def test_a_job_that_comes_after_its_end_was_wanted_does_not_run(tmp_path: Path, engine: Background) -> None:
+    """It was handed in by a process that was killed, and the engine took its time."""
+    request = request_of(tmp_path, str(tmp_path / "artifacts"), rows=50_000)
+    job = start(Accepts(tmp_path / "other"), request, environment={})
+    job.note_end(JobEnd(phase="failed", why="of a test", stopped=True))
+    done = subprocess.run(job.command(sys.executable), capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 143, done.stderr
+    assert "this job is to end" in done.stderr
+    assert not remote.is_made(request)
+
+
+def test_what_is_done_without_an_engine_by_now_ends_the_job(tmp_path: Path, engine: Background) -> None:
+    """A person gave up on an engine that gave no answer. Its job is told where it looks."""
+    request = request_of(tmp_path, str(tmp_path / "artifacts"), rows=50_000)
+    remote.release(request)
+    job = start(engine, request, environment={})
+    until(lambda: len(psutil.Process(engine.pid(job)).children(recursive=True)) >= 2)
+    running = psutil.Process(engine.pid(job)).children(recursive=True)
+    remote.release(request)
+    assert psutil.wait_procs(running, timeout=30)[1] == []
+    end = job.end()
+    assert end is not None
+    assert end.stopped
+
+
+def test_what_lingers_when_the_artifact_is_there_is_ended(
+    tmp_path: Path, engine: Background, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One host of several hangs, or what runs beside the training: it would hold its devices for good."""
+    monkeypatch.setattr(remote, "FAREWELL_SECONDS", 0.3)
+    request = request_of(tmp_path, str(tmp_path / "artifacts"))
+    job = start(engine, request, environment={})
+    stopped: list[object] = []
+    monkeypatch.setattr(engine, "state", lambda job: JobState("running"))
+    monkeypatch.setattr(engine, "stop", stopped.append)
+    follow(engine, job, lambda message: None)
+    assert stopped == [job]
+    assert not finished(request).reused
+
+
+def test_an_address_that_holds_a_user_is_not_handed_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "https://bot:s3cr3t@hub.corp/hf")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://minio:9000")
+    told = remote.job_environment()
+    assert "HF_ENDPOINT" not in told
+    assert told["AWS_ENDPOINT_URL"] == "http://minio:9000"
+    assert "HF_ENDPOINT" in caplog.text
+    assert "s3cr3t" not in caplog.text
+
+
 def test_a_job_of_other_resources_gives_way(tmp_path: Path, engine: Background) -> None:
     """The digest knows nothing of the engine and of what is asked of it."""
     request = request_of(tmp_path, str(tmp_path / "artifacts"))
@@ -196,6 +268,12 @@ def test_a_job_of_other_resources_gives_way(tmp_path: Path, engine: Background) 
     assert end is not None
     assert end.stopped
     follow(engine, again, lambda message: None)
+
+
+class Accepts(Background):
+    """Takes a job, and does nothing yet."""
+
+    def submit(self, job: object) -> None: ...
 
 
 class Refuses(Background):

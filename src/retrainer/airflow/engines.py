@@ -11,8 +11,10 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.sdk.exceptions import AirflowException, AirflowRuntimeError
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -32,9 +34,14 @@ if TYPE_CHECKING:
     from retrainer.run.engines.ray import RayAccess
 
 logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
 
 # A role's credentials last for an hour at least.
 _ACCESS_SECONDS = 900.0
+# Looks wait for engines and stores, the longest of them a minute. Many jobs share these threads, and nothing else does.
+_LOOKS = ThreadPoolExecutor(32, thread_name_prefix="retrainer-look")
+# What Airflow raises where it cannot say what a connection holds, beside our own errors.
+_UNREADABLE = (AirflowException, AirflowRuntimeError, OSError, ValueError)
 
 
 def engine_of(resources: Resources, settings: Settings) -> Engine | None:
@@ -93,7 +100,7 @@ class JobTrigger(BaseTrigger):  # type: ignore[misc]
         except RetrainerError as error:
             # The task raises it again. If the job has not ended, another try follows it again.
             return {"failure": Failed.of(error).model_dump(mode="json")}
-        except (AirflowException, AirflowRuntimeError, OSError, ValueError) as error:
+        except _UNREADABLE as error:
             lost = EngineUnavailable(f"the job cannot be followed: {first_line(error)}")
             return {"failure": Failed.of(lost).model_dump(mode="json")}
         return {}
@@ -106,38 +113,53 @@ class JobTrigger(BaseTrigger):  # type: ignore[misc]
         return Job.from_content(self.job, where="trigger"), Settings.from_content(self.settings, where="trigger")
 
     async def _follow(self, job: Job, settings: Settings) -> None:
-        access = await asyncio.to_thread(s3_access, settings.aws_conn_id)
+        access = await _in(_LOOKS, s3_access, settings.aws_conn_id)
         with use_access(access):
-            following = Following(await asyncio.to_thread(_engine, job, settings), job, ProgressLog(logger))
+            following = Following(await _in(_LOOKS, _engine, job, settings), job, ProgressLog(logger))
         opened = time.monotonic()
         while True:
             if time.monotonic() - opened > _ACCESS_SECONDS:
-                access, opened = await asyncio.to_thread(_renewed, settings, access), time.monotonic()
+                access, opened = await _in(_LOOKS, _readable, settings, access), time.monotonic()
                 with use_access(access):
                     following.reopen()
             with use_access(access):
-                if await asyncio.to_thread(following.look):
+                if await _in(_LOOKS, following.look):
                     return
                 if self.ends_at is not None and time.time() > self.ends_at:
-                    why = "it took longer than execution_timeout allows"
-                    await asyncio.to_thread(_stop, job, settings, why)
+                    await _in(_LOOKS, _stop, job, settings, "it took longer than execution_timeout allows")
                     return
             await asyncio.sleep(LOOK_SECONDS)
 
     async def on_kill(self) -> None:
         """End the job: a person cleared the deferred task, or marked it."""
         job, settings = self._given()
-        with use_access(await asyncio.to_thread(s3_access, settings.aws_conn_id)):
-            await asyncio.to_thread(_stop, job, settings, "a person ended the task")
+        # Airflow waits half a minute. No other job may be waited for, and what has begun goes on after that.
+        own = ThreadPoolExecutor(1, thread_name_prefix="retrainer-end")
+        try:
+            await _in(own, _end, job, settings)
+        finally:
+            own.shutdown(wait=False)
 
 
-def _renewed(settings: Settings, before: S3Access | None) -> S3Access | None:
-    """How buckets are reached from now on; as before where the connection cannot be read now."""
+async def _in(pool: Executor, call: Callable[..., Result], *arguments: Any) -> Result:
+    """The result of a call that waits, as ``asyncio.to_thread`` gives it, in the threads of a pool."""
+    context = copy_context()
+    return await asyncio.get_running_loop().run_in_executor(pool, partial(context.run, call, *arguments))
+
+
+def _readable(settings: Settings, before: S3Access | None) -> S3Access | None:
+    """How buckets are reached by now; as before where the connection cannot be read now."""
     try:
         return s3_access(settings.aws_conn_id)
-    except (RetrainerError, AirflowRuntimeError) as error:
-        logger.warning("the connection to the buckets is kept as it was: %s", error)
+    except (RetrainerError, *_UNREADABLE) as error:
+        logger.warning("the connection to the buckets cannot be read now: %s", first_line(error))
         return before
+
+
+def _end(job: Job, settings: Settings) -> None:
+    # Without its connection the engine is asked all the same.
+    with use_access(_readable(settings, None)):
+        _stop(job, settings, "a person ended the task")
 
 
 def _engine(job: Job, settings: Settings) -> Engine:

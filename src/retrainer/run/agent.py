@@ -159,15 +159,18 @@ class EndWatch:
         self._over.set()
 
     def _watch(self) -> None:
-        while not self._over.wait(self._interval):
-            try:
-                is_to_end = self._storage.exists(ENDED)
-            except StorageError:
-                continue  # asked again
-            if is_to_end:
-                logger.warning("this job is to end: %s", self._storage.where(ENDED))
-                os.kill(os.getpid(), signal.SIGTERM)
+        # At once, too: what was handed in before its end was wanted may come to run after it.
+        while not self._is_to_end():
+            if self._over.wait(self._interval):
                 return
+        logger.warning("this job is to end: %s", self._storage.where(ENDED))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def _is_to_end(self) -> bool:
+        try:
+            return self._storage.exists(ENDED)
+        except StorageError:
+            return False  # asked again
 
 
 def run_job(folder: str) -> int:

@@ -21,7 +21,7 @@ from retrainer.run.ahead import Ahead
 from retrainer.run.engines import connect
 from retrainer.run.folders import RunFolder
 from retrainer.run.processes import StepProcess, run_step
-from retrainer.run.remote import run_elsewhere
+from retrainer.run.remote import release, run_elsewhere
 from retrainer.spec.model import Pipeline
 from retrainer.storage import join_url
 
@@ -128,6 +128,8 @@ def run_pipeline(
             if isinstance(request, StepRequest) and stage.step.takes_resources and engine is not None:
                 done[stage] = run_elsewhere(engine, request, say)
             else:
+                if isinstance(request, StepRequest) and stage.step.takes_resources:
+                    release(request)
                 done[stage] = run_step(
                     request, on_message=say, python=python, started=partial(started, stage), ahead=ahead
                 )

@@ -7,10 +7,12 @@ following. Not here: the engines (``engines/``), the far end (``agent.py``).
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NoReturn, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
@@ -42,6 +44,8 @@ MOST_ATTEMPTS = 1000
 OnMessage = Callable[[Message], None]
 Source = Literal["engine", "store"]
 Result = TypeVar("Result")
+
+logger = logging.getLogger(__name__)
 
 # Of this process's environment, beside what a connection says.
 _HANDED_ON = (
@@ -180,7 +184,11 @@ class Following:
         if is_made:
             self._made = self._made or time.monotonic()
             lingers = state is None or state.is_active
-            return not lingers or time.monotonic() - self._made > FAREWELL_SECONDS
+            if lingers and time.monotonic() - self._made > FAREWELL_SECONDS:
+                # A host that hangs, or what runs beside the training, would hold its devices for good.
+                self._tried("engine", lambda: self._engine.stop(self._job))
+                return True
+            return not lingers
         if is_made is None or state is None or state.is_active:
             return False
         ended = JobEnd(phase=state.phase, why=state.why, failure=self._failure)
@@ -271,19 +279,34 @@ def follow(engine: Engine, job: Job, on_message: OnMessage, *, pause: Callable[[
 def stop(engine: Engine, job: Job, *, why: str) -> None:
     """End a job for good: whoever wants its step later starts another one.
 
-    That it is to end is noted first. Where the engine does not answer, the job's own agent reads it and ends.
+    That it is to end is noted first. Where the engine does not answer, the job's own agent reads it and ends; where the
+    store does not, the engine is asked all the same.
 
     :raises EngineError: the engine did not do it.
+    :raises StorageError: that it is to end could not be noted.
     """
-    if Artifacts(job.root).find(job.step, job.digest) is None:
-        job.note_end(JobEnd(phase="failed", why=why, stopped=True))
-    engine.stop(job)
+    try:
+        if Artifacts(job.root).find(job.step, job.digest) is None:
+            job.note_end(JobEnd(phase="failed", why=why, stopped=True))
+    finally:
+        engine.stop(job)
 
 
 def job_environment() -> dict[str, str]:
     """Variables under which a job reaches buckets and the model hub as this process does. No secrets."""
     own = {name: os.environ[name] for name in _HANDED_ON if os.environ.get(name)}
-    return {**own, **current_access().to_public_environment()}
+    found = {**own, **current_access().to_public_environment()}
+    for name in sorted(name for name, value in found.items() if _names_a_user(value)):
+        logger.warning("%s holds a user's name and is not handed on to the job: give it to the job's processes", name)
+        del found[name]
+    return found
+
+
+def _names_a_user(value: str) -> bool:
+    try:
+        return urlsplit(value).username is not None
+    except ValueError:
+        return False
 
 
 def run_elsewhere(engine: Engine, request: StepRequest, on_message: OnMessage) -> StepRef:
@@ -322,6 +345,18 @@ def forget(request: StepRequest) -> None:
         if not storage.exists(f"{folder}/{REQUEST}"):
             return
         storage.delete_tree(folder)
+
+
+def release(request: StepRequest) -> None:
+    """Let the jobs of a request end, on whichever engine: it is done without one now, in this process's place.
+
+    Their agents read it. Without this, a job of an engine that could not be reached would go on beside the work here.
+    """
+    for attempt in range(1, MOST_ATTEMPTS):
+        job = _job(request, attempt, {})
+        if not job.storage.exists(REQUEST):
+            return
+        job.note_end(JobEnd(phase="failed", why="its pipeline asks for no engine by now", stopped=True))
 
 
 def is_made(request: StepRequest) -> bool:

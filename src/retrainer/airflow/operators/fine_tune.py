@@ -16,7 +16,7 @@ from retrainer.airflow.step_operator import PipelineLike, StepOperator, Text, Up
 from retrainer.chain import TRAIN, StepRef, StepRequest
 from retrainer.chain.jobs import Job
 from retrainer.chain.messages import Failed
-from retrainer.run.remote import finished, is_made, job_environment, raise_for, start, stop
+from retrainer.run.remote import finished, is_made, job_environment, raise_for, release, start, stop
 from retrainer.spec import Pipeline
 
 if TYPE_CHECKING:
@@ -91,6 +91,8 @@ class FineTuneOperator(StepOperator):
         """As of any step; or hand it to the engine of the pipeline, and defer."""
         engine = None if isinstance(request, StepRef) else engine_of(request.pipeline.resources, settings)
         if isinstance(request, StepRef) or engine is None:
+            if isinstance(request, StepRequest):
+                release(request)
             return super().take(request, context, settings, environment)
         if is_made(request):
             return finished(request, reused=True)

@@ -216,6 +216,14 @@ class KubernetesApi:
                 if found is not None:
                     return found, False
                 self._pause(what, said, tried, ends)
+            except EngineUnavailable:
+                raise
+            except EngineError:
+                # A quota that is full with the object itself, or a webhook that has changed since: asked first.
+                found = read()
+                if found is not None:
+                    return found, False
+                raise
         raise AssertionError("the pauses end it")
 
     def _read(self, what: str, call: _Call, ends: float) -> Answer | None:

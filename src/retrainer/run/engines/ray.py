@@ -70,13 +70,12 @@ class Answer:
     status: int
     text: str
 
-    def names(self, job: Job) -> bool:
-        """Whether it speaks of this job. A proxy that has lost the way to Ray also says 404."""
-        return job.name in self.text
-
     def says_gone(self, job: Job) -> bool:
-        """Whether the cluster knows no such job."""
-        return self.status in _GONE and self.names(job)
+        """Whether the cluster knows no such job.
+
+        In Ray's own words: a proxy that has lost the way to Ray also says 404, often with the path that was asked for.
+        """
+        return self.status in _GONE and f"{job.name} does not exist" in self.text
 
     @property
     def content(self) -> dict[str, Any] | None:
@@ -117,10 +116,17 @@ class RayJobs:
         """Start it, unless a job of its name is there, whatever became of that."""
 
         def settled(answer: Answer) -> bool:
-            is_there = answer.status == 409 or (answer.names(job) and "already exists" in answer.text)
+            is_there = answer.status == 409 or (job.name in answer.text and "already exists" in answer.text)
             return answer.content is not None or is_there
 
-        self._ask("POST", "", self._described(job), settled=settled)
+        try:
+            self._ask("POST", "", self._described(job), settled=settled)
+        except EngineUnavailable:
+            raise
+        except EngineError:
+            # What refuses new jobs says nothing against one that is there.
+            if self.state(job).phase == "gone":
+                raise
 
     def state(self, job: Job) -> JobState:
         """What became of it."""

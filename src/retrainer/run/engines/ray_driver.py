@@ -1,9 +1,9 @@
 """``python -m retrainer.run.engines.ray_driver FOLDER``: what a job on Ray runs, as the driver of Ray Train.
 
 Starts a worker for each process of the training, lets Ray start them again where they or their nodes die, and ends when
-the artifact is there or the step has said why it fails. Ends with the job: what Ray stops, it stops with all its
-workers. Runs in the cluster, with Ray. Not here: what a worker does (``ray_rank.py``), how a job is handed in and
-followed (``ray.py``, ``run/remote.py``).
+the artifact is there, the step has said why it fails, or the job's folder says that it is to end. What Ray stops, it
+stops with all its workers. Runs in the cluster, with Ray. Not here: what a worker does (``ray_rank.py``), how a job is
+handed in and followed (``ray.py``, ``run/remote.py``).
 
 Exit codes: 0 the artifact is there, 1 it is not.
 """
@@ -20,6 +20,7 @@ from retrainer.chain.jobs import REQUEST
 from retrainer.chain.messages import Log
 from retrainer.chain.requests import StepRequest
 from retrainer.errors import RetrainerError
+from retrainer.run.agent import EndWatch
 from retrainer.run.engines.ray_rank import Notes, run_rank
 from retrainer.run.remote import is_made
 from retrainer.spec.ray import Ray
@@ -41,6 +42,11 @@ def run_job(folder: str) -> bool:
     request = StepRequest.from_json(storage.read(REQUEST), where=storage.where(REQUEST))
     if is_made(request):
         return True
+    with EndWatch(storage):
+        return _run(request, folder)
+
+
+def _run(request: StepRequest, folder: str) -> bool:
     os.environ.update(_VARIABLES)
     import ray
 
