@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,6 @@ from retrainer.errors import ArtifactError
 from retrainer.storage import open_storage
 
 DIGEST = "ab" * 32
-Root = Callable[[], str]
 
 
 @pytest.fixture(params=["folder", "s3"])

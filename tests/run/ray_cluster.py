@@ -19,8 +19,6 @@ from typing import Self
 
 import psutil  # type: ignore[import-untyped]
 
-from retrainer.chain.jobs import Job
-
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 
 START_SECONDS = 600.0
@@ -196,7 +194,3 @@ class RayCluster:
     def _get(self, path: str) -> bytes:
         with urllib.request.urlopen(self.address + path, timeout=5) as answer:
             return bytes(answer.read())
-
-    def log_of(self, job: Job) -> str:
-        """What a job's driver and workers said."""
-        return "\n".join(path.read_text() for path in self._folder.rglob(f"job-driver-{job.name}.log"))

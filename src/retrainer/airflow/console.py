@@ -25,14 +25,14 @@ from retrainer.airflow import console_moves, console_runs
 from retrainer.airflow.connections import s3_access
 from retrainer.airflow.console_place import base_path
 from retrainer.airflow.dag_builder import dag_id_of
-from retrainer.airflow.dag_folder import is_called_as_its_pipeline, read_file
+from retrainer.airflow.dag_folder import is_called_as_its_pipeline
 from retrainer.airflow.settings import Settings, pipelines_folder, tries_texts
 from retrainer.chain.trial import Trial, Tried
 from retrainer.console.app import console_app
 from retrainer.console.host import Broken, Catalogue, Credentials, Mover, Question, Runs, RunSeen, Shown, Trials
 from retrainer.errors import PipelineError
 from retrainer.run.trial import ask_version
-from retrainer.spec import Pipeline, pipeline_files
+from retrainer.spec import Pipeline, pipeline_files, try_pipeline
 from retrainer.storage import use_access
 
 
@@ -122,7 +122,7 @@ class AirflowHost:
         stamp = (status.st_mtime_ns, status.st_size)
         known = self._read.get(file)
         if known is None or known[0] != stamp:
-            known = self._read[file] = (stamp, read_file(file))
+            known = self._read[file] = (stamp, try_pipeline(file))
         return known[1]
 
     def runs(self, dag_ids: Sequence[str]) -> Mapping[str, Runs]:

@@ -23,7 +23,7 @@ from retrainer.airflow.decay_builder import decay_dag_of, decay_id_of
 from retrainer.airflow.new_data import new_data_asset
 from retrainer.airflow.settings import as_mapping
 from retrainer.errors import PipelineError
-from retrainer.spec import Pipeline, load_pipeline, pipeline_files
+from retrainer.spec import Pipeline, pipeline_files, try_pipeline
 from retrainer.spec.dataset import Paths
 from retrainer.spec.delimited import Csv
 from retrainer.spec.model import Schedule
@@ -66,16 +66,10 @@ def read_folder(folder: str | Path, wanted: str | None = None) -> Iterable[tuple
     files = pipeline_files(folder)
     if wanted is not None:
         first = sorted(files, key=lambda file: wanted not in {dag_id_of(file.stem), decay_id_of(file.stem)})
-        return ((file, read_file(file)) for file in first)
-    return sorted(((file, read_file(file)) for file in files), key=lambda entry: not is_called_as_its_pipeline(*entry))
-
-
-def read_file(file: Path) -> Pipeline | PipelineError:
-    """A pipeline file, or what is wrong with it."""
-    try:
-        return load_pipeline(file)
-    except PipelineError as error:
-        return error
+        return ((file, try_pipeline(file)) for file in first)
+    return sorted(
+        ((file, try_pipeline(file)) for file in files), key=lambda entry: not is_called_as_its_pipeline(*entry)
+    )
 
 
 def is_called_as_its_pipeline(file: Path, content: Pipeline | PipelineError) -> bool:

@@ -6,7 +6,7 @@ here by its export artifact, since only what went live has a version. Light. Not
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -77,12 +77,10 @@ class History:
 
     def __post_init__(self) -> None:
         challengers = {decision.verdict.decision: decision.challenger for decision in self.decisions}
-        for move in self._all_moves():
-            if move.decision in challengers:
-                self._exports[move.to_version] = challengers[move.decision]
-
-    def _all_moves(self) -> Iterator[Move]:
-        return (move for moves in self.moves.values() for move in moves)
+        for moves in self.moves.values():
+            for move in moves:
+                if move.decision in challengers:
+                    self._exports[move.to_version] = challengers[move.decision]
 
     def export_of(self, version: str) -> str:
         """The export artifact that a version came from; the version itself where nobody knows."""
@@ -99,10 +97,6 @@ class History:
     def name(self, export: str) -> str:
         """What a model is called: its version, or as many digits of its export where it has none."""
         return self.version_of(export) or export[:_DIGITS]
-
-    def published(self, decision: Decision) -> bool:
-        """Whether it went live by that decision."""
-        return any(move.decision == decision.verdict.decision for move in self._all_moves())
 
 
 def read_history(model: ModelStore, channel: str) -> History:

@@ -148,7 +148,7 @@ def retrain_page(
         model=model,
         channel=pipeline.publish.channel if pipeline is not None else channel,
         kind="retrain",
-        told=_told(seen, refs, waiting, now, may_read_logs=may_read_logs),
+        told=_told(seen, refs, waiting, may_read_logs=may_read_logs),
         asked=tuple(dict.fromkeys(asked)),
         parts=_parts(seen, refs, now, may_read_logs=may_read_logs),
         decision=next((ref.digest for ref in refs.values() if ref.step == DECIDE.name and ref.digest), None),
@@ -199,14 +199,13 @@ def _told(
     seen: RunSeen,
     refs: Mapping[tuple[str, int], StepRef],
     waiting: Sequence[Waiting],
-    now: datetime,
     *,
     may_read_logs: bool,
 ) -> Told:
     if seen.state == "failed":
         return _failed(seen, may_read_logs=may_read_logs)
     if seen.state != "success":
-        return _under_way(seen, waiting, now, may_read_logs=may_read_logs)
+        return _under_way(seen, waiting, may_read_logs=may_read_logs)
     decided, published = _output(refs, DECIDE.name), _output(refs, PUBLISH.name)
     unchanged = next((ref.unchanged for ref in refs.values() if ref.unchanged is not None), None)
     if isinstance(published, Published):
@@ -267,7 +266,7 @@ def _failed(seen: RunSeen, *, may_read_logs: bool) -> Told:
     return Told(level="bad", headline=f"Failed in {names}", sentences=tuple(dict.fromkeys(sentences)))
 
 
-def _under_way(seen: RunSeen, waiting: Sequence[Waiting], now: datetime, *, may_read_logs: bool) -> Told:
+def _under_way(seen: RunSeen, waiting: Sequence[Waiting], *, may_read_logs: bool) -> Told:
     if waiting:
         (one, *_) = waiting
         whom = ", ".join(one.people) if one.people else "somebody who may"

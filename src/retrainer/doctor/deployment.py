@@ -12,7 +12,7 @@ from pathlib import Path
 from retrainer.chain.model_store import check_keys
 from retrainer.doctor.interpreter import Interpreter, ask_interpreter
 from retrainer.errors import PipelineError, RetrainerError
-from retrainer.spec import Pipeline, load_pipeline, pipeline_files
+from retrainer.spec import Pipeline, pipeline_files, try_pipeline
 from retrainer.spec.publish import Publish
 from retrainer.storage import S3Access, use_access
 from retrainer.store import Signer
@@ -42,7 +42,7 @@ class Deployment:
     @cached_property
     def read(self) -> tuple[tuple[Path, Pipeline | PipelineError], ...]:
         """Each file with what it says, or what is wrong with it."""
-        return tuple((file, _read(file)) for file in self.files)
+        return tuple((file, try_pipeline(file)) for file in self.files)
 
     @cached_property
     def pipelines(self) -> tuple[Pipeline, ...]:
@@ -76,10 +76,3 @@ def files_of(places: list[Path]) -> tuple[tuple[Path, ...], PipelineError | None
     except PipelineError as error:
         return tuple(files), error
     return tuple(files), None
-
-
-def _read(file: Path) -> Pipeline | PipelineError:
-    try:
-        return load_pipeline(file)
-    except PipelineError as error:
-        return error

@@ -10,6 +10,7 @@ from typing import Any, get_args
 from retrainer.doctor.deployment import Deployment
 from retrainer.doctor.findings import Check, Finding, State, broken
 from retrainer.errors import RetrainerError
+from retrainer.report.presentation import escaped
 
 _SIGNS: dict[State, str] = {"ok": "✓ ok", "warning": "▲ warning", "broken": "✗ broken"}
 _PLURALS: dict[State, str] = {"ok": "ok", "warning": "warnings", "broken": "broken"}
@@ -72,13 +73,9 @@ class Examination:
         states = get_args(State)
         worst_first = sorted(self.found, key=lambda pair: -states.index(pair[1].state))
         rows = [
-            f"| {_SIGNS[finding.state]} | {_cell(check.title)} | {_cell(finding.what)} | {_cell(finding.text)} "
-            f"| {_cell(finding.hint or '')} |"
+            f"| {_SIGNS[finding.state]} | {escaped(check.title)} | {escaped(finding.what)} | {escaped(finding.text)} "
+            f"| {escaped(finding.hint or '')} |"
             for check, finding in worst_first
         ]
         head = ["| | check | of | finding | how to mend it |", "|---|---|---|---|---|"]
         return "\n".join([f"**{self.summary}**", "", *head, *rows, ""])
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")

@@ -5,7 +5,7 @@ with its line, ``training_arguments.py`` knows the names that transformers accep
 data or imports transformers.
 """
 
-from retrainer.spec.load import load_gate, load_pipeline, load_pipelines, parse_pipeline, pipeline_files
+from retrainer.spec.load import load_gate, load_pipeline, parse_pipeline, pipeline_files, try_pipeline
 from retrainer.spec.model import Pipeline
 from retrainer.spec.schema import json_schema
 
@@ -14,7 +14,7 @@ __all__ = [
     "json_schema",
     "load_gate",
     "load_pipeline",
-    "load_pipelines",
     "parse_pipeline",
     "pipeline_files",
+    "try_pipeline",
 ]

@@ -44,6 +44,14 @@ def load_pipeline(path: str | Path) -> Pipeline:
     return _parse(value, lines, str(file), file.absolute().parent)
 
 
+def try_pipeline(file: Path) -> Pipeline | PipelineError:
+    """A pipeline file, or what is wrong with it."""
+    try:
+        return load_pipeline(file)
+    except PipelineError as error:
+        return error
+
+
 def load_gate(path: str | Path, *, writes: Writes = "label") -> Gate:
     """The gate of a file: of a pipeline, or of one that holds only ``gate``, or only the keys of a gate.
 
@@ -81,26 +89,6 @@ def pipeline_files(folder: str | Path) -> tuple[Path, ...]:
     if not place.is_dir():
         raise PipelineError("no such folder", where=str(place), hint="it should hold the pipelines' .yaml files")
     return tuple(sorted(file for file in place.iterdir() if file.suffix in SUFFIXES and file.is_file()))
-
-
-def load_pipelines(folder: str | Path) -> tuple[Pipeline, ...]:
-    """Every pipeline of a folder, sorted by file name.
-
-    :raises PipelineError: one of them is wrong, or two have the same name.
-    """
-    pipelines: dict[str, Pipeline] = {}
-    files: dict[str, Path] = {}
-    for file in pipeline_files(folder):
-        pipeline = load_pipeline(file)
-        if pipeline.name in pipelines:
-            raise PipelineError(
-                f"name '{pipeline.name}' is already taken by {files[pipeline.name].name}",
-                where=str(file),
-                hint="the name is that of the model in the store and of the DAG",
-            )
-        pipelines[pipeline.name] = pipeline
-        files[pipeline.name] = file
-    return tuple(pipelines.values())
 
 
 def parse_pipeline(

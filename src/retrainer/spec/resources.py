@@ -47,11 +47,6 @@ class Resources(Record):
         """GPUs that each host leases."""
         return self.gpus // self.nodes
 
-    @property
-    def processes_of_a_node(self) -> int:
-        """Processes that train on each host."""
-        return self.processes // self.nodes
-
 
 # Engines with a section of their own.
 _ENGINES = ("kubernetes", "ray")

@@ -73,11 +73,6 @@ class Store:
         """
         return cls(open_storage(url, access=access), signer=signer, trusted=trusted)
 
-    @property
-    def url(self) -> str:
-        """Where it is."""
-        return self._storage.url
-
     def models(self) -> list[str]:
         """The models of which a version was ever published, sorted; also those whose moves were deleted."""
         names = [name for name in self._storage.list_folders() if is_name(name)]

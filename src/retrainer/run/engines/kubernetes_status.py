@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from retrainer.run.engines import JobState
@@ -103,7 +103,7 @@ def broken_for(pods: Sequence[Object], now: datetime) -> float:
         waiting = {state.get("reason") for state in _waiting(pod)}
         scheduled = _conditions(pod).get("PodScheduled", {}).get("lastTransitionTime")
         if waiting & _BROKEN and scheduled:
-            longest = max(longest, (now - _time(scheduled)).total_seconds())
+            longest = max(longest, (now - datetime.fromisoformat(scheduled)).total_seconds())
     return longest
 
 
@@ -193,7 +193,3 @@ def _of_pods(pods: Sequence[Object]) -> str:
 def _listed(words: Sequence[str]) -> str:
     more = f"; and {len(words) - MOST_PODS} more" if len(words) > MOST_PODS else ""
     return "; ".join(words[:MOST_PODS]) + more
-
-
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text).astimezone(UTC)
