@@ -96,6 +96,14 @@ class FileRecord(Record):
         (folder / self.file).write_bytes(data)
 
 
+def unset(value: object) -> bool:
+    """For ``Field(exclude_if=unset)``: a field that came later, and that records without it do not show.
+
+    They keep their bytes, and what is named by the digest of these keeps its name.
+    """
+    return value is None
+
+
 def canonical_json(value: Any) -> bytes:
     """JSON with sorted keys and no white space, as UTF-8: the form that is hashed."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()

@@ -7,11 +7,11 @@ Not here: the fitting (``work/export/calibrate.py``, ``thresholds.py``), and whe
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, FiniteFloat, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, FiniteFloat
 
-from retrainer.records import FileRecord, Record
+from retrainer.records import FileRecord, Record, unset
 
 
 class FittedThreshold(Record):
@@ -47,13 +47,7 @@ class GraphCalibration(Record):
     log_loss_after: FiniteFloat | None
     ece: FiniteFloat | None
     ece_after: FiniteFloat | None
-    thresholds: dict[str, FittedThreshold] | None = None
-
-    @model_serializer(mode="wrap")
-    def _without_what_is_not_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """The records of classifiers that give one label keep their bytes."""
-        written: dict[str, Any] = handler(self)
-        return {key: value for key, value in written.items() if key != "thresholds" or value is not None}
+    thresholds: dict[str, FittedThreshold] | None = Field(None, exclude_if=unset)
 
 
 class CalibrationReport(FileRecord):

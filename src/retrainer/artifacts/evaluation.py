@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, FiniteFloat, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, FiniteFloat
 
 from retrainer.artifacts.measures import Latency
 from retrainer.artifacts.selection import Candidate, Selection
 from retrainer.precisions import REFERENCE
-from retrainer.records import FileRecord, Record
+from retrainer.records import FileRecord, Record, unset
 from retrainer.spec.gate import DriftKind
 from retrainer.spec.known_metrics import SHARE_RIGHT, Family
 from retrainer.tasks import Writes, known_task
@@ -55,14 +55,8 @@ class ModelEvidence(Record):
     size_mb: float | None = None
     peak_memory_mb: float | None = None
     temperature: float = 1.0
-    thresholds: tuple[Annotated[FiniteFloat, Field(gt=0.0, lt=1.0)], ...] | None = None
+    thresholds: tuple[Annotated[FiniteFloat, Field(gt=0.0, lt=1.0)], ...] | None = Field(None, exclude_if=unset)
     predictions: PredictionsFile
-
-    @model_serializer(mode="wrap")
-    def _without_what_is_not(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Evaluations of other tasks keep their bytes."""
-        written: dict[str, Any] = handler(self)
-        return {name: value for name, value in written.items() if name != "thresholds" or value is not None}
 
 
 def cost_of(model: ModelEvidence | Candidate, cost: str) -> float | None:

@@ -10,11 +10,11 @@ each of those stands for many words. It is at most about 100 kB.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
-from retrainer.records import FileRecord, Record
+from retrainer.records import FileRecord, Record, unset
 
 BUCKETS = 2048
 MOST_WORDS = 2000
@@ -118,13 +118,7 @@ class TrainingProfile(FileRecord):
     label_counts: dict[str, Count]
     histograms: dict[Measure, tuple[Count, ...]]
     vocabulary: Vocabulary
-    set_sizes: tuple[Count, ...] | None = None
-
-    @model_serializer(mode="wrap")
-    def _without_what_is_not_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """The profiles of rows with one label keep their bytes."""
-        written: dict[str, Any] = handler(self)
-        return {key: value for key, value in written.items() if value is not None}
+    set_sizes: tuple[Count, ...] | None = Field(None, exclude_if=unset)
 
     @property
     def pairs(self) -> bool:

@@ -30,11 +30,11 @@ Light: nothing here reads parquet. Making a snapshot is ``retrainer.work.ingest`
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field
 
-from retrainer.records import FileRecord, Record
+from retrainer.records import FileRecord, Record, unset
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
@@ -85,15 +85,13 @@ class SplitStatistics(Record):
     label_counts: dict[str, int] = Field(description="Label to rows; every label, also those without rows.")
     characters: Characters
     without_labels: int | None = Field(
-        None, description="Rows that have none of the labels, where a row has any number of them; else left out."
+        None,
+        exclude_if=unset,
+        description="Rows that have none of the labels, where a row has any number of them; else left out.",
     )
-    labels_a_row: float | None = Field(None, description="The mean number of labels of a row, likewise.")
-
-    @model_serializer(mode="wrap")
-    def _without_what_is_not_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """The statistics of rows with one label keep their bytes."""
-        written: dict[str, Any] = handler(self)
-        return {key: value for key, value in written.items() if value is not None}
+    labels_a_row: float | None = Field(
+        None, exclude_if=unset, description="The mean number of labels of a row, likewise."
+    )
 
 
 class SourceStatistics(Record):

@@ -17,7 +17,7 @@ from retrainer.artifacts.measures import Interval, Overturn, Score
 from retrainer.artifacts.selection import Selection
 from retrainer.artifacts.standing import Standing
 from retrainer.gate.spending import Spending
-from retrainer.records import Record
+from retrainer.records import Record, unset
 from retrainer.spec.changes import Changes
 from retrainer.spec.gate import Gate
 
@@ -315,15 +315,7 @@ class Receipt(Record):
     anchor_moves: bool = False
     flips: FlipsResult | None = None
     overturn: Overturn | None = None
-    changes: Changes | None = None
-
-    @model_serializer(mode="wrap")
-    def _nothing_of_no_changes(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Receipts of runs that follow their file keep their bytes."""
-        written: dict[str, Any] = handler(self)
-        if self.changes is None:
-            del written["changes"]
-        return written
+    changes: Changes | None = Field(None, exclude_if=unset)
 
     @property
     def codes(self) -> tuple[str, ...]:

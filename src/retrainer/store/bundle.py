@@ -5,11 +5,12 @@ Export writes them, the store carries them, the client reads them. Not here: how
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from operator import not_
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, FiniteFloat, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 
-from retrainer.records import FileRecord, Record
+from retrainer.records import FileRecord, Record, unset
 from retrainer.store.names import FileName
 
 
@@ -28,17 +29,11 @@ class PrecisionEntry(Record):
     """
 
     file: FileName
-    encoder_file: FileName | None = None
+    encoder_file: FileName | None = Field(None, exclude_if=unset)
     weight_types: dict[str, int]
-    temperature: Annotated[FiniteFloat, Field(gt=0.0)] | None = None
-    thresholds: tuple[Annotated[FiniteFloat, Field(gt=0.0, lt=1.0)], ...] | None = None
-    cpu_features: tuple[str, ...] | None = None
-
-    @model_serializer(mode="wrap")
-    def _without_what_is_not_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A version is named by the digest of its manifest, so those without these fields keep their names."""
-        written: dict[str, Any] = handler(self)
-        return {key: value for key, value in written.items() if value is not None}
+    temperature: Annotated[FiniteFloat, Field(gt=0.0)] | None = Field(None, exclude_if=unset)
+    thresholds: tuple[Annotated[FiniteFloat, Field(gt=0.0, lt=1.0)], ...] | None = Field(None, exclude_if=unset)
+    cpu_features: tuple[str, ...] | None = Field(None, exclude_if=unset)
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -70,9 +65,9 @@ class BundleInfo(FileRecord):
     padding_side: Literal["right", "left"] = "right"
     precisions: dict[str, PrecisionEntry]
     tie_margin: FiniteFloat
-    max_new_tokens: Annotated[int, Field(ge=1)] | None = None
-    decoder_start_token_id: int | None = None
-    eos_token_ids: tuple[int, ...] = ()
+    max_new_tokens: Annotated[int, Field(ge=1)] | None = Field(None, exclude_if=unset)
+    decoder_start_token_id: int | None = Field(None, exclude_if=unset)
+    eos_token_ids: tuple[int, ...] = Field((), exclude_if=not_)
 
     @model_validator(mode="after")
     def _has_an_answer(self) -> Self:
@@ -82,16 +77,6 @@ class BundleInfo(FileRecord):
             if entry.thresholds is not None and len(entry.thresholds) != len(self.labels):
                 raise ValueError(f"{name} has {len(entry.thresholds)} thresholds for {len(self.labels)} labels")
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_what_is_not_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """The bundles of classifiers keep their bytes, and their versions their names."""
-        written: dict[str, Any] = handler(self)
-        unset = {key for key in ("max_new_tokens", "decoder_start_token_id", "eos_token_ids") if not self._is_set(key)}
-        return {key: value for key, value in written.items() if key not in unset}
-
-    def _is_set(self, name: str) -> bool:
-        return bool(getattr(self, name) != type(self).model_fields[name].default)
 
 
 class GoldenRow(Record):
@@ -104,11 +89,5 @@ class GoldenRow(Record):
 
     text: str
     text_pair: str | None = None
-    logits: dict[str, tuple[FiniteFloat, ...]] = Field(default_factory=dict)
-    tokens: dict[str, tuple[int, ...]] = Field(default_factory=dict)
-
-    @model_serializer(mode="wrap")
-    def _of_one_kind(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A row has logits or tokens; rows of classifiers keep their bytes."""
-        written: dict[str, Any] = handler(self)
-        return {key: value for key, value in written.items() if value or key not in {"logits", "tokens"}}
+    logits: dict[str, tuple[FiniteFloat, ...]] = Field(default_factory=dict, exclude_if=not_)
+    tokens: dict[str, tuple[int, ...]] = Field(default_factory=dict, exclude_if=not_)

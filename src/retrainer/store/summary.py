@@ -12,12 +12,12 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field, FiniteFloat, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, FiniteFloat
 
 from retrainer.errors import IntegrityError, NotFoundError, RetrainerError
-from retrainer.records import FileRecord, Record
+from retrainer.records import FileRecord, Record, unset
 from retrainer.storage import Storage, deadline
 from retrainer.store.causes import Cause
 from retrainer.store.entry import Entry, Look, Spent, Verdict
@@ -136,13 +136,7 @@ class ChannelSummary(Record):
     sequence: int = 0
     moves: tuple[MoveSummary, ...] = ()
     decisions: tuple[DecisionSummary, ...] = ()
-    decay: DecayNote | None = None
-
-    @model_serializer(mode="wrap")
-    def _without_what_is_not(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Who knows nothing of checks reads the summary of a model that has none."""
-        written: dict[str, Any] = handler(self)
-        return {name: value for name, value in written.items() if name != "decay" or value is not None}
+    decay: DecayNote | None = Field(None, exclude_if=unset)
 
     @property
     def champion(self) -> str | None:
