@@ -7,8 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,6 +18,7 @@ from retrainer.formats import format_of
 from retrainer.sources import SourceFile, expand, fetched, fingerprint, read_columns
 from retrainer.spec.dataset import HubDataset, HubSource
 from retrainer.spec.delimited import Csv
+from tests.unprivileged import unprivileged
 
 CSV = "text,label\na,x\n"
 
@@ -32,19 +31,6 @@ def write(path: Path, content: str | bytes = CSV) -> Path:
 
 def names(*paths: object) -> list[str]:
     return [file.name for file in expand([str(path) for path in paths])]
-
-
-@contextmanager
-def without_rights() -> Iterator[None]:
-    """Permissions mean nothing to root; for the while, be nobody."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 def test_one_file(tmp_path: Path):
@@ -103,14 +89,14 @@ def test_no_permission(tmp_path: Path):
     for parent in (tmp_path, *tmp_path.parents[:4]):
         if parent != Path("/tmp") and parent.name.startswith(("pytest", "popen", "test")):
             parent.chmod(0o755)
-    with without_rights():
+    with unprivileged():
         file = expand([str(path)])[0]
         with pytest.raises(DataError, match="no permission to read it"):
             file.fingerprint()
         with pytest.raises(DataError, match="no permission to read it"):
             read_columns(file)
     folder.chmod(0)
-    with without_rights():
+    with unprivileged():
         for place in (path, folder):
             with pytest.raises(DataError, match="no permission to read"):
                 names(place)

@@ -8,8 +8,6 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,6 +18,7 @@ from retrainer.serve.cache import ModelCache
 from retrainer.serve.cached_version import default_cache
 from retrainer.store import Store
 from tests.serve.conftest import PublishedStore, cached_file, contradicted, load, manifest_of
+from tests.unprivileged import unprivileged
 
 PROGRAM = """
 import sys
@@ -219,19 +218,6 @@ def test_two_stores_do_not_mix(store: PublishedStore, bundle: Path, cache: Path,
     shutil.rmtree(other.folder)
     assert load(store, cache).version == first
     assert load(other, cache).version == second
-
-
-@contextmanager
-def unprivileged() -> Iterator[None]:
-    """Root may write anywhere: for the block, this process is nobody."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 def read_only(cache: Path) -> None:

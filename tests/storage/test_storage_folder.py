@@ -7,8 +7,6 @@ import multiprocessing
 import os
 import signal
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +15,9 @@ import pytest
 from retrainer.errors import NotFoundError, PreconditionFailed, ResourceError, StorageError
 from retrainer.storage.errors import filesystem_errors
 from retrainer.storage.files import FileStorage
+from tests.unprivileged import unprivileged
 
 FORK = multiprocessing.get_context("fork")
-
-
-@contextmanager
-def without_privileges() -> Iterator[None]:
-    """As a user to whom permissions apply."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 def _create(root: Path, times: int, name: bytes) -> None:
@@ -149,7 +135,7 @@ def test_no_permission(tmp_path: Path) -> None:
     storage.write("folder/x", b"old")
     (tmp_path / "folder").chmod(0)
     try:
-        with without_privileges():
+        with unprivileged():
             for attempt in (
                 lambda: storage.read("folder/x"),
                 lambda: storage.write("folder/x", b"new"),

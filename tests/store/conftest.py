@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from retrainer.records import sha256_file
+from retrainer.storage import Storage, open_storage
 from retrainer.store import FileEntry, Manifest, PrecisionEntry
 
 MakeBundle = Callable[[str], tuple[Path, Manifest]]
@@ -58,12 +59,31 @@ def bundle(tmp_path: Path) -> MakeBundle:
     return make
 
 
+@pytest.fixture
+def sharing(bundle: MakeBundle) -> MakeBundle:
+    """Bundles that all have the same config.json."""
+
+    def make(content: str) -> tuple[Path, Manifest]:
+        folder, manifest = bundle(content)
+        config = folder / "config.json"
+        config.write_text("the same in all")
+        entry = FileEntry(size=config.stat().st_size, sha256=sha256_file(config))
+        return folder, manifest.model_copy(update={"files": {**manifest.files, "config.json": entry}})
+
+    return make
+
+
 @pytest.fixture(params=["folder", "bucket"])
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty store, once on a folder and once in a bucket."""
     if request.param == "folder":
         return str(tmp_path / "store")
     return f"s3://{request.getfixturevalue('s3_bucket')}/models"
+
+
+@pytest.fixture
+def storage(store_url: str) -> Storage:
+    return open_storage(store_url)
 
 
 Fault = Literal[

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from retrainer.errors import IntegrityError, NotFoundError, StorageError
-from retrainer.storage import Storage, open_storage
+from retrainer.storage import Storage
 from retrainer.store import Manifest, ModelStore, Published, Store
 from retrainer.store.removal import Removal
 
@@ -23,11 +23,6 @@ MakeBundle = Callable[[str], tuple[Path, Manifest]]
 @pytest.fixture
 def model(store_url: str) -> ModelStore:
     return Store.open(store_url).model("news")
-
-
-@pytest.fixture
-def storage(store_url: str) -> Storage:
-    return open_storage(store_url)
 
 
 def with_graph(bundle: tuple[Path, Manifest], content: bytes) -> tuple[Path, Manifest]:

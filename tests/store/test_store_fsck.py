@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from retrainer.errors import NotFoundError, ResourceError, RetrainerError, StorageError, StoragePermissionError
 from retrainer.records import digest_of, sha256_file
 from retrainer.storage import Storage, open_storage
-from retrainer.store import FileEntry, Keyring, Manifest, ModelStore, Signer, Store
+from retrainer.store import Keyring, Manifest, ModelStore, Signer, Store
 from retrainer.store.fsck import Code, Finding, Findings, Progress, check_store, repair
 from retrainer.store.gc import plan_gc, run_gc
 
@@ -37,26 +37,7 @@ def signer() -> Signer:
     return Signer(Ed25519PrivateKey.generate())
 
 
-@pytest.fixture
-def storage(store_url: str) -> Storage:
-    return open_storage(store_url)
-
-
 on_a_folder = pytest.mark.parametrize("store_url", ["folder"], indirect=True)
-
-
-@pytest.fixture
-def sharing(bundle: MakeBundle) -> MakeBundle:
-    """Bundles that all have the same config.json."""
-
-    def make(content: str) -> tuple[Path, Manifest]:
-        folder, manifest = bundle(content)
-        config = folder / "config.json"
-        config.write_text("the same in all")
-        entry = FileEntry(size=config.stat().st_size, sha256=sha256_file(config))
-        return folder, manifest.model_copy(update={"files": {**manifest.files, "config.json": entry}})
-
-    return make
 
 
 def publish(model: ModelStore, bundle: tuple[Path, Manifest], channel: str = "production") -> str:

@@ -14,33 +14,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from retrainer.errors import IntegrityError, ReplayError, StorageError
-from retrainer.records import sha256_file
 from retrainer.storage import Storage, open_storage
-from retrainer.store import FileEntry, Keyring, Manifest, ModelStore, Signer, Store
+from retrainer.store import Keyring, Manifest, ModelStore, Signer, Store
 from retrainer.store.fsck import Repaired, check_store, repair
 from retrainer.store.removal import Removal, read_removal
 
 MakeBundle = Callable[[str], tuple[Path, Manifest]]
 HINT = "news/channels/production/latest.json"
-
-
-@pytest.fixture
-def sharing(bundle: MakeBundle) -> MakeBundle:
-    """Bundles that all have the same config.json."""
-
-    def make(content: str) -> tuple[Path, Manifest]:
-        folder, manifest = bundle(content)
-        config = folder / "config.json"
-        config.write_text("the same in all")
-        entry = FileEntry(size=config.stat().st_size, sha256=sha256_file(config))
-        return folder, manifest.model_copy(update={"files": {**manifest.files, "config.json": entry}})
-
-    return make
-
-
-@pytest.fixture
-def storage(store_url: str) -> Storage:
-    return open_storage(store_url)
 
 
 @pytest.fixture

@@ -18,9 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from retrainer.errors import IntegrityError, RetrainerError, StorageError, StoragePermissionError, UserError
-from retrainer.records import sha256_file
 from retrainer.storage import ObjectInfo, Storage, Transfer, open_storage
-from retrainer.store import Cause, FileEntry, Manifest, ModelStore, Store
+from retrainer.store import Cause, Manifest, ModelStore, Store
 from retrainer.store.fsck import check_store, repair
 from retrainer.store.gc import Plan, plan_gc, run_gc
 from retrainer.store.removal import Removal, read_removal, write_intent
@@ -28,20 +27,6 @@ from retrainer.store.removal import Removal, read_removal, write_intent
 MakeBundle = Callable[[str], tuple[Path, Manifest]]
 HINT = "news/channels/production/latest.json"
 LATER = timedelta(days=3)
-
-
-@pytest.fixture
-def sharing(bundle: MakeBundle) -> MakeBundle:
-    """Bundles that all have the same config.json."""
-
-    def make(content: str) -> tuple[Path, Manifest]:
-        folder, manifest = bundle(content)
-        config = folder / "config.json"
-        config.write_text("the same in all")
-        entry = FileEntry(size=config.stat().st_size, sha256=sha256_file(config))
-        return folder, manifest.model_copy(update={"files": {**manifest.files, "config.json": entry}})
-
-    return make
 
 
 def publish(model: ModelStore, bundle: tuple[Path, Manifest], channel: str = "production") -> str:

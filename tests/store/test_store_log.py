@@ -23,7 +23,7 @@ from retrainer.errors import (
     StorageError,
     StoragePermissionError,
 )
-from retrainer.storage import ObjectInfo, Storage, open_storage
+from retrainer.storage import ObjectInfo, Storage
 from retrainer.store import Manifest, ModelStore, Move, Published
 from retrainer.store.fsck import check_store
 from retrainer.store.gc import plan_gc, run_gc
@@ -36,11 +36,6 @@ HINT = "news/channels/production/latest.json"
 
 def key(number: int) -> str:
     return f"news/channels/production/{number:010d}.json"
-
-
-@pytest.fixture
-def storage(store_url: str) -> Storage:
-    return open_storage(store_url)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from retrainer.errors import ChampionChanged, IntegrityError, ReplayError, SignatureError, UserError
-from retrainer.storage import Storage, open_storage
+from retrainer.storage import Storage
 from retrainer.store import Keyring, Manifest, ModelStore, Move, Signer, Store
 from retrainer.store.rotation import Signed, sign_again
 from retrainer.store.signing_keys import load_signer, make_key_pair
@@ -64,11 +64,6 @@ def publish(storage: Storage, bundle: MakeBundle) -> Publish:
         ).version
 
     return run
-
-
-@pytest.fixture
-def storage(store_url: str) -> Storage:
-    return open_storage(store_url)
 
 
 @pytest.fixture
