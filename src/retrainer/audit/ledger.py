@@ -55,12 +55,13 @@ def _problems(data: bytes, receipt: Receipt, decision: str, ledger: Ledger, entr
         },
     )
     verdicts = [entry for entry in entries if isinstance(entry.event, Verdict) and entry.event.spent == spent.sequence]
+    sha256 = hashlib.sha256(data).hexdigest()
     if not verdicts:
         yield "verdict not in the ledger: its end was cut off, or the step was stopped before it wrote it"
-    elif not any(isinstance(entry.event, Verdict) and entry.event.receipt == _sha256(data) for entry in verdicts):
+    elif not any(isinstance(entry.event, Verdict) and entry.event.receipt == sha256 for entry in verdicts):
         yield f"receipt exchanged: entry {verdicts[0].sequence} of the ledger has another one of this decision"
     for entry in verdicts:
-        if isinstance(entry.event, Verdict) and entry.event.receipt == _sha256(data):
+        if isinstance(entry.event, Verdict) and entry.event.receipt == sha256:
             yield from _compared(
                 f"entry {entry.sequence}",
                 {
@@ -76,7 +77,3 @@ def _compared(entry: str, pairs: dict[str, tuple[object, object]]) -> Iterator[s
     for name, (there, here) in pairs.items():
         if there != here:
             yield f"ledger altered: {name} is {there!r} in {entry}, and {here!r} in the receipt"
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

@@ -33,7 +33,7 @@ def taken_again(
     assert found.artifact is not None
     refuse_other_version(found.artifact.identity.get("step_version"), found.where)
     problems = []
-    if _sha256(found.data) != decision.verdict.receipt:
+    if hashlib.sha256(found.data).hexdigest() != decision.verdict.receipt:
         problems.append(f"receipt exchanged: entry {decision.said.sequence} of the ledger has another one")
     if isinstance(evidence, str):
         return Night(decision, None, False, (*problems, evidence))
@@ -49,7 +49,7 @@ def taken_again(
 
 def is_recorded(decision: Decision, receipt: Receipt) -> bool:
     """Whether a receipt is, byte for byte, the one that the ledger has of a decision."""
-    return _sha256(receipt_bytes(receipt)) == decision.verdict.receipt
+    return hashlib.sha256(receipt_bytes(receipt)).hexdigest() == decision.verdict.receipt
 
 
 def recorded_policy(decision: Decision, artifacts: Artifacts) -> Gate | None:
@@ -71,7 +71,3 @@ def verdict_problems(decision: Decision, receipt: Receipt) -> list[str]:
         f"ledger altered: entry {decision.said.sequence} says {said.verdict} ({there}), the evidence gives "
         f"{receipt.verdict} ({here})"
     ]
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

@@ -64,6 +64,12 @@ class Bounds:
     max_tokens: int = 512
     lanes: int = 1
 
+    def busy(self, reason: str) -> Busy:
+        """The error for a request that gets no run. After ``max_wait`` all that waits now was begun or refused."""
+        busy = Busy(f"the model is busy: {reason}", hint="try again after the time in Retry-After")
+        busy.retry_after = math.ceil(self.max_wait)
+        return busy
+
 
 @dataclass(frozen=True, slots=True)
 class Ended:
@@ -124,7 +130,7 @@ class Batcher:
         if self._closing:
             raise Busy("the server is stopping")
         if self._turns.rows and self._turns.rows + len(texts) > self._bounds.queue_rows:
-            raise self._busy(f"{self._turns.rows} texts wait already")
+            raise self._bounds.busy(f"{self._turns.rows} texts wait already")
         costs = [cost_of(text, self._bounds.max_tokens) for text in texts]
         request = Waiting(texts, costs, top_k, self._loop.create_future())
         self._turns.push(request, self._largest_run())
@@ -149,13 +155,9 @@ class Batcher:
 
     def _expire(self, request: Waiting) -> None:
         if not request.taken:
-            request.refuse(self._busy(f"it waited {self._bounds.max_wait * 1000:.0f} ms, and more is not allowed"))
-
-    def _busy(self, reason: str) -> Busy:
-        busy = Busy(f"the model is busy: {reason}", hint="try again after the time in Retry-After")
-        # By then all that waits now was begun or refused.
-        busy.retry_after = math.ceil(self._bounds.max_wait)
-        return busy
+            request.refuse(
+                self._bounds.busy(f"it waited {self._bounds.max_wait * 1000:.0f} ms, and more is not allowed")
+            )
 
     async def _lane(self) -> None:
         """One run after the other, until the batcher is closed and all that was begun is answered."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import math
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -103,14 +102,14 @@ class Lanes:
         if self._closing:
             raise _ended()
         if self.queued_rows and self.queued_rows + rows > self._bounds.queue_rows:
-            raise self._busy(f"{self.queued_rows} texts wait already")
+            raise self._bounds.busy(f"{self.queued_rows} texts wait already")
         self.queued_rows += rows
         try:
             async with asyncio.timeout(self._bounds.max_wait):
                 await self._free.acquire()
         except TimeoutError:
             milliseconds = self._bounds.max_wait * 1000
-            raise self._busy(f"it waited {milliseconds:.0f} ms, and more is not allowed") from None
+            raise self._bounds.busy(f"it waited {milliseconds:.0f} ms, and more is not allowed") from None
         finally:
             self.queued_rows -= rows
         return self._model.pinned()
@@ -141,11 +140,6 @@ class Lanes:
 
         answering.add_done_callback(over)
         return asyncio.shield(answering)
-
-    def _busy(self, reason: str) -> Busy:
-        busy = Busy(f"the model is busy: {reason}", hint="try again after the time in Retry-After")
-        busy.retry_after = math.ceil(self._bounds.max_wait)
-        return busy
 
 
 class Stream:
