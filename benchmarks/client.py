@@ -13,8 +13,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -27,6 +25,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_
 from transformers.utils import logging as transformers_logging
 
 from benchmarks.data import read_rows
+from benchmarks.serve import turns
 from benchmarks.table import show
 from retrainer.serve.cores import usable_cores
 from retrainer.serve.predictor import Predictor
@@ -51,21 +50,6 @@ def imported() -> tuple[float, list[str]]:
     ]
     unwanted = {"torch", "transformers", "airflow"} & set(rounds[-1][1])
     return statistics.median(seconds for seconds, _ in rounds), sorted(unwanted)
-
-
-def turns(answer: dict[str, Callable[[list[str]], object]], calls: list[list[str]], rounds: int) -> dict[str, float]:
-    """Median seconds of a call, the contenders taking turns."""
-    times: dict[str, list[float]] = {name: [] for name in answer}
-    for texts in calls[:4]:
-        for ask in answer.values():
-            ask(texts)
-    for _ in range(rounds):
-        for texts in calls:
-            for name, ask in answer.items():
-                started = time.perf_counter()
-                ask(texts)
-                times[name].append(time.perf_counter() - started)
-    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def main() -> None:

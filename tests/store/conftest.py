@@ -20,7 +20,7 @@ import pytest
 
 from retrainer.records import sha256_file
 from retrainer.storage import Storage, open_storage
-from retrainer.store import FileEntry, Manifest, PrecisionEntry
+from retrainer.store import FileEntry, Manifest, ModelStore, PrecisionEntry, Published
 
 MakeBundle = Callable[[str], tuple[Path, Manifest]]
 _DIGEST = re.compile(r"[0-9a-f]{16,}|[0-9]{10}")
@@ -84,6 +84,13 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def storage(store_url: str) -> Storage:
     return open_storage(store_url)
+
+
+def publish(model: ModelStore, bundle: tuple[Path, Manifest], expected: str | None = None) -> Published:
+    folder, manifest = bundle
+    return model.publish(
+        folder, manifest, channel="production", actor="ada", reason="", decision=None, expected=expected
+    )
 
 
 Fault = Literal[

@@ -13,7 +13,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from retrainer.storage import open_storage
-from retrainer.store import Keyring, Manifest, ModelStore, Published, Signer, Store
+from retrainer.store import Keyring, Manifest, Signer, Store
+from tests.store.conftest import publish
 
 MakeBundle = Callable[[str], tuple[Path, Manifest]]
 FORK = multiprocessing.get_context("fork")
@@ -39,19 +40,6 @@ def die_at(fatal: int, folder: Path) -> None:
     sys.addaudithook(hook)
 
 
-def _publish(model: ModelStore, bundle: tuple[Path, Manifest], expected: str | None) -> Published:
-    folder, manifest = bundle
-    return model.publish(
-        folder,
-        manifest,
-        channel="production",
-        actor="ada",
-        reason="a try",
-        decision=None,
-        expected=expected,
-    )
-
-
 def test_a_publisher_killed_at_any_step(bundle: MakeBundle, tmp_path: Path) -> None:
     url = tmp_path / "store"
     signer = Signer(Ed25519PrivateKey.generate())
@@ -60,9 +48,9 @@ def test_a_publisher_killed_at_any_step(bundle: MakeBundle, tmp_path: Path) -> N
 
     def attempt(fatal: int, new: tuple[Path, Manifest], expected: str) -> None:
         die_at(fatal, url)
-        _publish(model, new, expected)
+        publish(model, new, expected)
 
-    live = _publish(model, bundle("0"), None)
+    live = publish(model, bundle("0"), None)
     for fatal in range(1, 999):
         new = bundle(str(fatal))
         worker = FORK.Process(target=attempt, args=(fatal, new, live.version))
@@ -74,7 +62,7 @@ def test_a_publisher_killed_at_any_step(bundle: MakeBundle, tmp_path: Path) -> N
         model.fetch(champion.version, tmp_path / "copy")  # whole, whichever it is
         moved = champion.version == new[1].version
         # The lock of whoever was killed holds nobody up.
-        again = _publish(model, new, live.version)
+        again = publish(model, new, live.version)
         assert (again.version, again.previous) == (new[1].version, live.version)
         assert (again.moved, again.sequence) == (not moved, live.sequence + 1)
         live = again
@@ -101,7 +89,7 @@ def test_a_first_publisher_killed_before_its_manifest_leaves_no_version(tmp_path
                 os.kill(os.getpid(), signal.SIGKILL)
 
         sys.addaudithook(hook)
-        _publish(Store.open(url).model("news"), one, None)
+        publish(Store.open(url).model("news"), one, None)
 
     worker = FORK.Process(target=attempt)
     worker.start()
@@ -112,14 +100,14 @@ def test_a_first_publisher_killed_before_its_manifest_leaves_no_version(tmp_path
     assert model.champion("production") is None
     assert model.versions() == []
     assert list(open_storage(url).list("news/versions/"))  # something was left
-    assert _publish(model, one, None).moved
+    assert publish(model, one, None).moved
 
 
 @pytest.mark.parametrize("key", ["channels/production/0000000002.json", "intents/", "manifest.json"])
 def test_a_publisher_killed_while_it_holds_the_lock(tmp_path: Path, bundle: MakeBundle, key: str) -> None:
     url, one, two = tmp_path / "store", bundle("one"), bundle("two")
     model = Store.open(url).model("news")
-    before = _publish(model, one, None).version
+    before = publish(model, one, None).version
 
     def attempt() -> None:
         locked = False
@@ -131,13 +119,13 @@ def test_a_publisher_killed_while_it_holds_the_lock(tmp_path: Path, bundle: Make
                 os.kill(os.getpid(), signal.SIGKILL if locked else signal.SIGABRT)
 
         sys.addaudithook(hook)
-        _publish(model, two, before)
+        publish(model, two, before)
 
     worker = FORK.Process(target=attempt)
     worker.start()
     worker.join()
     assert worker.exitcode == -signal.SIGKILL
-    published = _publish(model, two, before)
+    published = publish(model, two, before)
     assert (published.version, published.sequence, published.previous) == (two[1].version, 2, before)
     assert published.moved
     assert [move.sequence for move in model.history("production")] == [2, 1]

@@ -24,11 +24,12 @@ from retrainer.errors import (
     StoragePermissionError,
 )
 from retrainer.storage import ObjectInfo, Storage
-from retrainer.store import Manifest, ModelStore, Move, Published
+from retrainer.store import Manifest, ModelStore, Move
 from retrainer.store.fsck import check_store
 from retrainer.store.gc import plan_gc, run_gc
 from retrainer.store.log import ChannelLog
 from retrainer.store.move import RECENT_MOVES
+from tests.store.conftest import publish
 
 MakeBundle = Callable[[str], tuple[Path, Manifest]]
 HINT = "news/channels/production/latest.json"
@@ -41,13 +42,6 @@ def key(number: int) -> str:
 @pytest.fixture
 def model(storage: Storage) -> ModelStore:
     return ModelStore(storage, "news")
-
-
-def publish(model: ModelStore, bundle: tuple[Path, Manifest], expected: str | None = None) -> Published:
-    folder, manifest = bundle
-    return model.publish(
-        folder, manifest, channel="production", actor="ada", reason="", decision=None, expected=expected
-    )
 
 
 def moves(model: ModelStore) -> list[int]:

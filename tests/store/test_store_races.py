@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from retrainer.errors import ChampionChanged
-from retrainer.store import Manifest, ModelStore, Published, Store
+from retrainer.store import Manifest, Store
+from tests.store.conftest import publish
 
 MakeBundle = Callable[[str], tuple[Path, Manifest]]
 FORK = multiprocessing.get_context("fork")
@@ -26,20 +27,13 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, int]:
     return f"s3://{request.getfixturevalue('s3_bucket')}/models", 4
 
 
-def _publish(model: ModelStore, bundle: tuple[Path, Manifest], expected: str | None) -> Published:
-    folder, manifest = bundle
-    return model.publish(
-        folder, manifest, channel="production", actor="ada", reason="", decision=None, expected=expected
-    )
-
-
 def _race(url: str, bundles: list[tuple[Path, Manifest]], barrier: Barrier, outcomes: Path, name: int) -> None:
     model = Store.open(url).model("news")
     for number, bundle in enumerate(bundles):
         newest = model.newest_move("production")
         barrier.wait(60)  # all have seen the same champion
         try:
-            published = _publish(model, bundle, newest.to_version if newest else None)
+            published = publish(model, bundle, newest.to_version if newest else None)
         except ChampionChanged:
             (outcomes / f"{number}-{name}-told").touch()
         else:
@@ -83,7 +77,7 @@ def test_one_winner_a_round(place: tuple[str, int], bundle: MakeBundle, tmp_path
 def _same(url: str, bundle: tuple[Path, Manifest], barrier: Barrier) -> None:
     model = Store.open(url).model("news")
     barrier.wait(60)
-    _publish(model, bundle, None)
+    publish(model, bundle, None)
 
 
 def test_publishers_of_one_bundle_all_succeed(store_url: str, bundle: MakeBundle) -> None:

@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from retrainer.errors import IntegrityError, SignatureError, UserError
 from retrainer.storage import Storage, open_storage
-from retrainer.store import Keyring, Manifest, ModelStore, Published, Signer, Store
+from retrainer.store import Keyring, Manifest, ModelStore, Signer, Store
+from tests.store.conftest import publish
 
 MakeBundle = Callable[[str], tuple[Path, Manifest]]
 
@@ -53,13 +54,6 @@ def opened(url: str) -> Open:
         return Store.open(url, signer=signer, trusted=keys).model("news")
 
     return open_model
-
-
-def publish(model: ModelStore, bundle: tuple[Path, Manifest], expected: str | None = None) -> Published:
-    folder, manifest = bundle
-    return model.publish(
-        folder, manifest, channel="production", actor="ada", reason="", decision=None, expected=expected
-    )
 
 
 def edit(storage: Storage, key: str, **changes: Any) -> bytes:
