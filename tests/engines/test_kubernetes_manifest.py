@@ -145,6 +145,17 @@ def test_several_nodes_find_each_other(make_job: MakeJob) -> None:
     assert service["spec"]["publishNotReadyAddresses"]
 
 
+def test_several_nodes_wait_for_each_other(make_job: MakeJob) -> None:
+    """As long as one has no room, a day; torchrun alone would give up after a quarter of an hour."""
+    env = named(manifest_of(make_job(nodes=2))["spec"]["template"]["spec"]["containers"][0]["env"])
+    assert env["PET_RDZV_CONF"]["value"] == "timeout=86400"
+    own = {"name": "PET_RDZV_CONF", "value": "timeout=60"}
+    template = {"spec": {"containers": [{"name": "trainer", "env": [own]}]}}
+    job = make_job(nodes=2, kubernetes={"pod_template": template})
+    given = manifest_of(job)["spec"]["template"]["spec"]["containers"][0]["env"]
+    assert [one for one in given if one["name"] == "PET_RDZV_CONF"] == [own]
+
+
 def test_what_a_template_says_is_kept(make_job: MakeJob) -> None:
     before = yaml.safe_dump(TEMPLATE)
     section = {**OURS, "image": None, "pod_template": TEMPLATE}

@@ -20,6 +20,8 @@ from retrainer.spec.kubernetes import CONTAINER, Kubernetes, container_of, not_a
 from retrainer.storage.errors import filesystem_errors
 
 MASTER_PORT = 29500
+# For so long pods of a job that run wait for those that have no room yet.
+RENDEZVOUS_SECONDS = 86_400
 # A step's processes end within a second of SIGTERM; what they had not saved is trained again.
 GRACE_SECONDS = 10
 # A Job that has ended is kept for so long, for people who look why.
@@ -160,8 +162,11 @@ def _fill(container: Manifest, job: Job, section: Kubernetes) -> None:
     container.pop("args", None)
     given = container.get("env", [])
     named = {one.get("name") for one in given}
+    variables = dict(job.environment)
+    if job.resources.nodes > 1:
+        variables["PET_RDZV_CONF"] = f"timeout={RENDEZVOUS_SECONDS}"
     # The template knows better how buckets are reached from inside the cluster.
-    ours = [{"name": name, "value": value} for name, value in job.environment.items() if name not in named]
+    ours = [{"name": name, "value": value} for name, value in variables.items() if name not in named]
     container["env"] = [*given, *ours, *_rendezvous(job)]
     sources = [{"secretRef": {"name": name}} for name in section.env_from.secrets]
     sources += [{"configMapRef": {"name": name}} for name in section.env_from.config_maps]
