@@ -28,6 +28,8 @@ GRACE_SECONDS = 10
 # A Job that has ended is kept for so long, for people who look why.
 KEPT_SECONDS = 86_400
 OF_JOB = "batch.kubernetes.io/job-name"
+# The annotation of pods that names their container that trains: others may be added on the way, before it, too.
+TRAINS = "retrainer/container"
 _INDEX = "batch.kubernetes.io/job-completion-index"
 _SHARED_MEMORY = "shared-memory"
 _ESCALATING = frozenset({"SYS_ADMIN", "CAP_SYS_ADMIN"})
@@ -133,6 +135,7 @@ def _pod(job: Job, section: Kubernetes) -> Manifest:
     if not containers:
         containers.append({"name": CONTAINER})
     container = container_of({"spec": spec})
+    name = container.setdefault("name", CONTAINER)
     _fill(container, job, section)
     container["securityContext"] = _confined(container.get("securityContext", {}), spec.get("securityContext", {}))
     spec["restartPolicy"] = "Never"
@@ -154,7 +157,7 @@ def _pod(job: Job, section: Kubernetes) -> Manifest:
         if not any(volume.get("name") == _SHARED_MEMORY for volume in volumes):
             volumes.append({"name": _SHARED_MEMORY, "emptyDir": {"medium": "Memory"}})
     labels = {**_usual_labels(job), **metadata.get("labels", {}), **section.labels, **_labels(job)}
-    annotations = {**metadata.get("annotations", {}), **section.annotations, **_annotations(job)}
+    annotations = {**metadata.get("annotations", {}), **section.annotations, **_annotations(job), TRAINS: name}
     return {"metadata": {"labels": labels, "annotations": annotations}, "spec": spec}
 
 
