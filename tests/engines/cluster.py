@@ -1,7 +1,7 @@
 """A cluster of Kubernetes for tests: the calls that a job needs, over real HTTP, and pods that are processes here.
 
-A pod's container is a process with the environment that its manifest describes; what that starts belongs to it, in
-whatever session, and ends with it, as in a container. The controller does with Jobs what the real one does: Indexed
+Each container of a pod is a process with the environment that its manifest describes; what that starts belongs to it,
+in whatever session, and ends with it, as in a container. The controller does with Jobs what the real one does: Indexed
 completions, ``backoffLimit`` 0, ``podFailurePolicy`` of disruptions, foreground and background deletion. No image is
 pulled, nothing is scheduled but GPUs. Calls fail as they are told to.
 """
@@ -34,6 +34,7 @@ from retrainer.run.engines.kubernetes_manifest import OF_JOB
 
 INDEX = "batch.kubernetes.io/job-completion-index"
 POD_MARK = "TEST_POD_UID"
+CONTAINER_MARK = "TEST_CONTAINER"
 TICK_SECONDS = 0.02
 ROUTE = re.compile(r"/(?:api|apis/batch)/v1/namespaces/(?P<namespace>[^/]+)/(?P<kind>\w+)(?:/(?P<name>[^/]+))?")
 REASONS = {
@@ -98,7 +99,7 @@ class FakeCluster:
         self.suspends = False
         self._faults: dict[str, deque[str]] = {}
         self._objects: dict[str, dict[str, Any]] = {"jobs": {}, "pods": {}, "services": {}}
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._processes: dict[str, dict[str, subprocess.Popen[bytes]]] = {}
         self._kill_at: dict[str, float] = {}
         self._lock = threading.RLock()
         self._closing = threading.Event()
@@ -167,11 +168,11 @@ class FakeCluster:
         return [number for pod in self.pods(job) for number in _marked(pod["metadata"]["uid"])]
 
     def kill(self, job: str, *, reason: str = "Error") -> None:
-        """SIGKILL for all in its pods, as for want of memory."""
+        """SIGKILL for all in the containers that train, as for want of memory."""
         with self._lock:
             for pod in self.pods(job):
                 pod["reason"] = reason
-                self._end_all(pod)
+                self._end_all(pod, "trainer")
 
     def disrupt(self, job: str, index: int = 0) -> None:
         """Evict a pod, as the drain of its node does."""
@@ -335,8 +336,9 @@ class FakeCluster:
         metadata["annotations"][INDEX] = str(index)
         pod = {"metadata": metadata, "spec": template["spec"], "status": {"phase": "Pending", "conditions": []}}
         self._objects["pods"][name] = pod
-        container = pod["spec"]["containers"][0]
-        wanted = int(container.get("resources", {}).get("limits", {}).get("nvidia.com/gpu", 0))
+        containers = pod["spec"]["containers"]
+        limits = [one.get("resources", {}).get("limits", {}) for one in containers]
+        wanted = sum(int(limit.get("nvidia.com/gpu", 0)) for limit in limits)
         fits = wanted <= self.gpus
         detail = {} if fits else {"reason": "Unschedulable", "message": "0/4 nodes are available: 4 Insufficient GPUs."}
         scheduled = {"type": "PodScheduled", "status": str(fits), "lastTransitionTime": _now(), **detail}
@@ -344,22 +346,29 @@ class FakeCluster:
         if not fits:
             return
         pod["spec"]["nodeName"] = f"node-{self.made['pods']}"
-        if container["image"] in self.missing_images:
-            waiting = {"waiting": {"reason": "ImagePullBackOff", "message": f"no image {container['image']}"}}
-            pod["status"]["containerStatuses"] = [{"name": container["name"], "state": waiting}]
-            return
-        self._start(pod, container, index)
+        said = pod["status"]["containerStatuses"] = []
+        self._processes[uid] = {}
+        for container in containers:
+            state: dict[str, Any] = {"running": {}}
+            if container["image"] in self.missing_images:
+                state = {"waiting": {"reason": "ImagePullBackOff", "message": f"no image {container['image']}"}}
+            else:
+                self._start(pod, container, index)
+            said.append({"name": container["name"], "state": state})
+        if len(self._processes[uid]) == len(containers):
+            pod["status"]["phase"] = "Running"
+            pod["status"]["conditions"].append({"type": "Ready", "status": "True"})
 
     def _start(self, pod: dict[str, Any], container: dict[str, Any], index: int) -> None:
         uid = pod["metadata"]["uid"]
-        environment = {"JOB_COMPLETION_INDEX": str(index), POD_MARK: uid}
+        environment = {"JOB_COMPLETION_INDEX": str(index), POD_MARK: uid, CONTAINER_MARK: container["name"]}
         for source in container.get("envFrom", []):
             environment |= self.secrets[source["secretRef"]["name"]]
-        for one in container["env"]:
+        for one in container.get("env", []):
             path = one.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath", "")
             environment[one["name"]] = one["value"] if "value" in one else pod["metadata"]["annotations"][path[22:-2]]
-        with (self.folder / f"{pod['metadata']['name']}.log").open("wb") as log:
-            self._processes[uid] = subprocess.Popen(
+        with (self.folder / f"{pod['metadata']['name']}-{container['name']}.log").open("wb") as log:
+            self._processes[uid][container["name"]] = subprocess.Popen(
                 container["command"],
                 env={**os.environ, **environment},
                 stdin=subprocess.DEVNULL,
@@ -367,40 +376,45 @@ class FakeCluster:
                 stderr=log,
                 start_new_session=True,
             )
-        pod["status"]["phase"] = "Running"
-        pod["status"]["conditions"].append({"type": "Ready", "status": "True"})
-        pod["status"]["containerStatuses"] = [{"name": container["name"], "state": {"running": {}}}]
 
     def _look_at_pod(self, pod: dict[str, Any]) -> None:
         uid, said = pod["metadata"]["uid"], pod["status"]
         leaves = pod["metadata"].get("deletionTimestamp") is not None
-        process = self._processes.get(uid)
-        if said["phase"] == "Running" and process is not None:
-            if process.poll() is None:
+        for container in said.get("containerStatuses", []):
+            self._look_at_container(pod, container)
+        if said["phase"] == "Running":
+            over = [container["state"].get("terminated") for container in said["containerStatuses"]]
+            if any(over):
+                said["conditions"] = [one for one in said["conditions"] if one["type"] != "Ready"]
+            if not all(over):
                 if time.monotonic() > self._kill_at.get(uid, float("inf")):
                     self._end_all(pod)
                 return
-            self._end_all(pod)
-            code = process.returncode if process.returncode >= 0 else 128 - process.returncode
-            said["phase"] = "Failed" if code else "Succeeded"
-            said["conditions"] = [one for one in said["conditions"] if one["type"] != "Ready"]
-            over = {"exitCode": code, "reason": pod.pop("reason", "Error"), "finishedAt": _now()}
-            said["containerStatuses"] = [{"name": "trainer", "state": {"terminated": over}}]
+            said["phase"] = "Failed" if any(one["exitCode"] for one in over) else "Succeeded"
         # The controller of Jobs holds a pod until it has counted it.
         job = self._objects["jobs"].get(pod["metadata"]["labels"][OF_JOB])
         counted = job is None or job["metadata"].get("deletionTimestamp")
         if leaves and (counted or said["phase"] == "Pending"):
             del self._objects["pods"][pod["metadata"]["name"]]
 
+    def _look_at_container(self, pod: dict[str, Any], container: dict[str, Any]) -> None:
+        process = self._processes[pod["metadata"]["uid"]].get(container["name"])
+        if "running" not in container["state"] or process is None or process.poll() is None:
+            return
+        self._end_all(pod, container["name"])
+        code = process.returncode if process.returncode >= 0 else 128 - process.returncode
+        reason = pod.pop("reason", "Error") if container["name"] == "trainer" else "Error"
+        container["state"] = {"terminated": {"exitCode": code, "reason": reason, "finishedAt": _now()}}
+
     def _delete_pod(self, pod: dict[str, Any]) -> None:
         if pod["metadata"].get("deletionTimestamp"):
             return
         pod["metadata"]["deletionTimestamp"] = _now()
-        process = self._processes.get(pod["metadata"]["uid"])
-        if process is not None and process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            grace = pod["spec"]["terminationGracePeriodSeconds"]
-            self._kill_at[pod["metadata"]["uid"]] = time.monotonic() + grace
+        for process in self._processes.get(pod["metadata"]["uid"], {}).values():
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        grace = pod["spec"]["terminationGracePeriodSeconds"]
+        self._kill_at[pod["metadata"]["uid"]] = time.monotonic() + grace
 
     def _delete_job(self, name: str, propagation: str) -> None:
         job = self._objects["jobs"][name]
@@ -411,20 +425,22 @@ class FakeCluster:
             for pod in self.pods(name):
                 self._delete_pod(pod)
 
-    def _end_all(self, pod: dict[str, Any]) -> None:
+    def _end_all(self, pod: dict[str, Any], container: str | None = None) -> None:
         """A container ends with its first process, and nothing outlives it."""
-        for number in _marked(pod["metadata"]["uid"]):
+        for number in _marked(pod["metadata"]["uid"], container):
             with suppress(ProcessLookupError):
                 os.kill(number, signal.SIGKILL)
 
 
-def _marked(uid: str) -> list[int]:
-    mark = f"{POD_MARK}={uid}".encode()  # of this pod alone: other clusters have theirs on the same machine
+def _marked(uid: str, container: str | None = None) -> list[int]:
+    marks = {f"{POD_MARK}={uid}".encode()}  # of this pod alone: other clusters have theirs on the same machine
+    if container is not None:
+        marks.add(f"{CONTAINER_MARK}={container}".encode())
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with suppress(OSError):
-                if mark in (entry / "environ").read_bytes().split(b"\0"):
+                if marks <= set((entry / "environ").read_bytes().split(b"\0")):
                     found.append(int(entry.name))
     return found
 

@@ -26,6 +26,7 @@ def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses of a real cluster, as short as those of a small one."""
     monkeypatch.setattr(remote, "LOOK_SECONDS", 0.1)
     monkeypatch.setattr(kubernetes, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(kubernetes, "BESIDE_SECONDS", 0.0)
     monkeypatch.setattr(kubernetes_api, "ANSWER_SECONDS", 0.5)
     monkeypatch.setattr(kubernetes_api, "FIRST_PAUSE_SECONDS", 0.02)
 

@@ -12,11 +12,14 @@ from typing import TypeVar
 import pytest
 import yaml
 
-from retrainer.errors import EngineError, EngineUnavailable
+from retrainer.chain.jobs import Job, JobEnd
+from retrainer.errors import EngineError, EngineUnavailable, StepKilled, StorageError
+from retrainer.run import remote
 from retrainer.run.engines import JobState, connect, kubernetes
 from retrainer.run.engines.kubernetes import KubernetesEngine
 from retrainer.run.engines.kubernetes_api import Cluster as Reached
 from retrainer.run.engines.kubernetes_api import KubernetesApi
+from retrainer.run.remote import Following, _has_ended
 from tests.conftest import REPOSITORY
 from tests.engines.cluster import FAULTS, FakeCluster
 from tests.engines.conftest import MakeJob
@@ -214,6 +217,126 @@ def test_a_pod_that_is_killed_fails_the_job(
     until(lambda: engine.state(job).phase == "failed")
     assert why in engine.state(job).why
     assert cluster.made["pods"] == 1, "it is for the next try to start another, and to say so"
+
+
+# A proxy of a mesh, which stands before the container that trains and never ends by itself.
+PROXY = {"name": "proxy", "image": "proxy:1", "command": ["sleep", "300"]}
+BESIDE_A_PROXY = {"pod_template": {"spec": {"containers": [PROXY, {"name": "trainer"}]}}}
+
+
+@pytest.mark.parametrize(
+    ("how", "phase", "why"),
+    [
+        ("OOMKilled", "failed", "pod {0}-0-00001 on node-1 took more memory than it may"),
+        ("exit 3", "failed", "pod {0}-0-00001 on node-1 ended with exit code 3"),
+        ("exit 0", "succeeded", ""),
+    ],
+)
+def test_a_training_has_ended_although_a_proxy_beside_it_has_not(
+    cluster: FakeCluster, engine: KubernetesEngine, make_job: MakeJob, tmp_path: Path, how: str, phase: str, why: str
+) -> None:
+    job = make_job(f'while [ ! -e "{tmp_path}/go" ]; do sleep 0.05; done; {how}', kubernetes=BESIDE_A_PROXY)
+    engine.submit(job)
+    until(lambda: engine.state(job) == JobState("running"))
+    if how == "OOMKilled":
+        cluster.kill(job.name, reason=how)
+    (tmp_path / "go").touch()
+    until(lambda: not engine.state(job).is_active)
+    for _ in range(3):
+        state = engine.state(job)
+        assert (state.phase, state.lingers) == (phase, True), "also for whoever could not note it at once"
+        assert why.format(job.name) in state.why
+    engine.submit(job)
+    assert cluster.made == {"jobs": 1, "pods": 1}
+    engine.stop(job)
+    assert cluster.processes(job.name) == []
+    assert engine.state(job).phase == "gone"
+
+
+def test_a_proxy_that_ends_too_is_not_ended(
+    cluster: FakeCluster, engine: KubernetesEngine, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then the Job stays, with the logs of its pod."""
+    monkeypatch.setattr(kubernetes, "BESIDE_SECONDS", 20.0)
+    proxy = {**PROXY, "command": ["sleep", "2"]}
+    job = make_job("exit 3", kubernetes={"pod_template": {"spec": {"containers": [{"name": "trainer"}, proxy]}}})
+    engine.submit(job)
+    until(lambda: not engine.state(job).is_active)
+    state = engine.state(job)
+    assert (state.phase, state.lingers) == ("failed", False)
+    assert "ended with exit code 3" in state.why
+
+
+def test_a_training_beside_a_proxy_is_evicted_and_replaced(
+    cluster: FakeCluster, engine: KubernetesEngine, make_job: MakeJob
+) -> None:
+    """Its exit by SIGTERM, while the proxy still ends, is no failure."""
+    slow = {**PROXY, "command": ["sh", "-c", "trap 'sleep 1; exit 0' TERM; sleep 300 & wait"]}
+    template = {"spec": {"containers": [{"name": "trainer"}, slow]}}
+    job = make_job("sleep 1", kubernetes={"pod_template": template})
+    engine.submit(job)
+    until(lambda: engine.state(job) == JobState("running"))
+    time.sleep(0.2)  # the shell has to read its first line
+    cluster.disrupt(job.name)
+    until(lambda: engine.state(job).phase not in {"running", "waiting"})
+    assert engine.state(job) == JobState("succeeded", lingers=True)
+    assert cluster.made == {"jobs": 1, "pods": 2}
+    engine.stop(job)
+
+
+def test_whoever_follows_ends_what_is_left_beside_a_training(
+    cluster: FakeCluster, engine: KubernetesEngine, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job("exit 3", kubernetes=BESIDE_A_PROXY, nodes=2)
+    engine.submit(job)
+    until(lambda: engine.state(job).lingers)
+    noted, slow = Job.note_end, [StorageError("slow", where="store")]
+
+    def notes(self: Job, end: JobEnd) -> JobEnd:
+        if slow:
+            raise slow.pop()
+        return noted(self, end)
+
+    monkeypatch.setattr(Job, "note_end", notes)
+    following = Following(engine, job, lambda message: None)
+    assert not following.look()
+    assert cluster.objects("jobs") == [job.name], "what it failed of would be lost with it"
+    with pytest.raises(StepKilled, match="ended with exit code 3"):
+        following.look()
+    assert slow == []
+    assert cluster.objects("jobs") == []
+    assert cluster.processes(job.name) == []
+
+
+def test_what_is_left_beside_a_training_that_succeeded_is_ended(
+    cluster: FakeCluster, engine: KubernetesEngine, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job("exit 0", kubernetes=BESIDE_A_PROXY)
+    engine.submit(job)
+    until(lambda: engine.state(job).lingers)
+    following = Following(engine, job, lambda message: None)
+    monkeypatch.setattr(following, "_read", lambda: True)  # the artifact is there
+    assert not following.look(), "the proxy may end by itself"
+    monkeypatch.setattr(remote, "FAREWELL_SECONDS", 0.0)
+    assert following.look()
+    assert cluster.objects("jobs") == []
+    assert cluster.processes(job.name) == []
+
+
+@pytest.mark.parametrize("noted", [False, True], ids=["nobody-followed-it", "who-noted-it-could-not-end-it"])
+def test_what_is_left_beside_a_training_ends_before_another_begins(
+    cluster: FakeCluster, engine: KubernetesEngine, make_job: MakeJob, noted: bool
+) -> None:
+    job = make_job("exit 3", kubernetes=BESIDE_A_PROXY)
+    engine.submit(job)
+    until(lambda: engine.state(job).lingers)
+    if noted:
+        job.note_end(JobEnd(phase="failed"))
+    assert _has_ended(engine, job)
+    assert cluster.processes(job.name) == []
+    end = job.end()
+    assert end is not None
+    assert end.phase == "failed"
 
 
 def test_what_it_waits_for_is_said(cluster: FakeCluster, engine: KubernetesEngine, make_job: MakeJob) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from retrainer.chain.jobs import Job
 from retrainer.errors import NotFoundError, PipelineError
@@ -41,6 +42,29 @@ TEMPLATE: dict[str, Any] = {
         "volumes": [{"name": "cache", "emptyDir": {}}],
     },
 }
+# What a chart leaves of values that nobody has set.
+RENDERED: dict[str, Any] = {
+    "metadata": {"labels": None, "annotations": {"kept": "yes", "unset": None}},
+    "spec": {
+        "nodeSelector": None,
+        "tolerations": None,
+        "securityContext": None,
+        "initContainers": None,
+        "volumes": None,
+        "containers": [
+            {
+                "name": "trainer",
+                "args": None,
+                "env": None,
+                "envFrom": None,
+                "volumeMounts": None,
+                "securityContext": {"capabilities": None},
+                "resources": {"requests": None, "limits": {"ephemeral-storage": "50Gi", "memory": None}},
+            },
+            None,
+        ],
+    },
+}
 OURS = {
     "service_account": "trainer",
     "node_selector": {"gpu": "h200"},
@@ -73,8 +97,9 @@ def named(items: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         {"kubernetes": OURS},
         {"kubernetes": {"pod_template": TEMPLATE}},
         {"kubernetes": {**OURS, "pod_template": TEMPLATE}, "nodes": 4, "gpus": 4},
+        {"kubernetes": {**OURS, "pod_template": RENDERED}, "nodes": 4, "gpus": 4},
     ],
-    ids=["processor", "one-gpu", "two-nodes", "all-keys", "template", "all-together"],
+    ids=["processor", "one-gpu", "two-nodes", "all-keys", "template", "all-together", "nulls"],
 )
 def test_kubernetes_takes_it(make_job: MakeJob, resources: dict[str, Any]) -> None:
     validate = pytest.importorskip("kubernetes_validate", reason="PyPI: kubernetes-validate")
@@ -115,16 +140,88 @@ def test_a_job_on_one_node(make_job: MakeJob) -> None:
     assert "subdomain" not in pod
 
 
+CONFINED = {
+    "runAsNonRoot": True,
+    "seccompProfile": {"type": "RuntimeDefault"},
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+}
+
+
+def confinement(
+    make_job: MakeJob, container: dict[str, Any] | None = None, pod: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """The security context of the container that trains, of a template with these."""
+    template = {"spec": {"securityContext": pod, "containers": [{"name": "trainer", "securityContext": container}]}}
+    spec = manifest_of(make_job(kubernetes={"pod_template": template}))["spec"]["template"]["spec"]
+    assert spec.get("securityContext") == pod, "that binds other containers, too"
+    return dict(spec["containers"][0]["securityContext"])
+
+
 def test_pods_have_no_rights(make_job: MakeJob) -> None:
-    pod = manifest_of(make_job())["spec"]["template"]["spec"]
-    assert pod["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
-    assert pod["containers"][0]["securityContext"] == {
-        "allowPrivilegeEscalation": False,
-        "capabilities": {"drop": ["ALL"]},
-    }
+    assert confinement(make_job) == CONFINED
     # Kubernetes can tell that a user is not root only where it is a number.
     users = [said.rest for said in instructions(REPOSITORY / "docker" / "Dockerfile.trainer") if said.word == "USER"]
     assert users[-1].partition(":")[0].isdecimal()
+
+
+@pytest.mark.parametrize(
+    ("container", "pod", "left_out"),
+    [
+        ({"runAsUser": 0}, None, {"runAsNonRoot"}),
+        (None, {"runAsUser": 0}, {"runAsNonRoot"}),
+        ({"runAsUser": 1000}, {"runAsUser": 0}, set()),
+        (None, {"runAsNonRoot": False}, {"runAsNonRoot"}),
+        (None, {"seccompProfile": {"type": "Unconfined"}}, {"seccompProfile"}),
+        ({"privileged": True}, None, {"allowPrivilegeEscalation"}),
+        ({"privileged": False}, None, set()),
+        ({"capabilities": {"add": ["CAP_SYS_ADMIN"]}}, None, {"allowPrivilegeEscalation"}),
+        ({"capabilities": {"add": ["IPC_LOCK"]}}, None, set()),
+    ],
+)
+def test_a_template_may_ask_for_rights(
+    make_job: MakeJob, container: dict[str, Any] | None, pod: dict[str, Any] | None, left_out: set[str]
+) -> None:
+    """Ours beside it would be refused by Kubernetes, or would take it away."""
+    ours = {key: value for key, value in CONFINED.items() if key not in left_out}
+    assert confinement(make_job, container, pod) == {**ours, **(container or {})}
+
+
+def test_other_containers_of_a_template_stay_as_they_are(make_job: MakeJob) -> None:
+    others = {"initContainers": [{"name": "owner", "image": "busybox:1", "securityContext": {"runAsUser": 0}}]}
+    template = {"spec": {**others, "containers": [{"name": "trainer"}, {"name": "proxy", "image": "proxy:1"}]}}
+    pod = manifest_of(make_job(kubernetes={"pod_template": template}))["spec"]["template"]["spec"]
+    assert pod["initContainers"] == others["initContainers"]
+    assert named(pod["containers"])["proxy"] == {"name": "proxy", "image": "proxy:1"}
+    assert "securityContext" not in pod
+
+
+def test_nulls_of_a_template_say_nothing(make_job: MakeJob, tmp_path: Path) -> None:
+    file = tmp_path / "pod.yaml"
+    file.write_text(yaml.safe_dump(RENDERED))
+    inline = manifest_of(make_job(kubernetes={**OURS, "pod_template": RENDERED}))
+    template = inline["spec"]["template"]
+    assert template["metadata"]["annotations"]["kept"] == "yes"
+    assert "unset" not in template["metadata"]["annotations"]
+    (trainer,) = template["spec"]["containers"]
+    assert trainer["resources"]["limits"] == {"ephemeral-storage": "50Gi", "memory": "16Gi"}
+    assert trainer["securityContext"] == CONFINED
+    assert ": null" not in yaml.safe_dump(inline)
+    read = manifest_of(make_job(kubernetes={**OURS, "pod_template": str(file)}))["spec"]["template"]
+    trainer["command"] = read["spec"]["containers"][0]["command"]
+    assert read == template, "in a file as in the pipeline"
+
+
+def test_labels_of_a_template_go_before_those_that_nobody_looks_for(make_job: MakeJob) -> None:
+    theirs = {"app.kubernetes.io/name": "mine", "app.kubernetes.io/component": "nlp"}
+    template = {"metadata": {"labels": {**theirs, "retrainer/step": "theirs"}}}
+    spec = manifest_of(make_job(kubernetes={"pod_template": template}))["spec"]
+    labels = spec["template"]["metadata"]["labels"]
+    assert {key: labels[key] for key in theirs} == theirs
+    assert labels["app.kubernetes.io/managed-by"] == "retrainer"
+    assert labels["retrainer/step"] == "train"
+    manifest = manifest_of(make_job(kubernetes={"labels": theirs}))
+    assert {key: manifest["metadata"]["labels"][key] for key in theirs} == theirs
 
 
 def test_several_nodes_find_each_other(make_job: MakeJob) -> None:
@@ -143,6 +240,17 @@ def test_several_nodes_find_each_other(make_job: MakeJob) -> None:
     assert env["PET_NODE_RANK"]["valueFrom"]["fieldRef"]["fieldPath"].startswith("metadata.annotations['batch.kuber")
     assert service["spec"]["clusterIP"] == "None"
     assert service["spec"]["publishNotReadyAddresses"]
+
+
+def test_several_nodes_wait_for_each_other(make_job: MakeJob) -> None:
+    """As long as one has no room, a day; torchrun alone would give up after a quarter of an hour."""
+    env = named(manifest_of(make_job(nodes=2))["spec"]["template"]["spec"]["containers"][0]["env"])
+    assert env["PET_RDZV_CONF"]["value"] == "timeout=86400"
+    own = {"name": "PET_RDZV_CONF", "value": "timeout=60"}
+    template = {"spec": {"containers": [{"name": "trainer", "env": [own]}]}}
+    job = make_job(nodes=2, kubernetes={"pod_template": template})
+    given = manifest_of(job)["spec"]["template"]["spec"]["containers"][0]["env"]
+    assert [one for one in given if one["name"] == "PET_RDZV_CONF"] == [own]
 
 
 def test_what_a_template_says_is_kept(make_job: MakeJob) -> None:
@@ -164,8 +272,8 @@ def test_what_a_template_says_is_kept(make_job: MakeJob) -> None:
     assert pod["terminationGracePeriodSeconds"] == 20
     assert pod["nodeSelector"] == {"zone": "a", "gpu": "h200"}
     assert [one["key"] for one in pod["tolerations"]] == ["spot", "nvidia.com/gpu"]
-    assert pod["securityContext"]["runAsUser"] == 1000
-    assert pod["securityContext"]["runAsNonRoot"]
+    assert pod["securityContext"] == {"runAsUser": 1000}
+    assert trainer["securityContext"]["runAsNonRoot"]
     assert {volume["name"] for volume in pod["volumes"]} == {"cache", "shared-memory"}
     assert set(metadata) == {"labels", "annotations"}
     assert metadata["labels"]["team"] == "nlp"
@@ -199,12 +307,14 @@ def test_a_template_in_a_file(tmp_path: Path) -> None:
         "containers: []": r"expected a Pod \(metadata, spec\), found containers",
         "- 1": "found a list",
         "a: [": "is not YAML",
+        SECRET_TEMPLATE: r"spec.containers\[0\].env: HF_TOKEN would be shown to anybody",
     }.items():
         file.write_text(wrong)
         with pytest.raises(PipelineError, match=said):
             template_of(section)
 
 
+SECRET_TEMPLATE = "spec: {containers: [{name: trainer, image: a, env: [{name: HF_TOKEN, value: hf_1}]}]}"
 PIPELINE = """\
 name: trails
 dataset: {train: rows.csv}
@@ -240,6 +350,15 @@ resources:
             "engine: kubernetes\n  kubernetes:\n    pod_template:\n      spec: {containers: [{name: trainer}]}",
             ":7: resources.kubernetes: name the image",
         ),
+        (
+            f"engine: kubernetes\n  kubernetes:\n    pod_template:\n      {SECRET_TEMPLATE}",
+            ":9: resources.kubernetes.pod_template.spec.containers[0].env: HF_TOKEN would be shown to anybody who may "
+            "look at the cluster; take it from a Secret, by valueFrom or env_from",
+        ),
+        (
+            "engine: kubernetes\n  kubernetes:\n    pod_template:\n      spec: {containers: [{name: a, env: {A: b}}]}",
+            ":8: resources.kubernetes.pod_template: spec.containers[0].env of a Pod is a list of mappings, found a map",
+        ),
     ],
 )
 def test_mistakes_are_found_where_the_file_is_read(tmp_path: Path, resources: str, said: str) -> None:
@@ -250,6 +369,23 @@ def test_mistakes_are_found_where_the_file_is_read(tmp_path: Path, resources: st
     with pytest.raises(PipelineError) as raised:
         load_pipeline(file)
     assert said in str(raised.value)
+
+
+def test_secrets_of_a_template_come_from_a_secret(make_job: MakeJob) -> None:
+    sources = [
+        {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}},
+        {"name": "HF_TOKEN_PATH", "value": "/run/secrets/hub/token"},
+        {"name": "TOKENIZERS_PARALLELISM", "value": "false"},
+    ]
+    template = {"spec": {"containers": [{"name": "trainer", "env": sources}]}}
+    container = manifest_of(make_job(kubernetes={"pod_template": template}))["spec"]["template"]["spec"]["containers"][
+        0
+    ]
+    assert container["env"] == sources
+    for kind, name in (("initContainers", "AWS_SECRET_ACCESS_KEY"), ("containers", "DB_PASSWORD")):
+        other = {"name": "other", "image": "a", "env": [{"name": name, "value": "x"}]}
+        with pytest.raises(ValidationError, match=f"{name} would be shown"):
+            Kubernetes(image="a", pod_template={"spec": {kind: [other]}})
 
 
 def test_a_template_s_path_is_that_of_the_pipeline_file(tmp_path: Path) -> None:

@@ -96,6 +96,62 @@ def test_a_job_has_ended_when_all_its_pods_have() -> None:
     assert status.ended(job({"type": "Complete"})) == JobState("succeeded")
 
 
+NOW = datetime(2026, 1, 1, 0, 10, tzinfo=UTC)
+RUNS: dict[str, Any] = {"running": {}}
+DISRUPTED = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}
+
+
+def exited(code: int, at: str = "2026-01-01T00:09:00Z", **more: Any) -> dict[str, Any]:
+    return {"terminated": {"exitCode": code, "finishedAt": at, **more}}
+
+
+def beside(trainer: dict[str, Any], proxy: dict[str, Any] = RUNS, number: int = 0, **said: Any) -> dict[str, Any]:
+    """A pod with a proxy before the container that trains, under a name of its own."""
+    states = [{"name": "proxy", "state": proxy}, {"name": "main", "state": trainer}]
+    phase, of_pod = said.pop("phase", "Running"), said.pop("of_pod", {})
+    noted = {"annotations": {"retrainer/container": "main"}, **of_pod}
+    return pod(phase, number, of_pod=noted, containerStatuses=states, **said)
+
+
+@pytest.mark.parametrize(
+    ("said", "pods", "phase", "words"),
+    [
+        (job(), [beside(RUNS)], None, ""),
+        (job(), [beside(RUNS, exited(1))], None, ""),
+        (job(), [beside(exited(0))], "succeeded", ""),
+        (job(), [beside(exited(1))], "failed", "job-0 on node-0 ended with exit code 1"),
+        (job(), [beside(exited(137, reason="OOMKilled"))], "failed", "took more memory than it may"),
+        (job(), [beside(exited(0), waiting("ImagePullBackOff")["containerStatuses"][0]["state"], phase="Pending")],
+         "succeeded", ""),
+        (job(), [beside(exited(1, "2026-01-01T00:10:01Z"))], None, ""),
+        (job(), [beside({"terminated": {"exitCode": 1}})], "failed", ""),
+        (job(), [beside(exited(143), conditions=[DISRUPTED])], None, ""),
+        (job(), [beside(exited(143), of_pod={"deletionTimestamp": "2026-01-01T00:09:00Z"})], None, ""),
+        (job({"type": "Suspended"}), [beside(exited(143))], None, ""),
+        (job({"type": "FailureTarget"}), [beside(exited(1))], None, ""),
+        (job(nodes=2), [beside(exited(0)), beside(RUNS, number=1)], None, ""),
+        (job(nodes=2), [beside(exited(0)), beside(exited(0), number=1)], "succeeded", ""),
+        (job(nodes=2, succeeded=1), [pod("Succeeded"), beside(exited(0), number=1)], "succeeded", ""),
+        (job(nodes=2), [beside(RUNS), beside(exited(2), number=1)], "failed", "job-1 on node-1 ended with exit code 2"),
+        (job(nodes=2), [beside(exited(1)), beside(RUNS, number=1, conditions=[DISRUPTED])], "failed", "evicted"),
+    ],
+)  # fmt: skip
+def test_how_a_training_has_ended_whose_pod_has_not(
+    said: dict[str, Any], pods: list[dict[str, Any]], phase: str | None, words: str
+) -> None:
+    state = status.trained(said, pods, NOW)
+    assert (state and state.phase) == phase
+    assert state is None or (state.lingers and words in state.why)
+
+
+def test_the_container_that_trains_explains_a_failure() -> None:
+    both = beside(exited(2), exited(1, "2026-01-01T00:08:00Z"), phase="Failed")
+    assert status.why_ended(both) == "pod job-0 on node-0 ended with exit code 2"
+    proxy = beside(exited(0), exited(1), phase="Failed")
+    assert status.why_ended(proxy) == "pod job-0 on node-0, container proxy, ended with exit code 1"
+    assert status.broken_for([beside(RUNS, waiting("ImagePullBackOff"))], NOW) == 0.0
+
+
 def test_of_several_some_may_be_done() -> None:
     assert status.runs(job(nodes=2, ready=2))
     assert status.runs(job(nodes=2, ready=1, succeeded=1))

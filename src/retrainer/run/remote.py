@@ -112,7 +112,7 @@ def _has_ended(engine: Engine, job: Job) -> bool:
     Without this a retry would follow it only to fail once more.
     """
     if (end := job.end()) is not None:
-        if end.stopped:
+        if end.stopped or not engine.state(job).is_over:
             engine.stop(job)  # whoever wanted that may have been ended before it was done
         return True
     try:
@@ -121,6 +121,8 @@ def _has_ended(engine: Engine, job: Job) -> bool:
         return False  # whoever starts it will hear the same
     if state.is_active or state.phase == "gone" or Artifacts(job.root).find(job.step, job.digest) is not None:
         return False
+    if state.lingers:
+        engine.stop(job)
     job.note_end(JobEnd(phase=state.phase, why=state.why))
     return True
 
@@ -183,7 +185,7 @@ class Following:
         is_made = self._tried("store", self._read)
         if is_made:
             self._made = self._made or time.monotonic()
-            lingers = state is None or state.is_active
+            lingers = state is None or not state.is_over
             if lingers and time.monotonic() - self._made > FAREWELL_SECONDS:
                 # A host that hangs, or what runs beside the training, would hold its devices for good.
                 self._tried("engine", lambda: self._engine.stop(self._job))
@@ -193,6 +195,8 @@ class Following:
             return False
         ended = JobEnd(phase=state.phase, why=state.why, failure=self._failure)
         if (end := self._tried("store", lambda: self._job.note_end(ended))) is not None:
+            if state.lingers:
+                self._tried("engine", lambda: self._engine.stop(self._job))
             raise _error_of(self._job, end)
         return False
 

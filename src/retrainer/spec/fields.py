@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, StringConstraints
 from pydantic_core import CoreSchema, core_schema
 
-from retrainer.spec.problems import found, refuse_one
+from retrainer.spec.problems import found, listed, refuse_one
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")]
 Text = Annotated[str, StringConstraints(min_length=1)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0, allow_inf_nan=False)]
 Alpha = Annotated[float, Field(gt=0.0, lt=0.5, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+
+# Of a variable; the path of a file in which a secret lies is none.
+_SECRET = re.compile(r"(^|_)(SECRET|PASSWORD|TOKEN|PRIVATE_KEY|API_KEY)(_|$)(?!.*(FILE|PATH)$)")
 
 
 def _import_path(value: str) -> str:
@@ -36,6 +40,15 @@ class OneOf:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
         return core_schema.literal_schema(self._names)
+
+
+def shown(variables: Iterable[object], instead: str) -> str | None:
+    """Why variables of an engine cannot be given by their values; ``None`` where no name looks like that of a secret.
+
+    :param instead: what to do.
+    """
+    secret = sorted(str(name) for name in variables if _SECRET.search(str(name).upper()))
+    return f"{listed(secret)} would be shown to anybody who may look at the cluster; {instead}" if secret else None
 
 
 def as_list(value: Any) -> Any:

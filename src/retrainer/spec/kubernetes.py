@@ -12,14 +12,15 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from retrainer.records import Record
-from retrainer.spec.fields import Text
+from retrainer.spec.fields import Text, shown
 from retrainer.spec.paths import FilePath
-from retrainer.spec.problems import found, listed, refuse_one
+from retrainer.spec.problems import Problem, found, listed, refuse, refuse_one
 
 CONTAINER = "trainer"
 """The container that trains, by its name in a template; where none has it, the first is that."""
 
 _OF_A_POD = frozenset({"apiVersion", "kind", "metadata", "spec"})
+_CONTAINERS = ("initContainers", "containers")
 
 
 def _as_text(value: Any) -> Any:
@@ -40,9 +41,14 @@ def _dns_label(value: str) -> str:
 
 
 def _pod(value: Any) -> Any:
-    if value is not None and not isinstance(value, str) and (complaint := not_a_pod(value)):
+    if value is None or isinstance(value, str):
+        return value
+    template = without_nulls(value)
+    if complaint := not_a_pod(template):
         refuse_one(f"{complaint}; or write the path of a file")
-    return value
+    if problems := shown_secrets(template):
+        refuse(problems)
+    return template
 
 
 DnsLabel = Annotated[str, AfterValidator(_dns_label)]
@@ -125,10 +131,38 @@ def not_a_pod(template: Any) -> str | None:
     for key in ("metadata", "spec"):
         if not isinstance(template.get(key, {}), Mapping):
             return f"{key} of a Pod is a mapping, found {found(template[key])}"
-    containers = template.get("spec", {}).get("containers", [])
-    if not isinstance(containers, list) or not all(isinstance(one, Mapping) for one in containers):
-        return f"spec.containers of a Pod is a list of mappings, found {found(containers)}"
+    for kind in _CONTAINERS:
+        containers = template.get("spec", {}).get(kind, [])
+        if not _are_mappings(containers):
+            return f"spec.{kind} of a Pod is a list of mappings, found {found(containers)}"
+        for number, container in enumerate(containers):
+            if not _are_mappings(variables := container.get("env", [])):
+                return f"spec.{kind}[{number}].env of a Pod is a list of mappings, found {found(variables)}"
     return None
+
+
+def _are_mappings(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, Mapping) for one in value)
+
+
+def without_nulls(value: Any) -> Any:
+    """The same without what is null, at any depth: Kubernetes reads that as if it were not there."""
+    if isinstance(value, Mapping):
+        return {key: without_nulls(one) for key, one in value.items() if one is not None}
+    if isinstance(value, list):
+        return [without_nulls(one) for one in value if one is not None]
+    return value
+
+
+def shown_secrets(template: Mapping[str, Any]) -> list[Problem]:
+    """Where a template has a secret in plain sight, by places in it."""
+    problems = []
+    for kind in _CONTAINERS:
+        for number, container in enumerate(template.get("spec", {}).get(kind, [])):
+            literal = [one["name"] for one in container.get("env", []) if "name" in one and one.get("value")]
+            if complaint := shown(literal, "take it from a Secret, by valueFrom or env_from"):
+                problems.append(Problem(("spec", kind, number, "env"), complaint))
+    return problems
 
 
 def container_of(template: Mapping[str, Any]) -> dict[str, Any]:

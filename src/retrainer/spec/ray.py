@@ -13,13 +13,12 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from retrainer.records import Record
-from retrainer.spec.fields import Positive, Text
-from retrainer.spec.problems import Problem, found, listed, refuse, refuse_one
+from retrainer.spec.fields import Positive, Text, shown
+from retrainer.spec.problems import Problem, found, refuse, refuse_one
 
 # What Ray packs and uploads itself only from its own client, which the Jobs API is not.
 _UPLOADED = ("working_dir", "py_modules")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://")
-_SECRET = re.compile(r"(^|_)(SECRET|PASSWORD|TOKEN|PRIVATE_KEY|API_KEY)(_|$)")
 
 
 class Ray(Record):
@@ -114,9 +113,6 @@ def _of_environment(environment: Mapping[str, Any]) -> list[Problem]:
     variables = environment.get("env_vars", {})
     if not isinstance(variables, Mapping) or not all(isinstance(value, str) for value in variables.values()):
         problems.append(Problem(("runtime_env", "env_vars"), "expected a mapping of names to texts; quote numbers"))
-    elif secret := sorted(name for name in variables if _SECRET.search(str(name).upper())):
-        detail = (
-            f"{listed(secret)} would be shown to anybody who may look at the cluster; give it to its machines or pods"
-        )
-        problems.append(Problem(("runtime_env", "env_vars"), detail))
+    elif complaint := shown(variables, "give it to its machines or pods"):
+        problems.append(Problem(("runtime_env", "env_vars"), complaint))
     return problems

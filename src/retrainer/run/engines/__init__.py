@@ -21,15 +21,23 @@ class JobState:
     """What an engine says of a job.
 
     :ivar why: in words for people: what it waits for, why it failed. May be empty.
+    :ivar lingers: its training has ended, and something beside it has not: ``stop`` ends that. Until then the state
+        stays the same, so that whoever follows the job notes its end first.
     """
 
     phase: Phase
     why: str = ""
+    lingers: bool = False
 
     @property
     def is_active(self) -> bool:
         """Whether it may still leave an artifact."""
         return self.phase in ACTIVE
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing of it is left that runs."""
+        return not (self.is_active or self.lingers)
 
 
 class Engine(Protocol):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from retrainer.chain.jobs import Job
@@ -29,6 +29,8 @@ STOP_SECONDS = 50.0
 LOOK_SECONDS = 1.0
 # For so long a pod may fail to start for what only a person can mend, such as the name of an image.
 BROKEN_SECONDS = 900.0
+# For so long the other containers of a pod may go on after the one that trains, before they are ended.
+BESIDE_SECONDS = 20.0
 
 
 def connect(resources: Resources, connection: Connect | None = None) -> KubernetesEngine:
@@ -91,9 +93,12 @@ class KubernetesEngine:
         pods = self._pods(job, ends)
         if end is not None:
             return status.explained(end, pods)
+        now = datetime.now(UTC)
+        if (over := status.trained(found, pods, now - timedelta(seconds=BESIDE_SECONDS))) is not None:
+            return over
         events = [] if pods else self._api.events(found["metadata"]["uid"], ends)
         state = status.active(found, pods, events)
-        if status.broken_for(pods, datetime.now(UTC)) > BROKEN_SECONDS:
+        if status.broken_for(pods, now) > BROKEN_SECONDS:
             self.stop(job)
             return JobState("failed", f"{state.why}; it could not start for {BROKEN_SECONDS / 60:.0f} minutes")
         return state

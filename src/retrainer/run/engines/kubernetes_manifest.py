@@ -16,17 +16,23 @@ import yaml
 
 from retrainer.chain.jobs import Job
 from retrainer.errors import PipelineError
-from retrainer.spec.kubernetes import CONTAINER, Kubernetes, container_of, not_a_pod
+from retrainer.spec.kubernetes import CONTAINER, Kubernetes, container_of, not_a_pod, shown_secrets, without_nulls
+from retrainer.spec.problems import key_path
 from retrainer.storage.errors import filesystem_errors
 
 MASTER_PORT = 29500
+# For so long pods of a job that run wait for those that have no room yet.
+RENDEZVOUS_SECONDS = 86_400
 # A step's processes end within a second of SIGTERM; what they had not saved is trained again.
 GRACE_SECONDS = 10
 # A Job that has ended is kept for so long, for people who look why.
 KEPT_SECONDS = 86_400
 OF_JOB = "batch.kubernetes.io/job-name"
+# The annotation of pods that names their container that trains: others may be added on the way, before it, too.
+TRAINS = "retrainer/container"
 _INDEX = "batch.kubernetes.io/job-completion-index"
 _SHARED_MEMORY = "shared-memory"
+_ESCALATING = frozenset({"SYS_ADMIN", "CAP_SYS_ADMIN"})
 
 Manifest = dict[str, Any]
 
@@ -43,11 +49,13 @@ def template_of(section: Kubernetes) -> Manifest:
     with filesystem_errors(where):
         text = Path(where).read_text(encoding="utf-8")
     try:
-        template = yaml.safe_load(text)
+        template = without_nulls(yaml.safe_load(text))
     except yaml.YAMLError as error:
         raise PipelineError(f"is not YAML: {error}", where=where) from None
     if complaint := not_a_pod(template):
         raise PipelineError(complaint, where=where)
+    if problems := shown_secrets(template):
+        raise PipelineError("; ".join(f"{key_path(place)}: {said}" for place, said in problems), where=where)
     if section.image is None and "image" not in container_of(template):
         raise PipelineError("names no image", where=where, hint="name one there, or resources.kubernetes.image")
     return dict(template)
@@ -88,7 +96,7 @@ def job_manifest(job: Job, section: Kubernetes) -> Manifest:
         "kind": "Job",
         "metadata": {
             "name": job.name,
-            "labels": {**section.labels, **of_job, **_labels(job)},
+            "labels": {**_usual_labels(job), **section.labels, **of_job, **_labels(job)},
             "annotations": {**section.annotations, **_annotations(job)},
         },
         "spec": spec,
@@ -105,7 +113,7 @@ def service_manifest(job: Job, owner: Mapping[str, Any]) -> Manifest:
         "kind": "Service",
         "metadata": {
             "name": job.name,
-            "labels": _labels(job),
+            "labels": {**_usual_labels(job), **_labels(job)},
             "ownerReferences": [
                 {"apiVersion": "batch/v1", "kind": "Job", "name": job.name, "uid": owner["metadata"]["uid"]}
             ],
@@ -126,7 +134,10 @@ def _pod(job: Job, section: Kubernetes) -> Manifest:
     containers = spec.setdefault("containers", [])
     if not containers:
         containers.append({"name": CONTAINER})
-    _fill(container_of({"spec": spec}), job, section)
+    container = container_of({"spec": spec})
+    name = container.setdefault("name", CONTAINER)
+    _fill(container, job, section)
+    container["securityContext"] = _confined(container.get("securityContext", {}), spec.get("securityContext", {}))
     spec["restartPolicy"] = "Never"
     spec.setdefault("terminationGracePeriodSeconds", GRACE_SECONDS)
     # It has nothing to ask Kubernetes for. Roles in a cloud have tokens of their own.
@@ -140,15 +151,13 @@ def _pod(job: Job, section: Kubernetes) -> Manifest:
         spec["tolerations"] = [*spec.get("tolerations", []), *own]
     if job.resources.nodes > 1:
         spec["subdomain"] = job.name
-    safe = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
-    spec["securityContext"] = {**safe, **spec.get("securityContext", {})}
     mounts = [mount for one in containers for mount in one.get("volumeMounts", [])]
-    if any(mount["name"] == _SHARED_MEMORY for mount in mounts):
+    if any(mount.get("name") == _SHARED_MEMORY for mount in mounts):
         volumes = spec.setdefault("volumes", [])
-        if not any(volume["name"] == _SHARED_MEMORY for volume in volumes):
+        if not any(volume.get("name") == _SHARED_MEMORY for volume in volumes):
             volumes.append({"name": _SHARED_MEMORY, "emptyDir": {"medium": "Memory"}})
-    labels = {**metadata.get("labels", {}), **section.labels, **_labels(job)}
-    annotations = {**metadata.get("annotations", {}), **section.annotations, **_annotations(job)}
+    labels = {**_usual_labels(job), **metadata.get("labels", {}), **section.labels, **_labels(job)}
+    annotations = {**metadata.get("annotations", {}), **section.annotations, **_annotations(job), TRAINS: name}
     return {"metadata": {"labels": labels, "annotations": annotations}, "spec": spec}
 
 
@@ -160,20 +169,43 @@ def _fill(container: Manifest, job: Job, section: Kubernetes) -> None:
     container.pop("args", None)
     given = container.get("env", [])
     named = {one.get("name") for one in given}
+    variables = dict(job.environment)
+    if job.resources.nodes > 1:
+        variables["PET_RDZV_CONF"] = f"timeout={RENDEZVOUS_SECONDS}"
     # The template knows better how buckets are reached from inside the cluster.
-    ours = [{"name": name, "value": value} for name, value in job.environment.items() if name not in named]
+    ours = [{"name": name, "value": value} for name, value in variables.items() if name not in named]
     container["env"] = [*given, *ours, *_rendezvous(job)]
     sources = [{"secretRef": {"name": name}} for name in section.env_from.secrets]
     sources += [{"configMapRef": {"name": name}} for name in section.env_from.config_maps]
     if sources:
         container["envFrom"] = [*container.get("envFrom", []), *sources]
     container["resources"] = _resources(container.get("resources", {}), job, section)
-    safe = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
-    container["securityContext"] = {**safe, **container.get("securityContext", {})}
     mounts = container.setdefault("volumeMounts", [])
     if not any(mount.get("mountPath") == "/dev/shm" for mount in mounts):
         # Of processes that load data, and of NCCL. What containers have by default is 64 MB.
         mounts.append({"name": _SHARED_MEMORY, "mountPath": "/dev/shm"})
+
+
+def _confined(given: Manifest, pod: Mapping[str, Any]) -> Manifest:
+    """The security context of the container that trains: without rights, but for those that the template gives.
+
+    Not of the pod, where it would bind the template's other containers, too.
+
+    :param given: the container's own in the template.
+    :param pod: that of the template's pod.
+    """
+    safe: Manifest = {
+        "runAsNonRoot": True,
+        "seccompProfile": {"type": "RuntimeDefault"},
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    if given.get("runAsUser", pod.get("runAsUser")) == 0:
+        del safe["runAsNonRoot"]
+    added = given.get("capabilities", {}).get("add", [])
+    if given.get("privileged") or not _ESCALATING.isdisjoint(added):
+        del safe["allowPrivilegeEscalation"]  # Kubernetes refuses both together
+    return {**{key: value for key, value in safe.items() if key not in pod}, **given}
 
 
 def _rendezvous(job: Job) -> list[Manifest]:
@@ -203,15 +235,18 @@ def _resources(given: Mapping[str, Any], job: Job, section: Kubernetes) -> Manif
     return {**given, **({"requests": requests} if requests else {}), **({"limits": limits} if limits else {})}
 
 
-def _labels(job: Job) -> dict[str, str]:
-    of_pipeline = {"retrainer/pipeline": job.pipeline[:63].rstrip("._-")} if job.pipeline else {}
+def _usual_labels(job: Job) -> dict[str, str]:
+    """Labels that nobody looks for, so those of a template or the section go before them."""
     return {
         "app.kubernetes.io/name": "retrainer",
         "app.kubernetes.io/component": job.step,
         "app.kubernetes.io/managed-by": "retrainer",
-        "retrainer/step": job.step,
-        **of_pipeline,
     }
+
+
+def _labels(job: Job) -> dict[str, str]:
+    of_pipeline = {"retrainer/pipeline": job.pipeline[:63].rstrip("._-")} if job.pipeline else {}
+    return {"retrainer/step": job.step, **of_pipeline}
 
 
 def _annotations(job: Job) -> dict[str, str]:

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from retrainer.run.engines import JobState
+from retrainer.run.engines.kubernetes_manifest import TRAINS
+from retrainer.spec.kubernetes import CONTAINER
 
 Object = Mapping[str, Any]
 
@@ -27,6 +30,8 @@ _BROKEN = frozenset(
         "RunContainerError",
     }
 )
+# Of a Job that Kubernetes ends, or holds back, by itself.
+_ENDS = frozenset({"FailureTarget", "SuccessCriteriaMet", "Suspended"})
 _USUAL = frozenset({"ContainerCreating", "PodInitializing"})
 _DISRUPTIONS = {
     "PreemptionByScheduler": "preempted by a pod of higher priority",
@@ -51,6 +56,22 @@ def runs(job: Object) -> bool:
     """Whether all its pods run, by what it says itself."""
     ready = job["status"].get("ready", 0)
     return not _leaves(job) and "Suspended" not in _conditions(job) and ready >= _wanted(job) > 0
+
+
+def trained(job: Object, pods: Sequence[Object], before: datetime) -> JobState | None:
+    """How a training has ended in pods that go on, because something beside it in them does.
+
+    ``None`` where it has not, or where Kubernetes ends the pods by itself: what it evicts, suspends or deletes has not
+    failed.
+
+    :param before: by then it has to have ended.
+    """
+    if _leaves(job) or not _ENDS.isdisjoint(_conditions(job)):
+        return None
+    over = [pod for pod in living(pods) if not _is_disturbed(pod) and _has_trained(pod, before)]
+    if any(_trainer(pod)["terminated"]["exitCode"] for pod in over):
+        return replace(explained(JobState("failed"), pods), lingers=True)
+    return JobState("succeeded", lingers=True) if over and len(over) >= _wanted(job) else None
 
 
 def active(job: Object, pods: Sequence[Object], events: Sequence[Object]) -> JobState:
@@ -97,31 +118,35 @@ def left_behind(pods: Sequence[Object]) -> JobState:
 
 
 def broken_for(pods: Sequence[Object], now: datetime) -> float:
-    """For how many seconds a pod has had a node and could not be started, for what nobody but a person can mend."""
+    """For how many seconds a pod has had a node and could not train, for what nobody but a person can mend."""
     longest = 0.0
     for pod in pods:
         waiting = {state.get("reason") for state in _waiting(pod)}
         scheduled = _conditions(pod).get("PodScheduled", {}).get("lastTransitionTime")
-        if waiting & _BROKEN and scheduled:
+        trains = _trainer(pod).keys() & {"running", "terminated"}
+        if waiting & _BROKEN and scheduled and not trains:
             longest = max(longest, (now - datetime.fromisoformat(scheduled)).total_seconds())
     return longest
 
 
 def why_ended(pod: Object) -> str:
-    """Why a pod has failed, or is made to end; empty for one that has not."""
+    """Why a pod has failed, or its training, or why it is made to end; empty where nothing of that is so."""
     status, place = pod["status"], _place(pod)
     disrupted = _conditions(pod).get("DisruptionTarget")
     if disrupted is not None:
         reason = str(disrupted.get("reason"))
         return f"{place} {_DISRUPTIONS.get(reason, reason)} ({disrupted.get('message') or reason})"
+    if status.get("phase") == "Failed" and status.get("reason"):  # Evicted, UnexpectedAdmissionError, NodeLost
+        return f"{place} {status['reason']}: {status.get('message') or 'without a word'}"
+    over = _trainer(pod).get("terminated") or {}
+    if over.get("exitCode"):
+        return f"{place} {_exit(over)}"
     if status.get("phase") != "Failed":
         return ""
-    if status.get("reason"):  # Evicted, UnexpectedAdmissionError, NodeLost
-        return f"{place} {status['reason']}: {status.get('message') or 'without a word'}"
-    for state in _states(pod):
-        over = state.get("terminated")
-        if over is not None and over.get("exitCode"):
-            return f"{place} {_exit(over)}"
+    for name, state in _states(pod):
+        over = state.get("terminated") or {}
+        if over.get("exitCode"):
+            return f"{place}, container {name}, {_exit(over)}"
     return f"{place} failed{': ' + status['message'] if status.get('message') else ''}"
 
 
@@ -148,18 +173,35 @@ def _waits_for(pod: Object) -> str:
 
 
 def _waiting(pod: Object) -> Iterator[Object]:
-    return (state["waiting"] for state in _states(pod) if state.get("waiting"))
+    return (state["waiting"] for _, state in _states(pod) if state.get("waiting"))
 
 
-def _states(pod: Object) -> Iterator[Object]:
+def _states(pod: Object) -> Iterator[tuple[str, Object]]:
+    """The containers of a pod by name, each with its state."""
     for kind in ("initContainerStatuses", "containerStatuses"):
         for container in pod["status"].get(kind) or []:
-            yield container.get("state") or {}
+            yield str(container.get("name")), container.get("state") or {}
+
+
+def _trainer(pod: Object) -> Object:
+    """The state of the container that trains; empty where it has none yet."""
+    name = (pod["metadata"].get("annotations") or {}).get(TRAINS, CONTAINER)
+    return next((state for other, state in _states(pod) if other == name), {})
+
+
+def _has_trained(pod: Object, before: datetime) -> bool:
+    over = _trainer(pod).get("terminated")
+    return over is not None and (not over.get("finishedAt") or datetime.fromisoformat(over["finishedAt"]) <= before)
+
+
+def _is_disturbed(pod: Object) -> bool:
+    """Whether a pod is made to end from outside."""
+    return pod["metadata"].get("deletionTimestamp") is not None or "DisruptionTarget" in _conditions(pod)
 
 
 def _ended_at(pod: Object) -> str:
-    times = [str(state["terminated"].get("finishedAt") or "") for state in _states(pod) if state.get("terminated")]
-    return min(times, default="~")
+    over = [state["terminated"] for state in (_trainer(pod), *dict(_states(pod)).values()) if state.get("terminated")]
+    return str(over[0].get("finishedAt") or "") if over else "~"
 
 
 def _conditions(thing: Object, *, status: str | None = "True") -> dict[str, Object]:
