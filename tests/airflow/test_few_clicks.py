@@ -208,7 +208,7 @@ def other_epochs(office: Office, picture: Path) -> int:
 def other_epochs_told(office: Office, text: str) -> None:
     dag_id = office.deployed.asks.dag_id
     before = len(office.running.client.runs(dag_id))
-    assert dag_id in office.run(text, NAME=str(office.deployed.asks.content["name"]))
+    office.run(text, NAME=str(office.deployed.asks.content["name"]))
     run_id = newest_run(office, dag_id, before)
     assert office.running.client.get(f"/dags/{dag_id}/dagRuns/{run_id}")["conf"]["epochs"] == 1
 
