@@ -40,6 +40,12 @@ class Mean:
         self._lowest, self._highest = lowest, highest
         self.estimate = float(values.mean())
 
+    @property
+    def standard_error(self) -> float:
+        """Of the rows themselves: see above why no bound goes by it."""
+        squares = self._counts * (self._values - self.estimate) ** 2
+        return math.sqrt(float(squares.sum()) / max(self._n - 1, 1) / self._n)
+
     def distance(self, mean: float) -> float:
         """How far the mean of the rows is above the one tested, in standard errors under the latter."""
         centred = self._values - mean
