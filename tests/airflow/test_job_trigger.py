@@ -42,11 +42,17 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Background:
 
 
 @pytest.fixture
-def waiting_job(tmp_path: Path, engine: Background) -> Job:
+def sleeper(tmp_path: Path) -> Path:
+    """In place of an interpreter: it does nothing until it is ended."""
+    program = tmp_path / "sleep.sh"
+    program.write_text("#!/bin/sh\nsleep 300\n")
+    program.chmod(0o755)
+    return program
+
+
+@pytest.fixture
+def waiting_job(tmp_path: Path, engine: Background, sleeper: Path) -> Job:
     """A job that runs until it is ended."""
-    sleeper = tmp_path / "sleep.sh"
-    sleeper.write_text("#!/bin/sh\nsleep 300\n")
-    sleeper.chmod(0o755)
     engine._python = str(sleeper)
     return start(engine, request_of(tmp_path, str(tmp_path / "artifacts")), environment={})
 
@@ -162,6 +168,7 @@ def test_credentials_are_read_again(
     tmp_path: Path,
     s3_bucket: str,
     engine: Background,
+    sleeper: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -176,9 +183,6 @@ def test_credentials_are_read_again(
 
     monkeypatch.setattr(engine, "state", noted)
     connect_as(monkeypatch, "first")
-    sleeper = tmp_path / "sleep.sh"
-    sleeper.write_text("#!/bin/sh\nsleep 300\n")
-    sleeper.chmod(0o755)
     engine._python = str(sleeper)
     with use_access(S3Access(access_key_id="first", secret_access_key="x")):
         job = start(engine, request_of(tmp_path, f"s3://{s3_bucket}/artifacts"), environment={})

@@ -19,7 +19,7 @@ from retrainer.run.engines import JobState, connect, kubernetes
 from retrainer.run.engines.kubernetes import KubernetesEngine
 from retrainer.run.engines.kubernetes_api import Cluster as Reached
 from retrainer.run.engines.kubernetes_api import KubernetesApi
-from retrainer.run.remote import Following, _has_ended
+from retrainer.run.remote import Following, _has_ended, follow
 from tests.conftest import REPOSITORY
 from tests.engines.cluster import FAULTS, FakeCluster
 from tests.engines.conftest import MakeJob
@@ -378,9 +378,12 @@ def test_an_image_that_is_not_there_ends_the_job_in_the_end(
     assert engine.state(job).phase == "waiting", "a registry may come back"
     monkeypatch.setattr(kubernetes, "BROKEN_SECONDS", 0.5)
     time.sleep(1.0)
-    state = engine.state(job)
-    assert state.phase == "failed"
-    assert "ImagePullBackOff" in state.why
+    for _ in range(2):  # until whoever follows it has noted that
+        state = engine.state(job)
+        assert state.phase == "failed"
+        assert "ImagePullBackOff" in state.why
+    with pytest.raises(StepKilled, match="ImagePullBackOff"):
+        follow(engine, job, lambda message: None)
     assert cluster.objects("jobs") == [], "it cannot start later beside the next one"
 
 

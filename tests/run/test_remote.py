@@ -14,7 +14,7 @@ import pytest
 
 from retrainer.artifacts.repository import Artifacts
 from retrainer.chain import INGEST, StepRef, StepRequest
-from retrainer.chain.jobs import JOBS, JobEnd
+from retrainer.chain.jobs import JOBS, Job, JobEnd
 from retrainer.chain.messages import Log, Message, Progress
 from retrainer.errors import DataError, EngineError, EngineUnavailable, StepError, StepKilled, StorageError
 from retrainer.run import agent, remote
@@ -61,6 +61,12 @@ def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     while not condition():
         assert time.monotonic() < ends, "it took too long"
         time.sleep(0.05)
+
+
+def processes_of(engine: Background, job: Job) -> list[psutil.Process]:
+    """The agent and the step's process, once both run."""
+    until(lambda: len(psutil.Process(engine.pid(job)).children(recursive=True)) >= 2)
+    return list(psutil.Process(engine.pid(job)).children(recursive=True))
 
 
 def test_a_step_elsewhere(tmp_path: Path, engine: Background) -> None:
@@ -173,8 +179,7 @@ def test_an_agent_ends_where_its_engine_cannot_be_asked(
 ) -> None:
     request = request_of(tmp_path, str(tmp_path / "artifacts"), rows=50_000)
     job = start(engine, request, environment={})
-    until(lambda: len(psutil.Process(engine.pid(job)).children(recursive=True)) >= 2)
-    running = psutil.Process(engine.pid(job)).children(recursive=True)
+    running = processes_of(engine, job)
 
     def away(job: object) -> None:
         raise EngineUnavailable("connection refused", where="engine")
@@ -192,8 +197,7 @@ def test_a_kill_while_the_store_is_away_asks_the_engine(
 ) -> None:
     request = request_of(tmp_path, str(tmp_path / "artifacts"), rows=50_000)
     job = start(engine, request, environment={})
-    until(lambda: len(psutil.Process(engine.pid(job)).children(recursive=True)) >= 2)
-    running = psutil.Process(engine.pid(job)).children(recursive=True)
+    running = processes_of(engine, job)
 
     def away(*given: object) -> None:
         raise StorageError("slow down", where="store")
@@ -220,8 +224,7 @@ def test_what_is_done_without_an_engine_by_now_ends_the_job(tmp_path: Path, engi
     request = request_of(tmp_path, str(tmp_path / "artifacts"), rows=50_000)
     remote.release(request)
     job = start(engine, request, environment={})
-    until(lambda: len(psutil.Process(engine.pid(job)).children(recursive=True)) >= 2)
-    running = psutil.Process(engine.pid(job)).children(recursive=True)
+    running = processes_of(engine, job)
     remote.release(request)
     assert psutil.wait_procs(running, timeout=30)[1] == []
     end = job.end()

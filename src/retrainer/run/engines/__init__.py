@@ -21,8 +21,8 @@ class JobState:
     """What an engine says of a job.
 
     :ivar why: in words for people: what it waits for, why it failed. May be empty.
-    :ivar lingers: its training has ended, and something beside it has not: ``stop`` ends that. Until then the state
-        stays the same, so that whoever follows the job notes its end first.
+    :ivar lingers: its training has ended or will not begin, and something of it is left: ``stop`` ends that. Until then
+        the state stays the same, so that whoever follows the job notes its end first.
     """
 
     phase: Phase

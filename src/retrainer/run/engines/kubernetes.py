@@ -99,8 +99,8 @@ class KubernetesEngine:
         events = [] if pods else self._api.events(found["metadata"]["uid"], ends)
         state = status.active(found, pods, events)
         if status.broken_for(pods, now) > BROKEN_SECONDS:
-            self.stop(job)
-            return JobState("failed", f"{state.why}; it could not start for {BROKEN_SECONDS / 60:.0f} minutes")
+            why = f"{state.why}; it could not start for {BROKEN_SECONDS / 60:.0f} minutes"
+            return JobState("failed", why, lingers=True)
         return state
 
     def stop(self, job: Job) -> None:
